@@ -1,0 +1,1 @@
+"""Studies as functions, and the networks and data that they use."""

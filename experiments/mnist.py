@@ -1,0 +1,82 @@
+"""Diverse and pruned variants of LeNet-300-100 or LeNet-5 on MNIST or Fashion-MNIST."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import fipray as fip
+from experiments import networks
+from experiments.data import mnist
+from experiments.training import Recipe, trained
+
+
+def study(
+    *,
+    data: Literal["mnist", "fashion"] = "mnist",
+    data_root: str = "",
+    network: Literal["lenet_300_100", "lenet_5"] = "lenet_300_100",
+    members: int = 3,
+    sparsity: float = 0.9,
+    epsilon: float = 0.1,
+    num_steps: int = 1000,
+    seed: int = 0,
+) -> fip.Study:
+    """`members` diversifying paths and an ensemble of their ends; pruning to `sparsity` by the first-order path, the published scheme, one shot.
+
+    data_root: a folder with the data set's four files, as torchvision lays them out; where empty, they are downloaded.
+    epsilon: bound of the attacks, linf, in units of the pixels' range 0..1.
+    num_steps: of the first-order paths.
+    """
+    everything = mnist(data, data_root)
+    arrays = everything.for_paths(num_held_out=5000)
+    recipe = Recipe(network, arrays.digest, num_steps=3000, seed=seed)
+    base = trained(
+        getattr(networks, network), everything.train_inputs[:-5000], everything.train_labels[:-5000], recipe
+    )
+
+    names = tuple(f"diverse-{number}" for number in range(members))
+    diverse = [
+        fip.PathSpec(
+            name=name,
+            objective=fip.Diversify(),
+            stepper=fip.NaturalStep(),
+            radius=fip.AdaptiveRadius(tolerance=0.15),
+            num_steps=60,
+            others=names[:number],
+            seed=seed + number,
+        )
+        for number, name in enumerate(names)
+    ]
+    pruning = [
+        fip.PathSpec(
+            name="sparse",
+            objective=fip.Sparsify(sparsity=sparsity),
+            stepper=fip.FirstOrderStep(),
+            radius=fip.ScheduledRadius(initial=0.04),
+            num_steps=num_steps,
+            batch_size=200,
+            seed=seed,
+        ),
+        fip.PathSpec(
+            name="published",
+            objective=fip.Sparsify(sparsity=sparsity, ramp=None),
+            stepper=fip.PublishedStep(),
+            radius=fip.ScheduledRadius(initial=1, final=1),
+            num_steps=num_steps,
+            batch_size=200,
+            seed=seed,
+        ),
+        fip.PathSpec(
+            name="one-shot", objective=fip.Sparsify(sparsity=sparsity, ramp=1), stepper=fip.OneShot(), num_steps=1, seed=seed
+        ),
+    ]
+    return fip.Study(
+        name=f"{data}-{network}",
+        module=base,
+        base_id=recipe.base_id,
+        data=arrays,
+        paths=(*diverse, *pruning),
+        ensembles=(fip.EnsembleSpec("ensemble", names),) if members else (),
+        evaluation=fip.Evaluation(fip.ThreatModel("linf", epsilon), num_examples=1000, seed=seed),
+        parameters={"data": data, "network": network, "members": members, "sparsity": sparsity, "epsilon": epsilon, "num_steps": num_steps, "seed": seed},
+    )

@@ -1,0 +1,50 @@
+"""Output geometries: embeddings in which straight distance between outputs means what we want it to mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from fipray.errors import UsageError
+
+
+class OutputGeometry(Protocol):
+    """Embeds outputs so that the squared distance of two embeddings is the cost of confusing them."""
+
+    def embed(self, outputs: Tensor) -> Tensor:
+        """Outputs [N, C] (or [N, C, ...]) to embedded outputs [N, C']; differentiable."""
+        ...
+
+
+@dataclass(frozen=True)
+class FisherRao:
+    """Classification: `s = 2 sqrt(softmax(outputs))`, classes in dimension 1.
+
+    The class probabilities become points of a sphere of radius 2, on which arc length is the Fisher-Rao distance; the
+    metric that is pulled back to the weights is the Fisher information (Amari 1998; Raghavan & Thomson 2022).
+    """
+
+    def embed(self, outputs: Tensor) -> Tensor:
+        return 2 * (0.5 * torch.log_softmax(outputs, dim=1)).exp().flatten(1)
+
+
+@dataclass(frozen=True)
+class Euclidean:
+    """Regression: `s = outputs / scale`; `scale` > 0 is the size of an error that matters, in units of the outputs."""
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise UsageError(f"the scale of outputs is above 0; {self.scale} was given")
+
+    def embed(self, outputs: Tensor) -> Tensor:
+        return outputs.flatten(1) / self.scale
+
+
+def functional_distance(embedded: Tensor, reference: Tensor) -> Tensor:
+    """`D = sqrt(mean_n |s_n - s'_n|^2)` of two embeddings [N, C]: scalar, 0 for the same function on these inputs."""
+    return (embedded - reference).square().sum(1).mean().sqrt()

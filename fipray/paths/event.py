@@ -1,0 +1,67 @@
+"""Stopping events, and the outcome: why a path ended, as a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from fipray.errors import UsageError
+from fipray.paths.path import PathPoint
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`kind` is one of "completed", "stopped" (by an event), "stuck" (the radius shrank to nothing), "not finite"."""
+
+    kind: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+class Event(Protocol):
+    """A condition under which a path ends, asked at every kept point.
+
+    goal: whether the path has then reached what it was walked for; a restricted objective then gets the whole of its restriction.
+    """
+
+    @property
+    def goal(self) -> bool: ...
+
+    def reason(self, point: PathPoint) -> str | None:
+        """A sentence that says why the path ends at `point`, or None."""
+        ...
+
+
+@dataclass(frozen=True)
+class ObjectiveBelow:
+    """The objective has come to `value` or below."""
+
+    value: float
+    goal: ClassVar[bool] = True
+
+    def reason(self, point: PathPoint) -> str | None:
+        if point.objective_value <= self.value:
+            return f"the objective came to {point.objective_value:.4g}, at most {self.value:.4g}, at step {point.step}"
+        return None
+
+
+@dataclass(frozen=True)
+class FunctionalDistanceAbove:
+    """The functional distance on held-out inputs has passed `distance` > 0."""
+
+    distance: float
+    goal: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not self.distance > 0:
+            raise UsageError(f"a functional distance to stop at is above 0; {self.distance} was given")
+
+    def reason(self, point: PathPoint) -> str | None:
+        if point.functional_distance_held_out > self.distance:
+            return (
+                f"the functional distance on held-out inputs came to {point.functional_distance_held_out:.4g}, above "
+                f"{self.distance:.4g}, at step {point.step}"
+            )
+        return None

@@ -1,0 +1,42 @@
+"""Other input gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from fipray.geometry import Network
+from fipray.paths.problem import Batch, Problem
+
+
+@dataclass(frozen=True)
+class Diversify:
+    """Turn the input gradients away from those of the start and of the other networks, so that what fools one fools not all.
+
+    `value = mean_{n, o} cos(dm(w, x_n)/dx, dm(o, x_n)/dx)` over the inputs and over o = start and others, in -1..1, where
+    `m(w, x) = f_y - logsumexp_{k != y} f_k` is the margin of the class y that the start predicts. The margin's gradient is
+    parallel to the cross-entropy's, and does not vanish in rounding where the network is sure (the coherence of
+    Kariyappa & Qureshi 2019, without labels).
+    """
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        own = input_gradients(problem.network, weights, batch.inputs, batch.labels)
+        cosines = [
+            cosine_similarity(own, input_gradients(problem.network, other, batch.inputs, batch.labels), dim=1).mean()
+            for other in (problem.start, *problem.others)
+        ]
+        return torch.stack(cosines).mean()
+
+
+def input_gradients(network: Network, weights: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+    """Gradients [N, input size] of the margins by the inputs; differentiable in `weights` where these require gradients."""
+    inputs = inputs.detach().requires_grad_(True)
+    with torch.enable_grad():
+        outputs = network(weights, inputs)
+        chosen = outputs.gather(1, labels[:, None])
+        rest = outputs.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
+        margins = chosen.sum() - rest.sum()
+        return torch.autograd.grad(margins, inputs, create_graph=weights.requires_grad)[0].flatten(1)

@@ -1,0 +1,69 @@
+"""A path and its points; which points are kept, and what is measured at them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fipray.errors import UsageError
+
+if TYPE_CHECKING:
+    from fipray.paths.event import Outcome
+
+Probe = Callable[[Tensor], float]
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """An accepted stop on a path. What is measured is NaN where nothing was measured.
+
+    step: proposals made so far; weights: [P]; radius: the cap on the next step; seconds: since the path began;
+    functional_distance: to the start, on anchors; functional_distance_held_out: the same on inputs that no step saw;
+    objective_value: on anchors; sparsity: the fraction of weights that are zero; probes: a number each, by name.
+    """
+
+    step: int
+    weights: Tensor
+    radius: float
+    seconds: float
+    functional_distance: float = float("nan")
+    functional_distance_held_out: float = float("nan")
+    objective_value: float = float("nan")
+    sparsity: float = float("nan")
+    probes: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WeightPath:
+    """The measured points of a path, the first of them its start, and why it ended."""
+
+    points: tuple[PathPoint, ...]
+    outcome: Outcome
+
+    @property
+    def end(self) -> PathPoint:
+        return self.points[-1]
+
+    @property
+    def weights(self) -> Tensor:
+        """The weights [K, P] of all measured points."""
+        return torch.stack([point.weights for point in self.points])
+
+
+@dataclass(frozen=True)
+class SaveAt:
+    """Measure and keep `num_points` points, evenly spaced over the steps; the start and the end are always kept."""
+
+    num_points: int = 10
+
+    def __post_init__(self) -> None:
+        if self.num_points < 1:
+            raise UsageError(f"at least one point is kept; num_points={self.num_points} was given")
+
+    def due(self, last: int, step: int, num_steps: int) -> bool:
+        """Whether a mark lies in (last, step]."""
+        return step * self.num_points // num_steps > last * self.num_points // num_steps

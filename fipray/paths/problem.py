@@ -1,0 +1,50 @@
+"""What stays the same along a path: the network, its start, the others it is compared with, the anchor inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fipray.geometry import Network, OutputGeometry
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`start` [P] is the base network's weights; `others` are weights [P] of further networks of the same architecture."""
+
+    network: Network
+    geometry: OutputGeometry
+    start: Tensor
+    others: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`inputs` [N, ...], and `reference` [N, C]: the start's embedded outputs on them, which a path must keep."""
+
+    inputs: Tensor
+    reference: Tensor
+
+    @classmethod
+    def of(cls, problem: Problem, inputs: Tensor) -> Batch:
+        return cls(inputs, problem.geometry.embed(problem.network.outputs(problem.start, inputs)))
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def draw(self, size: int, generator: torch.Generator) -> Batch:
+        """`size` of the inputs, with replacement; all of them where there are no more."""
+        if size >= len(self):
+            return self
+        chosen = torch.randint(len(self), (size,), generator=generator).to(self.inputs.device)
+        return Batch(self.inputs[chosen], self.reference[chosen])
+
+    def first(self, size: int) -> Batch:
+        return Batch(self.inputs[:size], self.reference[:size])
+
+    @property
+    def labels(self) -> Tensor:
+        """The classes [N] that the start predicts."""
+        return self.reference.argmax(1)

@@ -1,0 +1,93 @@
+"""Where things are in a results directory. Names are checked here, so that none of them can leave it.
+
+    study.json                                  the manifest: which study this is, and with which parameters
+    base.safetensors, base.sha256               weights of the network that every path starts from, and their digest
+    commits/<id>.json                           the commit record: which attempt counts, and digests of its files
+    <table>/<id>.parquet                        the rows of one id
+    weights/<id>/<attempt>/<name>.safetensors   weights, named in a row
+
+Files are given relative to the directory, with forward slashes, as they stand in rows and commit records.
+"""
+
+import re
+from pathlib import Path, PurePosixPath
+
+from fipray.errors import RecordsError, UsageError
+
+MANIFEST, BASE, BASE_SHA256, LOCK = "study.json", "base.safetensors", "base.sha256", ".lock"
+COMMITS, WEIGHTS = "commits", "weights"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_WEIGHTS_FILE = re.compile(rf"{WEIGHTS}/({_NAME.pattern})/([1-9][0-9]*)/{_NAME.pattern}\.safetensors")
+
+
+def checked_name(name: str) -> str:
+    """The name, if it can be the name of a study or a part of a file's name. Raises UsageError."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be a name here: names are 1 to 64 letters, digits, dots, dashes and underscores, and "
+            "begin with a letter or digit"
+        )
+    return name
+
+
+def checked_attempt(attempt: int) -> int:
+    """The attempt, if it is a number that an attempt can have. Raises UsageError."""
+    if attempt < 1:
+        raise UsageError(f"attempts are numbered from 1; {attempt} is none")
+    return attempt
+
+
+def local_directory(directory: str | Path) -> Path:
+    """The directory as an absolute path, which means the same in every process. Raises UsageError for an address."""
+    if "://" in str(directory):
+        raise UsageError(f"{directory} is an address; results directories are on a file system. Name a directory")
+    return Path(directory).absolute()
+
+
+def commit_file(id: str) -> str:
+    """The commit record of an id."""
+    return f"{COMMITS}/{checked_name(id)}.json"
+
+
+def committed_id(name: str) -> str | None:
+    """The id of which a file of that name among the commits is the record; None if it is no record."""
+    id = name.removesuffix(".json")
+    return id if id != name and _NAME.fullmatch(id) else None
+
+
+def table_file(table: str, id: str) -> str:
+    """The rows of an id in a table."""
+    return f"{table}/{checked_name(id)}.parquet"
+
+
+def attempt_directory(id: str, attempt: int) -> str:
+    """Where one attempt at an id writes its weights."""
+    return f"{WEIGHTS}/{checked_name(id)}/{checked_attempt(attempt)}"
+
+
+def weights_file(id: str, attempt: int, name: str) -> str:
+    """Weights that one attempt at an id wrote."""
+    return f"{attempt_directory(id, attempt)}/{checked_name(name)}.safetensors"
+
+
+def checked_weights_file(file: str) -> str:
+    """The file, if it can hold weights. Raises RecordsError, since it comes out of a row."""
+    if file != BASE and not _WEIGHTS_FILE.fullmatch(file):
+        raise RecordsError(f"{file!r} cannot be a weights file: they are {BASE} and {weights_file('ID', 1, 'NAME')}")
+    return file
+
+
+def may_name(id: str, attempt: int, file: str) -> bool:
+    """Whether rows of that attempt at the id may name the weights file: the base's, its own or an earlier attempt's."""
+    match = _WEIGHTS_FILE.fullmatch(file)
+    return file == BASE or (match is not None and match[1] == id and int(match[2]) <= attempt)
+
+
+def remedy(file: str) -> str:
+    """What to do about a file that is missing, truncated or altered, as a sentence."""
+    if file in (MANIFEST, BASE, BASE_SHA256):
+        return "Run the study again, into a new directory."
+    parts = PurePosixPath(file).parts
+    id = parts[1] if parts[0] == WEIGHTS else PurePosixPath(file).stem
+    return f"Delete {commit_file(id)} and run the same command again: only this is done again."

@@ -1,0 +1,244 @@
+"""The tables of a results directory: every column, its type, unit and meaning. One file, one truth.
+
+Every Parquet file of a table carries the table's full schema and `schema_version`, as a column and as metadata, so that
+any one file says how to read it. A change to a column is a change of `SCHEMA_VERSION`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral, Real
+from typing import final
+
+import pyarrow as pa
+
+from fipray.errors import UsageError
+
+SCHEMA_VERSION = 1
+
+TEXT, INT32, INT64, FLOAT = pa.string(), pa.int32(), pa.int64(), pa.float64()
+_ACCEPTED: dict[pa.DataType, type] = {TEXT: str, INT32: Integral, INT64: Integral, FLOAT: Real}
+
+
+@final
+@dataclass(frozen=True)
+class Column:
+    """One column. `unit` is empty for text and `1` for plain numbers; only an `optional` column may hold nulls."""
+
+    name: str
+    type: pa.DataType
+    unit: str
+    meaning: str
+    optional: bool = False
+
+
+@final
+@dataclass(frozen=True)
+class Table:
+    """One table. `key` names the columns that tell its rows apart; the first of them holds the id of the commit."""
+
+    name: str
+    description: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema: names, types, which columns may hold nulls, and as metadata `table`, `schema_version`."""
+        fields = [pa.field(column.name, column.type, nullable=column.optional) for column in self.columns]
+        return pa.schema(fields, metadata={"table": self.name, "schema_version": str(SCHEMA_VERSION)})
+
+
+_SCHEMA_VERSION = Column("schema_version", INT32, "1", "version of this schema; filled in by `to_arrow`")
+_STUDY = Column("study", TEXT, "", "name of the study")
+_PATH_ID = Column("path_id", TEXT, "", "hash of the path's canonical spec")
+_PATH_NAME = Column("name", TEXT, "", "name of the path within the study")
+_SPARSITY = Column("sparsity", FLOAT, "fraction 0..1", "fraction of weights that are zero")
+_DISTANCE = Column(
+    "functional_distance",
+    FLOAT,
+    "radian (Fisher-Rao)",
+    "root mean square distance of outputs to the base's, on anchors",
+)
+_DISTANCE_HELD_OUT = Column(
+    "functional_distance_held_out", FLOAT, "radian (Fisher-Rao)", "the same on held-out inputs; null without any", True
+)
+_OBJECTIVE_VALUE = Column("objective_value", FLOAT, "of the objective", "the secondary objective; lower is better")
+_CLEAN_ACCURACY = Column("clean_accuracy", FLOAT, "fraction 0..1", "accuracy on test inputs; null without labels", True)
+_WEIGHTS_FILE = Column("weights_file", TEXT, "", "safetensors file, relative to the directory; null if not kept", True)
+_WEIGHTS_SHA256 = Column("weights_sha256", TEXT, "", "SHA-256 of that file in hexadecimal; null if not kept", True)
+_ATTEMPT = Column("attempt", INT64, "1", "number of the attempt that wrote this row, from 1")
+_HOST = Column("host", TEXT, "", "name of the machine that did the work")
+_ATTACK = Column("attack", TEXT, "", "name of the attack; `worst`: the worst of all attacks for each example")
+_NORM = Column("norm", TEXT, "", "norm of the threat model: linf or l2")
+_EPSILON = Column("epsilon", FLOAT, "of the inputs", "bound on that norm of the change to an input")
+_NUM_EXAMPLES = Column("num_examples", INT64, "1", "number of examples that the accuracies are measured on")
+_SECONDS = Column("seconds", FLOAT, "s", "wall-clock time that this row took")
+
+PATHS = Table(
+    "paths",
+    "One row a path: what was asked for, how it ended, and what its last point is like.",
+    ("path_id",),
+    (
+        _SCHEMA_VERSION,
+        _STUDY,
+        _PATH_ID,
+        _PATH_NAME,
+        Column("seed", INT64, "1", "seed of the path's random generator"),
+        Column("objective", TEXT, "", "kind of the secondary objective"),
+        Column("stepper", TEXT, "", "kind of the stepper"),
+        Column("spec_json", TEXT, "", "the canonical spec, as JSON"),
+        Column("outcome", TEXT, "", "why the path ended, as a sentence"),
+        Column("outcome_kind", TEXT, "", "the same as one word: completed, stopped, failed_numerically, ..."),
+        Column("num_steps", INT64, "1", "number of steps walked"),
+        _SPARSITY,
+        _DISTANCE,
+        _DISTANCE_HELD_OUT,
+        _OBJECTIVE_VALUE,
+        _CLEAN_ACCURACY,
+        _WEIGHTS_FILE,
+        _WEIGHTS_SHA256,
+        Column("walk_seconds", FLOAT, "s", "wall-clock time of the walk"),
+        _ATTEMPT,
+        _HOST,
+        Column("node_id", TEXT, "", "the cluster's id of the machine; null where there is no cluster", True),
+        Column("device", TEXT, "", "device that the path was walked on, such as cpu or cuda:0"),
+    ),
+)
+
+POINTS = Table(
+    "points",
+    "One row an accepted stop on a path; step 0 is the base network.",
+    ("path_id", "step"),
+    (
+        _SCHEMA_VERSION,
+        _STUDY,
+        _PATH_ID,
+        _PATH_NAME,
+        Column("step", INT64, "1", "number of steps from the base to this point"),
+        _SPARSITY,
+        _DISTANCE,
+        _DISTANCE_HELD_OUT,
+        _OBJECTIVE_VALUE,
+        Column("gain", FLOAT, "of the objective", "decrease of the objective since the start"),
+        Column("radius", FLOAT, "of the weights", "cap on the step that led here; null where there was none", True),
+        Column("weights_norm_moved", FLOAT, "of the weights", "Euclidean distance to the base's weights"),
+        _CLEAN_ACCURACY,
+        Column("seconds", FLOAT, "s", "wall-clock time since the walk began"),
+        _WEIGHTS_FILE,
+        _WEIGHTS_SHA256,
+        _ATTEMPT,
+    ),
+)
+
+ROBUSTNESS = Table(
+    "robustness",
+    "One row a network, attack and threat model: what the network withstands.",
+    ("robustness_id", "name", "attack", "norm", "epsilon"),
+    (
+        _SCHEMA_VERSION,
+        _STUDY,
+        Column("robustness_id", TEXT, "", "hash of what was evaluated and how"),
+        Column("name", TEXT, "", "name of the network: base, the path's name or the ensemble's"),
+        Column("kind", TEXT, "", "base, path or ensemble"),
+        Column("num_members", INT64, "1", "number of networks that were judged together"),
+        _ATTACK,
+        _NORM,
+        _EPSILON,
+        _NUM_EXAMPLES,
+        Column("clean_accuracy", FLOAT, "fraction 0..1", "accuracy on the unchanged examples"),
+        Column("robust_accuracy", FLOAT, "fraction 0..1", "fraction of examples right under the attack"),
+        Column("sparsity", FLOAT, "fraction 0..1", "fraction of weights that are zero; null for an ensemble", True),
+        Column("functional_distance_held_out", FLOAT, "radian (Fisher-Rao)", "to the base; null if not measured", True),
+        _SECONDS,
+        _ATTEMPT,
+        _HOST,
+    ),
+)
+
+TRANSFER = Table(
+    "transfer",
+    "One row a pair of networks: accuracy of the target on inputs that were made on the maker.",
+    ("transfer_id", "maker", "target", "attack", "norm", "epsilon"),
+    (
+        _SCHEMA_VERSION,
+        _STUDY,
+        Column("transfer_id", TEXT, "", "hash of what was evaluated and how"),
+        Column("maker", TEXT, "", "name of the network that the inputs were made on"),
+        Column("target", TEXT, "", "name of the network that was judged on them"),
+        _ATTACK,
+        _NORM,
+        _EPSILON,
+        _NUM_EXAMPLES,
+        Column("accuracy", FLOAT, "fraction 0..1", "fraction of the inputs that the target classifies correctly"),
+        _SECONDS,
+        _ATTEMPT,
+        _HOST,
+    ),
+)
+
+TABLES: dict[str, Table] = {table.name: table for table in (PATHS, POINTS, ROBUSTNESS, TRANSFER)}
+
+
+def table_named(name: str) -> Table:
+    """The table of that name. Raises UsageError, listing the names there are, for any other."""
+    if name not in TABLES:
+        raise UsageError(f"there is no table {name!r}; the tables are {', '.join(TABLES)}")
+    return TABLES[name]
+
+
+def to_arrow(name: str, rows: Sequence[Mapping[str, object]] | pa.Table) -> pa.Table:
+    """The rows as an Arrow table with the full schema of the table `name`.
+
+    A row names every column but `schema_version`, which is filled in here; a value that does not exist is None. An
+    Arrow table must carry every column already. Raises UsageError for missing, unknown, wrongly typed or null columns,
+    and for two rows of one key.
+    """
+    table = table_named(name)
+    arrow = _checked_table(table, rows) if isinstance(rows, pa.Table) else _from_rows(table, rows)
+    num_keys = arrow.group_by(list(table.key)).aggregate([]).num_rows
+    if num_keys != arrow.num_rows:
+        raise UsageError(f"{arrow.num_rows} rows for table {name!r} have only {num_keys} different {table.key}")
+    return arrow
+
+
+def _from_rows(table: Table, rows: Sequence[Mapping[str, object]]) -> pa.Table:
+    rows = [{**row, _SCHEMA_VERSION.name: SCHEMA_VERSION} for row in rows]
+    for number, row in enumerate(rows):
+        _check_names(table, row.keys(), f"row {number}")
+    arrays = [_array(table, column, [row[column.name] for row in rows]) for column in table.columns]
+    return pa.Table.from_arrays(arrays, schema=table.schema)
+
+
+def _checked_table(table: Table, arrow: pa.Table) -> pa.Table:
+    _check_names(table, arrow.column_names, "the Arrow table")
+    try:
+        return arrow.select(table.schema.names).cast(table.schema)
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise UsageError(f"an Arrow table does not fit table {table.name!r}: {error}") from error
+
+
+def _check_names(table: Table, names: Iterable[str], where: str) -> None:
+    given, wanted = set(names), set(table.schema.names)
+    problems = [
+        f"{what} {', '.join(sorted(some))}"
+        for what, some in (("lacks", wanted - given), ("has the unknown", given - wanted))
+        if some
+    ]
+    if problems:
+        valid = ", ".join(table.schema.names)
+        raise UsageError(f"{where} for table {table.name!r} {' and '.join(problems)}; its columns are {valid}")
+
+
+def _array(table: Table, column: Column, values: list[object]) -> pa.Array:
+    # Arrow alone would cut 3.5 down to 3 for an integer column, and take None anywhere.
+    for number, value in enumerate(values):
+        if value is None and column.optional:
+            continue
+        if not isinstance(value, _ACCEPTED[column.type]) or isinstance(value, bool):
+            kind = f"{column.type}{' or None' if column.optional else ''}"
+            raise UsageError(f"row {number} for table {table.name!r}: {column.name} is {value!r}, must be {kind}")
+    try:
+        return pa.array(values, column.type)
+    except (pa.ArrowInvalid, OverflowError) as error:
+        raise UsageError(f"{column.name} for table {table.name!r} does not fit {column.type}: {error}") from error

@@ -1,0 +1,84 @@
+"""Specs as canonical JSON and back.
+
+A spec is a frozen dataclass of numbers, strings, tuples and further such dataclasses. It is written as an object with its fields and a
+`kind`: the name of a class that fipray offers, or `module:Class` for anyone else's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from typing import Any
+
+import fipray
+from fipray.errors import UsageError
+
+
+def encode(value: Any) -> Any:
+    """`value` as plain JSON data. Raises UsageError for what a spec cannot hold."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, tuple):
+        return [encode(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"kind": kind_of(value), **{field.name: encode(getattr(value, field.name)) for field in fields(value)}}
+    raise UsageError(
+        f"a spec holds numbers, strings, tuples and frozen dataclasses of them; {value!r} is a {type(value).__name__}"
+    )
+
+
+def decode(data: Any) -> Any:
+    """What `encode` made `data` of. Raises UsageError for an unknown kind, and for unknown, missing or wrong fields."""
+    if isinstance(data, list):
+        return tuple(decode(item) for item in data)
+    if not isinstance(data, dict):
+        return data
+    given = dict(data)
+    cls = _class_named(given.pop("kind", None))
+    valid = [field.name for field in fields(cls)]
+    unknown = sorted(set(given) - set(valid))
+    if unknown:
+        raise UsageError(f"{cls.__name__} has no field {', '.join(map(repr, unknown))}; it has: {', '.join(valid)}")
+    try:
+        return cls(**{name: decode(item) for name, item in given.items()})
+    except TypeError as error:
+        raise UsageError(f"{cls.__name__} cannot be made of {given}: {error}") from error
+
+
+def kind_of(value: Any) -> str:
+    """The name under which `decode` finds the class of `value`."""
+    cls = type(value)
+    return cls.__name__ if getattr(fipray, cls.__name__, None) is cls else f"{cls.__module__}:{cls.__qualname__}"
+
+
+def to_json(value: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces, shortest floats, no NaN; the same text for the same spec on any machine."""
+    return json.dumps(encode(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def from_json(text: str) -> Any:
+    try:
+        return decode(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise UsageError(f"this is no JSON: {error}") from error
+
+
+def digest(*parts: str) -> str:
+    """16 hexadecimal digits that tell these texts from any others."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _class_named(kind: Any) -> type:
+    try:
+        if ":" in kind:
+            module, name = kind.split(":")
+            found = getattr(import_module(module), name)
+        else:
+            found = getattr(fipray, kind)
+    except (AttributeError, ImportError, ValueError, TypeError) as error:
+        raise UsageError(f"{kind!r} names no kind of spec: {error}") from error
+    if not (isinstance(found, type) and is_dataclass(found)):
+        raise UsageError(f"{kind!r} is no kind of spec: a spec is a frozen dataclass")
+    return found

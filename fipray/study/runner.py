@@ -1,0 +1,178 @@
+"""Who carries specs: the agenda that every runner works off, and the runner of this process."""
+
+from __future__ import annotations
+
+import copy
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from fipray.errors import CorruptFileError, RecordsError, RunError, UsageError
+from fipray.records import Store
+from fipray.study.spec import PathSpec, Study
+from fipray.study.worker import Material, PathWorker, Tables, WeightsFile, Work
+
+
+class Watch(Protocol):
+    """Is told how a run goes on."""
+
+    def begin(self, study: str, total: int, done: int) -> None: ...
+    def started(self, work: Work, where: str) -> None: ...
+    def finished(self, work: Work, sentence: str, seconds: float) -> None: ...
+    def failed(self, work: Work, reason: str) -> None: ...
+    def note(self, sentence: str) -> None: ...
+
+
+class Quiet:
+    """A watch that says nothing."""
+
+    def begin(self, study: str, total: int, done: int) -> None:
+        pass
+
+    def started(self, work: Work, where: str) -> None:
+        pass
+
+    def finished(self, work: Work, sentence: str, seconds: float) -> None:
+        pass
+
+    def failed(self, work: Work, reason: str) -> None:
+        pass
+
+    def note(self, sentence: str) -> None:
+        pass
+
+
+class Runner(Protocol):
+    """Carries out what a results directory still lacks of a study."""
+
+    def run(self, study: Study, directory: str | Path, watch: Watch | None = None) -> Store:
+        """Returns when all is there. Raises RunError when some of it failed; the rest is there then."""
+        ...
+
+
+class Agenda:
+    """What is still to be done of a study, in an order in which it can be; commits what is done.
+
+    The only writer of tables and commit records.
+    """
+
+    def __init__(self, study: Study, directory: str | Path, watch: Watch) -> None:
+        self.store = Store.create_or_open(directory, study.manifest)
+        self.store.verify()
+        self.material = _material(study, self.store)
+        self._watch = watch
+        self._names = {id: spec.name for id, spec in study.specs.items()}
+        self._ends: dict[str, WeightsFile] = {}
+        for row in self.store.read_table("paths").to_pylist():
+            self._ends[row["name"]] = WeightsFile(row["weights_file"], row["weights_sha256"])
+        committed = self.store.committed()
+        self._waiting = {id: spec for id, spec in study.specs.items() if id not in committed}
+        self._failed: dict[str, str] = {}  # by name
+        self._began: dict[str, float] = {}
+        watch.begin(study.name, len(study.specs), len(study.specs) - len(self._waiting))
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._waiting)
+
+    def next(self, where: str) -> Work | None:
+        """The next work whose needs are there, now begun at `where`; None where there is none at the moment."""
+        for id, spec in list(self._waiting.items()):
+            lost = [name for name in spec.needs if name in self._failed]
+            if lost:
+                del self._waiting[id]
+                work = Work(id, spec, 0, {})
+                self.fail(work, f"not begun, because {', '.join(lost)} failed")
+            elif all(name in self._ends for name in spec.needs):
+                del self._waiting[id]
+                return self._begin(
+                    Work(id, spec, self.store.next_attempt(id), {name: self._ends[name] for name in spec.needs}), where
+                )
+        return None
+
+    def again(self, work: Work, where: str) -> Work:
+        """Another attempt at the same work."""
+        return self._begin(Work(work.id, work.spec, self.store.next_attempt(work.id), work.ends), where)
+
+    def _begin(self, work: Work, where: str) -> Work:
+        self._began[work.id] = time.perf_counter()
+        self._watch.started(work, where)
+        return work
+
+    def commit(self, work: Work, tables: Tables) -> None:
+        self.store.commit(work.id, type(work.spec).__name__, work.attempt, tables)
+        if isinstance(work.spec, PathSpec):
+            row = tables["paths"][0]
+            self._ends[work.spec.name] = WeightsFile(row["weights_file"], row["weights_sha256"])
+        self._watch.finished(work, describe(tables), time.perf_counter() - self._began[work.id])
+
+    def fail(self, work: Work, reason: str) -> None:
+        self._failed[work.spec.name] = reason
+        self._watch.failed(work, reason)
+
+    def close(self) -> Store:
+        """The store, when all is done. Raises RunError with what failed."""
+        if self._failed:
+            listing = "\n".join(f"{name}: {reason.strip()}" for name, reason in self._failed.items())
+            raise RunError(
+                f"{len(self._failed)} of {len(self._names)} pieces of work failed; the others are in {self.store.directory}. "
+                f"Mend the cause and run the same command again: only what is missing is done.\n{listing}"
+            )
+        return self.store
+
+
+@dataclass(frozen=True)
+class LocalRunner:
+    """Carries out a study in this process, one piece of work after the other. For debugging, and where there is no Ray."""
+
+    threads: int = 1
+    device: str = "cpu"
+
+    def run(self, study: Study, directory: str | Path, watch: Watch | None = None) -> Store:
+        threads = torch.get_num_threads()
+        agenda = Agenda(study, directory, watch or Quiet())
+        try:
+            worker = PathWorker(agenda.material, directory, threads=self.threads, device=self.device)
+            while work := agenda.next("this process"):
+                try:
+                    tables = worker.carry_out(work)
+                except (RecordsError, UsageError) as error:
+                    agenda.fail(work, str(error))
+                except Exception:  # whatever a study's own objective or stepper raises: the other paths go on
+                    agenda.fail(work, traceback.format_exc())
+                else:
+                    agenda.commit(work, tables)
+        finally:
+            torch.set_num_threads(threads)
+        return agenda.close()
+
+
+def describe(tables: Tables) -> str:
+    """What came out of a piece of work, in a line."""
+    if rows := tables.get("paths"):
+        row = rows[0]
+        accuracy = "" if row["clean_accuracy"] is None else f", clean accuracy {row['clean_accuracy']:.2%}"
+        distance = row["functional_distance_held_out"]
+        return f"{row['outcome']}; functional distance {distance:.3f}, sparsity {row['sparsity']:.3f}{accuracy}"
+    if rows := tables.get("robustness"):
+        clean, worst = rows[0]["clean_accuracy"], rows[-1]["robust_accuracy"]
+        return f"clean accuracy {clean:.2%}, robust accuracy {worst:.1%} at epsilon {rows[-1]['epsilon']:g}"
+    return f"{len(tables['transfer'])} pairs of networks"
+
+
+def _material(study: Study, store: Store) -> Material:
+    """The study's network and data; the base weights are those of the directory, once it has some."""
+    module = copy.deepcopy(study.module).cpu()
+    state: Mapping[str, Any] = {name: value.numpy() for name, value in module.state_dict().items()}
+    store.write_base(state)
+    arrays = store.read_base()
+    try:
+        module.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    except RuntimeError as error:
+        raise CorruptFileError(f"the base weights in {store.directory} do not fit the study's network: {error}") from error
+    return Material(study.name, module, study.data, study.geometry)

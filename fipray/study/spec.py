@@ -1,0 +1,238 @@
+"""What to run, as data: one path, one ensemble, one evaluation, and the study that holds them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fipray.errors import DataError, UsageError
+from fipray.geometry import FisherRao, Network, OutputGeometry
+from fipray.paths import (
+    AdaptiveRadius,
+    Event,
+    NaturalStep,
+    Objective,
+    RadiusControl,
+    SaveAt,
+    Stepper,
+)
+from fipray.robustness import FGSM, PGD, Attack, ThreatModel
+from fipray.study.canonical import digest, to_json
+from fipray.study.data import Data
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class PathSpec:
+    """One path: everything that decides where it goes but the base network and the data, which the study holds.
+
+    `others` names paths that stand before this one in the study; it is traced when they are, and their ends are the other networks
+    that its objective looks at.
+    """
+
+    name: str
+    objective: Objective
+    stepper: Stepper = NaturalStep()
+    radius: RadiusControl = AdaptiveRadius()
+    events: tuple[Event, ...] = ()
+    num_steps: int = 100
+    batch_size: int = 512
+    save_at: SaveAt = SaveAt()
+    others: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, "path")
+        if self.num_steps < 1 or self.batch_size < 1:
+            raise UsageError(
+                f"path {self.name!r}: num_steps and batch_size are at least 1; {self.num_steps} and {self.batch_size} were given"
+            )
+        to_json(self)  # refuses what cannot be written down
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return self.others
+
+
+@dataclass(frozen=True)
+class EnsembleSpec:
+    """Networks judged together: names of paths, whose ends are the members, or "base"."""
+
+    name: str
+    members: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, "ensemble")
+        if not self.members:
+            raise UsageError(f"ensemble {self.name!r} has no members: name paths of the study, or {BASE!r}")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How base, path ends and ensembles are judged: under which attacks, on the first `num_examples` test inputs.
+
+    The transfer matrix is made with the last of the attacks.
+    """
+
+    threat_model: ThreatModel
+    attacks: tuple[Attack, ...] = (FGSM(), PGD())
+    num_examples: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.attacks:
+            raise UsageError("an evaluation needs an attack, such as PGD()")
+        if self.num_examples < 1:
+            raise UsageError(f"an evaluation needs an example; num_examples={self.num_examples} was given")
+
+
+@dataclass(frozen=True)
+class RobustnessSpec:
+    """One network or ensemble under the attacks of an evaluation."""
+
+    name: str
+    network_kind: str
+    members: tuple[str, ...]
+    evaluation: Evaluation
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple(member for member in self.members if member != BASE)
+
+
+@dataclass(frozen=True)
+class TransferSpec:
+    """Inputs made on each network, tried on every other: names of networks and their members."""
+
+    networks: tuple[tuple[str, tuple[str, ...]], ...]
+    evaluation: Evaluation
+    name: str = "transfer"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple({member: None for _, members in self.networks for member in members if member != BASE})
+
+
+Spec = PathSpec | RobustnessSpec | TransferSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A set of paths from one base network, what is made of them, and how that is judged.
+
+    module: the base network; it is copied, and evaluated as it is (call `module.eval()` first).
+    data: anchors, held-out inputs, and labelled test inputs where accuracies and attacks are wanted.
+    base_id: says which base network this is. By default the hash of its weights; give the hash of a training recipe where
+        training again may not give the same bits, so that a study can be resumed: the results directory keeps the weights.
+    parameters: the knobs that made this study, kept in the manifest.
+
+    Raises UsageError for names that are twice there or unknown, DataError for labels outside the network's classes, NetworkError for
+    a module that is no function of its weights.
+    """
+
+    name: str
+    module: nn.Module
+    data: Data
+    paths: tuple[PathSpec, ...]
+    ensembles: tuple[EnsembleSpec, ...] = ()
+    evaluation: Evaluation | None = None
+    geometry: OutputGeometry = FisherRao()
+    base_id: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, "study")
+        if not self.paths:
+            raise UsageError(f"study {self.name!r} has no paths: give at least one PathSpec")
+        seen = {BASE}
+        for spec in (*self.paths, *self.ensembles):
+            if spec.name in seen:
+                raise UsageError(f"the name {spec.name!r} is there twice; base, paths and ensembles need a name each")
+            known = sorted(seen - {BASE}) if isinstance(spec, PathSpec) else sorted({BASE, *(path.name for path in self.paths)})
+            used = spec.others if isinstance(spec, PathSpec) else spec.members
+            unknown = [name for name in used if name not in known]
+            if unknown:
+                raise UsageError(
+                    f"{spec.name!r} refers to {', '.join(map(repr, unknown))}; it may refer to: {', '.join(known) or 'nothing yet'}"
+                )
+            seen.add(spec.name)
+        self._check_network()
+
+    def _check_network(self) -> None:
+        network = Network.of(self.module)
+        for inputs in (self.data.anchors, self.data.held_out, self.data.test_inputs):
+            if inputs is not None:
+                network.check(torch.from_numpy(inputs[:64]))
+        if self.data.test_inputs is None or self.data.test_labels is None:
+            if self.evaluation is not None:
+                raise DataError("an evaluation needs test_inputs and test_labels in the data")
+            return
+        classes = network.outputs(network.weights, torch.from_numpy(self.data.test_inputs[:1])).shape[1]
+        greatest = int(self.data.test_labels.max())
+        if greatest >= classes:
+            raise DataError(f"the network has {classes} classes, 0..{classes - 1}, but test_labels holds {greatest}")
+
+    @cached_property
+    def material_id(self) -> str:
+        """What all specs of this study share: base network, data and output geometry."""
+        return digest(self.base_id or _weights_digest(self.module), self.data.digest, to_json(self.geometry))
+
+    @cached_property
+    def specs(self) -> dict[str, Spec]:
+        """All work of the study by id, in an order in which it can be done. An id is a hash of what decides the result."""
+        specs: list[Spec] = list(self.paths)
+        if self.evaluation is not None:
+            networks = [(BASE, BASE, (BASE,)), *((path.name, "path", (path.name,)) for path in self.paths)]
+            networks += [(ensemble.name, "ensemble", ensemble.members) for ensemble in self.ensembles]
+            specs += [RobustnessSpec(name, kind, members, self.evaluation) for name, kind, members in networks]
+            specs.append(TransferSpec(tuple((name, members) for name, _, members in networks), self.evaluation))
+        ids: dict[str, str] = {}  # of paths, by name
+        result: dict[str, Spec] = {}
+        for spec in specs:
+            id = digest(self.material_id, to_json(spec), *(ids[name] for name in spec.needs))
+            if isinstance(spec, PathSpec):
+                ids[spec.name] = id
+            result[id] = spec
+        return result
+
+    @cached_property
+    def path_ids(self) -> dict[str, str]:
+        """The ids of the paths by their names."""
+        return {spec.name: id for id, spec in self.specs.items() if isinstance(spec, PathSpec)}
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What says which study a results directory belongs to."""
+        return {
+            "study": self.name,
+            "study_id": digest(self.name, self.material_id, *self.specs),
+            "parameters": {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in self.parameters.items()},
+            "base_id": self.base_id or _weights_digest(self.module),
+            "data_id": self.data.digest,
+        }
+
+
+def _check_name(name: str, what: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is no name for a {what}: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or a digit"
+        )
+
+
+def _weights_digest(module: nn.Module) -> str:
+    hashing = hashlib.sha256(repr(module).encode())
+    for name, tensor in module.state_dict().items():
+        array = tensor.detach().cpu().numpy()
+        hashing.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        hashing.update(np.ascontiguousarray(array).data)
+    return hashing.hexdigest()[:16]

@@ -1,0 +1,56 @@
+"""What every test stands on: one thread, and one Ray session that nobody else can see."""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+os.environ.update(
+    # Read by torch and OpenBLAS when they are loaded, which is later than this, and handed on to every process a test
+    # starts: tests are small, and the threads of many processes on few cores only wait for each other.
+    OMP_NUM_THREADS="1",
+    OPENBLAS_NUM_THREADS="1",
+    MKL_NUM_THREADS="1",
+    # Read by Ray when it is imported, which test modules do before any fixture runs. With a token in the environment
+    # Ray neither makes nor reads one in the home directory.
+    RAY_AUTH_MODE="token",
+    RAY_AUTH_TOKEN=secrets.token_hex(32),
+    RAY_USAGE_STATS_ENABLED="0",
+    # As Ray does on macOS: the node's address is 127.0.0.1 and every socket is bound to it. Without this Ray takes
+    # 127.0.0.1 for "find my outside address", and listens on all of them.
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[dict[str, Any]]:
+    """A Ray session of 2 CPUs for the tests alone: on loopback, behind a random token, with a home of its own.
+
+    Yields what `ray.init` says of it; its "address" is what another process, with this one's environment, connects to.
+    """
+    import ray  # here, because it takes seconds to load and most tests do without
+
+    # Directly under /tmp: the name of a Unix socket inside it may have 107 characters, and Ray adds about 64.
+    directory = tempfile.mkdtemp(prefix="fr", dir="/tmp")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("RAY_ADDRESS", raising=False)
+        environment.setenv("HOME", directory)  # otherwise Tune writes ~/ray_results
+        try:
+            context = ray.init(
+                address="local",
+                num_cpus=2,
+                num_gpus=0,
+                object_store_memory=200_000_000,
+                include_dashboard=False,
+                log_to_driver=False,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=directory,
+            )
+            yield context.address_info
+        finally:
+            ray.shutdown(wait_for_processes=True)
+            shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,136 @@
+"""A network is the module, as a pure function of its flat weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fipray import DataError, NetworkError
+from fipray.geometry import Network
+from tests.problems import mlp, normal
+
+
+def convolutional() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 4))
+
+
+class Tied(nn.Module):
+    """One matrix, used by two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 5), nn.Linear(5, 5)
+        self.second.weight = self.first.weight
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(inputs).tanh())
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 2)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(self.layer(inputs), 0.5, training=True)
+
+
+def test_the_network_at_its_own_weights_gives_the_modules_outputs():
+    module = convolutional().eval()
+    inputs = torch.randn(7, 1, 8, 8)
+    network = Network.of(module)
+    assert torch.equal(network(network.weights, inputs), module(inputs))
+
+
+def test_module_at_carries_the_weights_and_loads_into_the_callers_module():
+    module = convolutional().eval()
+    network = Network.of(module)
+    moved = network.weights + 0.1 * torch.randn(network.num_weights)
+    inputs = torch.randn(7, 1, 8, 8)
+    module.load_state_dict(network.module_at(moved).state_dict(), strict=True)
+    assert torch.equal(module(inputs), network(moved, inputs))
+
+
+def test_the_callers_module_and_its_statistics_are_never_touched():
+    module = convolutional()  # BatchNorm in training mode would move its statistics
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    network = Network.of(module)
+    network(network.weights + 1, torch.randn(7, 1, 8, 8)).sum()
+    network.module_at(network.weights + 1)
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_batchnorm_uses_its_frozen_statistics_so_one_input_does_not_change_anothers_output():
+    network = Network.of(convolutional())
+    inputs = torch.randn(7, 1, 8, 8)
+    together, alone = network(network.weights, inputs), network(network.weights, inputs[:1])
+    torch.testing.assert_close(together[:1], alone)
+
+
+def test_shared_parameters_appear_once_and_move_together():
+    network = Network.of(Tied())
+    assert network.num_weights == 25 + 5 + 5
+    moved = network.module_at(network.weights + 1)
+    assert isinstance(moved, Tied)
+    assert moved.first.weight is moved.second.weight
+    inputs = torch.randn(3, 5)
+    torch.testing.assert_close(network(network.weights + 1, inputs), moved(inputs))
+
+
+def test_only_the_chosen_parameters_move():
+    module = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    network = Network.of(module, moving=["2.*"])
+    assert network.num_weights == 3 * 2 + 2
+    state = network.module_at(torch.zeros(8)).state_dict()
+    assert torch.equal(state["0.weight"], module.state_dict()["0.weight"])
+    assert not state["2.weight"].any()
+
+
+def test_a_name_that_fits_no_parameter_is_refused_with_those_that_are_there():
+    with pytest.raises(NetworkError, match=r"'3\.weight'.*0\.weight, 0\.bias"):
+        Network.of(nn.Sequential(nn.Linear(4, 3)), moving=["3.weight"])
+
+
+def test_active_dropout_is_refused_by_its_name():
+    module = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5))
+    with pytest.raises(NetworkError, match=r"dropout is active in 1.*module\.eval\(\)"):
+        Network.of(module)
+    Network.of(module.eval())
+
+
+def test_a_module_whose_output_changes_between_two_passes_is_refused():
+    with pytest.raises(NetworkError, match="changes between two passes"):
+        Network.of(Noisy()).check(torch.randn(9, 5))
+
+
+def test_a_module_without_parameters_is_refused():
+    with pytest.raises(NetworkError, match="no parameters"):
+        Network.of(nn.ReLU())
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_inputs_that_are_not_finite_are_refused_with_their_number(broken: float):
+    inputs = normal(6, 4)
+    inputs[2, 1] = inputs[4, 0] = broken
+    with pytest.raises(DataError, match="2 of 6 inputs hold NaN"):
+        mlp(4, 2).check(inputs)
+
+
+def test_inputs_of_the_wrong_shape_are_refused_with_what_the_module_says():
+    with pytest.raises(DataError, match="does not take inputs of shape"):
+        mlp(4, 2).check(normal(6, 5))
+
+
+def test_weights_of_the_wrong_length_are_refused():
+    network = mlp(4, 2)
+    with pytest.raises(NetworkError, match="has 10 weights"):
+        network(normal(11), normal(3, 4))
+
+
+def test_outputs_in_chunks_equal_outputs_at_once():
+    network = mlp(4, 5, 3)
+    inputs = normal(10, 4)
+    torch.testing.assert_close(network.outputs(network.weights, inputs, chunk=3), network(network.weights, inputs))

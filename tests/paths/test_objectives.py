@@ -1,0 +1,115 @@
+"""Objectives against their definitions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from fipray import UsageError
+from fipray.geometry import Euclidean, FisherRao, Network
+from fipray.paths import Diversify, Sparsify
+from fipray.paths.objectives.diversify import input_gradients
+from fipray.paths.problem import Batch
+from tests.contracts import ObjectiveContract, drawn_twice
+from tests.problems import batch, linear, mlp, normal, problem
+
+
+class TestDiversify(ObjectiveContract):
+    objective = Diversify()
+
+
+class TestSparsify(ObjectiveContract):
+    objective = Sparsify(0.4)
+
+
+def test_equal_generators_draw_equal_batches():
+    assert drawn_twice(10)
+
+
+class TestSparsity:
+    @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.7])
+    def test_the_end_is_exactly_as_sparse_as_asked(self, sparsity):
+        where = problem(mlp(6, 9, 4))
+        ended = Sparsify(sparsity).restrict(where, where.start, 1.0)
+        assert int((ended == 0).sum()) == round(sparsity * where.network.num_weights)
+
+    def test_the_smallest_weights_go_and_the_others_stay_as_they_are(self):
+        where = problem(linear(5, 4))
+        ended = Sparsify(0.5).restrict(where, where.start, 1.0)
+        kept = ended != 0
+        assert torch.equal(ended[kept], where.start[kept])
+        assert where.start[~kept].abs().max() < where.start[kept].abs().min()
+
+    def test_biases_are_never_zeroed_and_asking_for_more_than_the_layers_have_is_refused(self):
+        where = problem(mlp(6, 9, 4))
+        biases = 9 + 4
+        most = 1 - biases / where.network.num_weights
+        ended = Sparsify(most).restrict(where, where.start, 1.0)
+        assert bool((ended[54:63] != 0).all())
+        with pytest.raises(UsageError, match="only 90 of the 103"):
+            Sparsify(0.95).restrict(where, where.start, 1.0)
+
+    def test_zeros_only_grow_along_the_schedule_and_end_at_the_ramp(self):
+        objective = Sparsify(0.8, ramp=0.5, num_stages=10)
+        levels = [objective.sparsity_after(step / 100) for step in range(101)]
+        assert levels == sorted(levels)
+        assert levels[0] == 0
+        assert levels[50:] == [0.8] * 51
+        assert objective.sparsity_after(0.25) == pytest.approx(0.8 * (1 - 0.5**3))
+
+    def test_without_a_ramp_only_the_end_is_restricted(self):
+        objective = Sparsify(0.8, ramp=None)
+        assert [objective.sparsity_after(p) for p in (0.0, 0.99, 1.0)] == [0, 0, 0.8]
+
+    def test_the_value_is_half_the_square_of_what_is_to_go(self):
+        where = problem(linear(2, 2))
+        weights = torch.tensor([3.0, -1.0, 0.5, 2.0], dtype=torch.float64)
+        assert float(Sparsify(0.5).value(where, weights, batch(where, 3, 2))) == pytest.approx((1 + 0.25) / 2)
+
+    @pytest.mark.parametrize("wrong", [{"sparsity": 1.5}, {"sparsity": -0.1}, {"sparsity": 0.5, "ramp": 0.0}])
+    def test_settings_out_of_range_are_refused(self, wrong):
+        with pytest.raises(UsageError):
+            Sparsify(**wrong)
+
+
+class TestInputGradients:
+    def test_a_linear_networks_margin_gradient_between_two_classes_is_the_difference_of_rows(self):
+        network = linear(5, 2)
+        rows = network.weights.view(2, 5)
+        found = input_gradients(network, network.weights, normal(3, 5), torch.tensor([0, 1, 0]))
+        difference = rows[0] - rows[1]
+        torch.testing.assert_close(found, torch.stack([difference, -difference, difference]))
+
+    def test_the_value_is_one_at_the_start_and_minus_one_where_gradients_oppose(self):
+        where = problem(linear(5, 2), FisherRao())
+        inputs = batch(where, 4, 5)
+        assert float(Diversify().value(where, where.start, inputs)) == pytest.approx(1)
+        assert float(Diversify().value(where, -where.start, inputs)) == pytest.approx(-1)
+
+    def test_others_count_as_much_as_the_start(self):
+        where = problem(linear(5, 2))
+        inputs = batch(where, 4, 5)
+        with_opposite = replace(where, others=(-where.start,))
+        assert float(Diversify().value(with_opposite, where.start, inputs)) == pytest.approx(0, abs=1e-12)
+
+    def test_a_network_that_is_surer_than_rounding_still_has_gradients(self):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            module = nn.Linear(5, 3)
+        network = Network.of(module)
+        sure = 1e4 * network.weights
+        inputs = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+        labels = network(sure, inputs).argmax(1)
+        gradients = input_gradients(network, sure, inputs, labels)
+        assert bool((gradients.norm(dim=1) > 1).all())
+
+
+def test_labels_are_what_the_start_predicts():
+    where = problem(mlp(5, 3))
+    inputs = normal(20, 5)
+    made = Batch.of(where, inputs)
+    assert torch.equal(made.labels, where.network(where.start, inputs).argmax(1))
+    assert torch.equal(Batch.of(problem(where.network, Euclidean()), inputs).labels, made.labels)

@@ -1,0 +1,151 @@
+"""Steppers against closed forms, in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from fipray import UsageError
+from fipray.geometry import Euclidean, FisherRao, Metric, functional_distance
+from fipray.paths import (
+    Batch,
+    Diversify,
+    FirstOrderStep,
+    NaturalStep,
+    OneShot,
+    Problem,
+    PublishedStep,
+    Sparsify,
+)
+from fipray.paths.objective import gradient
+from tests.contracts import RestrictedStepperContract, StepperContract
+from tests.problems import batch, linear, mlp, normal, problem
+
+
+class TestNaturalStep(RestrictedStepperContract):
+    stepper = NaturalStep()
+
+
+class TestNaturalStepBySampleSpace(RestrictedStepperContract):
+    stepper = NaturalStep(iterations=None)
+
+
+class TestFirstOrderStep(RestrictedStepperContract):
+    stepper = FirstOrderStep(beta=0.1)
+
+
+class TestPublishedStep(StepperContract):
+    stepper = PublishedStep()
+
+
+class TestOneShot(RestrictedStepperContract):
+    stepper = OneShot()
+
+
+@dataclass(frozen=True)
+class Slope:
+    """`<l, w>` with a fixed l."""
+
+    seed: int = 4
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        return normal(len(weights), seed=self.seed) @ weights
+
+
+@pytest.mark.parametrize("stepper", [NaturalStep(damping=0, iterations=None), NaturalStep(damping=0, iterations=60)])
+def test_a_projected_step_on_a_linear_network_changes_no_output_to_rounding(stepper):
+    where = problem(linear(10, 3), Euclidean())
+    inputs = batch(where, 6, 10)
+    made = stepper.propose(where, Slope(), where.start, inputs, 1.0, {})
+    before = where.network(where.start, inputs.inputs)
+    after = where.network(where.start + made.displacement, inputs.inputs)
+    assert float(torch.linalg.vector_norm(made.displacement)) > 0.3
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-10)
+    assert made.predicted_gain > 0
+
+
+@pytest.mark.parametrize("iterations", [None, 200])
+def test_from_the_start_the_natural_step_is_the_published_program_in_closed_form(iterations):
+    """d is parallel to -m (g + m I)^-1 l with a dense g, to 1e-8."""
+    where, damping = problem(mlp(5, 6, 3)), 1e-2
+    inputs = batch(where, 8, 5)
+    jacobian = Metric(where.network, where.start, inputs.inputs, where.geometry).jacobian()
+    dense = jacobian.T @ jacobian / 8 + damping * torch.eye(where.network.num_weights, dtype=torch.float64)
+    slope = gradient(Diversify(), where, where.start + 0.1, inputs)
+    made = NaturalStep(damping, iterations).propose(where, Slope(), where.start, inputs, 0.1, {})
+    slope = normal(where.network.num_weights, seed=4)
+    expected = -damping * torch.linalg.solve(dense, slope) * 0.1 / torch.linalg.vector_norm(slope)
+    torch.testing.assert_close(made.displacement, expected, rtol=1e-8, atol=1e-10)
+
+
+def test_away_from_the_function_the_natural_step_brings_it_back_as_gauss_newton_does():
+    """With no slope, d = -J^T (J J^T + N m I)^-1 (s(w) - s(w0)), dense, to 1e-9."""
+
+    @dataclass(frozen=True)
+    class Flat:
+        def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+            return 0 * weights.sum()
+
+    where, damping = problem(mlp(5, 6, 3)), 1e-3
+    inputs = batch(where, 4, 5)
+    weights = where.start + 0.02 * normal(where.network.num_weights, seed=5)
+    metric = Metric(where.network, weights, inputs.inputs, where.geometry)
+    jacobian, drift = metric.jacobian(), (metric.embedded - inputs.reference).flatten()
+    shifted = jacobian @ jacobian.T + 4 * damping * torch.eye(12, dtype=torch.float64)
+    expected = -jacobian.T @ torch.linalg.solve(shifted, drift)
+    made = NaturalStep(damping, iterations=None).propose(where, Flat(), weights, inputs, 10.0, {})
+    torch.testing.assert_close(made.displacement, expected, rtol=1e-9, atol=1e-10)
+    nearer = functional_distance(
+        FisherRao().embed(where.network(weights + made.displacement, inputs.inputs)), inputs.reference
+    )
+    assert float(nearer) < 0.2 * float(functional_distance(metric.embedded, inputs.reference))
+
+
+def test_first_order_steps_are_adams():
+    """Three steps of the stepper against torch.optim.Adam on the same function."""
+    where, radius, beta = problem(mlp(5, 6, 3)), 1e-2, 0.3
+    inputs, stepper = batch(where, 8, 5), FirstOrderStep(beta=beta)
+    start = where.start + 0.05 * normal(where.network.num_weights, seed=5)
+    theirs = start.clone().requires_grad_(True)
+    adam = torch.optim.Adam([theirs], lr=radius / where.network.num_weights**0.5)
+    ours, state = start, stepper.begin(where)
+    for _ in range(3):
+        adam.zero_grad()
+        embedded = where.geometry.embed(where.network(theirs, inputs.inputs))
+        distance = (embedded - inputs.reference).square().sum(1).mean()
+        (distance + beta * Diversify().value(where, theirs, inputs)).backward()
+        adam.step()
+        made = stepper.propose(where, Diversify(), ours, inputs, radius, state)
+        ours, state = ours + made.displacement, made.state
+    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-9, atol=1e-9)
+
+
+def test_the_published_step_is_the_normalised_penalty_gradient():
+    where = problem(mlp(5, 6, 3))
+    inputs, weights = batch(where, 8, 5), where.start + 0.05
+    theirs = weights.clone().requires_grad_(True)
+    p, q = where.network(theirs, inputs.inputs).softmax(1), where.network(where.start, inputs.inputs).softmax(1)
+    (-(p * q + 1e-8).sqrt().sum(1).log().sum()).backward()
+    assert theirs.grad is not None
+    smallest_zeroed = Sparsify(0.5, ramp=1).restrict(where, weights, 1.0)
+    u = theirs.grad + 0.1 * (weights - smallest_zeroed)
+    made = PublishedStep().propose(where, Sparsify(0.5, ramp=None), weights, inputs, 1.0, {})
+    torch.testing.assert_close(made.displacement, -0.01 * u / torch.linalg.vector_norm(u), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: NaturalStep(damping=-1),
+        lambda: NaturalStep(iterations=0),
+        lambda: FirstOrderStep(beta=-0.1),
+        lambda: FirstOrderStep(decay=1.0),
+        lambda: PublishedStep(length=0),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(UsageError):
+        wrong()

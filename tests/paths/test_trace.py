@@ -1,0 +1,230 @@
+"""The loop: what a traced path promises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from fipray import DataError, UsageError
+from fipray.geometry import Euclidean
+from fipray.paths import (
+    AdaptiveRadius,
+    Batch,
+    Candidate,
+    Diversify,
+    FirstOrderStep,
+    FunctionalDistanceAbove,
+    NaturalStep,
+    ObjectiveBelow,
+    OneShot,
+    Problem,
+    Proposal,
+    PublishedStep,
+    SaveAt,
+    ScheduledRadius,
+    Sparsify,
+    trace,
+    walk,
+)
+from tests.problems import batch, generator, linear, mlp, normal, problem
+
+ANCHORS, HELD_OUT = normal(60, 6, seed=1), normal(40, 6, seed=2)
+
+
+def traced(objective, stepper=None, **settings):
+    return trace(
+        mlp(6, 12, 4), anchors=ANCHORS, held_out=HELD_OUT, objective=objective, stepper=stepper, batch_size=30, **settings
+    )
+
+
+@dataclass(frozen=True)
+class Nearer:
+    """`|w - goal|^2 / 2` with goal = w0 + shift."""
+
+    shift: float = 1.0
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        return (weights - problem.start - self.shift).square().sum() / 2
+
+
+@pytest.mark.parametrize("stepper", [NaturalStep(), FirstOrderStep(), PublishedStep(), OneShot()])
+@pytest.mark.parametrize("sparsity", [0.5, 0.8])
+@pytest.mark.parametrize("radius", [AdaptiveRadius(), ScheduledRadius()])
+def test_a_sparsifying_path_ends_exactly_at_the_asked_sparsity_with_true_zeros(stepper, sparsity, radius):
+    path = traced(Sparsify(sparsity), stepper, radius=radius, num_steps=12)
+    wanted = round(sparsity * len(path.end.weights))
+    assert int((path.end.weights == 0).sum()) == wanted
+    assert path.end.sparsity == wanted / len(path.end.weights)
+
+
+def test_a_sparsifying_path_that_gets_stuck_or_reaches_its_goal_ends_exactly_sparse_too():
+    stuck = traced(Sparsify(0.5), NaturalStep(), radius=AdaptiveRadius(initial=1e-7, tolerance=1e-12), num_steps=500)
+    reached = traced(Sparsify(0.5), NaturalStep(), events=[ObjectiveBelow(1.0)], num_steps=40, save_at=SaveAt(40))
+    assert stuck.outcome.kind == "stuck"
+    assert reached.outcome.kind == "stopped"
+    assert reached.end.step < 40
+    for path in (stuck, reached):
+        assert int((path.end.weights == 0).sum()) == round(0.5 * len(path.end.weights))
+
+
+def test_a_natural_path_gains_and_keeps_the_function_where_plain_descent_loses_it():
+    kept = traced(Diversify(), NaturalStep(), radius=AdaptiveRadius(tolerance=0.1), num_steps=40)
+    assert kept.end.objective_value < 0.9
+    assert kept.end.functional_distance < 0.2
+    descent = traced(Diversify(), NaturalStep(damping=1e6), radius=ScheduledRadius(0.05), num_steps=40)
+    assert descent.end.functional_distance > 3 * kept.end.functional_distance
+
+
+def test_on_a_linear_network_a_quadratic_objective_is_reached_along_the_null_space():
+    """The end is w0 + the projection of the way to the goal on the null space of J, to 1e-6."""
+    network, anchors = linear(8, 2), normal(5, 8, seed=1)
+    path = trace(
+        network,
+        anchors=anchors,
+        held_out=anchors,
+        objective=Nearer(),
+        stepper=NaturalStep(damping=0, iterations=None),
+        radius=AdaptiveRadius(initial=0.1, tolerance=1e-6),
+        geometry=Euclidean(),
+        num_steps=200,
+    )
+    way = torch.ones(2, 8, dtype=torch.float64)
+    free = way - way @ torch.linalg.pinv(anchors) @ anchors
+    torch.testing.assert_close(path.end.weights, network.weights + free.flatten(), rtol=0, atol=1e-6)
+    assert path.end.functional_distance < 1e-9
+
+
+def test_equal_seeds_give_equal_paths_bit_for_bit_and_others_do_not():
+    first, again, other = (traced(Diversify(), num_steps=8, seed=seed).end.weights for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_start_is_the_base_and_nothing_has_changed_there():
+    start = traced(Diversify(), num_steps=2).points[0]
+    assert torch.equal(start.weights, mlp(6, 12, 4).weights)
+    assert (start.step, start.functional_distance, start.functional_distance_held_out) == (0, 0.0, 0.0)
+
+
+def test_kept_points_are_evenly_spaced_and_the_end_is_one_of_them():
+    path = traced(Diversify(), FirstOrderStep(beta=0.1), radius=ScheduledRadius(), num_steps=50, save_at=SaveAt(5))
+    assert [point.step for point in path.points] == [0, 10, 20, 30, 40, 50]
+    assert path.weights.shape == (6, len(path.end.weights))
+    assert path.outcome.kind == "completed"
+
+
+def test_an_event_ends_the_path_and_the_outcome_says_why():
+    path = traced(
+        Diversify(),
+        FirstOrderStep(beta=10),
+        radius=ScheduledRadius(0.1),
+        events=[FunctionalDistanceAbove(0.2)],
+        num_steps=200,
+        save_at=SaveAt(200),
+    )
+    assert path.outcome.kind == "stopped"
+    assert "functional distance on held-out inputs came to" in str(path.outcome)
+    assert f"at step {path.end.step}" in str(path.outcome)
+    assert path.points[-2].functional_distance_held_out <= 0.2 < path.end.functional_distance_held_out
+
+
+def test_a_path_whose_step_is_not_finite_ends_at_the_last_good_point():
+    @dataclass(frozen=True)
+    class Breaks:
+        def begin(self, problem):
+            return {"count": torch.zeros(())}
+
+        def propose(self, problem, objective, weights, batch, radius, state):
+            value = torch.nan if int(state["count"]) == 3 else 1e-3
+            return Proposal(torch.full_like(weights, value), 0.0, {"count": state["count"] + 1})
+
+    path = traced(Diversify(), Breaks(), radius=ScheduledRadius(), num_steps=9)
+    assert path.outcome.kind == "not finite"
+    assert path.end.step == 3
+    assert bool(torch.isfinite(path.end.weights).all())
+
+
+def test_probes_are_measured_at_every_kept_point():
+    path = traced(Diversify(), num_steps=3, save_at=SaveAt(3), probes={"norm": lambda w: float(w.detach().norm())})
+    assert [p.probes["norm"] for p in path.points] == [float(p.weights.norm()) for p in path.points]
+
+
+def test_walk_yields_accepted_points_and_returns_the_outcome():
+    where = problem(mlp(6, 12, 4))
+    steps = walk(
+        where,
+        batch(where, 30, 6),
+        Diversify(),
+        NaturalStep(),
+        ScheduledRadius(),
+        num_steps=4,
+        batch_size=10,
+        generator=generator(),
+    )
+    points = []
+    with pytest.raises(StopIteration) as end:
+        while True:
+            points.append(next(steps))
+    assert [point.step for point in points] == [1, 2, 3, 4]
+    assert end.value.value.kind == "completed"
+
+
+class TestAdaptiveRadius:
+    def judged(self, *, before: float, after: float, gain: float, predicted: float):
+        where = problem(mlp(6, 4))
+        candidate = Candidate(where, Diversify(), where.start, where.start, predicted, batch(where, 3, 6))
+        candidate.__dict__.update(distance_before=before, distance_after=after, gain=gain)
+        return AdaptiveRadius(tolerance=0.1).judge(candidate, 1.0, 0.5)
+
+    def test_within_tolerance_and_gaining_as_promised_the_radius_grows(self):
+        verdict = self.judged(before=0.0, after=0.05, gain=0.9, predicted=1.0)
+        assert verdict.accepted
+        assert verdict.radius == 1.5
+
+    def test_a_step_that_stays_but_gains_too_little_is_refused(self):
+        verdict = self.judged(before=0.0, after=0.05, gain=0.01, predicted=1.0)
+        assert not verdict.accepted
+        assert verdict.radius == 0.5
+
+    def test_a_step_that_gains_but_leaves_the_tolerance_is_refused(self):
+        verdict = self.judged(before=0.05, after=0.2, gain=1.0, predicted=1.0)
+        assert not verdict.accepted
+        assert verdict.radius == 0.5
+
+    def test_from_outside_a_step_towards_the_function_is_accepted(self):
+        assert self.judged(before=0.5, after=0.3, gain=-1.0, predicted=1.0).accepted
+        assert not self.judged(before=0.3, after=0.5, gain=1.0, predicted=1.0).accepted
+
+    def test_a_gain_that_is_not_a_number_is_no_gain(self):
+        assert not self.judged(before=0.0, after=0.05, gain=float("nan"), predicted=1.0).accepted
+
+
+class TestWrongUse:
+    def test_nan_in_the_anchors(self):
+        broken = ANCHORS.clone()
+        broken[3, 2] = torch.nan
+        with pytest.raises(DataError, match="1 of 60 inputs hold NaN"):
+            trace(mlp(6, 12, 4), anchors=broken, held_out=HELD_OUT, objective=Diversify())
+
+    @pytest.mark.parametrize("settings", [{"num_steps": 0}, {"batch_size": 0}])
+    def test_counts_below_one(self, settings):
+        with pytest.raises(UsageError, match="at least 1"):
+            trace(mlp(6, 12, 4), anchors=ANCHORS, held_out=HELD_OUT, objective=Diversify(), **settings)
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            lambda: AdaptiveRadius(initial=0),
+            lambda: AdaptiveRadius(tolerance=-1),
+            lambda: AdaptiveRadius(shrink=1),
+            lambda: ScheduledRadius(initial=0.1, final=0.2),
+            lambda: SaveAt(0),
+            lambda: FunctionalDistanceAbove(0),
+        ],
+    )
+    def test_settings_out_of_range(self, wrong):
+        with pytest.raises(UsageError):
+            wrong()

@@ -1,0 +1,43 @@
+"""Small problems with known answers, for the tests of all floors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fipray.geometry import FisherRao, Network, OutputGeometry
+from fipray.paths import Batch, Problem
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal numbers in float64."""
+    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
+
+
+def mlp(*sizes: int, seed: int = 0) -> Network:
+    """A tanh network in float64."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers: list[nn.Module] = []
+        for before, after in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(before, after), nn.Tanh()]
+    return Network.of(nn.Sequential(*layers[:-1]).double())
+
+
+def linear(num_inputs: int, num_outputs: int) -> Network:
+    """`f = W x` in float64: its Jacobian does not depend on the weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Network.of(nn.Linear(num_inputs, num_outputs, bias=False).double())
+
+
+def problem(network: Network, geometry: OutputGeometry | None = None) -> Problem:
+    return Problem(network, geometry or FisherRao(), network.weights)
+
+
+def batch(problem: Problem, size: int, num_inputs: int, seed: int = 1) -> Batch:
+    return Batch.of(problem, normal(size, num_inputs, seed=seed))

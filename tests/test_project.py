@@ -1,0 +1,93 @@
+"""What is true of the project as a whole: its versions, its commands, what it depends on and what it may not hold."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+
+import fipray
+
+ROOT = Path(__file__).parents[1]
+
+
+def committed() -> list[Path]:
+    """The files that are in the repository or about to be; none where this is no git checkout."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        answer = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("git is not installed")
+    if answer.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in answer.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def constraints() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines)
+
+
+def test_constraints_are_names_and_exact_versions_alone():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line)] == []
+    assert len(constraints()) == len(lines), "a name stands there twice"
+
+
+def test_every_dependency_has_a_lower_bound_and_a_constraint():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = project["dependencies"] + [name for extra in project["optional-dependencies"].values() for name in extra]
+    for requirement in asked:
+        name = re.fullmatch(r"([\w.-]+)(\[[\w,]+\])?>=[\d.]+", requirement)
+        assert name, f"{requirement!r} is not a name and a lower bound"
+        assert canonical(name[1]) in constraints()
+
+
+def test_the_changelog_begins_with_the_version_of_the_package():
+    versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert versions[0] == fipray.__version__
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    *_, last = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert last == "make test"
+    assert re.search(r"^\$? ?make test\b", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+
+
+def test_importing_fipray_loads_no_heavy_library():
+    code = "import sys, fipray; print(sorted({'torch', 'ray', 'pandas', 'pyarrow', 'numpy'} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_torch_has_one_thread():
+    assert torch.get_num_threads() == 1
+
+
+# Written in parts, so that this file holds none of them.
+FORBIDDEN = {
+    "an absolute path of one machine": re.compile(r"(?<![\w.~$}/-])/(?:" + "root|work|home/[a-z]+|Users/[A-Za-z]+)/"),
+    "the address of a package registry": re.compile(
+        "|".join(["py" + r"pi\.org", "python" + "hosted", "npm" + r"js\.org"])
+    ),
+    "an option that names a package index": re.compile("--(?:extra-)?" + "index-url|--find" + "-links"),
+}
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_no_committed_file_holds(what: str):
+    found = []
+    for file in committed():
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # not text
+        found += [f"{file.relative_to(ROOT)}: {match[0]}" for match in FORBIDDEN[what].finditer(text)]
+    assert found == []
