@@ -37,7 +37,7 @@ class Labelled:
 
 
 def digits() -> Labelled:
-    """The 1,797 handwritten digits (8 x 8) that scikit-learn carries: 1,297 to train on, 500 to test on, in a fixed random order."""
+    """The 1,797 handwritten digits (8 x 8) of scikit-learn, shuffled once: 1,297 for training, 500 for tests."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -50,8 +50,9 @@ def digits() -> Labelled:
 def mnist(kind: str, root: str) -> Labelled:
     """MNIST ("mnist") or Fashion-MNIST ("fashion") through torchvision.
 
-    `root` is a folder with `MNIST/raw` or `FashionMNIST/raw` in it, packed or unpacked; it is only read. Where it is empty, FIPRAY_DATA
-    names it, or a folder `shared/data` beside the checkout. Without any, torchvision downloads the files once.
+    `root` is a folder with `MNIST/raw` or `FashionMNIST/raw` in it, packed or unpacked; it is only read. Where it is
+    empty, FIPRAY_DATA names it, or a folder `shared/data` beside the checkout. Without any, torchvision downloads the
+    files once.
     """
     from torchvision import datasets
 
@@ -62,7 +63,9 @@ def mnist(kind: str, root: str) -> Labelled:
     folder = f"{classes[kind].__name__}/raw"
     given = root or os.environ.get("FIPRAY_DATA", "")
     if given and not (Path(given) / folder).is_dir():
-        raise UsageError(f"{given} holds no {folder}: name the folder that has {folder} in it, or leave data_root out to download")
+        raise UsageError(
+            f"{given} holds no {folder}: name the folder that has {folder} in it, or leave data_root out to download"
+        )
     source = Path(given or "../shared/data") / folder
     if source.is_dir():
         (own / folder).mkdir(parents=True, exist_ok=True)
@@ -74,7 +77,8 @@ def mnist(kind: str, root: str) -> Labelled:
         train, test = (classes[kind](own, train=is_train, download=True) for is_train in (True, False))
     except (OSError, RuntimeError) as error:
         raise UsageError(
-            f"{folder} could not be had: {error}. Give -p data_root=FOLDER with the four files of the data set in FOLDER/{folder}"
+            f"{folder} could not be had: {error}. Give -p data_root=FOLDER, with the data set's four files in "
+            f"FOLDER/{folder}"
         ) from error
     return Labelled(*_scaled(train), *_scaled(test))
 

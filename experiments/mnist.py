@@ -21,7 +21,8 @@ def study(
     num_steps: int = 1000,
     seed: int = 0,
 ) -> fip.Study:
-    """`members` diversifying paths and an ensemble of their ends; pruning to `sparsity` by the first-order path, the published scheme, one shot.
+    """`members` diversifying paths and an ensemble of their ends; pruning to `sparsity` by the first-order path, the
+    published scheme, one shot.
 
     data_root: a folder with the data set's four files, as torchvision lays them out; where empty, they are downloaded.
     epsilon: bound of the attacks, linf, in units of the pixels' range 0..1.
@@ -30,9 +31,7 @@ def study(
     everything = mnist(data, data_root)
     arrays = everything.for_paths(num_held_out=5000)
     recipe = Recipe(network, arrays.digest, num_steps=3000, seed=seed)
-    base = trained(
-        getattr(networks, network), everything.train_inputs[:-5000], everything.train_labels[:-5000], recipe
-    )
+    base = trained(getattr(networks, network), everything.train_inputs[:-5000], everything.train_labels[:-5000], recipe)
 
     names = tuple(f"diverse-{number}" for number in range(members))
     diverse = [
@@ -67,7 +66,11 @@ def study(
             seed=seed,
         ),
         fip.PathSpec(
-            name="one-shot", objective=fip.Sparsify(sparsity=sparsity, ramp=1), stepper=fip.OneShot(), num_steps=1, seed=seed
+            name="one-shot",
+            objective=fip.Sparsify(sparsity=sparsity, ramp=1),
+            stepper=fip.OneShot(),
+            num_steps=1,
+            seed=seed,
         ),
     ]
     return fip.Study(
@@ -78,5 +81,13 @@ def study(
         paths=(*diverse, *pruning),
         ensembles=(fip.EnsembleSpec("ensemble", names),) if members else (),
         evaluation=fip.Evaluation(fip.ThreatModel("linf", epsilon), num_examples=1000, seed=seed),
-        parameters={"data": data, "network": network, "members": members, "sparsity": sparsity, "epsilon": epsilon, "num_steps": num_steps, "seed": seed},
+        parameters={
+            "data": data,
+            "network": network,
+            "members": members,
+            "sparsity": sparsity,
+            "epsilon": epsilon,
+            "num_steps": num_steps,
+            "seed": seed,
+        },
     )

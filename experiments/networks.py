@@ -30,7 +30,7 @@ def lenet_300_100() -> nn.Module:
 
 
 def lenet_5() -> nn.Module:
-    """LeNet-5 as the pruning literature has it (20 and 50 filters, ReLU, max pooling), 28 x 28 images: 431,080 weights."""
+    """LeNet-5 as the pruning literature has it (20 and 50 filters, ReLU) for 28 x 28 images: 431,080 weights."""
     return nn.Sequential(
         nn.Conv2d(1, 20, 5),
         nn.ReLU(),

@@ -1,4 +1,4 @@
-"""The quickstart: ten paths from a small CNN that reads 1,797 real handwritten digits, in about a minute on two cores."""
+"""The quickstart: ten paths from a small CNN that reads handwritten digits, in about a minute on two cores."""
 
 from __future__ import annotations
 
@@ -46,7 +46,11 @@ def study(*, members: int = 4, sparsity: float = 0.9, epsilon: float = 0.1, seed
     ]
     baselines = [
         fip.PathSpec(
-            name="one-shot", objective=fip.Sparsify(sparsity=sparsity, ramp=1), stepper=fip.OneShot(), num_steps=1, seed=seed
+            name="one-shot",
+            objective=fip.Sparsify(sparsity=sparsity, ramp=1),
+            stepper=fip.OneShot(),
+            num_steps=1,
+            seed=seed,
         ),
         fip.PathSpec(
             name="published",

@@ -31,7 +31,15 @@ _CATALOGUE = {
     "fipray.robustness": ("FGSM", "PGD", "Ensemble", "ThreatModel", "evaluate", "transfer_matrix"),
     "fipray.study": ("Data", "EnsembleSpec", "Evaluation", "LocalRunner", "PathSpec", "Study"),
     "fipray.cluster": ("RayRunner",),
-    "fipray.errors": ("CorruptFileError", "DataError", "FiprayError", "NetworkError", "RecordsError", "RunError", "UsageError"),
+    "fipray.errors": (
+        "CorruptFileError",
+        "DataError",
+        "FiprayError",
+        "NetworkError",
+        "RecordsError",
+        "RunError",
+        "UsageError",
+    ),
 }
 _HOME = {name: module for module, names in _CATALOGUE.items() for name in names}
 

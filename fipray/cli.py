@@ -29,11 +29,15 @@ Directory = Annotated[Path, typer.Argument(help="A results directory.")]
 def run(
     study: Annotated[str, typer.Argument(help="The study, as module:function.")],
     into: Annotated[Path, typer.Option(help="The results directory: new, or one that this command began.")],
-    parameter: Annotated[list[str], typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A knob of the study.")] = [],  # noqa: B006
+    parameter: Annotated[
+        list[str], typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A knob of the study.")
+    ] = [],  # noqa: B006
     runner: Annotated[str, typer.Option(help="'ray', or 'local': in this process, one after the other.")] = "ray",
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster; 'auto' for the one on this machine.")] = None,
     workers: Annotated[int | None, typer.Option(help="Actors; by default as many as fit.")] = None,
-    gpus_per_worker: Annotated[float | None, typer.Option(help="GPUs of each, or a fraction; by default 1 where there are.")] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="GPUs of each, or a fraction; by default 1 where there are.")
+    ] = None,
     threads_per_worker: Annotated[int, typer.Option(help="CPU cores of each.")] = 1,
 ) -> None:
     """Trace the paths of a study and judge them. The same command run again does only what is missing."""
@@ -60,7 +64,9 @@ def show(directory: Directory) -> None:
 def _runner(name: str, address: str | None, workers: int | None, gpus: float | None, threads: int) -> Runner:
     if name == "local":
         if (address, workers, gpus) != (None, None, None):
-            raise fipray.UsageError("--runner local works in this process: it takes no --address, --workers or --gpus-per-worker")
+            raise fipray.UsageError(
+                "--runner local works in this process: it takes no --address, --workers or --gpus-per-worker"
+            )
         return fipray.LocalRunner(threads=threads)
     if name != "ray":
         raise fipray.UsageError(f"there is no runner {name!r}; there are: ray, local")

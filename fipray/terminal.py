@@ -78,6 +78,5 @@ def label(work: Work) -> str:
 
 def print_summary(directory: Path) -> None:
     """The summary of a results directory, and the line that opens it in pandas."""
-    results = analysis.load(directory)
-    Console(highlight=False).print(analysis.render(results))
+    analysis.print_summary(analysis.load(directory))
     print(f'In pandas: from fipray import analysis; results = analysis.load("{directory}")')

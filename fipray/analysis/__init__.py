@@ -2,15 +2,15 @@
 
 from fipray.analysis.plots import plot_points, plot_robustness, plot_transfer
 from fipray.analysis.results import Results, load
-from fipray.analysis.table import SummaryTable, print_summary, summary
+from fipray.analysis.table import print_summary, render, summary
 
 __all__ = [
     "Results",
-    "SummaryTable",
     "load",
     "plot_points",
     "plot_robustness",
     "plot_transfer",
     "print_summary",
+    "render",
     "summary",
 ]

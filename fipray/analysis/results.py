@@ -7,10 +7,12 @@ from typing import Any, final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fipray.errors import UsageError
 from fipray.records import Store
 
+BASE = "base"  # the name of the network that every path starts from
 _SORTED_BY = {
     "paths": ["name", "path_id"],
     "points": ["name", "path_id", "step"],
@@ -35,22 +37,23 @@ class Results:
     manifest: Mapping[str, Any]
     directory: Path
 
-    def weights(self, name: str) -> np.ndarray:
-        """The flat weights [P] at the end of the path with this name or path_id, or of the network `base`.
+    def weights(self, name: str) -> NDArray[np.floating]:
+        """The flat weights [P] of the network `base`, or at the end of the path with this name or path_id.
 
-        Raises UsageError, listing the names there are, for any other, and where the path's weights were not kept.
+        Raises UsageError for any other name, listing those there are, and for weights that were not kept.
         """
-        store = Store.open(self.directory)
-        if name == "base":
-            return store.read_base()["weights"]
-        rows = self.paths[(self.paths["name"] == name) | (self.paths["path_id"] == name)]
-        if len(rows) != 1:
-            there = "is in no path" if rows.empty else f"names {len(rows)} paths; use a path_id"
-            raise UsageError(f"{name!r} {there}; there are base, {', '.join(self.paths['name'])}")
-        path = rows.iloc[0]
-        if pd.isna(path["weights_file"]):
-            raise UsageError(f"the weights of path {name!r} were not kept")
-        return store.read_weights(path["weights_file"], path["weights_sha256"])["weights"]
+        if name == BASE:
+            rows = self.points[(self.points["step"] == 0) & self.points["weights_file"].notna()].head(1)
+        else:
+            rows = self.paths[(self.paths["name"] == name) | (self.paths["path_id"] == name)]
+            if len(rows) > 1:
+                raise UsageError(f"{len(rows)} paths are named {name!r}; use a path_id: {', '.join(rows['path_id'])}")
+            if rows.empty:
+                raise UsageError(f"there is no network {name!r}; there are {', '.join([BASE, *self.paths['name']])}")
+        if rows["weights_file"].notna().sum() == 0:
+            raise UsageError(f"no weights of {name!r} were kept in {self.directory}")
+        arrays = Store.open(self.directory).read_weights(*rows[["weights_file", "weights_sha256"]].iloc[0])
+        return arrays["weights"]
 
     def __repr__(self) -> str:
         kinds = self.paths["outcome_kind"].value_counts(sort=False)

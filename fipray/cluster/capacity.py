@@ -36,7 +36,14 @@ class Capacity:
 
     @classmethod
     def _of(
-        cls, cpus: float, gpus: float, num_nodes: int, who: str, num_workers: int | None, gpus_per_worker: float | None, threads: int
+        cls,
+        cpus: float,
+        gpus: float,
+        num_nodes: int,
+        who: str,
+        num_workers: int | None,
+        gpus_per_worker: float | None,
+        threads: int,
     ) -> Self:
         each = gpus_per_worker if gpus_per_worker is not None else (1.0 if gpus else 0.0)
         there = f"{who} {gpus:g} GPUs and {cpus:g} CPUs"
@@ -63,8 +70,8 @@ class Capacity:
         if has.get("CPU", 0) >= slots * cpus_each and has.get("GPU", 0) + 1e-9 >= slots * gpus_each:
             return None
         return (
-            f"waiting for nodes: {slots} workers need {slots * cpus_each} CPUs and {slots * gpus_each:g} GPUs, and there are "
-            f"{has.get('CPU', 0):g} and {has.get('GPU', 0):g} now"
+            f"waiting for nodes: {slots} workers need {slots * cpus_each} CPUs and {slots * gpus_each:g} GPUs, and "
+            f"there are {has.get('CPU', 0):g} and {has.get('GPU', 0):g} now"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -36,8 +35,10 @@ PATIENCE_SECONDS = 20.0
 class RayRunner:
     """One actor a slot; each holds the base network and the data, and carries out one spec at a time.
 
-    address: of a Ray cluster ("auto": the one on this machine; "ray://..." is not needed: run the driver on the cluster). None:
-        the cluster that RAY_ADDRESS names, as in a Ray job, or else a private one on this machine for as long as the run takes.
+    address: of a Ray cluster ("auto": the one on this machine; "ray://..." is not needed: run the driver on the
+    cluster). None:
+        the cluster that RAY_ADDRESS names, as in a Ray job, or else a private one on this machine for as long as the
+        run takes.
     num_workers: actors; by default as many as fit.
     gpus_per_worker: GPUs or a fraction of one; by default one where there are GPUs, none elsewhere.
     threads_per_worker: CPU cores of each actor.
@@ -59,7 +60,8 @@ class RayRunner:
             raise UsageError(f"GPUs per worker are at least 0; {self.gpus_per_worker} was given")
         if self.threads_per_worker < 1 or self.max_attempts < 1:
             raise UsageError(
-                f"threads_per_worker and max_attempts are at least 1; {self.threads_per_worker} and {self.max_attempts} were given"
+                f"threads_per_worker and max_attempts are at least 1; {self.threads_per_worker} and {self.max_attempts} "
+                "were given"
             )
 
     def run(self, study: Study, directory: str | Path, watch: Watch | None = None) -> Store:
@@ -104,9 +106,11 @@ class RayRunner:
                 yield
             return
         try:
-            ray.init(address=self._address, log_to_driver=False, logging_level="warning")
+            ray.init(address=self._address, log_to_driver=False, logging_level="error")
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UsageError(f"no Ray cluster answers at {self._address!r}: {error}. Is the address right, and the token?") from error
+            raise UsageError(
+                f"no Ray cluster answers at {self._address!r}: {error}. Is the address right, and the token?"
+            ) from error
         try:
             yield
         finally:
@@ -172,23 +176,14 @@ class _Actor:
 
 @contextmanager
 def _private_session() -> Iterator[None]:
-    """A Ray session of our own on this machine, on loopback and with a token, that leaves the environment as it was."""
-    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
-    if not os.environ.get("RAY_AUTH_TOKEN"):
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    """A Ray session of our own on this machine. Ray puts a token on it; the environment is left as it was."""
+    before = os.environ.get("RAY_AUTH_MODE")
     try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            log_to_driver=False,
-            logging_level="warning",
-        )
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error")
+        with suppress(OSError):  # Ray makes the token readable to everybody on the machine
+            (Path.home() / ".ray" / "auth_token").chmod(0o600)
         yield
     finally:
         ray.shutdown()
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        if before is None:
+            os.environ.pop("RAY_AUTH_MODE", None)

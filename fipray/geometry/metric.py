@@ -10,11 +10,12 @@ from fipray.geometry.outputs import OutputGeometry
 
 
 class Metric:
-    """`g = J^T J / N` at `weights` [P] on `inputs` [N, ...], where `J = ds/dw` [N C, P] and s are embedded outputs [N, C].
+    """`g = J^T J / N` at `weights` [P] on `inputs` [N, ...], where `J = ds/dw` [N C, P] and s are embedded outputs [N,
+    C].
 
-    g is never formed. The forward pass, and the backward graph that `J v` needs, are made once and kept: `J^T u` costs one
-    backward pass, `J v` one backward pass through the backward graph (the derivative of `J^T z` by z in direction v), which
-    is about one gradient each.
+    g is never formed. The forward pass, and the backward graph that `J v` needs, are made once and kept: `J^T u` costs
+    one backward pass, `J v` one backward pass through the backward graph (the derivative of `J^T z` by z in direction
+    v), which is about one gradient each.
     """
 
     def __init__(self, network: Network, weights: Tensor, inputs: Tensor, geometry: OutputGeometry) -> None:

@@ -57,7 +57,9 @@ class Network:
         """
         if not isinstance(module, nn.Module):
             raise NetworkError(f"a network is made of a torch.nn.Module; this is a {type(module).__name__}")
-        active = [name for name, part in module.named_modules() if isinstance(part, _DROPOUT) and part.training and part.p]
+        active = [
+            name for name, part in module.named_modules() if isinstance(part, _DROPOUT) and part.training and part.p
+        ]
         if active:
             raise NetworkError(
                 f"dropout is active in {', '.join(active)}, so the module's output changes from pass to pass and it is "
@@ -82,7 +84,9 @@ class Network:
             names = [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
         kinds = {(parameters[name].dtype, parameters[name].device) for name in names}
         if len(kinds) > 1:
-            raise NetworkError(f"the weights that move must have one dtype and device; there are {sorted(map(str, kinds))}")
+            raise NetworkError(
+                f"the weights that move must have one dtype and device; there are {sorted(map(str, kinds))}"
+            )
         for parameter in parameters.values():
             parameter.requires_grad_(False)  # a gradient is only ever taken with respect to the flat vector
         slots, start = [], 0
@@ -98,7 +102,9 @@ class Network:
     def named(self, weights: Tensor) -> dict[str, Tensor]:
         """Views of `weights` [P] by the parameters' names, in the parameters' shapes."""
         if weights.shape != (self.num_weights,):
-            raise NetworkError(f"this network has {self.num_weights} weights; a tensor of shape {tuple(weights.shape)} was given")
+            raise NetworkError(
+                f"this network has {self.num_weights} weights; a tensor of shape {tuple(weights.shape)} was given"
+            )
         parts = weights.split(self._sizes)
         return {slot.name: part.view(slot.shape) for slot, part in zip(self.slots, parts, strict=True)}
 
@@ -137,15 +143,18 @@ class Network:
                 first, second = self(self.weights, few), self(self.weights, few)
             except (RuntimeError, TypeError, ValueError, IndexError) as error:
                 raise DataError(
-                    f"{type(self._module).__name__} does not take inputs of shape {tuple(few.shape)} and dtype {few.dtype}: {error}"
+                    f"{type(self._module).__name__} does not take inputs of shape {tuple(few.shape)} and dtype {few.dtype}: "
+                    f"{error}"
                 ) from error
         if not isinstance(first, Tensor) or first.ndim < 2 or len(first) != len(few):
             shape = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
-            raise NetworkError(f"a network gives one row of outputs for each input, [N, C]; {len(few)} inputs gave {shape}")
+            raise NetworkError(
+                f"a network gives one row of outputs for each input, [N, C]; {len(few)} inputs gave {shape}"
+            )
         if not bool(torch.isfinite(first).all()):
             raise NetworkError("the network's outputs hold NaN or infinity on finite inputs: its weights are broken")
         if not torch.equal(first, second):
             raise NetworkError(
-                "the module's output changes between two passes over the same inputs (active dropout or another source of "
-                "randomness), so it is no function of its weights: call module.eval() first, or remove the randomness"
+                "the module's output changes between two passes over the same inputs (active dropout or another source "
+                "of randomness), so it is no function of its weights: call module.eval() first, or remove the randomness"
             )

@@ -23,7 +23,8 @@ class Outcome:
 class Event(Protocol):
     """A condition under which a path ends, asked at every kept point.
 
-    goal: whether the path has then reached what it was walked for; a restricted objective then gets the whole of its restriction.
+    goal: whether the path has then reached what it was walked for; a restricted objective then gets the whole of its
+    restriction.
     """
 
     @property

@@ -12,7 +12,7 @@ from fipray.geometry import Network, OutputGeometry
 
 @dataclass(frozen=True)
 class Problem:
-    """`start` [P] is the base network's weights; `others` are weights [P] of further networks of the same architecture."""
+    """`start` [P]: the base network's weights; `others`: weights [P] of further networks of the same architecture."""
 
     network: Network
     geometry: OutputGeometry

@@ -75,12 +75,13 @@ class RadiusControl(Protocol):
 
 @dataclass(frozen=True)
 class AdaptiveRadius:
-    """Keeps the path within `tolerance`, the functional distance to the start that a candidate may reach, and the steps honest.
+    """Keeps the path within `tolerance`, the functional distance to the start that a candidate may reach, and the steps
+    honest.
 
-    A candidate is judged on two numbers, on a fresh batch: its functional distance, and its gain against the predicted gain. It is accepted
-    when it is within the tolerance and gains at least `least_gain_ratio` of what was predicted, or when it
-    brings a path that is outside nearer to the start. A refused candidate divides the radius by `shrink`; one that
-    uses less than 0.8 of the tolerance and gains more than half of what was predicted multiplies it by `growth`.
+    A candidate is judged on two numbers, on a fresh batch: its functional distance, and its gain against the predicted
+    gain. It is accepted when it is within the tolerance and gains at least `least_gain_ratio` of what was predicted, or
+    when it brings a path that is outside nearer to the start. A refused candidate divides the radius by `shrink`; one
+    that uses less than 0.8 of the tolerance and gains more than half of what was predicted multiplies it by `growth`.
     """
 
     initial: float = 0.01
@@ -115,7 +116,7 @@ class AdaptiveRadius:
 
 @dataclass(frozen=True)
 class ScheduledRadius:
-    """Accepts every candidate; the radius falls from `initial` to `final`, both in units of |w0|, along half a cosine."""
+    """Accepts every candidate. The radius falls from `initial` to `final`, in units of |w0|, along half a cosine."""
 
     initial: float = 0.02
     final: float = 0.0

@@ -18,7 +18,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Proposal:
-    """A displacement [P], the decrease of the objective that it should bring to first order, and the stepper's next state."""
+    """A displacement [P], the decrease of the objective it promises to first order, the stepper's next state."""
 
     displacement: Tensor
     predicted_gain: float
@@ -35,7 +35,7 @@ class Stepper(Protocol):
     def propose(
         self, problem: Problem, objective: Objective, weights: Tensor, batch: Batch, radius: float, state: State
     ) -> Proposal:
-        """A displacement [P] from `weights`, no longer than `radius`, along which a restricted objective stays allowed."""
+        """A displacement [P] from `weights`, no longer than `radius`, along the tangent of a restriction."""
         ...
 
 
@@ -43,17 +43,23 @@ class Stepper(Protocol):
 class NaturalStep:
     """The exact step: down the objective as far as the function allows, and back to the function, in one damped solve.
 
-    `d = argmin |J d + e|^2 / N + m |d + t l|^2`, with `e = s(w) - s(w0)` the function's drift so far, `l` the objective's
-    gradient, `m` the damping and t = radius / |l|. Solved in sample space (Woodbury):
-    `d = -t l + J^T y`, `(J J^T + N m I) y = t J l - e`, by at most `iterations` conjugate gradients. The part from l is the
-    predictor `-m (g + m I)^-1 l` (Raghavan & Thomson 2022, eq. 4, in closed form); the part from e is a Gauss-Newton corrector. As both share
-    one matrix they share one solve: the drift that one step leaves, to second order, is what the next takes back.
+    `d = argmin |J d + e|^2 / N + m |d + t l|^2`, with `e = s(w) - s(w0)` the function's drift so far, `l` the
+    objective's gradient, `m` the damping and t = radius / |l|. Solved in sample space (Woodbury):
 
-    A step costs about 2 `iterations` + 4 gradients of the batch, and the objective's gradient.
+        d = -t l + J^T y,    (J J^T + N m I) y = t J l - e
+
+    The part from l is the predictor, parallel to `-m (g + m I)^-1 l`, the closed form of the published quadratic
+    program (Raghavan & Thomson 2022); with m = 0 it is the projection on the null space of g. The part from e is a
+    Gauss-Newton corrector. Both share one matrix, so they share one solve: the drift that one step leaves, which is of
+    second order, is what the next one takes back.
+
+    iterations: of conjugate gradients on y; a step costs about 2 `iterations` + 4 gradients of the batch, and the
+        objective's. None solves exactly, through the Gram matrix [N C, N C]: N C gradients and N C P numbers, for small
+        batches.
     """
 
     damping: float = 1e-2
-    iterations: int = 8
+    iterations: int | None = 8
 
     def __post_init__(self) -> None:
         if not self.damping >= 0:
@@ -91,8 +97,8 @@ class NaturalStep:
 class FirstOrderStep:
     """The cheap step: Adam (Kingma & Ba 2015) on `D(w)^2 + beta objective(w)`, D the functional distance on the batch.
 
-    The diagonal of Adam's second moments stands for the metric. The rate is `radius / sqrt(P)`, so that a step in which every weight
-    moves at the full rate is as long as the radius. One gradient a step.
+    The diagonal of Adam's second moments stands for the metric. The rate is `radius / sqrt(P)`, so that a step in which
+    every weight moves at the full rate is as long as the radius. One gradient a step.
     """
 
     beta: float = 0.0
@@ -135,8 +141,9 @@ class FirstOrderStep:
 class PublishedStep:
     """The scheme of the code released with the paper, the baseline: `w <- w - length u / |u|`.
 
-    `u = grad D_BC(w) + penalty grad objective(w)`, where `D_BC = sum_n -log sum_k sqrt(p_k(x_n; w) p_k(x_n; w0) + 1e-8)` is the Bhattacharyya
-    distance to the start's class probabilities, summed over the batch. Classification only.
+    `u = grad D_BC(w) + penalty grad objective(w)`, where
+    `D_BC = sum_n -log sum_k sqrt(p_k(x_n; w) p_k(x_n; w0) + 1e-8)` is the Bhattacharyya distance to the start's class
+    probabilities, summed over the batch. Classification only: the output geometry must be Fisher-Rao.
     """
 
     length: float = 0.01
@@ -165,7 +172,7 @@ class PublishedStep:
 
 @dataclass(frozen=True)
 class OneShot:
-    """No step at all: only a restriction of the objective acts. With `Sparsify` and one step: one-shot magnitude pruning."""
+    """No step at all: only a restriction acts. With `Sparsify` and one step this is one-shot magnitude pruning."""
 
     def begin(self, problem: Problem) -> State:
         return {}

@@ -1,7 +1,7 @@
 """The loop. A path is walked by asking a stepper for a displacement, judging it, and taking it.
 
-    walk()    yields the points of a path as it accepts them
-    trace()   walks, measures the points that are to be kept, ends on events, and returns the path
+walk()    yields the points of a path as it accepts them
+trace()   walks, measures the points that are to be kept, ends on events, and returns the path
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def trace(
     others: weights [P] of further networks of the same architecture, for objectives that look at them.
     probes: functions of the weights [P] that give a number, measured at every kept point.
 
-    Raises DataError for inputs that cannot be used, NetworkError for a module that is no function of its weights, UsageError for settings out
-    of range. A path that ends early is no error: `outcome` says why.
+    Raises DataError for inputs that cannot be used, NetworkError for a module that is no function of its weights,
+    UsageError for settings out of range. A path that ends early is no error: `outcome` says why.
     """
     if num_steps < 1 or batch_size < 1:
         raise UsageError(f"num_steps and batch_size are at least 1; {num_steps} and {batch_size} were given")

@@ -1,4 +1,4 @@
-"""What to run, and running it here: specs, the study, the worker that carries out one spec, the runner of this machine."""
+"""What to run, and running it here: specs, the study, the worker that carries out one spec, the local runner."""
 
 from fipray.study.data import Data
 from fipray.study.runner import LocalRunner, Quiet, Runner, Watch

@@ -1,7 +1,7 @@
 """Specs as canonical JSON and back.
 
-A spec is a frozen dataclass of numbers, strings, tuples and further such dataclasses. It is written as an object with its fields and a
-`kind`: the name of a class that fipray offers, or `module:Class` for anyone else's.
+A spec is a frozen dataclass of numbers, strings, tuples and further such dataclasses. It is written as an object with
+its fields and a `kind`: the name of a class that fipray offers, or `module:Class` for anyone else's.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def kind_of(value: Any) -> str:
 
 
 def to_json(value: Any) -> str:
-    """Canonical JSON: sorted keys, no spaces, shortest floats, no NaN; the same text for the same spec on any machine."""
+    """Canonical JSON: sorted keys, no spaces, no NaN; the same text for the same spec on any machine."""
     return json.dumps(encode(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -21,7 +21,8 @@ class Data:
     test_inputs [T, ...], test_labels [T]: labelled inputs for accuracies and attacks; both or neither.
     bounds: the least and greatest value of an input that an attack may use.
 
-    Raises DataError for empty arrays, NaN or infinity, inputs of different shapes or outside the bounds, labels that are no integers or below 0.
+    Raises DataError for empty arrays, NaN or infinity, inputs of different shapes or outside the bounds, labels that
+    are no integers or below 0.
     """
 
     anchors: NDArray[np.generic]
@@ -38,7 +39,9 @@ class Data:
         if self.test_inputs is not None and self.test_labels is not None:
             labels = self.test_labels
             if labels.shape != (len(self.test_inputs),):
-                raise DataError(f"{len(self.test_inputs)} test inputs need as many labels; test_labels has shape {labels.shape}")
+                raise DataError(
+                    f"{len(self.test_inputs)} test inputs need as many labels; test_labels has shape {labels.shape}"
+                )
             if not np.issubdtype(labels.dtype, np.integer):
                 raise DataError(f"labels are integers, 0 for the first class; test_labels has dtype {labels.dtype}")
             if labels.min() < 0:
@@ -52,7 +55,9 @@ class Data:
             found = f"shape {inputs.shape}" if isinstance(inputs, np.ndarray) else f"a {type(inputs).__name__}"
             raise DataError(f"{name} is a numpy array of one or more inputs, [N, ...]; this has {found}")
         if inputs.shape[1:] != self.anchors.shape[1:]:
-            raise DataError(f"all inputs have one shape; anchors have {self.anchors.shape[1:]}, {name} {inputs.shape[1:]}")
+            raise DataError(
+                f"all inputs have one shape; anchors have {self.anchors.shape[1:]}, {name} {inputs.shape[1:]}"
+            )
         if np.issubdtype(inputs.dtype, np.floating):
             broken = ~np.isfinite(inputs).reshape(len(inputs), -1).all(1)
             if broken.any():
@@ -63,7 +68,8 @@ class Data:
         low, high = self.bounds
         if name == "test_inputs" and (inputs.min() < low or inputs.max() > high):
             raise DataError(
-                f"test_inputs lie in {inputs.min():.4g}..{inputs.max():.4g}, outside the bounds {low}..{high}: scale them, or say bounds=(low, high)"
+                f"test_inputs lie in {inputs.min():.4g}..{inputs.max():.4g}, outside the bounds "
+                f"{low}..{high}: scale them, or say bounds=(low, high)"
             )
 
     @cached_property

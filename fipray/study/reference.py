@@ -19,19 +19,23 @@ def find(reference: str) -> StudyFunction:
     """The function that `module:function` names. Raises UsageError, with what there is, where there is none."""
     module_name, colon, function_name = reference.partition(":")
     if not (module_name and colon and function_name):
-        raise UsageError(f"a study is named module:function, such as experiments.quickstart:study; {reference!r} was given")
+        raise UsageError(
+            f"a study is named module:function, such as experiments.quickstart:study; {reference!r} was given"
+        )
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise UsageError(
-                f"there is no module {error.name!r}: run from the folder that holds it, or put that folder on PYTHONPATH"
+                f"there is no module {error.name!r}: run from the folder that holds it, or put it on PYTHONPATH"
             ) from error
         raise UsageError(f"{module_name} needs the module {error.name!r}, which is not installed") from error
     function = getattr(module, function_name, None)
     if not inspect.isfunction(function):
         there = [
-            name for name, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__
+            name
+            for name, value in vars(module).items()
+            if inspect.isfunction(value) and value.__module__ == module.__name__
         ]
         public = sorted(name for name in there if not name.startswith("_"))
         raise UsageError(f"{module_name} has no function {function_name!r}; it has: {', '.join(public) or 'none'}")
@@ -66,5 +70,7 @@ def build(function: StudyFunction, values: dict[str, Any]) -> Study:
     """The study that `function` makes of these values; all its parameters, defaults too, go into its manifest."""
     study = function(**values)
     if not isinstance(study, Study):
-        raise UsageError(f"{function.__qualname__} returned a {type(study).__name__}; a study function returns a fipray.Study")
+        raise UsageError(
+            f"{function.__qualname__} returned a {type(study).__name__}; a study function returns a fipray.Study"
+        )
     return study

@@ -120,15 +120,15 @@ class Agenda:
         if self._failed:
             listing = "\n".join(f"{name}: {reason.strip()}" for name, reason in self._failed.items())
             raise RunError(
-                f"{len(self._failed)} of {len(self._names)} pieces of work failed; the others are in {self.store.directory}. "
-                f"Mend the cause and run the same command again: only what is missing is done.\n{listing}"
+                f"{len(self._failed)} of {len(self._names)} pieces of work failed; the others are in "
+                f"{self.store.directory}. Mend the cause and run the same command again: only what is missing is done.\n{listing}"
             )
         return self.store
 
 
 @dataclass(frozen=True)
 class LocalRunner:
-    """Carries out a study in this process, one piece of work after the other. For debugging, and where there is no Ray."""
+    """Carries out a study in this process, one piece of work after the other: for debugging, and without Ray."""
 
     threads: int = 1
     device: str = "cpu"
@@ -174,5 +174,7 @@ def _material(study: Study, store: Store) -> Material:
     try:
         module.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     except RuntimeError as error:
-        raise CorruptFileError(f"the base weights in {store.directory} do not fit the study's network: {error}") from error
+        raise CorruptFileError(
+            f"the base weights in {store.directory} do not fit the study's network: {error}"
+        ) from error
     return Material(study.name, module, study.data, study.geometry)

@@ -36,8 +36,8 @@ BASE = "base"
 class PathSpec:
     """One path: everything that decides where it goes but the base network and the data, which the study holds.
 
-    `others` names paths that stand before this one in the study; it is traced when they are, and their ends are the other networks
-    that its objective looks at.
+    `others` names paths that stand before this one in the study; it is traced when they are, and their ends are the
+    other networks that its objective looks at.
     """
 
     name: str
@@ -55,7 +55,8 @@ class PathSpec:
         _check_name(self.name, "path")
         if self.num_steps < 1 or self.batch_size < 1:
             raise UsageError(
-                f"path {self.name!r}: num_steps and batch_size are at least 1; {self.num_steps} and {self.batch_size} were given"
+                f"path {self.name!r}: num_steps and batch_size are at least 1; {self.num_steps} and {self.batch_size} "
+                "were given"
             )
         to_json(self)  # refuses what cannot be written down
 
@@ -132,12 +133,14 @@ class Study:
 
     module: the base network; it is copied, and evaluated as it is (call `module.eval()` first).
     data: anchors, held-out inputs, and labelled test inputs where accuracies and attacks are wanted.
-    base_id: says which base network this is. By default the hash of its weights; give the hash of a training recipe where
-        training again may not give the same bits, so that a study can be resumed: the results directory keeps the weights.
+    base_id: says which base network this is. By default the hash of its weights; give the hash of a training recipe
+    where
+        training again may not give the same bits, so that a study can be resumed: the results directory keeps the
+        weights.
     parameters: the knobs that made this study, kept in the manifest.
 
-    Raises UsageError for names that are twice there or unknown, DataError for labels outside the network's classes, NetworkError for
-    a module that is no function of its weights.
+    Raises UsageError for names that are twice there or unknown, DataError for labels outside the network's classes,
+    NetworkError for a module that is no function of its weights.
     """
 
     name: str
@@ -158,12 +161,17 @@ class Study:
         for spec in (*self.paths, *self.ensembles):
             if spec.name in seen:
                 raise UsageError(f"the name {spec.name!r} is there twice; base, paths and ensembles need a name each")
-            known = sorted(seen - {BASE}) if isinstance(spec, PathSpec) else sorted({BASE, *(path.name for path in self.paths)})
+            known = (
+                sorted(seen - {BASE})
+                if isinstance(spec, PathSpec)
+                else sorted({BASE, *(path.name for path in self.paths)})
+            )
             used = spec.others if isinstance(spec, PathSpec) else spec.members
             unknown = [name for name in used if name not in known]
             if unknown:
                 raise UsageError(
-                    f"{spec.name!r} refers to {', '.join(map(repr, unknown))}; it may refer to: {', '.join(known) or 'nothing yet'}"
+                    f"{spec.name!r} refers to {', '.join(map(repr, unknown))}; it may refer to: "
+                    f"{', '.join(known) or 'nothing yet'}"
                 )
             seen.add(spec.name)
         self._check_network()
@@ -189,7 +197,7 @@ class Study:
 
     @cached_property
     def specs(self) -> dict[str, Spec]:
-        """All work of the study by id, in an order in which it can be done. An id is a hash of what decides the result."""
+        """All work of the study by id, in an order in which it can be done. An id hashes what decides the result."""
         specs: list[Spec] = list(self.paths)
         if self.evaluation is not None:
             networks = [(BASE, BASE, (BASE,)), *((path.name, "path", (path.name,)) for path in self.paths)]
@@ -216,7 +224,10 @@ class Study:
         return {
             "study": self.name,
             "study_id": digest(self.name, self.material_id, *self.specs),
-            "parameters": {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in self.parameters.items()},
+            "parameters": {
+                name: value if isinstance(value, (bool, int, float, str)) else str(value)
+                for name, value in self.parameters.items()
+            },
             "base_id": self.base_id or _weights_digest(self.module),
             "data_id": self.data.digest,
         }

@@ -58,7 +58,13 @@ class PathWorker:
     """Holds the base network and the data on one device; carries out one piece of work at a time."""
 
     def __init__(
-        self, material: Material, directory: str | Path, *, threads: int = 1, device: str = "cpu", node_id: str | None = None
+        self,
+        material: Material,
+        directory: str | Path,
+        *,
+        threads: int = 1,
+        device: str = "cpu",
+        node_id: str | None = None,
     ) -> None:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(True)  # the tails of a softmax are denormal numbers, slow on a CPU
@@ -159,7 +165,9 @@ class PathWorker:
             "norm": evaluation.threat_model.norm,
             "attempt": work.attempt,
             "host": self._host,
-            "sparsity": float((self._weights(work, spec.members[0]) == 0).double().mean()) if len(spec.members) == 1 else None,
+            "sparsity": float((self._weights(work, spec.members[0]) == 0).double().mean())
+            if len(spec.members) == 1
+            else None,
             "functional_distance_held_out": self._distance(classifier),
         }
 

@@ -36,7 +36,13 @@ ANCHORS, HELD_OUT = normal(60, 6, seed=1), normal(40, 6, seed=2)
 
 def traced(objective, stepper=None, **settings):
     return trace(
-        mlp(6, 12, 4), anchors=ANCHORS, held_out=HELD_OUT, objective=objective, stepper=stepper, batch_size=30, **settings
+        mlp(6, 12, 4),
+        anchors=ANCHORS,
+        held_out=HELD_OUT,
+        objective=objective,
+        stepper=stepper,
+        batch_size=30,
+        **settings,
     )
 
 

@@ -14,12 +14,13 @@ from fipray.paths.problem import Batch, Problem
 
 @dataclass(frozen=True)
 class Diversify:
-    """Turn the input gradients away from those of the start and of the other networks, so that what fools one fools not all.
+    """Turn the input gradients away from those of the start and of the other networks, so that what fools one fools not
+    all.
 
-    `value = mean_{n, o} cos(dm(w, x_n)/dx, dm(o, x_n)/dx)` over the inputs and over o = start and others, in -1..1, where
-    `m(w, x) = f_y - logsumexp_{k != y} f_k` is the margin of the class y that the start predicts. The margin's gradient is
-    parallel to the cross-entropy's, and does not vanish in rounding where the network is sure (the coherence of
-    Kariyappa & Qureshi 2019, without labels).
+    `value = mean_{n, o} cos(dm(w, x_n)/dx, dm(o, x_n)/dx)` over the inputs and over o = start and others, in -1..1,
+    where `m(w, x) = f_y - logsumexp_{k != y} f_k` is the margin of the class y that the start predicts. The margin's
+    gradient is parallel to the cross-entropy's, and does not vanish in rounding where the network is sure (the
+    coherence of Kariyappa & Qureshi 2019, without labels).
     """
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
@@ -32,7 +33,7 @@ class Diversify:
 
 
 def input_gradients(network: Network, weights: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Gradients [N, input size] of the margins by the inputs; differentiable in `weights` where these require gradients."""
+    """Gradients [N, input size] of the margins by the inputs; differentiable where `weights` require gradients."""
     inputs = inputs.detach().requires_grad_(True)
     with torch.enable_grad():
         outputs = network(weights, inputs)

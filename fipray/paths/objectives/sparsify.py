@@ -16,11 +16,11 @@ from fipray.paths.problem import Batch, Problem
 class Sparsify:
     """Walk to `sparsity`, the fraction of all moving weights that are exactly zero, 0..1.
 
-    `value = |w - h(w)|^2 / 2`, where h zeroes the smallest weights until the asked sparsity is reached (Raghavan & Thomson
-    2022). The path is also restricted: after a share p of it, at least `s(p) = sparsity (1 - (1 - p / ramp)^3)` of the weights
-    are zero and stay so (the schedule of Zhu & Gupta 2017), in `num_stages` stages; from p = `ramp` on the whole
-    asked sparsity holds, and what is left of the path is used to recover the function. With `ramp=1` and one step this is
-    one-shot magnitude pruning; `ramp=None` restricts only the last point.
+    `value = |w - h(w)|^2 / 2`, where h zeroes the smallest weights until the asked sparsity is reached (Raghavan &
+    Thomson 2022). The path is also restricted: after a share p of it, at least `s(p) = sparsity (1 - (1 - p / ramp)^3)`
+    of the weights are zero and stay so (the schedule of Zhu & Gupta 2017), in `num_stages` stages; from p = `ramp` on
+    the whole asked sparsity holds, and what is left of the path is used to recover the function. With `ramp=1` and one
+    step this is one-shot magnitude pruning; `ramp=None` restricts only the last point.
 
     Only weights of layers are zeroed (parameters of two or more dimensions), never a bias or a normalisation's scale.
     """
@@ -31,7 +31,9 @@ class Sparsify:
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
-            raise UsageError(f"sparsity is a fraction of the weights, at least 0 and below 1; {self.sparsity} was given")
+            raise UsageError(
+                f"sparsity is a fraction of the weights, at least 0 and below 1; {self.sparsity} was given"
+            )
         if self.ramp is not None and not 0 < self.ramp <= 1:
             raise UsageError(f"ramp is a fraction of the path, above 0 and at most 1, or None; {self.ramp} was given")
         if self.num_stages < 1:
@@ -69,8 +71,8 @@ def _smallest_zeroed(network: Network, weights: Tensor, sparsity: float) -> Tens
     available = int(torch.isfinite(sizes).sum())
     if wanted > available:
         raise UsageError(
-            f"sparsity {sparsity} asks for {wanted} more zeros, but only {available} of the {network.num_weights} moving "
-            "weights are weights of layers that are not zero yet: ask for less"
+            f"sparsity {sparsity} asks for {wanted} more zeros, but only {available} of the {network.num_weights} "
+            "moving weights are weights of layers that are not zero yet: ask for less"
         )
     # argpartition of numpy: three times as fast on a CPU as topk for large counts
     if weights.device.type == "cpu":

@@ -1,0 +1,97 @@
+"""Rows of every table, plausible and exact, for tests to write."""
+
+from typing import Any
+
+STUDY = "made-up"
+
+
+def path_row(path_id: str, name: str = "sparse", attempt: int = 1, **changes: Any) -> dict[str, Any]:
+    return {
+        "study": STUDY,
+        "path_id": path_id,
+        "name": name,
+        "seed": 0,
+        "objective": "Sparsify",
+        "stepper": "NaturalStep",
+        "spec_json": "{}",
+        "outcome": "completed: all 3 steps were walked",
+        "outcome_kind": "completed",
+        "num_steps": 2,
+        "sparsity": 0.5,
+        "functional_distance": 0.01,
+        "functional_distance_held_out": 0.02,
+        "objective_value": 1.0,
+        "clean_accuracy": 0.75,
+        "weights_file": None,
+        "weights_sha256": None,
+        "walk_seconds": 1.5,
+        "attempt": attempt,
+        "host": "here",
+        "node_id": None,
+        "device": "cpu",
+    } | changes
+
+
+def point_rows(
+    path_id: str, name: str = "sparse", attempt: int = 1, num_points: int = 3, **changes: Any
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "study": STUDY,
+            "path_id": path_id,
+            "name": name,
+            "step": step,
+            "sparsity": 0.25 * step / num_points,
+            "functional_distance": 0.01 * step,
+            "functional_distance_held_out": 0.02 * step,
+            "objective_value": 3.0 - step / num_points,
+            "gain": step / num_points,
+            "radius": 0.1 if step else None,
+            "weights_norm_moved": 0.1 * step,
+            "clean_accuracy": 0.75,
+            "seconds": 0.5 * step,
+            "weights_file": None,
+            "weights_sha256": None,
+            "attempt": attempt,
+        }
+        | changes
+        for step in range(num_points)
+    ]
+
+
+def robustness_row(robustness_id: str, name: str, kind: str, attack: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "study": STUDY,
+        "robustness_id": robustness_id,
+        "name": name,
+        "kind": kind,
+        "num_members": 1,
+        "attack": attack,
+        "norm": "linf",
+        "epsilon": 0.1,
+        "num_examples": 500,
+        "clean_accuracy": 0.98,
+        "robust_accuracy": 0.5,
+        "sparsity": 0.0,
+        "functional_distance_held_out": 0.0,
+        "seconds": 2.0,
+        "attempt": 1,
+        "host": "here",
+    } | changes
+
+
+def transfer_row(transfer_id: str, maker: str, target: str, accuracy: float, **changes: Any) -> dict[str, Any]:
+    return {
+        "study": STUDY,
+        "transfer_id": transfer_id,
+        "maker": maker,
+        "target": target,
+        "attack": "pgd-20x1",
+        "norm": "linf",
+        "epsilon": 0.1,
+        "num_examples": 500,
+        "accuracy": accuracy,
+        "seconds": 1.0,
+        "attempt": 1,
+        "host": "here",
+    } | changes
