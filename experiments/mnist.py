@@ -28,11 +28,7 @@ def study(
     epsilon: bound of the attacks, linf, in units of the pixels' range 0..1.
     num_steps: of the first-order paths.
     """
-    everything = mnist(data, data_root)
-    arrays = everything.for_paths(num_held_out=5000)
-    recipe = Recipe(network, arrays.digest, num_steps=3000, seed=seed)
-    base = trained(getattr(networks, network), everything.train_inputs[:-5000], everything.train_labels[:-5000], recipe)
-
+    evaluation = fip.Evaluation(fip.ThreatModel("linf", epsilon), num_examples=1000, seed=seed)
     names = tuple(f"diverse-{number}" for number in range(members))
     diverse = [
         fip.PathSpec(
@@ -73,14 +69,18 @@ def study(
             seed=seed,
         ),
     ]
+    everything = mnist(data, data_root)
+    arrays = everything.for_paths(num_held_out=5000)
+    recipe = Recipe(network, arrays.digest, num_steps=3000, seed=seed)
+    base = trained(getattr(networks, network), everything.train_inputs[:-5000], everything.train_labels[:-5000], recipe)
     return fip.Study(
         name=f"{data}-{network}",
         module=base,
         base_id=recipe.base_id,
         data=arrays,
         paths=(*diverse, *pruning),
-        ensembles=(fip.EnsembleSpec("ensemble", names),) if members else (),
-        evaluation=fip.Evaluation(fip.ThreatModel("linf", epsilon), num_examples=1000, seed=seed),
+        ensembles=(fip.EnsembleSpec("ensemble", ("base", *names)),),
+        evaluation=evaluation,
         parameters={
             "data": data,
             "network": network,

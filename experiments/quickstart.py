@@ -13,11 +13,7 @@ def study(*, members: int = 4, sparsity: float = 0.9, epsilon: float = 0.1, seed
 
     epsilon: bound of the attacks, linf, in units of the pixels' range 0..1.
     """
-    everything = digits()
-    data = everything.for_paths(num_held_out=300)
-    recipe = Recipe("small_cnn", data.digest, num_steps=800, seed=seed)
-    base = trained(small_cnn, everything.train_inputs[:-300], everything.train_labels[:-300], recipe)
-
+    evaluation = fip.Evaluation(fip.ThreatModel("linf", epsilon), num_examples=500, seed=seed)
     names = tuple(f"diverse-{number}" for number in range(members))
     diverse = [
         fip.PathSpec(
@@ -71,13 +67,17 @@ def study(*, members: int = 4, sparsity: float = 0.9, epsilon: float = 0.1, seed
             seed=seed,
         ),
     ]
+    everything = digits()
+    data = everything.for_paths(num_held_out=300)
+    recipe = Recipe("small_cnn", data.digest, num_steps=800, seed=seed)
+    base = trained(small_cnn, everything.train_inputs[:-300], everything.train_labels[:-300], recipe)
     return fip.Study(
         name="quickstart",
         module=base,
         base_id=recipe.base_id,
         data=data,
         paths=(*diverse, *sparse, *baselines),
-        ensembles=(fip.EnsembleSpec("ensemble", names),) if members else (),
-        evaluation=fip.Evaluation(fip.ThreatModel("linf", epsilon), num_examples=500, seed=seed),
+        ensembles=(fip.EnsembleSpec("ensemble", ("base", *names)),),
+        evaluation=evaluation,
         parameters={"members": members, "sparsity": sparsity, "epsilon": epsilon, "seed": seed},
     )

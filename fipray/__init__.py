@@ -28,7 +28,7 @@ _CATALOGUE = {
         "trace",
         "walk",
     ),
-    "fipray.robustness": ("FGSM", "PGD", "Ensemble", "ThreatModel", "evaluate", "transfer_matrix"),
+    "fipray.robustness": ("FGSM", "PGD", "TargetedPGD", "Ensemble", "ThreatModel", "evaluate", "transfer_matrix"),
     "fipray.study": ("Data", "EnsembleSpec", "Evaluation", "LocalRunner", "PathSpec", "Study"),
     "fipray.cluster": ("RayRunner",),
     "fipray.errors": (

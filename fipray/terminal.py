@@ -8,7 +8,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from fipray import analysis
+from fipray.study.spec import PathSpec
 from fipray.study.worker import Work
 
 
@@ -46,18 +46,22 @@ class TerminalWatch:
 
     def started(self, work: Work, where: str) -> None:
         self._end(work)
-        self._lines[work.id] = self._progress.add_task(f"  {work.spec.name} on {where}", total=None)
+        self._lines[work.id] = self._progress.add_task(f"  {work.label} on {where}", total=None)
+
+    def walked(self, work: Work, step: int) -> None:
+        if isinstance(work.spec, PathSpec) and work.id in self._lines:
+            self._progress.update(self._lines[work.id], completed=step, total=work.spec.num_steps)
 
     def finished(self, work: Work, sentence: str, seconds: float) -> None:
         self._end(work)
         self._advance()
-        self.note(f"{label(work)}: {sentence} ({seconds:.1f} s)")
+        self.note(f"{work.label}: {sentence} ({seconds:.1f} s)")
 
     def failed(self, work: Work, reason: str) -> None:
         self._end(work)
         self._advance()
         lines = reason.strip().splitlines() or ["no reason was given"]
-        self.note(f"{label(work)} failed: {lines[-1] if len(lines) > 1 else lines[0]}")
+        self.note(f"{work.label} failed: {lines[-1] if len(lines) > 1 else lines[0]}")
 
     def note(self, sentence: str) -> None:
         self._console.print(sentence, markup=False)
@@ -71,12 +75,9 @@ class TerminalWatch:
             self._progress.remove_task(self._lines.pop(work.id))
 
 
-def label(work: Work) -> str:
-    kind = {"PathSpec": "path", "RobustnessSpec": "attacks on", "TransferSpec": "attacks by"}[type(work.spec).__name__]
-    return f"{kind} {work.spec.name}"
-
-
 def print_summary(directory: Path) -> None:
     """The summary of a results directory, and the line that opens it in pandas."""
+    from fipray import analysis  # after the run: pandas takes its time to load
+
     analysis.print_summary(analysis.load(directory))
     print(f'In pandas: from fipray import analysis; results = analysis.load("{directory}")')

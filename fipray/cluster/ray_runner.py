@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from fipray.errors import RunError, UsageError
 from fipray.records import Store
 from fipray.study.runner import Agenda, Quiet, Watch
 from fipray.study.spec import Study
-from fipray.study.worker import Material, PathWorker, Tables, Work
+from fipray.study.worker import Material, PathWorker, Tables, Work, steps_walked
 
 # One event shows as any of these, by chance; after any of them the work may or may not have been done.
 LOST = (
@@ -28,6 +29,7 @@ LOST = (
     ray.exceptions.WorkerCrashedError,
     ray.exceptions.OutOfMemoryError,
 )
+PROGRESS_SECONDS = 1.0
 PATIENCE_SECONDS = 20.0
 
 
@@ -35,10 +37,8 @@ PATIENCE_SECONDS = 20.0
 class RayRunner:
     """One actor a slot; each holds the base network and the data, and carries out one spec at a time.
 
-    address: of a Ray cluster ("auto": the one on this machine; "ray://..." is not needed: run the driver on the
-    cluster). None:
-        the cluster that RAY_ADDRESS names, as in a Ray job, or else a private one on this machine for as long as the
-        run takes.
+    address: of a Ray cluster; "auto" for the one on this machine. None: the cluster that RAY_ADDRESS names, as in a
+        Ray job, or else a private one on this machine for as long as the run takes.
     num_workers: actors; by default as many as fit.
     gpus_per_worker: GPUs or a fraction of one; by default one where there are GPUs, none elsewhere.
     threads_per_worker: CPU cores of each actor.
@@ -60,8 +60,8 @@ class RayRunner:
             raise UsageError(f"GPUs per worker are at least 0; {self.gpus_per_worker} was given")
         if self.threads_per_worker < 1 or self.max_attempts < 1:
             raise UsageError(
-                f"threads_per_worker and max_attempts are at least 1; {self.threads_per_worker} and {self.max_attempts} "
-                "were given"
+                "threads_per_worker and max_attempts are at least 1; "
+                f"{self.threads_per_worker} and {self.max_attempts} were given"
             )
 
     def run(self, study: Study, directory: str | Path, watch: Watch | None = None) -> Store:
@@ -71,8 +71,9 @@ class RayRunner:
             agenda = Agenda(study, directory, watch)
             slots = min(capacity.num_workers, agenda.num_waiting)
             if slots:
-                gpus = "" if not capacity.gpus_per_worker else f" with {capacity.gpus_per_worker:g} GPU each"
-                watch.note(f"{slots} workers{gpus} on {capacity.num_nodes} nodes")
+                gpus = f" with {capacity.gpus_per_worker:g} GPU each" if capacity.gpus_per_worker else ""
+                nodes = f"{capacity.num_nodes} {'node' if capacity.num_nodes == 1 else 'nodes'}"
+                watch.note(f"{slots} {'worker' if slots == 1 else 'workers'}{gpus} on {nodes}")
                 self._work_off(agenda, slots, capacity.gpus_per_worker, Path(directory).absolute(), watch)
             return agenda.close()
 
@@ -123,43 +124,61 @@ class RayRunner:
         def new_actor() -> Any:
             return actor_class.remote(material, str(directory), self.threads_per_worker)
 
+        # One work at a time for each actor, so that nothing queues where it could be lost or wait for a slow one.
         idle = {number: new_actor() for number in range(1, slots + 1)}
-        running: dict[ray.ObjectRef, tuple[int, Any, Work, int]] = {}
+        running: dict[ray.ObjectRef, _Running] = {}
 
         def give(number: int, actor: Any, work: Work, tries: int) -> None:
-            running[actor.carry_out.remote(work)] = (number, actor, work, tries)
+            running[actor.carry_out.remote(work)] = _Running(number, actor, work, tries)
 
+        last_sign = time.monotonic()
         while True:
             while idle and (work := agenda.next(f"worker {min(idle)}")):
                 number = min(idle)
                 give(number, idle.pop(number), work, 1)
             if not running:
                 return
-            done, _ = ray.wait(list(running), timeout=PATIENCE_SECONDS)
-            if not done and (lacking := Capacity.pending(slots, self.threads_per_worker, gpus)):
-                watch.note(lacking)
+            done, _ = ray.wait(list(running), timeout=PROGRESS_SECONDS)
+            for one in running.values():
+                watch.walked(one.work, steps_walked(agenda.store, one.work))
+            if done:
+                last_sign = time.monotonic()
+            elif time.monotonic() - last_sign > PATIENCE_SECONDS:
+                last_sign = time.monotonic()
+                if lacking := Capacity.pending(slots, self.threads_per_worker, gpus):
+                    watch.note(lacking)
             for ref in done:
-                number, actor, work, tries = running.pop(ref)
+                one = running.pop(ref)
                 try:
                     tables: Tables = ray.get(ref)
                 except ray.exceptions.RayTaskError as error:
-                    agenda.fail(work, str(error))
-                    idle[number] = actor
+                    agenda.fail(one.work, str(error))
+                    idle[one.number] = one.actor
                 except LOST as error:
                     if "creation task" in str(error):
                         raise RunError(f"a worker could not be set up:\n{error}") from error
                     with suppress(Exception):
-                        ray.kill(actor)
+                        ray.kill(one.actor)
                     actor = new_actor()
-                    if tries < self.max_attempts:
-                        watch.note(f"worker {number} was lost with {work.spec.name}; it is tried again")
-                        give(number, actor, agenda.again(work, f"worker {number}"), tries + 1)
+                    if one.tries < self.max_attempts:
+                        watch.note(f"worker {one.number} was lost with {one.work.label}, which is begun again")
+                        give(one.number, actor, agenda.again(one.work, f"worker {one.number}"), one.tries + 1)
                     else:
-                        agenda.fail(work, f"its worker was lost {tries} times, the last time so: {error}")
-                        idle[number] = actor
+                        agenda.fail(one.work, f"its worker was lost {one.tries} times, the last time so: {error}")
+                        idle[one.number] = actor
                 else:
-                    agenda.commit(work, tables)
-                    idle[number] = actor
+                    agenda.commit(one.work, tables)
+                    idle[one.number] = one.actor
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A worker and what it does."""
+
+    number: int
+    actor: Any
+    work: Work
+    tries: int
 
 
 class _Actor:

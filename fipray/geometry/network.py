@@ -143,8 +143,8 @@ class Network:
                 first, second = self(self.weights, few), self(self.weights, few)
             except (RuntimeError, TypeError, ValueError, IndexError) as error:
                 raise DataError(
-                    f"{type(self._module).__name__} does not take inputs of shape {tuple(few.shape)} and dtype {few.dtype}: "
-                    f"{error}"
+                    f"{type(self._module).__name__} does not take inputs of shape {tuple(few.shape)} and dtype "
+                    f"{few.dtype}: {error}"
                 ) from error
         if not isinstance(first, Tensor) or first.ndim < 2 or len(first) != len(few):
             shape = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
@@ -155,6 +155,6 @@ class Network:
             raise NetworkError("the network's outputs hold NaN or infinity on finite inputs: its weights are broken")
         if not torch.equal(first, second):
             raise NetworkError(
-                "the module's output changes between two passes over the same inputs (active dropout or another source "
-                "of randomness), so it is no function of its weights: call module.eval() first, or remove the randomness"
+                "the module's output changes between two passes over the same inputs (active dropout or other "
+                "randomness), so it is no function of its weights: call module.eval() first, or make it deterministic"
             )

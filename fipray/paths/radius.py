@@ -105,9 +105,10 @@ class AdaptiveRadius:
         if candidate.distance_after > self.tolerance:
             nearer = candidate.distance_after < candidate.distance_before
             return Verdict(nearer, radius * self.growth if nearer else radius / self.shrink)
-        if candidate.predicted_gain <= 0:  # nothing was promised: a correction, or a stepper that does not predict
-            return Verdict(True, radius)
-        ratio = candidate.gain / candidate.predicted_gain
+        # Where nothing was promised (a step that mostly corrects, a stepper that does not predict) the distance alone
+        # judges: a radius that did not grow then would leave room for the correction only, from there on.
+        promised = candidate.predicted_gain > 0
+        ratio = candidate.gain / candidate.predicted_gain if promised else 1.0
         if not ratio >= self.least_gain_ratio:
             return Verdict(False, radius / self.shrink)
         grows = ratio > 0.5 and candidate.distance_after < 0.8 * self.tolerance

@@ -7,7 +7,7 @@ trace()   walks, measures the points that are to be kept, ends on events, and re
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -86,6 +86,7 @@ def trace(
     geometry: OutputGeometry | None = None,
     others: Sequence[Tensor] = (),
     probes: Mapping[str, Probe] | None = None,
+    on_point: Callable[[PathPoint], None] | None = None,
     seed: int = 0,
 ) -> WeightPath:
     """Trace one functionally invariant path from the network's own weights.
@@ -94,6 +95,7 @@ def trace(
     held_out: inputs [M, ...] on which staying is judged; no step sees them.
     others: weights [P] of further networks of the same architecture, for objectives that look at them.
     probes: functions of the weights [P] that give a number, measured at every kept point.
+    on_point: is told every kept point as soon as it is measured.
 
     Raises DataError for inputs that cannot be used, NetworkError for a module that is no function of its weights,
     UsageError for settings out of range. A path that ends early is no error: `outcome` says why.
@@ -109,7 +111,7 @@ def trace(
 
     def measured(point: PathPoint) -> PathPoint:
         some = on_anchors.first(1000)
-        return replace(
+        point = replace(
             point,
             functional_distance=_distance(problem, point.weights, some),
             functional_distance_held_out=_distance(problem, point.weights, on_held_out),
@@ -117,6 +119,9 @@ def trace(
             sparsity=float((point.weights == 0).double().mean()),
             probes={name: probe(point.weights) for name, probe in (probes or {}).items()},
         )
+        if on_point:
+            on_point(point)
+        return point
 
     steps = walk(
         problem, on_anchors, objective, stepper, radius, num_steps=num_steps, batch_size=batch_size, generator=generator

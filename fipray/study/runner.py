@@ -23,6 +23,7 @@ class Watch(Protocol):
 
     def begin(self, study: str, total: int, done: int) -> None: ...
     def started(self, work: Work, where: str) -> None: ...
+    def walked(self, work: Work, step: int) -> None: ...
     def finished(self, work: Work, sentence: str, seconds: float) -> None: ...
     def failed(self, work: Work, reason: str) -> None: ...
     def note(self, sentence: str) -> None: ...
@@ -35,6 +36,9 @@ class Quiet:
         pass
 
     def started(self, work: Work, where: str) -> None:
+        pass
+
+    def walked(self, work: Work, step: int) -> None:
         pass
 
     def finished(self, work: Work, sentence: str, seconds: float) -> None:
@@ -66,13 +70,13 @@ class Agenda:
         self.store.verify()
         self.material = _material(study, self.store)
         self._watch = watch
-        self._names = {id: spec.name for id, spec in study.specs.items()}
         self._ends: dict[str, WeightsFile] = {}
-        for row in self.store.read_table("paths").to_pylist():
-            self._ends[row["name"]] = WeightsFile(row["weights_file"], row["weights_sha256"])
+        self._read_ends()
         committed = self.store.committed()
+        self._total = len(study.specs)
         self._waiting = {id: spec for id, spec in study.specs.items() if id not in committed}
-        self._failed: dict[str, str] = {}  # by name
+        self._failed: dict[str, str] = {}  # reasons, by label
+        self._lost: set[str] = set()  # names of paths that have no end
         self._began: dict[str, float] = {}
         watch.begin(study.name, len(study.specs), len(study.specs) - len(self._waiting))
 
@@ -83,11 +87,10 @@ class Agenda:
     def next(self, where: str) -> Work | None:
         """The next work whose needs are there, now begun at `where`; None where there is none at the moment."""
         for id, spec in list(self._waiting.items()):
-            lost = [name for name in spec.needs if name in self._failed]
+            lost = [name for name in spec.needs if name in self._lost]
             if lost:
                 del self._waiting[id]
-                work = Work(id, spec, 0, {})
-                self.fail(work, f"not begun, because {', '.join(lost)} failed")
+                self.fail(Work(id, spec, 0, {}), f"not begun, because {', '.join(lost)} failed")
             elif all(name in self._ends for name in spec.needs):
                 del self._waiting[id]
                 return self._begin(
@@ -105,25 +108,33 @@ class Agenda:
         return work
 
     def commit(self, work: Work, tables: Tables) -> None:
-        self.store.commit(work.id, type(work.spec).__name__, work.attempt, tables)
-        if isinstance(work.spec, PathSpec):
+        counts = self.store.commit(work.id, type(work.spec).__name__, work.attempt, tables)
+        if not counts:  # another run into the same directory was first
+            self._read_ends()
+        elif isinstance(work.spec, PathSpec):
             row = tables["paths"][0]
             self._ends[work.spec.name] = WeightsFile(row["weights_file"], row["weights_sha256"])
         self._watch.finished(work, describe(tables), time.perf_counter() - self._began[work.id])
 
     def fail(self, work: Work, reason: str) -> None:
-        self._failed[work.spec.name] = reason
+        self._failed[work.label] = reason
+        if isinstance(work.spec, PathSpec):
+            self._lost.add(work.spec.name)
         self._watch.failed(work, reason)
 
     def close(self) -> Store:
         """The store, when all is done. Raises RunError with what failed."""
         if self._failed:
-            listing = "\n".join(f"{name}: {reason.strip()}" for name, reason in self._failed.items())
+            listing = "\n".join(f"{label}: {reason.strip()}" for label, reason in self._failed.items())
             raise RunError(
-                f"{len(self._failed)} of {len(self._names)} pieces of work failed; the others are in "
+                f"{len(self._failed)} of {self._total} pieces of work failed; the others are in "
                 f"{self.store.directory}. Mend the cause and run the same command again: only what is missing is done.\n{listing}"
             )
         return self.store
+
+    def _read_ends(self) -> None:
+        for row in self.store.read_table("paths").select(["name", "weights_file", "weights_sha256"]).to_pylist():
+            self._ends[row["name"]] = WeightsFile(row["weights_file"], row["weights_sha256"])
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from fipray.paths import (
     SaveAt,
     Stepper,
 )
-from fipray.robustness import FGSM, PGD, Attack, ThreatModel
+from fipray.robustness import FGSM, PGD, Attack, TargetedPGD, ThreatModel
 from fipray.study.canonical import digest, to_json
 from fipray.study.data import Data
 
@@ -86,7 +86,7 @@ class Evaluation:
     """
 
     threat_model: ThreatModel
-    attacks: tuple[Attack, ...] = (FGSM(), PGD())
+    attacks: tuple[Attack, ...] = (FGSM(), TargetedPGD(), PGD())
     num_examples: int = 1000
     seed: int = 0
 
@@ -134,9 +134,8 @@ class Study:
     module: the base network; it is copied, and evaluated as it is (call `module.eval()` first).
     data: anchors, held-out inputs, and labelled test inputs where accuracies and attacks are wanted.
     base_id: says which base network this is. By default the hash of its weights; give the hash of a training recipe
-    where
-        training again may not give the same bits, so that a study can be resumed: the results directory keeps the
-        weights.
+        where training again may not give the same bits, so that a study can be resumed: the results directory keeps
+        the weights.
     parameters: the knobs that made this study, kept in the manifest.
 
     Raises UsageError for names that are twice there or unknown, DataError for labels outside the network's classes,

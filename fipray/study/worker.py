@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from fipray.geometry import Network, OutputGeometry, functional_distance
 from fipray.paths import PathPoint, trace
 from fipray.records import Store
+from fipray.records.layout import attempt_directory
 from fipray.robustness import Classifier, Ensemble, evaluate, transfer_matrix
 from fipray.study.canonical import kind_of, to_json
 from fipray.study.data import Data
 from fipray.study.spec import BASE, Evaluation, PathSpec, RobustnessSpec, Spec, TransferSpec
 
 Tables = dict[str, list[dict[str, Any]]]
+_STEP_FILE = "step-{:08d}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,17 @@ class Work:
     spec: Spec
     attempt: int
     ends: Mapping[str, WeightsFile]
+
+    @property
+    def label(self) -> str:
+        """What the work is, for people."""
+        match self.spec:
+            case PathSpec():
+                return f"path {self.spec.name}"
+            case RobustnessSpec():
+                return f"attacks on {self.spec.name}"
+            case TransferSpec():
+                return "transfer of attacks"
 
 
 class PathWorker:
@@ -89,6 +102,14 @@ class PathWorker:
 
     def _trace(self, work: Work, spec: PathSpec) -> Tables:
         labelled = self._material.data.test_inputs is not None
+        files: dict[int, WeightsFile] = {}
+
+        def keep(point: PathPoint) -> None:
+            arrays = {"weights": point.weights.cpu().numpy()}
+            files[point.step] = WeightsFile(
+                *self._store.write_weights(work.id, work.attempt, _STEP_FILE.format(point.step), arrays)
+            )
+
         path = trace(
             self._network,
             anchors=self._anchors,
@@ -103,11 +124,12 @@ class PathWorker:
             geometry=self._material.geometry,
             others=[self._weights(work, name) for name in spec.others],
             probes={"clean_accuracy": self._accuracy} if labelled else {},
+            on_point=keep,
             seed=spec.seed,
         )
         start = path.points[0]
         shared = {"study": self._material.study, "path_id": work.id, "name": spec.name, "attempt": work.attempt}
-        points = [{**shared, **self._describe(work, point, start)} for point in path.points]
+        points = [{**shared, **_describe(point, start, files[point.step])} for point in path.points]
         in_both = (
             "sparsity",
             "functional_distance",
@@ -133,24 +155,6 @@ class PathWorker:
             "device": self._device,
         }
         return {"points": points, "paths": [row]}
-
-    def _describe(self, work: Work, point: PathPoint, start: PathPoint) -> dict[str, Any]:
-        weights = point.weights.cpu().numpy()
-        file, sha256 = self._store.write_weights(work.id, work.attempt, f"step-{point.step:08d}", {"weights": weights})
-        return {
-            "step": point.step,
-            "sparsity": point.sparsity,
-            "functional_distance": point.functional_distance,
-            "functional_distance_held_out": point.functional_distance_held_out,
-            "objective_value": point.objective_value,
-            "gain": start.objective_value - point.objective_value,
-            "radius": point.radius,
-            "weights_norm_moved": float(torch.linalg.vector_norm(point.weights - start.weights)),
-            "clean_accuracy": point.probes.get("clean_accuracy"),
-            "seconds": point.seconds,
-            "weights_file": file,
-            "weights_sha256": sha256,
-        }
 
     def _judge(self, work: Work, spec: RobustnessSpec) -> Tables:
         began = time.perf_counter()
@@ -265,3 +269,27 @@ class PathWorker:
         reference = embed(network.outputs(network.weights, self._held_out))
         own = torch.cat([embed(classifier(part)) for part in self._held_out.split(1024)])
         return float(functional_distance(own, reference))
+
+
+def steps_walked(store: Store, work: Work) -> int:
+    """The last step at which an attempt at a path has kept a point; 0 before the first, and for other work."""
+    kept = (store.directory / attempt_directory(work.id, work.attempt)).glob("step-*.safetensors")
+    return max((int(file.stem.removeprefix("step-")) for file in kept), default=0)
+
+
+def _describe(point: PathPoint, start: PathPoint, weights: WeightsFile) -> dict[str, Any]:
+    """What the tables say of a point."""
+    return {
+        "step": point.step,
+        "sparsity": point.sparsity,
+        "functional_distance": point.functional_distance,
+        "functional_distance_held_out": point.functional_distance_held_out,
+        "objective_value": point.objective_value,
+        "gain": start.objective_value - point.objective_value,
+        "radius": point.radius,
+        "weights_norm_moved": float(torch.linalg.vector_norm(point.weights - start.weights)),
+        "clean_accuracy": point.probes.get("clean_accuracy"),
+        "seconds": point.seconds,
+        "weights_file": weights.file,
+        "weights_sha256": weights.sha256,
+    }

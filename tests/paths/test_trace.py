@@ -170,11 +170,10 @@ def test_walk_yields_accepted_points_and_returns_the_outcome():
         batch_size=10,
         generator=generator(),
     )
-    points = []
-    with pytest.raises(StopIteration) as end:
-        while True:
-            points.append(next(steps))
+    points = [next(steps) for _ in range(4)]
     assert [point.step for point in points] == [1, 2, 3, 4]
+    with pytest.raises(StopIteration) as end:
+        next(steps)
     assert end.value.value.kind == "completed"
 
 

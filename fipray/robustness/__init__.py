@@ -1,0 +1,18 @@
+"""What a network withstands: threat models, attacks, ensembles, accuracy per example. Knows torch alone."""
+
+from fipray.robustness.attack import FGSM, PGD, Attack, Classifier, TargetedPGD, ThreatModel
+from fipray.robustness.ensemble import Ensemble
+from fipray.robustness.evaluate import Robustness, evaluate, transfer_matrix
+
+__all__ = [
+    "FGSM",
+    "PGD",
+    "Attack",
+    "Classifier",
+    "Ensemble",
+    "Robustness",
+    "TargetedPGD",
+    "ThreatModel",
+    "evaluate",
+    "transfer_matrix",
+]

@@ -1,0 +1,138 @@
+"""A study on a real Ray cluster: the same tables as without one, and what is left when processes are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import fipray as fip
+from fipray import analysis
+from fipray.records import TABLES, Store
+from fipray.study import LocalRunner
+from tests.studies import Fails, KillsItsProcess, study
+
+ROOT = Path(__file__).parents[2]
+MAY_DIFFER = {"attempt", "host", "node_id", "device", "seconds", "walk_seconds", "weights_file"}
+
+
+@pytest.fixture
+def runner(ray_session) -> fip.RayRunner:
+    return fip.RayRunner(num_workers=2)
+
+
+def assert_equal_tables(first: analysis.Results, second: analysis.Results) -> None:
+    """Equal to the last bit, but for where, when and how often the work was done."""
+    for name in TABLES:
+        one, other = (
+            getattr(results, name).drop(columns=MAY_DIFFER & set(getattr(results, name))) for results in (first, second)
+        )
+        assert len(one) > 0
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory) -> analysis.Results:
+    directory = tmp_path_factory.mktemp("results") / "local"
+    LocalRunner().run(study(), directory)
+    return analysis.load(directory)
+
+
+def test_actors_and_this_process_write_equal_tables(runner, local, tmp_path):
+    runner.run(study(), tmp_path)
+    assert_equal_tables(analysis.load(tmp_path), local)
+
+
+def test_the_tables_say_which_node_did_the_work(runner, ray_session, tmp_path):
+    runner.run(study(num_steps=1), tmp_path)
+    assert set(analysis.load(tmp_path).paths["node_id"]) == {ray_session["node_id"]}
+
+
+def test_the_run_goes_on_when_an_actor_is_killed(runner, local, tmp_path):
+    deaths = tmp_path / "deaths"
+    deaths.mkdir()
+    runner.run(study(objective=KillsItsProcess(str(deaths), times=2)), tmp_path / "results")
+    results = analysis.load(tmp_path / "results")
+    assert len(list(deaths.iterdir())) == 2
+    assert results.paths.set_index("name").loc["sparse", "attempt"] == 3
+    assert sorted(results.paths["name"]) == sorted(local.paths["name"])
+    assert not results.points.duplicated(["path_id", "step"]).any()
+    Store.open(tmp_path / "results").verify()
+
+
+def test_work_that_kills_its_actor_again_and_again_is_given_up(runner, tmp_path):
+    deaths = tmp_path / "deaths"
+    deaths.mkdir()
+    with pytest.raises(fip.RunError, match="path sparse: its worker was lost 3 times"):
+        runner.run(study(objective=KillsItsProcess(str(deaths), times=100)), tmp_path / "results")
+    assert len(list(deaths.iterdir())) == 3
+    assert sorted(analysis.load(tmp_path / "results").paths["name"]) == ["diverse-0", "diverse-1"]
+
+
+def test_a_mistake_in_an_objective_is_shown_with_the_workers_own_traceback(runner, tmp_path):
+    with pytest.raises(fip.RunError) as failed:
+        runner.run(study(objective=Fails("the mistake")), tmp_path)
+    assert "ZeroDivisionError: the mistake" in str(failed.value)
+    assert "tests/studies.py" in str(failed.value)
+
+
+def test_a_killed_driver_leaves_whole_work_and_the_same_command_does_the_rest(ray_session, local, tmp_path):
+    directory = tmp_path / "results"
+    command = [sys.executable, "-m", "fipray.cli", "run", "tests.studies:study", "--into", str(directory)]
+    command += ["--address", ray_session["address"], "--workers", "2"]
+    environment = {**os.environ, "COLUMNS": "200"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as driver:
+        assert driver.stderr is not None
+        said = [next(driver.stderr) for _ in range(4)]  # "2 workers on 1 node", then a line for each work that is done
+        driver.send_signal(signal.SIGKILL)
+        said += list(driver.stderr)
+    assert driver.returncode == -signal.SIGKILL
+    done = Store.open(directory).committed()
+    assert 3 <= len(done) < 11, said
+    Store.open(directory).verify()
+    times = {file: file.stat().st_mtime_ns for file in (directory / "commits").iterdir()}
+
+    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert f"{len(done)} of 11 pieces of work are there already; {11 - len(done)} are missing" in finished.stderr
+    assert {file: file.stat().st_mtime_ns for file in times} == times, "what was done is not done again"
+    assert_equal_tables(analysis.load(directory), local)
+    assert len(pd.read_parquet(directory / "points")) == len(local.points)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"num_workers": 1, "gpus_per_worker": 1}, "1 workers with 1 GPU each ask for 1 GPUs"),
+        ({"num_workers": 3}, "3 workers with 1 CPUs each ask for 3 CPUs"),
+        ({"threads_per_worker": 64}, "1 workers with 64 CPUs each ask for 64 CPUs"),
+    ],
+)
+def test_more_than_the_cluster_has_is_refused_within_seconds(ray_session, tmp_path, asked, sentence):
+    began = time.monotonic()
+    with pytest.raises(fip.UsageError) as refused:
+        fip.RayRunner(**asked).run(study(), tmp_path / "results")
+    assert time.monotonic() - began < 10, "a promise to the user, not a benchmark"
+    assert sentence in str(refused.value)
+    assert "the cluster of 1 node has 0 GPUs and 2 CPUs" in str(refused.value)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"num_workers": 0}, "at least one worker"),
+        ({"gpus_per_worker": -1}, "GPUs per worker are at least 0"),
+        ({"threads_per_worker": 0}, "at least 1; 0 and 3 were given"),
+    ],
+)
+def test_a_runner_refuses(asked, sentence):
+    with pytest.raises(fip.UsageError) as refused:
+        fip.RayRunner(**asked)
+    assert sentence in str(refused.value)

@@ -1,0 +1,108 @@
+"""Small studies, for the tests of runners and of the command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import fipray as fip
+from fipray.paths import Batch, Problem
+
+NUM_INPUTS, NUM_CLASSES = 6, 3
+
+
+def data(seed: int = 0) -> fip.Data:
+    """Points in the unit cube, labelled by a linear rule."""
+    draws = np.random.default_rng(seed)
+    inputs = draws.random((300, NUM_INPUTS), dtype=np.float32)
+    labels = (inputs @ np.random.default_rng(1).normal(size=(NUM_INPUTS, NUM_CLASSES))).argmax(1)
+    return fip.Data(inputs[:150], inputs[150:200], inputs[200:], labels[200:])
+
+
+def module(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(NUM_INPUTS, 20), nn.Tanh(), nn.Linear(20, NUM_CLASSES)).eval()
+
+
+def study(
+    *,
+    sparsity: float = 0.5,
+    epsilon: float = 0.05,
+    num_steps: int = 8,
+    more: int = 0,
+    objective: fip.Sparsify | KillsItsProcess | Fails | None = None,
+) -> fip.Study:
+    """Four paths, two of which wait for another, an ensemble, attacks and their transfer; `more` further paths."""
+    sparse = fip.PathSpec("sparse", objective or fip.Sparsify(sparsity), num_steps=num_steps, batch_size=50)
+    first = fip.PathSpec("diverse-0", fip.Diversify(), num_steps=num_steps, batch_size=50, seed=1)
+    second = fip.PathSpec(
+        "diverse-1", fip.Diversify(), fip.FirstOrderStep(beta=0.1), num_steps=num_steps, others=("diverse-0",), seed=2
+    )
+    third = fip.PathSpec("sparse-too", fip.Sparsify(0.3), num_steps=num_steps, others=("sparse",), seed=3)
+    rest = tuple(
+        fip.PathSpec(f"more-{number:02d}", fip.Diversify(), num_steps=num_steps, seed=number) for number in range(more)
+    )
+    return fip.Study(
+        name="small",
+        module=module(),
+        data=data(),
+        paths=(sparse, first, second, third, *rest),
+        ensembles=(fip.EnsembleSpec("both", ("base", "diverse-0", "diverse-1")),),
+        evaluation=fip.Evaluation(fip.ThreatModel("linf", epsilon), (fip.FGSM(), fip.PGD(5)), num_examples=40),
+        parameters={"sparsity": sparsity, "epsilon": epsilon, "num_steps": num_steps, "more": more},
+    )
+
+
+def with_nan() -> fip.Study:
+    """Its inputs hold a NaN."""
+    good = data()
+    anchors = good.anchors.copy()
+    anchors[7, 2] = np.nan
+    return fip.Study("nan", module(), fip.Data(anchors, good.held_out), (fip.PathSpec("one", fip.Diversify()),))
+
+
+def with_a_fourth_class() -> fip.Study:
+    """Its labels name a class that the network does not have."""
+    good = data()
+    assert good.test_labels is not None
+    labels = good.test_labels.copy()
+    labels[3] = NUM_CLASSES
+    wrong = fip.Data(good.anchors, good.held_out, good.test_inputs, labels)
+    return fip.Study("labels", module(), wrong, (fip.PathSpec("one", fip.Diversify()),))
+
+
+def failing() -> fip.Study:
+    """One of its objectives has a mistake in it."""
+    return study(objective=Fails("the mistake"))
+
+
+@dataclass(frozen=True)
+class KillsItsProcess:
+    """Ends its own process with SIGKILL, `times` times: each leaves a file in `directory`."""
+
+    directory: str
+    times: int
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        deaths = len(os.listdir(self.directory))
+        if deaths < self.times:
+            (Path(self.directory) / str(deaths)).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return weights.square().sum()
+
+
+@dataclass(frozen=True)
+class Fails:
+    """Raises, as an objective with a mistake in it does."""
+
+    word: str
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        raise ZeroDivisionError(self.word)

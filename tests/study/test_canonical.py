@@ -1,0 +1,92 @@
+"""Specs are JSON and back, and the same text on every machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import fipray as fip
+from fipray.study.canonical import decode, digest, encode, from_json, to_json
+from tests.studies import Fails, study
+
+SPEC = fip.PathSpec(
+    "all-of-it",
+    fip.Sparsify(0.75, ramp=None),
+    fip.NaturalStep(damping=1e-4, iterations=None),
+    fip.ScheduledRadius(0.5, 0.25),
+    (fip.ObjectiveBelow(1e-4), fip.FunctionalDistanceAbove(0.3)),
+    num_steps=7,
+    save_at=fip.SaveAt(3),
+    others=("a", "b"),
+    seed=11,
+)
+
+
+@pytest.mark.parametrize("spec", [SPEC, *study().specs.values()], ids=lambda spec: spec.name)
+def test_a_spec_survives_json(spec):
+    assert from_json(to_json(spec)) == spec
+    assert hash(from_json(to_json(spec))) == hash(spec)
+
+
+def test_the_text_is_the_same_in_another_process():
+    code = "from tests.study.test_canonical import SPEC, to_json; print(to_json(SPEC))"
+    root = Path(__file__).parents[2]
+    other = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == to_json(SPEC)
+
+
+def test_every_field_changes_the_digest():
+    changed = [
+        replace(SPEC, name="other"),
+        replace(SPEC, objective=fip.Sparsify(0.75)),
+        replace(SPEC, stepper=fip.NaturalStep(damping=2e-4, iterations=None)),
+        replace(SPEC, radius=fip.ScheduledRadius(0.5, 0.2)),
+        replace(SPEC, events=SPEC.events[:1]),
+        replace(SPEC, num_steps=8),
+        replace(SPEC, batch_size=8),
+        replace(SPEC, save_at=fip.SaveAt(4)),
+        replace(SPEC, others=("a",)),
+        replace(SPEC, seed=12),
+    ]
+    assert len({digest(to_json(spec)) for spec in [SPEC, *changed]}) == 1 + len(changed)
+
+
+def test_texts_that_join_alike_have_different_digests():
+    assert digest("ab", "c") != digest("a", "bc")
+
+
+def test_a_class_of_the_users_own_is_written_as_module_and_class():
+    assert encode(Fails("x")) == {"kind": "tests.studies:Fails", "word": "x"}
+    assert decode(encode(Fails("x"))) == Fails("x")
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ({"kind": "Nothing"}, "'Nothing' names no kind of spec"),
+        ({"kind": "os:path"}, "is no kind of spec"),
+        ({"kind": "trace"}, "is no kind of spec"),
+        ({"sparsity": 0.5}, "None names no kind of spec"),
+        ({"kind": "Sparsify", "sparsty": 0.5}, "has no field 'sparsty'; it has: sparsity, ramp, num_stages"),
+        ({"kind": "Sparsify"}, "cannot be made of"),
+        ({"kind": "Sparsify", "sparsity": 1.5}, "below 1; 1.5 was given"),
+    ],
+)
+def test_what_is_no_spec_is_refused(data, sentence):
+    with pytest.raises(fip.UsageError) as refused:
+        decode(data)
+    assert sentence in str(refused.value)
+
+
+def test_what_is_no_json_is_refused():
+    with pytest.raises(fip.UsageError, match="this is no JSON"):
+        from_json("{")
+
+
+def test_a_spec_holds_nothing_that_cannot_be_written_down():
+    with pytest.raises(fip.UsageError, match="is a list"):
+        fip.PathSpec("one", fip.Diversify(), events=[fip.ObjectiveBelow(0)])  # type: ignore[arg-type]

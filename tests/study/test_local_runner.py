@@ -1,0 +1,144 @@
+"""A study carried out in this process: its tables, and what a second run still does."""
+
+from __future__ import annotations
+
+import traceback
+
+import numpy as np
+import pytest
+import torch
+
+import fipray as fip
+from fipray import analysis
+from fipray.study import LocalRunner
+from tests.studies import Fails, module, study
+
+
+class Recorder:
+    """A watch that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[int, int]] = []
+        self.done: list[str] = []
+        self.failures: dict[str, str] = {}
+
+    def begin(self, study, total, done):
+        self.begun.append((total, done))
+
+    def started(self, work, where):
+        pass
+
+    def walked(self, work, step):
+        pass
+
+    def finished(self, work, sentence, seconds):
+        self.done.append(work.label)
+
+    def failed(self, work, reason):
+        self.failures[work.label] = reason
+
+    def note(self, sentence):
+        pass
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> analysis.Results:
+    directory = tmp_path_factory.mktemp("results") / "small"
+    LocalRunner().run(study(), directory)
+    return analysis.load(directory)
+
+
+def test_every_path_has_a_row_and_every_kept_point_one(results):
+    assert sorted(results.paths["name"]) == ["diverse-0", "diverse-1", "sparse", "sparse-too"]
+    assert not results.points.duplicated(["path_id", "step"]).any()
+    ends = results.points.groupby("name")["step"].max()
+    assert (ends == results.paths.set_index("name")["num_steps"]).all()
+
+
+def test_a_pruning_path_ends_at_the_asked_sparsity_with_true_zeros(results):
+    weights = results.weights("sparse")
+    assert np.count_nonzero(weights == 0) == round(0.5 * weights.size)
+    assert results.paths.set_index("name").loc["sparse", "sparsity"] == np.mean(weights == 0)
+
+
+def test_base_paths_and_ensemble_are_judged_under_every_attack_and_the_worst(results):
+    table = results.robustness.pivot(index="name", columns="attack", values="robust_accuracy")
+    assert list(table.index) == ["base", "both", "diverse-0", "diverse-1", "sparse", "sparse-too"]
+    assert list(table.columns) == ["fgsm", "none", "pgd-5x1", "worst"]
+    assert (table["worst"] <= table[["fgsm", "pgd-5x1"]].min(axis=1)).all()
+
+
+def test_the_clean_accuracy_is_that_of_the_weights_that_were_kept(results):
+    network, data = fip.Network.of(module()), study().data
+    row = results.paths.set_index("name").loc["diverse-1"]
+    outputs = network.outputs(torch.from_numpy(results.weights("diverse-1")), torch.from_numpy(data.test_inputs))
+    assert row["clean_accuracy"] == np.mean(outputs.argmax(1).numpy() == data.test_labels)
+
+
+def test_transfer_is_measured_for_every_pair(results):
+    names = {"base", "both", "diverse-0", "diverse-1", "sparse", "sparse-too"}
+    assert set(zip(results.transfer["maker"], results.transfer["target"], strict=True)) == {
+        (maker, target) for maker in names for target in names
+    }
+
+
+def test_a_second_run_does_nothing(results):
+    watch = Recorder()
+    LocalRunner().run(study(), results.directory, watch)
+    assert watch.begun == [(11, 11)]
+    assert watch.done == []
+
+
+def test_a_run_does_only_what_is_missing(tmp_path):
+    LocalRunner().run(study(), tmp_path)
+    ids = study().path_ids
+    (tmp_path / "commits" / f"{ids['diverse-0']}.json").unlink()
+    watch = Recorder()
+    LocalRunner().run(study(), tmp_path, watch)
+    assert watch.begun == [(11, 10)]
+    assert watch.done == ["path diverse-0"]
+    again = analysis.load(tmp_path).paths.set_index("name")
+    assert again.loc["diverse-0", "attempt"] == 2
+
+
+def test_the_directory_keeps_the_base_that_was_there_first(tmp_path):
+    made = [study(), study()]
+    for number, each in enumerate(made):
+        object.__setattr__(each, "base_id", "recipe")
+        object.__setattr__(each, "module", module(seed=number))
+    LocalRunner().run(made[0], tmp_path)
+    before = analysis.load(tmp_path)
+    (tmp_path / "commits" / f"{made[1].path_ids['sparse']}.json").unlink()
+    LocalRunner().run(made[1], tmp_path)
+    np.testing.assert_array_equal(analysis.load(tmp_path).weights("sparse"), before.weights("sparse"))
+
+
+def test_one_failed_path_stops_only_what_needs_it(tmp_path):
+    broken, watch = study(objective=Fails("the mistake")), Recorder()
+    with pytest.raises(fip.RunError) as failed:
+        LocalRunner().run(broken, tmp_path, watch)
+    assert set(watch.failures) == {
+        "path sparse",
+        "path sparse-too",
+        "attacks on sparse",
+        "attacks on sparse-too",
+        "transfer of attacks",
+    }
+    assert "ZeroDivisionError: the mistake" in watch.failures["path sparse"]
+    assert "tests/studies.py" in watch.failures["path sparse"], "the traceback shows the line"
+    assert "not begun, because sparse failed" in watch.failures["path sparse-too"]
+    assert "5 of 11 pieces of work failed" in "".join(traceback.format_exception_only(failed.value))
+    assert sorted(analysis.load(tmp_path).paths["name"]) == ["diverse-0", "diverse-1"]
+
+
+def test_a_directory_of_another_study_is_refused_and_left_as_it_was(results):
+    before = sorted(file.name for file in results.directory.rglob("*"))
+    with pytest.raises(fip.UsageError, match="sparsity is 0.5 there and 0.6 here"):
+        LocalRunner().run(study(sparsity=0.6), results.directory)
+    assert sorted(file.name for file in results.directory.rglob("*")) == before
+
+
+def test_the_callers_number_of_threads_is_left_as_it_was(tmp_path):
+    before = torch.get_num_threads()
+    LocalRunner(threads=2).run(study(num_steps=1), tmp_path)
+    assert torch.get_num_threads() == before

@@ -1,0 +1,130 @@
+"""Studies: what they are made of, what they refuse, and the ids of their work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fipray as fip
+from tests.studies import data, module, study
+
+ONE = (fip.PathSpec("one", fip.Diversify()),)
+THREAT = fip.ThreatModel("linf", 0.1)
+
+
+def made(**changes) -> fip.Study:
+    return fip.Study(**{"name": "small", "module": module(), "data": data(), "paths": ONE} | changes)
+
+
+def test_the_work_is_paths_then_attacks_then_transfer():
+    kinds = [type(spec).__name__ for spec in study().specs.values()]
+    assert kinds == ["PathSpec"] * 4 + ["RobustnessSpec"] * 6 + ["TransferSpec"]
+
+
+def test_an_equal_study_has_equal_ids():
+    assert list(study().specs) == list(study().specs)
+    assert study().manifest == study().manifest
+
+
+def test_work_that_others_need_changes_their_ids_and_no_more():
+    before, after = study(sparsity=0.5).path_ids, study(sparsity=0.6).path_ids
+    assert {name for name in before if before[name] != after[name]} == {"sparse", "sparse-too"}
+
+
+def test_other_weights_or_data_or_geometry_change_every_id():
+    originals = set(made().specs)
+    for changed in (made(module=module(seed=1)), made(data=data(seed=1)), made(geometry=fip.Euclidean())):
+        assert not originals & set(changed.specs)
+
+
+def test_a_base_id_stands_for_the_weights():
+    first, second = (made(module=module(seed), base_id="recipe") for seed in (0, 1))
+    assert list(first.specs) == list(second.specs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"name": "../x"}, "is no name for a study"),
+        ({"paths": ()}, "has no paths"),
+        ({"paths": ONE * 2}, "'one' is there twice"),
+        ({"paths": (replace(ONE[0], name="base"),)}, "'base' is there twice"),
+        ({"paths": (replace(ONE[0], others=("two",)),)}, "refers to 'two'; it may refer to: nothing yet"),
+        ({"ensembles": (fip.EnsembleSpec("e", ("two",)),)}, "refers to 'two'; it may refer to: base, one"),
+        ({"module": nn.Sequential(nn.Linear(6, 3), nn.Dropout())}, "call module.eval() first"),
+        ({"module": nn.Linear(5, 3)}, "does not take inputs of shape (64, 6)"),
+        (
+            {"data": fip.Data(data().anchors, data().held_out), "evaluation": fip.Evaluation(THREAT)},
+            "an evaluation needs test_inputs",
+        ),
+    ],
+)
+def test_a_study_refuses(changes, sentence):
+    with pytest.raises(fip.UsageError) as refused:
+        made(**changes)
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: fip.PathSpec("a b", fip.Diversify()), "is no name for a path"),
+        (lambda: fip.PathSpec("one", fip.Diversify(), num_steps=0), "at least 1; 0 and 512 were given"),
+        (lambda: fip.PathSpec("one", fip.Sparsify(1.5)), "below 1; 1.5 was given"),
+        (lambda: fip.EnsembleSpec("e", ()), "has no members"),
+        (lambda: fip.Evaluation(THREAT, ()), "needs an attack"),
+        (lambda: fip.Evaluation(THREAT, num_examples=0), "needs an example"),
+        (lambda: fip.Evaluation(fip.ThreatModel("linf", -0.1)), "epsilon is -0.1"),
+    ],
+)
+def test_a_spec_refuses(make, sentence):
+    with pytest.raises(fip.UsageError) as refused:
+        make()
+    assert sentence in str(refused.value)
+
+
+class TestData:
+    GOOD = data()
+
+    def test_the_same_arrays_have_the_same_digest_and_others_another(self):
+        assert data().digest == self.GOOD.digest
+        changed = self.GOOD.anchors.copy()
+        changed[0, 0] += 1e-6
+        assert fip.Data(changed, self.GOOD.held_out).digest != fip.Data(self.GOOD.anchors, self.GOOD.held_out).digest
+
+    def test_an_array_in_another_memory_order_is_the_same_data(self):
+        turned = fip.Data(np.asfortranarray(self.GOOD.anchors), self.GOOD.held_out)
+        assert turned.digest == fip.Data(self.GOOD.anchors, self.GOOD.held_out).digest
+
+    @pytest.mark.parametrize(
+        ("changes", "sentence"),
+        [
+            (
+                {"anchors": np.full((3, 6), np.nan)},
+                "3 of 3 inputs in anchors hold NaN or infinity, the first at index 0",
+            ),
+            ({"held_out": np.full((3, 6), np.inf)}, "3 of 3 inputs in held_out hold NaN or infinity"),
+            ({"anchors": np.zeros((0, 6))}, "one or more inputs, [N, ...]; this has shape (0, 6)"),
+            ({"anchors": torch.zeros(3, 6)}, "is a numpy array of one or more inputs, [N, ...]; this has a Tensor"),
+            ({"held_out": np.zeros((3, 5))}, "anchors have (6,), held_out (5,)"),
+            ({"test_labels": None}, "test_inputs and test_labels come together"),
+            ({"test_labels": np.zeros(7, int)}, "100 test inputs need as many labels"),
+            ({"test_labels": np.zeros(100)}, "labels are integers"),
+            ({"test_labels": np.full(100, -1)}, "labels begin with 0; test_labels holds -1"),
+            ({"test_inputs": np.full((100, 6), 1.5)}, "outside the bounds 0.0..1.0"),
+        ],
+    )
+    def test_data_refuses(self, changes, sentence):
+        arrays = {name: getattr(self.GOOD, name) for name in ("anchors", "held_out", "test_inputs", "test_labels")}
+        with pytest.raises(fip.DataError) as refused:
+            fip.Data(**arrays | changes)
+        assert sentence in str(refused.value)
+
+    def test_a_study_refuses_labels_outside_the_classes(self):
+        wrong = replace(self.GOOD, test_labels=np.full(100, 3))
+        with pytest.raises(fip.DataError, match=r"3 classes, 0\.\.2, but test_labels holds 3"):
+            made(data=wrong)

@@ -1,0 +1,152 @@
+"""The command line: what it says, and the status it ends with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from fipray import cli
+from fipray.study import LocalRunner
+from tests.studies import study
+
+
+@pytest.fixture
+def fipray(monkeypatch, capsys):
+    """Runs the command in this process; gives its exit status, and what it printed to stdout and stderr."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fipray", *map(str, arguments)])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setenv("COLUMNS", "200")
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, *capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("results") / "small"
+    LocalRunner().run(study(), directory)
+    return directory
+
+
+def damaged(directory: Path, copy: Path, pattern: str, content: bytes | None = None) -> Path:
+    """A copy of a results directory in which one file is cut to half, or holds other content."""
+    for file in directory.rglob("*"):
+        target = copy / file.relative_to(directory)
+        if file.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(file, target)
+    file = sorted(copy.glob(pattern))[0]
+    whole = file.read_bytes()
+    file.unlink()
+    file.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    return file
+
+
+def test_run_prints_base_paths_and_ensemble_and_the_line_for_pandas(fipray, tmp_path):
+    status, out, err = fipray(
+        "run", "tests.studies:study", "--into", tmp_path, "--runner", "local", "-p", "num_steps=3"
+    )
+    assert status == 0
+    for name in ("base", "sparse", "sparse-too", "diverse-0", "diverse-1", "both"):
+        assert any(line.split()[:1] == [name] for line in out.splitlines()), name
+    assert "all 3 steps were walked" in out
+    line = next(line for line in out.splitlines() if "analysis.load" in line)
+    scope: dict[str, object] = {}
+    exec(line.removeprefix("In pandas: "), scope)
+    assert len(scope["results"].paths) == 4  # type: ignore[attr-defined]
+    assert "path sparse: all 3 steps were walked; functional distance" in err
+
+
+def test_show_prints_the_same_summary(fipray, directory):
+    ran = fipray("run", "tests.studies:study", "--into", directory, "--runner", "local")
+    shown = fipray("show", directory)
+    assert shown == (0, ran[1], "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["experiments.nowhere:study"], "there is no module 'experiments.nowhere'"),
+        (["tests.studies:nothing"], "has no function 'nothing'; it has: data, module, study"),
+        (["tests.studies:study", "-p", "sparstiy=0.5"], "no parameter 'sparstiy'; it has: sparsity, epsilon"),
+        (["tests.studies:study", "-p", "sparsity=1.5"], "at least 0 and below 1; 1.5 was given"),
+        (["tests.studies:study", "-p", "sparsity=much"], "parameter sparsity='much'"),
+        (["tests.studies:study", "-p", "epsilon=-0.1"], "epsilon is -0.1: give a finite number of at least 0"),
+        (["tests.studies:with_nan"], "1 of 150 inputs in anchors hold NaN or infinity, the first at index 7"),
+        (["tests.studies:with_a_fourth_class"], "the network has 3 classes, 0..2, but test_labels holds 3"),
+        (["experiments.quickstart:study", "-p", "sparsity=1.5"], "below 1; 1.5 was given"),
+        (["experiments.mnist:study", "-p", "data_root=nowhere"], "nowhere holds no MNIST/raw"),
+        (["tests.studies:study", "--runner", "slurm"], "there is no runner 'slurm'; there are: ray, local"),
+        (["tests.studies:study", "--runner", "local", "--workers", "2"], "takes no --address, --workers"),
+        (["tests.studies:study", "--runner", "ray", "--workers", "0"], "at least one worker is needed"),
+        (["tests.studies:study", "--runner", "ray", "--gpus-per-worker", "64"], "ask for 64 GPUs; this machine has"),
+    ],
+)
+def test_wrong_use_ends_with_2_a_sentence_and_nothing_written(fipray, tmp_path, arguments, sentence):
+    into = tmp_path / "results"
+    runner = [] if "--runner" in arguments else ["--runner", "local"]
+    status, out, err = fipray("run", *arguments, "--into", into, *runner)
+    assert (status, out) == (2, "")
+    assert sentence in " ".join(err.split())
+    assert "Traceback" not in err
+    assert not into.exists()
+
+
+def test_a_directory_of_another_study_is_refused(fipray, directory):
+    status, _, err = fipray(
+        "run", "tests.studies:study", "--into", directory, "--runner", "local", "-p", "sparsity=0.7"
+    )
+    assert status == 2
+    assert "sparsity is 0.5 there and 0.7 here" in err
+
+
+@pytest.mark.parametrize("pattern", ["paths/*.parquet", "points/*.parquet", "weights/*/*/*.safetensors", "base.*s"])
+def test_a_truncated_file_is_named_with_what_to_do(fipray, directory, tmp_path, pattern):
+    file = damaged(directory, tmp_path / "copy", pattern)
+    before = sorted(tmp_path.rglob("*"))
+    status, _, err = fipray("run", "tests.studies:study", "--into", tmp_path / "copy", "--runner", "local")
+    assert status == 2
+    assert str(file) in err
+    assert "run the same command again" in err or "into a new directory" in err
+    assert "Traceback" not in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_advice_about_a_truncated_file_repairs_the_directory(fipray, directory, tmp_path):
+    file = damaged(directory, tmp_path / "copy", "points/*.parquet")
+    _, _, err = fipray("show", tmp_path / "copy")
+    (tmp_path / "copy" / "commits" / f"{file.stem}.json").unlink()
+    assert f"commits/{file.stem}.json" in err
+    status, out, _ = fipray("run", "tests.studies:study", "--into", tmp_path / "copy", "--runner", "local")
+    assert (status, out) == (0, fipray("show", directory)[1].replace(str(directory), str(tmp_path / "copy")))
+
+
+def test_show_of_no_results_directory_ends_with_2(fipray, tmp_path):
+    status, _, err = fipray("show", tmp_path / "nothing")
+    assert status == 2
+    assert "no results directory" in err
+
+
+def test_failed_work_ends_with_1_and_the_traceback_of_the_work(fipray, tmp_path):
+    status, _, err = fipray("run", "tests.studies:failing", "--into", tmp_path, "--runner", "local")
+    assert status == 1
+    assert "5 of 11 pieces of work failed" in err
+    assert "ZeroDivisionError: the mistake" in err
+
+
+def test_a_missing_option_ends_with_2(fipray):
+    status, _, err = fipray("run", "tests.studies:study")
+    assert status == 2
+    assert "--into" in err
