@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -82,15 +82,15 @@ def main() -> None:
     try:
         app()
     except RunError as error:
-        _say(error, 1)
+        _end(error, 1)
     except FiprayError as error:
-        _say(error, 2)
+        _end(error, 2)
     except KeyboardInterrupt:
-        _say("interrupted; what is done is kept: the same command goes on from there", 130)
+        _end("interrupted; what is done is kept: the same command goes on from there", 130)
 
 
-def _say(message: object, status: int) -> None:
-    print(f"fipray: {message}", file=sys.stderr)
+def _end(message: object, status: int) -> NoReturn:
+    typer.echo(f"fipray: {message}", err=True)
     raise SystemExit(status)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
@@ -80,4 +81,4 @@ def print_summary(directory: Path) -> None:
     from fipray import analysis  # after the run: pandas takes its time to load
 
     analysis.print_summary(analysis.load(directory))
-    print(f'In pandas: from fipray import analysis; results = analysis.load("{directory}")')
+    typer.echo(f'In pandas: from fipray import analysis; results = analysis.load("{directory}")')

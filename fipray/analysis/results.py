@@ -26,8 +26,8 @@ _SORTED_BY = {
 class Results:
     """What a study has brought so far. `fipray.records.TABLES` says what every column means.
 
-    Frames have all columns even when empty. Texts are `str`, integers `int64`, and numbers that may be missing `float64`
-    with NaN. Rows are sorted by name, then by step.
+    Frames have all columns even when empty. Texts are `str`, integers `int64`, numbers that may be missing
+    `float64` with NaN. Rows are sorted by name, then by step.
     """
 
     paths: pd.DataFrame

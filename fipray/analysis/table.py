@@ -81,7 +81,7 @@ def print_summary(results: Results, file: TextIO | None = None) -> None:
 @final
 @dataclass(frozen=True)
 class SummaryTable:
-    """A summary laid out for the console that it is printed on. A narrow one gets fewer attacks; the worst stay longest.
+    """A summary laid out for the console that it is printed on: a narrow one gets fewer attacks, the worst to the last.
 
     `num_examples`: the different numbers of examples that were attacked, in order.
     """
@@ -143,7 +143,7 @@ class SummaryTable:
             few, many = self.num_examples[0], self.num_examples[-1]
             parts.append(f"under attack on {few if few == many else f'{few} to {many}'} examples")
         if num_hidden:
-            parts.append(f"{num_hidden} more attacks in fipray.analysis.summary(results)")
+            parts.append(f"attacks not shown here but in fipray.analysis.summary(results): {num_hidden}")
         return "; ".join(parts)
 
 

@@ -33,7 +33,9 @@ class Metric:
 
     def j(self, direction: Tensor) -> Tensor:
         """`J v` [N, C] for `v` [P]."""
-        if self._transposed is None:  # J^T z is linear in z: its value at any z gives the same derivative
+        if (
+            self._transposed is None or self._probe is None
+        ):  # J^T z is linear in z: its value at any z gives the same derivative
             with torch.enable_grad():
                 self._probe = torch.zeros_like(self._kept, requires_grad=True)
                 self._transposed = torch.autograd.grad(self._kept, self._weights, self._probe, create_graph=True)[0]

@@ -140,7 +140,8 @@ class Network:
         few = inputs[:64]
         with torch.no_grad():
             try:
-                first, second = self(self.weights, few), self(self.weights, few)
+                first: object = self(self.weights, few)
+                second = self(self.weights, few)
             except (RuntimeError, TypeError, ValueError, IndexError) as error:
                 raise DataError(
                     f"{type(self._module).__name__} does not take inputs of shape {tuple(few.shape)} and dtype "

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
-from fipray.robustness.attack import Classifier
+from fipray.robustness.margin import Classifier
 
 
 @dataclass(frozen=True)
 class Ensemble:
     """The classifier whose class probabilities are the average of its members': `log mean_m softmax(z_m)` [N, C].
 
-    Deterministic and differentiable, so that a white-box attack sees all of it. Computed in logarithms: a probability too
-    small for its dtype still has a gradient.
+    Deterministic and differentiable, so that a white-box attack sees all of it. Computed in logarithms: a probability
+    too small for its dtype still has a gradient.
 
     Raises UsageError for no members.
     """

@@ -9,14 +9,9 @@ import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
-from fipray.robustness.attack import (
-    Attack,
-    Classifier,
-    ThreatModel,
-    check_examples,
-    checked_outputs,
-    correct,
-)
+from fipray.robustness.attack import Attack
+from fipray.robustness.margin import Classifier, check_examples, checked_outputs, correct
+from fipray.robustness.threat import ThreatModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +41,7 @@ class Robustness:
 
     @property
     def worst_accuracy(self) -> float:
-        """Accuracy, 0..1, under the worst attack for each example: what "robust accuracy" means without an attack's name."""
+        """Accuracy, 0..1, under the worst attack for each example: "robust accuracy" where no attack is named."""
         return _share(self.worst)
 
 
@@ -132,8 +127,8 @@ def _adversarial(
     outside = int((~threat_model.contains(made, inputs)).sum())
     if outside:
         raise UsageError(
-            f"attack {attack.name!r} left the threat model on {outside} of {len(inputs)} inputs: end its perturb() with "
-            "threat_model.project(adversarial, inputs)"
+            f"attack {attack.name!r} left the threat model on {outside} of {len(inputs)} inputs: end its perturb() "
+            "with threat_model.project(adversarial, inputs)"
         )
     return made
 

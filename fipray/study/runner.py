@@ -128,7 +128,8 @@ class Agenda:
             listing = "\n".join(f"{label}: {reason.strip()}" for label, reason in self._failed.items())
             raise RunError(
                 f"{len(self._failed)} of {self._total} pieces of work failed; the others are in "
-                f"{self.store.directory}. Mend the cause and run the same command again: only what is missing is done.\n{listing}"
+                f"{self.store.directory}. Mend the cause and run the same command again: only what is missing is "
+                f"done.\n{listing}"
             )
         return self.store
 

@@ -157,22 +157,15 @@ class Study:
         if not self.paths:
             raise UsageError(f"study {self.name!r} has no paths: give at least one PathSpec")
         seen = {BASE}
-        for spec in (*self.paths, *self.ensembles):
-            if spec.name in seen:
-                raise UsageError(f"the name {spec.name!r} is there twice; base, paths and ensembles need a name each")
-            known = (
-                sorted(seen - {BASE})
-                if isinstance(spec, PathSpec)
-                else sorted({BASE, *(path.name for path in self.paths)})
-            )
-            used = spec.others if isinstance(spec, PathSpec) else spec.members
-            unknown = [name for name in used if name not in known]
-            if unknown:
-                raise UsageError(
-                    f"{spec.name!r} refers to {', '.join(map(repr, unknown))}; it may refer to: "
-                    f"{', '.join(known) or 'nothing yet'}"
-                )
-            seen.add(spec.name)
+        for path in self.paths:
+            _check_new(path.name, seen)
+            _check_known(path.name, path.others, sorted(seen - {BASE}))
+            seen.add(path.name)
+        members = sorted(seen)
+        for ensemble in self.ensembles:
+            _check_new(ensemble.name, seen)
+            _check_known(ensemble.name, ensemble.members, members)
+            seen.add(ensemble.name)
         self._check_network()
 
     def _check_network(self) -> None:
@@ -199,7 +192,8 @@ class Study:
         """All work of the study by id, in an order in which it can be done. An id hashes what decides the result."""
         specs: list[Spec] = list(self.paths)
         if self.evaluation is not None:
-            networks = [(BASE, BASE, (BASE,)), *((path.name, "path", (path.name,)) for path in self.paths)]
+            networks: list[tuple[str, str, tuple[str, ...]]] = [(BASE, BASE, (BASE,))]
+            networks += [(path.name, "path", (path.name,)) for path in self.paths]
             networks += [(ensemble.name, "ensemble", ensemble.members) for ensemble in self.ensembles]
             specs += [RobustnessSpec(name, kind, members, self.evaluation) for name, kind, members in networks]
             specs.append(TransferSpec(tuple((name, members) for name, _, members in networks), self.evaluation))
@@ -236,6 +230,18 @@ def _check_name(name: str, what: str) -> None:
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} is no name for a {what}: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or a digit"
+        )
+
+
+def _check_new(name: str, seen: set[str]) -> None:
+    if name in seen:
+        raise UsageError(f"the name {name!r} is there twice; base, paths and ensembles need a name each")
+
+
+def _check_known(name: str, used: tuple[str, ...], known: list[str]) -> None:
+    if unknown := [other for other in used if other not in known]:
+        raise UsageError(
+            f"{name!r} refers to {', '.join(map(repr, unknown))}; it may refer to: {', '.join(known) or 'nothing yet'}"
         )
 
 

@@ -133,7 +133,7 @@ def test_one_failed_path_stops_only_what_needs_it(tmp_path):
 
 def test_a_directory_of_another_study_is_refused_and_left_as_it_was(results):
     before = sorted(file.name for file in results.directory.rglob("*"))
-    with pytest.raises(fip.UsageError, match="sparsity is 0.5 there and 0.6 here"):
+    with pytest.raises(fip.UsageError, match=r"sparsity is 0\.5 there and 0\.6 here"):
         LocalRunner().run(study(sparsity=0.6), results.directory)
     assert sorted(file.name for file in results.directory.rglob("*")) == before
 

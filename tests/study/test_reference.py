@@ -78,4 +78,4 @@ def test_wrong_assignments_are_refused(assignments, sentence):
 
 def test_a_function_that_returns_no_study_is_refused():
     with pytest.raises(fip.UsageError, match=r"data returned a Data; a study function returns a fipray\.Study"):
-        reference.build(studies.data, {})  # type: ignore[arg-type]
+        reference.build(studies.data, {})

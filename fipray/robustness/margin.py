@@ -1,0 +1,106 @@
+"""How far a classifier is from calling an example something else, and what it may be asked at all.
+
+With outputs z [C], logits or log-probabilities, the margin is
+
+    m(x) = z_y(x) - log sum_{k != y} exp z_k(x)
+
+and cross-entropy is log(1 + exp(-m)), a falling function of m: both have the same maximisers and the same directions.
+The gradient of cross-entropy, however, carries the factor 1 - p_y, which is exactly zero in float32 as soon as the
+logits are some 17 apart: most examples of a well-trained network then look robust because the attack stands still. The
+margin's gradient does not vanish, so that every attack here descends the margin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fipray.errors import DataError, UsageError
+from fipray.robustness.threat import ThreatModel
+
+Classifier = Callable[[Tensor], Tensor]
+"""inputs [N, ...] -> logits or log-probabilities [N, C], C >= 2; deterministic, each example judged by itself."""
+
+
+def margins(outputs: Tensor, labels: Tensor) -> Tensor:
+    """`z_y - log sum_{k != y} exp z_k` [N] of outputs [N, C] and labels [N]."""
+    others = outputs.scatter(1, labels[:, None], -math.inf)
+    return _of_class(outputs, labels) - others.logsumexp(1)
+
+
+def correct(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Whether each example [N] gets its label; outputs [N, C] with a NaN are wrong, whatever the largest is."""
+    return (outputs.argmax(1) == labels) & ~outputs.isnan().any(1)
+
+
+def margin_gradient(classifier: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
+    """The gradient [N, ...] of each example's margin in its input."""
+    return heights(classifier, inputs, labels, rivals=None)[2]
+
+
+def heights(
+    classifier: Classifier, inputs: Tensor, labels: Tensor, rivals: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs [N, C]; the margin [N] over all classes, or over `rivals` [N] alone; its gradient [N, ...]."""
+    with torch.enable_grad():
+        inputs = inputs.detach().requires_grad_()
+        outputs = checked_outputs(classifier, inputs, labels)
+        height = margins(outputs, labels) if rivals is None else _of_class(outputs, labels) - _of_class(outputs, rivals)
+        if not height.requires_grad:
+            raise UsageError(
+                "the classifier's outputs carry no gradient back to its inputs, which this attack needs: "
+                "let it compute them in torch, without detach(), no_grad() or inference_mode()"
+            )
+        (gradient,) = torch.autograd.grad(height.sum(), inputs, materialize_grads=True)
+    return outputs.detach(), height.detach(), gradient
+
+
+def check_examples(inputs: Tensor, labels: Tensor, threat_model: ThreatModel | None = None) -> None:
+    """Raises DataError unless inputs [N, ...] are finite floats within the bounds, and labels are int64 [N]."""
+    if inputs.dim() < 2 or len(inputs) == 0 or not inputs.is_floating_point():
+        raise DataError(
+            f"the inputs are {inputs.dtype} of shape {tuple(inputs.shape)}: give floats of shape [N, ...], N at least 1"
+        )
+    if labels.dtype != torch.int64 or labels.shape != inputs.shape[:1]:
+        raise DataError(
+            f"the labels are {labels.dtype} of shape {tuple(labels.shape)}: give one int64 class for each of the "
+            f"{len(inputs)} inputs"
+        )
+    smallest, largest = (float(value) for value in inputs.aminmax())
+    if not (math.isfinite(smallest) and math.isfinite(largest)):
+        (broken,) = torch.where(~inputs.flatten(1).isfinite().all(1))
+        raise DataError(
+            f"{len(broken)} of {len(inputs)} inputs hold NaN or infinity, the first at index {int(broken[0])}: "
+            "remove or repair them"
+        )
+    if threat_model and not (threat_model.lower <= smallest and largest <= threat_model.upper):
+        raise DataError(
+            f"the inputs range over [{smallest:g}, {largest:g}] and the threat model allows [{threat_model.lower:g}, "
+            f"{threat_model.upper:g}]: scale the inputs into it and let the classifier normalise them, or set its "
+            "lower and upper"
+        )
+
+
+def checked_outputs(classifier: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
+    """classifier(inputs) [N, C]. Raises DataError where that is no such matrix, or labels are outside its classes."""
+    outputs = classifier(inputs)
+    if outputs.dim() != 2 or len(outputs) != len(inputs) or outputs.shape[1] < 2:
+        raise DataError(
+            f"the classifier gave outputs of shape {tuple(outputs.shape)} for {len(inputs)} inputs: "
+            "give one row an input and one column a class, two classes or more"
+        )
+    smallest, largest = (int(value) for value in labels.aminmax())
+    if smallest < 0 or largest >= outputs.shape[1]:
+        raise DataError(
+            f"the labels range over {smallest}..{largest}, and the classifier's classes are 0..{outputs.shape[1] - 1}: "
+            "give labels of these"
+        )
+    return outputs
+
+
+def _of_class(outputs: Tensor, classes: Tensor) -> Tensor:
+    """The output [N] of one class an example."""
+    return outputs.gather(1, classes[:, None]).squeeze(1)
