@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import fipray as fip
-from fipray.paths import Batch, Problem
+from fipray.paths import Batch, Objective, Problem
 
 NUM_INPUTS, NUM_CLASSES = 6, 3
 
@@ -37,13 +37,19 @@ def study(
     epsilon: float = 0.05,
     num_steps: int = 8,
     more: int = 0,
-    objective: fip.Sparsify | KillsItsProcess | Fails | None = None,
+    objective: Objective | None = None,
+    other: Objective | None = None,
 ) -> fip.Study:
     """Four paths, two of which wait for another, an ensemble, attacks and their transfer; `more` further paths."""
     sparse = fip.PathSpec("sparse", objective or fip.Sparsify(sparsity), num_steps=num_steps, batch_size=50)
     first = fip.PathSpec("diverse-0", fip.Diversify(), num_steps=num_steps, batch_size=50, seed=1)
     second = fip.PathSpec(
-        "diverse-1", fip.Diversify(), fip.FirstOrderStep(beta=0.1), num_steps=num_steps, others=("diverse-0",), seed=2
+        "diverse-1",
+        other or fip.Diversify(),
+        fip.FirstOrderStep(beta=0.1),
+        num_steps=num_steps,
+        others=("diverse-0",),
+        seed=2,
     )
     third = fip.PathSpec("sparse-too", fip.Sparsify(0.3), num_steps=num_steps, others=("sparse",), seed=3)
     rest = tuple(

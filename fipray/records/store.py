@@ -7,8 +7,7 @@ its worker lives on. There is one file for an id and table: no reader sees a (pa
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeAlias, TypedDict, final
@@ -29,11 +28,10 @@ Arrays: TypeAlias = Mapping[str, np.ndarray]
 
 
 class FileRecord(TypedDict):
-    """A committed file: its name relative to the directory, its SHA-256 in hexadecimal, and its size."""
+    """A committed file: its name relative to the directory, and its SHA-256 in hexadecimal."""
 
     file: str
     sha256: str
-    file_bytes: int
 
 
 class CommitRecord(TypedDict):
@@ -175,7 +173,7 @@ class Store:
             kind=layout.checked_name(kind),
             attempt=layout.checked_attempt(attempt),
             tables={
-                name: FileRecord(file=layout.table_file(name, id), sha256=sha256_of(content), file_bytes=len(content))
+                name: FileRecord(file=layout.table_file(name, id), sha256=sha256_of(content))
                 for name, content in contents.items()
             },
             weights=[self._weights_record(id, attempt, *named) for named in _weights_named_in(arrows.values())],
@@ -196,18 +194,10 @@ class Store:
 
         Raises CorruptFileError, which names the file, where one is missing, truncated or altered.
         """
-        schema = table_named(name).schema
-        tables = [self.commit_record(id)["tables"] for id in sorted(self.committed())]
-        records = [tables_of_id[name] for tables_of_id in tables if name in tables_of_id]
-        for record in records:
-            self._check_size(record)
-        try:
-            return read_parquet([self.directory / record["file"] for record in records], schema)
-        except (OSError, pa.ArrowException) as error:
-            # Arrow does not say which file it was.
-            for record in records:
-                self._read(record["file"], record["sha256"])
-            raise RecordsError(f"could not read table {name!r} in {self.directory}: {error}") from error
+        table = table_named(name)
+        records = [self.commit_record(id)["tables"].get(name) for id in sorted(self.committed())]
+        parts = [read_parquet(self._read(record["file"], record["sha256"])) for record in records if record]
+        return pa.concat_tables([table.schema.empty_table(), *parts])
 
     def verify(self) -> None:
         """Reads the base and every committed file. Raises CorruptFileError, a line for each that is not as written."""
@@ -240,35 +230,24 @@ class Store:
         if not layout.may_name(id, attempt, file):
             raise UsageError(f"a row of {id!r} names {file!r}, which no attempt at it up to {attempt} can have written")
         try:
-            return FileRecord(file=file, sha256=sha256, file_bytes=(self.directory / file).stat().st_size)
+            (self.directory / file).stat()
         except OSError as error:
             raise RecordsError(
                 f"{self.directory / file}, which a row of {id!r} names, cannot be seen from here: {error.strerror}. "
                 "Use a directory on a file system that every worker shares"
             ) from error
-
-    def _check_size(self, record: FileRecord) -> None:
-        with self._reading(record["file"]) as file:
-            size = file.stat().st_size
-        if size != record["file_bytes"]:
-            raise self._corrupt(record["file"], f"has {size} bytes instead of {record['file_bytes']}")
+        return FileRecord(file=file, sha256=sha256)
 
     def _read(self, file: str, sha256: str) -> bytes:
-        with self._reading(file) as place:
-            content = place.read_bytes()
-        if sha256_of(content) != sha256:
-            raise self._corrupt(file, "is truncated or altered")
-        return content
-
-    @contextmanager
-    def _reading(self, file: str) -> Iterator[Path]:
-        """Turns what the file system says about a file that should be there into our errors."""
         try:
-            yield self.directory / file
+            content = (self.directory / file).read_bytes()
         except FileNotFoundError as error:
             raise self._corrupt(file, "is missing") from error
         except OSError as error:
             raise RecordsError(f"could not read {self.directory / file}: {error.strerror}") from error
+        if sha256_of(content) != sha256:
+            raise self._corrupt(file, "is truncated or altered")
+        return content
 
     def _corrupt(self, file: str, what: str) -> CorruptFileError:
         return CorruptFileError(f"{self.directory / file} {what}. {layout.remedy(file)}")
