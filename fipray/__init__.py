@@ -59,4 +59,57 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from fipray.cluster import RayRunner as RayRunner
+    from fipray.cluster import (
+        RayRunner as RayRunner,
+    )
+    from fipray.errors import (
+        CorruptFileError as CorruptFileError,
+        DataError as DataError,
+        FiprayError as FiprayError,
+        NetworkError as NetworkError,
+        RecordsError as RecordsError,
+        RunError as RunError,
+        UsageError as UsageError,
+    )
+    from fipray.geometry import (
+        Euclidean as Euclidean,
+        FisherRao as FisherRao,
+        Metric as Metric,
+        Network as Network,
+        functional_distance as functional_distance,
+    )
+    from fipray.paths import (
+        AdaptiveRadius as AdaptiveRadius,
+        Diversify as Diversify,
+        FirstOrderStep as FirstOrderStep,
+        FunctionalDistanceAbove as FunctionalDistanceAbove,
+        NaturalStep as NaturalStep,
+        ObjectiveBelow as ObjectiveBelow,
+        OneShot as OneShot,
+        Outcome as Outcome,
+        PathPoint as PathPoint,
+        PublishedStep as PublishedStep,
+        SaveAt as SaveAt,
+        ScheduledRadius as ScheduledRadius,
+        Sparsify as Sparsify,
+        WeightPath as WeightPath,
+        trace as trace,
+        walk as walk,
+    )
+    from fipray.robustness import (
+        FGSM as FGSM,
+        PGD as PGD,
+        Ensemble as Ensemble,
+        TargetedPGD as TargetedPGD,
+        ThreatModel as ThreatModel,
+        evaluate as evaluate,
+        transfer_matrix as transfer_matrix,
+    )
+    from fipray.study import (
+        Data as Data,
+        EnsembleSpec as EnsembleSpec,
+        Evaluation as Evaluation,
+        LocalRunner as LocalRunner,
+        PathSpec as PathSpec,
+        Study as Study,
+    )

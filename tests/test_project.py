@@ -1,5 +1,6 @@
 """What is true of the project as a whole: its versions, its commands, what it depends on and what it may not hold."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -65,6 +66,29 @@ def test_importing_fipray_loads_no_heavy_library():
     code = "import sys, fipray; print(sorted({'torch', 'ray', 'pandas', 'pyarrow', 'numpy'} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+def test_reading_results_loads_neither_torch_nor_ray():
+    code = "import sys; from fipray import analysis; print(sorted({'torch', 'ray', 'torchvision'} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_type_checkers_see_the_names_that_are_loaded_on_first_use():
+    shown = {
+        alias.name
+        for node in ast.walk(ast.parse((ROOT / "fipray" / "__init__.py").read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fipray.")
+        for alias in node.names
+    }
+    assert shown == set(fipray.__all__) - {"__version__"}
+    for name in shown:
+        assert getattr(fipray, name).__name__ == name
+
+
+def test_an_unknown_name_is_refused_with_those_that_there_are():
+    with pytest.raises(AttributeError, match=r"has no name 'Sparsity'; it has: .*Sparsify"):
+        _ = fipray.Sparsity
 
 
 def test_torch_has_one_thread():
