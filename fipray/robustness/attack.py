@@ -15,7 +15,6 @@ from fipray.robustness.margin import (
     check_examples,
     checked_outputs,
     correct,
-    heights,
     margin_gradient,
     margins,
 )
@@ -58,6 +57,7 @@ class FGSM:
     def name(self) -> str:
         return "fgsm"
 
+    @torch.no_grad()
     def perturb(
         self,
         classifier: Classifier,
@@ -69,7 +69,7 @@ class FGSM:
         until_fooled: bool = False,
     ) -> Tensor:
         check_examples(inputs, labels, threat_model)
-        gradient = margin_gradient(classifier, inputs, labels)
+        _, _, gradient = margin_gradient(classifier, inputs, labels)
         return threat_model.project(inputs + threat_model.epsilon * threat_model.steepest(gradient), inputs)
 
 
@@ -91,13 +91,13 @@ class PGD:
     step_fraction: float = 2.0
 
     def __post_init__(self) -> None:
-        _check_counts(num_steps=self.num_steps, num_restarts=self.num_restarts)
-        _check_step_fraction(self.step_fraction)
+        _check(self.step_fraction, num_steps=self.num_steps, num_restarts=self.num_restarts)
 
     @property
     def name(self) -> str:
         return f"pgd-{self.num_steps}x{self.num_restarts}"
 
+    @torch.no_grad()
     def perturb(
         self,
         classifier: Classifier,
@@ -109,7 +109,7 @@ class PGD:
         until_fooled: bool = False,
     ) -> Tensor:
         check_examples(inputs, labels, threat_model)
-        search = _Search(classifier, inputs, labels, threat_model, self.num_steps, self.step_fraction, until_fooled)
+        search = _Search(self, classifier, inputs, labels, threat_model, until_fooled)
         for _ in range(self.num_restarts):
             search.descend(threat_model.starts(inputs, generator), rivals=None)
         return search.best
@@ -130,13 +130,13 @@ class TargetedPGD:
     step_fraction: float = 2.0
 
     def __post_init__(self) -> None:
-        _check_counts(num_steps=self.num_steps, num_targets=self.num_targets)
-        _check_step_fraction(self.step_fraction)
+        _check(self.step_fraction, num_steps=self.num_steps, num_targets=self.num_targets)
 
     @property
     def name(self) -> str:
         return f"targeted-pgd-{self.num_steps}x{self.num_targets}"
 
+    @torch.no_grad()
     def perturb(
         self,
         classifier: Classifier,
@@ -148,10 +148,9 @@ class TargetedPGD:
         until_fooled: bool = False,
     ) -> Tensor:
         check_examples(inputs, labels, threat_model)
-        with torch.no_grad():
-            outputs = checked_outputs(classifier, inputs, labels)
-        ranked = outputs.scatter(1, labels[:, None], -math.inf).argsort(1, descending=True)
-        search = _Search(classifier, inputs, labels, threat_model, self.num_steps, self.step_fraction, until_fooled)
+        outputs = checked_outputs(classifier, inputs, labels)
+        ranked = outputs.scatter(1, labels[:, None], -math.inf).argsort(dim=1, descending=True, stable=True)
+        search = _Search(self, classifier, inputs, labels, threat_model, until_fooled)
         for rivals in ranked[:, : min(self.num_targets, outputs.shape[1] - 1)].unbind(1):
             search.descend(threat_model.starts(inputs, generator), rivals)
         return search.best
@@ -166,60 +165,50 @@ class _Search:
 
     def __init__(
         self,
+        attack: PGD | TargetedPGD,
         classifier: Classifier,
         inputs: Tensor,
         labels: Tensor,
         threat_model: ThreatModel,
-        num_steps: int,
-        step_fraction: float,
         until_fooled: bool,
     ) -> None:
+        self.num_steps, self.first_step = attack.num_steps, attack.step_fraction * threat_model.epsilon
         self.classifier, self.inputs, self.labels, self.threat_model = classifier, inputs, labels, threat_model
-        self.num_steps, self.first_step, self.until_fooled = (
-            num_steps,
-            step_fraction * threat_model.epsilon,
-            until_fooled,
-        )
+        self.until_fooled = until_fooled
         self.best = inputs.clone()
-        self.margin = torch.full_like(inputs.flatten(1)[:, 0], math.inf)
+        self.margin = inputs.new_full(labels.shape, math.inf)
         self.fooled = torch.zeros_like(labels, dtype=torch.bool)
 
     def descend(self, starts: Tensor, rivals: Tensor | None) -> None:
         """Walks from `starts` [N, ...] towards the classes `rivals` [N] or, without them, away from the labels."""
-        everyone = torch.ones_like(self.fooled)
-        (standing,) = torch.where(~self.fooled if self.until_fooled else everyone)
+        (standing,) = torch.where(~self.fooled if self.until_fooled else torch.ones_like(self.fooled))
         current, clean = starts[standing], self.inputs[standing]
         step = torch.full_like(self.margin[standing], self.first_step)
         lowest = torch.full_like(step, math.inf)
         stalled = torch.zeros_like(standing)
-        for index in range(self.num_steps + 1):
+        for _ in range(self.num_steps):
             if len(standing) == 0:
                 return
-            labels = self.labels[standing]
-            if index == self.num_steps:
-                with torch.no_grad():
-                    outputs = checked_outputs(self.classifier, current, labels)
-                self._keep(standing, current, outputs, labels)
-                return
-            outputs, height, gradient = heights(
-                self.classifier, current, labels, None if rivals is None else rivals[standing]
-            )
-            fooled = self._keep(standing, current, outputs, labels)
-            stalled = torch.where(height < lowest, 0, stalled + 1)
-            lowest = torch.minimum(lowest, height)
+            towards = None if rivals is None else rivals[standing]
+            outputs, margin, gradient = margin_gradient(self.classifier, current, self.labels[standing], towards)
+            fooled = self._keep(standing, current, outputs)
+            stalled = torch.where(margin < lowest, 0, stalled + 1)
+            lowest = torch.minimum(lowest, margin)
             step = torch.where(stalled == 2, step / 2, step)
             stalled = stalled % 2
-            current = self.threat_model.project(
-                current + each(step, current) * self.threat_model.steepest(gradient), clean
-            )
+            direction = self.threat_model.steepest(gradient)
+            current = self.threat_model.project(current + each(step, current) * direction, clean)
             if self.until_fooled and fooled.any():
                 left = ~fooled
                 standing, current, clean = standing[left], current[left], clean[left]
                 step, lowest, stalled = step[left], lowest[left], stalled[left]
+        if len(standing):
+            self._keep(standing, current, checked_outputs(self.classifier, current, self.labels[standing]))
 
-    def _keep(self, standing: Tensor, current: Tensor, outputs: Tensor, labels: Tensor) -> Tensor:
+    def _keep(self, standing: Tensor, current: Tensor, outputs: Tensor) -> Tensor:
         """Keeps what is better than the best so far; says which of the standing are fooled."""
-        fooled, margin = ~correct(outputs, labels), margins(outputs, labels)
+        labels = self.labels[standing]
+        fooled, margin = ~correct(outputs, labels), margins(outputs, labels).to(self.margin.dtype)
         was_fooled, was_margin = self.fooled[standing], self.margin[standing]
         better = torch.where(fooled == was_fooled, margin < was_margin, fooled)
         where = standing[better]
@@ -227,12 +216,9 @@ class _Search:
         return fooled
 
 
-def _check_counts(**counts: int) -> None:
+def _check(step_fraction: float, **counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
             raise UsageError(f"{name} is {count}: give at least 1")
-
-
-def _check_step_fraction(step_fraction: float) -> None:
     if not (math.isfinite(step_fraction) and step_fraction > 0):
         raise UsageError(f"step_fraction is {step_fraction}: give a finite number above 0, relative to epsilon")

@@ -124,6 +124,11 @@ def _adversarial(
 ) -> Tensor:
     """What the attack makes of the inputs [N, ...], inside the threat model."""
     made = attack.perturb(classifier, inputs, labels, threat_model, generator, until_fooled=until_fooled).detach()
+    if made.shape != inputs.shape or made.dtype != inputs.dtype:
+        raise UsageError(
+            f"attack {attack.name!r} made {made.dtype} of shape {tuple(made.shape)} of inputs that are {inputs.dtype} "
+            f"of shape {tuple(inputs.shape)}: let its perturb() return one for each, of the same kind"
+        )
     outside = int((~threat_model.contains(made, inputs)).sum())
     if outside:
         raise UsageError(

@@ -25,10 +25,13 @@ Classifier = Callable[[Tensor], Tensor]
 """inputs [N, ...] -> logits or log-probabilities [N, C], C >= 2; deterministic, each example judged by itself."""
 
 
-def margins(outputs: Tensor, labels: Tensor) -> Tensor:
-    """`z_y - log sum_{k != y} exp z_k` [N] of outputs [N, C] and labels [N]."""
-    others = outputs.scatter(1, labels[:, None], -math.inf)
-    return _of_class(outputs, labels) - others.logsumexp(1)
+def margins(outputs: Tensor, labels: Tensor, rivals: Tensor | None = None) -> Tensor:
+    """`z_y - log sum_{k != y} exp z_k` [N] of outputs [N, C], labels [N]; with `rivals` k [N] alone: `z_y - z_k`."""
+    if rivals is None:
+        others = outputs.scatter(1, labels[:, None], -math.inf).logsumexp(1)
+    else:
+        others = _of_class(outputs, rivals)
+    return _of_class(outputs, labels) - others
 
 
 def correct(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -36,38 +39,40 @@ def correct(outputs: Tensor, labels: Tensor) -> Tensor:
     return (outputs.argmax(1) == labels) & ~outputs.isnan().any(1)
 
 
-def margin_gradient(classifier: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
-    """The gradient [N, ...] of each example's margin in its input."""
-    return heights(classifier, inputs, labels, rivals=None)[2]
-
-
-def heights(
-    classifier: Classifier, inputs: Tensor, labels: Tensor, rivals: Tensor | None
+def margin_gradient(
+    classifier: Classifier, inputs: Tensor, labels: Tensor, rivals: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs [N, C]; the margin [N] over all classes, or over `rivals` [N] alone; its gradient [N, ...]."""
+    """Outputs [N, C], margins [N] as of `margins`, and the gradient [N, ...] of each example's margin in its input.
+
+    Raises UsageError where autograd sees no way from the outputs to the inputs: every attack would seem to fail.
+    """
     with torch.enable_grad():
         inputs = inputs.detach().requires_grad_()
         outputs = checked_outputs(classifier, inputs, labels)
-        height = margins(outputs, labels) if rivals is None else _of_class(outputs, labels) - _of_class(outputs, rivals)
-        if not height.requires_grad:
-            raise UsageError(
-                "the classifier's outputs carry no gradient back to its inputs, which this attack needs: "
-                "let it compute them in torch, without detach(), no_grad() or inference_mode()"
-            )
-        (gradient,) = torch.autograd.grad(height.sum(), inputs, materialize_grads=True)
-    return outputs.detach(), height.detach(), gradient
+        margin = margins(outputs, labels, rivals)
+        # Outputs may require a gradient for the sake of the classifier's weights alone: then the inputs have None.
+        found = torch.autograd.grad(margin.sum(), inputs, allow_unused=True) if margin.requires_grad else (None,)
+    if found[0] is None:
+        raise UsageError(
+            "the classifier's outputs carry no gradient back to its inputs, which this attack needs: "
+            "let it compute them in torch, without detach(), no_grad() or inference_mode()"
+        )
+    return outputs.detach(), margin.detach(), found[0]
 
 
-def check_examples(inputs: Tensor, labels: Tensor, threat_model: ThreatModel | None = None) -> None:
-    """Raises DataError unless inputs [N, ...] are finite floats within the bounds, and labels are int64 [N]."""
-    if inputs.dim() < 2 or len(inputs) == 0 or not inputs.is_floating_point():
+def check_examples(inputs: Tensor, labels: Tensor, threat_model: ThreatModel) -> None:
+    """Raises DataError unless inputs [N, ...] are finite floats within the bounds, and labels int64 [N] beside them.
+
+    Inputs may leave the bounds by rounding, as normalised ones do: by as much as `threat_model.contains` lets pass.
+    """
+    if inputs.dim() < 2 or inputs.numel() == 0 or not inputs.is_floating_point():
         raise DataError(
             f"the inputs are {inputs.dtype} of shape {tuple(inputs.shape)}: give floats of shape [N, ...], N at least 1"
         )
-    if labels.dtype != torch.int64 or labels.shape != inputs.shape[:1]:
+    if labels.dtype != torch.int64 or labels.shape != inputs.shape[:1] or labels.device != inputs.device:
         raise DataError(
-            f"the labels are {labels.dtype} of shape {tuple(labels.shape)}: give one int64 class for each of the "
-            f"{len(inputs)} inputs"
+            f"the labels are {labels.dtype} of shape {tuple(labels.shape)} on {labels.device}: give one int64 class "
+            f"for each of the {len(inputs)} inputs, on their device {inputs.device}"
         )
     smallest, largest = (float(value) for value in inputs.aminmax())
     if not (math.isfinite(smallest) and math.isfinite(largest)):
@@ -76,7 +81,7 @@ def check_examples(inputs: Tensor, labels: Tensor, threat_model: ThreatModel | N
             f"{len(broken)} of {len(inputs)} inputs hold NaN or infinity, the first at index {int(broken[0])}: "
             "remove or repair them"
         )
-    if threat_model and not (threat_model.lower <= smallest and largest <= threat_model.upper):
+    if not threat_model.contains(inputs, inputs).all():
         raise DataError(
             f"the inputs range over [{smallest:g}, {largest:g}] and the threat model allows [{threat_model.lower:g}, "
             f"{threat_model.upper:g}]: scale the inputs into it and let the classifier normalise them, or set its "

@@ -46,8 +46,11 @@ class ThreatModel:
         return (clean + nearest.view_as(clean)).clamp(self.lower, self.upper)
 
     def contains(self, adversarial: Tensor, clean: Tensor, atol: float = 1e-6) -> Tensor:
-        """Whether each example [N] is allowed, up to `atol` times the largest of 1, epsilon and the finite bounds."""
-        slack = atol * max(1.0, *(abs(size) for size in (self.epsilon, self.lower, self.upper) if math.isfinite(size)))
+        """Whether each example [N] is allowed, up to rounding: `atol` (in half precision more, as its numbers are
+        coarser) times the largest of 1, epsilon and the finite bounds.
+        """
+        largest = max(1.0, *(abs(size) for size in (self.epsilon, self.lower, self.upper) if math.isfinite(size)))
+        slack = max(atol, 4 * torch.finfo(clean.dtype).eps) * largest
         change = (adversarial - clean).flatten(1)
         length = change.abs().amax(1) if self.norm == "linf" else change.norm(dim=1)
         flat = adversarial.flatten(1)

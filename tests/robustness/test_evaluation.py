@@ -1,0 +1,211 @@
+"""Accuracy under attack and transfer, counted by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor
+
+from fipray.errors import UsageError
+from fipray.robustness import FGSM, PGD, TargetedPGD, ThreatModel, evaluate, transfer_matrix
+from tests.problems import generator
+from tests.robustness.classifiers import L2, LINF, Linear, Tanh, images, predictions
+
+
+@dataclass(frozen=True)
+class Made:
+    """An attack that makes what it is told to, and remembers what it was given."""
+
+    make: Callable[[Tensor, ThreatModel, torch.Generator], Tensor]
+    name: str = "made"
+    given: list[Tensor] = field(default_factory=list)
+    made: list[Tensor] = field(default_factory=list)
+    stopping: list[bool] = field(default_factory=list)
+
+    def perturb(self, classifier, inputs, labels, threat_model, generator, *, until_fooled=False):
+        self.given.append(inputs)
+        self.stopping.append(until_fooled)
+        self.made.append(self.make(inputs, threat_model, generator))
+        return self.made[-1]
+
+
+def left_alone() -> Made:
+    return Made(lambda inputs, threat_model, generator: inputs)
+
+
+def first_input(inputs: Tensor) -> Tensor:
+    """Class 1 where the first input is above 0.5."""
+    return torch.stack([0 * inputs[:, 0], inputs[:, 0] - 0.5], 1)
+
+
+def last_input(inputs: Tensor) -> Tensor:
+    """Class 1 where the last input is above 0.5."""
+    return first_input(inputs.flip(1))
+
+
+LINE = torch.tensor([[0.05], [0.45], [0.55], [0.9], [0.2]]).double()
+LABELS = torch.tensor([0, 0, 1, 1, 1])  # the last is wrong as it is
+
+
+@pytest.mark.parametrize("attack", [FGSM(), PGD(5), TargetedPGD(5)], ids=lambda attack: attack.name)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("batch_size", [1, 2, 500])
+def test_on_a_line_the_accuracies_are_counted_by_hand(attack, norm, batch_size):
+    verdict = evaluate(first_input, LINE, LABELS, ThreatModel(norm, 0.1), [attack], generator(), batch_size=batch_size)
+    assert verdict.clean.tolist() == [True, True, True, True, False]
+    assert verdict.robust[attack.name].tolist() == [True, False, False, True, False]
+    assert verdict.worst.tolist() == [True, False, False, True, False]
+    assert verdict.clean_accuracy == 0.8
+    assert verdict.robust_accuracy(attack.name) == verdict.worst_accuracy == 0.4
+
+
+def test_what_is_wrong_at_the_start_stays_wrong_and_is_not_attacked():
+    mender = Made(lambda inputs, threat_model, generator: 1 - inputs)
+    verdict = evaluate(first_input, LINE, LABELS, ThreatModel("linf", 1.0), [mender], generator())
+    assert len(mender.given) == 1
+    assert torch.equal(mender.given[0], LINE[:4])
+    assert not verdict.worst.any()
+
+
+def test_where_nothing_is_right_nothing_is_attacked():
+    attack = left_alone()
+    verdict = evaluate(first_input, LINE, 1 - LABELS, LINF, [attack], generator(), batch_size=1)
+    assert verdict.clean_accuracy == 0.2
+    assert len(attack.given) == 1
+    verdict = evaluate(first_input, LINE[:4], 1 - LABELS[:4], LINF, [attack], generator())
+    assert verdict.clean_accuracy == verdict.worst_accuracy == 0.0
+    assert len(attack.given) == 1
+
+
+def test_the_worst_is_the_worst_attack_of_each_example():
+    left = Made(lambda inputs, threat_model, generator: (inputs - 0.1).clamp_min(0), "left")
+    right = Made(lambda inputs, threat_model, generator: inputs + 0.1, "right")
+    verdict = evaluate(first_input, LINE, LABELS, LINF, [left, right, left_alone()], generator())
+    assert verdict.robust["left"].tolist() == [True, True, False, True, False]
+    assert verdict.robust["right"].tolist() == [True, False, True, True, False]
+    assert verdict.robust_accuracy("left") == verdict.robust_accuracy("right") == 0.6
+    assert verdict.robust_accuracy("made") == verdict.clean_accuracy == 0.8
+    assert verdict.worst_accuracy == 0.4
+
+
+@pytest.mark.parametrize("threat_model", [LINF, L2], ids=lambda of: of.norm)
+def test_no_robust_accuracy_exceeds_the_clean_one_and_the_worst_exceeds_none(threat_model):
+    attacks = [FGSM(), PGD(3), TargetedPGD(3)]
+    classifier, inputs = Tanh.drawn(), images(50, 9)
+    labels = torch.where(torch.arange(50) < 40, predictions(classifier, inputs), 0)
+    verdict = evaluate(classifier, inputs, labels, threat_model, attacks, generator())
+    for robust in verdict.robust.values():
+        assert not (verdict.worst & ~robust).any()
+        assert not (robust & ~verdict.clean).any()
+    assert list(verdict.robust) == ["fgsm", "pgd-3x1", "targeted-pgd-3x9"]
+
+
+def test_the_size_of_batches_changes_no_verdict_that_chance_does_not():
+    classifier, inputs = Tanh.drawn(), images(50, 9)
+    labels = predictions(classifier, inputs)
+    labels[::4] = 0
+    first, *others = (
+        evaluate(classifier, inputs, labels, LINF, [FGSM()], generator(), batch_size=size) for size in (500, 1, 7, 50)
+    )
+    for other in others:
+        assert torch.equal(other.clean, first.clean)
+        assert torch.equal(other.worst, first.worst)
+
+
+def test_equal_generators_give_equal_verdicts():
+    classifier, inputs = Tanh.drawn(), images(50, 9)
+    labels = predictions(classifier, inputs)
+    first, second = (evaluate(classifier, inputs, labels, LINF, [PGD(1)], generator(3)).worst for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (
+            lambda inputs, threat_model, generator: inputs + 0.2,
+            r"left the threat model on 4 of 4 inputs: end its perturb",
+        ),
+        (lambda inputs, threat_model, generator: inputs - 0.1, r"left the threat model on 1 of 4"),
+        (lambda inputs, threat_model, generator: inputs * math.nan, r"left the threat model on 4 of 4 inputs"),
+        (lambda inputs, threat_model, generator: inputs[:1], r"torch.float64 of shape \(1, 1\) of .* shape \(4, 1\)"),
+        (
+            lambda inputs, threat_model, generator: inputs.float(),
+            r"torch.float32 of shape \(4, 1\) of .* torch.float64",
+        ),
+    ],
+    ids=["epsilon", "bounds", "nan", "shape", "dtype"],
+)
+def test_an_attack_that_leaves_the_threat_model_is_refused(make, says):
+    with pytest.raises(UsageError, match=says):
+        evaluate(first_input, LINE, LABELS, LINF, [Made(make)], generator())
+    networks = {"first": first_input}
+    with pytest.raises(UsageError, match=says):
+        transfer_matrix(networks, networks, LINE[:4], LABELS[:4], LINF, Made(make), generator())
+
+
+@pytest.mark.parametrize(
+    ("attacks", "says"),
+    [
+        ([], r"at least one; given: none"),
+        ([PGD(5), FGSM(), PGD(5, step_fraction=0.5)], r"a name each, .*; given: pgd-5x1, fgsm, pgd-5x1"),
+    ],
+)
+def test_attacks_must_be_there_and_be_told_apart(attacks, says):
+    with pytest.raises(UsageError, match=says):
+        evaluate(first_input, LINE, LABELS, LINF, attacks, generator())
+
+
+def test_the_accuracy_of_an_unknown_attack_lists_the_known_ones():
+    verdict = evaluate(first_input, LINE, LABELS, LINF, [FGSM(), PGD(2)], generator())
+    with pytest.raises(UsageError, match=r"no attack is named 'pgd'; there are: fgsm, pgd-2x1"):
+        verdict.robust_accuracy("pgd")
+
+
+def test_attacks_on_one_input_do_not_carry_over_to_the_other():
+    """Two classifiers that look at different inputs: each falls to its own attack and not to the other's."""
+    inputs = torch.tensor([[0.45, 0.45], [0.55, 0.9], [0.9, 0.55], [0.1, 0.45], [0.2, 0.9]]).double()
+    labels = torch.tensor([0, 1, 1, 0, 1])  # the last is wrong for the first, and so it stays
+    networks = {
+        "first": first_input,
+        "last": last_input,
+        "both": Linear(torch.zeros(2, 2).double(), torch.tensor([1, 0])),
+    }
+    found = transfer_matrix(
+        {name: networks[name] for name in ("first", "last")}, networks, inputs, labels, LINF, FGSM(), generator()
+    )
+    assert found.dtype == torch.float64
+    # clean: first 4 of 5, last 5 of 5; under its own attack: 2 of 5 each; always 0: the 2 of 5 of that class
+    assert found.tolist() == [[0.4, 1.0, 0.4], [0.8, 0.4, 0.4]]
+
+
+@pytest.mark.parametrize("batch_size", [2, 500])
+def test_every_maker_is_attacked_from_the_same_random_starts(batch_size):
+    attack = Made(lambda inputs, threat_model, generator: threat_model.starts(inputs, generator))
+    networks = {"first": first_input, "last": last_input}
+    transfer_matrix(networks, networks, images(4, 2), LABELS[:4], LINF, attack, generator(), batch_size=batch_size)
+    half = len(attack.made) // 2
+    assert torch.equal(torch.cat(attack.given[:half]), images(4, 2))
+    assert torch.equal(torch.cat(attack.made[:half]), torch.cat(attack.made[half:]))
+    assert not torch.equal(attack.made[0], attack.given[0])
+
+
+def test_transfer_pushes_on_where_evaluation_may_stop():
+    attack, networks = left_alone(), {"first": first_input}
+    evaluate(first_input, LINE, LABELS, LINF, [attack], generator())
+    transfer_matrix(networks, networks, LINE, LABELS, LINF, attack, generator())
+    assert attack.stopping == [True, False]
+    assert [len(given) for given in attack.given] == [4, 5]  # and it tries all, right and wrong
+
+
+def test_equal_makers_have_equal_rows():
+    classifier, inputs = Tanh.drawn(), images(30, 9)
+    labels = predictions(classifier, inputs)
+    makers, targets = {"one": classifier, "two": classifier}, {"itself": classifier, "other": Tanh.drawn(seed=1)}
+    found = transfer_matrix(makers, targets, inputs, labels, LINF, PGD(4), generator(), batch_size=8)
+    assert torch.equal(found[0], found[1])
+    assert float(found[0, 0]) < 1.0
