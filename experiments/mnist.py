@@ -18,7 +18,7 @@ def study(
     members: int = 3,
     sparsity: float = 0.9,
     epsilon: float = 0.1,
-    num_steps: int = 1000,
+    num_steps: int = 2000,
     seed: int = 0,
 ) -> fip.Study:
     """`members` diversifying paths and an ensemble of their ends; pruning to `sparsity` by the first-order path, the
@@ -47,7 +47,7 @@ def study(
             name="sparse",
             objective=fip.Sparsify(sparsity=sparsity),
             stepper=fip.FirstOrderStep(),
-            radius=fip.ScheduledRadius(initial=0.04),
+            radius=fip.ScheduledRadius(initial=0.05),
             num_steps=num_steps,
             batch_size=200,
             seed=seed,

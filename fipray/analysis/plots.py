@@ -4,7 +4,7 @@ matplotlib is loaded when the first figure is made. Colours are those of Okabe a
 tell apart; where there are more paths than colours, line styles tell them apart too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
@@ -23,47 +23,51 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#
 _LINES = ("-", "--", ":", "-.")
 _MARKERS = ("^", "s", "v", "P", "X")
 _GREY = "#909090"
-_MOST_IN_LEGEND = 24
+_PER_LEGEND_COLUMN = 28
+_LONGEST_NAME = 30
 
 
 def plot_points(results: Results) -> "Figure":
     """Along the paths, by step: functional distance, objective, sparsity, and clean accuracy where it was measured.
 
-    A dot marks the end of a path. Raises UsageError while there are no points.
+    A dot marks the end of a path. The distance on the anchors is drawn too where the paths are as few as the colours.
+    Raises UsageError while there are no points.
     """
     points = _there(results.points, "points", results)
-    on_anchors = points["functional_distance"]
+    on_anchors, held_out = points["functional_distance"], points["functional_distance_held_out"]
     panels = {
-        "functional distance to the base\n(Fisher-Rao: radian)": points["functional_distance_held_out"].fillna(
-            on_anchors
-        ),
+        "functional distance to the base\n(Fisher-Rao: radian)": held_out.fillna(on_anchors),
         "objective, lower is better\n(in the objective's own unit)": points["objective_value"],
         "sparsity\n(fraction of weights that are zero)": points["sparsity"],
         "clean accuracy, %": points["clean_accuracy"] * 100,
     }
-    figure = _figure(12, 7)
-    axes: list[Axes] = list(figure.subplots(2, 2, sharex=True).flat)
-    for axis, label in zip(axes, panels, strict=True):
+    panels = {label: values for label, values in panels.items() if values.notna().any()}
+    paths = points.groupby("path_id", sort=False)
+    columns_of_legend = -(-len(paths) // _PER_LEGEND_COLUMN)
+    figure = _figure(10 + (0.8 + _width(points["name"])) * columns_of_legend, 7)
+    axes: list[Axes] = list(figure.subplots(2, 2, squeeze=False).flat)
+    for axis in axes[len(panels) :]:
+        axis.remove()
+    for axis, label in zip(axes, panels, strict=False):
         _dress(axis, xlabel="step", ylabel=label)
-    axes[0].set_title("thick: held-out inputs; thin: anchors", fontsize="medium", color=_GREY)
-    styles: Iterator[dict[str, Any]] = cycle(
-        {"color": colour, "linestyle": line} for line, colour in product(_LINES, _COLOURS)
-    )
-    for (_, path), style in zip(points.groupby("path_id", sort=False), styles, strict=False):
-        axes[0].plot(path["step"], on_anchors.loc[path.index], **style, linewidth=0.8, alpha=0.6)
-        for axis, values in zip(axes, panels.values(), strict=True):
-            axis.plot(
-                path["step"], values.loc[path.index], **style, marker="o", markevery=[-1], label=path["name"].iloc[0]
-            )
-    if points["clean_accuracy"].isna().all():
-        axes.pop().remove()
-    handles, labels = axes[-1].get_legend_handles_labels()
-    more = f"\n... and {len(labels) - _MOST_IN_LEGEND} more" if len(labels) > _MOST_IN_LEGEND else ""
+    few = len(paths) <= len(_COLOURS)
+    title = "thick: on held-out inputs; thin: on anchors" if few else "on held-out inputs"
+    axes[0].set_title(title, fontsize="small", color=_GREY)
+    for (_, path), (line, colour) in zip(paths, cycle(product(_LINES, _COLOURS)), strict=False):
+        style: dict[str, Any] = {"color": colour, "linestyle": line}
+        if few:
+            axes[0].plot(path["step"], on_anchors.loc[path.index], **style, linewidth=0.7, alpha=0.7)
+        style |= {"linewidth": 1.6 if few else 1.1, "label": _short(path["name"].iloc[0])}
+        style |= {"marker": "o", "markersize": 4, "markevery": [-1]}
+        for axis, values in zip(axes, panels.values(), strict=False):
+            axis.plot(path["step"], values.loc[path.index], **style)
     figure.legend(
-        handles[:_MOST_IN_LEGEND],
-        labels[:_MOST_IN_LEGEND],
-        title=f"path{more}",
+        *axes[1].get_legend_handles_labels(),
+        title="path",
         loc="outside right upper",
+        ncols=columns_of_legend,
+        fontsize="small",
+        handlelength=3,
         frameon=False,
     )
     return figure
@@ -72,62 +76,80 @@ def plot_points(results: Results) -> "Figure":
 def plot_robustness(results: Results) -> "Figure":
     """Clean accuracy and accuracy under each attack: a line a network, a panel a threat model, the worst in figures.
 
-    Raises UsageError while no network was attacked.
+    A line leads from the accuracy under the worst attack to that on the same examples without attack. Raises UsageError
+    while no network was attacked.
     """
     attacks = _there(attacked(results), "attacked networks", results)
     networks = summary(results).merge(attacks[NETWORK].drop_duplicates(), on=NETWORK)
-    place = {network: -number for number, network in enumerate(zip(networks["kind"], networks["name"], strict=True))}
+    place = {network: row for row, network in enumerate(networks[NETWORK].itertuples(index=False, name=None))}
+    height = attacks[NETWORK].apply(tuple, axis=1).map(place)
+    clean, robust = attacks["clean_accuracy"] * 100, attacks["robust_accuracy"] * 100
     names = [name for name in attacks["attack"].unique() if name != WORST]
-    threats = list(attacks.groupby("threat", sort=False))
-    figure = _figure(3.0 + 4.5 * len(threats), 1.8 + 0.3 * len(place))
-    panels = figure.subplots(1, len(threats), sharey=True, squeeze=False)[0]
-    for axis, (threat, rows) in zip(panels, threats, strict=True):
-        norm, epsilon = threat.split()
-        _dress(axis, xlabel="accuracy, %", title=f"{norm}, epsilon {epsilon}: {rows['num_examples'].max()} examples")
-        axis.set_yticks(list(place.values()), networks["name"])
-        axis.set_xlim(0, 104)
-        worst = rows[rows["attack"] == WORST]
-        heights = _heights(worst, place)
-        axis.hlines(heights, worst["robust_accuracy"] * 100, worst["clean_accuracy"] * 100, color=_GREY, linewidth=1)
-        axis.plot(worst["clean_accuracy"] * 100, heights, "o", mfc="white", mec="black", label="clean")
+    panels = list(attacks.groupby("threat", sort=False))
+    figure = _figure(0.5 + _width(networks["name"]) + 4.5 * len(panels), 1.6 + 0.28 * len(place))
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (_, rows) in zip(axes, panels, strict=True):
+        few, many = rows["num_examples"].min(), rows["num_examples"].max()
+        examples = f"{many} examples" if few == many else f"{few} to {many} examples"
+        _dress(
+            axis, xlabel="accuracy, %", title=f"{rows['norm'].iloc[0]}, epsilon {rows['epsilon'].iloc[0]:g}\n{examples}"
+        )
+        worst = rows.index[rows["attack"] == WORST]
+        axis.hlines(height[worst], robust[worst], clean[worst], color=_GREY, linewidth=1)
+        axis.plot(clean[worst], height[worst], "o", mfc="white", mec="black", label="no attack")
         for name, marker, colour in zip(names, cycle(_MARKERS), cycle(_COLOURS[:-1]), strict=False):
-            some = rows[rows["attack"] == name]
-            axis.plot(some["robust_accuracy"] * 100, _heights(some, place), marker, color=colour, label=name)
-        axis.plot(worst["robust_accuracy"] * 100, heights, "|", color="black", markersize=14, label=WORST)
-        for robust, height in zip(worst["robust_accuracy"] * 100, heights, strict=True):
-            note = {"xytext": (-5, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
-            axis.annotate(f"{robust:.1f}", (robust, height), fontsize="small", **note)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
+            some = rows.index[rows["attack"] == name]
+            axis.plot(robust[some], height[some], marker, color=colour, markersize=5, alpha=0.8, label=name)
+        axis.plot(robust[worst], height[worst], "D", color="black", markersize=5, label=WORST)
+        for index in worst:
+            place_of_text = {"xytext": (-7, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+            axis.annotate(f"{robust[index]:.1f}", (robust[index], height[index]), fontsize="small", **place_of_text)
+        # From -12: there the figure of a network stands that withstands nothing.
+        axis.set(xlim=(-12, 103), ylim=(len(place) - 0.5, -0.5), xticks=range(0, 101, 20))
+    axes[0].set_yticks(range(len(place)), networks["name"].map(_short))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(names) + 2, frameon=False)
     return figure
 
 
 def plot_transfer(results: Results) -> "Figure":
-    """Accuracy, in %, of every network (column) on the inputs that an attack made on every other (row): a heat map.
+    """Accuracy, in %, of each target (column) on inputs made on each maker (row): a heat map a threat model and attack.
 
-    Raises UsageError while there is no transfer, and where the table holds several attacks or threat models.
+    Raises UsageError while there is no transfer.
     """
     rows = _there(results.transfer, "transfer accuracies", results)
-    kinds = rows[["transfer_id", "attack", "norm", "epsilon"]].drop_duplicates()
-    if len(kinds) > 1:
-        raise UsageError(f"there are {len(kinds)} transfer matrices; choose one with results.transfer.query(...)")
-    names = [name for name in summary(results)["name"] if name in set(rows["maker"])]
-    table = rows.pivot(index="maker", columns="target", values="accuracy").loc[names, names] * 100
-    figure = _figure(2.5 + 0.5 * len(names), 2.0 + 0.4 * len(names))
-    axis = figure.subplots()
-    image = axis.imshow(table, cmap="cividis", vmin=0, vmax=100, aspect="auto")
-    axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(names)), names)
-    attack, norm, epsilon = kinds[["attack", "norm", "epsilon"]].iloc[0]
-    axis.set(xlabel="judged", ylabel="attacked", title=f"accuracy, % ({attack}, {norm}, epsilon {epsilon:g})")
-    for (row, column), value in np.ndenumerate(table.to_numpy()):
-        axis.text(column, row, f"{value:.0f}", ha="center", va="center", color="white" if value < 55 else "black")
-    figure.colorbar(image)
+    there = {*rows["maker"], *rows["target"]}
+    names = [name for name in summary(results)["name"] if name in there]
+    labels = [_short(name) for name in names]
+    panels = list(rows.groupby(["attack", "norm", "epsilon"]))
+    side, margin = max(2.5, 0.36 * len(names)), _width(names)
+    figure = _figure((side + 0.5) * len(panels) + margin + 1.5, side + margin + 1.5)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, ((attack, norm, epsilon), some) in zip(axes, panels, strict=True):
+        most = some.sort_values("num_examples", kind="stable").drop_duplicates(["maker", "target"], keep="last")
+        table = most.pivot(index="maker", columns="target", values="accuracy").reindex(index=names, columns=names) * 100
+        image = axis.imshow(table, cmap="Blues", vmin=0, vmax=100)
+        axis.set_xticks(range(len(names)), labels, rotation=90)
+        axis.set_yticks(range(len(names)), labels)
+        axis.set_title(f"{attack}, {norm}, epsilon {epsilon:g}", fontsize="medium")
+        axis.set_xlabel("target")
+        for (row, column), value in np.ndenumerate(table.to_numpy()):
+            if np.isfinite(value):
+                colour = "black" if value < 60 else "white"
+                axis.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize="small")
+    axes[0].set_ylabel("maker of the inputs")
+    figure.colorbar(image, ax=axes, label="accuracy of the target, %", shrink=0.8)
     return figure
 
 
-def _heights(rows: pd.DataFrame, place: dict[tuple[str, str], int]) -> list[int]:
-    return [place[network] for network in zip(rows["kind"], rows["name"], strict=True)]
+def _short(name: str) -> str:
+    """The name, without its middle where it is too long for a label."""
+    half = _LONGEST_NAME // 2
+    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
+
+
+def _width(names: Iterable[str]) -> float:
+    """How much room the longest of these labels takes, in inches."""
+    return 0.095 * max(len(_short(name)) for name in names)
 
 
 def _there(rows: pd.DataFrame, what: str, results: Results) -> pd.DataFrame:

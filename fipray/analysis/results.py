@@ -1,5 +1,6 @@
 """A results directory as pandas frames. Loads neither torch nor Ray."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from fipray.errors import UsageError
 from fipray.records import Store
 
 BASE = "base"  # the name of the network that every path starts from
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 _SORTED_BY = {
     "paths": ["name", "path_id"],
     "points": ["name", "path_id", "step"],
@@ -27,7 +29,7 @@ class Results:
     """What a study has brought so far. `fipray.records.TABLES` says what every column means.
 
     Frames have all columns even when empty. Texts are `str`, integers `int64`, numbers that may be missing
-    `float64` with NaN. Rows are sorted by name, then by step.
+    `float64` with NaN. Rows are sorted by name, then by step; path-2 comes before path-10.
     """
 
     paths: pd.DataFrame
@@ -49,8 +51,9 @@ class Results:
             if len(rows) > 1:
                 raise UsageError(f"{len(rows)} paths are named {name!r}; use a path_id: {', '.join(rows['path_id'])}")
             if rows.empty:
-                raise UsageError(f"there is no network {name!r}; there are {', '.join([BASE, *self.paths['name']])}")
-        if rows["weights_file"].notna().sum() == 0:
+                names = ", ".join([BASE, *self.paths["name"]])
+                raise UsageError(f"there are no weights named {name!r}; there are those of {names}")
+        if rows["weights_file"].isna().all():
             raise UsageError(f"no weights of {name!r} were kept in {self.directory}")
         arrays = Store.open(self.directory).read_weights(*rows[["weights_file", "weights_sha256"]].iloc[0])
         return arrays["weights"]
@@ -78,6 +81,15 @@ def load(directory: str | Path) -> Results:
     return Results(**frames, manifest=store.manifest, directory=store.directory)
 
 
+def in_order(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """A key to sort by: in texts the numbers count as numbers, so that path-2 comes before path-10."""
+    if column.dtype != "str":
+        return column
+    return column.map(
+        {text: _NUMBER.sub(lambda number: f"{float(number[0]):030.9f}", text) for text in column.unique()}
+    )
+
+
 def _frame(store: Store, table: str) -> pd.DataFrame:
     frame = store.read_table(table).to_pandas().astype({"schema_version": "int64"})
-    return frame.sort_values(_SORTED_BY[table], ignore_index=True)
+    return frame.sort_values(_SORTED_BY[table], key=in_order, ignore_index=True)

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO, final
+from typing import TYPE_CHECKING, Any, TextIO, final
 
 import pandas as pd
 
-from fipray.analysis.results import BASE, Results
+from fipray.analysis.results import BASE, Results, in_order
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -19,24 +19,25 @@ WORST, NO_ATTACK = "worst", "none"
 _MEASURES = ["sparsity", "functional_distance_held_out", "clean_accuracy"]
 _ROBUST = "robust_accuracy "
 _WIDTH_OF_A_PIPE = 120
+_NARROWEST_OUTCOME, _GAP = 14, 2  # characters
 
 
 def summary(results: Results) -> pd.DataFrame:
     """One row for the base, each path and each ensemble, in this order.
 
     Columns: name, kind, num_members, outcome (of paths only), sparsity, functional_distance_held_out, clean_accuracy
-    (on as many examples as it was measured on), and `robust_accuracy ATTACK NORM EPSILON` for every attack and threat
-    model, `worst` the last of each. NaN where a network was not judged.
+    (on all test inputs once the network was judged), and `robust_accuracy ATTACK NORM EPSILON` for every attack and
+    threat model, `worst` the last of each. NaN where a network was not judged.
     """
-    start = results.points[results.points["step"] == 0].head(1).assign(kind="base", name=BASE, outcome=None)
+    start = results.points[results.points["step"] == 0].head(1).assign(kind="base", name=BASE)
     walked = pd.concat([start, results.paths.assign(kind="path")])[[*NETWORK, "outcome", *_MEASURES]]
+    # The row of no attack is the one on the most examples: on all of them.
     judged = results.robustness.sort_values("num_examples", kind="stable").drop_duplicates(NETWORK, keep="last")
-    table = walked.merge(
-        judged[[*NETWORK, "num_members", *_MEASURES]], on=NETWORK, how="outer", suffixes=("", "_judged")
-    )
+    judged = judged[[*NETWORK, "num_members", *_MEASURES]]
+    table = walked.merge(judged, on=NETWORK, how="outer", suffixes=("_walked", ""))
     table["num_members"] = table["num_members"].fillna(1).astype("int64")
     for measure in _MEASURES:
-        table[measure] = table[measure].fillna(table[f"{measure}_judged"])
+        table[measure] = table[measure].fillna(table[f"{measure}_walked"])
     attacks = attacked(results)
     columns = _ROBUST + attacks["attack"] + " " + attacks["threat"]
     robust = attacks.assign(column=columns).pivot(index=NETWORK, columns="column", values="robust_accuracy")
@@ -51,16 +52,15 @@ def attacked(results: Results) -> pd.DataFrame:
     It is the one on the most examples. The column `threat` says the threat model in short: "linf 0.1".
     """
     rows = results.robustness[results.robustness["attack"] != NO_ATTACK]
-    rows = rows.sort_values("num_examples", kind="stable")
-    rows = rows.drop_duplicates([*NETWORK, "attack", "norm", "epsilon"], keep="last")
-    epsilons = rows["epsilon"].map("{:g}".format).astype("str")
-    rows = rows.assign(threat=rows["norm"] + " " + epsilons, last=rows["attack"] == WORST)
+    threats = rows["norm"] + " " + rows["epsilon"].map("{:g}".format).astype("str")
+    rows = rows.assign(threat=threats, last=rows["attack"] == WORST).sort_values("num_examples", kind="stable")
+    rows = rows.drop_duplicates([*NETWORK, "attack", "threat"], keep="last")
     rows = rows.sort_values(["norm", "epsilon", "last", "attack", *NETWORK], key=_kinds_first, ignore_index=True)
     return rows.drop(columns="last")
 
 
-def _kinds_first(column: "pd.Series[str]") -> "pd.Series[int] | pd.Series[str]":
-    return column.map(KINDS.index) if column.name == "kind" else column
+def _kinds_first(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    return column.map(KINDS.index) if column.name == "kind" else in_order(column)
 
 
 def render(results: Results) -> "SummaryTable":
@@ -96,40 +96,36 @@ class SummaryTable:
         attacks = [column for column in self.frame.columns if column.startswith(_ROBUST)]
         shown = list(attacks)
         # min finds the first of equals: the attacks go from the right, and then the worst go.
-        while shown and self._narrowest(console, options, shown) > options.max_width:
+        while shown and self._room_for_outcome(options.max_width, shown) < _NARROWEST_OUTCOME:
             shown.remove(min(reversed(shown), key=lambda column: column.startswith(_ROBUST + WORST)))
-        yield self._table(shown)
+        yield self._table(options.max_width, shown)
+        yield Text()
         yield Text(self._note(len(attacks) - len(shown)), style="dim")
 
-    def _narrowest(self, console: "Console", options: "ConsoleOptions", attacks: Sequence[str]) -> int:
-        from rich.measure import Measurement
+    def _width_of_names(self, width: int) -> int:
+        """A quarter of the table at most; longer names are folded."""
+        return min(max(map(len, ["name", *self.frame["name"]])), width // 4)
 
-        return Measurement.get(console, options.update_width(10_000), self._table(attacks)).minimum
+    def _room_for_outcome(self, width: int, attacks: Sequence[str]) -> int:
+        others = [self._width_of_names(width), max(map(len, KINDS)), *(max(map(len, h)) for h in _headers(attacks))]
+        return width - sum(other + _GAP for other in others)
 
-    def _table(self, attacks: Sequence[str]) -> "Table":
+    def _table(self, width: int, attacks: Sequence[str]) -> "Table":
         from rich import box
         from rich.table import Table
 
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        table.add_column(
-            "name", overflow="fold", min_width=min(20, self.frame["name"].str.len().max()) if len(self.frame) else 4
-        )
-        table.add_column("kind", no_wrap=True)
-        table.add_column("outcome", min_width=24)
-        for header in (
-            "sparsity",
-            "functional distance",
-            "clean accuracy",
-            *(a.removeprefix(_ROBUST) for a in attacks),
-        ):
-            upper, _, lower = header.partition(" ")
-            table.add_column(f"{upper}\n{lower}", justify="right", no_wrap=True, min_width=max(len(upper), len(lower)))
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
+        table.add_column("name", overflow="fold", width=self._width_of_names(width))
+        table.add_column("kind", no_wrap=True, width=max(map(len, KINDS)))
+        table.add_column("outcome", max_width=max(_NARROWEST_OUTCOME, self._room_for_outcome(width, attacks)))
+        for header in _headers(attacks):
+            table.add_column("\n".join(header), justify="right", no_wrap=True, width=max(map(len, header)))
         kinds = list(self.frame["kind"])
         for row, next_kind in zip(self.frame.to_dict("records"), [*kinds[1:], None], strict=False):
             table.add_row(
                 row["name"],
-                row["kind"] if row["num_members"] == 1 else f"{row['kind']} of {row['num_members']}",
-                _cell(row["outcome"], "{}"),
+                row["kind"],
+                f"{row['num_members']} members" if row["kind"] == "ensemble" else _cell(row["outcome"], "{}"),
                 _cell(row["sparsity"], "{:.3f}"),
                 _cell(row["functional_distance_held_out"], "{:.4f}"),
                 *(_cell(row[column] * 100, "{:.1f}") for column in ("clean_accuracy", *attacks)),
@@ -143,8 +139,19 @@ class SummaryTable:
             few, many = self.num_examples[0], self.num_examples[-1]
             parts.append(f"under attack on {few if few == many else f'{few} to {many}'} examples")
         if num_hidden:
-            parts.append(f"attacks not shown here but in fipray.analysis.summary(results): {num_hidden}")
+            parts.append(f"columns of attacks that found no room here (fipray.analysis.summary has all): {num_hidden}")
         return "; ".join(parts)
+
+
+def _headers(attacks: Sequence[str]) -> list[tuple[str, str]]:
+    """The two lines above each column of numbers."""
+    threats = [column.removeprefix(_ROBUST).split(" ", maxsplit=1) for column in attacks]
+    return [
+        ("", "sparsity"),
+        ("functional", "distance"),
+        ("clean", "accuracy"),
+        *((a, threat) for a, threat in threats),
+    ]
 
 
 def _cell(value: object, form: str) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,18 +15,33 @@ from safetensors import SafetensorError
 from fipray.errors import UsageError
 from fipray.records.schema import TEXT
 
+_SEAL = "seal_sha256"
+
 
 def sha256_of(content: bytes) -> str:
     """The SHA-256 in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
-def json_bytes(data: object) -> bytes:
-    """Plain JSON data, readable by people too. Raises UsageError for anything else."""
+def json_bytes(data: Mapping[str, object]) -> bytes:
+    """Plain JSON data, readable by people too, sealed with its own SHA-256. Raises UsageError for anything else."""
     try:
-        return json.dumps(data, indent=1).encode() + b"\n"
+        plain = json.loads(json.dumps(data))
     except (TypeError, ValueError) as error:
         raise UsageError(f"this is no plain JSON data: {error}") from error
+    return json.dumps({**plain, _SEAL: _digest(plain)}, indent=1).encode() + b"\n"
+
+
+def read_json(content: bytes) -> dict[str, Any]:
+    """The data that `json_bytes` wrote. Raises ValueError for anything that it did not write."""
+    data = json.loads(content)
+    if not isinstance(data, dict) or data.pop(_SEAL, None) != _digest(data):
+        raise ValueError("the seal does not fit")
+    return data
+
+
+def _digest(plain: Mapping[str, object]) -> str:
+    return sha256_of(json.dumps(plain, sort_keys=True).encode())
 
 
 def safetensors_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:

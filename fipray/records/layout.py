@@ -50,15 +50,15 @@ def commit_file(id: str) -> str:
     return f"{COMMITS}/{checked_name(id)}.json"
 
 
-def committed_id(name: str) -> str | None:
-    """The id of which a file of that name among the commits is the record; None if it is no record."""
-    id = name.removesuffix(".json")
-    return id if id != name and _NAME.fullmatch(id) else None
-
-
 def table_file(table: str, id: str) -> str:
     """The rows of an id in a table."""
     return f"{table}/{checked_name(id)}.parquet"
+
+
+def id_of(file_name: str) -> str | None:
+    """The id that a file among the commits or in a table is of; None if it is of none, as a temporary is."""
+    id = file_name.removesuffix(".json").removesuffix(".parquet")
+    return id if id != file_name and _NAME.fullmatch(id) else None
 
 
 def attempt_directory(id: str, attempt: int) -> str:

@@ -1,13 +1,12 @@
 """The manifest of a results directory: which study it is of, and with which parameters."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fipray.errors import CorruptFileError, RecordsError, UsageError
 from fipray.records import layout
-from fipray.records.encoding import json_bytes
+from fipray.records.encoding import json_bytes, read_json
 from fipray.records.schema import SCHEMA_VERSION
 
 Manifest = Mapping[str, Any]
@@ -26,19 +25,17 @@ def read_manifest(directory: Path) -> Manifest:
     """The manifest that is in the directory. Raises RecordsError where there is none, or one of another version."""
     file = directory / layout.MANIFEST
     try:
-        manifest: Manifest = json.loads(file.read_bytes())
-        version = manifest["schema_version"]
-        _ = [manifest[key] for key in _REQUIRED]
+        manifest = read_json(file.read_bytes())
     except OSError as error:
         raise RecordsError(
             f"no results directory: no {layout.MANIFEST} in {directory} ({error.strerror}). "
             "Name a directory that a study was run into"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise CorruptFileError(f"{file} is truncated or altered. {layout.remedy(layout.MANIFEST)}") from error
-    if version != SCHEMA_VERSION:
+    if manifest["schema_version"] != SCHEMA_VERSION:
         raise RecordsError(
-            f"{directory} has schema version {version} and this fipray reads {SCHEMA_VERSION}. "
+            f"{directory} has schema version {manifest['schema_version']} and this fipray reads {SCHEMA_VERSION}. "
             "Use the version of fipray that wrote it"
         )
     return manifest
@@ -48,7 +45,7 @@ def check_same_study(directory: Path, there: Manifest, here: Manifest) -> None:
     """Raises UsageError, saying which parameters differ, where the directory is of another study than `here`."""
     if there["study_id"] == here["study_id"]:
         return
-    old, new = there["parameters"], json.loads(json_bytes(here["parameters"]))
+    old, new = there["parameters"], read_json(json_bytes(here["parameters"]))
     differences = [
         f"{key} is {old.get(key, 'not set')!r} there and {new.get(key, 'not set')!r} here"
         for key in sorted(old.keys() | new.keys())

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral, Real
-from typing import final
+from typing import TypeAlias, final
 
 import pyarrow as pa
 
@@ -17,6 +17,8 @@ from fipray.errors import UsageError
 SCHEMA_VERSION = 1
 
 TEXT, INT32, INT64, FLOAT = pa.string(), pa.int32(), pa.int64(), pa.float64()
+Rows: TypeAlias = Sequence[Mapping[str, object]]
+
 _ACCEPTED: dict[pa.DataType, type] = {TEXT: str, INT32: Integral, INT64: Integral, FLOAT: Real}
 
 
@@ -187,35 +189,21 @@ def table_named(name: str) -> Table:
     return TABLES[name]
 
 
-def to_arrow(name: str, rows: Sequence[Mapping[str, object]] | pa.Table) -> pa.Table:
+def to_arrow(name: str, rows: Rows) -> pa.Table:
     """The rows as an Arrow table with the full schema of the table `name`.
 
-    A row names every column but `schema_version`, which is filled in here; a value that does not exist is None. An
-    Arrow table must carry every column already. Raises UsageError for missing, unknown, wrongly typed or null columns,
-    and for two rows of one key.
+    A row names every column but `schema_version`, which is filled in here; a value that does not exist is None.
+    Raises UsageError for missing, unknown, wrongly typed or null columns, and for two rows of one key.
     """
     table = table_named(name)
-    arrow = _checked_table(table, rows) if isinstance(rows, pa.Table) else _from_rows(table, rows)
-    num_keys = arrow.group_by(list(table.key)).aggregate([]).num_rows
-    if num_keys != arrow.num_rows:
-        raise UsageError(f"{arrow.num_rows} rows for table {name!r} have only {num_keys} different {table.key}")
-    return arrow
-
-
-def _from_rows(table: Table, rows: Sequence[Mapping[str, object]]) -> pa.Table:
     rows = [{**row, _SCHEMA_VERSION.name: SCHEMA_VERSION} for row in rows]
     for number, row in enumerate(rows):
         _check_names(table, row.keys(), f"row {number}")
     arrays = [_array(table, column, [row[column.name] for row in rows]) for column in table.columns]
+    num_keys = len({tuple(row[column] for column in table.key) for row in rows})
+    if num_keys != len(rows):
+        raise UsageError(f"{len(rows)} rows for table {name!r} have only {num_keys} different {table.key}")
     return pa.Table.from_arrays(arrays, schema=table.schema)
-
-
-def _checked_table(table: Table, arrow: pa.Table) -> pa.Table:
-    _check_names(table, arrow.column_names, "the Arrow table")
-    try:
-        return arrow.select(table.schema.names).cast(table.schema)
-    except (pa.ArrowInvalid, ValueError) as error:
-        raise UsageError(f"an Arrow table does not fit table {table.name!r}: {error}") from error
 
 
 def _check_names(table: Table, names: Iterable[str], where: str) -> None:
@@ -240,5 +228,5 @@ def _array(table: Table, column: Column, values: list[object]) -> pa.Array:
             raise UsageError(f"row {number} for table {table.name!r}: {column.name} is {value!r}, must be {kind}")
     try:
         return pa.array(values, column.type)
-    except (pa.ArrowInvalid, OverflowError) as error:
+    except (pa.ArrowException, ValueError, OverflowError) as error:
         raise UsageError(f"{column.name} for table {table.name!r} does not fit {column.type}: {error}") from error

@@ -5,12 +5,13 @@ commit record. Readers read only what a commit record names, so an attempt that 
 its worker lives on. There is one file for an id and table: no reader sees a (path, step) twice.
 """
 
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Self, TypeAlias, TypedDict, final
+from typing import Self, TypeAlias, TypedDict, cast, final
 
 import numpy as np
 import pyarrow as pa
@@ -18,31 +19,21 @@ import safetensors.numpy
 
 from fipray.errors import CorruptFileError, RecordsError, UsageError
 from fipray.records import layout
-from fipray.records.encoding import json_bytes, parquet_bytes, read_parquet, safetensors_bytes, sha256_of
+from fipray.records.encoding import json_bytes, parquet_bytes, read_json, read_parquet, safetensors_bytes, sha256_of
 from fipray.records.files import is_temporary, locked, make_directory, remove_leftovers, write_whole
 from fipray.records.manifest import Manifest, check_same_study, manifest_bytes, read_manifest
-from fipray.records.schema import SCHEMA_VERSION, TABLES, table_named, to_arrow
+from fipray.records.schema import TABLES, Rows, table_named, to_arrow
 
-Rows: TypeAlias = Sequence[Mapping[str, object]] | pa.Table
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 
 
-class FileRecord(TypedDict):
-    """A committed file: its name relative to the directory, and its SHA-256 in hexadecimal."""
-
-    file: str
-    sha256: str
-
-
 class CommitRecord(TypedDict):
-    """What commits/<id>.json holds. `tables`: by name of the table."""
+    """What commits/<id>.json holds. `files`: the SHA-256 in hexadecimal of each committed file, by its name."""
 
-    schema_version: int
     id: str
     kind: str
     attempt: int
-    tables: dict[str, FileRecord]
-    weights: list[FileRecord]
+    files: dict[str, str]
 
 
 @final
@@ -77,8 +68,9 @@ class Store:
         with locked(directory / layout.LOCK):
             if not (directory / layout.MANIFEST).exists():
                 write_whole(directory / layout.MANIFEST, content)
-        store = cls.open(directory)
-        check_same_study(directory, store.manifest, manifest)
+            store = cls.open(directory)
+            check_same_study(directory, store.manifest, manifest)
+            store._remove_uncommitted()
         remove_leftovers(directory)
         return store
 
@@ -94,18 +86,19 @@ class Store:
 
     def committed(self) -> set[str]:
         """The ids of which an attempt counts."""
-        return {id for name in _names(self.directory / layout.COMMITS) if (id := layout.committed_id(name))}
+        return _ids(self.directory / layout.COMMITS)
 
     def commit_record(self, id: str) -> CommitRecord:
         """Which attempt at the id counts, and its files. Raises UsageError for an id that is not committed."""
+        if not self.is_committed(id):
+            raise UsageError(f"{id!r} is not committed in {self.directory}")
         file = layout.commit_file(id)
         try:
-            record: CommitRecord = json.loads((self.directory / file).read_bytes())
-            _ = record["attempt"], record["tables"], record["weights"]
-        except FileNotFoundError as error:
-            raise UsageError(f"{id!r} is not committed in {self.directory}") from error
-        except (ValueError, KeyError, TypeError) as error:
+            record = cast(CommitRecord, read_json(self._read(file)))
+        except ValueError as error:
             raise self._corrupt(file, "is truncated or altered") from error
+        if record["id"] != id:
+            raise self._corrupt(file, f"is the record of {record['id']!r}")
         return record
 
     def next_attempt(self, id: str) -> int:
@@ -114,14 +107,14 @@ class Store:
         numbers = [int(name) for name in _names(directory) if name.isdecimal()]
         if self.is_committed(id):
             numbers.append(self.commit_record(id)["attempt"])
-        attempt = max(numbers, default=0) + 1
         try:
             make_directory(directory)
-            (directory / str(attempt)).mkdir()
-        except FileExistsError:  # somebody else was faster
-            return self.next_attempt(id)
+            for attempt in count(max(numbers, default=0) + 1):
+                with suppress(FileExistsError):  # somebody else was faster
+                    (directory / str(attempt)).mkdir()
+                    break
         except OSError as error:
-            raise RecordsError(f"could not make {directory / str(attempt)}: {error.strerror}") from error
+            raise RecordsError(f"could not begin an attempt in {directory}: {error.strerror}") from error
         return attempt
 
     @property
@@ -165,28 +158,25 @@ class Store:
         False, and nothing is written, where another attempt counts already. The first key column of each table must be
         `id`. Raises UsageError for rows that do not fit, RecordsError where a weights file that they name is not there.
         """
+        layout.checked_name(kind), layout.checked_attempt(attempt)
         arrows = {name: _arrow_of_attempt(id, attempt, name, rows) for name, rows in tables.items()}
-        contents = {name: parquet_bytes(arrow) for name, arrow in arrows.items()}
-        record = CommitRecord(
-            schema_version=SCHEMA_VERSION,
-            id=layout.checked_name(id),
-            kind=layout.checked_name(kind),
-            attempt=layout.checked_attempt(attempt),
-            tables={
-                name: FileRecord(file=layout.table_file(name, id), sha256=sha256_of(content))
-                for name, content in contents.items()
-            },
-            weights=[self._weights_record(id, attempt, *named) for named in _weights_named_in(arrows.values())],
-        )
+        contents = {layout.table_file(name, id): parquet_bytes(arrow) for name, arrow in arrows.items()}
+        digests = {file: sha256_of(content) for file, content in contents.items()}
+        for file, sha256 in _weights_named_in(arrows.values()):
+            self._check_written(id, attempt, file)
+            digests[file] = sha256
+        record = json_bytes({"id": id, "kind": kind, "attempt": attempt, "files": digests})
         with locked(self.directory / layout.LOCK):
             if self.is_committed(id):
                 return False
-            for name in TABLES.keys() - contents.keys():
-                # Left by an attempt that was never committed. Our readers skip it; others read whole directories.
-                (self.directory / layout.table_file(name, id)).unlink(missing_ok=True)
-            for name, content in contents.items():
-                write_whole(self.directory / layout.table_file(name, id), content)
-            write_whole(self.directory / layout.commit_file(id), json_bytes(record))
+            self._remove_tables(id)  # an attempt that died before its commit may have had others
+            try:
+                for file, content in contents.items():
+                    write_whole(self.directory / file, content)
+                write_whole(self.directory / layout.commit_file(id), record)
+            except BaseException:
+                self._remove_uncommitted()
+                raise
         return True
 
     def read_table(self, name: str) -> pa.Table:
@@ -194,10 +184,12 @@ class Store:
 
         Raises CorruptFileError, which names the file, where one is missing, truncated or altered.
         """
-        table = table_named(name)
-        records = [self.commit_record(id)["tables"].get(name) for id in sorted(self.committed())]
-        parts = [read_parquet(self._read(record["file"], record["sha256"])) for record in records if record]
-        return pa.concat_tables([table.schema.empty_table(), *parts])
+        parts = [table_named(name).schema.empty_table()]
+        for id in sorted(self.committed()):
+            file, digests = layout.table_file(name, id), self.commit_record(id)["files"]
+            if file in digests:
+                parts.append(read_parquet(self._read(file, digests[file])))
+        return pa.concat_tables(parts)
 
     def verify(self) -> None:
         """Reads the base and every committed file. Raises CorruptFileError, a line for each that is not as written."""
@@ -205,11 +197,9 @@ class Store:
         files = {layout.BASE: self._base_sha256()} if self.has_base else {}
         for id in sorted(self.committed()):
             try:
-                record = self.commit_record(id)
+                files |= self.commit_record(id)["files"]
             except CorruptFileError as error:
                 problems.append(str(error))
-            else:
-                files |= {file["file"]: file["sha256"] for file in (*record["tables"].values(), *record["weights"])}
         for file, sha256 in files.items():
             try:
                 self._read(file, sha256)
@@ -226,26 +216,37 @@ class Store:
         except (ValueError, IndexError) as error:
             raise self._corrupt(layout.BASE_SHA256, "is truncated or altered") from error
 
-    def _weights_record(self, id: str, attempt: int, file: str, sha256: str) -> FileRecord:
+    def _check_written(self, id: str, attempt: int, file: str) -> None:
         if not layout.may_name(id, attempt, file):
             raise UsageError(f"a row of {id!r} names {file!r}, which no attempt at it up to {attempt} can have written")
-        try:
-            (self.directory / file).stat()
-        except OSError as error:
+        if not (self.directory / file).is_file():
             raise RecordsError(
-                f"{self.directory / file}, which a row of {id!r} names, cannot be seen from here: {error.strerror}. "
+                f"{self.directory / file}, which a row of {id!r} names, cannot be seen from here. "
                 "Use a directory on a file system that every worker shares"
-            ) from error
-        return FileRecord(file=file, sha256=sha256)
+            )
 
-    def _read(self, file: str, sha256: str) -> bytes:
+    def _remove_uncommitted(self) -> None:
+        """Removes the tables of attempts that died before their commit; for the holder of the lock alone.
+
+        Our readers skip them, but others read whole directories.
+        """
+        written = set[str]().union(*(_ids(self.directory / name) for name in TABLES))
+        for id in written - self.committed():
+            self._remove_tables(id)
+
+    def _remove_tables(self, id: str) -> None:
+        for name in TABLES:
+            (self.directory / layout.table_file(name, id)).unlink(missing_ok=True)
+
+    def _read(self, file: str, sha256: str | None = None) -> bytes:
+        """The content of a file that should be there, with that SHA-256 where one is given."""
         try:
             content = (self.directory / file).read_bytes()
         except FileNotFoundError as error:
             raise self._corrupt(file, "is missing") from error
         except OSError as error:
             raise RecordsError(f"could not read {self.directory / file}: {error.strerror}") from error
-        if sha256_of(content) != sha256:
+        if sha256 not in (None, sha256_of(content)):
             raise self._corrupt(file, "is truncated or altered")
         return content
 
@@ -260,6 +261,10 @@ def _names(directory: Path) -> list[str]:
         return []
     except OSError as error:
         raise RecordsError(f"could not read {directory}: {error.strerror}") from error
+
+
+def _ids(directory: Path) -> set[str]:
+    return {id for name in _names(directory) if (id := layout.id_of(name))}
 
 
 def _arrow_of_attempt(id: str, attempt: int, name: str, rows: Rows) -> pa.Table:

@@ -1,6 +1,7 @@
 """A study that never was, written as a real results directory: ten paths, an ensemble, two attacks, transfer."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -9,29 +10,33 @@ from tests.records.rows import STUDY, path_row, point_rows, robustness_row, tran
 
 NUM_PATHS, NUM_POINTS = 10, 40
 MANIFEST = {"study": STUDY, "study_id": "0123456789abcdef", "parameters": {"members": NUM_PATHS}}
+BASE = {"weights": np.arange(5, dtype=np.float32)}
 
 
 def write_made_up_study(directory: Path, num_paths: int = NUM_PATHS, *, judged: bool = True) -> None:
     random = np.random.default_rng(0)
     store = Store.create_or_open(directory, MANIFEST)
-    names = [f"path-{number:02d}" for number in range(num_paths)]
-    for number, name in enumerate(names):
-        _write_path(store, f"id{number}", name, random.uniform(0.7, 1.3), 0.9 + 0.009 * number)
+    networks = {"base": {"kind": "base"}}
+    for number in range(num_paths):
+        name, target = f"path-{number}", 0.9 + 0.09 * number / num_paths
+        networks[name] = {"kind": "path", **_write_path(store, f"id{number}", name, random.uniform(0.7, 1.3), target)}
+    networks["all"] = {"kind": "ensemble", "num_members": num_paths, "sparsity": None}
     if judged:
-        for number, (name, kind) in enumerate([("base", "base"), *((n, "path") for n in names), ("all", "ensemble")]):
-            _write_robustness(store, f"robust{number}", name, kind, 0.4 + 0.03 * number)
-        few = ["base", *names[:5], "all"]
+        for number, (name, network) in enumerate(networks.items()):
+            _write_robustness(store, f"robust{number}", name, network, 0.4 + 0.45 * number / len(networks))
         rows = [
             transfer_row("transfer", maker, target, 0.35 if maker == target else float(random.uniform(0.5, 0.9)))
-            for maker in few
-            for target in few
+            for maker in networks
+            for target in networks
         ]
         store.commit("transfer", "transfer", 1, {"transfer": rows})
 
 
-def _write_path(store: Store, id: str, name: str, pace: float, target: float) -> None:
+def _write_path(store: Store, id: str, name: str, pace: float, target: float) -> dict[str, Any]:
+    """Returns what its end is like."""
     attempt = store.next_attempt(id)
     file, sha256 = store.write_weights(id, attempt, "end", {"weights": np.full(5, pace, np.float32)})
+    start = dict(zip(("weights_file", "weights_sha256"), store.write_weights(id, attempt, "start", BASE), strict=True))
     rows = point_rows(id, name, attempt, NUM_POINTS)
     share = np.arange(NUM_POINTS) / (NUM_POINTS - 1)
     for row, done in zip(rows, share.tolist(), strict=True):
@@ -41,6 +46,7 @@ def _write_path(store: Store, id: str, name: str, pace: float, target: float) ->
         row["functional_distance_held_out"] = 0.15 * pace * done**2
         row["objective_value"] = 120.0 * pace * (1 - done) ** 2 + 0.5
         row["clean_accuracy"] = 0.985 - 0.02 * pace * done**4
+    rows[0] |= start
     ends = {
         key: rows[-1][key]
         for key in ("sparsity", "functional_distance", "functional_distance_held_out", "objective_value")
@@ -53,12 +59,13 @@ def _write_path(store: Store, id: str, name: str, pace: float, target: float) ->
             "outcome_kind": "stopped",
         }
     store.commit(id, "path", attempt, {"paths": [path], "points": rows})
+    return {key: ends[key] for key in ("sparsity", "functional_distance_held_out")}
 
 
-def _write_robustness(store: Store, id: str, name: str, kind: str, robust: float) -> None:
-    of_ensemble = {"num_members": 10, "sparsity": None} if kind == "ensemble" else {}
+def _write_robustness(store: Store, id: str, name: str, network: dict[str, Any], robust: float) -> None:
+    kind = network["kind"]
     everywhere = {"num_examples": 10_000, "epsilon": 0.0, "clean_accuracy": 0.97, "robust_accuracy": 0.97}
     accuracies = {"fgsm": robust + 0.1, "pgd-20x1": robust, "worst": robust - 0.01}
     rows = [robustness_row(id, name, kind, attack, robust_accuracy=value) for attack, value in accuracies.items()]
     rows.append(robustness_row(id, name, kind, "none", **everywhere))
-    store.commit(id, "robustness", 1, {"robustness": [row | of_ensemble for row in rows]})
+    store.commit(id, "robustness", 1, {"robustness": [row | network for row in rows]})

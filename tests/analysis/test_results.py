@@ -1,0 +1,114 @@
+"""Frames of what is committed, and weights by name."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fipray import analysis
+from fipray.errors import CorruptFileError, RecordsError, UsageError
+from fipray.records import TABLES, Store
+from tests.analysis.made_up import BASE, MANIFEST, NUM_PATHS, NUM_POINTS, write_made_up_study
+from tests.records.rows import path_row, point_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_analysis_loads_neither_torch_nor_ray():
+    code = "import sys; from fipray import analysis; raise SystemExit(' '.join({'torch', 'ray'} & {*sys.modules}))"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (answer.returncode, answer.stderr.strip()) == (1, "")
+
+
+def test_frames_have_all_columns_and_their_types_even_when_empty(tmp_path):
+    Store.create_or_open(tmp_path, MANIFEST)
+    empty = analysis.load(tmp_path)
+    write_made_up_study(tmp_path / "full", 2)
+    full = analysis.load(tmp_path / "full")
+    dtypes = {"string": "str", "int32": "int64", "int64": "int64", "double": "float64"}
+    for name, table in TABLES.items():
+        wanted = {column.name: dtypes[str(column.type)] for column in table.columns}
+        for results in (empty, full):
+            frame = getattr(results, name)
+            assert {column: str(dtype) for column, dtype in frame.dtypes.items()} == wanted
+        assert getattr(empty, name).empty
+
+
+def test_rows_are_sorted_by_name_with_numbers_as_numbers_and_then_by_step(results):
+    assert list(results.paths["name"]) == [f"path-{number}" for number in range(NUM_PATHS)]
+    assert list(results.points["step"]) == [25 * number for number in range(NUM_POINTS)] * NUM_PATHS
+    assert list(results.points["name"].unique()) == list(results.paths["name"])
+
+
+@pytest.mark.parametrize(
+    "names", [["a-2", "a-10", "b-1"], ["s-0.5", "s-0.75", "s-0.9", "s-0.95"], ["1", "2", "10"], ["base", "path"]]
+)
+def test_people_would_sort_the_names_so(names):
+    frame = pd.DataFrame({"name": sorted(names, reverse=True)}, dtype="str")
+    assert list(frame.sort_values("name", key=analysis.results.in_order)["name"]) == names
+
+
+def test_weights_come_by_the_name_and_by_the_id_of_a_path_and_by_base(results):
+    np.testing.assert_array_equal(results.weights("base"), BASE["weights"])
+    by_name = results.weights("path-3")
+    assert by_name.shape == (5,)
+    assert not np.array_equal(by_name, results.weights("path-4"))
+    np.testing.assert_array_equal(by_name, results.weights("id3"))
+
+
+@pytest.mark.parametrize("name", ["path-99", "all", ""])
+def test_an_unknown_name_of_weights_lists_the_valid_ones(results, name):
+    with pytest.raises(
+        UsageError, match=rf"no weights named '{name}'; there are those of base, path-0, path-1, .*path-9"
+    ):
+        results.weights(name)
+
+
+def test_weights_that_were_not_kept_are_refused(tmp_path):
+    store = Store.create_or_open(tmp_path, MANIFEST)
+    store.commit("id", "path", 1, {"paths": [path_row("id")], "points": point_rows("id")})
+    results = analysis.load(tmp_path)
+    for name in ("base", "sparse", "id"):
+        with pytest.raises(UsageError, match=f"no weights of '{name}' were kept"):
+            results.weights(name)
+
+
+def test_a_name_that_two_paths_have_asks_for_an_id(tmp_path):
+    store = Store.create_or_open(tmp_path, MANIFEST)
+    for id in ("one", "two"):
+        store.commit(id, "path", 1, {"paths": [path_row(id, "twin")]})
+    with pytest.raises(UsageError, match="2 paths are named 'twin'; use a path_id: one, two"):
+        analysis.load(tmp_path).weights("twin")
+
+
+def test_a_directory_that_is_still_being_written_shows_what_is_committed(tmp_path):
+    write_made_up_study(tmp_path, 2, judged=False)
+    store = Store.open(tmp_path)
+    store.write_weights("id9", store.next_attempt("id9"), "end", BASE)  # begun and not committed
+    (tmp_path / "points" / ".fipray-0123456789abcdef-id9.parquet").write_bytes(b"half")
+    results = analysis.load(tmp_path)
+    assert set(results.points["path_id"]) == set(results.paths["path_id"]) == {"id0", "id1"}
+    assert "2 paths" in repr(results)
+    assert "no robustness yet" in repr(results)
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(RecordsError, match="no results directory"):
+        analysis.load(tmp_path / "nothing")
+    write_made_up_study(tmp_path, 1)
+    (tmp_path / "robustness" / "robust1.parquet").write_bytes(b"")
+    with pytest.raises(
+        CorruptFileError, match=r"robust1\.parquet is truncated or altered\. Delete commits/robust1\.json"
+    ):
+        analysis.load(tmp_path)
+
+
+def test_results_say_in_a_line_what_they_hold(results):
+    said = repr(results)
+    assert "made-up" in said
+    assert f"{NUM_PATHS} paths" in said
+    assert f"robustness of {NUM_PATHS + 2} networks (fgsm, none, pgd-20x1, worst)" in said
+    assert f"{(NUM_PATHS + 2) ** 2} transfer accuracies" in said

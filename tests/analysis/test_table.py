@@ -1,0 +1,146 @@
+"""One row a network, in figures that can be checked by hand, and readable at any width."""
+
+import io
+import math
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from fipray import analysis
+from fipray.records import Store
+from tests.analysis.made_up import MANIFEST, NUM_PATHS, write_made_up_study
+from tests.records.rows import path_row, point_rows, robustness_row
+
+LINF, L2 = {"norm": "linf", "epsilon": 0.1}, {"norm": "l2", "epsilon": 1.5}
+CLEAN = {"norm": "linf", "epsilon": 0.0, "num_examples": 10_000, "clean_accuracy": 0.97, "robust_accuracy": 0.97}
+
+
+@pytest.fixture
+def by_hand(tmp_path):
+    """A base, a path that was judged, one that was not yet, and an ensemble; two threat models for the path."""
+    store = Store.create_or_open(tmp_path, MANIFEST)
+    store.commit("a", "path", 1, {"paths": [path_row("a", "near")], "points": point_rows("a", "near")})
+    store.commit("b", "path", 1, {"paths": [path_row("b", "far", sparsity=0.75)], "points": point_rows("b", "far")})
+    rows = [
+        robustness_row("r", "near", "path", "none", **CLEAN, sparsity=0.5, functional_distance_held_out=0.02),
+        robustness_row("r", "near", "path", "pgd-20x1", **LINF, robust_accuracy=0.6),
+        robustness_row("r", "near", "path", "fgsm", **LINF, robust_accuracy=0.7),
+        robustness_row("r", "near", "path", "worst", **LINF, robust_accuracy=0.5),
+        robustness_row("r", "near", "path", "worst", **L2, robust_accuracy=0.25),
+    ]
+    store.commit("r", "robustness", 1, {"robustness": rows})
+    of_both = {"num_members": 2, "sparsity": None, "functional_distance_held_out": 0.03}
+    rows = [
+        robustness_row("s", "both", "ensemble", "none", **{**CLEAN, "clean_accuracy": 0.99}, **of_both),
+        robustness_row("s", "both", "ensemble", "worst", **LINF, robust_accuracy=0.625, **of_both),
+    ]
+    store.commit("s", "robustness", 1, {"robustness": rows})
+    return analysis.load(tmp_path)
+
+
+def printed(results, width):
+    file = io.StringIO()
+    Console(file=file, width=width).print(analysis.render(results))
+    return file.getvalue()
+
+
+def test_the_summary_has_the_figures_found_by_hand(by_hand):
+    nan, sentence = math.nan, "completed: all 3 steps were walked"
+    wanted = pd.DataFrame(
+        {
+            "name": ["base", "far", "near", "both"],
+            "kind": ["base", "path", "path", "ensemble"],
+            "num_members": [1, 1, 1, 2],
+            "outcome": [None, sentence, sentence, None],
+            "sparsity": [0.0, 0.75, 0.5, nan],
+            "functional_distance_held_out": [0.0, 0.02, 0.02, 0.03],
+            "clean_accuracy": [0.75, 0.75, 0.97, 0.99],
+            "robust_accuracy worst l2 1.5": [nan, nan, 0.25, nan],
+            "robust_accuracy fgsm linf 0.1": [nan, nan, 0.7, nan],
+            "robust_accuracy pgd-20x1 linf 0.1": [nan, nan, 0.6, nan],
+            "robust_accuracy worst linf 0.1": [nan, nan, 0.5, 0.625],
+        }
+    )
+    pd.testing.assert_frame_equal(analysis.summary(by_hand), wanted.astype({"outcome": "str"}))
+
+
+def test_the_row_without_attack_gives_the_clean_accuracy_and_is_no_attack(results):
+    table = analysis.summary(results)
+    assert set(table["clean_accuracy"]) == {0.97}  # on all 10,000; the attacked 500 have 0.98, the paths' ends less
+    assert not [column for column in table.columns if "none" in column]
+
+
+def test_the_measurement_on_the_most_examples_counts(by_hand):
+    more = robustness_row("t", "near", "path", "worst", **LINF, robust_accuracy=0.4, num_examples=5000)
+    grown = replace(by_hand, robustness=pd.concat([pd.DataFrame([more]), by_hand.robustness]))
+    near = analysis.summary(grown).set_index("name").loc["near"]
+    assert near["robust_accuracy worst linf 0.1"] == 0.4
+    assert near["clean_accuracy"] == 0.97
+
+
+def test_an_empty_study_has_an_empty_summary_that_can_be_printed(tmp_path):
+    Store.create_or_open(tmp_path, MANIFEST)
+    results = analysis.load(tmp_path)
+    table = analysis.summary(results)
+    assert table.empty
+    assert {"name", "kind", "outcome", "clean_accuracy"} <= set(table.columns)
+    assert "study made-up" in printed(results, 80)
+
+
+def test_paths_that_were_not_judged_are_there(tmp_path):
+    write_made_up_study(tmp_path, 3, judged=False)
+    assert list(analysis.summary(analysis.load(tmp_path))["name"]) == ["base", "path-0", "path-1", "path-2"]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_every_network_and_its_clean_and_worst_accuracy_are_shown_at_any_width(results, width):
+    lines = printed(results, width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0].split()[-1] == "worst"
+    assert lines[1].split()[-2:] == ["linf", "0.1"]
+    assert "accuracy" in lines[1]
+    for name in ["base", *(f"path-{number}" for number in range(NUM_PATHS)), "all"]:
+        row = next(line for line in lines if line.startswith(f"{name} "))
+        worst = analysis.summary(results).set_index("name").loc[name, "robust_accuracy worst linf 0.1"]
+        assert row.split()[-1] == f"{worst * 100:.1f}"
+        assert " 97.0 " in row
+    assert "10 members" in next(line for line in lines if line.startswith("all "))
+
+
+def test_a_narrow_table_drops_attacks_and_says_so_and_a_wide_one_does_not(results):
+    narrow, wide = printed(results, 80), printed(results, 120)
+    assert "fgsm" in wide
+    assert "pgd-20x1" in wide
+    assert "found no room" not in wide
+    assert "fgsm" not in narrow
+    assert "pgd-20x1" not in narrow
+    assert " ".join(narrow.split()).endswith("attacks that found no room here (fipray.analysis.summary has all): 2")
+
+
+def test_long_names_and_sentences_are_folded_and_not_cut(by_hand):
+    name, sentence = "n" * 64, "the objective came to rest at last " * 4
+    paths = by_hand.paths.replace({"name": {"far": name}}).assign(outcome=sentence.strip())
+    text = printed(replace(by_hand, paths=paths), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("n" * 20) == 3
+    assert "…" not in text
+    assert text.count("rest") == 8
+
+
+@pytest.mark.parametrize("columns", [None, "80", "200"])
+def test_where_there_is_no_terminal_the_summary_is_as_wide_as_columns_says(results, monkeypatch, columns):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    file = io.StringIO()
+    analysis.print_summary(results, file)
+    assert file.getvalue() == printed(results, int(columns or 120))
+
+
+def test_the_note_says_on_how_many_examples_the_attacks_were(by_hand):
+    assert "under attack on 500 examples" in " ".join(printed(by_hand, 120).split())
+    more = by_hand.robustness.copy()
+    more.loc[more["norm"] == "l2", "num_examples"] = 2000
+    assert "on 500 to 2000 examples" in " ".join(printed(replace(by_hand, robustness=more), 120).split())

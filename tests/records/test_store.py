@@ -1,0 +1,257 @@
+"""A results directory: an attempt counts as a whole or not at all, and nothing leaves the directory."""
+
+import fcntl
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fipray.errors import RecordsError, UsageError
+from fipray.records import Store
+from fipray.records.files import locked
+from tests.records.rows import path_row, point_rows
+from tests.records.writer import MANIFEST, write_study
+
+NAMES_THAT_ARE_NONE = [
+    "",
+    ".",
+    "..",
+    "../up",
+    "a/b",
+    "/root",
+    ".hidden",
+    "-option",
+    "a\n",
+    "a\0b",
+    "a b",
+    "ä",
+    "x" * 65,
+]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store.create_or_open(tmp_path / "results", MANIFEST)
+
+
+def files_of(store):
+    return {file: file.read_bytes() for file in store.directory.rglob("*") if file.is_file()}
+
+
+def rows_of(id, attempt=1, **changes):
+    return {
+        "paths": [path_row(id, attempt=attempt) | changes],
+        "points": point_rows(id, attempt=attempt),
+    }
+
+
+def test_an_attempt_that_is_not_committed_never_shows(store):
+    attempt = store.next_attempt("id")
+    store.write_weights("id", attempt, "end", {"weights": np.ones(3)})
+    assert not store.is_committed("id")
+    assert store.committed() == set()
+    assert store.read_table("points").num_rows == 0
+    with pytest.raises(UsageError, match="'id' is not committed"):
+        store.commit_record("id")
+    store.verify()
+
+
+def test_a_second_commit_of_an_id_answers_false_and_changes_nothing(store):
+    assert store.commit("id", "path", 1, rows_of("id"))
+    before = files_of(store)
+    assert not store.commit("id", "path", 2, rows_of("id", 2, sparsity=1.0))
+    assert files_of(store) == before
+    assert store.commit_record("id")["attempt"] == 1
+
+
+def test_a_commit_record_tells_the_attempt_and_every_file_that_it_vouches_for(store):
+    file, sha256 = store.write_weights("id", 2, "end", {"weights": np.ones(3)})
+    store.commit("id", "PathSpec", 2, rows_of("id", 2, weights_file=file, weights_sha256=sha256))
+    record = store.commit_record("id")
+    assert (record["id"], record["kind"], record["attempt"]) == ("id", "PathSpec", 2)
+    assert set(record["files"]) == {"paths/id.parquet", "points/id.parquet", "weights/id/2/end.safetensors"}
+    assert record["files"][file] == sha256
+
+
+def test_rows_come_in_the_order_of_ids_and_pandas_reads_the_directory_plainly(store):
+    for id in ("b", "c", "a"):
+        store.commit(id, "path", 1, rows_of(id))
+    points = store.read_table("points").to_pandas()
+    assert list(points["path_id"]) == [id for id in "abc" for _ in range(3)]
+    pd.testing.assert_frame_equal(pd.read_parquet(store.directory / "points"), points)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"path_id": "other"}, "have path_id .*other.*, but 'id' is being committed"),
+        ({"attempt": 2}, "have attempt .*2.*, but attempt 1 is being committed"),
+        ({"attempt": 0}, "have attempt .*0.*, but attempt 1 is being committed"),
+        ({"weights_file": "base.safetensors"}, "weights_file and weights_sha256 go together"),
+        ({"weights_file": "weights/other/1/end.safetensors", "weights_sha256": "0"}, "no attempt at it up to 1 can"),
+        ({"weights_file": "weights/id/2/end.safetensors", "weights_sha256": "0"}, "no attempt at it up to 1 can"),
+        ({"weights_file": "../secret.safetensors", "weights_sha256": "0"}, "no attempt at it up to 1 can"),
+        ({"sparsity": None}, "sparsity is None"),
+    ],
+)
+def test_a_commit_of_rows_that_are_not_its_own_is_refused_and_writes_nothing(store, changes, complaint):
+    before = files_of(store)
+    with pytest.raises(UsageError, match=complaint):
+        store.commit("id", "path", 1, rows_of("id", **changes))
+    assert files_of(store) == before
+
+
+def test_a_commit_of_weights_that_cannot_be_seen_is_refused_and_says_why(store):
+    named = {"weights_file": "weights/id/1/end.safetensors", "weights_sha256": "0"}
+    with pytest.raises(RecordsError, match=r"end\.safetensors.* cannot be seen from here.* every worker shares"):
+        store.commit("id", "path", 1, rows_of("id", **named))
+    assert store.committed() == set()
+
+
+def test_weights_come_back_exactly_whatever_their_type_and_order_in_memory(store):
+    random = np.random.default_rng(0)
+    arrays = {
+        "weights": random.normal(size=7).astype(np.float32),
+        "transposed": random.normal(size=(3, 4)).T,
+        "strided": random.normal(size=10)[::-3],
+        "count": np.array(3),
+        "empty": np.zeros((0, 2), np.float16),
+    }
+    back = store.read_weights(*store.write_weights("id", 1, "end", arrays))
+    assert back.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(back[name], array, strict=True)
+
+
+def test_weights_of_anything_but_numbers_are_refused(store):
+    with pytest.raises(UsageError, match="arrays words cannot be written"):
+        store.write_weights("id", 1, "end", {"words": np.array(["a"], dtype=object)})
+
+
+def test_the_first_base_weights_written_count(store):
+    with pytest.raises(RecordsError, match=r"no base weights in .* yet"):
+        store.read_base()
+    first = store.write_base({"weights": np.ones(3)})
+    assert store.write_base({"weights": np.zeros(3)}) == first
+    np.testing.assert_array_equal(store.read_base()["weights"], np.ones(3))
+    np.testing.assert_array_equal(store.read_weights(*first)["weights"], np.ones(3))
+
+
+def test_attempts_are_numbered_from_one_and_never_given_twice(store):
+    assert [store.next_attempt("id") for _ in range(3)] == [1, 2, 3]
+    assert store.next_attempt("other") == 1
+    store.commit("committed", "path", 7, rows_of("committed", 7))
+    assert store.next_attempt("committed") == 8
+
+
+@pytest.mark.parametrize("attempt", [0, -1])
+def test_an_attempt_below_one_is_refused(store, attempt):
+    with pytest.raises(UsageError, match="attempts are numbered from 1"):
+        store.write_weights("id", attempt, "end", {"weights": np.ones(3)})
+    with pytest.raises(UsageError, match="attempts are numbered from 1"):
+        store.commit("id", "path", attempt, {})
+
+
+@pytest.mark.parametrize("name", NAMES_THAT_ARE_NONE)
+def test_no_name_leaves_the_directory(store, name, tmp_path):
+    before = files_of(store)
+    weights = {"weights": np.ones(3)}
+    for work in (
+        lambda: store.commit(name, "path", 1, rows_of(name)),
+        lambda: store.commit("id", name, 1, rows_of("id")),
+        lambda: store.write_weights(name, 1, "end", weights),
+        lambda: store.write_weights("id", 1, name, weights),
+        lambda: store.next_attempt(name),
+        lambda: store.is_committed(name),
+        lambda: store.commit_record(name),
+        lambda: Store.create_or_open(tmp_path / "other", {**MANIFEST, "study": name}),
+    ):
+        with pytest.raises(UsageError, match="cannot be a name here"):
+            work()
+    assert files_of(store) == before
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("file", ["../x.safetensors", "/x", "study.json", "weights/id/1/../1/end.safetensors", ""])
+def test_weights_are_read_from_nowhere_else(store, file):
+    with pytest.raises(RecordsError, match="cannot be a weights file"):
+        store.read_weights(file, "0")
+
+
+def test_the_directory_of_another_study_is_refused_with_what_differs(store):
+    other = {"study": "other", "study_id": "f" * 16, "parameters": {"points": 5, "seed": 1}}
+    with pytest.raises(UsageError) as refusal:
+        Store.create_or_open(store.directory, other)
+    for part in ("'made-up'", "'other'", "points is 4 there and 5 here", "seed is 'not set' there and 1 here"):
+        assert part in str(refusal.value)
+    same = {**MANIFEST, "study_id": "f" * 16}
+    with pytest.raises(UsageError, match="the parameters are the same, so what they are put to differs"):
+        Store.create_or_open(store.directory, same)
+
+
+def test_the_same_study_opens_its_directory_again(store):
+    assert Store.create_or_open(store.directory, MANIFEST) == store == Store.open(store.directory)
+    assert {key: store.manifest[key] for key in MANIFEST} == MANIFEST
+
+
+def test_a_directory_that_holds_anything_else_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(RecordsError, match=r"holds thesis\.tex but no study\.json.*Choose a new or an empty directory"):
+        Store.create_or_open(tmp_path, MANIFEST)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_place_where_no_directory_can_be_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RecordsError, match=r"cannot use .*file.* Choose another directory"):
+            Store.create_or_open(place, MANIFEST)
+    with pytest.raises(UsageError, match="is an address"):
+        Store.create_or_open("s3://bucket/results", MANIFEST)
+
+
+def test_opening_what_is_no_results_directory_says_so(tmp_path):
+    for place in (tmp_path, tmp_path / "nothing"):
+        with pytest.raises(RecordsError, match=r"no results directory: no study\.json in "):
+            Store.open(place)
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("lost", ["study", "study_id", "parameters"])
+def test_a_manifest_without_its_parts_is_refused(tmp_path, lost):
+    with pytest.raises(UsageError, match=f"a manifest lacks {lost}"):
+        Store.create_or_open(tmp_path, {key: value for key, value in MANIFEST.items() if key != lost})
+    with pytest.raises(UsageError, match="no plain JSON data"):
+        Store.create_or_open(tmp_path, {**MANIFEST, "parameters": {"array": np.ones(3)}})
+    assert not [*tmp_path.iterdir()]
+
+
+def test_temporaries_of_the_dead_go_and_those_of_the_living_and_of_strangers_stay(store):
+    dead, living = (store.directory / f".fipray-{digit * 16}-x.parquet" for digit in "ab")
+    stranger = store.directory / ".nfs0001"
+    for file in (dead, living, stranger):
+        file.write_bytes(b"half")
+    with living.open("rb+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        Store.create_or_open(store.directory, MANIFEST)
+        assert [dead.exists(), living.exists(), stranger.exists()] == [False, True, True]
+    Store.create_or_open(store.directory, MANIFEST)
+    assert [living.exists(), stranger.exists()] == [False, True]
+
+
+def test_who_waits_in_vain_for_the_lock_is_told_which(tmp_path):
+    file = tmp_path / ".lock"
+    waiting = locked(file, patience_seconds=0)
+    with locked(file), pytest.raises(RecordsError, match=r"another process has held .*\.lock"), waiting:
+        pass
+    with locked(file, patience_seconds=0):
+        pass
+
+
+def test_a_study_is_read_while_it_is_written(store):
+    reader = Store.open(store.directory)
+    write_study(store.directory, 1)
+    first = reader.read_table("points")
+    write_study(store.directory, 2)
+    assert reader.committed() == {"id0", "id1"}
+    assert reader.read_table("points").slice(0, first.num_rows).equals(first)
