@@ -91,7 +91,10 @@ def test_show_prints_the_same_summary(fipray, directory):
         (["tests.studies:study", "--runner", "slurm"], "there is no runner 'slurm'; there are: ray, local"),
         (["tests.studies:study", "--runner", "local", "--workers", "2"], "takes no --address, --workers"),
         (["tests.studies:study", "--runner", "ray", "--workers", "0"], "at least one worker is needed"),
-        (["tests.studies:study", "--runner", "ray", "--gpus-per-worker", "64"], "ask for 64 GPUs; this machine has"),
+        (
+            ["tests.studies:study", "--runner", "ray", "--gpus-per-worker", "64"],
+            "64 GPUs are asked for (workers: 1, GPUs of each: 64)",
+        ),
     ],
 )
 def test_wrong_use_ends_with_2_a_sentence_and_nothing_written(fipray, tmp_path, arguments, sentence):

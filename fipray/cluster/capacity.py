@@ -53,12 +53,12 @@ class Capacity:
         wanted = num_workers if num_workers is not None else max(fit, 1)
         if wanted * each > gpus + 1e-9:
             raise UsageError(
-                f"{wanted} workers with {each:g} GPU each ask for {wanted * each:g} GPUs; {there}. "
+                f"{wanted * each:g} GPUs are asked for (workers: {wanted}, GPUs of each: {each:g}); {there}. "
                 "Ask for fewer workers or GPUs, or add nodes"
             )
         if wanted > fit:
             raise UsageError(
-                f"{wanted} workers with {threads} CPUs each ask for {wanted * threads} CPUs; {there}. "
+                f"{wanted * threads} CPUs are asked for (workers: {wanted}, CPUs of each: {threads}); {there}. "
                 "Ask for fewer workers or threads, or add nodes"
             )
         return cls(wanted, each, num_nodes)

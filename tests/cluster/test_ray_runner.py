@@ -105,9 +105,9 @@ def test_a_killed_driver_leaves_whole_work_and_the_same_command_does_the_rest(ra
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ({"num_workers": 1, "gpus_per_worker": 1}, "1 workers with 1 GPU each ask for 1 GPUs"),
-        ({"num_workers": 3}, "3 workers with 1 CPUs each ask for 3 CPUs"),
-        ({"threads_per_worker": 64}, "1 workers with 64 CPUs each ask for 64 CPUs"),
+        ({"num_workers": 1, "gpus_per_worker": 1}, "1 GPUs are asked for (workers: 1, GPUs of each: 1)"),
+        ({"num_workers": 3}, "3 CPUs are asked for (workers: 3, CPUs of each: 1)"),
+        ({"threads_per_worker": 64}, "64 CPUs are asked for (workers: 1, CPUs of each: 64)"),
     ],
 )
 def test_more_than_the_cluster_has_is_refused_within_seconds(ray_session, tmp_path, asked, sentence):
