@@ -21,7 +21,7 @@ def study(*, members: int = 4, sparsity: float = 0.9, epsilon: float = 0.1, seed
             objective=fip.Diversify(),
             stepper=fip.NaturalStep(),
             radius=fip.AdaptiveRadius(tolerance=0.15),
-            num_steps=60,
+            num_steps=40,
             batch_size=256,
             others=names[:number],
             seed=seed + number,
