@@ -107,7 +107,8 @@ def plot_robustness(results: Results) -> "Figure":
         # From -12: there the figure of a network stands that withstands nothing.
         axis.set(xlim=(-12, 103), ylim=(len(place) - 0.5, -0.5), xticks=range(0, 101, 20))
     axes[0].set_yticks(range(len(place)), networks["name"].map(_short))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(names) + 2, frameon=False)
+    columns = min(len(names) + 2, 3 * len(panels))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=columns, frameon=False)
     return figure
 
 
