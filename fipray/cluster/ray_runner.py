@@ -186,8 +186,15 @@ class _Actor:
 
     def __init__(self, material: Material, directory: str, threads: int) -> None:
         device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
-        node_id = ray.get_runtime_context().get_node_id()
-        self._worker = PathWorker(material, directory, threads=threads, device=device, node_id=node_id)
+        here = ray.get_runtime_context()
+        self._worker = PathWorker(
+            material,
+            directory,
+            threads=threads,
+            device=device,
+            node_id=here.get_node_id(),
+            worker_id=here.get_actor_id(),
+        )
 
     def carry_out(self, work: Work) -> Tables:
         return self._worker.carry_out(work)

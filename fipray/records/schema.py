@@ -104,6 +104,7 @@ PATHS = Table(
         _ATTEMPT,
         _HOST,
         Column("node_id", TEXT, "", "the cluster's id of the machine; null where there is no cluster", True),
+        Column("worker_id", TEXT, "", "the cluster's id of the worker; null where there is no cluster", True),
         Column("device", TEXT, "", "device that the path was walked on, such as cpu or cuda:0"),
     ),
 )

@@ -78,11 +78,12 @@ class PathWorker:
         threads: int = 1,
         device: str = "cpu",
         node_id: str | None = None,
+        worker_id: str | None = None,
     ) -> None:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(True)  # the tails of a softmax are denormal numbers, slow on a CPU
         self._material, self._store = material, Store.open(directory)
-        self._device, self._node_id, self._host = device, node_id, socket.gethostname()
+        self._device, self._host, self._node_id, self._worker_id = device, socket.gethostname(), node_id, worker_id
         self._network = Network.of(material.module).to(device)
         self._anchors = self._tensor(material.data.anchors)
         self._held_out = self._tensor(material.data.held_out)
@@ -152,6 +153,7 @@ class PathWorker:
             "walk_seconds": path.end.seconds,
             "host": self._host,
             "node_id": self._node_id,
+            "worker_id": self._worker_id,
             "device": self._device,
         }
         return {"points": points, "paths": [row]}

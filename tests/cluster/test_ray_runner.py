@@ -19,7 +19,7 @@ from fipray.study import LocalRunner
 from tests.studies import Fails, KillsItsProcess, study
 
 ROOT = Path(__file__).parents[2]
-MAY_DIFFER = {"attempt", "host", "node_id", "device", "seconds", "walk_seconds", "weights_file"}
+MAY_DIFFER = {"attempt", "host", "node_id", "worker_id", "device", "seconds", "walk_seconds", "weights_file"}
 
 
 @pytest.fixture
@@ -49,6 +49,7 @@ def test_actors_and_this_process_write_equal_tables(runner, ray_session, local, 
     results = analysis.load(tmp_path)
     assert_equal_tables(results, local)
     assert set(results.paths["node_id"]) == {ray_session["node_id"]}
+    assert results.paths["worker_id"].nunique() == 2
 
 
 def test_the_run_goes_on_when_an_actor_is_killed(runner, local, tmp_path):

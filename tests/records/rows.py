@@ -28,6 +28,7 @@ def path_row(path_id: str, name: str = "sparse", attempt: int = 1, **changes: An
         "attempt": attempt,
         "host": "here",
         "node_id": None,
+        "worker_id": None,
         "device": "cpu",
     } | changes
 
