@@ -15,7 +15,7 @@ import ray.exceptions
 import torch
 
 from fipray.cluster.capacity import Capacity
-from fipray.errors import RunError, UsageError
+from fipray.errors import FiprayError, RunError, UsageError
 from fipray.records import Store
 from fipray.study.runner import Agenda, Quiet, Watch
 from fipray.study.spec import Study
@@ -66,16 +66,16 @@ class RayRunner:
 
     def run(self, study: Study, directory: str | Path, watch: Watch | None = None) -> Store:
         watch = watch or Quiet()
-        with self.session():
-            capacity = Capacity.of_cluster(self.num_workers, self.gpus_per_worker, self.threads_per_worker)
-            agenda = Agenda(study, directory, watch)
-            slots = min(capacity.num_workers, agenda.num_waiting)
-            if slots:
+        capacity = self.preflight()
+        agenda = Agenda(study, directory, watch)
+        slots = min(capacity.num_workers, agenda.num_waiting)
+        if slots:
+            with self.session():
                 gpus = f" with {capacity.gpus_per_worker:g} GPU each" if capacity.gpus_per_worker else ""
                 nodes = f"{capacity.num_nodes} {'node' if capacity.num_nodes == 1 else 'nodes'}"
                 watch.note(f"{slots} {'worker' if slots == 1 else 'workers'}{gpus} on {nodes}")
                 self._work_off(agenda, slots, capacity.gpus_per_worker, Path(directory).absolute(), watch)
-            return agenda.close()
+        return agenda.close()
 
     def preflight(self) -> Capacity:
         """What the cluster can give to this runner, asked in seconds and without starting anything.
@@ -152,7 +152,8 @@ class RayRunner:
                 try:
                     tables: Tables = ray.get(ref)
                 except ray.exceptions.RayTaskError as error:
-                    agenda.fail(one.work, str(error))
+                    said = isinstance(error.cause, FiprayError)  # a sentence for people; all else needs its traceback
+                    agenda.fail(one.work, str(error.cause if said else error))
                     idle[one.number] = one.actor
                 except LOST as error:
                     if "creation task" in str(error):

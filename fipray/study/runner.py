@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from fipray.errors import CorruptFileError, RecordsError, RunError, UsageError
+from fipray.errors import CorruptFileError, FiprayError, RunError
 from fipray.records import Store
 from fipray.study.spec import PathSpec, Study
 from fipray.study.worker import Material, PathWorker, Tables, WeightsFile, Work
@@ -153,7 +153,7 @@ class LocalRunner:
             while work := agenda.next("this process"):
                 try:
                     tables = worker.carry_out(work)
-                except (RecordsError, UsageError) as error:
+                except FiprayError as error:
                     agenda.fail(work, str(error))
                 except Exception:  # whatever a study's own objective or stepper raises: the other paths go on
                     agenda.fail(work, traceback.format_exc())
