@@ -41,12 +41,12 @@ def run(
     threads_per_worker: Annotated[int, typer.Option(help="CPU cores of each.")] = 1,
 ) -> None:
     """Trace the paths of a study and judge them. The same command run again does only what is missing."""
-    from fipray.study import reference
+    chosen = _runner(runner, address, workers, gpus_per_worker, threads_per_worker)
+    from fipray.study import reference  # loads torch: after what the cluster has was asked
     from fipray.terminal import TerminalWatch, print_summary
 
     function = reference.find(study)
     values = reference.parse(function, parameter)
-    chosen = _runner(runner, address, workers, gpus_per_worker, threads_per_worker)
     made = reference.build(function, values)
     with TerminalWatch() as watch:
         chosen.run(made, into, watch)

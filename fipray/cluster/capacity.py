@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import ray
-import torch
+from ray._private.accelerators import get_accelerator_manager_for_resource
 
 from fipray.errors import UsageError
 
@@ -31,7 +31,7 @@ class Capacity:
     @classmethod
     def of_machine(cls, num_workers: int | None, gpus_per_worker: float | None, threads_per_worker: int) -> Self:
         """The same for a Ray session that is to be started on this machine."""
-        cpus, gpus = float(os.cpu_count() or 1), float(torch.cuda.device_count())
+        cpus, gpus = float(os.cpu_count() or 1), float(_gpus_of_machine())
         return cls._of(cpus, gpus, 1, "this machine has", num_workers, gpus_per_worker, threads_per_worker)
 
     @classmethod
@@ -73,6 +73,13 @@ class Capacity:
             f"waiting for nodes: {slots} workers need {slots * cpus_each} CPUs and {slots * gpus_each:g} GPUs, and "
             f"there are {has.get('CPU', 0):g} and {has.get('GPU', 0):g} now"
         )
+
+
+def _gpus_of_machine() -> int:
+    """As many as a Ray session on this machine will find. Ray 2.60 has no public name for it; torch loads slowly."""
+    manager = get_accelerator_manager_for_resource("GPU")
+    there, visible = manager.get_current_node_num_accelerators(), manager.get_current_process_visible_accelerator_ids()
+    return there if visible is None else min(there, len(visible))
 
 
 def _resources() -> tuple[dict[str, float], int]:
