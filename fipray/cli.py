@@ -48,8 +48,11 @@ def run(
     function = reference.find(study)
     values = reference.parse(function, parameter)
     made = reference.build(function, values)
-    with TerminalWatch() as watch:
-        chosen.run(made, into, watch)
+    try:
+        with TerminalWatch() as watch:
+            chosen.run(made, into, watch)
+    except KeyboardInterrupt:  # here, because typer would end without a word
+        _end("interrupted; what is done is kept, and the same command goes on from there", 130)
     print_summary(into)
 
 
@@ -85,8 +88,6 @@ def main() -> None:
         _end(error, 1)
     except FiprayError as error:
         _end(error, 2)
-    except KeyboardInterrupt:
-        _end("interrupted; what is done is kept: the same command goes on from there", 130)
 
 
 def _end(message: object, status: int) -> NoReturn:

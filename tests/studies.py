@@ -89,6 +89,19 @@ def failing() -> fip.Study:
     return study(objective=Fails("the mistake"))
 
 
+def interrupted() -> fip.Study:
+    """The user presses Ctrl-C while its third path is walked."""
+    return study(other=IsInterrupted())
+
+
+@dataclass(frozen=True)
+class IsInterrupted:
+    """Does what Ctrl-C does."""
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        raise KeyboardInterrupt
+
+
 @dataclass(frozen=True)
 class KillsItsProcess:
     """Ends its own process with SIGKILL, `times` times: each leaves a file in `directory`."""

@@ -79,7 +79,7 @@ def test_show_prints_the_same_summary(fipray, directory):
     ("arguments", "sentence"),
     [
         (["experiments.nowhere:study"], "there is no module 'experiments.nowhere'"),
-        (["tests.studies:nothing"], "has no function 'nothing'; it has: data, failing, module, study"),
+        (["tests.studies:nothing"], "has no function 'nothing'; it has: data, failing, interrupted, module, study"),
         (["tests.studies:study", "-p", "sparstiy=0.5"], "no parameter 'sparstiy'; it has: sparsity, epsilon"),
         (["tests.studies:study", "-p", "sparsity=1.5"], "at least 0 and below 1; 1.5 was given"),
         (["tests.studies:study", "-p", "sparsity=much"], "parameter sparsity='much'"),
@@ -147,6 +147,13 @@ def test_failed_work_ends_with_1_and_the_traceback_of_the_work(fipray, tmp_path)
     assert status == 1
     assert "5 of 11 pieces of work failed" in err
     assert "ZeroDivisionError: the mistake" in err
+
+
+def test_ctrl_c_ends_with_130_and_keeps_what_is_done(fipray, tmp_path):
+    status, _, err = fipray("run", "tests.studies:interrupted", "--into", tmp_path, "--runner", "local")
+    assert status == 130
+    assert err.endswith("fipray: interrupted; what is done is kept, and the same command goes on from there\n")
+    assert len(list((tmp_path / "commits").iterdir())) == 2
 
 
 def test_a_missing_option_ends_with_2(fipray):
