@@ -64,7 +64,7 @@ def walk(
             outcome = Outcome("stuck", f"no step longer than {reach:.1g} was acceptable at step {step}")
             break
     else:
-        outcome = Outcome("completed", f"all {num_steps} steps were walked")
+        outcome = Outcome("completed", f"all {num_steps} steps were walked" if num_steps > 1 else "its step was walked")
     finished = restrict(objective, problem, weights, 1.0)
     if finished is not weights:
         yield PathPoint(step, finished, reach, time.perf_counter() - began)
