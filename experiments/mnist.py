@@ -7,6 +7,7 @@ from typing import Literal
 import fipray as fip
 from experiments import networks
 from experiments.data import mnist
+from experiments.paths import diverse, pruning_baselines
 from experiments.training import Recipe, trained
 
 
@@ -29,46 +30,17 @@ def study(
     num_steps: of the first-order paths.
     """
     evaluation = fip.Evaluation(fip.ThreatModel("linf", epsilon), num_examples=1000, seed=seed)
-    names = tuple(f"diverse-{number}" for number in range(members))
-    diverse = [
-        fip.PathSpec(
-            name=name,
-            objective=fip.Diversify(),
-            stepper=fip.NaturalStep(),
-            radius=fip.AdaptiveRadius(tolerance=0.15),
-            num_steps=60,
-            others=names[:number],
-            seed=seed + number,
-        )
-        for number, name in enumerate(names)
-    ]
-    pruning = [
-        fip.PathSpec(
-            name="sparse",
-            objective=fip.Sparsify(sparsity=sparsity),
-            stepper=fip.FirstOrderStep(),
-            radius=fip.ScheduledRadius(initial=0.05),
-            num_steps=num_steps,
-            batch_size=200,
-            seed=seed,
-        ),
-        fip.PathSpec(
-            name="published",
-            objective=fip.Sparsify(sparsity=sparsity, ramp=None),
-            stepper=fip.PublishedStep(),
-            radius=fip.ScheduledRadius(initial=1, final=1),
-            num_steps=num_steps,
-            batch_size=200,
-            seed=seed,
-        ),
-        fip.PathSpec(
-            name="one-shot",
-            objective=fip.Sparsify(sparsity=sparsity, ramp=1),
-            stepper=fip.OneShot(),
-            num_steps=1,
-            seed=seed,
-        ),
-    ]
+    members_of_ensemble = diverse(members, num_steps=60, batch_size=512, seed=seed)
+    sparse = fip.PathSpec(
+        name="sparse",
+        objective=fip.Sparsify(sparsity=sparsity),
+        stepper=fip.FirstOrderStep(),
+        radius=fip.ScheduledRadius(initial=0.05),
+        num_steps=num_steps,
+        batch_size=200,
+        seed=seed,
+    )
+    baselines = pruning_baselines(sparsity, num_steps=num_steps, seed=seed)
     everything = mnist(data, data_root)
     arrays = everything.for_paths(num_held_out=5000)
     recipe = Recipe(network, arrays.digest, num_steps=3000, seed=seed)
@@ -78,8 +50,8 @@ def study(
         module=base,
         base_id=recipe.base_id,
         data=arrays,
-        paths=(*diverse, *pruning),
-        ensembles=(fip.EnsembleSpec("ensemble", ("base", *names)),),
+        paths=(*members_of_ensemble, sparse, *baselines),
+        ensembles=(fip.EnsembleSpec("ensemble", ("base", *(path.name for path in members_of_ensemble))),),
         evaluation=evaluation,
         parameters={
             "data": data,

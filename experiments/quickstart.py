@@ -5,6 +5,7 @@ from __future__ import annotations
 import fipray as fip
 from experiments.data import digits
 from experiments.networks import small_cnn
+from experiments.paths import diverse, pruning_baselines
 from experiments.training import Recipe, trained
 
 
@@ -14,20 +15,7 @@ def study(*, members: int = 4, sparsity: float = 0.9, epsilon: float = 0.1, seed
     epsilon: bound of the attacks, linf, in units of the pixels' range 0..1.
     """
     evaluation = fip.Evaluation(fip.ThreatModel("linf", epsilon), num_examples=500, seed=seed)
-    names = tuple(f"diverse-{number}" for number in range(members))
-    diverse = [
-        fip.PathSpec(
-            name=name,
-            objective=fip.Diversify(),
-            stepper=fip.NaturalStep(),
-            radius=fip.AdaptiveRadius(tolerance=0.15),
-            num_steps=40,
-            batch_size=256,
-            others=names[:number],
-            seed=seed + number,
-        )
-        for number, name in enumerate(names)
-    ]
+    members_of_ensemble = diverse(members, num_steps=40, batch_size=256, seed=seed)
     sparse = [
         fip.PathSpec(
             name=f"sparse-{level:g}",
@@ -40,33 +28,16 @@ def study(*, members: int = 4, sparsity: float = 0.9, epsilon: float = 0.1, seed
         )
         for level in sorted({0.8, sparsity, 0.95})
     ]
-    baselines = [
-        fip.PathSpec(
-            name="one-shot",
-            objective=fip.Sparsify(sparsity=sparsity, ramp=1),
-            stepper=fip.OneShot(),
-            num_steps=1,
-            seed=seed,
-        ),
-        fip.PathSpec(
-            name="published",
-            objective=fip.Sparsify(sparsity=sparsity, ramp=None),
-            stepper=fip.PublishedStep(),
-            radius=fip.ScheduledRadius(initial=1, final=1),
-            num_steps=600,
-            batch_size=200,
-            seed=seed,
-        ),
-        fip.PathSpec(
-            name="sparse-natural",
-            objective=fip.Sparsify(sparsity=sparsity),
-            stepper=fip.NaturalStep(),
-            radius=fip.AdaptiveRadius(initial=0.05, tolerance=0.15),
-            num_steps=60,
-            batch_size=256,
-            seed=seed,
-        ),
-    ]
+    natural = fip.PathSpec(
+        name="sparse-natural",
+        objective=fip.Sparsify(sparsity=sparsity),
+        stepper=fip.NaturalStep(),
+        radius=fip.AdaptiveRadius(initial=0.05, tolerance=0.15),
+        num_steps=60,
+        batch_size=256,
+        seed=seed,
+    )
+    baselines = pruning_baselines(sparsity, num_steps=600, seed=seed)
     everything = digits()
     data = everything.for_paths(num_held_out=300)
     recipe = Recipe("small_cnn", data.digest, num_steps=800, seed=seed)
@@ -76,8 +47,8 @@ def study(*, members: int = 4, sparsity: float = 0.9, epsilon: float = 0.1, seed
         module=base,
         base_id=recipe.base_id,
         data=data,
-        paths=(*diverse, *sparse, *baselines),
-        ensembles=(fip.EnsembleSpec("ensemble", ("base", *names)),),
+        paths=(*members_of_ensemble, *sparse, natural, *baselines),
+        ensembles=(fip.EnsembleSpec("ensemble", ("base", *(path.name for path in members_of_ensemble))),),
         evaluation=evaluation,
         parameters={"members": members, "sparsity": sparsity, "epsilon": epsilon, "seed": seed},
     )

@@ -59,6 +59,8 @@ class RayRunner:
         agenda = Agenda(study, directory, watch)
         slots = min(capacity.num_workers, agenda.num_waiting)
         if slots:
+            if self._is_private and not ray.is_initialized():
+                watch.note("starting Ray on this machine")
             with self.session():
                 gpus = f" with {capacity.gpus_per_worker:g} GPU each" if capacity.gpus_per_worker else ""
                 nodes = f"{capacity.num_nodes} {'node' if capacity.num_nodes == 1 else 'nodes'}"
