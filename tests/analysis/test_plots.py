@@ -1,9 +1,7 @@
 """Every figure shows all there is, at its place, and nothing of it is cut off."""
 
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -155,9 +153,3 @@ def test_drawing_and_saving_keeps_no_state_and_shows_nothing(few, tmp_path):
         plot(few).savefig(tmp_path / f"{plot.__name__}.png", dpi=40)
     assert len([*tmp_path.glob("*.png")]) == 3
     assert "matplotlib.pyplot" not in sys.modules
-
-
-def test_matplotlib_is_loaded_with_the_first_figure_alone():
-    code = "import sys; from fipray import analysis; raise SystemExit('matplotlib' in sys.modules)"
-    root = Path(__file__).parents[2]
-    assert subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True).returncode == 0

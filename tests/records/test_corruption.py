@@ -81,7 +81,7 @@ def test_one_bit_anywhere_in_a_manifest_or_commit_record_is_noticed(store, file)
     for position in range(len(content) - 1):
         (store.directory / file).write_bytes(flipped(content, position))
         with pytest.raises(CorruptFileError, match=re.escape(file)):
-            Store.open(store.directory).verify()
+            Store.open(store.directory).commit_record("id0")
     (store.directory / file).write_bytes(content)
     Store.open(store.directory).verify()
 
