@@ -82,6 +82,7 @@ class AdaptiveRadius:
     gain. It is accepted when it is within the tolerance and gains at least `least_gain_ratio` of what was predicted, or
     when it brings a path that is outside nearer to the start. A refused candidate divides the radius by `shrink`; one
     that uses less than 0.8 of the tolerance and gains more than half of what was predicted multiplies it by `growth`.
+    Where no gain was predicted, the distance alone judges.
     """
 
     initial: float = 0.01

@@ -177,6 +177,12 @@ def test_walk_yields_accepted_points_and_returns_the_outcome():
     assert end.value.value.kind == "completed"
 
 
+def test_every_kept_point_is_told_as_it_is_measured():
+    told = []
+    path = traced(Diversify(), num_steps=12, save_at=SaveAt(4), on_point=told.append)
+    assert tuple(told) == path.points
+
+
 class TestAdaptiveRadius:
     def judged(self, *, before: float, after: float, gain: float, predicted: float):
         where = problem(mlp(6, 4))
@@ -198,6 +204,13 @@ class TestAdaptiveRadius:
         verdict = self.judged(before=0.05, after=0.2, gain=1.0, predicted=1.0)
         assert not verdict.accepted
         assert verdict.radius == 0.5
+
+    @pytest.mark.parametrize("predicted", [0.0, -0.5])
+    def test_where_nothing_was_promised_the_distance_alone_judges(self, predicted):
+        near = self.judged(before=0.05, after=0.02, gain=-0.5, predicted=predicted)
+        assert (near.accepted, near.radius) == (True, 1.5)
+        edge = self.judged(before=0.05, after=0.09, gain=-0.5, predicted=predicted)
+        assert (edge.accepted, edge.radius) == (True, 1.0)
 
     def test_from_outside_a_step_towards_the_function_is_accepted(self):
         assert self.judged(before=0.5, after=0.3, gain=-1.0, predicted=1.0).accepted
