@@ -47,8 +47,8 @@ def run(
 
     function = reference.find(study)
     values = reference.parse(function, parameter)
-    made = reference.build(function, values)
     try:
+        made = reference.build(function, values)
         with TerminalWatch() as watch:
             chosen.run(made, into, watch)
     except KeyboardInterrupt:  # here, because typer would end without a word

@@ -63,6 +63,7 @@ def evaluate(
     Raises DataError for NaN, for inputs outside the bounds, and for labels outside the classes; UsageError for no
     attacks, two of one name, or an attack that leaves the threat model.
     """
+    _check_batch_size(batch_size)
     names = [attack.name for attack in attacks]
     if not names or len(set(names)) < len(names):
         raise UsageError(
@@ -96,6 +97,7 @@ def transfer_matrix(
 
     Every maker is attacked from the same random starts. Raises as `evaluate` does.
     """
+    _check_batch_size(batch_size)
     check_examples(inputs, labels, threat_model)
     accuracies = torch.zeros(len(makers), len(targets), dtype=torch.float64)
     before = generator.get_state()
@@ -148,6 +150,11 @@ def _correct(classifier: Classifier, inputs: Tensor, labels: Tensor, batch_size:
 
 def _batches(inputs: Tensor, labels: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     return zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise UsageError(f"batch_size is {batch_size}: give at least 1")
 
 
 def _share(verdicts: Tensor) -> float:

@@ -67,7 +67,7 @@ def parse(function: StudyFunction, assignments: Sequence[str]) -> dict[str, Any]
 
 
 def build(function: StudyFunction, values: dict[str, Any]) -> Study:
-    """The study that `function` makes of these values; all its parameters, defaults too, go into its manifest."""
+    """The study that `function` makes of these values. Raises UsageError where it returns anything else."""
     study = function(**values)
     if not isinstance(study, Study):
         raise UsageError(

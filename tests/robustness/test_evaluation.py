@@ -160,6 +160,14 @@ def test_attacks_must_be_there_and_be_told_apart(attacks, says):
         evaluate(first_input, LINE, LABELS, LINF, attacks, generator())
 
 
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_holds_at_least_one_example(size):
+    with pytest.raises(UsageError, match=f"batch_size is {size}: give at least 1"):
+        evaluate(first_input, LINE, LABELS, LINF, [FGSM()], generator(), batch_size=size)
+    with pytest.raises(UsageError, match=f"batch_size is {size}: give at least 1"):
+        transfer_matrix({}, {}, LINE, LABELS, LINF, FGSM(), generator(), batch_size=size)
+
+
 def test_the_accuracy_of_an_unknown_attack_lists_the_known_ones():
     verdict = evaluate(first_input, LINE, LABELS, LINF, [FGSM(), PGD(2)], generator())
     with pytest.raises(UsageError, match=r"no attack is named 'pgd'; there are: fgsm, pgd-2x1"):
