@@ -11,10 +11,23 @@ from fipray.paths.problem import Batch, Problem
 
 
 class Objective(Protocol):
-    """A secondary objective, minimised. Its decrease is the gain."""
+    """A secondary objective, minimised. Its decrease is the gain.
+
+    The gradient is taken through `value`; an objective that is not differentiable, or that knows better, says its own
+    (`GradientEstimate`).
+    """
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        """The objective at `weights` [P] on a batch of inputs: a scalar, differentiable in `weights`."""
+        """The objective at `weights` [P] on a batch of inputs: a scalar."""
+        ...
+
+
+@runtime_checkable
+class GradientEstimate(Protocol):
+    """An objective that says its own gradient, exact or estimated."""
+
+    def gradient(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        """`l` [P] at `weights` [P] on a batch; what is random in it begins at `batch.seed`."""
         ...
 
 
@@ -41,6 +54,8 @@ def tangent(objective: Objective, problem: Problem, weights: Tensor, vector: Ten
 
 def gradient(objective: Objective, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
     """`l` [P], the objective's gradient at `weights`."""
+    if isinstance(objective, GradientEstimate):
+        return objective.gradient(problem, weights.detach(), batch)
     moving = weights.detach().requires_grad_(True)
     with torch.enable_grad():
         return torch.autograd.grad(objective.value(problem, moving, batch), moving)[0]

@@ -22,10 +22,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Batch:
-    """`inputs` [N, ...], and `reference` [N, C]: the start's embedded outputs on them, which a path must keep."""
+    """`inputs` [N, ...], and `reference` [N, C]: the start's embedded outputs on them, which a path must keep.
+
+    `seed` belongs to this draw: what else is random at the step that is made on this batch begins there.
+    """
 
     inputs: Tensor
     reference: Tensor
+    seed: int = 0
 
     @classmethod
     def of(cls, problem: Problem, inputs: Tensor) -> Batch:
@@ -36,13 +40,24 @@ class Batch:
 
     def draw(self, size: int, generator: torch.Generator) -> Batch:
         """`size` of the inputs, with replacement; all of them where there are no more."""
+        seed = int(torch.randint(2**62, (), generator=generator))
         if size >= len(self):
-            return self
+            return Batch(self.inputs, self.reference, seed)
         chosen = torch.randint(len(self), (size,), generator=generator).to(self.inputs.device)
-        return Batch(self.inputs[chosen], self.reference[chosen])
+        return Batch(self.inputs[chosen], self.reference[chosen], seed)
 
     def first(self, size: int) -> Batch:
-        return Batch(self.inputs[:size], self.reference[:size])
+        return Batch(self.inputs[:size], self.reference[:size], self.seed)
+
+    def split(self, size: int) -> tuple[Batch, ...]:
+        """This batch in parts of at most `size` inputs."""
+        parts = zip(self.inputs.split(size), self.reference.split(size), strict=True)
+        return tuple(Batch(inputs, reference, self.seed) for inputs, reference in parts)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers of this draw, like `reference` in dtype and device; the same at every call."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randn(*shape, generator=generator, dtype=self.reference.dtype).to(self.reference.device)
 
     @property
     def labels(self) -> Tensor:
