@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
+from fipray.geometry.layers import Layer, Recording
 from fipray.geometry.network import Network
 from fipray.geometry.outputs import OutputGeometry
 
@@ -15,17 +18,23 @@ class Metric:
 
     g is never formed. The forward pass, and the backward graph that `J v` needs, are made once and kept: `J^T u` costs
     one backward pass, `J v` one backward pass through the backward graph (the derivative of `J^T z` by z in direction
-    v), which is about one gradient each.
+    v), which is about one gradient each or less.
     """
 
     def __init__(self, network: Network, weights: Tensor, inputs: Tensor, geometry: OutputGeometry) -> None:
         self._weights = weights.detach().requires_grad_(True)
-        with torch.enable_grad():
+        self._recording = Recording(self._weights)
+        with torch.enable_grad(), self._recording:
             self._kept = geometry.embed(network(self._weights, inputs))
         self.embedded = self._kept.detach()
         self.num_inputs = len(inputs)
         self._probe: Tensor | None = None
         self._transposed: Tensor | None = None
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The linear maps and convolutions of the pass, in the order in which they were made."""
+        return self._recording.layers
 
     def jt(self, sensitivities: Tensor) -> Tensor:
         """`J^T u` [P] for `u` [N, C]."""
@@ -49,11 +58,96 @@ class Metric:
         """`J J^T u` [N, C] for `u` [N, C], without the Gram matrix."""
         return self.j(self.jt(sensitivities))
 
+    def by_layer(self, sensitivities: Tensor) -> tuple[list[Tensor], Tensor]:
+        """`u` [N, C] carried back to the output of each layer, [N, T, out] each, and `J^T u` [P]: one backward pass."""
+        outputs = [layer.output for layer in self.layers]
+        *found, product = torch.autograd.grad(
+            self._kept, [*outputs, self._weights], sensitivities, retain_graph=True, materialize_grads=True
+        )
+        return [layer.by_position(one) for layer, one in zip(self.layers, found, strict=True)], product
+
     def jacobian(self) -> Tensor:
-        """`J` [N C, P], row by row: N C backward passes and N C P numbers. For small batches."""
-        return torch.stack([self.jt(row.view_as(self._kept)) for row in torch.eye(self._kept.numel()).to(self._kept)])
+        """`J` [N C, P]: N C P numbers. For small batches.
+
+        C backward passes where every weight acts in one linear layer or convolution, else N C of them.
+        """
+        if self._sensitivities is None:
+            rows = torch.eye(self._kept.numel()).to(self._kept)
+            return torch.stack([self.jt(row.view_as(self._kept)) for row in rows])
+        found = self._kept.new_empty(self._kept.numel(), len(self._weights))
+        for layer, by_output in zip(self.layers, self._sensitivities, strict=True):
+            products = _per_output(layer, by_output)
+            if layer.bias is not None:
+                found[:, layer.bias : layer.bias + layer.num_outputs] = products[..., -1]
+                products = products[..., :-1]
+            found[:, layer.weight : layer.weight + layer.size] = products.flatten(1)
+        return found
 
     def gram(self) -> Tensor:
-        """`J J^T` [N C, N C]. For small batches."""
-        rows = self.jacobian()
-        return rows @ rows.T
+        """`J J^T` [N C, N C]. For small batches: layer by layer, without `J` where that can be (see `jacobian`)."""
+        if self._sensitivities is None:
+            rows = self.jacobian()
+            return rows @ rows.T
+        size = self._kept.numel()
+        total = self._kept.new_zeros(size, size)
+        for layer, by_output in zip(self.layers, self._sensitivities, strict=True):
+            if by_output.shape[2] == 1:  # one position: the rows are outer products, so their products are products
+                seen, sensitivities = layer.patches()[:, 0], by_output.reshape(size, -1)
+                inner = (seen @ seen.T).repeat_interleave(size // self.num_inputs, 0)
+                total += (sensitivities @ sensitivities.T) * inner.repeat_interleave(size // self.num_inputs, 1)
+            else:
+                rows = _per_output(layer, by_output).flatten(1)
+                total.addmm_(rows, rows.T)
+        return total
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of a forward pass through the layers; a product costs twice as many."""
+        return self._recording.flops
+
+    @property
+    def gram_flops(self) -> float:
+        """The same for `gram()`; infinite where it would take a pass for each of the N C outputs."""
+        if not self._recording.complete:
+            return float("inf")
+        num_outputs = self._kept.shape[1]
+        total = 1.5 * num_outputs * self.flops
+        for layer in self.layers:
+            positions = layer.output.numel() / layer.num_outputs / self.num_inputs
+            if positions == 1:
+                total += 2 * self._kept.numel() ** 2 * layer.num_outputs
+            else:
+                total += 2 * layer.size * self._kept.numel() * (positions + self._kept.numel())
+        return total
+
+    @cached_property
+    def _sensitivities(self) -> list[Tensor] | None:
+        """Of each output to each layer: [N, C, T, out]; None where the layers do not tell the whole of J."""
+        if not self._recording.complete:
+            return None
+        found: list[list[Tensor]] = []
+        for place in range(self._kept.shape[1]):
+            one = torch.zeros_like(self._kept)
+            one[:, place] = 1
+            carried, product = self.by_layer(one)
+            if place == 0 and not self._told_by_layers(carried, product):
+                return None
+            found.append(carried)
+        return [torch.stack(by_output, 1) for by_output in zip(*found, strict=True)]
+
+    def _told_by_layers(self, carried: list[Tensor], product: Tensor) -> bool:
+        """Whether the layers' parts make up the whole of `J^T u`: not so where a weight also acts elsewhere."""
+        whole = torch.zeros_like(product)
+        for layer, one in zip(self.layers, carried, strict=True):
+            part = torch.einsum("nto,nti->oi", one, layer.patches())
+            if layer.bias is not None:
+                whole[layer.bias : layer.bias + layer.num_outputs] = part[:, -1]
+                part = part[:, :-1]
+            whole[layer.weight : layer.weight + layer.size] = part.flatten()
+        allowed = 1e3 * torch.finfo(whole.dtype).eps * float(torch.linalg.vector_norm(product))
+        return float(torch.linalg.vector_norm(whole - product)) <= allowed
+
+
+def _per_output(layer: Layer, by_output: Tensor) -> Tensor:
+    """The gradients [N C, out, in] of each output by the layer's weights, the bias in the last column."""
+    return torch.einsum("ncto,nti->ncoi", by_output, layer.patches()).flatten(0, 1)

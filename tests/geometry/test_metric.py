@@ -29,9 +29,58 @@ def fully_connected() -> tuple[Network, Tensor]:
     return mlp(6, 7, 4), normal(5, 6)
 
 
+def strided_padded_and_dilated() -> tuple[Network, Tensor]:
+    """Linear layers and convolutions only, in every setting that they know: the layers tell the whole of J."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(
+            nn.Conv2d(2, 4, (3, 2), stride=(2, 1), padding=(1, 2)),
+            nn.Tanh(),
+            nn.Conv2d(4, 3, 3, dilation=2, bias=False),
+            nn.Tanh(),
+            nn.Linear(6, 5),  # on the last axis: 3 x 4 positions
+            nn.Flatten(),
+            nn.Linear(30, 3),
+        )
+    return Network.of(module.double()), normal(4, 2, 11, 7)
+
+
+def grouped_and_one_dimensional() -> tuple[Network, Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(
+            nn.Conv1d(4, 4, 3, groups=2, padding="same"),
+            nn.Tanh(),
+            nn.Conv1d(4, 2, 3, groups=2),
+            nn.BatchNorm1d(2, affine=False),
+            nn.Unflatten(1, (1, 2)),
+            nn.Conv2d(1, 2, (2, 3)),
+            nn.Flatten(),
+            nn.Linear(10, 3),
+        )
+    return Network.of(module.double()), normal(4, 4, 9)
+
+
+class Tied(nn.Module):
+    """A weight that acts in a linear layer and again outside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.tanh(self.layer(inputs)) @ self.layer.weight[:, :3]
+
+
+def tied() -> tuple[Network, Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Network.of(Tied().double()), normal(5, 6)
+
+
 CASES = [
     pytest.param(make, geometry, id=f"{make.__name__}-{type(geometry).__name__}")
-    for make in (fully_connected, convolutional)
+    for make in (fully_connected, convolutional, strided_padded_and_dilated, grouped_and_one_dimensional, tied)
     for geometry in (FisherRao(), Euclidean(scale=0.5))
 ]
 
