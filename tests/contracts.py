@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fipray.geometry import FisherRao
-from fipray.paths import Diversify, Objective, Sparsify, Stepper
+from fipray.paths import Diversify, Objective, Situation, Sparsify, Stepper
 from fipray.paths.objective import gradient
 from tests.problems import batch, generator, mlp, normal, problem
 
@@ -21,7 +21,9 @@ class StepperContract:
         if sparse:
             weights = Sparsify(0.5, ramp=1).restrict(where, weights, 1.0)
         before = weights.clone()
-        made = self.stepper.propose(where, objective, weights, batch(where, 8, 6), radius, self.stepper.begin(where))
+        made = self.stepper.propose(
+            Situation(where, objective, weights, batch(where, 8, 6), radius), self.stepper.begin(where)
+        )
         assert torch.equal(weights, before), "a stepper does not touch the weights that it is given"
         return where, weights, made
 

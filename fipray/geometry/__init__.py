@@ -1,17 +1,20 @@
 """What weight space looks like: networks as functions of their weights, output geometries, the pulled-back metric."""
 
+from fipray.geometry.layers import Layer
 from fipray.geometry.linear import LinearSolution, conjugate_gradients, solve_in_sample_space
-from fipray.geometry.metric import Metric
+from fipray.geometry.metric import Metric, StreamedMetric
 from fipray.geometry.network import Network
 from fipray.geometry.outputs import Euclidean, FisherRao, OutputGeometry, functional_distance
 
 __all__ = [
     "Euclidean",
     "FisherRao",
+    "Layer",
     "LinearSolution",
     "Metric",
     "Network",
     "OutputGeometry",
+    "StreamedMetric",
     "conjugate_gradients",
     "functional_distance",
     "solve_in_sample_space",

@@ -58,6 +58,20 @@ class Layer:
             ).transpose(1, 2)
         return functional.pad(seen, (0, 1), value=1.0) if self.bias is not None else seen
 
+    def matrix(self, vector: Tensor) -> Tensor:
+        """The layer's part of `vector` [P] as a matrix [out, in], the bias as its last column."""
+        matrix = vector[self.weight : self.weight + self.size].view(self.num_outputs, -1)
+        if self.bias is None:
+            return matrix
+        return torch.cat([matrix, vector[self.bias : self.bias + self.num_outputs, None]], 1)
+
+    def put(self, vectors: Tensor, matrices: Tensor) -> None:
+        """Write matrices [..., out, in] into their place in `vectors` [..., P]: the inverse of `matrix`."""
+        if self.bias is not None:
+            vectors[..., self.bias : self.bias + self.num_outputs] = matrices[..., -1]
+            matrices = matrices[..., :-1]
+        vectors[..., self.weight : self.weight + self.size] = matrices.flatten(-2)
+
     def by_position(self, sensitivities: Tensor) -> Tensor:
         """Sensitivities to `output`, in its shape, as [N, T, out]."""
         if self.settings is None:
@@ -128,8 +142,12 @@ class Recording(TorchFunctionMode):
     ) -> Tensor:
         if isinstance(padding, str) or input.ndim != dimensions + 2:
             return function(input, weight, bias, stride, padding, dilation, groups)
+        used = (input, weight, bias)
+        if torch.is_autocast_enabled(input.device.type):
+            low = torch.get_autocast_dtype(input.device.type)
+            used = (input.to(low), weight.to(low), None if bias is None else bias.to(low))
         settings = tuple(_of_each(dimensions, value) for value in (stride, padding, dilation))
-        output: Tensor = _Convolution.apply(input, weight, bias, *settings, groups)
+        output: Tensor = _Convolution.apply(*used, *settings, groups)
         if groups == 1 and dimensions == 2:
             self._keep(input, weight, bias, output, settings)
         return output

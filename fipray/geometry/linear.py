@@ -25,8 +25,10 @@ def conjugate_gradients(
 ) -> LinearSolution:
     """Solve `A x = right` for a symmetric positive semidefinite A given by its product (Hestenes & Stiefel 1952).
 
-    `right` may have any shape. Ends after `iterations` products, or when the relative residual is at most `tolerance`.
+    `right` may have any shape. Ends after `iterations` products, or when the relative residual is at most `tolerance`,
+    or rounding: beyond it the iterations of a singular A would only amplify what is rounded.
     """
+    tolerance = max(tolerance, 8 * torch.finfo(right.dtype).eps)
     norm = torch.linalg.vector_norm(right)
     solution = torch.zeros_like(right) if initial is None else initial.clone()
     remaining = right.clone() if initial is None else right - product(solution)

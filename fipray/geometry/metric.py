@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from functools import cached_property, partial, reduce
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +12,8 @@ from torch import Tensor
 from fipray.geometry.layers import Layer, Recording
 from fipray.geometry.network import Network
 from fipray.geometry.outputs import OutputGeometry
+
+Precision = Literal["full", "bf16"]
 
 
 class Metric:
@@ -19,13 +23,26 @@ class Metric:
     g is never formed. The forward pass, and the backward graph that `J v` needs, are made once and kept: `J^T u` costs
     one backward pass, `J v` one backward pass through the backward graph (the derivative of `J^T z` by z in direction
     v), which is about one gradient each or less.
+
+    precision: of the layers' products: "full"; "bf16" (bfloat16 with float32 accumulation, by autocast: half the
+    memory, and the speed of a GPU's matrix units); the outputs are embedded in the weights' own dtype either way.
     """
 
-    def __init__(self, network: Network, weights: Tensor, inputs: Tensor, geometry: OutputGeometry) -> None:
+    def __init__(
+        self,
+        network: Network,
+        weights: Tensor,
+        inputs: Tensor,
+        geometry: OutputGeometry,
+        *,
+        precision: Precision = "full",
+    ) -> None:
         self._weights = weights.detach().requires_grad_(True)
         self._recording = Recording(self._weights)
         with torch.enable_grad(), self._recording:
-            self._kept = geometry.embed(network(self._weights, inputs))
+            with torch.autocast(weights.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                outputs = network(self._weights, inputs)
+            self._kept = geometry.embed(outputs.to(weights.dtype))
         self.embedded = self._kept.detach()
         self.num_inputs = len(inputs)
         self._probe: Tensor | None = None
@@ -76,11 +93,7 @@ class Metric:
             return torch.stack([self.jt(row.view_as(self._kept)) for row in rows])
         found = self._kept.new_empty(self._kept.numel(), len(self._weights))
         for layer, by_output in zip(self.layers, self._sensitivities, strict=True):
-            products = _per_output(layer, by_output)
-            if layer.bias is not None:
-                found[:, layer.bias : layer.bias + layer.num_outputs] = products[..., -1]
-                products = products[..., :-1]
-            found[:, layer.weight : layer.weight + layer.size] = products.flatten(1)
+            layer.put(found, _per_output(layer, by_output))
         return found
 
     def gram(self) -> Tensor:
@@ -139,13 +152,51 @@ class Metric:
         """Whether the layers' parts make up the whole of `J^T u`: not so where a weight also acts elsewhere."""
         whole = torch.zeros_like(product)
         for layer, one in zip(self.layers, carried, strict=True):
-            part = torch.einsum("nto,nti->oi", one, layer.patches())
-            if layer.bias is not None:
-                whole[layer.bias : layer.bias + layer.num_outputs] = part[:, -1]
-                part = part[:, :-1]
-            whole[layer.weight : layer.weight + layer.size] = part.flatten()
+            layer.put(whole, torch.einsum("nto,nti->oi", one, layer.patches()))
         allowed = 1e3 * torch.finfo(whole.dtype).eps * float(torch.linalg.vector_norm(product))
         return float(torch.linalg.vector_norm(whole - product)) <= allowed
+
+
+class StreamedMetric:
+    """The same metric on more inputs than fit in memory: a `Metric` of `chunk` inputs at a time, made anew for each
+    product, which costs a forward pass more. `J^T J v` is one such sweep."""
+
+    def __init__(
+        self,
+        network: Network,
+        weights: Tensor,
+        inputs: Tensor,
+        geometry: OutputGeometry,
+        *,
+        chunk: int,
+        precision: Precision = "full",
+    ) -> None:
+        self._parts = inputs.split(chunk)
+        self._metric: Callable[[Tensor], Metric] = partial(Metric, network, weights, geometry=geometry, precision=precision)
+        self.num_inputs = len(inputs)
+        self.embedded = torch.cat([geometry.embed(network.outputs(weights, part)) for part in self._parts])
+
+    def j(self, direction: Tensor) -> Tensor:
+        """`J v` [N, C] for `v` [P]."""
+        return torch.cat([self._metric(part).j(direction) for part in self._parts])
+
+    def jt(self, sensitivities: Tensor) -> Tensor:
+        """`J^T u` [P] for `u` [N, C]."""
+        parts = zip(self._parts, sensitivities.split([len(part) for part in self._parts]), strict=True)
+        return _sum(self._metric(part).jt(one) for part, one in parts)
+
+    def __matmul__(self, direction: Tensor) -> Tensor:
+        """`g @ v` [P] for `v` [P]."""
+
+        def product(part: Tensor) -> Tensor:
+            metric = self._metric(part)
+            return metric.jt(metric.j(direction))
+
+        return _sum(map(product, self._parts)) / self.num_inputs
+
+
+def _sum(vectors: Iterable[Tensor]) -> Tensor:
+    return reduce(torch.add, vectors)
 
 
 def _per_output(layer: Layer, by_output: Tensor) -> Tensor:

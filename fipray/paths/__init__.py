@@ -5,18 +5,31 @@ from fipray.paths.objective import Objective, Restriction
 from fipray.paths.objectives import Diversify, Sparsify
 from fipray.paths.path import PathPoint, SaveAt, WeightPath
 from fipray.paths.problem import Batch, Problem
-from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, ScheduledRadius, Verdict
-from fipray.paths.stepper import FirstOrderStep, NaturalStep, OneShot, Proposal, PublishedStep, Stepper
+from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, ScheduledRadius, SwitchedRadius, Verdict
+from fipray.paths.stepper import Proposal, Situation, Stepper
+from fipray.paths.steppers import (
+    Corrected,
+    FirstOrderStep,
+    InputNullSpaceStep,
+    KroneckerStep,
+    NaturalStep,
+    OneShot,
+    PublishedStep,
+    Switch,
+)
 from fipray.paths.trace import trace, walk
 
 __all__ = [
     "AdaptiveRadius",
     "Batch",
     "Candidate",
+    "Corrected",
     "Diversify",
     "Event",
     "FirstOrderStep",
     "FunctionalDistanceAbove",
+    "InputNullSpaceStep",
+    "KroneckerStep",
     "NaturalStep",
     "Objective",
     "ObjectiveBelow",
@@ -30,8 +43,11 @@ __all__ = [
     "Restriction",
     "SaveAt",
     "ScheduledRadius",
+    "Situation",
     "Sparsify",
     "Stepper",
+    "Switch",
+    "SwitchedRadius",
     "Verdict",
     "WeightPath",
     "trace",

@@ -25,10 +25,15 @@ class Event(Protocol):
 
     goal: whether the path has then reached what it was walked for; a restricted objective then gets the whole of its
     restriction.
+    limit: whether the path must not go where the event happens: such a point is not kept, and the path ends at the last
+    place before it, on the way from the last kept point, where the event does not happen.
     """
 
     @property
     def goal(self) -> bool: ...
+
+    @property
+    def limit(self) -> bool: ...
 
     def reason(self, point: PathPoint) -> str | None:
         """A sentence that says why the path ends at `point`, or None."""
@@ -41,6 +46,7 @@ class ObjectiveBelow:
 
     value: float
     goal: ClassVar[bool] = True
+    limit: ClassVar[bool] = False
 
     def reason(self, point: PathPoint) -> str | None:
         if point.objective_value <= self.value:
@@ -50,10 +56,11 @@ class ObjectiveBelow:
 
 @dataclass(frozen=True)
 class FunctionalDistanceAbove:
-    """The functional distance on held-out inputs has passed `distance` > 0."""
+    """The functional distance on held-out inputs would pass `distance` > 0: the path ends before, within it."""
 
     distance: float
     goal: ClassVar[bool] = False
+    limit: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not self.distance > 0:
@@ -62,7 +69,7 @@ class FunctionalDistanceAbove:
     def reason(self, point: PathPoint) -> str | None:
         if point.functional_distance_held_out > self.distance:
             return (
-                f"the functional distance on held-out inputs came to {point.functional_distance_held_out:.4g}, above "
-                f"{self.distance:.4g}, at step {point.step}"
+                f"the functional distance on held-out inputs would have come to "
+                f"{point.functional_distance_held_out:.4g}, above {self.distance:.4g}, by step {point.step}"
             )
         return None

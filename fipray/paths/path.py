@@ -23,7 +23,8 @@ class PathPoint:
 
     step: proposals made so far; weights: [P]; radius: the cap on the next step; seconds: since the path began;
     functional_distance: to the start, on anchors; functional_distance_held_out: the same on inputs that no step saw;
-    objective_value: on anchors; sparsity: the fraction of weights that are zero; probes: a number each, by name.
+    objective_value: on anchors; sparsity: the fraction of weights that are zero; probes: a number each, by name;
+    solver_state: with which a path goes on from here exactly as if it had never stopped.
     """
 
     step: int
@@ -35,6 +36,7 @@ class PathPoint:
     objective_value: float = float("nan")
     sparsity: float = float("nan")
     probes: Mapping[str, float] = field(default_factory=dict)
+    solver_state: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,14 @@ class WeightPath:
 
 @dataclass(frozen=True)
 class SaveAt:
-    """Measure and keep `num_points` points, evenly spaced over the steps; the start and the end are always kept."""
+    """Measure and keep `num_points` points, evenly spaced over the steps; the start and the end are always kept.
+
+    solver_state: whether points carry the state of their stepper, from which a path can be resumed; with a first-order
+    step that is twice the size of the weights.
+    """
 
     num_points: int = 10
+    solver_state: bool = True
 
     def __post_init__(self) -> None:
         if self.num_points < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -11,21 +11,19 @@ import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
-from fipray.geometry import functional_distance
-from fipray.paths.objective import Objective
 from fipray.paths.problem import Batch, Problem
+from fipray.paths.stepper import Situation
 
 
 @dataclass(frozen=True)
 class Candidate:
     """A step that is proposed and not yet accepted. What costs a forward pass is computed when first asked for.
 
-    `batch` is a fresh one: staying on the inputs that made the step is no evidence.
+    `made` is what it was made from, with its own batch and radius; `batch` is a fresh one: staying on the inputs that
+    made the step is no evidence.
     """
 
-    problem: Problem
-    objective: Objective
-    before: Tensor
+    made: Situation
     after: Tensor
     predicted_gain: float
     batch: Batch
@@ -33,24 +31,41 @@ class Candidate:
     @cached_property
     def distance_before(self) -> float:
         """Functional distance to the start before the step, on the fresh batch."""
-        return self._distance(self.before)
+        return self._distance(self.made.weights, self.batch)[0]
 
     @cached_property
     def distance_after(self) -> float:
-        """Functional distance to the start after it."""
-        return self._distance(self.after)
+        """Functional distance to the start after it: the greater one of those on the step's own and the fresh batch."""
+        return max(self._fresh[0], self._distance_on_own)
+
+    @cached_property
+    def distance_at_most(self) -> float:
+        """The same plus two standard errors of the fresh batch's mean: what a lucky batch does not get below."""
+        return max(self._fresh[1], self._distance_on_own)
 
     @cached_property
     def gain(self) -> float:
-        """The decrease of the objective, on the fresh batch."""
-        before = self.objective.value(self.problem, self.before, self.batch)
-        after = self.objective.value(self.problem, self.after, self.batch)
+        """The decrease of the objective, on the fresh inputs, with the randomness of the step's own batch."""
+        made, batch = self.made, replace(self.batch, seed=self.made.batch.seed)
+        before = made.objective.value(made.problem, made.weights, batch)
+        after = made.objective.value(made.problem, self.after, batch)
         return float(before.detach() - after.detach())
 
+    @cached_property
+    def _fresh(self) -> tuple[float, float]:
+        return self._distance(self.after, self.batch)
+
+    @cached_property
+    def _distance_on_own(self) -> float:
+        return self._distance(self.after, self.made.batch)[0]
+
     @torch.no_grad()
-    def _distance(self, weights: Tensor) -> float:
-        embedded = self.problem.geometry.embed(self.problem.network(weights, self.batch.inputs))
-        return float(functional_distance(embedded, self.batch.reference))
+    def _distance(self, weights: Tensor, batch: Batch) -> tuple[float, float]:
+        problem = self.made.problem
+        squares = (problem.geometry.embed(problem.network(weights, batch.inputs)) - batch.reference).square().sum(1)
+        mean = float(squares.mean())
+        error = float(squares.std()) / len(squares) ** 0.5 if len(squares) > 1 else 0.0
+        return mean**0.5, (mean + 2 * error) ** 0.5
 
 
 @dataclass(frozen=True)
@@ -68,8 +83,8 @@ class RadiusControl(Protocol):
         """The first radius."""
         ...
 
-    def judge(self, candidate: Candidate, radius: float, progress: float) -> Verdict:
-        """What becomes of a candidate made with `radius`, after a share `progress` of the path."""
+    def judge(self, candidate: Candidate) -> Verdict:
+        """What becomes of a candidate: `candidate.made` says with which radius, and after which share of the path."""
         ...
 
 
@@ -78,10 +93,11 @@ class AdaptiveRadius:
     """Keeps the path within `tolerance`, the functional distance to the start that a candidate may reach, and the steps
     honest.
 
-    A candidate is judged on two numbers, on a fresh batch: its functional distance, and its gain against the predicted
-    gain. It is accepted when it is within the tolerance and gains at least `least_gain_ratio` of what was predicted, or
-    when it brings a path that is outside nearer to the start. A refused candidate divides the radius by `shrink`; one
-    that uses less than 0.8 of the tolerance and gains more than half of what was predicted multiplies it by `growth`.
+    A candidate is judged on two numbers: its functional distance, on the batch that made it and on a fresh one, and its
+    gain against the predicted gain, on the fresh one. It is accepted when it is within the tolerance and gains at least
+    `least_gain_ratio` of what was predicted, or when it brings a path that is outside nearer to the start. A refused
+    candidate divides the radius by `shrink`; one that uses less than 0.8 of the tolerance, two standard errors of the
+    batch included, and gains more than half of what was predicted multiplies it by `growth`.
     Where no gain was predicted, the distance alone judges.
     """
 
@@ -102,7 +118,8 @@ class AdaptiveRadius:
     def begin(self, problem: Problem) -> float:
         return self.initial * float(torch.linalg.vector_norm(problem.start))
 
-    def judge(self, candidate: Candidate, radius: float, progress: float) -> Verdict:
+    def judge(self, candidate: Candidate) -> Verdict:
+        radius = candidate.made.radius
         if candidate.distance_after > self.tolerance:
             nearer = candidate.distance_after < candidate.distance_before
             return Verdict(nearer, radius * self.growth if nearer else radius / self.shrink)
@@ -112,7 +129,7 @@ class AdaptiveRadius:
         ratio = candidate.gain / candidate.predicted_gain if promised else 1.0
         if not ratio >= self.least_gain_ratio:
             return Verdict(False, radius / self.shrink)
-        grows = ratio > 0.5 and candidate.distance_after < 0.8 * self.tolerance
+        grows = ratio > 0.5 and candidate.distance_at_most < 0.8 * self.tolerance
         return Verdict(True, radius * self.growth if grows else radius)
 
 
@@ -130,7 +147,32 @@ class ScheduledRadius:
     def begin(self, problem: Problem) -> float:
         return self.initial * float(torch.linalg.vector_norm(problem.start))
 
-    def judge(self, candidate: Candidate, radius: float, progress: float) -> Verdict:
-        first = self.begin(candidate.problem)
+    def judge(self, candidate: Candidate) -> Verdict:
+        first = self.begin(candidate.made.problem)
         last = self.final / self.initial * first
-        return Verdict(True, last + (first - last) * (1 + math.cos(math.pi * progress)) / 2)
+        return Verdict(True, last + (first - last) * (1 + math.cos(math.pi * candidate.made.progress)) / 2)
+
+
+@dataclass(frozen=True)
+class SwitchedRadius:
+    """Beside `Switch`: `far` until a share `at`, 0..1, of the path is walked, then `near` from its own first radius."""
+
+    far: RadiusControl
+    near: RadiusControl
+    at: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not 0 < self.at < 1:
+            raise UsageError(f"a path switches after a share of it, above 0 and below 1; at={self.at} was given")
+
+    def begin(self, problem: Problem) -> float:
+        return self.far.begin(problem)
+
+    def judge(self, candidate: Candidate) -> Verdict:
+        made = candidate.made
+        if made.progress > self.at:
+            return self.near.judge(candidate)
+        verdict = self.far.judge(candidate)
+        # the last step of the far part leaves the radius that the near part begins with
+        is_last = made.progress + made.share > self.at
+        return Verdict(verdict.accepted, self.near.begin(made.problem)) if is_last else verdict

@@ -20,8 +20,10 @@ from fipray.paths.objective import Objective, restrict
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl
-from fipray.paths.stepper import NaturalStep, Stepper
+from fipray.paths.stepper import Situation, Stepper
+from fipray.paths.steppers import NaturalStep
 
+RANDOMNESS = "randomness"  # in a solver state: the generator's, before the next step's batch is drawn
 SMALLEST_RADIUS = 1e-8  # of |w0|: below it a float32 step changes nothing
 
 
@@ -35,31 +37,47 @@ def walk(
     num_steps: int,
     batch_size: int,
     generator: torch.Generator,
+    resume: PathPoint | None = None,
 ) -> Generator[PathPoint, None, Outcome]:
-    """Yield each accepted point of a path from `problem.start`; return why it ended."""
+    """Yield each accepted point of a path from `problem.start`, or from the point `resume` of the same path; return why
+    it ended. On a CPU with the same threads, a resumed path is bit for bit the uninterrupted one."""
     began = time.perf_counter()
-    weights, state, reach = problem.start, stepper.begin(problem), radius.begin(problem)
+    weights, reach, done = problem.start, radius.begin(problem), 0
+    if resume is None or resume.step == 0:
+        state = stepper.begin(problem)
+    else:
+        state, reach, done = dict(resume.solver_state), resume.radius, resume.step
+        weights, began = resume.weights, began - resume.seconds
+        if RANDOMNESS not in state:
+            raise UsageError(
+                f"point {done} has no solver state, so no path can be resumed from it: keep points with "
+                "SaveAt(solver_state=True)"
+            )
+        generator.set_state(state.pop(RANDOMNESS))
     smallest = SMALLEST_RADIUS * float(torch.linalg.vector_norm(problem.start))
+    before_draw = generator.get_state()
     batch = anchors.draw(batch_size, generator)
-    for step in range(1, num_steps + 1):
+    step = done
+    for step in range(done + 1, num_steps + 1):
         progress = step / num_steps
-        proposal = stepper.propose(problem, objective, weights, batch, reach, state)
+        situation = Situation(problem, objective, weights, batch, reach, progress, 1 / num_steps)
+        proposal = stepper.propose(situation, state)
         if not bool(torch.isfinite(proposal.displacement).all()):
             outcome = Outcome("not finite", f"step {step} was not finite, so the path ended at the point before it")
             break
 
+        before_draw = generator.get_state()
         batch = anchors.draw(batch_size, generator)  # judged on a fresh batch, from which the next step is made
         moved = weights + proposal.displacement
-        verdict = radius.judge(
-            Candidate(problem, objective, weights, moved, proposal.predicted_gain, batch), reach, progress
-        )
+        verdict = radius.judge(Candidate(situation, moved, proposal.predicted_gain, batch))
         reach = verdict.radius
         if verdict.accepted:
             state = proposal.state
         allowed = restrict(objective, problem, moved if verdict.accepted else weights, progress)
         if verdict.accepted or allowed is not weights:
             weights = allowed
-            yield PathPoint(step, weights, reach, time.perf_counter() - began)
+            kept = {**state, RANDOMNESS: before_draw}
+            yield PathPoint(step, weights, reach, time.perf_counter() - began, solver_state=kept)
         if reach < smallest and step < num_steps:
             outcome = Outcome("stuck", f"no step longer than {reach:.1g} was acceptable at step {step}")
             break
@@ -87,6 +105,7 @@ def trace(
     others: Sequence[Tensor] = (),
     probes: Mapping[str, Probe] | None = None,
     on_point: Callable[[PathPoint], None] | None = None,
+    resume: Sequence[PathPoint] = (),
     seed: int = 0,
 ) -> WeightPath:
     """Trace one functionally invariant path from the network's own weights.
@@ -96,6 +115,8 @@ def trace(
     others: weights [P] of further networks of the same architecture, for objectives that look at them.
     probes: functions of the weights [P] that give a number, measured at every kept point.
     on_point: is told every kept point as soon as it is measured.
+    resume: the points so far of a path that was traced with the same arguments and ended too early; it goes on from the
+        last of them, and on a CPU with the same threads it is bit for bit the uninterrupted path.
 
     Raises DataError for inputs that cannot be used, NetworkError for a module that is no function of its weights,
     UsageError for settings out of range. A path that ends early is no error: `outcome` says why.
@@ -111,42 +132,84 @@ def trace(
 
     def measured(point: PathPoint) -> PathPoint:
         some = on_anchors.first(1000)
-        point = replace(
+        return replace(
             point,
             functional_distance=_distance(problem, point.weights, some),
             functional_distance_held_out=_distance(problem, point.weights, on_held_out),
             objective_value=float(objective.value(problem, point.weights, some).detach()),
             sparsity=float((point.weights == 0).double().mean()),
             probes={name: probe(point.weights) for name, probe in (probes or {}).items()},
+            solver_state=point.solver_state if save_at.solver_state else {},
         )
+
+    def keep(point: PathPoint) -> None:
+        points.append(point)
         if on_point:
             on_point(point)
-        return point
 
     steps = walk(
-        problem, on_anchors, objective, stepper, radius, num_steps=num_steps, batch_size=batch_size, generator=generator
+        problem,
+        on_anchors,
+        objective,
+        stepper,
+        radius,
+        num_steps=num_steps,
+        batch_size=batch_size,
+        generator=generator,
+        resume=resume[-1] if resume else None,
     )
-    points = [measured(PathPoint(0, problem.start, radius.begin(problem), 0.0))]
-    last = points[0]
-    while True:
+    points = list(resume)
+    if not points:
+        keep(measured(PathPoint(0, problem.start, radius.begin(problem), 0.0)))
+    last = points[-1]
+    outcome: Outcome | None = None
+    while outcome is None:
         try:
             last = next(steps)
         except StopIteration as end:
-            outcome: Outcome = end.value
+            outcome = end.value
             break
-        if save_at.due(points[-1].step, last.step, num_steps):
-            points.append(measured(last))
-            reasons = {event: reason for event in events if (reason := event.reason(points[-1]))}
-            if reasons:
-                outcome = Outcome("stopped", "; ".join(reasons.values()))
-                if all(event.goal for event in reasons):
-                    last = replace(last, weights=restrict(objective, problem, last.weights, 1.0))
-                break
-    if last.step > points[-1].step:
-        points.append(measured(last))
-    elif last.weights is not points[-1].weights:
-        points[-1] = measured(last)
+        if not save_at.due(points[-1].step, last.step, num_steps):
+            continue
+        candidate = measured(last)
+        reasons = {event: reason for event in events if (reason := event.reason(candidate))}
+        if any(event.limit for event in reasons):
+            last = _last_within(points[-1], candidate, events, measured)
+            outcome = Outcome("stopped", "; ".join(reason for event, reason in reasons.items() if event.limit))
+            break
+        keep(candidate)
+        if reasons:
+            outcome = Outcome("stopped", "; ".join(reasons.values()))
+            if all(event.goal for event in reasons):
+                last = replace(last, weights=restrict(objective, problem, last.weights, 1.0))
+    if last.step > points[-1].step or last.weights is not points[-1].weights:
+        end_point = measured(last)
+        outside = [event for event in events if event.limit and event.reason(end_point)]
+        if outside:
+            end_point = _last_within(points[-1], end_point, events, measured)
+            outcome = Outcome("stopped", "; ".join(str(event.reason(measured(last))) for event in outside))
+        if end_point.step == points[-1].step:
+            points.pop()
+        keep(end_point)
     return WeightPath(tuple(points), outcome)
+
+
+def _last_within(
+    inside: PathPoint, outside: PathPoint, events: Sequence[Event], measured: Callable[[PathPoint], PathPoint]
+) -> PathPoint:
+    """The point furthest on the way from `inside` to `outside` that no limit forbids, to a 64th of the way."""
+    step, found = outside.step, inside
+    low, high = 0.0, 1.0
+    for _ in range(6):
+        middle = (low + high) / 2
+        between = measured(
+            replace(outside, weights=torch.lerp(inside.weights, outside.weights, middle), step=step, solver_state={})
+        )
+        if any(event.limit and event.reason(between) for event in events):
+            high = middle
+        else:
+            low, found = middle, between
+    return found
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from fipray.paths import (
     OneShot,
     Problem,
     PublishedStep,
+    Situation,
     Sparsify,
 )
 from fipray.paths.objective import gradient
@@ -59,7 +60,7 @@ class Slope:
 def test_a_projected_step_on_a_linear_network_changes_no_output_to_rounding(stepper):
     where = problem(linear(10, 3), Euclidean())
     inputs = batch(where, 6, 10)
-    made = stepper.propose(where, Slope(), where.start, inputs, 1.0, {})
+    made = stepper.propose(Situation(where, Slope(), where.start, inputs, 1.0), {})
     before = where.network(where.start, inputs.inputs)
     after = where.network(where.start + made.displacement, inputs.inputs)
     assert float(torch.linalg.vector_norm(made.displacement)) > 0.3
@@ -75,7 +76,7 @@ def test_from_the_start_the_natural_step_is_the_published_program_in_closed_form
     jacobian = Metric(where.network, where.start, inputs.inputs, where.geometry).jacobian()
     dense = jacobian.T @ jacobian / 8 + damping * torch.eye(where.network.num_weights, dtype=torch.float64)
     slope = gradient(Diversify(), where, where.start + 0.1, inputs)
-    made = NaturalStep(damping, iterations).propose(where, Slope(), where.start, inputs, 0.1, {})
+    made = NaturalStep(damping, iterations).propose(Situation(where, Slope(), where.start, inputs, 0.1), {})
     slope = normal(where.network.num_weights, seed=4)
     expected = -damping * torch.linalg.solve(dense, slope) * 0.1 / torch.linalg.vector_norm(slope)
     torch.testing.assert_close(made.displacement, expected, rtol=1e-8, atol=1e-10)
@@ -96,7 +97,7 @@ def test_away_from_the_function_the_natural_step_brings_it_back_as_gauss_newton_
     jacobian, drift = metric.jacobian(), (metric.embedded - inputs.reference).flatten()
     shifted = jacobian @ jacobian.T + 4 * damping * torch.eye(12, dtype=torch.float64)
     expected = -jacobian.T @ torch.linalg.solve(shifted, drift)
-    made = NaturalStep(damping, iterations=None).propose(where, Flat(), weights, inputs, 10.0, {})
+    made = NaturalStep(damping, iterations=None).propose(Situation(where, Flat(), weights, inputs, 10.0), {})
     torch.testing.assert_close(made.displacement, expected, rtol=1e-9, atol=1e-10)
     nearer = functional_distance(
         FisherRao().embed(where.network(weights + made.displacement, inputs.inputs)), inputs.reference
@@ -118,7 +119,7 @@ def test_first_order_steps_are_adams():
         distance = (embedded - inputs.reference).square().sum(1).mean()
         (distance + beta * Diversify().value(where, theirs, inputs)).backward()
         adam.step()
-        made = stepper.propose(where, Diversify(), ours, inputs, radius, state)
+        made = stepper.propose(Situation(where, Diversify(), ours, inputs, radius), state)
         ours, state = ours + made.displacement, made.state
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-9, atol=1e-9)
 
@@ -132,7 +133,7 @@ def test_the_published_step_is_the_normalised_penalty_gradient():
     assert theirs.grad is not None
     smallest_zeroed = Sparsify(0.5, ramp=1).restrict(where, weights, 1.0)
     u = theirs.grad + 0.1 * (weights - smallest_zeroed)
-    made = PublishedStep().propose(where, Sparsify(0.5, ramp=None), weights, inputs, 1.0, {})
+    made = PublishedStep().propose(Situation(where, Sparsify(0.5, ramp=None), weights, inputs, 1.0), {})
     torch.testing.assert_close(made.displacement, -0.01 * u / torch.linalg.vector_norm(u), rtol=1e-6, atol=1e-9)
 
 

@@ -1,0 +1,52 @@
+"""The cheap step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fipray.errors import UsageError
+from fipray.paths.problem import Problem
+from fipray.paths.stepper import Proposal, Situation, State, within
+
+
+@dataclass(frozen=True)
+class FirstOrderStep:
+    """Adam (Kingma & Ba 2015) on `D(w)^2 + beta objective(w)`, D the functional distance on the batch.
+
+    The diagonal of Adam's second moments stands for the metric. The rate is `radius / sqrt(P)`, so that a step in which
+    every weight moves at the full rate is as long as the radius. One gradient a step, and the objective's.
+    """
+
+    beta: float = 0.0
+    decay: float = 0.9
+    decay_squares: float = 0.999
+
+    def __post_init__(self) -> None:
+        if not self.beta >= 0:
+            raise UsageError(f"beta is at least 0; {self.beta} was given")
+        if not (0 <= self.decay < 1 and 0 <= self.decay_squares < 1):
+            raise UsageError(f"decays lie in 0..1, 1 excluded; {self.decay} and {self.decay_squares} were given")
+
+    def begin(self, problem: Problem) -> State:
+        zeros = torch.zeros_like(problem.start)
+        return {"mean": zeros, "square": zeros, "count": torch.zeros((), dtype=torch.int64)}
+
+    def propose(self, situation: Situation, state: State) -> Proposal:
+        problem, batch = situation.problem, situation.batch
+        moving = situation.weights.detach().requires_grad_(True)
+        with torch.enable_grad():
+            embedded = problem.geometry.embed(problem.network(moving, batch.inputs))
+            distance = (embedded - batch.reference).square().sum(1).mean()
+            slope = situation.allowed(torch.autograd.grad(distance, moving)[0])
+        if self.beta > 0:
+            slope = slope + self.beta * situation.slope
+        count = state["count"] + 1
+        mean = torch.lerp(slope, state["mean"], self.decay)
+        square = torch.lerp(slope.square(), state["square"], self.decay_squares)
+        n = int(count)
+        scale = (square / (1 - self.decay_squares**n)).sqrt_().add_(1e-8)
+        rate = situation.radius / problem.network.num_weights**0.5
+        displacement = situation.allowed(mean.mul(-rate / (1 - self.decay**n)).div_(scale))
+        return Proposal(within(situation.radius, displacement), 0.0, {"mean": mean, "square": square, "count": count})

@@ -1,0 +1,98 @@
+"""The damped step in the function's own metric."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fipray.errors import UsageError
+from fipray.geometry import Metric, StreamedMetric, conjugate_gradients, solve_in_sample_space
+from fipray.geometry.metric import Precision
+from fipray.paths.problem import Problem
+from fipray.paths.stepper import Proposal, Situation, State, promised
+
+
+@dataclass(frozen=True)
+class NaturalStep:
+    """Down the objective as far as the function allows, and back to the function, in one damped solve.
+
+    `d = argmin |J d + e|^2 / N + m |d + t l|^2`, with `e = s(w) - s(w0)` the function's drift so far, `l` the
+    objective's gradient, `m` the damping and t = radius / |l|:
+
+        d = -t l + z,    (J^T J / N + m I) z = J^T (t J l - e) / N
+
+    The part from l is the predictor, parallel to `-m (g + m I)^-1 l`, the closed form of the published quadratic
+    program (Raghavan & Thomson 2022); the part from e is a Gauss-Newton corrector. Both share one matrix, so they share
+    one solve: the drift that one step leaves, which is of second order, is what the next one takes back.
+
+    iterations: of conjugate gradients; a step costs about 2 `iterations` + 4 gradients of the batch, and the
+        objective's. Where solving exactly in sample space, `z = J^T (J J^T + N m I)^-1 (t J l - e)`, takes fewer
+        floating-point operations, as for small batches, that is done. None always solves exactly.
+    warm: start the iterations from the last step's z, which is worth some iterations where steps are short.
+    chunk: inputs that are held in memory at once; a larger batch is streamed, at a forward pass more for each product.
+    precision: of the products, see `Metric`.
+    """
+
+    damping: float = 1e-2
+    iterations: int | None = 8
+    warm: bool = True
+    chunk: int | None = None
+    precision: Precision = "full"
+
+    def __post_init__(self) -> None:
+        if not self.damping >= 0:
+            raise UsageError(f"damping is at least 0; {self.damping} was given")
+        if self.iterations is not None and self.iterations < 1:
+            raise UsageError(f"at least one iteration is needed; {self.iterations} was given")
+        if self.chunk is not None and self.chunk < 1:
+            raise UsageError(f"a chunk holds at least one input; {self.chunk} was given")
+
+    def begin(self, problem: Problem) -> State:
+        return {}
+
+    def propose(self, situation: Situation, state: State) -> Proposal:
+        problem, batch = situation.problem, situation.batch
+        streamed = self.chunk is not None and len(batch) > self.chunk
+        arguments = (problem.network, situation.weights, batch.inputs, problem.geometry)
+        metric = (
+            StreamedMetric(*arguments, chunk=self.chunk, precision=self.precision)
+            if streamed and self.chunk is not None
+            else Metric(*arguments, precision=self.precision)
+        )
+        descent = situation.descent
+        target = -metric.j(descent) - (metric.embedded - batch.reference)
+        if isinstance(metric, Metric) and (self.iterations is None or self._exact_is_cheaper(metric, situation)):
+            correction = self._exact(metric, situation, target)
+        else:
+            correction = self._iterated(metric, situation, target, state)
+        return promised(situation, descent + correction, {"correction": correction} if self.warm else {})
+
+    def _iterated(self, metric: Metric | StreamedMetric, situation: Situation, target: Tensor, state: State) -> Tensor:
+        last = state.get("correction")
+        return conjugate_gradients(
+            lambda z: situation.allowed(metric @ z) + self.damping * z,
+            situation.allowed(metric.jt(target)) / len(situation.batch),
+            iterations=self.iterations or metric.embedded.numel(),
+            initial=None if last is None else situation.allowed(last),
+        ).solution
+
+    def _exact(self, metric: Metric, situation: Situation, target: Tensor) -> Tensor:
+        shift = len(situation.batch) * self.damping
+        if situation.restricted:
+            rows = situation.allowed(metric.jacobian())
+            gram = rows @ rows.T
+        else:
+            gram = metric.gram()
+        answer = solve_in_sample_space(gram, target.flatten(), shift=shift).view_as(target)
+        return situation.allowed(metric.jt(answer))
+
+    def _exact_is_cheaper(self, metric: Metric, situation: Situation) -> bool:
+        """By floating-point operations: of the Gram matrix and its factor, against the iterations' passes."""
+        if self.iterations is None or self.damping == 0:
+            return self.iterations is None
+        size = metric.embedded.numel()
+        exact = metric.gram_flops + size**3 / 3
+        if situation.restricted:
+            exact += 2.0 * size**2 * len(situation.weights)
+        return exact < 4 * self.iterations * metric.flops
