@@ -133,12 +133,11 @@ class CutOff:
     """First-order steps that fail in the second half of the path, until the file `mended` exists."""
 
     mended: str
-    stepper: fip.FirstOrderStep = fip.FirstOrderStep(beta=0.1)
 
     def begin(self, problem: Problem) -> State:
-        return self.stepper.begin(problem)
+        return fip.FirstOrderStep(beta=0.1).begin(problem)
 
     def propose(self, situation: Situation, state: State) -> Proposal:
         if situation.progress > 0.6 and not Path(self.mended).exists():
             raise RuntimeError("cut off")
-        return self.stepper.propose(situation, state)
+        return fip.FirstOrderStep(beta=0.1).propose(situation, state)

@@ -21,9 +21,7 @@ _FIELDS = [f.name for f in fields(PathPoint) if f.name not in ("weights", "probe
 Files = dict[int, tuple[str, str]]  # of each kept step: the weights file and its sha256
 
 
-def save(
-    store: Store, id: str, attempt: int, points: Sequence[PathPoint], files: Mapping[int, tuple[str, str]]
-) -> None:
+def save(store: Store, id: str, attempt: int, points: Sequence[PathPoint], files: Files) -> None:
     """Write what the path needs to go on from the last of `points`, in place of what an earlier point left."""
     last, probes = points[-1], sorted(points[-1].probes)
     numbers = [[float(getattr(p, name)) for name in _FIELDS] + [p.probes[name] for name in probes] for p in points]
