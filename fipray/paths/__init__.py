@@ -2,7 +2,7 @@
 
 from fipray.paths.event import Event, FunctionalDistanceAbove, ObjectiveBelow, Outcome
 from fipray.paths.objective import Objective, Restriction
-from fipray.paths.objectives import Diversify, Sparsify
+from fipray.paths.objectives import BlackBox, Diversify, RandomWalk, Sparsify, Toward, WeightedSum
 from fipray.paths.path import PathPoint, SaveAt, WeightPath
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, ScheduledRadius, Verdict
@@ -12,6 +12,7 @@ from fipray.paths.trace import trace, walk
 __all__ = [
     "AdaptiveRadius",
     "Batch",
+    "BlackBox",
     "Candidate",
     "Diversify",
     "Event",
@@ -27,13 +28,16 @@ __all__ = [
     "Proposal",
     "PublishedStep",
     "RadiusControl",
+    "RandomWalk",
     "Restriction",
     "SaveAt",
     "ScheduledRadius",
     "Sparsify",
     "Stepper",
+    "Toward",
     "Verdict",
     "WeightPath",
+    "WeightedSum",
     "trace",
     "walk",
 ]
