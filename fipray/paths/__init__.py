@@ -1,5 +1,7 @@
 """How one moves: objectives, steppers, radius control, events, and the loop that traces a path."""
 
+from fipray.paths.align import aligned
+from fipray.paths.connect import Connection, LossProfile, connect, loss_profile
 from fipray.paths.event import Event, FunctionalDistanceAbove, ObjectiveBelow, Outcome
 from fipray.paths.objective import Objective, Restriction
 from fipray.paths.objectives import BlackBox, Diversify, RandomWalk, Sparsify, Toward, WeightedSum
@@ -14,10 +16,12 @@ __all__ = [
     "Batch",
     "BlackBox",
     "Candidate",
+    "Connection",
     "Diversify",
     "Event",
     "FirstOrderStep",
     "FunctionalDistanceAbove",
+    "LossProfile",
     "NaturalStep",
     "Objective",
     "ObjectiveBelow",
@@ -38,6 +42,9 @@ __all__ = [
     "Verdict",
     "WeightPath",
     "WeightedSum",
+    "aligned",
+    "connect",
+    "loss_profile",
     "trace",
     "walk",
 ]
