@@ -30,8 +30,8 @@ class Connection:
     """A polyline from one network to another.
 
     points: weights [P], the first and the last those of the two networks; gap: length of the straight segment that
-    joins the two sides; distance: greatest functional distance on it, held out, to the nearer of the two networks;
-    outcome: "connected" where that is within what was allowed, or "not connected".
+    joins the two sides, cut in four; distance: the greatest functional distance on it, held out, to the nearer of the
+    two networks; outcome: "connected" where that is within what was allowed, or "not connected".
     """
 
     points: tuple[Tensor, ...]
@@ -56,19 +56,22 @@ def connect(
     allowed_distance: float = 0.2,
     num_rounds: int = 12,
     num_steps: int = 25,
-    batch_size: int = 512,
+    batch_size: int = 1024,
     geometry: OutputGeometry | None = None,
     seed: int = 0,
 ) -> Connection:
     """Connect the network with `other` [P], another of its architecture, by a path along which the function stays.
 
-    Both ends walk, in turn and `num_steps` steps at a time, straight at the other's last point as far as their own
-    function lets them (`Toward`). Each keeps the function of its own network. That ends when the functional distance on
-    the straight segment between them, to the nearer of the two networks, is at most `allowed_distance` on all held-out
+    Both ends walk, in turn and `num_steps` steps at a time, straight at the other's last point as far as the function
+    lets them (`Toward`); each keeps the function of its own network. That ends when the functional distance on the
+    straight segment between them, to the nearer of the two networks, is at most `allowed_distance` on the held-out
     inputs, or when each has walked `num_rounds` times.
 
-    anchors, held_out, stepper, radius, batch_size, geometry: as in `trace`. The points are all those that were
-        accepted: memory for up to 2 num_rounds num_steps networks.
+    radius: where none is given, steps keep within three quarters of `allowed_distance` on the anchors, which leaves
+        room for other inputs and for the last segment.
+    anchors, held_out, stepper, batch_size, geometry: as in `trace`.
+
+    All accepted points are kept, in memory: up to 2 num_rounds num_steps networks.
     """
     if min(num_rounds, num_steps, batch_size) < 1:
         raise UsageError(
@@ -77,7 +80,8 @@ def connect(
         )
     if not allowed_distance > 0:
         raise UsageError(f"allowed_distance is a functional distance above 0; {allowed_distance} was given")
-    stepper, radius = stepper or NaturalStep(), radius or AdaptiveRadius(initial=0.05, tolerance=allowed_distance)
+    stepper = stepper or NaturalStep()
+    radius = radius or AdaptiveRadius(initial=0.02, tolerance=0.75 * allowed_distance)
     for inputs in (anchors, held_out):
         network.check(inputs)
     here = Problem(network, geometry or FisherRao(), network.weights)
@@ -86,11 +90,11 @@ def connect(
     judges = [Batch.of(problem, held_out) for problem in problems]
     sides = [[problem.start] for problem in problems]
     generator = torch.Generator().manual_seed(seed)
-    distance = _farthest(problems[0], judges, *(side[-1] for side in sides))
+    distance = _farthest(here, judges, here.start, problems[1].start)
     for turn in range(2 * num_rounds):
-        if distance <= allowed_distance:
-            break
         own, theirs = sides[turn % 2], sides[1 - turn % 2]
+        if distance <= allowed_distance or torch.equal(own[-1], theirs[-1]):
+            break
         # the batch holds the network's own function: the walk goes on from a later point, and keeps that of the first
         steps = walk(
             replace(problems[turn % 2], start=own[-1]),
@@ -103,14 +107,13 @@ def connect(
             generator=generator,
         )
         own.extend(point.weights for point in steps)
-        distance = _farthest(problems[0], judges, own[-1], theirs[-1])
+        distance = _farthest(here, judges, own[-1], theirs[-1])
     gap = float(torch.linalg.vector_norm(sides[0][-1] - sides[1][-1]))
-    said = (
-        f"functional distance {distance:.2g} on the last segment, of length {gap:.3g}; {allowed_distance:g} is allowed"
-    )
+    said = f"distance {distance:.2g} on the last segment, {gap:.3g} long, where {allowed_distance:g} is allowed"
     connected = distance <= allowed_distance
     outcome = Outcome("connected", said) if connected else Outcome("not connected", f"{said}: walk more rounds")
-    return Connection((*sides[0], *reversed(sides[1])), gap, distance, outcome)
+    between = [torch.lerp(sides[0][-1], sides[1][-1], place) for place in PLACES[1:-1]]
+    return Connection((*sides[0], *between, *reversed(sides[1])), gap, distance, outcome)
 
 
 def _farthest(problem: Problem, judges: Sequence[Batch], first: Tensor, last: Tensor) -> float:
