@@ -79,15 +79,16 @@ def _chain(network: Network, weights: Tensor, other: Tensor) -> Iterator[_Layer]
         if not (flat or plain or isinstance(part, _BETWEEN)):
             raise NetworkError(f"module {name!r}, {part}, cannot be aligned: {_SUPPORTED}")
     ours, theirs = network.named(weights.detach()), network.named(other.detach())
-    num_before = None
-    for name, part in (parts[place] for place in places):
-        asked = [f"{name}.{key}".lstrip(".") for key, _ in part.named_parameters()]
+    num_before, last = 0, -1
+    for place in places:
+        name, part = parts[place]
+        asked = [f"{name}.{key}".removeprefix(".") for key, _ in part.named_parameters()]
         missing = [key for key in asked if key not in ours]
         if missing:
             raise NetworkError(f"{', '.join(missing)} does not move, or is shared with another layer: {_SUPPORTED}")
         num_neurons, num_inputs = ours[asked[0]].shape[:2]
-        if num_before and num_inputs % num_before:
-            raise NetworkError(f"module {name!r} takes {num_inputs} inputs of {num_before} neurons: {_SUPPORTED}")
+        if last >= 0 and not _fits([part for _, part in parts[last : place + 1]], num_before, num_inputs):
+            raise NetworkError(f"module {name!r} does not take the {num_before} neurons before it: {_SUPPORTED}")
         weight, weight_theirs = (
             named[asked[0]].double().cpu().reshape(num_neurons, num_before or num_inputs, -1)
             for named in (ours, theirs)
@@ -97,14 +98,22 @@ def _chain(network: Network, weights: Tensor, other: Tensor) -> Iterator[_Layer]
             named[asked[1]].double().cpu()[:, None] if len(asked) > 1 else none for named in (ours, theirs)
         )
         yield _Layer(name, weight, weight_theirs, bias, bias_theirs)
-        num_before = num_neurons
+        num_before, last = num_neurons, place
+
+
+def _fits(parts: list[nn.Module], num_before: int, num_inputs: int) -> bool:
+    """Whether the last of `parts` takes the neurons of the first, in their order, each in as many places as another."""
+    first, *between, last = parts
+    if isinstance(last, nn.Linear) and not isinstance(first, nn.Linear):  # a channel's places become a row of inputs
+        return any(isinstance(part, nn.Flatten) for part in between) and num_inputs % num_before == 0
+    return type(first) is type(last) and num_inputs == num_before
 
 
 def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
     """The parts of nested nn.Sequential, in the order in which they are called, by name."""
     if isinstance(module, nn.Sequential):
         for key, part in module.named_children():
-            yield from _leaves(part, f"{name}.{key}".lstrip("."))
+            yield from _leaves(part, f"{name}.{key}".removeprefix("."))
     else:
         yield name, module
 
@@ -166,8 +175,8 @@ def _ordered(network: Network, layers: list[_Layer], other: Tensor, orders: list
     made = other.detach().clone()
     named = network.named(made)
     for number, (layer, order) in enumerate(zip(layers, orders, strict=True)):
-        weight = named[f"{layer.name}.weight".lstrip(".")]
+        weight = named[f"{layer.name}.weight".removeprefix(".")]
         weight.copy_(layer.theirs[order][:, _before(orders, layers, number)].reshape(weight.shape))
         if layer.bias.shape[1]:
-            named[f"{layer.name}.bias".lstrip(".")].copy_(layer.bias_theirs[order, 0])
+            named[f"{layer.name}.bias".removeprefix(".")].copy_(layer.bias_theirs[order, 0])
     return made

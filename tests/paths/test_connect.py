@@ -75,20 +75,21 @@ class TestAligned:
         assert torch.equal(aligned(network, network.weights, other, normal(4, 5)), other)
 
     @pytest.mark.parametrize(
-        ("module", "shape", "said"),
+        ("make", "shape", "said"),
         [
-            (nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3)), (1, 8, 8), "'1', BatchNorm2d"),
-            (nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=2)), (1, 8, 8), "'1', Conv2d"),
-            (nn.Sequential(nn.Linear(3, 4), nn.Softmax(1), nn.Linear(4, 2)), (3,), "'1', Softmax"),
-            (nn.Sequential(nn.Conv2d(1, 4, 3), nn.Linear(6, 2)), (1, 8, 8), "6 inputs of 4 neurons"),
-            (nn.Sequential(nn.Conv2d(1, 3, 3), nn.Linear(6, 2)), (1, 8, 8), "would have changed places"),
-            (nn.Bilinear(3, 3, 2), (3,), "no layers"),
+            (lambda: [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 3)], (1, 8, 8), "'1', BatchNorm2d"),
+            (lambda: [nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=2)], (1, 8, 8), "'1', Conv2d"),
+            (lambda: [nn.Linear(3, 4), nn.Softmax(1), nn.Linear(4, 2)], (3,), "'1', Softmax"),
+            (lambda: [nn.Conv2d(1, 3, 3), nn.Linear(6, 2)], (1, 8, 8), "'1' does not take the 3 neurons"),
+            (lambda: [nn.Linear(3, 4), nn.Flatten(), nn.Linear(20, 2)], (5, 3), "'2' does not take the 4 neurons"),
+            (lambda: [nn.Linear(3, 9), nn.MaxPool1d(3, 1, 1), nn.Linear(9, 2)], (3,), "would have changed places"),
+            (lambda: [nn.Flatten(), nn.LayerNorm(3)], (3,), "no layers"),
         ],
     )
-    def test_what_cannot_be_aligned_is_named(self, module, shape, said):
-        if isinstance(module, nn.Bilinear):
-            module = Twice(module)
-        network = Network.of(module)
+    def test_what_cannot_be_aligned_is_named(self, make, shape, said):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = Network.of(nn.Sequential(*make()))
         other = torch.randn(network.num_weights, generator=generator())
         with pytest.raises(NetworkError, match=said):
             aligned(network, network.weights, other, torch.randn(4, *shape, generator=generator()))
@@ -97,17 +98,6 @@ class TestAligned:
         network = Network.of(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), moving=["0.*", "1.bias"])
         with pytest.raises(NetworkError, match=r"1\.weight does not move"):
             aligned(network, network.weights, network.weights, torch.zeros(2, 3))
-
-
-class Twice(nn.Module):
-    """Not a chain."""
-
-    def __init__(self, part: nn.Module) -> None:
-        super().__init__()
-        self.part = part
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.part(inputs, inputs)
 
 
 class TestLossProfile:
