@@ -10,7 +10,7 @@ from torch import nn
 
 from fipray import UsageError
 from fipray.geometry import Euclidean, FisherRao, Network
-from fipray.paths import Diversify, Sparsify
+from fipray.paths import BlackBox, Diversify, RandomWalk, Sparsify, Toward, WeightedSum
 from fipray.paths.objectives.diversify import input_gradients
 from fipray.paths.problem import Batch
 from tests.contracts import ObjectiveContract, drawn_twice
@@ -23,6 +23,22 @@ class TestDiversify(ObjectiveContract):
 
 class TestSparsify(ObjectiveContract):
     objective = Sparsify(0.4)
+
+
+class TestToward(ObjectiveContract):
+    objective = Toward(normal(5 * 6 + 6 + 6 * 3 + 3, seed=9))
+
+
+class TestRandomWalk(ObjectiveContract):
+    objective = RandomWalk()
+
+
+class TestWeightedSum(ObjectiveContract):
+    objective = WeightedSum(((1.0, Diversify()), (-0.3, Toward(normal(5 * 6 + 6 + 6 * 3 + 3, seed=9)))))
+
+
+class TestBlackBox(ObjectiveContract):
+    objective = BlackBox(lambda network, weights: float(weights.square().sum()), num_samples=1000)
 
 
 def test_equal_generators_draw_equal_batches():
