@@ -48,6 +48,61 @@ def conjugate_gradients(
     return LinearSolution(solution, residual, done)
 
 
+def minimal_residual(
+    product: Product, right: Tensor, *, iterations: int, tolerance: float = 0.0, restart: int = 300
+) -> LinearSolution:
+    """Solve `A x = right` for a square A given by its product: of all x in the Krylov space, the least |A x - right|.
+
+    GMRES (Saad & Schultz 1986) with every vector of the basis kept and orthogonalised twice, so that float32 loses
+    nothing where A is badly conditioned: there conjugate gradients, which keep none, take several times as many
+    products. `right` may have any shape; at most `restart` vectors like it are kept, then the basis begins anew from
+    the residual measured there. Ends after `iterations` products (one more measures the residual that is stated), when
+    the relative residual is at most `tolerance`, or when no more can be had in this precision.
+    """
+    norm = float(torch.linalg.vector_norm(right))
+    solution, remaining = torch.zeros_like(right), right.clone()
+    left, done = norm, 0
+    while done < iterations and left > tolerance * norm and left > 0:
+        step, products = _krylov_step(product, remaining, min(restart, iterations - done), tolerance * norm)
+        done += products
+        candidate = solution + step
+        residual = right - product(candidate)
+        before, reached = left, float(torch.linalg.vector_norm(residual))
+        if not reached < before:  # rounding
+            break
+        solution, remaining, left = candidate, residual, reached
+    return LinearSolution(solution, left / norm if norm > 0 else 0.0, done)
+
+
+def _krylov_step(product: Product, right: Tensor, size: int, target: float) -> tuple[Tensor, int]:
+    """One cycle of GMRES from 0: x, and the products it took; ends where |A x - right| <= `target`."""
+    norm = torch.linalg.vector_norm(right)
+    basis = right.new_empty(size + 1, right.numel())
+    basis[0] = right.flatten() / norm
+    hessenberg = torch.zeros(size + 1, size, dtype=torch.float64)
+    across = torch.zeros(size + 1, dtype=torch.float64)  # H^T across = 0: the residual is |right| / |across|
+    across[0] = 1
+    for k in range(size):
+        image = product(basis[k].view_as(right)).flatten()
+        scale = float(torch.linalg.vector_norm(image))
+        for _ in range(2):
+            along = basis[: k + 1] @ image
+            image = image - basis[: k + 1].T @ along
+            hessenberg[: k + 1, k] += along.to(hessenberg)
+        length = float(torch.linalg.vector_norm(image))
+        if length <= 10 * torch.finfo(right.dtype).eps * scale:  # the space is exhausted
+            break
+        hessenberg[k + 1, k] = length
+        across[k + 1] = -(across[: k + 1] @ hessenberg[: k + 1, k]) / length
+        basis[k + 1] = image / length
+        if float(norm) <= target * float(torch.linalg.vector_norm(across)):
+            break
+    start = torch.zeros(k + 2, 1, dtype=torch.float64)
+    start[0] = float(norm)
+    weights = torch.linalg.lstsq(hessenberg[: k + 2, : k + 1], start, driver="gelsd").solution[:, 0]
+    return (basis[: k + 1].T @ weights.to(basis)).view_as(right), k + 1
+
+
 def solve_in_sample_space(gram: Tensor, right: Tensor, *, shift: float) -> Tensor:
     """`(G + shift I)^-1 right` for a Gram matrix G = J J^T [K, K] and `right` [K]; `shift` >= 0.
 
