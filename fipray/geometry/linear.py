@@ -48,41 +48,23 @@ def conjugate_gradients(
     return LinearSolution(solution, residual, done)
 
 
-def minimal_residual(
-    product: Product, right: Tensor, *, iterations: int, tolerance: float = 0.0, restart: int = 300
-) -> LinearSolution:
+def minimal_residual(product: Product, right: Tensor, *, iterations: int, tolerance: float = 0.0) -> LinearSolution:
     """Solve `A x = right` for a square A given by its product: of all x in the Krylov space, the least |A x - right|.
 
-    GMRES (Saad & Schultz 1986) with every vector of the basis kept and orthogonalised twice, so that float32 loses
-    nothing where A is badly conditioned: there conjugate gradients, which keep none, take several times as many
-    products. `right` may have any shape; at most `restart` vectors like it are kept, then the basis begins anew from
-    the residual measured there. Ends after `iterations` products (one more measures the residual that is stated), when
-    the relative residual is at most `tolerance`, or when no more can be had in this precision.
+    GMRES (Saad & Schultz 1986) with every vector of the basis kept, one like `right` an iteration, and orthogonalised
+    twice: in float32 and where A is badly conditioned, conjugate gradients, which keep none, take several times as many
+    products. `right` may have any shape. Ends after `iterations` products (one more measures the residual that is
+    stated), when the relative residual is at most `tolerance` but for rounding, or when the space is exhausted.
     """
     norm = float(torch.linalg.vector_norm(right))
-    solution, remaining = torch.zeros_like(right), right.clone()
-    left, done = norm, 0
-    while done < iterations and left > tolerance * norm and left > 0:
-        step, products = _krylov_step(product, remaining, min(restart, iterations - done), tolerance * norm)
-        done += products
-        candidate = solution + step
-        residual = right - product(candidate)
-        before, reached = left, float(torch.linalg.vector_norm(residual))
-        if not reached < before:  # rounding
-            break
-        solution, remaining, left = candidate, residual, reached
-    return LinearSolution(solution, left / norm if norm > 0 else 0.0, done)
-
-
-def _krylov_step(product: Product, right: Tensor, size: int, target: float) -> tuple[Tensor, int]:
-    """One cycle of GMRES from 0: x, and the products it took; ends where |A x - right| <= `target`."""
-    norm = torch.linalg.vector_norm(right)
-    basis = right.new_empty(size + 1, right.numel())
+    if iterations < 1 or norm == 0:
+        return LinearSolution(torch.zeros_like(right), float(norm > 0), 0)
+    basis = right.new_empty(iterations + 1, right.numel())
     basis[0] = right.flatten() / norm
-    hessenberg = torch.zeros(size + 1, size, dtype=torch.float64)
-    across = torch.zeros(size + 1, dtype=torch.float64)  # H^T across = 0: the residual is |right| / |across|
+    hessenberg = torch.zeros(iterations + 1, iterations, dtype=torch.float64)
+    across = torch.zeros(iterations + 1, dtype=torch.float64)  # H^T across = 0: the residual is 1 / |across|
     across[0] = 1
-    for k in range(size):
+    for k in range(iterations):
         image = product(basis[k].view_as(right)).flatten()
         scale = float(torch.linalg.vector_norm(image))
         for _ in range(2):
@@ -95,12 +77,13 @@ def _krylov_step(product: Product, right: Tensor, size: int, target: float) -> t
         hessenberg[k + 1, k] = length
         across[k + 1] = -(across[: k + 1] @ hessenberg[: k + 1, k]) / length
         basis[k + 1] = image / length
-        if float(norm) <= target * float(torch.linalg.vector_norm(across)):
+        if tolerance * float(torch.linalg.vector_norm(across)) >= 1:
             break
     start = torch.zeros(k + 2, 1, dtype=torch.float64)
-    start[0] = float(norm)
-    weights = torch.linalg.lstsq(hessenberg[: k + 2, : k + 1], start, driver="gelsd").solution[:, 0]
-    return (basis[: k + 1].T @ weights.to(basis)).view_as(right), k + 1
+    start[0] = norm
+    parts = torch.linalg.lstsq(hessenberg[: k + 2, : k + 1], start, driver="gelsd").solution[:, 0]
+    solution = (basis[: k + 1].T @ parts.to(basis)).view_as(right)
+    return LinearSolution(solution, float(torch.linalg.vector_norm(right - product(solution))) / norm, k + 1)
 
 
 def solve_in_sample_space(gram: Tensor, right: Tensor, *, shift: float) -> Tensor:

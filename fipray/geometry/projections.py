@@ -43,6 +43,7 @@ class NullSpace:
     chunk: of inputs in one pass.
     kept_bytes: of passes that may be kept, as estimated from what autograd saves for a few inputs; where they would
         take more, each product makes its passes anew, one chunk at a time, and costs about twice as much.
+    restart: vectors [N, C] that GMRES keeps at most, before it begins anew from the residual measured there.
     """
 
     def __init__(
@@ -56,15 +57,16 @@ class NullSpace:
         damping: float = 0.03,
         chunk: int = 1000,
         kept_bytes: int = 2**31,
+        restart: int = 300,
     ) -> None:
         if not damping > 0:
             raise UsageError(f"damping is above 0; {damping} was given: 0.03 suits most networks")
-        if chunk < 1:
-            raise UsageError(f"a chunk holds at least one input; {chunk} was given")
+        if chunk < 1 or restart < 1:
+            raise UsageError(f"a chunk and a basis hold at least one; chunk={chunk}, restart={restart} were given")
         self._network, self._weights, self._geometry = network, weights.detach(), geometry
         self._parts = inputs.split(chunk)
         self._allowed = allowed if allowed is not None else _everything
-        self._damping = damping
+        self._damping, self._restart = damping, restart
         self.keeps = len(inputs) * self._bytes_per_input(inputs[:8]) <= kept_bytes
         self._kept: list[Metric] = []
 
@@ -97,11 +99,24 @@ class NullSpace:
         What has no solution (part of u outside the range of J) stays in the residual. Both solves are linear, so a
         projection and a correction share one: `J^+ (J l - e)`.
         """
-        answer = minimal_residual(
-            lambda z: self.j(self.jt(self._whitened(z))), right, iterations=iterations, tolerance=tolerance
-        )
-        found = self.jt(self._whitened(answer.solution))
-        return Projected(found, answer.residual, answer.iterations)
+        norm = float(torch.linalg.vector_norm(right))
+        found, remaining, left, done = torch.zeros_like(self._weights), right, norm, 0
+        while done < iterations and left > tolerance * norm and left > 0:
+            answer = minimal_residual(
+                lambda z: self.j(self.jt(self._whitened(z))),
+                remaining,
+                iterations=min(self._restart, iterations - done),
+                tolerance=0.8 * tolerance * norm / left,
+            )
+            done += answer.iterations
+            # Added up in weight space: multipliers of near-dependent rows are long, and round to more than they undo.
+            candidate = found + self.jt(self._whitened(answer.solution))
+            residual = right - self.j(candidate)
+            reached = float(torch.linalg.vector_norm(residual))
+            if not reached < left:  # no more can be had, or not in this precision
+                break
+            found, remaining, left = candidate, residual, reached
+        return Projected(found, left / norm if norm > 0 else 0.0, done)
 
     def _whitened(self, right: Tensor) -> Tensor:
         """`M^-1 z` [N, C]."""
