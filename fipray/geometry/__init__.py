@@ -1,10 +1,11 @@
 """What weight space looks like: networks as functions of their weights, output geometries, the pulled-back metric."""
 
 from fipray.geometry.layers import Layer
-from fipray.geometry.linear import LinearSolution, conjugate_gradients, solve_in_sample_space
+from fipray.geometry.linear import LinearSolution, conjugate_gradients, minimal_residual, solve_in_sample_space
 from fipray.geometry.metric import Metric, StreamedMetric
 from fipray.geometry.network import Network
 from fipray.geometry.outputs import Euclidean, FisherRao, OutputGeometry, functional_distance
+from fipray.geometry.projections import NullSpace, Projected
 
 __all__ = [
     "Euclidean",
@@ -13,9 +14,12 @@ __all__ = [
     "LinearSolution",
     "Metric",
     "Network",
+    "NullSpace",
     "OutputGeometry",
+    "Projected",
     "StreamedMetric",
     "conjugate_gradients",
     "functional_distance",
+    "minimal_residual",
     "solve_in_sample_space",
 ]

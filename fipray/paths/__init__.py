@@ -16,6 +16,7 @@ from fipray.paths.steppers import (
     KroneckerStep,
     NaturalStep,
     OneShot,
+    ProjectedStep,
     PublishedStep,
     Switch,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "Outcome",
     "PathPoint",
     "Problem",
+    "ProjectedStep",
     "Proposal",
     "PublishedStep",
     "RadiusControl",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from fipray.paths import (
     NaturalStep,
     OneShot,
     Problem,
+    ProjectedStep,
     PublishedStep,
     Situation,
     Sparsify,
@@ -32,6 +33,33 @@ class TestNaturalStep(RestrictedStepperContract):
 
 class TestNaturalStepBySampleSpace(RestrictedStepperContract):
     stepper = NaturalStep(iterations=None)
+
+
+class TestProjectedStep(RestrictedStepperContract):
+    stepper = ProjectedStep()
+
+
+class TestProjectedStepByIteration(RestrictedStepperContract):
+    stepper = ProjectedStep(dense=0, tolerance=1e-8)
+
+
+@pytest.mark.parametrize("dense", [0, 1000])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_projected_step_is_the_least_norm_solution_of_the_dense_jacobian(dense, sparse):
+    """`d = -t l + J^+ (t J l - e)` with the pseudo-inverse of torch, restricted to what is not zero, to 1e-6."""
+    where = problem(mlp(6, 14, 4))
+    weights = where.start + 0.02 * normal(where.network.num_weights, seed=5)
+    objective = Sparsify(0.3, ramp=1) if sparse else Diversify()
+    weights = Sparsify(0.3, ramp=1).restrict(where, weights, 1.0) if sparse else weights
+    inputs = batch(where, 8, 6)
+    situation = Situation(where, objective, weights, inputs, 10.0)
+    metric = Metric(where.network, weights, inputs.inputs, where.geometry)
+    jacobian = metric.jacobian() * (weights != 0) if sparse else metric.jacobian()
+    descent, drift = situation.descent, (metric.embedded - inputs.reference).flatten()
+    expected = descent - torch.linalg.pinv(jacobian, rtol=1e-7) @ (jacobian @ descent + drift)
+    made = ProjectedStep(dense=dense, tolerance=1e-9).propose(replace(situation, radius=10.0), {})
+    expected = expected * min(1.0, 10.0 / float(expected.norm()))
+    torch.testing.assert_close(made.displacement, expected, rtol=1e-5, atol=1e-6)
 
 
 class TestFirstOrderStep(RestrictedStepperContract):
@@ -56,7 +84,15 @@ class Slope:
         return normal(len(weights), seed=self.seed) @ weights
 
 
-@pytest.mark.parametrize("stepper", [NaturalStep(damping=0, iterations=None), NaturalStep(damping=0, iterations=60)])
+@pytest.mark.parametrize(
+    "stepper",
+    [
+        NaturalStep(damping=0, iterations=None),
+        NaturalStep(damping=0, iterations=60),
+        ProjectedStep(),
+        ProjectedStep(dense=0, tolerance=1e-12),
+    ],
+)
 def test_a_projected_step_on_a_linear_network_changes_no_output_to_rounding(stepper):
     where = problem(linear(10, 3), Euclidean())
     inputs = batch(where, 6, 10)
