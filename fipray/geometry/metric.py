@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fipray.geometry.layers import Layer, Recording
 from fipray.geometry.network import Network
@@ -39,7 +40,8 @@ class Metric:
     ) -> None:
         self._weights = weights.detach().requires_grad_(True)
         self._recording = Recording(self._weights)
-        with torch.enable_grad(), self._recording:
+        # Of attention's kernels the plain one alone has the second derivative that `j` takes.
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), self._recording:
             with torch.autocast(weights.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 outputs = network(self._weights, inputs)
             self._kept = geometry.embed(outputs.to(weights.dtype))
