@@ -155,7 +155,10 @@ class ScheduledRadius:
 
 @dataclass(frozen=True)
 class SwitchedRadius:
-    """Beside `Switch`: `far` until a share `at`, 0..1, of the path is walked, then `near` from its own first radius."""
+    """Beside `Switch`: `far` until a share `at`, 0..1, of the path is walked, then `near` from its own first radius.
+
+    For each of the two progress goes from 0 to 1, as for the two steppers.
+    """
 
     far: RadiusControl
     near: RadiusControl
@@ -170,9 +173,10 @@ class SwitchedRadius:
 
     def judge(self, candidate: Candidate) -> Verdict:
         made = candidate.made
+        part = replace(candidate, made=made.part_of(self.at))
         if made.progress > self.at:
-            return self.near.judge(candidate)
-        verdict = self.far.judge(candidate)
+            return self.near.judge(part)
+        verdict = self.far.judge(part)
         # the last step of the far part leaves the radius that the near part begins with
         is_last = made.progress + made.share > self.at
         return Verdict(verdict.accepted, self.near.begin(made.problem)) if is_last else verdict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -46,6 +46,14 @@ class Situation:
     @property
     def restricted(self) -> bool:
         return is_restricted(self.objective)
+
+    def part_of(self, at: float) -> Situation:
+        """The same situation on a path that ends, or begins, after a share `at`, 0..1, of this one."""
+        begins, length = (0.0, at) if self.progress <= at else (at, 1 - at)
+        part = replace(self, progress=(self.progress - begins) / length, share=self.share / length)
+        if "slope" in vars(self):
+            vars(part)["slope"] = self.slope
+        return part
 
     def allowed(self, vector: Tensor) -> Tensor:
         """The part of `vector` [P] along which a restriction allows the weights to move: all of it without one."""

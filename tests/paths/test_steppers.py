@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import pytest
@@ -12,6 +13,7 @@ from fipray import UsageError
 from fipray.geometry import Euclidean, FisherRao, Metric, functional_distance
 from fipray.paths import (
     Batch,
+    Candidate,
     Diversify,
     FirstOrderStep,
     NaturalStep,
@@ -19,8 +21,10 @@ from fipray.paths import (
     Problem,
     ProjectedStep,
     PublishedStep,
+    ScheduledRadius,
     Situation,
     Sparsify,
+    SwitchedRadius,
 )
 from fipray.paths.objective import gradient
 from tests.contracts import RestrictedStepperContract, StepperContract
@@ -180,9 +184,47 @@ def test_the_published_step_is_the_normalised_penalty_gradient():
         lambda: NaturalStep(iterations=0),
         lambda: FirstOrderStep(beta=-0.1),
         lambda: FirstOrderStep(decay=1.0),
+        lambda: FirstOrderStep(beta=0.1, final_beta=0.2),
         lambda: PublishedStep(length=0),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError):
         wrong()
+
+
+def test_beta_falls_by_the_same_factor_each_step():
+    stepper = FirstOrderStep(beta=0.4, final_beta=0.1)
+    assert [stepper.beta_after(progress) for progress in (0, 0.5, 1)] == pytest.approx([0.4, 0.2, 0.1])
+    assert FirstOrderStep(beta=0.4).beta_after(1.0) == 0.4
+
+
+def test_each_part_of_a_switched_path_walks_from_0_to_1():
+    where = problem(mlp(5, 6, 3))
+    whole = [
+        Situation(where, Slope(), where.start, batch(where, 4, 5), 1.0, progress=step / 10, share=0.1)
+        for step in range(1, 11)
+    ]
+    parts = [situation.part_of(0.8) for situation in whole]
+    assert [part.progress for part in parts] == pytest.approx([n / 8 for n in range(1, 9)] + [0.5, 1.0])
+    assert [part.share for part in parts] == pytest.approx([1 / 8] * 8 + [1 / 2] * 2)
+
+
+def test_a_radius_that_is_switched_falls_to_its_final_value_before_the_switch():
+    where = problem(mlp(5, 6, 3))
+    inputs, control = batch(where, 4, 5), SwitchedRadius(ScheduledRadius(0.1), ScheduledRadius(0.05), at=0.5)
+    radii = [
+        control.judge(
+            Candidate(
+                Situation(where, Slope(), where.start, inputs, 1.0, progress=step / 8, share=1 / 8),
+                where.start,
+                0.0,
+                inputs,
+            )
+        ).radius
+        for step in range(1, 9)
+    ]
+    first = float(torch.linalg.vector_norm(where.start))
+    half_cosine = [(1 + math.cos(math.pi * n / 4)) / 2 for n in range(1, 5)]
+    expected = [0.1 * r for r in half_cosine[:3]] + [0.05] + [0.05 * r for r in half_cosine]
+    assert radii == pytest.approx([first * r for r in expected], abs=1e-9)

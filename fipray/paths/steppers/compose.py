@@ -39,7 +39,10 @@ class Corrected:
 
 @dataclass(frozen=True)
 class Switch:
-    """`far` until a share `at`, 0..1, of the path is walked, then `near`: cheap while far, exact near the end."""
+    """`far` until a share `at`, 0..1, of the path is walked, then `near`: cheap while far, exact near the end.
+
+    Each of the two walks a whole path of its own: its progress goes from 0 to 1.
+    """
 
     far: Stepper
     near: Stepper
@@ -54,7 +57,7 @@ class Switch:
 
     def propose(self, situation: Situation, state: State) -> Proposal:
         name, stepper = ("far", self.far) if situation.progress <= self.at else ("near", self.near)
-        made = stepper.propose(situation, _part(name, state))
+        made = stepper.propose(situation.part_of(self.at), _part(name, state))
         return replace(made, state={**state, **_joined(**{name: made.state})})
 
 

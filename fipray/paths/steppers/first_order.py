@@ -17,15 +17,21 @@ class FirstOrderStep:
 
     The diagonal of Adam's second moments stands for the metric. The rate is `radius / sqrt(P)`, so that a step in which
     every weight moves at the full rate is as long as the radius. One gradient a step, and the objective's.
+
+    final_beta: where given, beta falls to it along the path, by the same factor each step: a path that starts loose and
+        ends tight. Such a path passes through every functional distance between, each time with little time lost.
     """
 
     beta: float = 0.0
+    final_beta: float | None = None
     decay: float = 0.9
     decay_squares: float = 0.999
 
     def __post_init__(self) -> None:
         if not self.beta >= 0:
             raise UsageError(f"beta is at least 0; {self.beta} was given")
+        if self.final_beta is not None and not 0 < self.final_beta <= self.beta:
+            raise UsageError(f"final_beta is above 0 and at most beta={self.beta}; {self.final_beta} was given")
         if not (0 <= self.decay < 1 and 0 <= self.decay_squares < 1):
             raise UsageError(f"decays lie in 0..1, 1 excluded; {self.decay} and {self.decay_squares} were given")
 
@@ -41,7 +47,7 @@ class FirstOrderStep:
             distance = (embedded - batch.reference).square().sum(1).mean()
             slope = situation.allowed(torch.autograd.grad(distance, moving)[0])
         if self.beta > 0:
-            slope = slope + self.beta * situation.slope
+            slope = slope + self.beta_after(situation.progress) * situation.slope
         count = state["count"] + 1
         mean = torch.lerp(slope, state["mean"], self.decay)
         square = torch.lerp(slope.square(), state["square"], self.decay_squares)
@@ -50,3 +56,7 @@ class FirstOrderStep:
         rate = situation.radius / problem.network.num_weights**0.5
         displacement = situation.allowed(mean.mul(-rate / (1 - self.decay**n)).div_(scale))
         return Proposal(within(situation.radius, displacement), 0.0, {"mean": mean, "square": square, "count": count})
+
+    def beta_after(self, progress: float) -> float:
+        """beta after a share `progress` of the path."""
+        return self.beta if self.final_beta is None else self.beta * (self.final_beta / self.beta) ** progress
