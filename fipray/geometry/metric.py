@@ -172,7 +172,9 @@ class StreamedMetric:
         precision: Precision = "full",
     ) -> None:
         self._parts = inputs.split(chunk)
-        self._metric: Callable[[Tensor], Metric] = partial(Metric, network, weights, geometry=geometry, precision=precision)
+        self._metric: Callable[[Tensor], Metric] = partial(
+            Metric, network, weights, geometry=geometry, precision=precision
+        )
         self.num_inputs = len(inputs)
         self.embedded = torch.cat([geometry.embed(network.outputs(weights, part)) for part in self._parts])
 

@@ -12,30 +12,58 @@ from fipray import UsageError
 from fipray.geometry import Euclidean, FisherRao, Metric, functional_distance
 from fipray.paths import (
     Batch,
+    Corrected,
     Diversify,
     FirstOrderStep,
+    InputNullSpaceStep,
+    KroneckerStep,
     NaturalStep,
     OneShot,
     Problem,
     PublishedStep,
     Situation,
     Sparsify,
+    Switch,
 )
 from fipray.paths.objective import gradient
-from tests.contracts import RestrictedStepperContract, StepperContract
+from fipray.testing import CorrectorContract, RestrictedStepperContract, StepperContract
 from tests.problems import batch, linear, mlp, normal, problem
 
 
-class TestNaturalStep(RestrictedStepperContract):
+class TestNaturalStep(RestrictedStepperContract, CorrectorContract):
     stepper = NaturalStep()
 
 
-class TestNaturalStepBySampleSpace(RestrictedStepperContract):
+class TestNaturalStepBySampleSpace(RestrictedStepperContract, CorrectorContract):
     stepper = NaturalStep(iterations=None)
 
 
-class TestFirstOrderStep(RestrictedStepperContract):
+class TestNaturalStepStreamed(RestrictedStepperContract, CorrectorContract):
+    stepper = NaturalStep(chunk=3)
+
+
+class TestFirstOrderStep(RestrictedStepperContract, CorrectorContract):
     stepper = FirstOrderStep(beta=0.1)
+
+
+class TestKroneckerStep(RestrictedStepperContract, CorrectorContract):
+    stepper = KroneckerStep(refresh=2)
+
+
+class TestInputNullSpaceStep(RestrictedStepperContract):
+    stepper = InputNullSpaceStep(num_batches=2)
+
+
+class TestCorrected(RestrictedStepperContract, CorrectorContract):
+    stepper = Corrected(FirstOrderStep(), NaturalStep())
+
+
+class TestSwitch(RestrictedStepperContract, CorrectorContract):
+    stepper = Switch(FirstOrderStep(0.1), NaturalStep())
+
+
+class TestSwitchNearTheEnd(RestrictedStepperContract, CorrectorContract):
+    stepper = Switch(FirstOrderStep(0.1), NaturalStep(), at=0.3)
 
 
 class TestPublishedStep(StepperContract):
