@@ -14,8 +14,11 @@ from fipray.geometry import Euclidean, FisherRao, Metric, functional_distance
 from fipray.paths import (
     Batch,
     Candidate,
+    Corrected,
     Diversify,
     FirstOrderStep,
+    InputNullSpaceStep,
+    KroneckerStep,
     NaturalStep,
     OneShot,
     Problem,
@@ -24,18 +27,19 @@ from fipray.paths import (
     ScheduledRadius,
     Situation,
     Sparsify,
+    Switch,
     SwitchedRadius,
 )
 from fipray.paths.objective import gradient
-from tests.contracts import RestrictedStepperContract, StepperContract
+from fipray.testing import CorrectorContract, RestrictedStepperContract, StepperContract
 from tests.problems import batch, linear, mlp, normal, problem
 
 
-class TestNaturalStep(RestrictedStepperContract):
+class TestNaturalStep(RestrictedStepperContract, CorrectorContract):
     stepper = NaturalStep()
 
 
-class TestNaturalStepBySampleSpace(RestrictedStepperContract):
+class TestNaturalStepBySampleSpace(RestrictedStepperContract, CorrectorContract):
     stepper = NaturalStep(iterations=None)
 
 
@@ -66,8 +70,32 @@ def test_a_projected_step_is_the_least_norm_solution_of_the_dense_jacobian(dense
     torch.testing.assert_close(made.displacement, expected, rtol=1e-5, atol=1e-6)
 
 
-class TestFirstOrderStep(RestrictedStepperContract):
+class TestNaturalStepStreamed(RestrictedStepperContract, CorrectorContract):
+    stepper = NaturalStep(chunk=3)
+
+
+class TestFirstOrderStep(RestrictedStepperContract, CorrectorContract):
     stepper = FirstOrderStep(beta=0.1)
+
+
+class TestKroneckerStep(RestrictedStepperContract, CorrectorContract):
+    stepper = KroneckerStep(refresh=2)
+
+
+class TestInputNullSpaceStep(RestrictedStepperContract):
+    stepper = InputNullSpaceStep(num_batches=2)
+
+
+class TestCorrected(RestrictedStepperContract, CorrectorContract):
+    stepper = Corrected(FirstOrderStep(), NaturalStep())
+
+
+class TestSwitch(RestrictedStepperContract, CorrectorContract):
+    stepper = Switch(FirstOrderStep(0.1), NaturalStep())
+
+
+class TestSwitchNearTheEnd(RestrictedStepperContract, CorrectorContract):
+    stepper = Switch(FirstOrderStep(0.1), NaturalStep(), at=0.3)
 
 
 class TestPublishedStep(StepperContract):
