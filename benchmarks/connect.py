@@ -107,7 +107,8 @@ def measure(quick: bool) -> tuple[list[Record], dict[str, fip.LossProfile]]:
 
 
 def show(records: Sequence[Record]) -> Table:
-    table = Table("", "largest loss", "least accuracy", "barrier", "of the line's", "length", "seconds")
+    table = Table("", "largest loss", "least accuracy", "barrier", "share", "length", "seconds", box=None)
+    table.columns[0].no_wrap = True
     for row in records:
         share = float(row["barrier"]) / float(records[0]["barrier"])
         table.add_row(
