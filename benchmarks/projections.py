@@ -30,7 +30,7 @@ import fipray as fip
 from experiments import networks
 from experiments.data import mnist
 from experiments.training import Recipe, trained
-from fipray.geometry import FisherRao, Metric, Network, NullSpace
+from fipray.geometry import FisherRao, Metric, Network, NullSpace, Sweeps
 from fipray.paths import Batch, Problem
 from fipray.paths.objective import gradient
 
@@ -39,18 +39,12 @@ TARGET = 1e-3
 
 
 def plain_sweeps(network: Network, weights: Tensor, inputs: Tensor, vector: Tensor, block: int) -> Iterator[Tensor]:
-    """`v <- v - J_b^T (J_b J_b^T + shift)^-1 J_b v` over all blocks (Kaczmarz 1937); the vector after each sweep."""
-    metrics, factors = [], []
-    for part in inputs.split(block):
-        metrics.append(Metric(network, weights, part, GEOMETRY))
-        gram = Metric(network, weights, part, GEOMETRY).gram()
-        shift = 1e-6 * float(torch.linalg.matrix_norm(gram))
-        factors.append(torch.linalg.cholesky(gram.double().add_(shift * torch.eye(len(gram)))).float())
+    """Sweeps and nothing else; the vector after each."""
+    right = NullSpace(network, weights, inputs, GEOMETRY).j(vector)
+    sweep, solution = Sweeps(network, weights, inputs, GEOMETRY, block=block), torch.zeros_like(vector)
     while True:
-        for metric, factor in zip(metrics, factors, strict=True):
-            image = metric.j(vector)
-            vector = vector - metric.jt(torch.cholesky_solve(image.reshape(-1, 1), factor).view_as(image))
-        yield vector
+        solution = sweep(solution, right)
+        yield vector - solution
 
 
 def least_squares(network: Network, weights: Tensor, inputs: Tensor, vector: Tensor, every: int) -> Iterator[Tensor]:

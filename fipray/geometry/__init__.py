@@ -6,6 +6,7 @@ from fipray.geometry.metric import Metric, StreamedMetric
 from fipray.geometry.network import Network
 from fipray.geometry.outputs import Euclidean, FisherRao, OutputGeometry, functional_distance
 from fipray.geometry.projections import NullSpace, Projected
+from fipray.geometry.sweeps import Sweeps
 
 __all__ = [
     "Euclidean",
@@ -18,6 +19,7 @@ __all__ = [
     "OutputGeometry",
     "Projected",
     "StreamedMetric",
+    "Sweeps",
     "conjugate_gradients",
     "functional_distance",
     "minimal_residual",

@@ -14,6 +14,7 @@ from fipray.geometry.linear import Product, minimal_residual
 from fipray.geometry.metric import Metric
 from fipray.geometry.network import Network
 from fipray.geometry.outputs import OutputGeometry
+from fipray.geometry.sweeps import Sweeps
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,15 @@ class NullSpace:
 
         d = A J^T M^-1 z,    (J A J^T M^-1) z = u,    M_n = E_n E_n^T + damping mean_n tr(E_n E_n^T) / C
 
-    M decides how fast, not where to: d lies in the range of `A J^T`, so it is the least-norm solution of `J d = u`.
+    Before that come sweeps over blocks of inputs (`Sweeps`), where their Gram matrices are cheap, for as long as each
+    at least halves the residual: an objective's gradient needs few; a random direction, which hits every direction of
+    J, soon gains more by GMRES. M decides how fast, not where to: d lies in the range of `A J^T`, so it is the
+    least-norm solution of `J d = u`.
 
     allowed: A, a symmetric projection of weight space such as a mask, [P] to [P]; every direction then lies in its
         range, and J is J A throughout.
     damping: relative; M_n leaves alone the directions of outputs that matter less than this.
+    block: of inputs that a sweep projects at once; None for no sweeps.
     chunk: of inputs in one pass.
     kept_bytes: of passes that may be kept, as estimated from what autograd saves for a few inputs; where they would
         take more, each product makes its passes anew, one chunk at a time, and costs about twice as much.
@@ -55,6 +60,7 @@ class NullSpace:
         *,
         allowed: Product | None = None,
         damping: float = 0.03,
+        block: int | None = 64,
         chunk: int = 1000,
         kept_bytes: int = 2**31,
         restart: int = 300,
@@ -67,6 +73,10 @@ class NullSpace:
         self._parts = inputs.split(chunk)
         self._allowed = allowed if allowed is not None else _everything
         self._damping, self._restart = damping, restart
+        self._block = block
+        self._sweep = Sweeps(
+            network, self._weights, inputs, geometry, allowed=allowed, block=block or 1, kept_bytes=kept_bytes / 2
+        )
         self.keeps = len(inputs) * self._bytes_per_input(inputs[:8]) <= kept_bytes
         self._kept: list[Metric] = []
 
@@ -101,6 +111,15 @@ class NullSpace:
         """
         norm = float(torch.linalg.vector_norm(right))
         found, remaining, left, done = torch.zeros_like(self._weights), right, norm, 0
+        sweeps_serve = self._sweeps_are_cheap()
+        while sweeps_serve and done < iterations and left > tolerance * norm and left > 0:
+            candidate = self._sweep(found, right)
+            residual = right - self.j(candidate)
+            reached = float(torch.linalg.vector_norm(residual))
+            done += 1
+            sweeps_serve = reached < left / 2
+            if reached < left:
+                found, remaining, left = candidate, residual, reached
         while done < iterations and left > tolerance * norm and left > 0:
             answer = minimal_residual(
                 lambda z: self.j(self.jt(self._whitened(z))),
@@ -117,6 +136,10 @@ class NullSpace:
                 break
             found, remaining, left = candidate, residual, reached
         return Projected(found, left / norm if norm > 0 else 0.0, done)
+
+    def _sweeps_are_cheap(self) -> bool:
+        """Whether the layers tell J, so that a block's Gram matrix takes C passes and not one for each output."""
+        return self._block is not None and self._metric(self._parts[0][:1]).gram_flops < float("inf")
 
     def _whitened(self, right: Tensor) -> Tensor:
         """`M^-1 z` [N, C]."""

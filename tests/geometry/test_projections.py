@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fipray import UsageError
-from fipray.geometry import Euclidean, FisherRao, Metric, Network, NullSpace, minimal_residual
+from fipray.geometry import Euclidean, FisherRao, Metric, Network, NullSpace, Sweeps, minimal_residual
 from tests.problems import mlp, normal
 
 CLOSE = {"rtol": 1e-8, "atol": 1e-8}
@@ -90,7 +90,9 @@ class TestNullSpace:
     def test_the_stated_residual_is_the_measured_one(self, make, geometry):
         network, inputs = make()
         jacobian, v = rows(network, inputs, geometry), normal(network.num_weights, seed=2)
-        found = NullSpace(network, network.weights, inputs, geometry).project(v, iterations=4, tolerance=0.0)
+        found = NullSpace(network, network.weights, inputs, geometry, block=None).project(
+            v, iterations=4, tolerance=0.0
+        )
         measured = torch.linalg.vector_norm(jacobian @ found.vector) / torch.linalg.vector_norm(jacobian @ v)
         assert found.iterations == 4
         assert found.residual == pytest.approx(float(measured), rel=1e-9)
@@ -145,7 +147,7 @@ def test_settings_out_of_range_are_refused():
 def test_it_begins_anew_where_the_basis_is_full():
     network, inputs = fully_connected()
     jacobian, v = rows(network, inputs, Euclidean()), normal(network.num_weights, seed=2)
-    space = NullSpace(network, network.weights, inputs, Euclidean(), restart=12)
+    space = NullSpace(network, network.weights, inputs, Euclidean(), restart=12, block=None)
     found = space.project(v, iterations=2000, tolerance=1e-9)
     assert 12 < found.iterations < 2000
     assert found.residual <= 1e-9
@@ -180,3 +182,18 @@ class TestMinimalResidual:
         answer = minimal_residual(lambda v: v, torch.zeros(3), iterations=5)
         assert (answer.iterations, answer.residual) == (0, 0.0)
         assert not answer.solution.any()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_sweeps_alone_converge_to_the_least_norm_solution(masked):
+    """Two blocks of a small network, against the dense pseudo-inverse, to 1e-4 of its length."""
+    network, inputs = mlp(6, 12, 3), normal(6, 6)
+    mask = (normal(network.num_weights, seed=4) > -1).double() if masked else torch.ones(network.num_weights).double()
+    jacobian = Metric(network, network.weights, inputs, Euclidean()).jacobian() * mask
+    right = (jacobian @ normal(network.num_weights, seed=5)).view(6, 3)
+    sweep = Sweeps(network, network.weights, inputs, Euclidean(), allowed=lambda v: mask * v, block=3)
+    solution = torch.zeros_like(network.weights)
+    for _ in range(200):
+        solution = sweep(solution, right)
+    expected = torch.linalg.pinv(jacobian) @ right.flatten()
+    assert float((solution - expected).norm()) <= 1e-4 * float(expected.norm())
