@@ -1,14 +1,16 @@
 """What weight space looks like: networks as functions of their weights, output geometries, the pulled-back metric."""
 
+from fipray.geometry.derivatives import twice_differentiable
 from fipray.geometry.layers import Layer
 from fipray.geometry.linear import LinearSolution, conjugate_gradients, solve_in_sample_space
 from fipray.geometry.metric import Metric, StreamedMetric
 from fipray.geometry.network import Network
-from fipray.geometry.outputs import Euclidean, FisherRao, OutputGeometry, functional_distance
+from fipray.geometry.outputs import Euclidean, FisherRao, Heads, OutputGeometry, functional_distance
 
 __all__ = [
     "Euclidean",
     "FisherRao",
+    "Heads",
     "Layer",
     "LinearSolution",
     "Metric",
@@ -18,4 +20,5 @@ __all__ = [
     "conjugate_gradients",
     "functional_distance",
     "solve_in_sample_space",
+    "twice_differentiable",
 ]
