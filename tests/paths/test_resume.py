@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ from tests.problems import mlp, normal
 
 ANCHORS, HELD_OUT = normal(40, 6, seed=1), normal(30, 6, seed=2)
 STEPPERS = {
-    "natural": NaturalStep(chunk=9, iterations=3),
+    "natural": NaturalStep(iterations=3),
     "first order": FirstOrderStep(beta=0.3),
     "kronecker": KroneckerStep(refresh=3),
     "null space": InputNullSpaceStep(num_batches=3),
@@ -82,10 +83,10 @@ def assert_equal_from(number: int, resumed, whole) -> None:
 @pytest.mark.parametrize("stepper", STEPPERS)
 def test_a_path_resumed_from_a_file_is_the_uninterrupted_one_bit_for_bit(stepper, radius, objective):
     whole = traced(objective, stepper, radius)
-    assert len(whole.points) > 3
-    for number in (2, len(whole.points) - 2):
-        so_far = [through_a_file(point) for point in whole.points[:number]]
-        assert_equal_from(number, traced(objective, stepper, radius, resume=so_far), whole)
+    number = len(whole.points) // 2
+    assert 2 <= number < len(whole.points) - 1
+    so_far = [through_a_file(point) for point in whole.points[:number]]
+    assert_equal_from(number, traced(objective, stepper, radius, resume=so_far), whole)
 
 
 def test_a_path_resumed_from_its_start_is_the_whole_path():
@@ -132,8 +133,8 @@ def test_a_resumed_path_ends_on_the_same_event():
 class TestALimit:
     """FunctionalDistanceAbove: no kept point lies outside."""
 
-    @pytest.mark.parametrize("seed", range(12))
-    @pytest.mark.parametrize("num_points", [2, 30])
+    @pytest.mark.parametrize("seed", range(8))
+    @pytest.mark.parametrize("num_points", [1, 15])
     def test_every_kept_point_is_within_and_the_end_is_close_to_the_limit(self, seed, num_points):
         path = trace(
             mlp(6, 8, 4, seed=seed),
@@ -143,7 +144,7 @@ class TestALimit:
             stepper=FirstOrderStep(beta=10),
             radius=ScheduledRadius(0.05),
             events=[FunctionalDistanceAbove(0.1)],
-            num_steps=30,
+            num_steps=15,
             batch_size=16,
             save_at=SaveAt(num_points),
             seed=seed,
@@ -165,14 +166,14 @@ class TestALimit:
             stepper=stepper,
             radius=ScheduledRadius(0.01),
             events=[FunctionalDistanceAbove(0.1)],
-            num_steps=30,
+            num_steps=15,
             batch_size=16,
-            save_at=SaveAt(30),
+            save_at=SaveAt(15),
             seed=seed,
         )
         assert path.outcome.kind == "stopped"
         assert all(point.functional_distance_held_out <= 0.1 for point in path.points)
         zeros = [point.weights == 0 for point in path.points]
         assert bool(zeros[-1].any())
-        for before, after in zip(zeros, zeros[1:], strict=False):
+        for before, after in pairwise(zeros):
             assert bool((after | ~before).all())
