@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _CATALOGUE = {
-    "fipray.geometry": ("Network", "FisherRao", "Euclidean", "Metric", "functional_distance"),
+    "fipray.geometry": ("Network", "FisherRao", "Euclidean", "Heads", "Metric", "functional_distance"),
     "fipray.paths": (
         "AdaptiveRadius",
         "Corrected",
@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from fipray.geometry import (
         Euclidean as Euclidean,
         FisherRao as FisherRao,
+        Heads as Heads,
         Metric as Metric,
         Network as Network,
         functional_distance as functional_distance,

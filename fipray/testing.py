@@ -99,6 +99,7 @@ class StepperContract:
                 assert isinstance(name, str)
                 assert isinstance(value, Tensor), f"{name} is a {type(value).__name__}"
                 assert not value.requires_grad, f"{name} requires a gradient"
+                assert value.is_contiguous(), f"{name} is not contiguous, and files hold tensors that are"
 
     def test_the_predicted_gain_is_the_first_order_decrease_or_nothing(self) -> None:
         made = self.situation(Diversify(), 1e-4)
