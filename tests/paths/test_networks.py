@@ -155,10 +155,10 @@ class Walk:
 
 
 WALKS = {
-    "natural": Walk(NaturalStep(1e-3), 8, 8.0),
+    "natural": Walk(NaturalStep(1e-3), 6, 5.0),
     "first order": Walk(FirstOrderStep(beta=1e-3), 60, 1.5),
-    "kronecker": Walk(KroneckerStep(1e-3, refresh=5), 20, 1.5),
-    "corrected": Walk(Corrected(FirstOrderStep(beta=1e-3), NaturalStep(1e-3)), 8, 2.0),
+    "kronecker": Walk(KroneckerStep(1e-3, refresh=5), 15, 1.5),
+    "corrected": Walk(Corrected(FirstOrderStep(beta=1e-3), NaturalStep(1e-3)), 6, 2.0),
 }
 
 
