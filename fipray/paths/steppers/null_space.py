@@ -8,7 +8,7 @@ import torch
 
 from fipray.errors import UsageError
 from fipray.geometry import Metric
-from fipray.paths.problem import Problem
+from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
 
 
@@ -19,7 +19,8 @@ class InputNullSpaceStep:
     Each linear layer and convolution moves only in the null space of the second moment `A = mean a a^T` of its own
     inputs a at the start of the path, so that every layer's output stays, and with them the network's, for steps of any
     length (GPM, Saha et al. 2021; Adam-NSCL, Wang et al. 2021). A direction belongs to the null space when the share of
-    the inputs' energy along it is at most `threshold`. Weights outside such layers do not move.
+    the inputs' energy along it is at most `threshold`. Weights that act outside such layers do not move. The tangent of
+    a restriction (Sparsify's zeros) cuts across the null space: there outputs move by as much as it cuts off.
 
     Only the moments are kept, no data, and they are gathered on the first `num_batches` batches. A step costs the
     objective's gradient; memory is the square of each layer's input size. What rounds the null space is not brought
@@ -45,10 +46,10 @@ class InputNullSpaceStep:
             problem.network, problem.start, batch.inputs[: None if count < self.num_batches else 1], problem.geometry
         )
         if count < self.num_batches:
-            state = {**state, **self._seen_more(metric, state)}
+            state = {**state, **self._seen_more(metric, batch, state)}
         free = torch.zeros_like(situation.slope)
-        for place, layer in enumerate(metric.layers):
-            basis = state[f"free.{place}"]
+        for layer in metric.layers:
+            basis = state[f"free.{layer.weight}"]
             layer.put(free, layer.matrix(situation.descent) @ basis @ basis.T)
         displacement = situation.allowed(free)
         length = float(torch.linalg.vector_norm(displacement))
@@ -56,12 +57,24 @@ class InputNullSpaceStep:
             displacement = displacement * (situation.radius / length)
         return promised(situation, displacement, {**state, "count": torch.tensor(count + 1)})
 
-    def _seen_more(self, metric: Metric, state: State) -> State:
+    def _seen_more(self, metric: Metric, batch: Batch, state: State) -> State:
+        """The moments with one more batch in them, and the bases [in, free] of their null spaces."""
+        carried, product = metric.by_layer(batch.normal(*metric.embedded.shape))
         found: State = {}
-        for place, layer in enumerate(metric.layers):
-            seen = layer.patches().flatten(0, 1).double()
-            moment = seen.T @ seen + state.get(f"moment.{place}", 0)
+        told = torch.zeros_like(product)
+        for layer, one in zip(metric.layers, carried, strict=True):
+            name = f"moment.{layer.weight}"
+            patches = layer.patches()
+            layer.put(told, layer.matrix(told) + torch.einsum("nto,nti->oi", one, patches))
+            seen = patches.flatten(0, 1).double()
+            found[name] = found.get(name, state.get(name, torch.zeros(()))) + seen.T @ seen  # a layer may act twice
+        allowed = 1e3 * torch.finfo(product.dtype).eps * float(torch.linalg.vector_norm(product))
+        for layer in metric.layers:
+            moment = found[f"moment.{layer.weight}"]
             values, vectors = torch.linalg.eigh(moment)
-            quiet = values <= max(self.threshold, len(values) * torch.finfo(layer.output.dtype).eps ** 2) * values.sum()
-            found[f"moment.{place}"], found[f"free.{place}"] = moment, vectors[:, quiet].to(layer.output.dtype)
+            least = len(values) * torch.finfo(product.dtype).eps ** 2
+            quiet = values <= max(self.threshold, least) * values.sum()
+            if float(torch.linalg.vector_norm(layer.matrix(told - product))) > allowed:
+                quiet = torch.zeros_like(quiet)  # its weights act elsewhere too, where nobody saw their inputs
+            found[f"free.{layer.weight}"] = vectors[:, quiet].to(product.dtype).contiguous()
         return found
