@@ -113,6 +113,7 @@ def main(
     network: Annotated[list[str] | None, typer.Option(help="lenet, resnet; both by default.")] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Batch sizes; 128 and 512 by default.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of everything; --quick takes 3.")] = 7,
+    steppers: Annotated[bool, typer.Option(help="The other steppers beside the natural one, too.")] = True,
     threads: Annotated[int, typer.Option(min=1, help="Of the processor.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the records there.")] = None,
@@ -135,7 +136,7 @@ def main(
     for subject in subjects:
         for size in batch or ([128] if quick else [128, 512]):
             title = f"{subject.name}, batch {size}"
-            records += measured(subject, size, clock, min(rounds, 3) if quick else rounds, title)
+            records += measured(subject, size, clock, min(rounds, 3) if quick else rounds, title, steppers)
             console.print(table(title, [one for one in records if (one.network, one.batch) == (subject.name, size)]))
             if json_file:  # after each part: what was measured is there, whatever becomes of the rest
                 json_file.write_text(json.dumps([asdict(one) for one in records], indent=1) + "\n")
@@ -148,9 +149,9 @@ def main(
     sys.exit(1 if missed else 0)
 
 
-def measured(subject: Subject, size: int, clock: Clock, rounds: int, title: str) -> list[Record]:
+def measured(subject: Subject, size: int, clock: Clock, rounds: int, title: str, steppers: bool) -> list[Record]:
     """The records of one network and batch size."""
-    works = tuple(works_of(subject, size, clock.device))
+    works = tuple(works_of(subject, size, clock.device, steppers))
     flops = [sum(share * _flops(call) for share, call in work.parts) for work in works]  # warms up, too
     times: list[list[float]] = [[] for _ in works]
     for _ in track(range(rounds), title, console=Console(stderr=True), transient=True):
@@ -168,7 +169,7 @@ def measured(subject: Subject, size: int, clock: Clock, rounds: int, title: str)
     return records
 
 
-def works_of(subject: Subject, size: int, device: torch.device) -> Iterator[Work]:
+def works_of(subject: Subject, size: int, device: torch.device, with_steppers: bool) -> Iterator[Work]:
     """All that is timed."""
     generator = torch.Generator().manual_seed(0)
     network = Network.of(subject.module).to(device)
@@ -196,6 +197,12 @@ def works_of(subject: Subject, size: int, device: torch.device) -> Iterator[Work
     precisions: Sequence[Precision] = ("full", "bf16") if device.type == "cuda" else ("full",)
     for precision in precisions:
         yield from _products(situation, precision)
+    if with_steppers:
+        yield from _steps(situation)
+
+
+def _steps(situation: Situation) -> Iterator[Work]:
+    """One step of each stepper."""
     steppers: dict[str, Stepper] = {
         "NaturalStep": NaturalStep(),
         "FirstOrderStep": FirstOrderStep(),
@@ -208,7 +215,7 @@ def works_of(subject: Subject, size: int, device: torch.device) -> Iterator[Work
     for name, stepper in steppers.items():
         yield Work(name, ((1.0, _step(stepper, situation)),))
     kronecker = KroneckerStep()
-    first = kronecker.begin(problem)
+    first = kronecker.begin(situation.problem)
     later = kronecker.propose(situation, first).state
     share = 1 / kronecker.refresh
     yield Work(

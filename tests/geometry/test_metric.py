@@ -145,6 +145,18 @@ def test_a_dead_unit_is_in_the_null_space():
     assert Metric(network, network.weights, normal(9, 4), FisherRao()).j(direction).abs().max() == 0
 
 
+def test_attention_has_both_products():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), nn.Flatten())
+    network, inputs = Network.of(module.double().eval()), normal(3, 5, 4)
+    metric = Metric(network, network.weights, inputs, Euclidean())
+    direction, sensitivities = normal(network.num_weights), normal(3, 20, seed=1)
+    little = 1e-6 * direction
+    ahead, behind = (network.outputs(network.weights + sign * little, inputs) for sign in (1, -1))
+    torch.testing.assert_close(metric.j(direction), (ahead - behind) / 2e-6, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close((metric.j(direction) * sensitivities).sum(), metric.jt(sensitivities) @ direction)
+
+
 def test_products_ask_for_no_gradient_from_the_caller():
     network, inputs = fully_connected()
     with torch.no_grad():
