@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 
 def small_cnn() -> nn.Module:
@@ -43,3 +45,52 @@ def lenet_5() -> nn.Module:
         nn.ReLU(),
         nn.Linear(500, 10),
     )
+
+
+def resnet_20() -> nn.Module:
+    """ResNet-20 (He et al. 2015, section 4.2, shortcuts without weights) for 32 x 32 images in 10 classes: 269,722
+    weights."""
+    return _ResNet20()
+
+
+class _ResNet20(nn.Module):
+    """Takes inputs in 0..1 and normalises them itself."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1), persistent=False)
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(*(_Block(16, 16) for _ in range(3)))
+        self.layer2 = nn.Sequential(_Block(16, 32), _Block(32, 32), _Block(32, 32))
+        self.layer3 = nn.Sequential(_Block(32, 64), _Block(64, 64), _Block(64, 64))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        seen = functional.relu(self.bn1(self.conv1((inputs - self.mean) / self.deviation)))
+        return self.linear(self.layer3(self.layer2(self.layer1(seen))).mean((2, 3)))
+
+
+class _Block(nn.Module):
+    """Two convolutions and a shortcut; where the channels grow, the shortcut takes every second pixel and pads the
+    channels with zeros (option A)."""
+
+    def __init__(self, num_inputs: int, num_outputs: int) -> None:
+        super().__init__()
+        self.stride, self.more = num_outputs // num_inputs, num_outputs - num_inputs
+        self.conv1 = nn.Conv2d(num_inputs, num_outputs, 3, self.stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(num_outputs)
+        self.conv2 = nn.Conv2d(num_outputs, num_outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(num_outputs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        shortcut = inputs
+        if self.more:
+            half = self.more // 2
+            shortcut = functional.pad(inputs[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half))
+        inner = functional.relu(self.bn1(self.conv1(inputs)))
+        return functional.relu(self.bn2(self.conv2(inner)) + shortcut)

@@ -25,6 +25,8 @@ os.environ.update(
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
 )
 
+pytest.register_assert_rewrite("fipray.testing")  # its assertions show both sides, as those of tests do
+
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[dict[str, Any]]:

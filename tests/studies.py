@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import fipray as fip
-from fipray.paths import Batch, Objective, Problem
+from fipray.paths import Batch, Objective, Problem, Proposal, Situation
+from fipray.paths.stepper import State
 
 NUM_INPUTS, NUM_CLASSES = 6, 3
 
@@ -125,3 +126,18 @@ class Fails:
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         raise ZeroDivisionError(self.word)
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """First-order steps that fail in the second half of the path, until the file `mended` exists."""
+
+    mended: str
+
+    def begin(self, problem: Problem) -> State:
+        return fip.FirstOrderStep(beta=0.1).begin(problem)
+
+    def propose(self, situation: Situation, state: State) -> Proposal:
+        if situation.progress > 0.6 and not Path(self.mended).exists():
+            raise RuntimeError("cut off")
+        return fip.FirstOrderStep(beta=0.1).propose(situation, state)

@@ -50,6 +50,44 @@ def conjugate_gradients(
     return LinearSolution(solution, residual, done)
 
 
+def minimal_residual(product: Product, right: Tensor, *, iterations: int, tolerance: float = 0.0) -> LinearSolution:
+    """Solve `A x = right` for a square A given by its product: of all x in the Krylov space, the least |A x - right|.
+
+    GMRES (Saad & Schultz 1986) with every vector of the basis kept, one like `right` an iteration, and orthogonalised
+    twice: in float32 and where A is badly conditioned, conjugate gradients, which keep none, take several times as many
+    products. `right` may have any shape. Ends after `iterations` products (one more measures the residual that is
+    stated), when the relative residual is at most `tolerance` but for rounding, or when the space is exhausted.
+    """
+    norm = float(torch.linalg.vector_norm(right))
+    if iterations < 1 or norm == 0:
+        return LinearSolution(torch.zeros_like(right), float(norm > 0), 0)
+    basis = right.new_empty(iterations + 1, right.numel())
+    basis[0] = right.flatten() / norm
+    hessenberg = torch.zeros(iterations + 1, iterations, dtype=torch.float64)
+    across = torch.zeros(iterations + 1, dtype=torch.float64)  # H^T across = 0: the residual is 1 / |across|
+    across[0] = 1
+    for k in range(iterations):
+        image = product(basis[k].view_as(right)).flatten()
+        scale = float(torch.linalg.vector_norm(image))
+        for _ in range(2):
+            along = basis[: k + 1] @ image
+            image = image - basis[: k + 1].T @ along
+            hessenberg[: k + 1, k] += along.to(hessenberg)
+        length = float(torch.linalg.vector_norm(image))
+        if length <= 10 * torch.finfo(right.dtype).eps * scale:  # the space is exhausted
+            break
+        hessenberg[k + 1, k] = length
+        across[k + 1] = -(across[: k + 1] @ hessenberg[: k + 1, k]) / length
+        basis[k + 1] = image / length
+        if tolerance * float(torch.linalg.vector_norm(across)) >= 1:
+            break
+    start = torch.zeros(k + 2, 1, dtype=torch.float64)
+    start[0] = norm
+    parts = torch.linalg.lstsq(hessenberg[: k + 2, : k + 1], start, driver="gelsd").solution[:, 0]
+    solution = (basis[: k + 1].T @ parts.to(basis)).view_as(right)
+    return LinearSolution(solution, float(torch.linalg.vector_norm(right - product(solution))) / norm, k + 1)
+
+
 def solve_in_sample_space(gram: Tensor, right: Tensor, *, shift: float) -> Tensor:
     """`(G + shift I)^-1 right` for a Gram matrix G = J J^T [K, K] and `right` [K]; `shift` >= 0.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property, partial, reduce
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from fipray.errors import NetworkError
+from fipray.geometry.derivatives import transposed, twice_differentiable
 from fipray.geometry.layers import Layer, Recording
 from fipray.geometry.network import Network
 from fipray.geometry.outputs import OutputGeometry
@@ -26,6 +29,8 @@ class Metric:
 
     precision: of the layers' products: "full"; "bf16" (bfloat16 with float32 accumulation, by autocast: half the
     memory, and the speed of a GPU's matrix units); the outputs are embedded in the weights' own dtype either way.
+
+    Raises NetworkError, which names the module, where the network has no second derivative.
     """
 
     def __init__(
@@ -38,8 +43,9 @@ class Metric:
         precision: Precision = "full",
     ) -> None:
         self._weights = weights.detach().requires_grad_(True)
+        self._network, self._inputs = network, inputs
         self._recording = Recording(self._weights)
-        with torch.enable_grad(), self._recording:
+        with torch.enable_grad(), twice_differentiable(), self._recording:
             with torch.autocast(weights.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 outputs = network(self._weights, inputs)
             self._kept = geometry.embed(outputs.to(weights.dtype))
@@ -55,17 +61,33 @@ class Metric:
 
     def jt(self, sensitivities: Tensor) -> Tensor:
         """`J^T u` [P] for `u` [N, C]."""
-        return torch.autograd.grad(self._kept, self._weights, sensitivities, retain_graph=True)[0]
+        with self._named():
+            return torch.autograd.grad(self._kept, self._weights, sensitivities, retain_graph=True)[0]
 
     def j(self, direction: Tensor) -> Tensor:
         """`J v` [N, C] for `v` [P]."""
-        if (
-            self._transposed is None or self._probe is None
-        ):  # J^T z is linear in z: its value at any z gives the same derivative
-            with torch.enable_grad():
-                self._probe = torch.zeros_like(self._kept, requires_grad=True)
-                self._transposed = torch.autograd.grad(self._kept, self._weights, self._probe, create_graph=True)[0]
-        return torch.autograd.grad(self._transposed, self._probe, direction, retain_graph=True)[0]
+        with self._named():
+            if self._transposed is None or self._probe is None:
+                # J^T z is linear in z: its value at any z gives the same derivative
+                self._transposed, self._probe = transposed(self._kept, self._weights)
+            return torch.autograd.grad(self._transposed, self._probe, direction, retain_graph=True)[0]
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """What autograd cannot differentiate is named by the module that does it."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            with twice_differentiable():
+                name = self._network.without_second_derivative(self._weights.detach(), self._inputs[:2])
+            if name is None:
+                raise
+            raise NetworkError(
+                f"{name} has no second derivative, which a product with the metric needs: {error}. Write it with "
+                "operations that autograd can differentiate twice, or take steps without a metric (FirstOrderStep)"
+            ) from error
 
     def __matmul__(self, direction: Tensor) -> Tensor:
         """`g @ v` [P] for `v` [P]."""
@@ -172,7 +194,9 @@ class StreamedMetric:
         precision: Precision = "full",
     ) -> None:
         self._parts = inputs.split(chunk)
-        self._metric: Callable[[Tensor], Metric] = partial(Metric, network, weights, geometry=geometry, precision=precision)
+        self._metric: Callable[[Tensor], Metric] = partial(
+            Metric, network, weights, geometry=geometry, precision=precision
+        )
         self.num_inputs = len(inputs)
         self.embedded = torch.cat([geometry.embed(network.outputs(weights, part)) for part in self._parts])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fipray.errors import DataError, NetworkError
+from fipray.geometry.derivatives import transposed
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _WITH_STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
@@ -127,6 +128,35 @@ class Network:
         """Outputs [N, ...] without gradients, `chunk` inputs at a time."""
         return torch.cat([self(weights, part) for part in inputs.split(chunk)])
 
+    def without_second_derivative(self, weights: Tensor, inputs: Tensor) -> str | None:
+        """The first and innermost part of the module, as "name (Class)", whose outputs autograd cannot differentiate
+        twice by `weights` [P]; None where every part can be."""
+        found: list[str] = []
+
+        def try_twice(name: str, part: nn.Module, output: object) -> None:
+            for one in _tensors(output):
+                if found or not one.requires_grad:
+                    continue
+                try:
+                    first, probe = transposed(one, weights)
+                    if first.requires_grad:
+                        torch.autograd.grad(first, probe, torch.ones_like(first), retain_graph=True)
+                except RuntimeError:
+                    found.append(f"{name or 'the network'} ({type(part).__name__})")
+
+        weights = weights.detach().requires_grad_(True)
+        hooks = [
+            part.register_forward_hook(lambda part, _, output, name=name: try_twice(name, part, output))
+            for name, part in self._module.named_modules()
+        ]
+        try:
+            with torch.enable_grad():
+                self(weights, inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found[0] if found else None
+
     def check(self, inputs: Tensor) -> None:
         """Raise unless the module is a function on `inputs` [N, ...]: same outputs twice, finite, one row an input.
 
@@ -147,6 +177,12 @@ class Network:
                     f"{type(self._module).__name__} does not take inputs of shape {tuple(few.shape)} and dtype "
                     f"{few.dtype}: {error}"
                 ) from error
+        if isinstance(first, (tuple, list, Mapping)):
+            raise NetworkError(
+                f"{type(self._module).__name__} gives a {type(first).__name__} of outputs, and a network gives one "
+                "tensor: wrap it in a module whose forward concatenates the heads along dimension 1, and say what each "
+                "of them means with the geometry Heads((FisherRao(), Euclidean()), sizes=(10, 3))"
+            )
         if not isinstance(first, Tensor) or first.ndim < 2 or len(first) != len(few):
             shape = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
             raise NetworkError(
@@ -159,3 +195,14 @@ class Network:
                 "the module's output changes between two passes over the same inputs (active dropout or other "
                 "randomness), so it is no function of its weights: call module.eval() first, or make it deterministic"
             )
+
+
+def _tensors(output: object) -> Iterator[Tensor]:
+    """The tensors in what a module gives."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        yield from _tensors(list(output.values()))
+    elif isinstance(output, (tuple, list)):
+        for one in output:
+            yield from _tensors(one)

@@ -45,6 +45,35 @@ class Euclidean:
         return outputs.flatten(1) / self.scale
 
 
+@dataclass(frozen=True)
+class Heads:
+    """Several heads, concatenated along dimension 1: the first `sizes[0]` outputs have the first geometry, and so on.
+
+    The squares of the heads' distances add up; a `Euclidean` head's scale says what its errors weigh against those of a
+    head of classes, whose squared distance is at most 8.
+    """
+
+    geometries: tuple[OutputGeometry, ...]
+    sizes: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.geometries) != len(self.sizes) or not self.sizes:
+            raise UsageError(
+                f"each head has a geometry and a size; {len(self.geometries)} geometries and {len(self.sizes)} sizes "
+                "were given"
+            )
+        if min(self.sizes) < 1:
+            raise UsageError(f"a head has at least one output; the sizes {self.sizes} were given")
+
+    def embed(self, outputs: Tensor) -> Tensor:
+        if outputs.shape[1] != sum(self.sizes):
+            raise UsageError(
+                f"the heads' sizes {self.sizes} add up to {sum(self.sizes)}, and there are {outputs.shape[1]} outputs"
+            )
+        heads = zip(self.geometries, outputs.split(self.sizes, dim=1), strict=True)
+        return torch.cat([geometry.embed(head) for geometry, head in heads], dim=1)
+
+
 def functional_distance(embedded: Tensor, reference: Tensor) -> Tensor:
     """`D = sqrt(mean_n |s_n - s'_n|^2)` of two embeddings [N, C]: scalar, 0 for the same function on these inputs."""
     return (embedded - reference).square().sum(1).mean().sqrt()

@@ -1,8 +1,10 @@
 """How one moves: objectives, steppers, radius control, events, and the loop that traces a path."""
 
+from fipray.paths.align import aligned
+from fipray.paths.connect import Connection, LossProfile, connect, loss_profile
 from fipray.paths.event import Event, FunctionalDistanceAbove, ObjectiveBelow, Outcome
 from fipray.paths.objective import Objective, Restriction
-from fipray.paths.objectives import Diversify, Sparsify
+from fipray.paths.objectives import BlackBox, Diversify, RandomWalk, Sparsify, Toward, WeightedSum
 from fipray.paths.path import PathPoint, SaveAt, WeightPath
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, ScheduledRadius, SwitchedRadius, Verdict
@@ -14,6 +16,7 @@ from fipray.paths.steppers import (
     KroneckerStep,
     NaturalStep,
     OneShot,
+    ProjectedStep,
     PublishedStep,
     Switch,
 )
@@ -22,7 +25,9 @@ from fipray.paths.trace import trace, walk
 __all__ = [
     "AdaptiveRadius",
     "Batch",
+    "BlackBox",
     "Candidate",
+    "Connection",
     "Corrected",
     "Diversify",
     "Event",
@@ -30,6 +35,7 @@ __all__ = [
     "FunctionalDistanceAbove",
     "InputNullSpaceStep",
     "KroneckerStep",
+    "LossProfile",
     "NaturalStep",
     "Objective",
     "ObjectiveBelow",
@@ -37,9 +43,11 @@ __all__ = [
     "Outcome",
     "PathPoint",
     "Problem",
+    "ProjectedStep",
     "Proposal",
     "PublishedStep",
     "RadiusControl",
+    "RandomWalk",
     "Restriction",
     "SaveAt",
     "ScheduledRadius",
@@ -48,8 +56,13 @@ __all__ = [
     "Stepper",
     "Switch",
     "SwitchedRadius",
+    "Toward",
     "Verdict",
     "WeightPath",
+    "WeightedSum",
+    "aligned",
+    "connect",
+    "loss_profile",
     "trace",
     "walk",
 ]

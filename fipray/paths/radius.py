@@ -46,10 +46,20 @@ class Candidate:
     @cached_property
     def gain(self) -> float:
         """The decrease of the objective, on the fresh inputs, with the randomness of the step's own batch."""
+        return self._before - self._objective(self.after)
+
+    @property
+    def rounding(self) -> float:
+        """A gain that is no more than this may be rounding."""
+        return 4 * torch.finfo(self.after.dtype).eps * abs(self._before)
+
+    @cached_property
+    def _before(self) -> float:
+        return self._objective(self.made.weights)
+
+    def _objective(self, weights: Tensor) -> float:
         made, batch = self.made, replace(self.batch, seed=self.made.batch.seed)
-        before = made.objective.value(made.problem, made.weights, batch)
-        after = made.objective.value(made.problem, self.after, batch)
-        return float(before.detach() - after.detach())
+        return float(made.objective.value(made.problem, weights, batch).detach())
 
     @cached_property
     def _fresh(self) -> tuple[float, float]:
@@ -98,7 +108,7 @@ class AdaptiveRadius:
     `least_gain_ratio` of what was predicted, or when it brings a path that is outside nearer to the start. A refused
     candidate divides the radius by `shrink`; one that uses less than 0.8 of the tolerance, two standard errors of the
     batch included, and gains more than half of what was predicted multiplies it by `growth`.
-    Where no gain was predicted, the distance alone judges.
+    Where no gain beyond rounding was predicted, the distance alone judges.
     """
 
     initial: float = 0.01
@@ -125,7 +135,7 @@ class AdaptiveRadius:
             return Verdict(nearer, radius * self.growth if nearer else radius / self.shrink)
         # Where nothing was promised (a step that mostly corrects, a stepper that does not predict) the distance alone
         # judges: a radius that did not grow then would leave room for the correction only, from there on.
-        promised = candidate.predicted_gain > 0
+        promised = candidate.predicted_gain > 0 and candidate.predicted_gain > candidate.rounding
         ratio = candidate.gain / candidate.predicted_gain if promised else 1.0
         if not ratio >= self.least_gain_ratio:
             return Verdict(False, radius / self.shrink)

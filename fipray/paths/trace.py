@@ -163,6 +163,8 @@ def trace(
         keep(measured(PathPoint(0, problem.start, radius.begin(problem), 0.0)))
     last = points[-1]
     outcome: Outcome | None = None
+    if resume and (met := [reason for event in events if (reason := event.reason(last))]):
+        outcome = Outcome("stopped", "; ".join(met))  # it was cut off after its end
     while outcome is None:
         try:
             last = next(steps)

@@ -14,6 +14,7 @@ import torch
 
 from fipray.errors import CorruptFileError, FiprayError, RunError
 from fipray.records import Store
+from fipray.study import resume
 from fipray.study.spec import PathSpec, Study
 from fipray.study.worker import Material, PathWorker, Tables, WeightsFile, Work
 
@@ -109,6 +110,8 @@ class Agenda:
 
     def commit(self, work: Work, tables: Tables) -> None:
         counts = self.store.commit(work.id, type(work.spec).__name__, work.attempt, tables)
+        for attempt in range(1, work.attempt + 1):
+            resume.remove(self.store, work.id, attempt)
         if not counts:  # another run into the same directory was first
             self._read_ends()
         elif isinstance(work.spec, PathSpec):

@@ -20,6 +20,7 @@ from fipray.paths import PathPoint, trace
 from fipray.records import Store
 from fipray.records.layout import attempt_directory
 from fipray.robustness import Classifier, Ensemble, evaluate, transfer_matrix
+from fipray.study import resume
 from fipray.study.canonical import kind_of, to_json
 from fipray.study.data import Data
 from fipray.study.spec import BASE, Evaluation, PathSpec, RobustnessSpec, Spec, TransferSpec
@@ -102,14 +103,16 @@ class PathWorker:
                 return self._transfer(work, work.spec)
 
     def _trace(self, work: Work, spec: PathSpec) -> Tables:
-        labelled = self._material.data.test_inputs is not None
-        files: dict[int, WeightsFile] = {}
+        probes = {"clean_accuracy": self._accuracy} if self._material.data.test_inputs is not None else {}
+        earlier, files = resume.load(self._store, work.id, work.attempt, list(probes), self._device)
+        kept = list(earlier)
 
         def keep(point: PathPoint) -> None:
             arrays = {"weights": point.weights.cpu().numpy()}
-            files[point.step] = WeightsFile(
-                *self._store.write_weights(work.id, work.attempt, _STEP_FILE.format(point.step), arrays)
-            )
+            files[point.step] = self._store.write_weights(work.id, work.attempt, _STEP_FILE.format(point.step), arrays)
+            kept.append(point)
+            if point.solver_state:
+                resume.save(self._store, work.id, work.attempt, kept, files)
 
         path = trace(
             self._network,
@@ -124,13 +127,14 @@ class PathWorker:
             save_at=spec.save_at,
             geometry=self._material.geometry,
             others=[self._weights(work, name) for name in spec.others],
-            probes={"clean_accuracy": self._accuracy} if labelled else {},
+            probes=probes,
             on_point=keep,
+            resume=earlier,
             seed=spec.seed,
         )
         start = path.points[0]
         shared = {"study": self._material.study, "path_id": work.id, "name": spec.name, "attempt": work.attempt}
-        points = [{**shared, **_describe(point, start, files[point.step])} for point in path.points]
+        points = [{**shared, **_describe(point, start, WeightsFile(*files[point.step]))} for point in path.points]
         in_both = (
             "sparsity",
             "functional_distance",

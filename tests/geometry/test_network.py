@@ -134,3 +134,17 @@ def test_outputs_in_chunks_equal_outputs_at_once():
     network = mlp(4, 5, 3)
     inputs = normal(10, 4)
     torch.testing.assert_close(network.outputs(network.weights, inputs, chunk=3), network(network.weights, inputs))
+
+
+@pytest.mark.parametrize("make", [lambda a, b: (a, b), lambda a, b: {"class": a, "place": b}])
+def test_a_module_of_several_outputs_is_refused_with_what_to_do(make):
+    class Several(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = nn.Linear(4, 3), nn.Linear(4, 2)
+
+        def forward(self, inputs):
+            return make(self.one(inputs), self.other(inputs))
+
+    with pytest.raises(NetworkError, match=r"Several gives a (tuple|dict) of outputs.*concatenates the heads"):
+        Network.of(Several()).check(torch.zeros(5, 4))

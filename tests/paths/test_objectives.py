@@ -10,23 +10,42 @@ from torch import nn
 
 from fipray import UsageError
 from fipray.geometry import Euclidean, FisherRao, Network
-from fipray.paths import Diversify, Sparsify
+from fipray.paths import BlackBox, Diversify, RandomWalk, Sparsify, Toward, WeightedSum
 from fipray.paths.objectives.diversify import input_gradients
 from fipray.paths.problem import Batch
-from tests.contracts import ObjectiveContract, drawn_twice
-from tests.problems import batch, linear, mlp, normal, problem
+from fipray.testing import ObjectiveContract, RestrictedObjectiveContract
+from tests.problems import batch, generator, linear, mlp, normal, problem
 
 
 class TestDiversify(ObjectiveContract):
     objective = Diversify()
 
 
-class TestSparsify(ObjectiveContract):
+class TestSparsify(RestrictedObjectiveContract):
     objective = Sparsify(0.4)
 
 
+class TestToward(ObjectiveContract):
+    objective = Toward(normal(6 * 9 + 9 + 9 * 4 + 4, seed=9))
+
+
+class TestRandomWalk(ObjectiveContract):
+    objective = RandomWalk()
+
+
+class TestWeightedSum(ObjectiveContract):
+    objective = WeightedSum(((1.0, Diversify()), (-0.3, Toward(normal(6 * 9 + 9 + 9 * 4 + 4, seed=9)))))
+
+
+class TestBlackBox(ObjectiveContract):
+    objective = BlackBox(lambda network, weights: float(weights.square().sum()), num_samples=1000)
+
+
 def test_equal_generators_draw_equal_batches():
-    assert drawn_twice(10)
+    everything = batch(problem(mlp(5, 3)), 50, 5)
+    first, again = (everything.draw(10, generator(3)) for _ in range(2))
+    assert torch.equal(first.inputs, again.inputs)
+    assert first.seed == again.seed
 
 
 class TestSparsity:

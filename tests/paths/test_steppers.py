@@ -3,43 +3,99 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fipray import UsageError
-from fipray.geometry import Euclidean, FisherRao, Metric, functional_distance
+from fipray.geometry import Euclidean, FisherRao, Metric, Network, StreamedMetric, functional_distance
 from fipray.paths import (
     Batch,
     Candidate,
+    Corrected,
     Diversify,
     FirstOrderStep,
+    InputNullSpaceStep,
+    KroneckerStep,
     NaturalStep,
     OneShot,
     Problem,
+    ProjectedStep,
     PublishedStep,
     ScheduledRadius,
     Situation,
     Sparsify,
+    Switch,
     SwitchedRadius,
 )
 from fipray.paths.objective import gradient
-from tests.contracts import RestrictedStepperContract, StepperContract
+from fipray.testing import CorrectorContract, Flat, RestrictedStepperContract, StepperContract
 from tests.problems import batch, linear, mlp, normal, problem
 
 
-class TestNaturalStep(RestrictedStepperContract):
+class TestNaturalStep(RestrictedStepperContract, CorrectorContract):
     stepper = NaturalStep()
 
 
-class TestNaturalStepBySampleSpace(RestrictedStepperContract):
+class TestNaturalStepBySampleSpace(RestrictedStepperContract, CorrectorContract):
     stepper = NaturalStep(iterations=None)
 
 
-class TestFirstOrderStep(RestrictedStepperContract):
+class TestProjectedStep(RestrictedStepperContract):
+    stepper = ProjectedStep()
+
+
+class TestProjectedStepByIteration(RestrictedStepperContract):
+    stepper = ProjectedStep(dense=0, tolerance=1e-8)
+
+
+@pytest.mark.parametrize("dense", [0, 1000])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_projected_step_is_the_least_norm_solution_of_the_dense_jacobian(dense, sparse):
+    """`d = -t l + J^+ (t J l - e)` with the pseudo-inverse of torch, restricted to what is not zero, to 1e-6."""
+    where = problem(mlp(6, 14, 4))
+    weights = where.start + 0.02 * normal(where.network.num_weights, seed=5)
+    objective = Sparsify(0.3, ramp=1) if sparse else Diversify()
+    weights = Sparsify(0.3, ramp=1).restrict(where, weights, 1.0) if sparse else weights
+    inputs = batch(where, 8, 6)
+    situation = Situation(where, objective, weights, inputs, 10.0)
+    metric = Metric(where.network, weights, inputs.inputs, where.geometry)
+    jacobian = metric.jacobian() * (weights != 0) if sparse else metric.jacobian()
+    descent, drift = situation.descent, (metric.embedded - inputs.reference).flatten()
+    expected = descent - torch.linalg.pinv(jacobian, rtol=1e-7) @ (jacobian @ descent + drift)
+    made = ProjectedStep(dense=dense, tolerance=1e-9).propose(replace(situation, radius=10.0), {})
+    expected = expected * min(1.0, 10.0 / float(expected.norm()))
+    torch.testing.assert_close(made.displacement, expected, rtol=1e-5, atol=1e-6)
+
+
+class TestNaturalStepStreamed(RestrictedStepperContract, CorrectorContract):
+    stepper = NaturalStep(chunk=3)
+
+
+class TestFirstOrderStep(RestrictedStepperContract, CorrectorContract):
     stepper = FirstOrderStep(beta=0.1)
+
+
+class TestKroneckerStep(RestrictedStepperContract, CorrectorContract):
+    stepper = KroneckerStep(refresh=2)
+
+
+class TestInputNullSpaceStep(RestrictedStepperContract):
+    stepper = InputNullSpaceStep(num_batches=2)
+
+
+class TestCorrected(RestrictedStepperContract, CorrectorContract):
+    stepper = Corrected(FirstOrderStep(), NaturalStep())
+
+
+class TestSwitch(RestrictedStepperContract, CorrectorContract):
+    stepper = Switch(FirstOrderStep(0.1), NaturalStep())
+
+
+class TestSwitchNearTheEnd(RestrictedStepperContract, CorrectorContract):
+    stepper = Switch(FirstOrderStep(0.1), NaturalStep(), at=0.3)
 
 
 class TestPublishedStep(StepperContract):
@@ -60,7 +116,15 @@ class Slope:
         return normal(len(weights), seed=self.seed) @ weights
 
 
-@pytest.mark.parametrize("stepper", [NaturalStep(damping=0, iterations=None), NaturalStep(damping=0, iterations=60)])
+@pytest.mark.parametrize(
+    "stepper",
+    [
+        NaturalStep(damping=0, iterations=None),
+        NaturalStep(damping=0, iterations=60),
+        ProjectedStep(),
+        ProjectedStep(dense=0, tolerance=1e-12),
+    ],
+)
 def test_a_projected_step_on_a_linear_network_changes_no_output_to_rounding(stepper):
     where = problem(linear(10, 3), Euclidean())
     inputs = batch(where, 6, 10)
@@ -88,11 +152,6 @@ def test_from_the_start_the_natural_step_is_the_published_program_in_closed_form
 
 def test_away_from_the_function_the_natural_step_brings_it_back_as_gauss_newton_does():
     """With no slope, d = -J^T (J J^T + N m I)^-1 (s(w) - s(w0)), dense, to 1e-9."""
-
-    @dataclass(frozen=True)
-    class Flat:
-        def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-            return 0 * weights.sum()
 
     where, damping = problem(mlp(5, 6, 3)), 1e-3
     inputs = batch(where, 4, 5)
@@ -149,6 +208,13 @@ def test_the_published_step_is_the_normalised_penalty_gradient():
         lambda: FirstOrderStep(beta=-0.1),
         lambda: FirstOrderStep(decay=1.0),
         lambda: FirstOrderStep(beta=0.1, final_beta=0.2),
+        lambda: NaturalStep(chunk=0),
+        lambda: KroneckerStep(damping=0),
+        lambda: KroneckerStep(refresh=0),
+        lambda: KroneckerStep(memory=1.0),
+        lambda: InputNullSpaceStep(threshold=1.0),
+        lambda: InputNullSpaceStep(num_batches=0),
+        lambda: Switch(FirstOrderStep(), NaturalStep(), at=1.0),
         lambda: PublishedStep(length=0),
     ],
 )
@@ -192,3 +258,223 @@ def test_a_radius_that_is_switched_falls_to_its_final_value_before_the_switch():
     half_cosine = [(1 + math.cos(math.pi * n / 4)) / 2 for n in range(1, 5)]
     expected = [0.1 * r for r in half_cosine[:3]] + [0.05] + [0.05 * r for r in half_cosine]
     assert radii == pytest.approx([first * r for r in expected], abs=1e-9)
+
+
+def flat(where: Problem, inputs: Batch, radius: float = 10.0, seed: int = 5) -> Situation:
+    """Off the start, with nothing to gain."""
+    return Situation(where, Flat(), where.start + 0.02 * normal(len(where.start), seed=seed), inputs, radius)
+
+
+class TestNaturalStepsAgree:
+    """One step, solved, streamed and begun in several ways."""
+
+    def made(self, stepper: NaturalStep, state=None, objective=None):
+        where = problem(mlp(5, 7, 6, 3))
+        situation = replace(flat(where, batch(where, 9, 5)), objective=objective or Slope(), radius=0.3)
+        return stepper.propose(situation, state or {})
+
+    def test_solved_exactly_and_by_enough_iterations(self):
+        exact, iterated = (self.made(NaturalStep(iterations=iterations)) for iterations in (None, 400))
+        torch.testing.assert_close(exact.displacement, iterated.displacement, rtol=0, atol=1e-8)
+        assert float(torch.linalg.vector_norm(exact.displacement)) > 0.05
+
+    def test_the_cheaper_way_is_taken_and_is_no_other_step(self):
+        """Few inputs and many allowed iterations: counted, sample space is cheaper; and it is the exact step."""
+        where = problem(mlp(40, 60, 3))
+        situation = replace(flat(where, batch(where, 3, 40)), objective=Slope(), radius=0.3)
+        chosen, exact = (NaturalStep(iterations=iterations).propose(situation, {}) for iterations in (60, None))
+        assert torch.equal(chosen.displacement, exact.displacement)
+
+    def test_a_warm_start_leads_to_the_same_solution(self):
+        cold = self.made(NaturalStep(iterations=400, chunk=4))
+        elsewhere = {"correction": normal(len(cold.displacement), seed=8)}
+        warm = self.made(NaturalStep(iterations=400, chunk=4), elsewhere)
+        torch.testing.assert_close(warm.displacement, cold.displacement, rtol=0, atol=1e-9)
+        assert self.made(NaturalStep(warm=False)).state == {}
+
+    def test_a_warm_start_saves_iterations(self):
+        exact = self.made(NaturalStep(iterations=None)).displacement
+        solved = self.made(NaturalStep(iterations=400, chunk=4)).state
+        errors = [
+            float(torch.linalg.vector_norm(self.made(NaturalStep(iterations=2, chunk=4), state).displacement - exact))
+            for state in (solved, {})
+        ]
+        assert errors[0] < 1e-6 < errors[1]
+
+    @pytest.mark.parametrize("iterations", [3, 100])
+    def test_streamed_and_at_once(self, iterations):
+        where = problem(mlp(5, 7, 6, 3))
+        inputs = batch(where, 20, 5)
+        situation = replace(flat(where, inputs), objective=Slope(), radius=0.3)
+        at_once = NaturalStep(iterations=iterations, chunk=20)
+        streamed = [NaturalStep(iterations=iterations, chunk=size).propose(situation, {}) for size in (7, 19)]
+        for made in streamed:
+            torch.testing.assert_close(
+                made.displacement, at_once.propose(situation, {}).displacement, rtol=0, atol=1e-9
+            )
+
+    def test_in_bfloat16_to_a_few_per_cent(self):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = Network.of(nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4)))
+        where = problem(network)
+        inputs = Batch.of(where, normal(64, 8).float())
+        weights = where.start + 0.05 * normal(network.num_weights, seed=3).float()
+        full, rough = (
+            NaturalStep(damping=0.1, iterations=20, precision=precision, chunk=32)
+            .propose(Situation(where, Flat(), weights, inputs, 10.0), {})
+            .displacement
+            for precision in ("full", "bf16")
+        )
+        assert rough.dtype == torch.float32
+        error = float(torch.linalg.vector_norm(rough - full) / torch.linalg.vector_norm(full))
+        assert 0 < error < 0.05
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_a_streamed_metric_has_the_products_of_the_whole_one(chunk):
+    where = problem(mlp(5, 6, 3))
+    inputs, direction, sensitivities = normal(10, 5), normal(len(where.start), seed=2), normal(10, 3, seed=3)
+    whole = Metric(where.network, where.start, inputs, where.geometry)
+    streamed = StreamedMetric(where.network, where.start, inputs, where.geometry, chunk=chunk)
+    assert streamed.num_inputs == 10
+    torch.testing.assert_close(streamed.embedded, whole.embedded)
+    torch.testing.assert_close(streamed.j(direction), whole.j(direction))
+    torch.testing.assert_close(streamed.jt(sensitivities), whole.jt(sensitivities))
+    torch.testing.assert_close(streamed @ direction, whole @ direction)
+
+
+class TestKroneckerFactors:
+    def test_on_one_layer_the_step_is_the_dense_one_with_its_factors(self):
+        """d = -(A (x) B + m I)^-1 (m t l + J^T e / N), B from the sensitivities that the batch draws, to 1e-9."""
+        where, damping = problem(linear(5, 3), Euclidean()), 1e-2
+        inputs = batch(where, 20, 5)
+        situation = replace(flat(where, inputs), objective=Slope(), radius=2.0)
+        drawn = inputs.normal(20, 3)
+        seen, reached = inputs.inputs.T @ inputs.inputs / 20, drawn.T @ drawn / 20
+        dense = torch.kron(reached, seen) + damping * torch.eye(15, dtype=torch.float64)
+        error = where.network(situation.weights, inputs.inputs) - inputs.reference
+        slope = normal(15, seed=4)
+        scaled = slope * situation.radius / torch.linalg.vector_norm(slope)
+        right = damping * scaled + (error.T @ inputs.inputs).flatten() / 20
+        made = KroneckerStep(damping).propose(situation, KroneckerStep().begin(where))
+        torch.testing.assert_close(made.displacement, -torch.linalg.solve(dense, right), rtol=1e-9, atol=1e-9)
+        assert float(torch.linalg.vector_norm(made.displacement)) < situation.radius
+
+    def test_on_one_layer_and_many_inputs_it_is_the_natural_step(self):
+        """There g = A (x) I, and B tends to I as 1 / sqrt(N): 3 x 3 numbers, each within 4 / sqrt(N)."""
+        where = problem(linear(5, 3), Euclidean())
+        inputs = batch(where, 10_000, 5)
+        situation = replace(flat(where, inputs), objective=Slope(), radius=2.0)
+        made = KroneckerStep(0.1).propose(situation, KroneckerStep().begin(where)).displacement
+        exact = NaturalStep(0.1, iterations=60, chunk=10_000).propose(situation, {}).displacement
+        assert float(torch.linalg.vector_norm(made - exact) / torch.linalg.vector_norm(exact)) < 0.04
+
+    def test_the_diagonal_for_weights_outside_layers_is_that_of_the_metric_on_average(self):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = Network.of(nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 3)).double())
+        where = problem(network)
+        inputs, stepper = batch(where, 6, 4), KroneckerStep()
+        rows = Metric(network, where.start, inputs.inputs, where.geometry).jacobian()
+        scale = next(slice(slot.start, slot.stop) for slot in network.slots if slot.name == "1.weight")
+        drawn = torch.stack(
+            [
+                stepper.propose(
+                    Situation(where, Flat(), where.start, replace(inputs, seed=seed), 1.0), stepper.begin(where)
+                ).state["diagonal"][scale]
+                for seed in range(200)
+            ]
+        )
+        off = (drawn.mean(0) - rows.square().sum(0)[scale] / 6) / (drawn.std(0) / 200**0.5)
+        assert float(off.abs().max()) < 3
+
+    def test_factors_are_made_anew_only_every_so_many_steps(self):
+        where, stepper = problem(mlp(5, 6, 3)), KroneckerStep(refresh=3)
+        states = [stepper.begin(where)]
+        for seed in range(4):
+            situation = flat(where, replace(batch(where, 8, 5, seed=seed), seed=seed))
+            states.append(stepper.propose(situation, states[-1]).state)
+        factors = [state["in.0"] for state in states[1:]]
+        assert [torch.equal(one, factors[0]) for one in factors] == [True, True, True, False]
+
+
+class TestInputNullSpace:
+    @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+    def test_a_long_step_changes_no_output_of_a_deep_network_to_rounding(self, activation):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            parts = [nn.Linear(20, 30), activation(), nn.Linear(30, 25), activation(), nn.Linear(25, 3)]
+            network = Network.of(nn.Sequential(*parts).double())
+        where = problem(network, Euclidean())
+        inputs = Batch.of(where, normal(12, 6, seed=1) @ normal(6, 20, seed=2))  # rank 6 of 20
+        stepper = InputNullSpaceStep()
+        made = stepper.propose(Situation(where, Slope(), where.start, inputs, 10.0), stepper.begin(where))
+        assert float(torch.linalg.vector_norm(made.displacement)) == pytest.approx(10)
+        assert made.predicted_gain > 0
+        after = network.outputs(where.start + made.displacement, inputs.inputs)
+        torch.testing.assert_close(after, inputs.reference, rtol=0, atol=1e-9)
+
+    def test_every_layer_moves_where_its_inputs_leave_room(self):
+        where = problem(mlp(20, 30, 25, 3), Euclidean())
+        inputs, stepper = batch(where, 6, 20), InputNullSpaceStep()
+        made = stepper.propose(Situation(where, Slope(), where.start, inputs, 10.0), stepper.begin(where))
+        parts = where.network.named(made.displacement)
+        assert all(bool(parts[f"{place}.weight"].abs().max() > 0.01) for place in (0, 2, 4))
+
+    def test_where_inputs_span_everything_nothing_moves(self):
+        where = problem(mlp(4, 5, 3))
+        inputs, stepper = batch(where, 200, 4), InputNullSpaceStep(threshold=0)
+        made = stepper.propose(Situation(where, Slope(), where.start, inputs, 10.0), stepper.begin(where))
+        assert not made.displacement.any()
+        assert made.predicted_gain == 0
+
+    def test_moments_are_gathered_over_the_first_batches(self):
+        where, stepper = problem(linear(10, 3), Euclidean()), InputNullSpaceStep(num_batches=2)
+        state, free = stepper.begin(where), []
+        for seed in range(3):
+            situation = Situation(where, Slope(), where.start, batch(where, 3, 10, seed=seed), 1.0)
+            state = stepper.propose(situation, state).state
+            free.append(state["free.0"].shape[1])
+        assert free == [7, 4, 4]
+
+
+class TestComposed:
+    def test_a_correction_takes_drift_back_that_the_prediction_leaves(self):
+        where = problem(mlp(5, 8, 3))
+        inputs = batch(where, 9, 5)
+        alone, back = NaturalStep(damping=1e6), NaturalStep(damping=1e-4, iterations=None)
+        situation = Situation(where, Slope(), where.start, inputs, 0.3)
+        drifts = []
+        for stepper in (alone, Corrected(alone, back)):
+            made = stepper.propose(situation, stepper.begin(where))
+            embedded = FisherRao().embed(where.network(where.start + made.displacement, inputs.inputs))
+            drifts.append(float(functional_distance(embedded, inputs.reference)))
+            assert made.predicted_gain > 0
+        assert drifts[1] < 0.2 * drifts[0]
+
+    def test_the_parts_of_a_corrected_step_are_those_of_its_steppers(self):
+        where = problem(mlp(5, 8, 3))
+        ahead, back = FirstOrderStep(beta=1.0), NaturalStep()
+        situation = replace(flat(where, batch(where, 9, 5), radius=0.01), objective=Slope())
+        first = ahead.propose(situation, ahead.begin(where))
+        second = back.propose(
+            replace(situation, objective=Flat(), weights=situation.weights + first.displacement), back.begin(where)
+        )
+        composed = Corrected(ahead, back)
+        made = composed.propose(replace(situation, radius=0.01), composed.begin(where))
+        both = first.displacement + second.displacement
+        both = both * min(1.0, 0.01 / float(torch.linalg.vector_norm(both)))
+        torch.testing.assert_close(made.displacement, both)
+        assert set(made.state) == {"predictor.mean", "predictor.square", "predictor.count", "corrector.correction"}
+
+    @pytest.mark.parametrize(("progress", "part"), [(0.1, "far"), (0.6, "far"), (0.61, "near"), (1.0, "near")])
+    def test_a_switch_is_far_until_its_share_of_the_path_and_then_near(self, progress, part):
+        where = problem(mlp(5, 8, 3))
+        parts = {"far": FirstOrderStep(beta=1.0), "near": NaturalStep()}
+        switch = Switch(parts["far"], parts["near"], at=0.6)
+        situation = replace(flat(where, batch(where, 9, 5)), objective=Slope(), progress=progress)
+        made = switch.propose(situation, switch.begin(where))
+        expected = parts[part].propose(situation, parts[part].begin(where))
+        assert torch.equal(made.displacement, expected.displacement)
+        assert int(made.state["far.count"]) == (part == "far")

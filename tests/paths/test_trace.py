@@ -207,8 +207,8 @@ class TestAdaptiveRadius:
         assert not verdict.accepted
         assert verdict.radius == 0.5
 
-    @pytest.mark.parametrize("predicted", [0.0, -0.5])
-    def test_where_nothing_was_promised_the_distance_alone_judges(self, predicted):
+    @pytest.mark.parametrize("predicted", [0.0, -0.5, 1e-17])
+    def test_where_nothing_but_rounding_was_promised_the_distance_alone_judges(self, predicted):
         near = self.judged(before=0.05, after=0.02, gain=-0.5, predicted=predicted)
         assert (near.accepted, near.radius) == (True, 1.5)
         edge = self.judged(before=0.05, after=0.09, gain=-0.5, predicted=predicted)

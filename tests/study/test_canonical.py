@@ -35,10 +35,10 @@ def test_the_text_is_this_one_on_every_machine():
         '{"batch_size":512,"events":[{"kind":"ObjectiveBelow","value":0.0001}],"kind":"PathSpec","name":"one","num_steps":7,'
         '"objective":{"kind":"Sparsify","num_stages":100,"ramp":0.6,"sparsity":0.75},"others":["two"],'
         '"radius":{"growth":1.5,"initial":0.01,"kind":"AdaptiveRadius","least_gain_ratio":0.1,"shrink":2.0,"tolerance":0.1},'
-        '"save_at":{"kind":"SaveAt","num_points":10},"seed":0,'
-        '"stepper":{"damping":0.01,"iterations":8,"kind":"NaturalStep"}}'
+        '"save_at":{"kind":"SaveAt","num_points":10,"solver_state":true},"seed":0,'
+        '"stepper":{"chunk":null,"damping":0.01,"iterations":8,"kind":"NaturalStep","precision":"full","warm":true}}'
     )
-    assert digest(to_json(path)) == "5b3fa4ba3b6258d1"
+    assert digest(to_json(path)) == "f063ae5dd8b9491a"
 
 
 def test_every_field_changes_the_digest():

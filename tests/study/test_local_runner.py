@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 import fipray as fip
 from fipray import analysis
 from fipray.study import LocalRunner
-from tests.studies import Fails, module, study
+from tests.studies import CutOff, Fails, module, study
 
 
 class Recorder:
@@ -142,3 +143,41 @@ def test_the_callers_number_of_threads_is_left_as_it_was(tmp_path):
     before = torch.get_num_threads()
     LocalRunner(threads=2).run(study(num_steps=1), tmp_path)
     assert torch.get_num_threads() == before
+
+
+class TestAPathThatWasCutOff:
+    def cut_off(self, tmp_path, mended):
+        path = fip.PathSpec(
+            "one", fip.Diversify(), CutOff(str(mended)), fip.ScheduledRadius(), num_steps=10, batch_size=50
+        )
+        return replace(study(), paths=(path,), ensembles=(), evaluation=None)
+
+    def test_goes_on_from_its_last_point_and_equals_the_uninterrupted_one(self, tmp_path):
+        mended = tmp_path / "mended"
+        cut = self.cut_off(tmp_path, mended)
+        with pytest.raises(fip.RunError, match="cut off"):
+            LocalRunner().run(cut, tmp_path / "cut")
+        kept = {file.name for file in (tmp_path / "cut").glob("weights/*/1/*")}
+        assert kept == {*(f"step-{step:08d}.safetensors" for step in range(7)), "state-00000006.safetensors"}
+        mended.touch()
+        LocalRunner().run(cut, tmp_path / "cut")
+        LocalRunner().run(cut, tmp_path / "whole")
+        resumed, whole = (analysis.load(tmp_path / name) for name in ("cut", "whole"))
+        assert {file.name for file in (tmp_path / "cut").glob("weights/*/2/*")} == {
+            f"step-{step:08d}.safetensors" for step in range(7, 11)
+        }
+        same = ["step", "objective_value", "functional_distance_held_out", "clean_accuracy", "radius", "weights_sha256"]
+        assert resumed.points[same].equals(whole.points[same])
+
+    def test_a_damaged_state_is_passed_over_and_the_path_begins_anew(self, tmp_path):
+        mended = tmp_path / "mended"
+        cut = self.cut_off(tmp_path, mended)
+        with pytest.raises(fip.RunError, match="cut off"):
+            LocalRunner().run(cut, tmp_path / "cut")
+        mended.touch()
+        (state,) = (tmp_path / "cut").glob("weights/*/1/state-*")
+        content = bytearray(state.read_bytes())
+        content[-5] ^= 1
+        state.write_bytes(content)
+        LocalRunner().run(cut, tmp_path / "cut")
+        assert len(list((tmp_path / "cut").glob("weights/*/2/step-*"))) == 11

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from fipray.geometry import Network
+from fipray.geometry import Network, twice_differentiable
 from fipray.paths.problem import Batch, Problem
 
 
@@ -35,7 +35,7 @@ class Diversify:
 def input_gradients(network: Network, weights: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
     """Gradients [N, input size] of the margins by the inputs; differentiable where `weights` require gradients."""
     inputs = inputs.detach().requires_grad_(True)
-    with torch.enable_grad():
+    with torch.enable_grad(), twice_differentiable():
         outputs = network(weights, inputs)
         chosen = outputs.gather(1, labels[:, None])
         rest = outputs.scatter(1, labels[:, None], -torch.inf).logsumexp(1)

@@ -5,6 +5,7 @@ from fipray.paths.steppers.first_order import FirstOrderStep
 from fipray.paths.steppers.kronecker import KroneckerStep
 from fipray.paths.steppers.natural import NaturalStep
 from fipray.paths.steppers.null_space import InputNullSpaceStep
+from fipray.paths.steppers.projected import ProjectedStep
 from fipray.paths.steppers.published import OneShot, PublishedStep
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "KroneckerStep",
     "NaturalStep",
     "OneShot",
+    "ProjectedStep",
     "PublishedStep",
     "Switch",
 ]

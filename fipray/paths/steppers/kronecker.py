@@ -69,7 +69,8 @@ class KroneckerStep:
         }
         for name, value in list(mixed.items()):
             if value.ndim == 2:
-                mixed[f"values.{name}"], mixed[f"vectors.{name}"] = torch.linalg.eigh(value)
+                values, vectors = torch.linalg.eigh(value)
+                mixed[f"values.{name}"], mixed[f"vectors.{name}"] = values, vectors.contiguous()
         return {**state, **mixed}
 
     def _solved(self, layers: list[Layer], right: Tensor, state: State) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
@@ -80,7 +81,7 @@ class NaturalStep:
     def _exact(self, metric: Metric, situation: Situation, target: Tensor) -> Tensor:
         shift = len(situation.batch) * self.damping
         if situation.restricted:
-            rows = situation.allowed(metric.jacobian())
+            rows = torch.stack([situation.allowed(row) for row in metric.jacobian()])
             gram = rows @ rows.T
         else:
             gram = metric.gram()

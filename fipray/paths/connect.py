@@ -1,0 +1,173 @@
+"""Two networks of one architecture, and what lies between them.
+
+connect()        a path from one to the other along which the function stays
+loss_profile()   the loss along a polyline through weight space, and its barrier
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from fipray.errors import UsageError
+from fipray.geometry import FisherRao, Network, OutputGeometry, functional_distance
+from fipray.paths.event import Outcome
+from fipray.paths.objectives import Toward
+from fipray.paths.problem import Batch, Problem
+from fipray.paths.radius import AdaptiveRadius, RadiusControl
+from fipray.paths.stepper import Stepper
+from fipray.paths.steppers import NaturalStep
+from fipray.paths.trace import walk
+
+PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the segment between two ends, where its function is judged
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A polyline from one network to another.
+
+    points: weights [P], the first and the last those of the two networks; gap: length of the straight segment that
+    joins the two sides, cut in four; distance: the greatest functional distance on it, held out, to the nearer of the
+    two networks; outcome: "connected" where that is within what was allowed, or "not connected".
+    """
+
+    points: tuple[Tensor, ...]
+    gap: float
+    distance: float
+    outcome: Outcome
+
+    @property
+    def length(self) -> float:
+        """Of the polyline, L2 in weight space."""
+        return _lengths(self.points).sum().item()
+
+
+def connect(
+    network: Network,
+    other: Tensor,
+    *,
+    anchors: Tensor,
+    held_out: Tensor,
+    stepper: Stepper | None = None,
+    radius: RadiusControl | None = None,
+    allowed_distance: float = 0.2,
+    num_rounds: int = 12,
+    num_steps: int = 25,
+    batch_size: int = 1024,
+    geometry: OutputGeometry | None = None,
+    seed: int = 0,
+) -> Connection:
+    """Connect the network with `other` [P], another of its architecture, by a path along which the function stays.
+
+    Both ends walk, in turn and `num_steps` steps at a time, straight at the other's last point as far as the function
+    lets them (`Toward`); each keeps the function of its own network. That ends when the functional distance on the
+    straight segment between them, to the nearer of the two networks, is at most `allowed_distance` on the held-out
+    inputs, or when each has walked `num_rounds` times.
+
+    radius: where none is given, steps keep within three quarters of `allowed_distance` on the anchors, which leaves
+        room for other inputs and for the last segment.
+    anchors, held_out, stepper, batch_size, geometry: as in `trace`.
+
+    All accepted points are kept, in memory: up to 2 num_rounds num_steps networks.
+    """
+    if min(num_rounds, num_steps, batch_size) < 1:
+        raise UsageError(
+            "num_rounds, num_steps and batch_size are at least 1; "
+            f"{num_rounds}, {num_steps} and {batch_size} were given"
+        )
+    if not allowed_distance > 0:
+        raise UsageError(f"allowed_distance is a functional distance above 0; {allowed_distance} was given")
+    stepper = stepper or NaturalStep()
+    radius = radius or AdaptiveRadius(initial=0.02, tolerance=0.75 * allowed_distance)
+    for inputs in (anchors, held_out):
+        network.check(inputs)
+    here = Problem(network, geometry or FisherRao(), network.weights)
+    problems = (here, replace(here, start=Toward(other).goal(here)))
+    batches = [Batch.of(problem, anchors) for problem in problems]
+    judges = [Batch.of(problem, held_out) for problem in problems]
+    sides = [[problem.start] for problem in problems]
+    generator = torch.Generator().manual_seed(seed)
+    distance = _farthest(here, judges, here.start, problems[1].start)
+    for turn in range(2 * num_rounds):
+        own, theirs = sides[turn % 2], sides[1 - turn % 2]
+        if distance <= allowed_distance or torch.equal(own[-1], theirs[-1]):
+            break
+        # the batch holds the network's own function: the walk goes on from a later point, and keeps that of the first
+        steps = walk(
+            replace(problems[turn % 2], start=own[-1]),
+            batches[turn % 2],
+            Toward(theirs[-1]),
+            stepper,
+            radius,
+            num_steps=num_steps,
+            batch_size=batch_size,
+            generator=generator,
+        )
+        own.extend(point.weights for point in steps)
+        distance = _farthest(here, judges, own[-1], theirs[-1])
+    gap = float(torch.linalg.vector_norm(sides[0][-1] - sides[1][-1]))
+    said = f"distance {distance:.2g} on the last segment, {gap:.3g} long, where {allowed_distance:g} is allowed"
+    connected = distance <= allowed_distance
+    outcome = Outcome("connected", said) if connected else Outcome("not connected", f"{said}: walk more rounds")
+    between = [torch.lerp(sides[0][-1], sides[1][-1], place) for place in PLACES[1:-1]]
+    return Connection((*sides[0], *between, *reversed(sides[1])), gap, distance, outcome)
+
+
+def _farthest(problem: Problem, judges: Sequence[Batch], first: Tensor, last: Tensor) -> float:
+    """The greatest functional distance on the segment between two weights [P], to the nearer of the judges."""
+
+    def nearest(weights: Tensor) -> float:
+        embedded = problem.geometry.embed(problem.network.outputs(weights, judges[0].inputs))
+        return min(float(functional_distance(embedded, judge.reference)) for judge in judges)
+
+    return max(nearest(torch.lerp(first, last, place)) for place in PLACES)
+
+
+@dataclass(frozen=True)
+class LossProfile:
+    """Losses along a polyline, at `places`: 0 at its first point, 1 at its last, and by length between."""
+
+    places: tuple[float, ...]
+    losses: tuple[float, ...]
+
+    @property
+    def maximum(self) -> float:
+        return max(self.losses)
+
+    @property
+    def barrier(self) -> float:
+        """`max_t loss(t) - ((1 - t) loss(0) + t loss(1))`, at least 0 (Frankle et al. 2020; Entezari et al. 2022)."""
+        first, last = self.losses[0], self.losses[-1]
+        return max(loss - ((1 - t) * first + t * last) for t, loss in zip(self.places, self.losses, strict=True))
+
+
+def loss_profile(points: Sequence[Tensor], loss: Callable[[Tensor], float], *, num_between: int = 1) -> LossProfile:
+    """`loss` at each of the points [P], and at `num_between` evenly spaced weights on each segment between two of them.
+
+    A straight line is its two ends with many between: `loss_profile((start, other), loss, num_between=24)`.
+    """
+    if len(points) < 2 or num_between < 0:
+        raise UsageError(
+            "a polyline has at least two points, and num_between is at least 0; "
+            f"{len(points)} and {num_between} were given"
+        )
+    ends = torch.cat([torch.zeros(1, dtype=torch.float64), _lengths(points).cumsum(0)])
+    whole = float(ends[-1])
+    if not whole > 0:
+        raise UsageError("all points of the polyline are equal, so nothing lies between them")
+    places, losses = [0.0], [float(loss(points[0]))]
+    for (first, last), (begin, end) in zip(pairwise(points), pairwise(ends.tolist()), strict=True):
+        for number in range(1, num_between + 2):
+            share = number / (num_between + 1)
+            places.append((begin + share * (end - begin)) / whole)
+            losses.append(float(loss(torch.lerp(first, last, share) if number <= num_between else last)))
+    return LossProfile(tuple(places), tuple(losses))
+
+
+def _lengths(points: Sequence[Tensor]) -> Tensor:
+    """The length [K - 1] of each segment, in float64."""
+    return torch.stack([torch.linalg.vector_norm((b - a).double()).cpu() for a, b in pairwise(points)])

@@ -1,0 +1,64 @@
+"""Several objectives at once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fipray.errors import UsageError
+from fipray.paths.objective import Objective, gradient, restrict, tangent
+from fipray.paths.problem import Batch, Problem
+
+
+@dataclass(frozen=True)
+class WeightedSum:
+    """`value = sum_i c_i value_i` for pairs `(c_i, objective_i)`: `WeightedSum(((1.0, Diversify()), (0.1, Toward())))`.
+
+    A coefficient below 0 is an objective that is maximised. Gradients that parts estimate are summed with the same
+    coefficients. Restrictions of parts all hold, whatever their coefficients: each is applied in turn, so those of two
+    parts must agree, and a part with coefficient 0 only restricts.
+    """
+
+    parts: tuple[tuple[float, Objective], ...]
+
+    def __post_init__(self) -> None:
+        parts: Any = self.parts  # a list of lists would do but has no hash
+        if not (isinstance(parts, tuple) and parts and all(map(_is_part, parts))):
+            raise UsageError(
+                "a sum has one or more parts, a tuple of pairs (finite coefficient, objective), such as "
+                f"((1.0, Diversify()), (0.1, Toward())); {self.parts!r} was given"
+            )
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        return torch.stack([c * part.value(problem, weights, batch) for c, part in self._counted]).sum()
+
+    def gradient(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        return torch.stack([c * gradient(part, problem, weights, batch) for c, part in self._counted]).sum(0)
+
+    def restrict(self, problem: Problem, weights: Tensor, progress: float) -> Tensor:
+        for _, part in self.parts:
+            weights = restrict(part, problem, weights, progress)
+        return weights
+
+    def tangent(self, problem: Problem, weights: Tensor, vector: Tensor) -> Tensor:
+        for _, part in self.parts:
+            vector = tangent(part, problem, weights, vector)
+        return vector
+
+    @property
+    def _counted(self) -> tuple[tuple[float, Objective], ...]:
+        return tuple((c, part) for c, part in self.parts if c != 0) or self.parts[:1]
+
+
+def _is_part(pair: Any) -> bool:
+    return (
+        isinstance(pair, tuple)
+        and len(pair) == 2
+        and isinstance(pair[0], (int, float))
+        and math.isfinite(pair[0])
+        and callable(getattr(pair[1], "value", None))
+    )

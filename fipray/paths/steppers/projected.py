@@ -1,0 +1,67 @@
+"""The step that changes no output, to first order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fipray.errors import UsageError
+from fipray.geometry import Metric, NullSpace, solve_in_sample_space
+from fipray.paths.problem import Problem
+from fipray.paths.stepper import Proposal, Situation, State, promised
+
+
+@dataclass(frozen=True)
+class ProjectedStep:
+    """Down the objective within the null space of J, and back to the function by the shortest way: damping m -> 0.
+
+    With t = radius / |l|, slope l and drift `e = s(w) - s(w0)` on the batch:
+
+        d = -t l + J^+ (t J l - e)
+
+    so that `J d = -e`: to first order every output of the batch is back where it was. Where the batch has at most
+    `dense` outputs N C the pseudo-inverse is exact, through the Gram matrix; for larger ones, up to the whole anchor
+    set (`batch_size` of all anchors), it is iterated to the relative residual `tolerance` by accelerated alternating
+    projections (`NullSpace`), about two gradients of the batch an iteration.
+
+    A direction that hardly moves any output counts as null when its squared effect is below the rounding of the largest
+    one; correcting along it would take a step without bounds.
+    """
+
+    dense: int = 1000
+    iterations: int = 300
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or not 0 < self.tolerance < 1:
+            raise UsageError(
+                f"iterations are at least 1, tolerance in 0..1; {self.iterations} and {self.tolerance} were given"
+            )
+
+    def begin(self, problem: Problem) -> State:
+        return {}
+
+    def propose(self, situation: Situation, state: State) -> Proposal:
+        descent = situation.descent
+        if situation.batch.reference.numel() <= self.dense:
+            return promised(situation, descent + self._exact(situation, descent))
+        problem, batch = situation.problem, situation.batch
+        space = NullSpace(problem.network, situation.weights, batch.inputs, problem.geometry, allowed=situation.allowed)
+        embedded = problem.geometry.embed(problem.network.outputs(situation.weights, batch.inputs))
+        target = space.j(descent) + embedded - batch.reference
+        found = space.least_norm(target, iterations=self.iterations, tolerance=self.tolerance)
+        return promised(situation, descent - found.vector)
+
+    def _exact(self, situation: Situation, descent: Tensor) -> Tensor:
+        problem, batch = situation.problem, situation.batch
+        metric = Metric(problem.network, situation.weights, batch.inputs, problem.geometry)
+        target = -metric.j(descent) - (metric.embedded - batch.reference)
+        if situation.restricted:
+            rows = torch.stack([situation.allowed(row) for row in metric.jacobian()])
+            gram = rows @ rows.T
+        else:
+            gram = metric.gram()
+        answer = solve_in_sample_space(gram, target.flatten(), shift=0.0).view_as(target)
+        return situation.allowed(metric.jt(answer))

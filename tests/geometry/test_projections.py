@@ -1,0 +1,199 @@
+"""Projections on the null space, and least-norm corrections, against dense pseudo-inverses in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fipray import UsageError
+from fipray.geometry import Euclidean, FisherRao, Metric, Network, NullSpace, Sweeps, minimal_residual
+from tests.problems import mlp, normal
+
+CLOSE = {"rtol": 1e-8, "atol": 1e-8}
+EXACT = {"iterations": 200, "tolerance": 1e-11}
+
+
+def fully_connected() -> tuple[Network, Tensor]:
+    return mlp(6, 9, 4), normal(7, 6)
+
+
+def convolutional() -> tuple[Network, Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(
+            nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(27, 4)
+        )
+    return Network.of(module.double()), normal(8, 1, 8, 8)
+
+
+CASES = [
+    pytest.param(make, geometry, id=f"{make.__name__}-{type(geometry).__name__}")
+    for make in (fully_connected, convolutional)
+    for geometry in (FisherRao(), Euclidean(scale=0.5))
+]
+
+
+def rows(network: Network, inputs: Tensor, geometry) -> Tensor:
+    return Metric(network, network.weights, inputs, geometry).jacobian()
+
+
+def inverse(jacobian: Tensor) -> Tensor:
+    return torch.linalg.pinv(jacobian, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("make", "geometry"), CASES)
+class TestNullSpace:
+    def test_a_projection_is_the_dense_one(self, make, geometry):
+        network, inputs = make()
+        jacobian, v = rows(network, inputs, geometry), normal(network.num_weights, seed=2)
+        found = NullSpace(network, network.weights, inputs, geometry, chunk=3).project(v, **EXACT)
+        torch.testing.assert_close(found.vector, v - inverse(jacobian) @ (jacobian @ v), **CLOSE)
+
+    def test_a_correction_is_the_shortest_one(self, make, geometry):
+        network, inputs = make()
+        jacobian = rows(network, inputs, geometry)
+        right = jacobian @ normal(network.num_weights, seed=3)
+        space = NullSpace(network, network.weights, inputs, geometry, chunk=3)
+        found = space.least_norm(right.view(len(inputs), -1), **EXACT)
+        torch.testing.assert_close(found.vector, inverse(jacobian) @ right, **CLOSE)
+        assert found.residual < 1e-9
+
+    def test_with_a_mask_it_is_that_of_the_masked_rows(self, make, geometry):
+        network, inputs = make()
+        mask = (normal(network.num_weights, seed=4) > -0.5).double()
+        jacobian, v = rows(network, inputs, geometry) * mask, normal(network.num_weights, seed=2)
+        space = NullSpace(network, network.weights, inputs, geometry, allowed=lambda vector: vector * mask)
+        found = space.project(v, **EXACT).vector
+        torch.testing.assert_close(found, mask * v - inverse(jacobian) @ (jacobian @ v), **CLOSE)
+        assert not found[mask == 0].any()
+
+    def test_an_input_that_is_there_twice_changes_nothing(self, make, geometry):
+        network, inputs = make()
+        v = normal(network.num_weights, seed=2)
+        once, twice = (
+            NullSpace(network, network.weights, given, geometry, chunk=3).project(v, **EXACT).vector
+            for given in (inputs, torch.cat([inputs, inputs[:2]]))
+        )
+        torch.testing.assert_close(twice, once, **CLOSE)
+
+    def test_passes_made_anew_give_what_kept_ones_give(self, make, geometry):
+        network, inputs = make()
+        v, right = normal(network.num_weights, seed=2), normal(len(inputs), 4, seed=3)
+        kept = NullSpace(network, network.weights, inputs, geometry, chunk=3)
+        anew = NullSpace(network, network.weights, inputs, geometry, chunk=3, kept_bytes=0)
+        assert (kept.keeps, anew.keeps) == (True, False)
+        assert torch.equal(kept.j(v), anew.j(v))
+        assert torch.equal(kept.jt(right), anew.jt(right))
+        assert torch.equal(kept.project(v, iterations=5).vector, anew.project(v, iterations=5).vector)
+
+    def test_the_stated_residual_is_the_measured_one(self, make, geometry):
+        network, inputs = make()
+        jacobian, v = rows(network, inputs, geometry), normal(network.num_weights, seed=2)
+        found = NullSpace(network, network.weights, inputs, geometry, block=None).project(
+            v, iterations=4, tolerance=0.0
+        )
+        measured = torch.linalg.vector_norm(jacobian @ found.vector) / torch.linalg.vector_norm(jacobian @ v)
+        assert found.iterations == 4
+        assert found.residual == pytest.approx(float(measured), rel=1e-9)
+        assert 1e-8 < found.residual < 1
+
+
+def test_a_projection_and_a_correction_share_one_solve():
+    network, inputs = fully_connected()
+    jacobian, v, e = rows(network, inputs, FisherRao()), normal(network.num_weights, seed=2), normal(7, 4, seed=3)
+    e = (jacobian @ jacobian.T @ e.flatten()).view_as(e)
+    space = NullSpace(network, network.weights, inputs, FisherRao())
+    apart = space.project(v, **EXACT).vector + space.least_norm(e, **EXACT).vector
+    together = v - space.least_norm(space.j(v) - e, **EXACT).vector
+    torch.testing.assert_close(together, apart, **CLOSE)
+
+
+def test_a_drift_that_no_weights_can_undo_stays_in_the_residual():
+    network, inputs = fully_connected()
+    metric = Metric(network, network.weights, inputs, FisherRao())
+    space = NullSpace(network, network.weights, inputs, FisherRao())
+    found = space.least_norm(metric.embedded, iterations=50)  # off the sphere, to which J is tangent
+    assert found.residual == pytest.approx(1, abs=1e-6)
+
+
+def test_a_direction_of_no_effect_is_kept_whole():
+    network, inputs = fully_connected()
+    still = Network.of(network.module_at(network.weights))
+    inputs = inputs.clone()
+    inputs[:, 2] = 0
+    v = torch.zeros(still.num_weights, dtype=torch.float64)
+    v[2 : 9 * 6 : 6] = 1.0  # the weights from an input that is always 0
+    found = NullSpace(still, still.weights, inputs, FisherRao()).project(v)
+    assert torch.equal(found.vector, v)
+    assert (found.residual, found.iterations) == (0.0, 0)
+
+
+def test_float32_reaches_a_thousandth_on_saturated_outputs():
+    network, inputs = mlp(6, 30, 4, seed=3), normal(40, 6)
+    sure = Network.of(network.module_at(12 * network.weights).float())
+    found = NullSpace(sure, sure.weights, inputs.float(), FisherRao()).project(normal(sure.num_weights).float())
+    assert found.residual <= 1e-3
+
+
+def test_settings_out_of_range_are_refused():
+    network, inputs = fully_connected()
+    with pytest.raises(UsageError, match="above 0"):
+        NullSpace(network, network.weights, inputs, FisherRao(), damping=0)
+    with pytest.raises(UsageError, match="at least one"):
+        NullSpace(network, network.weights, inputs, FisherRao(), chunk=0)
+
+
+def test_it_begins_anew_where_the_basis_is_full():
+    network, inputs = fully_connected()
+    jacobian, v = rows(network, inputs, Euclidean()), normal(network.num_weights, seed=2)
+    space = NullSpace(network, network.weights, inputs, Euclidean(), restart=12, block=None)
+    found = space.project(v, iterations=2000, tolerance=1e-9)
+    assert 12 < found.iterations < 2000
+    assert found.residual <= 1e-9
+    torch.testing.assert_close(found.vector, v - inverse(jacobian) @ (jacobian @ v), rtol=1e-6, atol=1e-6)
+
+
+class TestMinimalResidual:
+    def test_it_solves_what_is_not_symmetric_in_as_many_products_as_unknowns(self):
+        matrix, right = normal(12, 12), normal(12, seed=1)
+        answer = minimal_residual(lambda v: matrix @ v, right, iterations=12)
+        torch.testing.assert_close(answer.solution, torch.linalg.solve(matrix, right), rtol=1e-8, atol=1e-9)
+
+    def test_the_residual_is_the_least_of_the_krylov_space(self):
+        matrix, right = normal(20, 20), normal(20, seed=1)
+        answer = minimal_residual(lambda v: matrix @ v, right, iterations=5)
+        powers = [right]
+        for _ in range(5):
+            powers.append(matrix @ powers[-1])
+        images = torch.linalg.qr(torch.stack(powers[1:], 1)).Q
+        least = torch.linalg.vector_norm(right - images @ (images.T @ right)) / torch.linalg.vector_norm(right)
+        assert answer.residual == pytest.approx(float(least), rel=1e-8)
+        assert answer.iterations == 5
+
+    def test_a_singular_but_consistent_system_is_solved(self):
+        factor = normal(6, 3)
+        matrix = factor @ factor.T
+        right = matrix @ normal(6, seed=1)
+        answer = minimal_residual(lambda v: matrix @ v, right, iterations=20)
+        torch.testing.assert_close(matrix @ answer.solution, right, rtol=1e-8, atol=1e-9)
+
+    def test_a_right_side_of_zero_needs_no_product(self):
+        answer = minimal_residual(lambda v: v, torch.zeros(3), iterations=5)
+        assert (answer.iterations, answer.residual) == (0, 0.0)
+        assert not answer.solution.any()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_sweeps_alone_converge_to_the_least_norm_solution(masked):
+    """Two blocks of a small network, against the dense pseudo-inverse, to 1e-4 of its length."""
+    network, inputs = mlp(6, 12, 3), normal(6, 6)
+    mask = (normal(network.num_weights, seed=4) > -1).double() if masked else torch.ones(network.num_weights).double()
+    jacobian = Metric(network, network.weights, inputs, Euclidean()).jacobian() * mask
+    right = (jacobian @ normal(network.num_weights, seed=5)).view(6, 3)
+    sweep = Sweeps(network, network.weights, inputs, Euclidean(), allowed=lambda v: mask * v, block=3)
+    solution = torch.zeros_like(network.weights)
+    for _ in range(200):
+        solution = sweep(solution, right)
+    expected = torch.linalg.pinv(jacobian) @ right.flatten()
+    assert float((solution - expected).norm()) <= 1e-4 * float(expected.norm())

@@ -1,0 +1,208 @@
+"""Every kind of network and every stepper: the weights move, the objective improves, the function stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer
+
+from fipray import NetworkError
+from fipray.geometry import Euclidean, FisherRao, Heads, Network, OutputGeometry, functional_distance
+from fipray.paths import (
+    AdaptiveRadius,
+    Batch,
+    Corrected,
+    Diversify,
+    FirstOrderStep,
+    KroneckerStep,
+    NaturalStep,
+    Problem,
+    SaveAt,
+    Stepper,
+    trace,
+)
+from tests.geometry.test_second_derivatives import Once
+from tests.problems import generator, normal
+
+NUM_INPUTS, TOLERANCE = 10, 0.05
+
+
+class Residual(nn.Module):
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + self.body(inputs)
+
+
+class Recurrent(nn.Module):
+    """Tokens or sequences to classes, by the last state."""
+
+    def __init__(self, body: nn.RNNBase, num_tokens: int = 0) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(num_tokens, body.input_size) if num_tokens else nn.Identity()
+        self.body, self.head = body, nn.Linear(body.hidden_size, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(self.body(self.embedding(inputs))[0][:, -1])
+
+
+class BagOfTokens(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(12, 16), nn.Linear(16, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(self.embedding(inputs).mean(1).tanh())
+
+
+class TwoHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.classes, self.place = nn.Linear(6, 24), nn.Linear(24, 3), nn.Linear(24, 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        seen = self.body(inputs).tanh()
+        return torch.cat([self.classes(seen), self.place(seen)], 1)
+
+
+def convolutional() -> nn.Module:
+    module = nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(54, 3)
+    )
+    module.train()(torch.randn(64, 1, 8, 8))  # statistics that are not those of a fresh layer
+    return module
+
+
+def residual() -> nn.Module:
+    block = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2), Residual(block), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)
+    )
+
+
+def grouped() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 8, 3, groups=2),
+        nn.GELU(),
+        nn.Conv2d(8, 8, 3, groups=8),
+        nn.GroupNorm(2, 8),
+        nn.Flatten(),
+        nn.Linear(128, 3),
+    )
+
+
+def vision_transformer() -> nn.Module:
+    module = VisionTransformer(16, 8, 1, 2, 16, 32, num_classes=3)
+    nn.init.normal_(module.heads[-1].weight, std=0.5)  # torchvision begins with a head of zeros
+    return module
+
+
+def super_resolution() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 4, 3, padding=1), nn.PixelShuffle(2))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of network, made under a seed; the shape of its inputs, or the shape and number of its tokens."""
+
+    make: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    num_tokens: int = 0
+    geometry: OutputGeometry = FisherRao()
+    dtype: torch.dtype = torch.float64
+
+    def network(self) -> Network:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return Network.of(self.make().to(self.dtype).eval())
+
+    def inputs(self, size: int = NUM_INPUTS) -> Tensor:
+        if self.num_tokens:
+            return torch.randint(self.num_tokens, (size, *self.shape), generator=generator(1))
+        return normal(size, *self.shape, seed=1).to(self.dtype)
+
+
+KINDS = {
+    "fully connected": Kind(lambda: nn.Sequential(nn.Linear(6, 24), nn.Tanh(), nn.Linear(24, 3)), (6,)),
+    "float32": Kind(lambda: nn.Sequential(nn.Linear(6, 24), nn.Tanh(), nn.Linear(24, 3)), (6,), dtype=torch.float32),
+    "convolutional": Kind(convolutional, (1, 8, 8)),
+    "residual": Kind(residual, (1, 8, 8)),
+    "grouped": Kind(grouped, (2, 8, 8)),
+    "vision transformer": Kind(vision_transformer, (3, 16, 16)),
+    "gru": Kind(lambda: Recurrent(nn.GRU(4, 8, batch_first=True)), (6, 4)),
+    "lstm": Kind(lambda: Recurrent(nn.LSTM(4, 8, batch_first=True)), (6, 4)),
+    "token lstm": Kind(lambda: Recurrent(nn.LSTM(4, 8, batch_first=True), num_tokens=12), (5,), num_tokens=12),
+    "bag of tokens": Kind(BagOfTokens, (5,), num_tokens=12),
+    "super-resolution": Kind(super_resolution, (1, 3, 3), geometry=Euclidean()),
+    "dynamics": Kind(lambda: nn.Sequential(nn.Linear(4, 24), nn.SiLU(), nn.Linear(24, 3)), (4,), geometry=Euclidean()),
+    "two heads": Kind(TwoHeads, (6,), geometry=Heads((FisherRao(), Euclidean()), sizes=(3, 2))),
+}
+STEPPERS: dict[str, Stepper] = {
+    "natural": NaturalStep(1e-3),
+    "first order": FirstOrderStep(beta=1e-3),
+    "kronecker": KroneckerStep(1e-3, refresh=5),
+    "corrected": Corrected(FirstOrderStep(beta=1e-3), NaturalStep(1e-3)),
+}
+
+FURTHER = {"natural": 10, "first order": 1.5, "kronecker": 1.5, "corrected": 2}  # from the function, straight down
+
+
+@dataclass(frozen=True)
+class Slope:
+    """`<l, w - w0>` with a fixed l of length 1: what is improved by every step that is not against it."""
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        return slope_like(problem.start) @ (weights - problem.start)
+
+
+def slope_like(weights: Tensor) -> Tensor:
+    slope = normal(len(weights), seed=4)
+    return (slope / torch.linalg.vector_norm(slope)).to(weights.dtype)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stepper", STEPPERS)
+def test_the_objective_improves_and_the_function_stays_which_a_straight_way_as_long_leaves(kind, stepper):
+    chosen = KINDS[kind]
+    network, anchors = chosen.network(), chosen.inputs()
+    path = trace(
+        network,
+        anchors=anchors,
+        held_out=anchors,
+        objective=Slope(),
+        stepper=STEPPERS[stepper],
+        radius=AdaptiveRadius(initial=0.02, tolerance=TOLERANCE),
+        geometry=chosen.geometry,
+        num_steps=10,
+        save_at=SaveAt(1),
+    )
+    assert path.outcome.kind == "completed"
+    assert path.end.functional_distance <= TOLERANCE
+    assert path.end.objective_value < 0
+    length = float(torch.linalg.vector_norm(path.end.weights - network.weights))
+    assert length > 0.01 * float(torch.linalg.vector_norm(network.weights))
+    straight = network.weights - length * slope_like(network.weights)
+    embedded = [chosen.geometry.embed(network.outputs(weights, anchors)) for weights in (straight, network.weights)]
+    print("R", kind, stepper, float(functional_distance(*embedded)) / path.end.functional_distance)
+    assert float(functional_distance(*embedded)) > FURTHER[stepper] * path.end.functional_distance
+
+
+def test_a_network_without_a_second_derivative_takes_first_order_steps_and_else_is_named():
+    network = Network.of(nn.Sequential(nn.Linear(4, 3), Once()).double())
+    settings = {"anchors": normal(8, 4), "held_out": normal(8, 4), "objective": Slope(), "num_steps": 3}
+    with pytest.raises(NetworkError, match=r"^1 \(Once\) has no second derivative"):
+        trace(network, **settings)
+    assert trace(network, stepper=FirstOrderStep(beta=1.0), **settings).end.objective_value < 0
+
+
+def test_a_vision_transformer_can_be_diversified():
+    chosen = KINDS["vision transformer"]
+    network, anchors = chosen.network(), chosen.inputs()
+    path = trace(network, anchors=anchors, held_out=anchors, objective=Diversify(), num_steps=4)
+    assert path.end.objective_value < 1

@@ -1,0 +1,179 @@
+"""A path that ended too early goes on as if it had never stopped; a path with a limit never leaves it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from fipray import UsageError
+from fipray.paths import (
+    AdaptiveRadius,
+    Corrected,
+    Diversify,
+    FirstOrderStep,
+    FunctionalDistanceAbove,
+    InputNullSpaceStep,
+    KroneckerStep,
+    NaturalStep,
+    ObjectiveBelow,
+    PathPoint,
+    SaveAt,
+    ScheduledRadius,
+    Sparsify,
+    Switch,
+    SwitchedRadius,
+    trace,
+)
+from tests.problems import mlp, normal
+
+ANCHORS, HELD_OUT = normal(40, 6, seed=1), normal(30, 6, seed=2)
+STEPPERS = {
+    "natural": NaturalStep(iterations=3),
+    "first order": FirstOrderStep(beta=0.3),
+    "kronecker": KroneckerStep(refresh=3),
+    "null space": InputNullSpaceStep(num_batches=3),
+    "corrected": Corrected(FirstOrderStep(beta=0.3), NaturalStep()),
+    "switch": Switch(FirstOrderStep(beta=0.3), NaturalStep(), at=0.5),
+}
+RADII = {
+    "adaptive": AdaptiveRadius(tolerance=0.2),
+    "scheduled": ScheduledRadius(0.02),
+    "switched": SwitchedRadius(ScheduledRadius(0.02), AdaptiveRadius(tolerance=0.3), at=0.5),
+}
+OBJECTIVES = {"diversify": Diversify(), "sparsify": Sparsify(0.5)}
+
+
+def traced(objective="diversify", stepper="first order", radius="scheduled", **settings):
+    return trace(
+        mlp(6, 8, 4),
+        anchors=ANCHORS,
+        held_out=HELD_OUT,
+        objective=OBJECTIVES[objective],
+        stepper=STEPPERS[stepper],
+        radius=RADII[radius],
+        **{"num_steps": 10, "batch_size": 16, "save_at": SaveAt(5), "seed": 3} | settings,
+    )
+
+
+def through_a_file(point: PathPoint) -> PathPoint:
+    """The point as it comes back from bytes."""
+    kept = load(save({"weights": point.weights, **{f"state.{k}": v for k, v in point.solver_state.items()}}))
+    state = {name.removeprefix("state."): value for name, value in kept.items() if name != "weights"}
+    return replace(point, weights=kept["weights"], solver_state=state)
+
+
+def assert_equal_from(number: int, resumed, whole) -> None:
+    assert resumed.outcome == whole.outcome
+    assert [point.step for point in resumed.points] == [point.step for point in whole.points]
+    for mine, theirs in zip(resumed.points[number:], whole.points[number:], strict=True):
+        assert torch.equal(mine.weights, theirs.weights)
+        assert mine.radius == theirs.radius
+        assert mine.objective_value == theirs.objective_value
+        assert mine.functional_distance_held_out == theirs.functional_distance_held_out
+        assert mine.solver_state.keys() == theirs.solver_state.keys()
+        assert all(torch.equal(value, theirs.solver_state[name]) for name, value in mine.solver_state.items())
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("radius", RADII)
+@pytest.mark.parametrize("stepper", STEPPERS)
+def test_a_path_resumed_from_a_file_is_the_uninterrupted_one_bit_for_bit(stepper, radius, objective):
+    whole = traced(objective, stepper, radius)
+    number = len(whole.points) // 2
+    assert 2 <= number < len(whole.points) - 1
+    so_far = [through_a_file(point) for point in whole.points[:number]]
+    assert_equal_from(number, traced(objective, stepper, radius, resume=so_far), whole)
+
+
+def test_a_path_resumed_from_its_start_is_the_whole_path():
+    whole = traced()
+    assert_equal_from(1, traced(resume=whole.points[:1]), whole)
+
+
+def test_a_path_of_few_points_and_refused_steps_resumes_too():
+    """Between kept points steps were refused and the radius moved."""
+    settings = {"radius": "adaptive", "stepper": "first order", "num_steps": 40, "save_at": SaveAt(4)}
+    whole = traced(**settings)
+    assert_equal_from(2, traced(**settings, resume=whole.points[:2]), whole)
+
+
+def test_a_point_without_solver_state_cannot_be_resumed_from_and_the_error_says_what_to_do():
+    whole = traced(save_at=SaveAt(5, solver_state=False))
+    assert all(point.solver_state == {} for point in whole.points)
+    with pytest.raises(UsageError, match=r"point 4 has no solver state.*SaveAt\(solver_state=True\)"):
+        traced(resume=whole.points[:3])
+
+
+def test_points_without_solver_states_are_otherwise_the_same():
+    with_states, without = traced(), traced(save_at=SaveAt(5, solver_state=False))
+    for mine, theirs in zip(with_states.points, without.points, strict=True):
+        assert torch.equal(mine.weights, theirs.weights)
+
+
+def test_resuming_does_not_touch_the_points_that_it_is_given():
+    points = traced().points[:3]
+    before = {name: value.clone() for name, value in points[-1].solver_state.items()}
+    traced(resume=points)
+    assert points[-1].solver_state.keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in points[-1].solver_state.items())
+
+
+def test_a_resumed_path_ends_on_the_same_event():
+    settings = {"events": [ObjectiveBelow(0.9)], "num_steps": 40, "save_at": SaveAt(40)}
+    whole = traced(**settings)
+    assert whole.outcome.kind == "stopped"
+    number = len(whole.points) // 2
+    assert_equal_from(number, traced(**settings, resume=whole.points[:number]), whole)
+
+
+class TestALimit:
+    """FunctionalDistanceAbove: no kept point lies outside."""
+
+    @pytest.mark.parametrize("seed", range(8))
+    @pytest.mark.parametrize("num_points", [1, 15])
+    def test_every_kept_point_is_within_and_the_end_is_close_to_the_limit(self, seed, num_points):
+        path = trace(
+            mlp(6, 8, 4, seed=seed),
+            anchors=ANCHORS,
+            held_out=HELD_OUT,
+            objective=Diversify(),
+            stepper=FirstOrderStep(beta=10),
+            radius=ScheduledRadius(0.05),
+            events=[FunctionalDistanceAbove(0.1)],
+            num_steps=15,
+            batch_size=16,
+            save_at=SaveAt(num_points),
+            seed=seed,
+        )
+        assert path.outcome.kind == "stopped"
+        assert "above 0.1" in str(path.outcome)
+        assert all(point.functional_distance_held_out <= 0.1 for point in path.points)
+        assert path.end.functional_distance_held_out > 0.08
+        assert [point.step for point in path.points] == sorted({point.step for point in path.points})
+
+    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("stepper", [FirstOrderStep(beta=1e-3), NaturalStep()])
+    def test_a_restricted_path_that_ends_at_its_limit_keeps_the_zeros_that_it_had(self, seed, stepper):
+        path = trace(
+            mlp(6, 8, 4, seed=seed),
+            anchors=ANCHORS,
+            held_out=HELD_OUT,
+            objective=Sparsify(0.9 - 12 / 92),
+            stepper=stepper,
+            radius=ScheduledRadius(0.01),
+            events=[FunctionalDistanceAbove(0.1)],
+            num_steps=15,
+            batch_size=16,
+            save_at=SaveAt(15),
+            seed=seed,
+        )
+        assert path.outcome.kind == "stopped"
+        assert all(point.functional_distance_held_out <= 0.1 for point in path.points)
+        zeros = [point.weights == 0 for point in path.points]
+        assert bool(zeros[-1].any())
+        for before, after in pairwise(zeros):
+            assert bool((after | ~before).all())
