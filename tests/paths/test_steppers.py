@@ -288,15 +288,19 @@ class TestNaturalStepsAgree:
     def test_a_warm_start_leads_to_the_same_solution(self):
         cold = self.made(NaturalStep(iterations=400, chunk=4))
         elsewhere = {"correction": normal(len(cold.displacement), seed=8)}
-        warm = self.made(NaturalStep(iterations=400, chunk=4), elsewhere)
+        warm = self.made(NaturalStep(iterations=400, chunk=4, warm=True), elsewhere)
         torch.testing.assert_close(warm.displacement, cold.displacement, rtol=0, atol=1e-9)
         assert self.made(NaturalStep(warm=False)).state == {}
 
     def test_a_warm_start_saves_iterations(self):
         exact = self.made(NaturalStep(iterations=None)).displacement
-        solved = self.made(NaturalStep(iterations=400, chunk=4)).state
+        solved = self.made(NaturalStep(iterations=400, chunk=4, warm=True)).state
         errors = [
-            float(torch.linalg.vector_norm(self.made(NaturalStep(iterations=2, chunk=4), state).displacement - exact))
+            float(
+                torch.linalg.vector_norm(
+                    self.made(NaturalStep(iterations=2, chunk=4, warm=True), state).displacement - exact
+                )
+            )
             for state in (solved, {})
         ]
         assert errors[0] < 1e-6 < errors[1]

@@ -30,14 +30,15 @@ class NaturalStep:
     iterations: of conjugate gradients; a step costs about 2 `iterations` + 4 gradients of the batch, and the
         objective's. Where solving exactly in sample space, `z = J^T (J J^T + N m I)^-1 (t J l - e)`, takes fewer
         floating-point operations, as for small batches, that is done. None always solves exactly.
-    warm: start the iterations from the last step's z, which is worth some iterations where steps are short.
+    warm: start the iterations from the last step's z, for one product more. With a fresh batch at each step that gains
+        little; it pays where the batch is all anchors.
     chunk: inputs that are held in memory at once; a larger batch is streamed, at a forward pass more for each product.
     precision: of the products, see `Metric`.
     """
 
     damping: float = 1e-2
     iterations: int | None = 8
-    warm: bool = True
+    warm: bool = False
     chunk: int | None = None
     precision: Precision = "full"
 
@@ -70,7 +71,7 @@ class NaturalStep:
         return promised(situation, descent + correction, {"correction": correction} if self.warm else {})
 
     def _iterated(self, metric: Metric | StreamedMetric, situation: Situation, target: Tensor, state: State) -> Tensor:
-        last = state.get("correction")
+        last = state.get("correction") if self.warm else None
         return conjugate_gradients(
             lambda z: situation.allowed(metric @ z) + self.damping * z,
             situation.allowed(metric.jt(target)) / len(situation.batch),
