@@ -231,13 +231,13 @@ def contenders(objective: str) -> list[Contender]:
 
 def ours(objective: str) -> Contender:
     """Loose and with long steps first, then with short steps ever tighter."""
-    far, near = (
-        (FirstOrderStep(0.05, 0.025, decay_squares=0.99), FirstOrderStep(0.005, 0.001, decay_squares=0.99))
-        if objective == "diversify"
-        else (FirstOrderStep(1.0, 0.1, decay_squares=0.99), FirstOrderStep(0.02, 0.002, decay_squares=0.99))
-    )
-    radius = SwitchedRadius(far=ScheduledRadius(0.015, 0.0015), near=ScheduledRadius(0.0045))
-    return Contender(OURS, Switch(far, near), radius, batch_size=128, near_share=0.35)
+    if objective == "diversify":
+        far, near = FirstOrderStep(0.03, 0.01, decay_squares=0.99), FirstOrderStep(6e-4, 3e-4, decay_squares=0.99)
+        radius = SwitchedRadius(far=ScheduledRadius(0.0074, 0.0015), near=ScheduledRadius(0.0037))
+    else:
+        far, near = FirstOrderStep(1.0, 0.1, decay_squares=0.99), FirstOrderStep(0.02, 0.002, decay_squares=0.99)
+        radius = SwitchedRadius(far=ScheduledRadius(0.0118, 0.0015), near=ScheduledRadius(0.0044))
+    return Contender(OURS, Switch(far, near), radius, batch_size=128, near_share=0.4)
 
 
 def settings(data: str, seed: int) -> list[Setting]:
