@@ -50,33 +50,25 @@ from fipray.paths import (
     Stepper,
     Switch,
     SwitchedRadius,
+    Toward,
     walk,
 )
 
 COLUMNS = (0.05, 0.1, 0.2)
 OURS = "controlled path"
 PUBLISHED = "published scheme"
-
-
-@dataclass(frozen=True, eq=False)
-class Toward:
-    """`value = |w - w1|^2 / |w0 - w1|^2`, with w1 the first of the problem's other networks."""
-
-    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        goal = problem.others[0]
-        return (weights - goal).square().sum() / (problem.start - goal).square().sum()
+TOWARD_SCALE = 20.0  # of beta: how much flatter Toward is than Diversify
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A stepper with its radius control, under the name of its row. `near_share`: of the seconds, for the near part of
-    a stepper that switches; `at` is set by it."""
+    """A stepper with its radius control, under the name of its row; focus: see `Batch.focused`."""
 
     name: str
     stepper: Stepper
     radius: RadiusControl
     batch_size: int = 256
-    near_share: float = 0.0
+    focus: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -146,17 +138,8 @@ def cost(setting: Setting, stepper: Stepper, radius: RadiusControl, batch_size: 
 
 
 def planned(setting: Setting, contender: Contender, seconds: float) -> tuple[Stepper, RadiusControl, int]:
-    """The contender with as many steps as fill the seconds, and a switch after those of its far part."""
+    """The contender with as many steps as fill the seconds."""
     stepper, radius = contender.stepper, contender.radius
-    if isinstance(stepper, Switch) and isinstance(radius, SwitchedRadius):
-        far = (1 - contender.near_share) * seconds / cost(setting, stepper.far, radius.far, contender.batch_size)
-        near = contender.near_share * seconds / cost(setting, stepper.near, ScheduledRadius(1e-3), contender.batch_size)
-        at = round(far) / (round(far) + max(1, round(near)))
-        return (
-            Switch(stepper.far, stepper.near, at),
-            SwitchedRadius(radius.far, radius.near, at),
-            round(far) + max(1, round(near)),
-        )
     each = cost(setting, stepper, ScheduledRadius(1e-3), contender.batch_size)  # of which no step is refused
     return stepper, radius, max(10, round(seconds / each))
 
@@ -165,7 +148,7 @@ def walked(setting: Setting, contender: Contender, seconds: float, seed: int, ev
     stepper, radius, num_steps = planned(setting, contender, 0.98 * seconds)
     points = walk(
         setting.problem,
-        setting.anchors,
+        setting.anchors.focused(contender.focus) if contender.focus else setting.anchors,
         setting.objective,
         stepper,
         radius,
@@ -230,14 +213,23 @@ def contenders(objective: str) -> list[Contender]:
 
 
 def ours(objective: str) -> Contender:
-    """Loose and with long steps first, then with short steps ever tighter."""
-    if objective == "diversify":
-        far, near = FirstOrderStep(0.03, 0.01, decay_squares=0.99), FirstOrderStep(6e-4, 3e-4, decay_squares=0.99)
-        radius = SwitchedRadius(far=ScheduledRadius(0.0074, 0.0015), near=ScheduledRadius(0.0037))
-    else:
-        far, near = FirstOrderStep(1.0, 0.1, decay_squares=0.99), FirstOrderStep(0.02, 0.002, decay_squares=0.99)
-        radius = SwitchedRadius(far=ScheduledRadius(0.0118, 0.0015), near=ScheduledRadius(0.0044))
-    return Contender(OURS, Switch(far, near), radius, batch_size=128, near_share=0.4)
+    """Tight first, on inputs where the base is in doubt, then let go in three parts: the path passes every distance on
+    its way out, each with the best gain that it can have there."""
+    scale = 1.0 if objective == "diversify" else TOWARD_SCALE
+    first = FirstOrderStep(0.02 * scale, final_beta=0.015 * scale)
+    second = FirstOrderStep(0.06 * scale, final_beta=0.1 * scale)
+    third = FirstOrderStep(0.5 * scale, final_beta=1.0 * scale)
+    return Contender(
+        OURS,
+        Switch(first, Switch(second, third, at=10 / 14), at=13 / 27),
+        SwitchedRadius(
+            ScheduledRadius(0.0147, 0.00147),
+            SwitchedRadius(ScheduledRadius(0.0044, 0.00147), ScheduledRadius(0.0044, 0.0044), at=10 / 14),
+            at=13 / 27,
+        ),
+        batch_size=192,
+        focus=0.7,
+    )
 
 
 def settings(data: str, seed: int) -> list[Setting]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fipray.errors import UsageError
 from fipray.geometry import Network, OutputGeometry
 
 
@@ -24,12 +25,15 @@ class Problem:
 class Batch:
     """`inputs` [N, ...], and `reference` [N, C]: the start's embedded outputs on them, which a path must keep.
 
-    `seed` belongs to this draw: what else is random at the step that is made on this batch begins there.
+    `seed` belongs to this draw: what else is random at the step that is made on this batch begins there. `chances` [N]
+    summed up, and `focus`: a share of a draw is taken in proportion to the chances, the rest evenly (see `focused`).
     """
 
     inputs: Tensor
     reference: Tensor
     seed: int = 0
+    chances: Tensor | None = None
+    focus: float = 0.0
 
     @classmethod
     def of(cls, problem: Problem, inputs: Tensor) -> Batch:
@@ -43,8 +47,22 @@ class Batch:
         seed = int(torch.randint(2**62, (), generator=generator))
         if size >= len(self):
             return Batch(self.inputs, self.reference, seed)
-        chosen = torch.randint(len(self), (size,), generator=generator).to(self.inputs.device)
+        chosen = torch.randint(len(self), (size,), generator=generator)
+        if self.chances is not None:
+            few = round(self.focus * size)
+            marks = torch.rand(few, generator=generator, dtype=torch.float64) * self.chances[-1]
+            chosen[:few] = torch.searchsorted(self.chances, marks).clamp(max=len(self) - 1)
+        chosen = chosen.to(self.inputs.device)
         return Batch(self.inputs[chosen], self.reference[chosen], seed)
+
+    def focused(self, share: float) -> Batch:
+        """These inputs, of which a draw takes a `share`, 0..1, in proportion to the root of `1 - max_k p_k`, the start's
+        doubt. Where a classifier is sure nothing is lost for a while: it is the doubtful inputs whose outputs move
+        first, and on which staying has to be learned. For Fisher-Rao references."""
+        if not 0 <= share <= 1:
+            raise UsageError(f"focus is a share of each batch, 0..1; {share} was given")
+        doubt = (1 - (self.reference.double() / 2).square().amax(1)).clamp(min=1e-6).sqrt()
+        return Batch(self.inputs, self.reference, self.seed, doubt.cumsum(0).cpu(), share)
 
     def first(self, size: int) -> Batch:
         return Batch(self.inputs[:size], self.reference[:size], self.seed)

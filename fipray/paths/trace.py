@@ -100,6 +100,7 @@ def trace(
     events: Sequence[Event] = (),
     num_steps: int = 100,
     batch_size: int = 512,
+    focus: float = 0.0,
     save_at: SaveAt | None = None,
     geometry: OutputGeometry | None = None,
     others: Sequence[Tensor] = (),
@@ -111,6 +112,7 @@ def trace(
     """Trace one functionally invariant path from the network's own weights.
 
     anchors: inputs [N, ...] on which the function must stay; batches are drawn from them.
+    focus: the share, 0..1, of each batch that is drawn where the start is in doubt (`Batch.focused`); for classifiers.
     held_out: inputs [M, ...] on which staying is judged; no step sees them.
     others: weights [P] of further networks of the same architecture, for objectives that look at them.
     probes: functions of the weights [P] that give a number, measured at every kept point.
@@ -128,6 +130,9 @@ def trace(
         network.check(inputs)
     problem = Problem(network, geometry or FisherRao(), network.weights, tuple(others))
     on_anchors, on_held_out = Batch.of(problem, anchors), Batch.of(problem, held_out)
+    if focus > 0 and not isinstance(problem.geometry, FisherRao):
+        raise UsageError(f"focus={focus} asks for inputs on which classes are in doubt: it needs geometry=FisherRao()")
+    drawn = on_anchors.focused(focus) if focus else on_anchors
     generator = torch.Generator().manual_seed(seed)
 
     def measured(point: PathPoint) -> PathPoint:
@@ -149,7 +154,7 @@ def trace(
 
     steps = walk(
         problem,
-        on_anchors,
+        drawn,
         objective,
         stepper,
         radius,

@@ -47,6 +47,7 @@ class PathSpec:
     events: tuple[Event, ...] = ()
     num_steps: int = 100
     batch_size: int = 512
+    focus: float = 0.0
     save_at: SaveAt = SaveAt()
     others: tuple[str, ...] = ()
     seed: int = 0

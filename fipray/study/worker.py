@@ -124,6 +124,7 @@ class PathWorker:
             events=spec.events,
             num_steps=spec.num_steps,
             batch_size=spec.batch_size,
+            focus=spec.focus,
             save_at=spec.save_at,
             geometry=self._material.geometry,
             others=[self._weights(work, name) for name in spec.others],

@@ -207,7 +207,7 @@ def test_the_published_step_is_the_normalised_penalty_gradient():
         lambda: NaturalStep(iterations=0),
         lambda: FirstOrderStep(beta=-0.1),
         lambda: FirstOrderStep(decay=1.0),
-        lambda: FirstOrderStep(beta=0.1, final_beta=0.2),
+        lambda: FirstOrderStep(final_beta=0.2),
         lambda: NaturalStep(chunk=0),
         lambda: KroneckerStep(damping=0),
         lambda: KroneckerStep(refresh=0),
@@ -494,7 +494,7 @@ class TestComposed:
         both = first.displacement + second.displacement
         both = both * min(1.0, 0.01 / float(torch.linalg.vector_norm(both)))
         torch.testing.assert_close(made.displacement, both)
-        assert set(made.state) == {"predictor.mean", "predictor.square", "predictor.count", "corrector.correction"}
+        assert set(made.state) == {"predictor.mean", "predictor.square", "predictor.count"}
 
     @pytest.mark.parametrize(("progress", "part"), [(0.1, "far"), (0.6, "far"), (0.61, "near"), (1.0, "near")])
     def test_a_switch_is_far_until_its_share_of_the_path_and_then_near(self, progress, part):

@@ -248,3 +248,21 @@ class TestWrongUse:
     def test_settings_out_of_range(self, wrong):
         with pytest.raises(UsageError):
             wrong()
+
+
+class TestFocus:
+    def test_a_share_of_each_draw_is_taken_where_the_start_is_in_doubt(self):
+        """Two inputs in three certain, one in doubt: drawn in proportion to the root of 1 - max p."""
+        reference = 2 * torch.tensor([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0]], dtype=torch.float64).sqrt()
+        everything = Batch(torch.arange(3.0)[:, None], reference)
+        focused = Batch(everything.inputs.repeat(1000, 1), reference.repeat(1000, 1)).focused(0.8)
+        drawn = focused.draw(2000, generator(1)).inputs[:, 0]
+        in_doubt = float((drawn == 1).double().mean())
+        expected = 0.8 * 0.5**0.5 / (0.5**0.5 + 2e-3) + 0.2 / 3
+        assert abs(in_doubt - expected) < 0.03
+
+    def test_it_is_for_classifiers_and_a_share(self):
+        with pytest.raises(UsageError, match="0..1"):
+            traced(Diversify(), num_steps=1, focus=1.5)
+        with pytest.raises(UsageError, match="FisherRao"):
+            traced(Diversify(), num_steps=1, focus=0.5, geometry=Euclidean())

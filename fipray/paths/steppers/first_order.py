@@ -18,8 +18,8 @@ class FirstOrderStep:
     The diagonal of Adam's second moments stands for the metric. The rate is `radius / sqrt(P)`, so that a step in which
     every weight moves at the full rate is as long as the radius. One gradient a step, and the objective's.
 
-    final_beta: where given, beta falls to it along the path, by the same factor each step: a path that starts loose and
-        ends tight. Such a path passes through every functional distance between, each time with little time lost.
+    final_beta: where given, beta goes to it along the path, by the same factor each step: upwards, a path that begins
+        tight and is let go; downwards, one that begins loose and ends tight.
     """
 
     beta: float = 0.0
@@ -30,8 +30,8 @@ class FirstOrderStep:
     def __post_init__(self) -> None:
         if not self.beta >= 0:
             raise UsageError(f"beta is at least 0; {self.beta} was given")
-        if self.final_beta is not None and not 0 < self.final_beta <= self.beta:
-            raise UsageError(f"final_beta is above 0 and at most beta={self.beta}; {self.final_beta} was given")
+        if self.final_beta is not None and not (self.final_beta > 0 and self.beta > 0):
+            raise UsageError(f"with a final_beta both are above 0; {self.beta} and {self.final_beta} were given")
         if not (0 <= self.decay < 1 and 0 <= self.decay_squares < 1):
             raise UsageError(f"decays lie in 0..1, 1 excluded; {self.decay} and {self.decay_squares} were given")
 
