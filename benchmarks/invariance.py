@@ -57,7 +57,6 @@ from fipray.paths import (
 COLUMNS = (0.05, 0.1, 0.2)
 OURS = "controlled path"
 PUBLISHED = "published scheme"
-TOWARD_SCALE = 20.0  # of beta: how much flatter Toward is than Diversify
 
 
 @dataclass(frozen=True)
@@ -215,15 +214,17 @@ def contenders(objective: str) -> list[Contender]:
 def ours(objective: str) -> Contender:
     """Tight first, on inputs where the base is in doubt, then let go in three parts: the path passes every distance on
     its way out, each with the best gain that it can have there."""
-    scale = 1.0 if objective == "diversify" else TOWARD_SCALE
-    first = FirstOrderStep(0.02 * scale, final_beta=0.015 * scale)
-    second = FirstOrderStep(0.06 * scale, final_beta=0.1 * scale)
-    third = FirstOrderStep(0.5 * scale, final_beta=1.0 * scale)
+    betas = {
+        "diversify": ((0.02, 0.015), (0.06, 0.1), (0.5, 1.0)),
+        "toward": ((0.1, 0.1), (1.0, 2.5), (6.0, 20.0)),  # a flatter objective
+    }[objective]
+    first, second, third = (FirstOrderStep(beta, final_beta=final) for beta, final in betas)
+    longest = 0.0147 if objective == "diversify" else 0.008
     return Contender(
         OURS,
         Switch(first, Switch(second, third, at=10 / 14), at=13 / 27),
         SwitchedRadius(
-            ScheduledRadius(0.0147, 0.00147),
+            ScheduledRadius(longest, 0.00147),
             SwitchedRadius(ScheduledRadius(0.0044, 0.00147), ScheduledRadius(0.0044, 0.0044), at=10 / 14),
             at=13 / 27,
         ),

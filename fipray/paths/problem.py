@@ -56,9 +56,11 @@ class Batch:
         return Batch(self.inputs[chosen], self.reference[chosen], seed)
 
     def focused(self, share: float) -> Batch:
-        """These inputs, of which a draw takes a `share`, 0..1, in proportion to the root of `1 - max_k p_k`, the start's
-        doubt. Where a classifier is sure nothing is lost for a while: it is the doubtful inputs whose outputs move
-        first, and on which staying has to be learned. For Fisher-Rao references."""
+        """These inputs, of which a draw takes a `share`, 0..1, by the start's doubt, the root of `1 - max_k p_k`.
+
+        On inputs where a classifier is sure nothing is lost for a while; the doubtful ones are those whose outputs move
+        first, and on which staying has to be learned. For Fisher-Rao references.
+        """
         if not 0 <= share <= 1:
             raise UsageError(f"focus is a share of each batch, 0..1; {share} was given")
         doubt = (1 - (self.reference.double() / 2).square().amax(1)).clamp(min=1e-6).sqrt()

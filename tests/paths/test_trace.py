@@ -262,7 +262,7 @@ class TestFocus:
         assert abs(in_doubt - expected) < 0.03
 
     def test_it_is_for_classifiers_and_a_share(self):
-        with pytest.raises(UsageError, match="0..1"):
+        with pytest.raises(UsageError, match="a share of each batch"):
             traced(Diversify(), num_steps=1, focus=1.5)
         with pytest.raises(UsageError, match="FisherRao"):
             traced(Diversify(), num_steps=1, focus=0.5, geometry=Euclidean())
