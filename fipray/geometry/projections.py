@@ -37,9 +37,9 @@ class NullSpace:
         d = A J^T M^-1 z,    (J A J^T M^-1) z = u,    M_n = E_n E_n^T + damping mean_n tr(E_n E_n^T) / C
 
     Before that come sweeps over blocks of inputs (`Sweeps`), where their Gram matrices are cheap, for as long as each
-    at least halves the residual: an objective's gradient needs few; a random direction, which hits every direction of
-    J, soon gains more by GMRES. M decides how fast, not where to: d lies in the range of `A J^T`, so it is the
-    least-norm solution of `J d = u`.
+    takes off at least a fifth of the residual: an objective's gradient needs few; a random direction, which hits every
+    direction of J, soon gains more by GMRES. M decides how fast, not where to: d lies in the range of `A J^T`, so it is
+    the least-norm solution of `J d = u`.
 
     allowed: A, a symmetric projection of weight space such as a mask, [P] to [P]; every direction then lies in its
         range, and J is J A throughout.
@@ -117,7 +117,7 @@ class NullSpace:
             residual = right - self.j(candidate)
             reached = float(torch.linalg.vector_norm(residual))
             done += 1
-            sweeps_serve = reached < left / 2
+            sweeps_serve = reached < 0.8 * left
             if reached < left:
                 found, remaining, left = candidate, residual, reached
         while done < iterations and left > tolerance * norm and left > 0:
