@@ -30,7 +30,7 @@ class ProjectedStep:
     one; correcting along it would take a step without bounds.
     """
 
-    dense: int = 1000
+    dense: int = 1500
     iterations: int = 300
     tolerance: float = 1e-3
 
