@@ -69,11 +69,6 @@ class Batch:
     def first(self, size: int) -> Batch:
         return Batch(self.inputs[:size], self.reference[:size], self.seed)
 
-    def split(self, size: int) -> tuple[Batch, ...]:
-        """This batch in parts of at most `size` inputs."""
-        parts = zip(self.inputs.split(size), self.reference.split(size), strict=True)
-        return tuple(Batch(inputs, reference, self.seed) for inputs, reference in parts)
-
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers of this draw, like `reference` in dtype and device; the same at every call."""
         generator = torch.Generator().manual_seed(self.seed)

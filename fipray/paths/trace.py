@@ -152,6 +152,15 @@ def trace(
         if on_point:
             on_point(point)
 
+    def stopped(point: PathPoint) -> tuple[Outcome | None, PathPoint]:
+        """Why the path ends at a kept point, if it does; at a goal the point gets the whole of a restriction."""
+        reasons = {event: reason for event in events if (reason := event.reason(point))}
+        if not reasons:
+            return None, point
+        if all(event.goal for event in reasons):
+            point = replace(point, weights=restrict(objective, problem, point.weights, 1.0))
+        return Outcome("stopped", "; ".join(reasons.values())), point
+
     steps = walk(
         problem,
         drawn,
@@ -167,9 +176,7 @@ def trace(
     if not points:
         keep(measured(PathPoint(0, problem.start, radius.begin(problem), 0.0)))
     last = points[-1]
-    outcome: Outcome | None = None
-    if resume and (met := [reason for event in events if (reason := event.reason(last))]):
-        outcome = Outcome("stopped", "; ".join(met))  # it was cut off after its end
+    outcome, last = stopped(last) if resume else (None, last)  # it may have been cut off at its very end
     while outcome is None:
         try:
             last = next(steps)
@@ -179,40 +186,36 @@ def trace(
         if not save_at.due(points[-1].step, last.step, num_steps):
             continue
         candidate = measured(last)
-        reasons = {event: reason for event in events if (reason := event.reason(candidate))}
-        if any(event.limit for event in reasons):
-            last = _last_within(points[-1], candidate, events, measured)
-            outcome = Outcome("stopped", "; ".join(reason for event, reason in reasons.items() if event.limit))
+        if passed := _passed(events, candidate):
+            last, outcome = _last_within(points[-1], candidate, events, measured), Outcome("stopped", passed)
             break
         keep(candidate)
-        if reasons:
-            outcome = Outcome("stopped", "; ".join(reasons.values()))
-            if all(event.goal for event in reasons):
-                last = replace(last, weights=restrict(objective, problem, last.weights, 1.0))
+        outcome, last = stopped(candidate)
     if last.step > points[-1].step or last.weights is not points[-1].weights:
         end_point = measured(last)
-        outside = [event for event in events if event.limit and event.reason(end_point)]
-        if outside:
-            end_point = _last_within(points[-1], end_point, events, measured)
-            outcome = Outcome("stopped", "; ".join(str(event.reason(measured(last))) for event in outside))
+        if passed := _passed(events, end_point):
+            end_point, outcome = _last_within(points[-1], end_point, events, measured), Outcome("stopped", passed)
         if end_point.step == points[-1].step:
             points.pop()
         keep(end_point)
     return WeightPath(tuple(points), outcome)
 
 
+def _passed(events: Sequence[Event], point: PathPoint) -> str:
+    """Which limits forbid the point, as a sentence; empty where none does."""
+    return "; ".join(reason for event in events if event.limit and (reason := event.reason(point)))
+
+
 def _last_within(
     inside: PathPoint, outside: PathPoint, events: Sequence[Event], measured: Callable[[PathPoint], PathPoint]
 ) -> PathPoint:
     """The point furthest on the way from `inside` to `outside` that no limit forbids, to a 64th of the way."""
-    step, found = outside.step, inside
-    low, high = 0.0, 1.0
+    found, low, high = inside, 0.0, 1.0
     for _ in range(6):
         middle = (low + high) / 2
-        between = measured(
-            replace(outside, weights=torch.lerp(inside.weights, outside.weights, middle), step=step, solver_state={})
-        )
-        if any(event.limit and event.reason(between) for event in events):
+        weights = torch.lerp(inside.weights, outside.weights, middle)
+        between = measured(replace(outside, weights=weights, solver_state={}))
+        if _passed(events, between):
             high = middle
         else:
             low, found = middle, between

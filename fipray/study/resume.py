@@ -80,5 +80,8 @@ def _load(store: Store, file: str, probes: Sequence[str], device: str) -> tuple[
         for name, value in arrays.items()
         if name.startswith("solver.")
     }
+    for name, value in solver.items():
+        if value.is_floating_point():  # counts and the generator's state stay where they are, on the CPU
+            solver[name] = value.to(device)
     points[-1] = PathPoint(**{**vars(points[-1]), "solver_state": solver})
     return points, {point.step: (name, digest) for point, name, digest in zip(points, names, digests, strict=True)}

@@ -110,6 +110,8 @@ class PathWorker:
         def keep(point: PathPoint) -> None:
             arrays = {"weights": point.weights.cpu().numpy()}
             files[point.step] = self._store.write_weights(work.id, work.attempt, _STEP_FILE.format(point.step), arrays)
+            if kept and kept[-1].step == point.step:  # the end takes the place of the point that it was made of
+                kept.pop()
             kept.append(point)
             if point.solver_state:
                 resume.save(self._store, work.id, work.attempt, kept, files)

@@ -178,3 +178,23 @@ class TestALimit:
         assert bool(zeros[-1].any())
         for before, after in pairwise(zeros):
             assert bool((after | ~before).all())
+
+
+def test_a_path_that_was_cut_off_at_its_goal_still_ends_exactly_sparse():
+    """Cut off between the point that reached the goal and the whole restriction that the goal gives it."""
+    told: list[PathPoint] = []
+    settings = {
+        "anchors": normal(30, 6, seed=1),
+        "held_out": normal(10, 6, seed=2),
+        "objective": Sparsify(0.5),
+        "stepper": FirstOrderStep(),
+        "events": [ObjectiveBelow(1e9)],
+        "num_steps": 10,
+    }
+    whole = trace(mlp(6, 9, 4), on_point=told.append, **settings)
+    reached = next(point for point in told if point.step > 0)
+    assert reached.sparsity < whole.end.sparsity
+    resumed = trace(mlp(6, 9, 4), resume=[told[0], reached], **settings)
+    assert torch.equal(resumed.end.weights, whole.end.weights)
+    assert resumed.outcome == whole.outcome
+    assert len(resumed.points) == len(whole.points)

@@ -12,6 +12,8 @@ import torch
 import fipray as fip
 from fipray import analysis
 from fipray.study import LocalRunner
+from fipray.study.runner import Agenda
+from fipray.study.worker import PathWorker
 from tests.studies import CutOff, Fails, module, study
 
 
@@ -181,3 +183,17 @@ class TestAPathThatWasCutOff:
         state.write_bytes(content)
         LocalRunner().run(cut, tmp_path / "cut")
         assert len(list((tmp_path / "cut").glob("weights/*/2/step-*"))) == 11
+
+    def test_an_attempt_that_is_lost_after_its_end_is_not_walked_again_and_gives_the_same_rows(self, tmp_path):
+        """Also where the end replaced a kept point: the goal is reached, and the whole of the sparsity imposed."""
+        goal = (fip.ObjectiveBelow(1e9),)
+        path = fip.PathSpec("one", fip.Sparsify(0.5), fip.FirstOrderStep(), events=goal, num_steps=10, batch_size=50)
+        agenda = Agenda(replace(study(), paths=(path,), ensembles=(), evaluation=None), tmp_path / "lost", Recorder())
+        worker = PathWorker(agenda.material, tmp_path / "lost")
+        lost = agenda.next("here")
+        rows = worker.carry_out(lost)["points"]
+        again = worker.carry_out(agenda.again(lost, "here"))["points"]
+        same = ["step", "sparsity", "objective_value", "radius", "weights_sha256", "weights_file"]
+        assert [[row[name] for name in same] for row in again] == [[row[name] for name in same] for row in rows]
+        assert [row["step"] for row in rows] == [0, 1]
+        assert rows[-1]["sparsity"] >= 0.49
