@@ -48,10 +48,6 @@ def restrict(objective: Objective, problem: Problem, weights: Tensor, progress: 
     return objective.restrict(problem, weights, progress) if isinstance(objective, Restriction) else weights
 
 
-def is_restricted(objective: Objective) -> bool:
-    return isinstance(objective, Restriction)
-
-
 def tangent(objective: Objective, problem: Problem, weights: Tensor, vector: Tensor) -> Tensor:
     return objective.tangent(problem, weights, vector) if isinstance(objective, Restriction) else vector
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fipray.paths.objective import Objective, gradient, is_restricted, tangent
+from fipray.paths.objective import Objective, gradient, tangent
 from fipray.paths.problem import Batch, Problem
 
 State = dict[str, Tensor]
@@ -45,7 +45,8 @@ class Situation:
 
     @property
     def restricted(self) -> bool:
-        return is_restricted(self.objective)
+        """Whether anything holds the weights here: a sum of objectives is a restriction only where a part is one."""
+        return self.allowed(self.weights) is not self.weights
 
     def part_of(self, at: float) -> Situation:
         """The same situation on a path that ends, or begins, after a share `at`, 0..1, of this one."""

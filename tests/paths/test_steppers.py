@@ -29,6 +29,7 @@ from fipray.paths import (
     Sparsify,
     Switch,
     SwitchedRadius,
+    WeightedSum,
 )
 from fipray.paths.objective import gradient
 from fipray.testing import CorrectorContract, Flat, RestrictedStepperContract, StepperContract
@@ -506,3 +507,10 @@ class TestComposed:
         expected = parts[part].propose(situation, parts[part].begin(where))
         assert torch.equal(made.displacement, expected.displacement)
         assert int(made.state["far.count"]) == (part == "far")
+
+
+def test_a_sum_is_restricted_only_where_a_part_is():
+    where = problem(mlp(5, 6, 3))
+    free, sparse = WeightedSum(((1.0, Diversify()),)), WeightedSum(((1.0, Diversify()), (0.0, Sparsify(0.5))))
+    situations = [Situation(where, part, where.start, batch(where, 4, 5), 1.0) for part in (free, sparse, Slope())]
+    assert [situation.restricted for situation in situations] == [False, True, False]

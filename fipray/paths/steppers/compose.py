@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
-from fipray.paths.objective import Objective, Restriction
+from fipray.paths.objective import Objective, restrict, tangent
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, Stepper, promised
 
@@ -30,7 +30,7 @@ class Corrected:
     def propose(self, situation: Situation, state: State) -> Proposal:
         ahead = self.predictor.propose(situation, _part("predictor", state))
         moved = replace(
-            situation, objective=_still(situation.objective), weights=situation.weights + ahead.displacement
+            situation, objective=_Still(situation.objective), weights=situation.weights + ahead.displacement
         )
         back = self.corrector.propose(moved, _part("corrector", state))
         states = _joined(predictor=ahead.state, corrector=back.state)
@@ -61,28 +61,23 @@ class Switch:
         return replace(made, state={**state, **_joined(**{name: made.state})})
 
 
-def _still(objective: Objective) -> Objective:
-    """No objective, but the restriction of one that has one."""
-    return _StillRestricted(objective) if isinstance(objective, Restriction) else _Still()
-
-
+@dataclass(frozen=True)
 class _Still:
+    """No objective, but the restriction of one that has one."""
+
+    objective: Objective
+
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         return torch.zeros((), dtype=weights.dtype, device=weights.device)
 
     def gradient(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         return torch.zeros_like(weights)
 
-
-@dataclass(frozen=True)
-class _StillRestricted(_Still):
-    restriction: Restriction
-
     def restrict(self, problem: Problem, weights: Tensor, progress: float) -> Tensor:
-        return self.restriction.restrict(problem, weights, progress)
+        return restrict(self.objective, problem, weights, progress)
 
     def tangent(self, problem: Problem, weights: Tensor, vector: Tensor) -> Tensor:
-        return self.restriction.tangent(problem, weights, vector)
+        return tangent(self.objective, problem, weights, vector)
 
 
 def _joined(**states: State) -> State:
