@@ -91,8 +91,13 @@ def minimal_residual(product: Product, right: Tensor, *, iterations: int, tolera
 def solve_in_sample_space(gram: Tensor, right: Tensor, *, shift: float) -> Tensor:
     """`(G + shift I)^-1 right` for a Gram matrix G = J J^T [K, K] and `right` [K]; `shift` >= 0.
 
-    With `shift` = 0 the pseudo-inverse is meant: directions whose eigenvalue is rounding error are left out.
+    By Cholesky where `shift` is above the rounding of G. With `shift` = 0 the pseudo-inverse is meant: directions whose
+    eigenvalue is rounding error are left out.
     """
+    if shift > len(gram) * torch.finfo(gram.dtype).eps * float(gram.diagonal().max()):
+        factor, failed = torch.linalg.cholesky_ex(gram + shift * torch.eye(len(gram)).to(gram))
+        if not int(failed):
+            return torch.cholesky_solve(right[:, None], factor)[:, 0]
     values, vectors = torch.linalg.eigh(gram)
     floor = values.abs().max() * len(gram) * torch.finfo(gram.dtype).eps
     inverse = torch.where(values > floor, 1 / (values.clamp(min=0) + shift), 1 / shift if shift > 0 else 0.0)

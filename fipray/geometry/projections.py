@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -73,11 +73,13 @@ class NullSpace:
         self._parts = inputs.split(chunk)
         self._allowed = allowed if allowed is not None else _everything
         self._damping, self._restart = damping, restart
-        self._block = block
-        self._sweep = Sweeps(
-            network, self._weights, inputs, geometry, allowed=allowed, block=block or 1, kept_bytes=kept_bytes / 2
-        )
         self.keeps = len(inputs) * self._bytes_per_input(inputs[:8]) <= kept_bytes
+        # A mask makes a block's Gram matrix as dear as its Jacobian: then there are no sweeps.
+        self._sweeps = (
+            partial(Sweeps, network, self._weights, inputs, geometry, block, kept_bytes if self.keeps else 0)
+            if block is not None and allowed is None
+            else None
+        )
         self._kept: list[Metric] = []
 
     def j(self, direction: Tensor) -> Tensor:
@@ -111,13 +113,13 @@ class NullSpace:
         """
         norm = float(torch.linalg.vector_norm(right))
         found, remaining, left, done = torch.zeros_like(self._weights), right, norm, 0
-        sweeps_serve = self._sweeps_are_cheap()
-        while sweeps_serve and done < iterations and left > tolerance * norm and left > 0:
-            candidate = self._sweep(found, right)
+        sweep = self._sweeps() if self._sweeps and self._layers_tell_j() else None
+        while sweep and done < iterations and left > tolerance * norm and left > 0:
+            candidate = sweep(found, right)
             residual = right - self.j(candidate)
             reached = float(torch.linalg.vector_norm(residual))
             done += 1
-            sweeps_serve = reached < 0.8 * left
+            sweep = sweep if reached < 0.8 * left else None
             if reached < left:
                 found, remaining, left = candidate, residual, reached
         while done < iterations and left > tolerance * norm and left > 0:
@@ -137,9 +139,9 @@ class NullSpace:
             found, remaining, left = candidate, residual, reached
         return Projected(found, left / norm if norm > 0 else 0.0, done)
 
-    def _sweeps_are_cheap(self) -> bool:
-        """Whether the layers tell J, so that a block's Gram matrix takes C passes and not one for each output."""
-        return self._block is not None and self._metric(self._parts[0][:1]).gram_flops < float("inf")
+    def _layers_tell_j(self) -> bool:
+        """So that a block's Gram matrix takes C passes and not one for each output."""
+        return self._metric(self._parts[0][:1]).gram_flops < float("inf")
 
     def _whitened(self, right: Tensor) -> Tensor:
         """`M^-1 z` [N, C]."""

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from fipray.geometry.linear import Product
 from fipray.geometry.metric import Metric
 from fipray.geometry.network import Network
 from fipray.geometry.outputs import OutputGeometry
 
 
 class Sweeps:
-    """Kaczmarz sweeps (Kaczmarz 1937; by blocks, Elfving 1980) towards the least-norm solution of `J A d = u`:
+    """Kaczmarz sweeps (Kaczmarz 1937; by blocks, Elfving 1980) towards the least-norm solution of `J d = u`:
 
-        d <- d + A J_b^T (J_b A J_b^T)^+ (u_b - J_b d)    for each block b of `block` inputs in turn
+        d <- d + J_b^T (J_b J_b^T)^+ (u_b - J_b d)    for each block b of `block` inputs in turn
 
     With u = J v, `v - d` is v after projection on the null space of one block after the other (for neural networks,
     Miani et al. 2025). A sweep costs about two gradients of all inputs; the first also C passes a block for its Gram
@@ -29,14 +28,11 @@ class Sweeps:
         weights: Tensor,
         inputs: Tensor,
         geometry: OutputGeometry,
-        *,
-        allowed: Product | None = None,
         block: int = 64,
-        kept_bytes: float = 2**31,
+        kept_bytes: int = 2**31,
     ) -> None:
         self._arguments = (network, weights, geometry)
         self._parts = inputs.split(block)
-        self._allowed = allowed
         self._kept_bytes = kept_bytes
         self._kept: list[tuple[Metric, Tensor]] = []
 
@@ -46,8 +42,7 @@ class Sweeps:
         for metric, factor in self._blocks():
             wanted = right[start : start + metric.num_inputs] - metric.j(solution)
             answer = torch.cholesky_solve(wanted.reshape(-1, 1), factor).view_as(wanted)
-            product = metric.jt(answer)
-            solution = solution + (product if self._allowed is None else self._allowed(product))
+            solution = solution + metric.jt(answer)
             start += metric.num_inputs
         return solution
 
@@ -65,11 +60,7 @@ class Sweeps:
 
     def _factor(self, metric: Metric) -> Tensor:
         """Of the block's Gram matrix, shifted by 1e-6 of its norm: its smaller eigenvalues are rounding in float32."""
-        if self._allowed is None:
-            gram = metric.gram()
-        else:
-            rows = torch.stack([self._allowed(row) for row in metric.jacobian()])
-            gram = rows @ rows.T
+        gram = metric.gram()
         shift = max(1e-6 * float(torch.linalg.matrix_norm(gram)), torch.finfo(gram.dtype).tiny)
         shifted = gram.double() + shift * torch.eye(len(gram), dtype=torch.float64, device=gram.device)
         return torch.linalg.cholesky(shifted).to(gram.dtype)

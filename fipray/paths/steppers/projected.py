@@ -12,6 +12,8 @@ from fipray.geometry import Metric, NullSpace, solve_in_sample_space
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
 
+LARGEST_JACOBIAN = 2**29  # numbers, 2 GiB in float32: what an exact solve may have to hold where layers do not tell J
+
 
 @dataclass(frozen=True)
 class ProjectedStep:
@@ -45,10 +47,11 @@ class ProjectedStep:
 
     def propose(self, situation: Situation, state: State) -> Proposal:
         descent = situation.descent
-        if situation.batch.reference.numel() <= self.dense:
-            return promised(situation, descent + self._exact(situation, descent))
         problem, batch = situation.problem, situation.batch
-        space = NullSpace(problem.network, situation.weights, batch.inputs, problem.geometry, allowed=situation.allowed)
+        if batch.reference.numel() <= self.dense and batch.reference.numel() * len(descent) <= LARGEST_JACOBIAN:
+            return promised(situation, descent + self._exact(situation, descent))
+        allowed = situation.allowed if situation.restricted else None
+        space = NullSpace(problem.network, situation.weights, batch.inputs, problem.geometry, allowed=allowed)
         embedded = problem.geometry.embed(problem.network.outputs(situation.weights, batch.inputs))
         target = space.j(descent) + embedded - batch.reference
         found = space.least_norm(target, iterations=self.iterations, tolerance=self.tolerance)
