@@ -144,7 +144,9 @@ def planned(setting: Setting, contender: Contender, seconds: float) -> tuple[Ste
 
 
 def walked(setting: Setting, contender: Contender, seconds: float, seed: int, every: float = 0.5) -> Curve:
-    stepper, radius, num_steps = planned(setting, contender, 0.98 * seconds)
+    stepper, radius, num_steps = planned(
+        setting, contender, 0.85 * seconds
+    )  # so that a path is whole where steps get dearer
     points = walk(
         setting.problem,
         setting.anchors.focused(contender.focus) if contender.focus else setting.anchors,
