@@ -4,7 +4,20 @@ from fipray.paths.align import aligned
 from fipray.paths.connect import Connection, LossProfile, connect, loss_profile
 from fipray.paths.event import Event, FunctionalDistanceAbove, ObjectiveBelow, Outcome
 from fipray.paths.objective import Objective, Restriction
-from fipray.paths.objectives import BlackBox, Diversify, RandomWalk, Sparsify, Toward, WeightedSum
+from fipray.paths.objectives import (
+    Adversary,
+    BlackBox,
+    Disagree,
+    Diversify,
+    MoveAway,
+    RandomWalk,
+    Resist,
+    Smooth,
+    Sparsify,
+    Toward,
+    Vaccinate,
+    WeightedSum,
+)
 from fipray.paths.path import PathPoint, SaveAt, WeightPath
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, ScheduledRadius, SwitchedRadius, Verdict
@@ -24,11 +37,13 @@ from fipray.paths.trace import trace, walk
 
 __all__ = [
     "AdaptiveRadius",
+    "Adversary",
     "Batch",
     "BlackBox",
     "Candidate",
     "Connection",
     "Corrected",
+    "Disagree",
     "Diversify",
     "Event",
     "FirstOrderStep",
@@ -36,6 +51,7 @@ __all__ = [
     "InputNullSpaceStep",
     "KroneckerStep",
     "LossProfile",
+    "MoveAway",
     "NaturalStep",
     "Objective",
     "ObjectiveBelow",
@@ -48,15 +64,18 @@ __all__ = [
     "PublishedStep",
     "RadiusControl",
     "RandomWalk",
+    "Resist",
     "Restriction",
     "SaveAt",
     "ScheduledRadius",
     "Situation",
+    "Smooth",
     "Sparsify",
     "Stepper",
     "Switch",
     "SwitchedRadius",
     "Toward",
+    "Vaccinate",
     "Verdict",
     "WeightPath",
     "WeightedSum",

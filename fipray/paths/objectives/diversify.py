@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from fipray.errors import UsageError
 from fipray.geometry import Network, twice_differentiable
 from fipray.paths.problem import Batch, Problem
 
@@ -21,12 +22,25 @@ class Diversify:
     where `m(w, x) = f_y - logsumexp_{k != y} f_k` is the margin of the class y that the start predicts. The margin's
     gradient is parallel to the cross-entropy's, and does not vanish in rounding where the network is sure (the
     coherence of Kariyappa & Qureshi 2019, without labels).
+
+    noise: standard deviation, in units of the inputs, of normal noise on every other input of a batch; the networks are
+        then to differ beside the data too, where an attack's steps lead.
     """
 
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.noise >= 0:
+            raise UsageError(f"noise is at least 0; {self.noise} was given")
+
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        own = input_gradients(problem.network, weights, batch.inputs, batch.labels)
+        inputs = batch.inputs
+        if self.noise > 0:
+            inputs = inputs.clone()
+            inputs[::2] += self.noise * batch.normal(*inputs.shape)[::2]
+        own = input_gradients(problem.network, weights, inputs, batch.labels)
         cosines = [
-            cosine_similarity(own, input_gradients(problem.network, other, batch.inputs, batch.labels), dim=1).mean()
+            cosine_similarity(own, input_gradients(problem.network, other, inputs, batch.labels), dim=1).mean()
             for other in (problem.start, *problem.others)
         ]
         return torch.stack(cosines).mean()

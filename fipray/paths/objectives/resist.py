@@ -1,0 +1,28 @@
+"""Inputs that were moved to fool the network itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fipray.paths.objectives.adversary import Adversary, divergence
+from fipray.paths.problem import Batch, Problem
+
+
+@dataclass(frozen=True)
+class Resist:
+    """Say of inputs that an adversary moved what the start says of them unmoved: adversarial training without labels.
+
+    `value = mean_n max_{x' near x_n} KL(p(w0, x_n) || p(w, x'))`, the maximum as the adversary finds it on `w` itself.
+    The gradient is taken at the x' found (Danskin 1967). Together with the functional distance, which holds the clean
+    outputs, it is TRADES (Zhang et al. 2019, equation 5) with the start as teacher in place of the labels.
+
+    Costs the adversary's steps and one gradient.
+    """
+
+    adversary: Adversary
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        moved = self.adversary.inputs(problem, weights, batch)
+        return divergence(problem, problem.network(weights, moved), batch.reference).mean()

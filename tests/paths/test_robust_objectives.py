@@ -1,0 +1,217 @@
+"""Objectives that look at moved inputs and at other networks, against exact answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from fipray import UsageError
+from fipray.geometry import Euclidean, Network
+from fipray.paths import (
+    Adversary,
+    Batch,
+    Disagree,
+    Diversify,
+    MoveAway,
+    Problem,
+    Resist,
+    Smooth,
+    Vaccinate,
+)
+from fipray.paths.objective import gradient
+from fipray.paths.objectives.adversary import divergence
+from fipray.robustness import ThreatModel
+from fipray.testing import ObjectiveContract
+from tests.problems import linear, mlp, normal, problem
+
+BOUNDLESS = Adversary(ThreatModel("linf", 0.2, -torch.inf, torch.inf))
+
+
+class TestResist(ObjectiveContract):
+    objective = Resist(BOUNDLESS)
+
+
+class TestVaccinate(ObjectiveContract):
+    objective = Vaccinate(BOUNDLESS)
+
+
+class TestSmooth(ObjectiveContract):
+    objective = Smooth()
+
+
+class TestDisagree(ObjectiveContract):
+    objective = Disagree()
+
+
+class TestMoveAway(ObjectiveContract):
+    objective = MoveAway()
+
+
+class TestNoisyDiversify(ObjectiveContract):
+    objective = Diversify(noise=0.3)
+
+
+def sure(size: int = 6, seed: int = 3) -> tuple[Problem, Batch]:
+    """A linear network of two classes whose start is surer of every input than a `doubtful` one is anywhere nearby."""
+    where = problem(linear(5, 2))
+    where = replace(where, start=100 * where.start)
+    inputs = torch.rand(size, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return where, Batch.of(where, inputs)
+
+
+def doubtful(where: Problem, seed: int) -> Tensor:
+    return where.start / 10 + normal(where.network.num_weights, seed=seed)
+
+
+def nearest_to_the_other_class(network: Network, weights: Tensor, made: Batch, threat_model: ThreatModel) -> Tensor:
+    """The corner of the threat model in which a linear network of two classes is least sure of the start's labels."""
+    rows = network.named(weights)["weight"]
+    difference = torch.where(made.labels[:, None] == 0, rows[0] - rows[1], rows[1] - rows[0])
+    return threat_model.project(made.inputs - threat_model.epsilon * difference.sign(), made.inputs)
+
+
+class TestAdversary:
+    threat_model = ThreatModel("linf", 0.15)
+
+    def test_on_a_linear_network_of_two_classes_it_finds_the_worst_input(self):
+        where, made = sure()
+        weights = doubtful(where, seed=5)
+        found = Adversary(self.threat_model).inputs(where, weights, made)
+        torch.testing.assert_close(found, nearest_to_the_other_class(where.network, weights, made, self.threat_model))
+
+    def test_in_l2_too(self):
+        where, made = sure()
+        threat_model = ThreatModel("l2", 0.1, -10, 10)
+        weights = doubtful(where, seed=5)
+        rows = where.network.named(weights)["weight"]
+        down = torch.where(made.labels[:, None] == 0, rows[1] - rows[0], rows[0] - rows[1])
+        found = Adversary(threat_model, num_steps=5, step_fraction=100).inputs(where, weights, made)
+        torch.testing.assert_close(found, made.inputs + 0.1 * down / down.norm(dim=1, keepdim=True))
+
+    @pytest.mark.parametrize("norm", ["linf", "l2"])
+    def test_what_it_finds_is_allowed_and_worse_than_where_it_began(self, norm):
+        where = problem(mlp(6, 9, 4))
+        inputs = torch.rand(20, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        made, threat_model = Batch.of(where, inputs), ThreatModel(norm, 0.3)
+        weights = where.start + 0.2 * normal(where.network.num_weights)
+        found = Adversary(threat_model).inputs(where, weights, made)
+        assert bool(threat_model.contains(found, inputs).all())
+        began = threat_model.starts(inputs, torch.Generator().manual_seed(made.seed))
+        before, after = (divergence(where, where.network(weights, x), made.reference).mean() for x in (began, found))
+        assert after > before
+
+    def test_inputs_outside_the_bounds_and_settings_out_of_range_are_refused(self):
+        where = problem(mlp(6, 9, 4))
+        with pytest.raises(UsageError, match="anchors range over"):
+            Adversary(self.threat_model).inputs(where, where.start, Batch.of(where, normal(8, 6)))
+        with pytest.raises(UsageError, match="num_steps=0"):
+            Adversary(self.threat_model, num_steps=0)
+
+    def test_equal_seeds_find_equal_inputs_and_other_seeds_others(self):
+        where = problem(mlp(6, 9, 4))
+        inputs = torch.rand(20, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        made = Batch.of(where, inputs)
+        first, again, other = (BOUNDLESS.inputs(where, where.start, replace(made, seed=seed)) for seed in (1, 1, 2))
+        assert torch.equal(first, again)
+        assert not torch.equal(first, other)
+
+
+class TestDivergence:
+    def test_it_is_that_of_kullback_and_leibler_and_half_the_squared_distance_nearby(self):
+        where = problem(mlp(5, 3))
+        outputs = normal(7, 3)
+        reference = where.geometry.embed(outputs)
+        other = normal(7, 3, seed=1)
+        p, q = outputs.softmax(1), other.softmax(1)
+        torch.testing.assert_close(divergence(where, other, reference), (p * (p / q).log()).sum(1))
+        near = outputs + 1e-4 * other
+        squared = (where.geometry.embed(near) - reference).square().sum(1)
+        torch.testing.assert_close(divergence(where, near, reference), squared / 2, rtol=1e-3, atol=0)
+
+    def test_a_class_that_the_reference_rules_out_counts_nothing(self):
+        where = problem(mlp(5, 3))
+        reference = torch.tensor([[2.0, 0.0, 0.0]], dtype=torch.float64)
+        assert float(divergence(where, torch.zeros(1, 3, dtype=torch.float64), reference)) == pytest.approx(
+            float(torch.tensor(3.0).log())
+        )
+
+    def test_for_regression_it_is_half_the_squared_distance(self):
+        where = problem(mlp(5, 3), Euclidean(scale=2.0))
+        outputs, other = normal(4, 3), normal(4, 3, seed=1)
+        torch.testing.assert_close(
+            divergence(where, other, where.geometry.embed(outputs)), (outputs - other).square().sum(1) / 8
+        )
+
+
+class TestValues:
+    threat_model = ThreatModel("linf", 0.15)
+
+    def test_resisting_is_judged_on_the_networks_own_worst_inputs(self):
+        where, made = sure()
+        weights = doubtful(where, seed=5)
+        worst = nearest_to_the_other_class(where.network, weights, made, self.threat_model)
+        expected = divergence(where, where.network(weights, worst), made.reference).mean()
+        found = Resist(Adversary(self.threat_model)).value(where, weights, made)
+        torch.testing.assert_close(found, expected)
+
+    def test_vaccinating_is_judged_on_the_others_worst_inputs_dealt_out_among_them(self):
+        where, made = sure()
+        others = (doubtful(where, seed=5), doubtful(where, seed=6))
+        weights = where.start + normal(10, seed=7)
+        worst = [nearest_to_the_other_class(where.network, other, made, self.threat_model) for other in others]
+        dealt = torch.stack([worst[(n + made.seed) % 2][n] for n in range(len(made))])
+        expected = divergence(where, where.network(weights, dealt), made.reference).mean()
+        found = Vaccinate(Adversary(self.threat_model)).value(replace(where, others=others), weights, made)
+        torch.testing.assert_close(found, expected)
+
+    def test_vaccinating_without_others_looks_at_the_start(self):
+        where, made = sure()
+        weights = where.start + normal(10, seed=7)
+        alone, with_start = (
+            Vaccinate(Adversary(self.threat_model)).value(one, weights, made)
+            for one in (where, replace(where, others=(where.start,)))
+        )
+        assert torch.equal(alone, with_start)
+
+    def test_a_linear_networks_smoothness_is_the_length_of_the_difference_of_its_rows(self):
+        where, made = sure()
+        rows = where.network.named(where.start)["weight"]
+        assert float(Smooth().value(where, where.start, made)) == pytest.approx(float((rows[0] - rows[1]).norm()))
+
+    def test_networks_disagree_by_the_mean_of_squared_distances_on_noisy_inputs(self):
+        where = problem(mlp(5, 3))
+        made = Batch.of(where, normal(6, 5))
+        other = where.start + 0.3 * normal(18, seed=2)
+        weights = where.start + 0.2 * normal(18, seed=3)
+        noisy = made.inputs + 0.7 * made.normal(6, 5)
+        own, base, theirs = (where.geometry.embed(where.network(w, noisy)) for w in (weights, where.start, other))
+        expected = -((own - base).square().sum(1).mean() + (own - theirs).square().sum(1).mean()) / 2
+        found = Disagree(0.7).value(replace(where, others=(other,)), weights, made)
+        torch.testing.assert_close(found, expected)
+        assert float(Disagree().value(where, where.start, made)) == 0
+
+    def test_moving_away_is_the_mean_distance_in_units_of_the_start(self):
+        where = problem(mlp(5, 3))
+        made = Batch.of(where, normal(6, 5))
+        weights, other = where.start + normal(18, seed=2), where.start + normal(18, seed=3)
+        length = where.start.norm()
+        expected = -((weights - where.start).norm() + (weights - other).norm()) / 2 / length
+        torch.testing.assert_close(MoveAway().value(replace(where, others=(other,)), weights, made), expected)
+
+    def test_where_it_stands_on_another_network_any_way_leads_away(self):
+        where = problem(mlp(5, 3))
+        made = Batch.of(where, normal(6, 5))
+        slope = gradient(MoveAway(), where, where.start, made)
+        assert float(slope.norm()) == pytest.approx(1 / float(where.start.norm()))
+        assert not torch.equal(slope, gradient(MoveAway(), where, where.start, replace(made, seed=2)))
+
+    def test_noise_turns_gradients_on_every_other_input_alone(self):
+        where = problem(mlp(5, 6, 3))
+        made = Batch.of(where, normal(8, 5))
+        weights = where.start + 0.3 * normal(where.network.num_weights, seed=2)
+        mixed = made.inputs + 0.4 * made.normal(8, 5) * torch.tensor([1.0, 0.0] * 4)[:, None]
+        expected = Diversify().value(where, weights, replace(made, inputs=mixed))
+        torch.testing.assert_close(Diversify(noise=0.4).value(where, weights, made), expected)
