@@ -42,8 +42,9 @@ class Adversary:
         Raises UsageError where the batch's inputs lie outside the threat model's bounds.
         """
         clean, threat_model = batch.inputs.detach(), self.threat_model
-        if not bool(threat_model.contains(clean, clean).all()):
-            smallest, largest = (float(value) for value in clean.aminmax())
+        smallest, largest = (float(value) for value in clean.aminmax())
+        within = threat_model.lower <= smallest and largest <= threat_model.upper
+        if not (within or bool(threat_model.contains(clean, clean).all())):
             raise UsageError(
                 f"the anchors range over [{smallest:g}, {largest:g}] and the threat model allows "
                 f"[{threat_model.lower:g}, {threat_model.upper:g}]: set its lower and upper"

@@ -1,0 +1,187 @@
+"""The ensembles and robust networks that are compared, each made within the same seconds of compute."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import fipray as fip
+from experiments.baselines import (
+    AdaptiveDiversityPromoting,
+    AdversarialTraining,
+    Baseline,
+    DeepEnsemble,
+    Dverge,
+    FastGeometricEnsemble,
+    Snapshot,
+    Trades,
+)
+from experiments.ensembles import LOOKS_AT_OTHERS, Settings, member_paths
+from fipray.paths import Batch, Problem
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What every contender is given: a base network and its training data. Paths see no label."""
+
+    make: Callable[[], nn.Module]
+    base: nn.Module
+    inputs: Tensor
+    labels: Tensor
+    held_out: Tensor
+    settings: Settings
+    seconds: float
+    num_members: int
+    seed: int
+
+    @property
+    def threat_model(self) -> fip.ThreatModel:
+        return fip.ThreatModel("linf", self.settings.epsilon)
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """Members [M] of one architecture, and the processor seconds that they cost beyond the base."""
+
+    members: tuple[nn.Module, ...]
+    seconds: float
+
+    @property
+    def classifiers(self) -> list[fip.Classifier]:
+        networks = [fip.Network.of(member) for member in self.members]
+        return [partial(network, network.weights) for network in networks]
+
+    def together(self, average: str) -> fip.Classifier:
+        """The deployed network, or ensemble. One call for all members where they differ in their weights alone."""
+        classifiers = self.classifiers
+        if len(classifiers) == 1:
+            return classifiers[0]
+        networks = [fip.Network.of(member) for member in self.members]
+        if any(True for _ in self.members[0].buffers()):
+            return fip.Ensemble(classifiers, average)  # type: ignore[arg-type]
+        stacked = torch.stack([network.weights for network in networks])
+        return fip.StackedEnsemble(networks[0], stacked, average)  # type: ignore[arg-type]
+
+
+Maker = Callable[[Setting], Contender]
+
+
+def paths(setting: Setting, *, objective: str, num_members: int = 0, beta: float = 0.0, rounds: int = 5) -> Contender:
+    """Paths that pursue one objective, with as many steps as the seconds allow."""
+    members = num_members or setting.num_members
+    specs = member_paths(
+        objective,  # type: ignore[arg-type]
+        members,
+        threat_model=setting.threat_model,
+        settings=setting.settings,
+        beta=beta,
+        seed=setting.seed,
+    )
+    network = fip.Network.of(setting.base)
+    others = members - 1 if LOOKS_AT_OTHERS[objective] else 0
+    num_steps = max(rounds, int(0.95 * setting.seconds / members / _seconds_a_step(network, setting, specs[0], others)))
+    specs = tuple(replace(spec, num_steps=num_steps) for spec in specs)
+    ensemble = fip.EnsembleSpec("ensemble", tuple(s.name for s in specs), rounds=rounds if others else 0)
+    study = fip.Study(
+        "contender",
+        setting.base,
+        fip.Data(anchors=_numpy(setting.inputs), held_out=_numpy(setting.held_out)),
+        specs,
+        ensembles=(ensemble,),
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        began = time.process_time()
+        store = fip.LocalRunner().run(study, directory)
+        seconds = time.process_time() - began
+        ends = {row["name"]: row for row in store.read_table("paths").to_pylist()}
+        weights = [
+            torch.from_numpy(store.read_weights(ends[s.name]["weights_file"], ends[s.name]["weights_sha256"])["weights"])
+            for s in specs
+        ]
+    return Contender(tuple(network.module_at(w).eval() for w in weights), seconds)
+
+
+def _seconds_a_step(network: fip.Network, setting: Setting, spec: fip.PathSpec, num_others: int) -> float:
+    """Processor seconds of a step, the first few left out."""
+    problem = Problem(network, fip.FisherRao(), network.weights, (network.weights,) * num_others)
+    anchors = Batch.of(problem, setting.inputs[: 4 * spec.batch_size])
+    marks = [
+        time.process_time()
+        for _ in fip.walk(
+            problem,
+            anchors,
+            spec.objective,
+            spec.stepper,
+            spec.radius,
+            num_steps=25,
+            batch_size=spec.batch_size,
+            generator=torch.Generator().manual_seed(0),
+        )
+    ]
+    return (marks[-1] - marks[4]) / (len(marks) - 5)
+
+
+def baseline(setting: Setting, *, recipe: Baseline, from_base: bool = False) -> Contender:
+    def make() -> nn.Module:
+        return fip.Network.of(setting.base).module_at(fip.Network.of(setting.base).weights)
+
+    made = recipe.train(
+        make if from_base else setting.make, setting.inputs, setting.labels, seed=setting.seed, seconds=setting.seconds
+    )
+    return Contender(made.members, made.processor_seconds)
+
+
+def base(setting: Setting) -> Contender:
+    return Contender((setting.base,), 0.0)
+
+
+def contenders(epsilon: float, members: int) -> dict[str, Maker]:
+    """All by their names in the table."""
+    made: dict[str, Maker] = {"base": base}
+    for name, objective in (
+        ("random directions", "random"),
+        ("weight distance", "weights"),
+        ("input gradients", "gradients"),
+        ("outputs off the data", "outputs"),
+        ("smoothness", "smooth"),
+        ("vaccinated", "vaccinate"),
+    ):
+        made[f"paths: {name}"] = partial(paths, objective=objective)
+    for beta in (1.0, 5.0, 20.0):
+        made[f"one path: resisting, beta {beta:g}"] = partial(paths, objective="resist", num_members=1, beta=beta)
+    for beta in (1.0, 5.0, 20.0):
+        made[f"paths: resisting, beta {beta:g}"] = partial(paths, objective="resist", beta=beta)
+    made["paths: resisting together"] = partial(paths, objective="resist_together")
+    recipes: dict[str, Baseline] = {
+        "deep ensemble": DeepEnsemble(num_members=members),
+        "snapshot": Snapshot(num_members=members),
+        "fast geometric": FastGeometricEnsemble(num_members=members),
+        "ADP": AdaptiveDiversityPromoting(num_members=members),
+        "DVERGE-like": Dverge(num_members=members, epsilon=epsilon),
+        **{
+            f"PGD-AT, clean share {share:g}": AdversarialTraining(epsilon=epsilon, clean_share=share, **STRONGEST)
+            for share in (0.0, 0.5)
+        },
+        **{f"TRADES, beta {beta:g}": Trades(epsilon=epsilon, beta=beta, **STRONGEST) for beta in (1.0, 3.0, 6.0)},
+        "PGD-AT ensemble": AdversarialTraining(epsilon=epsilon, num_members=members, **STRONGEST),
+    }
+    made |= {name: partial(baseline, recipe=recipe) for name, recipe in recipes.items()}
+    made["PGD-AT from the base"] = partial(
+        baseline, recipe=AdversarialTraining(epsilon=epsilon, **STRONGEST), from_base=True
+    )
+    return made
+
+
+STRONGEST = {"rate": 1e-2, "inner_steps": 3, "batch_size": 128}
+"""Settings at which adversarial training got furthest in the same seconds, on validation images."""
+
+
+def _numpy(inputs: Tensor) -> np.ndarray:
+    return inputs.numpy()

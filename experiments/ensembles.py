@@ -1,0 +1,214 @@
+"""Ensembles of paths that are to be diverse or robust: each objective, on LeNet, ResNet-20, or a network of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal
+
+from torch import nn
+
+import fipray as fip
+from experiments import networks
+from experiments.cifar import cifar10_subset, published_resnet_20
+from experiments.data import mnist
+from experiments.training import Recipe, trained
+
+DataName = Literal["mnist", "fashion", "cifar10_subset"]
+NetworkName = Literal["lenet_300_100", "lenet_5", "resnet_20"]
+ObjectiveName = Literal["random", "weights", "gradients", "outputs", "smooth", "vaccinate", "resist", "resist_together"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a network's first-order paths are walked: the radius to begin with, in units of |w0|, and the batch."""
+
+    radius: float
+    batch_size: int
+    num_steps: int
+    epsilon: float
+
+
+SETTINGS: dict[tuple[str, str], Settings] = {
+    ("mnist", "lenet_300_100"): Settings(0.15, 128, 2400, 0.1),
+    ("mnist", "lenet_5"): Settings(0.05, 128, 2400, 0.1),
+    ("fashion", "lenet_300_100"): Settings(0.15, 128, 2400, 0.05),
+    ("fashion", "lenet_5"): Settings(0.05, 128, 2400, 0.05),
+    ("cifar10_subset", "resnet_20"): Settings(0.02, 128, 400, 8 / 255),
+}
+_OF_ONE_S_OWN = Settings(0.02, 128, 1000, 8 / 255)
+
+
+def study(
+    *,
+    data: DataName = "mnist",
+    data_root: str = "",
+    network: NetworkName = "lenet_300_100",
+    base: str = "",
+    objective: ObjectiveName = "resist",
+    members: int = 5,
+    rounds: int = 5,
+    beta: float = 0.0,
+    epsilon: float = 0.0,
+    radius: float = 0.0,
+    num_steps: int = 0,
+    attacks: Literal["quick", "autoattack"] = "quick",
+    num_examples: int = 1000,
+    seed: int = 0,
+) -> fip.Study:
+    """`members` paths from one base network that pursue one objective, and the ensemble of their ends.
+
+    base: `module:function` of one's own: called without arguments, it returns the trained nn.Module and a fipray.Data,
+        and `data` and `network` count for nothing.
+    data_root: the folder that holds the data set; where empty, MNIST and Fashion-MNIST are downloaded.
+    rounds: how often the members see each other anew, where the objective looks at others.
+    beta, epsilon, radius, num_steps: weight of the objective, bound (linf) of the attacks in training and evaluation,
+        first radius in units of |w0|, steps a member; 0 takes what suits objective, data and network.
+    attacks: "quick" (FGSM, PGD, targeted PGD) or "autoattack" (the standard one, minutes for each network).
+    """
+    if base:
+        module, arrays, base_id = *_own(base), ""
+        settings = _OF_ONE_S_OWN
+    else:
+        module, arrays, base_id = subject(data, network, data_root, seed)
+        settings = SETTINGS[data, network]
+    threat_model = fip.ThreatModel("linf", epsilon or settings.epsilon)
+    paths = member_paths(
+        objective,
+        members,
+        threat_model=threat_model,
+        settings=settings,
+        beta=beta,
+        radius=radius,
+        num_steps=num_steps,
+        seed=seed,
+    )
+    together = LOOKS_AT_OTHERS[objective] and members > 1
+    ensemble = fip.EnsembleSpec("ensemble", tuple(p.name for p in paths), rounds=rounds if together else 0)
+    chosen: tuple[fip.Attack, ...] = (
+        (fip.PGD(), fip.AutoAttack()) if attacks == "autoattack" else (fip.FGSM(), fip.TargetedPGD(), fip.PGD())
+    )
+    return fip.Study(
+        name=f"{objective.replace('_', '-')}-{'own' if base else f'{data}-{network}'.replace('_', '-')}",
+        module=module,
+        base_id=base_id,
+        data=arrays,
+        paths=paths,
+        ensembles=(ensemble,) if members > 1 else (),
+        evaluation=fip.Evaluation(threat_model, attacks=chosen, num_examples=num_examples, seed=seed),
+        parameters={
+            "data": data,
+            "network": network,
+            "base": base,
+            "objective": objective,
+            "members": members,
+            "rounds": rounds,
+            "beta": beta,
+            "epsilon": threat_model.epsilon,
+            "radius": radius,
+            "num_steps": num_steps,
+            "attacks": attacks,
+            "seed": seed,
+        },
+    )
+
+
+def member_paths(
+    objective: ObjectiveName,
+    members: int,
+    *,
+    threat_model: fip.ThreatModel,
+    settings: Settings,
+    beta: float = 0.0,
+    radius: float = 0.0,
+    num_steps: int = 0,
+    seed: int = 0,
+) -> tuple[fip.PathSpec, ...]:
+    """Paths that differ in their seeds; beta, radius and num_steps of 0 take what suits."""
+    usual_beta, make = OBJECTIVES[objective]
+    gentle = objective in ("weights", "gradients", "outputs", "smooth")  # their paths are led astray by a large radius
+    reach = radius or (settings.radius / 5 if gentle else settings.radius)
+    return tuple(
+        fip.PathSpec(
+            name=f"{objective.replace('_', '-')}-{number}",
+            objective=make(threat_model),
+            stepper=fip.NaturalStep() if objective == "random" else fip.FirstOrderStep(beta=beta or usual_beta),
+            radius=fip.AdaptiveRadius(tolerance=0.15) if objective == "random" else fip.ScheduledRadius(reach),
+            num_steps=max((num_steps or settings.num_steps) // (20 if objective == "random" else 1), 1),
+            batch_size=settings.batch_size,
+            save_at=fip.SaveAt(num_points=5),
+            seed=1000 * seed + number,
+        )
+        for number in range(members)
+    )
+
+
+OBJECTIVES: dict[str, tuple[float, Callable[[fip.ThreatModel], fip.Objective]]] = {
+    "random": (0.0, lambda threat_model: fip.RandomWalk()),
+    "weights": (1.0, lambda threat_model: fip.MoveAway()),
+    "gradients": (0.3, lambda threat_model: fip.Diversify(noise=threat_model.epsilon)),
+    "outputs": (0.03, lambda threat_model: fip.Disagree(sigma=5 * threat_model.epsilon)),
+    "smooth": (0.01, lambda threat_model: fip.Smooth()),
+    "vaccinate": (5.0, lambda threat_model: fip.Vaccinate(fip.Adversary(threat_model, num_steps=2))),
+    "resist": (5.0, lambda threat_model: fip.Resist(fip.Adversary(threat_model, num_steps=2))),
+    "resist_together": (
+        5.0,
+        lambda threat_model: fip.WeightedSum(
+            (
+                (0.7, fip.Resist(fip.Adversary(threat_model, num_steps=2))),
+                (0.3, fip.Vaccinate(fip.Adversary(threat_model, num_steps=2))),
+            )
+        ),
+    ),
+}
+"""Of each objective: its weight beta beside the functional distance, and how it is made for a threat model."""
+
+LOOKS_AT_OTHERS = {
+    "random": False,
+    "weights": True,
+    "gradients": True,
+    "outputs": True,
+    "smooth": False,
+    "vaccinate": True,
+    "resist": False,
+    "resist_together": True,
+}
+
+
+def subject(data: DataName, network: NetworkName, data_root: str, seed: int) -> tuple[nn.Module, fip.Data, str]:
+    """A trained base network, its data, and the id of its training; `seed` is that of the training."""
+    if (data == "cifar10_subset") != (network == "resnet_20"):
+        raise fip.UsageError(
+            f"network={network} does not read data={data}: resnet_20 goes with cifar10_subset, lenet_300_100 and "
+            "lenet_5 with mnist and fashion"
+        )
+    if data == "cifar10_subset":
+        held = cifar10_subset(data_root)
+        arrays = fip.Data(
+            anchors=held["train_inputs"][:-500],
+            held_out=held["train_inputs"][-500:],
+            test_inputs=held["test_inputs"],
+            test_labels=held["test_labels"],
+        )
+        return published_resnet_20(data_root), arrays, ""
+    everything = mnist(data, data_root)
+    arrays = everything.for_paths(num_held_out=5000)
+    recipe = Recipe(network, arrays.digest, num_steps=3000, seed=seed)
+    make = getattr(networks, network)
+    return trained(make, everything.train_inputs[:-5000], everything.train_labels[:-5000], recipe), arrays, recipe.base_id
+
+
+def _own(reference: str) -> tuple[nn.Module, fip.Data]:
+    module_name, _, function_name = reference.partition(":")
+    try:
+        made = getattr(import_module(module_name), function_name)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise fip.UsageError(
+            f"base={reference!r} could not be had ({error}): give module:function, a function without arguments that "
+            "returns the trained nn.Module and a fipray.Data"
+        ) from error
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
+        raise fip.UsageError(f"base={reference!r} returned {type(made).__name__}: let it return (nn.Module, fipray.Data)")
+    module, arrays = made
+    return module, arrays
