@@ -146,7 +146,7 @@ def transfer_heat_maps(tables: Mapping[str, pd.DataFrame], *, names: Sequence[st
     widths = [max(2.9, 0.36 * len(table.columns)) for table in maps.values()]
     num_margins = 1 if names else len(maps)
     width = sum(widths) + margin * num_margins + 0.3 * len(maps) + 1.3
-    figure = _figure(width, max(2.5, 0.36 * most_rows) + margin + 1.4)
+    figure = _figure(width, max(2.5, 0.36 * most_rows) + 1.1 * (1 + margin))
     axes = figure.subplots(1, len(maps), sharey=bool(names), squeeze=False, width_ratios=widths)[0]
     for axis, (title, table) in zip(axes, maps.items(), strict=True):
         image = axis.imshow(table, cmap="Blues", vmin=0, vmax=100)
