@@ -1,16 +1,20 @@
 """Results as pandas frames, figures and a table for the terminal. Loads neither torch nor Ray."""
 
-from fipray.analysis.plots import plot_points, plot_robustness, plot_transfer
+from fipray.analysis.pareto import pareto
+from fipray.analysis.plots import front, plot_points, plot_robustness, plot_transfer, transfer_heat_maps
 from fipray.analysis.results import Results, load
 from fipray.analysis.table import print_summary, render, summary
 
 __all__ = [
     "Results",
+    "front",
     "load",
+    "pareto",
     "plot_points",
     "plot_robustness",
     "plot_transfer",
     "print_summary",
     "render",
     "summary",
+    "transfer_heat_maps",
 ]

@@ -4,13 +4,14 @@ matplotlib is loaded when the first figure is made. Colours are those of Okabe a
 tell apart; where there are more paths than colours, line styles tell them apart too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from fipray.analysis.pareto import pareto
 from fipray.analysis.results import Results
 from fipray.analysis.table import NETWORK, WORST, attacked, summary
 from fipray.errors import UsageError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _LINES = ("-", "--", ":", "-.")
 _MARKERS = ("^", "s", "v", "P", "X")
+_FRONT_MARKERS = ("o", "s", "^", "D", "v", "p", "h")
 _GREY = "#909090"
 _PER_LEGEND_COLUMN = 28
 _LONGEST_NAME = 30
@@ -119,27 +121,118 @@ def plot_transfer(results: Results) -> "Figure":
     """
     rows = _there(results.transfer, "transfer accuracies", results)
     there = {*rows["maker"], *rows["target"]}
-    names = [name for name in summary(results)["name"] if name in there]
-    labels = [_short(name) for name in names]
-    panels = list(rows.groupby(["attack", "norm", "epsilon"]))
-    side, margin = max(2.5, 0.36 * len(names)), _width(names)
-    figure = _figure((side + 0.5) * len(panels) + margin + 1.5, side + margin + 1.5)
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, ((attack, norm, epsilon), some) in zip(axes, panels, strict=True):
-        most = some.sort_values("num_examples", kind="stable").drop_duplicates(["maker", "target"], keep="last")
-        table = most.pivot(index="maker", columns="target", values="accuracy").reindex(index=names, columns=names) * 100
+    panels = {
+        f"{attack}, {norm}, epsilon {epsilon:g}": some
+        for (attack, norm, epsilon), some in rows.groupby(["attack", "norm", "epsilon"])
+    }
+    return transfer_heat_maps(panels, names=[name for name in summary(results)["name"] if name in there])
+
+
+def transfer_heat_maps(tables: Mapping[str, pd.DataFrame], *, names: Sequence[str] | None = None) -> "Figure":
+    """Tables of transfer side by side, each under its title, on one scale of colours from 0 to 100 %.
+
+    A table has the columns maker, target and accuracy (0..1), as `results.transfer`; of several rows a pair, the one on
+    the most examples is shown, or the last. A row of the map is a maker, a column a target; above it stand the mean
+    accuracy on inputs that were made on the network itself, and that on inputs made on the others. `names`: those of
+    the networks, in order, for all maps; without, each map has those of its own table, as they come.
+
+    Raises UsageError for no tables, for one without rows or a column, and for one that mixes attacks or threat models.
+    """
+    if not tables:
+        raise UsageError("there are no tables of transfer: give a mapping of titles to frames")
+    maps = {title: _percentages(title, table, names) for title, table in tables.items()}
+    labels = [*(name for table in maps.values() for name in (*table.index, *table.columns))]
+    most_rows, margin = max(map(len, maps.values())), _width(labels)
+    widths = [max(2.9, 0.36 * len(table.columns)) for table in maps.values()]
+    num_margins = 1 if names else len(maps)
+    width = sum(widths) + margin * num_margins + 0.3 * len(maps) + 1.3
+    figure = _figure(width, max(2.5, 0.36 * most_rows) + 1.1 * (1 + margin))
+    axes = figure.subplots(1, len(maps), sharey=bool(names), squeeze=False, width_ratios=widths)[0]
+    for axis, (title, table) in zip(axes, maps.items(), strict=True):
         image = axis.imshow(table, cmap="Blues", vmin=0, vmax=100)
-        axis.set_xticks(range(len(names)), labels, rotation=90)
-        axis.set_yticks(range(len(names)), labels)
-        axis.set_title(f"{attack}, {norm}, epsilon {epsilon:g}", fontsize="medium")
+        axis.set_xticks(range(len(table.columns)), table.columns.map(_short), rotation=90)
+        axis.set_yticks(range(len(table.index)), table.index.map(_short))
+        axis.set_title(f"{title}\n{_own_and_others(table)}", fontsize="medium")
         axis.set_xlabel("target")
         for (row, column), value in np.ndenumerate(table.to_numpy()):
             if np.isfinite(value):
                 colour = "black" if value < 60 else "white"
                 axis.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize="small")
     axes[0].set_ylabel("maker of the inputs")
-    figure.colorbar(image, ax=axes, label="accuracy of the target, %", shrink=0.8)
+    figure.colorbar(image, ax=axes, label="accuracy of the target, %", shrink=0.8, aspect=30)
     return figure
+
+
+def _percentages(title: str, table: pd.DataFrame, names: Sequence[str] | None) -> pd.DataFrame:
+    """Accuracies in %, a row a maker and a column a target."""
+    if missing := {"maker", "target", "accuracy"} - {*table}:
+        raise UsageError(f"the table {title!r} lacks {', '.join(sorted(missing))}: give rows as in results.transfer")
+    threats = [column for column in ("attack", "norm", "epsilon") if column in table]
+    if table.empty or (threats and len(table[threats].drop_duplicates()) > 1):
+        raise UsageError(
+            f"the table {title!r} holds {'nothing' if table.empty else 'several attacks or threat models'}: "
+            "give the rows of one attack and threat model a table"
+        )
+    table = table.reset_index(drop=True)
+    if "num_examples" in table:
+        table = table.sort_values("num_examples", kind="stable")
+    pairs = table.drop_duplicates(["maker", "target"], keep="last").sort_index()
+    makers, targets = (names or pairs[column].unique() for column in ("maker", "target"))
+    return pairs.pivot(index="maker", columns="target", values="accuracy").reindex(index=makers, columns=targets) * 100
+
+
+def _own_and_others(table: pd.DataFrame) -> str:
+    """The mean on the diagonal and off it, of a table of percentages."""
+    own = np.equal.outer(table.index.to_numpy(), table.columns.to_numpy())
+    values = table.to_numpy()
+    parts = {"own inputs": values[own], "others'": values[~own]}
+    return ", ".join(f"{name} {np.nanmean(some):.1f} %" for name, some in parts.items() if np.isfinite(some).any())
+
+
+def front(
+    frame: pd.DataFrame,
+    *,
+    method: str = "method",
+    clean: str = "clean_accuracy",
+    robust: str = "robust_accuracy",
+    seconds: str | None = None,
+) -> "Figure":
+    """Clean accuracy (x) against robust accuracy (y), in %: a colour and marker a method, its Pareto front a step line.
+
+    A row is a network; `method`, `clean`, `robust` (0..1) and `seconds` name columns. Filled: no other network of the
+    method is better in both; hollow: one is. With `seconds` a marker's area grows with them, by the same rule for all.
+    The legend shows the least and the most. What lies below and left of a line, its method reaches.
+
+    Raises UsageError for no rows or missing columns.
+    """
+    wanted = [method, clean, robust, *([seconds] if seconds else [])]
+    if frame.empty or not {*wanted} <= {*frame}:
+        raise UsageError(f"the front needs rows with the columns {', '.join(wanted)}; there are: {', '.join(frame)}")
+    frame = frame.reset_index(drop=True)
+    figure = _figure(7.5, 5.2)
+    axis = figure.subplots()
+    _dress(axis, xlabel="clean accuracy, %", ylabel="robust accuracy, %")
+    for (name, rows), colour, marker in zip(
+        frame.groupby(method, sort=False), cycle(_COLOURS), cycle(_FRONT_MARKERS), strict=False
+    ):
+        best = pareto(rows, (clean, robust)).sort_values([clean, robust], ascending=[True, False])
+        axis.plot(best[clean] * 100, best[robust] * 100, color=colour, drawstyle="steps-pre", linewidth=1.6)
+        for some, face, edge in ((rows.drop(best.index), "white", colour), (best, colour, "white")):
+            area = _area(some[seconds], frame[seconds].max()) if seconds else 55
+            places = (some[clean] * 100, some[robust] * 100)
+            axis.scatter(*places, s=area, c=face, marker=marker, edgecolors=edge, linewidths=0.9, zorder=3)
+        axis.plot([], [], color=colour, marker=marker, label=_short(str(name)))
+    if seconds:
+        few, many = frame[seconds].min(), frame[seconds].max()
+        for value in (few, many):
+            axis.scatter([], [], s=_area(value, many), c=_GREY, label=f"{value:.3g} s")
+    figure.legend(*axis.get_legend_handles_labels(), title=method, loc="outside right upper", frameon=False)
+    return figure
+
+
+def _area(seconds: Any, most: float) -> Any:
+    """A marker's area, in square points: a visible least, and in proportion to seconds above it."""
+    return 20 + 180 * seconds / most
 
 
 def _short(name: str) -> str:

@@ -20,6 +20,7 @@ _SORTED_BY = {
     "points": ["name", "path_id", "step"],
     "robustness": ["name", "attack", "norm", "epsilon", "robustness_id"],
     "transfer": ["maker", "target", "attack", "norm", "epsilon", "transfer_id"],
+    "measures": ["name", "measures_id"],
 }
 
 
@@ -36,6 +37,7 @@ class Results:
     points: pd.DataFrame
     robustness: pd.DataFrame
     transfer: pd.DataFrame
+    measures: pd.DataFrame
     manifest: Mapping[str, Any]
     directory: Path
 
@@ -67,6 +69,7 @@ class Results:
             f"{len(self.points)} points",
             f"robustness of {networks} networks ({attacks})" if len(self.robustness) else "no robustness yet",
             f"{len(self.transfer)} transfer accuracies" if len(self.transfer) else "no transfer yet",
+            f"measures of {self.measures['name'].nunique()} networks" if len(self.measures) else "no measures yet",
         ]
         return f"Results of study {self.manifest['study']!r} in {self.directory}: {'; '.join(parts)}"
 

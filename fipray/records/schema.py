@@ -71,11 +71,15 @@ _WEIGHTS_FILE = Column("weights_file", TEXT, "", "safetensors file, relative to 
 _WEIGHTS_SHA256 = Column("weights_sha256", TEXT, "", "SHA-256 of that file in hexadecimal; null if not kept", True)
 _ATTEMPT = Column("attempt", INT64, "1", "number of the attempt that wrote this row, from 1")
 _HOST = Column("host", TEXT, "", "name of the machine that did the work")
+_NETWORK_NAME = Column("name", TEXT, "", "name of the network: base, the path's name or the ensemble's")
+_KIND = Column("kind", TEXT, "", "base, path or ensemble")
+_NUM_MEMBERS = Column("num_members", INT64, "1", "number of networks that were judged together")
 _ATTACK = Column("attack", TEXT, "", "name of the attack; `worst`: the worst of all attacks for each example")
 _NORM = Column("norm", TEXT, "", "norm of the threat model: linf or l2")
 _EPSILON = Column("epsilon", FLOAT, "of the inputs", "bound on that norm of the change to an input")
 _NUM_EXAMPLES = Column("num_examples", INT64, "1", "number of examples that the accuracies are measured on")
 _SECONDS = Column("seconds", FLOAT, "s", "wall-clock time that this row took")
+_OF_PAIRS = "mean over pairs of members; null for one network"
 
 PATHS = Table(
     "paths",
@@ -142,9 +146,9 @@ ROBUSTNESS = Table(
         _SCHEMA_VERSION,
         _STUDY,
         Column("robustness_id", TEXT, "", "hash of what was evaluated and how"),
-        Column("name", TEXT, "", "name of the network: base, the path's name or the ensemble's"),
-        Column("kind", TEXT, "", "base, path or ensemble"),
-        Column("num_members", INT64, "1", "number of networks that were judged together"),
+        _NETWORK_NAME,
+        _KIND,
+        _NUM_MEMBERS,
         _ATTACK,
         _NORM,
         _EPSILON,
@@ -180,7 +184,37 @@ TRANSFER = Table(
     ),
 )
 
-TABLES: dict[str, Table] = {table.name: table for table in (PATHS, POINTS, ROBUSTNESS, TRANSFER)}
+MEASURES = Table(
+    "measures",
+    "One row a network: its accuracy, calibration and diversity on examples as they are.",
+    ("measures_id", "name"),
+    (
+        _SCHEMA_VERSION,
+        _STUDY,
+        Column("measures_id", TEXT, "", "hash of what was measured and how"),
+        _NETWORK_NAME,
+        _KIND,
+        _NUM_MEMBERS,
+        Column("num_examples", INT64, "1", "number of examples that were measured"),
+        Column("clean_accuracy", FLOAT, "fraction 0..1", "accuracy on the examples"),
+        Column("nll", FLOAT, "nat", "negative log-likelihood of the labels, mean over examples"),
+        Column("expected_calibration_error", FLOAT, "fraction 0..1", "gap of confidence and accuracy, 15 equal bins"),
+        Column("brier", FLOAT, "0..2", "squared distance of probabilities to the label's, mean over examples"),
+        Column("selective_accuracy_80", FLOAT, "fraction 0..1", "accuracy on the 80 % that it is surest of"),
+        Column("selective_accuracy_90", FLOAT, "fraction 0..1", "accuracy on the 90 % that it is surest of"),
+        Column("aurc", FLOAT, "fraction 0..1", "area under the risk-coverage curve; lower is better"),
+        Column("ood_auroc", FLOAT, "0..1", "area under the ROC of confidence inside against outside; or null", True),
+        Column("coherence", FLOAT, "cosine -1..1", f"of input gradients, {_OF_PAIRS}", True),
+        Column("disagreement", FLOAT, "fraction 0..1", f"share predicted differently, {_OF_PAIRS}", True),
+        Column("q_statistic", FLOAT, "-1..1", f"Yule's Q of errors, {_OF_PAIRS}, NaN if undefined", True),
+        Column("kappa", FLOAT, "-1..1", f"Cohen's kappa of correctness, {_OF_PAIRS}, NaN if undefined", True),
+        _SECONDS,
+        _ATTEMPT,
+        _HOST,
+    ),
+)
+
+TABLES: dict[str, Table] = {table.name: table for table in (PATHS, POINTS, ROBUSTNESS, TRANSFER, MEASURES)}
 
 
 def table_named(name: str) -> Table:

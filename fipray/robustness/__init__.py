@@ -1,9 +1,32 @@
-"""What a network withstands: threat models, attacks, ensembles, accuracy per example. Knows torch alone."""
+"""What a network withstands: threat models, attacks, ensembles, accuracy per example, measures. Knows torch alone."""
 
 from fipray.robustness.attack import FGSM, PGD, Attack, TargetedPGD
+from fipray.robustness.calibration import (
+    aurc,
+    auroc,
+    brier,
+    confidence,
+    expected_calibration_error,
+    log_odds,
+    nll,
+    selective_accuracy,
+)
+from fipray.robustness.diversity import (
+    coherence,
+    coherence_matrix,
+    disagreement,
+    disagreement_matrix,
+    kappa,
+    kappa_matrix,
+    mean_of_pairs,
+    q_matrix,
+    q_statistic,
+)
 from fipray.robustness.ensemble import Ensemble
 from fipray.robustness.evaluate import Robustness, evaluate, transfer_matrix
 from fipray.robustness.margin import Classifier
+from fipray.robustness.measure import Measures, measure
+from fipray.robustness.selection import EnsembleAccuracy, MeanOfPairs, RoundScore, SetScore, greedy_selection
 from fipray.robustness.threat import ThreatModel
 
 __all__ = [
@@ -12,9 +35,33 @@ __all__ = [
     "Attack",
     "Classifier",
     "Ensemble",
+    "EnsembleAccuracy",
+    "MeanOfPairs",
+    "Measures",
     "Robustness",
+    "RoundScore",
+    "SetScore",
     "TargetedPGD",
     "ThreatModel",
+    "aurc",
+    "auroc",
+    "brier",
+    "coherence",
+    "coherence_matrix",
+    "confidence",
+    "disagreement",
+    "disagreement_matrix",
     "evaluate",
+    "expected_calibration_error",
+    "greedy_selection",
+    "kappa",
+    "kappa_matrix",
+    "log_odds",
+    "mean_of_pairs",
+    "measure",
+    "nll",
+    "q_matrix",
+    "q_statistic",
+    "selective_accuracy",
     "transfer_matrix",
 ]

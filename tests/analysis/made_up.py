@@ -1,4 +1,4 @@
-"""A study that never was, written as a real results directory: ten paths, an ensemble, two attacks, transfer."""
+"""A study that never was, written as a results directory: ten paths, an ensemble, two attacks, transfer, measures."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fipray.records import Store
-from tests.records.rows import STUDY, path_row, point_rows, robustness_row, transfer_row
+from tests.records.rows import STUDY, measures_row, path_row, point_rows, robustness_row, transfer_row
 
 NUM_PATHS, NUM_POINTS = 10, 40
 MANIFEST = {"study": STUDY, "study_id": "0123456789abcdef", "parameters": {"members": NUM_PATHS}}
@@ -30,6 +30,10 @@ def write_made_up_study(directory: Path, num_paths: int = NUM_PATHS, *, judged: 
             for target in networks
         ]
         store.commit("transfer", "transfer", 1, {"transfer": rows})
+        kinds = {name: network["kind"] for name, network in networks.items()}
+        measured = [measures_row("measures", name, kind) for name, kind in kinds.items()]
+        measured[-1] |= {"num_members": num_paths, "coherence": 0.2, "disagreement": 0.03, "q_statistic": 0.9}
+        store.commit("measures", "measures", 1, {"measures": [*measured[:-1], measured[-1] | {"kappa": 0.4}]})
 
 
 def _write_path(store: Store, id: str, name: str, pace: float, target: float) -> dict[str, Any]:

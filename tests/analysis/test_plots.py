@@ -153,3 +153,96 @@ def test_drawing_and_saving_keeps_no_state_and_shows_nothing(few, tmp_path):
         plot(few).savefig(tmp_path / f"{plot.__name__}.png", dpi=40)
     assert len([*tmp_path.glob("*.png")]) == 3
     assert "matplotlib.pyplot" not in sys.modules
+
+
+def transfer_of(prefix, num_members):
+    names = [f"{prefix}-{number}" for number in range(num_members)]
+    pairs = [(maker, target) for maker in names for target in names]
+    rows = pd.DataFrame(pairs, columns=["maker", "target"])
+    return rows.assign(accuracy=np.linspace(0.1, 0.9, len(rows)), attack="pgd-20x1", norm="linf", epsilon=0.1)
+
+
+def test_heat_maps_have_each_table_under_its_title_on_one_scale_with_its_own_names():
+    tables = {"scratch": transfer_of("scratch", 3), "paths": transfer_of("path", 11)}
+    *axes, bar = analysis.transfer_heat_maps(tables).axes
+    for axis, (title, table) in zip(axes, tables.items(), strict=True):
+        names = list(table["maker"].unique())
+        assert axis.get_title().startswith(f"{title}\n")
+        assert [text.get_text() for text in axis.get_yticklabels()] == names
+        assert [text.get_text() for text in axis.get_xticklabels()] == names
+        values = np.asarray(axis.images[0].get_array())
+        np.testing.assert_allclose(values, table["accuracy"].to_numpy().reshape(len(names), -1) * 100)
+        assert [text.get_text() for text in axis.texts] == [f"{value:.0f}" for value in values.flat]
+        assert axis.images[0].get_clim() == (0, 100)
+    assert bar.get_ylabel() == "accuracy of the target, %"
+
+
+def test_a_heat_map_says_the_mean_on_own_inputs_and_on_others():
+    table = transfer_of("path", 3).assign(accuracy=[0.1, 0.5, 0.5, 0.5, 0.2, 0.5, 0.5, 0.5, 0.3])
+    assert (
+        analysis.transfer_heat_maps({"paths": table}).axes[0].get_title() == "paths\nown inputs 20.0 %, others' 50.0 %"
+    )
+    others = table[table["maker"] != table["target"]]
+    assert analysis.transfer_heat_maps({"paths": others}).axes[0].get_title() == "paths\nothers' 50.0 %"
+
+
+def test_of_a_pair_measured_twice_the_heat_map_shows_the_one_on_the_most_examples():
+    table = transfer_of("path", 2)
+    twice = pd.concat([table.assign(num_examples=500), table.assign(num_examples=100, accuracy=0.99)])
+    assert [text.get_text() for text in analysis.transfer_heat_maps({"": twice}).axes[0].texts] == [
+        "10",
+        "37",
+        "63",
+        "90",
+    ]
+
+
+def test_what_is_no_table_of_transfer_is_refused():
+    table = transfer_of("path", 2)
+    with pytest.raises(UsageError, match="no tables of transfer"):
+        analysis.transfer_heat_maps({})
+    with pytest.raises(UsageError, match="the table 'paths' holds nothing"):
+        analysis.transfer_heat_maps({"paths": table.head(0)})
+    with pytest.raises(UsageError, match="the table 'paths' holds several attacks or threat models"):
+        analysis.transfer_heat_maps({"paths": pd.concat([table, table.assign(epsilon=0.2)])})
+    with pytest.raises(UsageError, match="the table 'paths' lacks accuracy, maker"):
+        analysis.transfer_heat_maps({"paths": table[["target"]]})
+
+
+FRONT = pd.DataFrame(
+    {
+        "method": ["paths", "paths", "paths", "paths", "scratch"],
+        "clean_accuracy": [0.98, 0.96, 0.97, 0.95, 0.99],
+        "robust_accuracy": [0.70, 0.90, 0.80, 0.60, 0.10],
+        "seconds": [10.0, 30.0, 20.0, 40.0, 5.0],
+    },
+    index=[0, 1, 0, 1, 0],
+)
+
+
+def test_the_front_of_a_method_is_a_step_line_through_what_nothing_dominates():
+    axis = analysis.front(FRONT).axes[0]
+    paths, scratch = (line for line in axis.get_lines() if len(line.get_xdata()))
+    assert paths.get_drawstyle() == "steps-pre"
+    np.testing.assert_allclose(paths.get_xydata(), [[96, 90], [97, 80], [98, 70]])
+    np.testing.assert_allclose(scratch.get_xydata(), [[99, 10]])
+    assert list(labelled(axis)) == ["paths", "scratch"]
+    assert paths.get_color() != scratch.get_color()
+
+
+def test_every_network_has_a_marker_filled_if_it_is_on_the_front_and_sized_by_its_seconds():
+    axis = analysis.front(FRONT, seconds="seconds").axes[0]
+    dominated, best, nothing, scratch, *legend = axis.collections
+    np.testing.assert_allclose(dominated.get_offsets(), [[95, 60]])
+    assert dominated.get_facecolor()[0].tolist() == [1, 1, 1, 1] != best.get_facecolor()[0].tolist()
+    assert [len(marks.get_offsets()) for marks in (best, nothing, scratch)] == [3, 0, 1]
+    assert sorted(best.get_sizes()) == list(best.get_sizes())[::-1]
+    assert [marks.get_label() for marks in legend] == ["5 s", "40 s"]
+    assert [marks.get_sizes()[0] for marks in legend] == [scratch.get_sizes()[0], dominated.get_sizes()[0]]
+
+
+def test_a_front_without_rows_or_columns_is_refused():
+    with pytest.raises(UsageError, match="with the columns method, clean_accuracy, robust_accuracy, time; there are"):
+        analysis.front(FRONT, seconds="time")
+    with pytest.raises(UsageError, match="needs rows"):
+        analysis.front(FRONT.head(0))

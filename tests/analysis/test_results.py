@@ -93,6 +93,7 @@ def test_a_directory_that_is_still_being_written_shows_what_is_committed(tmp_pat
     assert set(results.points["path_id"]) == set(results.paths["path_id"]) == {"id0", "id1"}
     assert "2 paths" in repr(results)
     assert "no robustness yet" in repr(results)
+    assert "no measures yet" in repr(results)
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
@@ -112,3 +113,4 @@ def test_results_say_in_a_line_what_they_hold(results):
     assert f"{NUM_PATHS} paths" in said
     assert f"robustness of {NUM_PATHS + 2} networks (fgsm, none, pgd-20x1, worst)" in said
     assert f"{(NUM_PATHS + 2) ** 2} transfer accuracies" in said
+    assert f"measures of {NUM_PATHS + 2} networks" in said

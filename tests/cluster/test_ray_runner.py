@@ -33,7 +33,7 @@ def assert_equal_tables(first: analysis.Results, second: analysis.Results) -> No
         one, other = (
             getattr(results, name).drop(columns=MAY_DIFFER & set(getattr(results, name))) for results in (first, second)
         )
-        assert len(one) > 0
+        assert len(one) > 0 or name == "measures"  # which this study takes none of
         pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 

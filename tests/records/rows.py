@@ -81,6 +81,32 @@ def robustness_row(robustness_id: str, name: str, kind: str, attack: str, **chan
     } | changes
 
 
+def measures_row(measures_id: str, name: str, kind: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "study": STUDY,
+        "measures_id": measures_id,
+        "name": name,
+        "kind": kind,
+        "num_members": 1,
+        "num_examples": 10_000,
+        "clean_accuracy": 0.98,
+        "nll": 0.07,
+        "expected_calibration_error": 0.012,
+        "brier": 0.03,
+        "selective_accuracy_80": 0.999,
+        "selective_accuracy_90": 0.997,
+        "aurc": 0.001,
+        "ood_auroc": 0.96,
+        "coherence": None,
+        "disagreement": None,
+        "q_statistic": None,
+        "kappa": None,
+        "seconds": 0.5,
+        "attempt": 1,
+        "host": "here",
+    } | changes
+
+
 def transfer_row(transfer_id: str, maker: str, target: str, accuracy: float, **changes: Any) -> dict[str, Any]:
     return {
         "study": STUDY,

@@ -1,0 +1,47 @@
+"""What no other row dominates."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fipray import analysis
+from fipray.errors import UsageError
+
+
+def frame(*pairs):
+    return pd.DataFrame(pairs, columns=["clean_accuracy", "robust_accuracy"], dtype=float)
+
+
+def test_a_row_stays_if_and_only_if_none_is_as_good_in_all_and_better_in_one():
+    rows = frame((0.9, 0.2), (0.8, 0.5), (0.8, 0.4), (0.7, 0.5), (0.6, 0.6), (0.5, 0.1))
+    kept = analysis.pareto(rows)
+    assert list(kept.index) == [0, 1, 4]
+    pd.testing.assert_frame_equal(kept, rows.loc[[0, 1, 4]])
+
+
+def test_in_one_column_it_is_the_largest():
+    values = np.random.default_rng(0).integers(0, 20, 60)
+    kept = analysis.pareto(pd.DataFrame({"accuracy": values}), ["accuracy"])
+    assert list(kept.index) == list(np.flatnonzero(values == values.max()))
+
+
+def test_in_many_columns_it_is_what_a_comparison_of_all_pairs_leaves():
+    values = np.random.default_rng(0).integers(0, 5, (60, 3))
+    kept = analysis.pareto(pd.DataFrame(values, columns=list("abc")), list("abc"))
+    wanted = [
+        n for n, row in enumerate(values) if not any((row <= other).all() and (row < other).any() for other in values)
+    ]
+    assert list(kept.index) == wanted
+
+
+def test_equal_rows_all_stay_and_rows_without_a_number_do_not():
+    assert list(analysis.pareto(frame((0.9, 0.5), (0.9, 0.5), (np.nan, 0.9), (0.95, np.nan))).index) == [0, 1]
+    assert analysis.pareto(frame((np.nan, 0.9))).empty
+    assert analysis.pareto(frame()).empty
+
+
+def test_columns_that_are_not_there_are_named_with_those_that_are():
+    with pytest.raises(UsageError, match=r"no columns \['seconds'\] to compare; there are: clean_accuracy, robust_acc"):
+        analysis.pareto(frame((0.9, 0.5)), ("clean_accuracy", "seconds"))
+    with pytest.raises(UsageError, match="to compare"):
+        analysis.pareto(frame((0.9, 0.5)), ())
