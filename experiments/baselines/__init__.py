@@ -4,10 +4,10 @@ Every baseline is a recipe, a frozen dataclass whose defaults are its source's, 
 
     train(make, inputs, labels, *, seed, seconds=None) -> Trained
 
-`make()` makes a network: to begin at given weights, let it return a module that has them. inputs: [N, ...], floats in
-0..1; labels: int64 [N]. Without `seconds` the recipe's `num_steps` are taken, and a seed means the same members on any
-machine. With `seconds` it trains for as many processor seconds, all members and the making of them included, and its
-rates follow the elapsed share of them: so that methods can be compared at equal compute.
+`make()` makes a new network for each member: to begin at given weights, let it return a copy that has them. inputs:
+[N, ...], floats in 0..1; labels: int64 [N]. Without `seconds` the recipe's `num_steps` are taken, and the seed decides
+the members. With `seconds` it trains for as many processor seconds, all members and the making of them included, and
+its rates follow the share of them that is spent: so that methods can be compared at equal compute.
 """
 
 from experiments.baselines.adversarial import AdversarialTraining, Trades

@@ -13,9 +13,9 @@ from experiments.baselines.adversarial import climb
 from experiments.baselines.training import (
     Make,
     Trained,
+    check_base,
     check_members,
     check_positive,
-    check_share,
     cross_entropy,
     evaluating,
     opened,
@@ -89,8 +89,9 @@ class Dverge:
 
     For two batches x and x_s, `distilled` gives the input near x_s whose features in member j are those of x; all other
     members learn to call it the label of x_s. Members are trained by themselves first, for `base_steps` each or
-    `base_share` of the seconds. Unlike in the source, the hidden layer is drawn anew at every step and not every epoch
-    (short budgets have few), and features are distilled in evaluation mode.
+    `base_share` of the seconds; with `base_steps` 0 they are as `make` gives them. Unlike in the source, the hidden
+    layer is drawn anew at every step and not every epoch (short budgets have few), and features are distilled in
+    evaluation mode.
 
     epsilon, inner_rate: how far x_s is moved, all in all (linf) and at each of `inner_steps` steps; a tenth of epsilon
     where None. memory: of the gradients, see `climb`.
@@ -110,11 +111,10 @@ class Dverge:
 
     def __post_init__(self) -> None:
         check_members(self.num_members, least=2)
-        check_share(base_share=self.base_share)
+        check_base(self.base_steps, self.base_share)
         check_positive(
             epsilon=self.epsilon,
             num_steps=self.num_steps,
-            base_steps=self.base_steps,
             batch_size=self.batch_size,
             rate=self.rate,
             base_rate=self.base_rate,
@@ -123,9 +123,8 @@ class Dverge:
 
     def train(self, make: Make, inputs: Tensor, labels: Tensor, *, seed: int, seconds: float | None = None) -> Trained:
         with opened(make, inputs, labels, seed=seed, seconds=seconds, batch_size=self.batch_size) as training:
-            members = training.independent(
-                self.num_members, cross_entropy, self.base_steps, self.base_rate, end=self.base_share
-            )
+            begin = self.base_share if self.base_steps else 0.0
+            members = training.independent(self.num_members, cross_entropy, self.base_steps, self.base_rate, end=begin)
             num_layers = len(hidden_layers(members[0]))
 
             def loss(sources: Tensor, labels: Tensor) -> Tensor:
@@ -133,7 +132,7 @@ class Dverge:
                 layer = int(torch.randint(num_layers, (), generator=training.generator))
                 return self.loss(members, sources, labels, targets, layer)
 
-            training.one_cycle(members, loss, training.shares(self.num_steps, self.base_share), self.rate)
+            training.one_cycle(members, loss, training.shares(self.num_steps, begin), self.rate)
             return training.ended(members)
 
     def loss(
@@ -165,7 +164,7 @@ class Dverge:
             )
 
 
-def hidden_layers(member: nn.Module) -> list[nn.Module]:
+def hidden_layers(member: nn.Module) -> Sequence[nn.Module]:
     """The linear layers and convolutions before the last. Raises NetworkError where there are none."""
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     layers = [layer for layer in member.modules() if isinstance(layer, kinds)]

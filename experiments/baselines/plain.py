@@ -7,15 +7,15 @@ import math
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from experiments.baselines.optimizers import Momentum
 from experiments.baselines.training import (
     Make,
     Trained,
+    check_base,
     check_members,
     check_positive,
-    check_share,
     cross_entropy,
     opened,
 )
@@ -56,13 +56,13 @@ class Snapshot:
         check_positive(num_steps=self.num_steps, batch_size=self.batch_size, rate=self.rate)
 
     def train(self, make: Make, inputs: Tensor, labels: Tensor, *, seed: int, seconds: float | None = None) -> Trained:
-        def falling(share: float) -> dict[str, object]:
-            return {"lr": self.rate * (1 + math.cos(math.pi * share)) / 2}
+        def falling(share: float) -> dict[str, float]:
+            return {"rate": self.rate * (1 + math.cos(math.pi * share)) / 2}
 
         with opened(make, inputs, labels, seed=seed, seconds=seconds, batch_size=self.batch_size) as training:
             member = make().train()
             loss = partial(cross_entropy, member)
-            optimizer = _sgd(member, self.rate, self.momentum, self.weight_decay)
+            optimizer = Momentum(member, self.momentum, self.weight_decay)
             members = []
             for number in range(self.num_members):
                 shares = training.shares(self.num_steps, number / self.num_members, (number + 1) / self.num_members)
@@ -93,26 +93,23 @@ class FastGeometricEnsemble:
 
     def __post_init__(self) -> None:
         check_members(self.num_members)
-        check_share(base_share=self.base_share)
+        check_base(self.base_steps, self.base_share)
         check_positive(
             num_steps=self.num_steps, batch_size=self.batch_size, rate=self.rate, high=self.high, low=self.low
         )
 
     def train(self, make: Make, inputs: Tensor, labels: Tensor, *, seed: int, seconds: float | None = None) -> Trained:
-        def down(share: float) -> dict[str, object]:
-            return {"lr": self.high + (self.low - self.high) * share}
+        def down(share: float) -> dict[str, float]:
+            return {"rate": self.high + (self.low - self.high) * share}
 
-        def up_and_down(share: float) -> dict[str, object]:
-            return {"lr": self.low + (self.high - self.low) * (1 - abs(2 * share - 1))}
+        def up_and_down(share: float) -> dict[str, float]:
+            return {"rate": self.low + (self.high - self.low) * (1 - abs(2 * share - 1))}
 
         with opened(make, inputs, labels, seed=seed, seconds=seconds, batch_size=self.batch_size) as training:
             begin = self.base_share if self.base_steps else 0.0
-            if self.base_steps:
-                (member,) = training.independent(1, cross_entropy, self.base_steps, self.rate, end=begin)
-            else:
-                member = make().train()
+            (member,) = training.independent(1, cross_entropy, self.base_steps, self.rate, end=begin)
             loss = partial(cross_entropy, member)
-            optimizer = _sgd(member, self.high, self.momentum, self.weight_decay)
+            optimizer = Momentum(member, self.momentum, self.weight_decay)
             cycle = (1 - begin) / (self.num_members - 0.5)
             members = []
             for number in range(self.num_members):
@@ -123,7 +120,3 @@ class FastGeometricEnsemble:
                 members.append(copy.deepcopy(member))
                 begin = end
             return training.ended(tuple(members))
-
-
-def _sgd(member: nn.Module, rate: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(member.parameters(), lr=rate, momentum=momentum, weight_decay=weight_decay)

@@ -13,12 +13,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from experiments.baselines.optimizers import Adam, Optimizer
 from fipray import ThreatModel, UsageError
 from fipray.robustness.margin import check_examples
 
 Make = Callable[[], nn.Module]
-Settings = Callable[[float], Mapping[str, object]]
-"""share of the budget that is spent, 0..1 -> settings of the optimizer's groups"""
+Settings = Callable[[float], Mapping[str, float]]
+"""share of the budget that is spent, 0..1 -> settings of the optimizer"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ class Training:
 
     def descend(
         self,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizer,
         settings: Settings,
         loss: Callable[[Tensor, Tensor], Tensor],
         shares: Iterator[float],
@@ -83,11 +84,8 @@ class Training:
     ) -> None:
         """A step on the loss of a batch for each of `shares`; then `after` hears how many were taken."""
         for count, share in enumerate(shares, 1):
-            for group in optimizer.param_groups:
-                group.update(settings(share))
-            optimizer.zero_grad()
-            loss(*next(self.batches)).backward()
-            optimizer.step()
+            gradients = torch.autograd.grad(loss(*next(self.batches)), optimizer.weights)
+            optimizer.step(list(gradients), settings(share))
             if after is not None:
                 after(count)
 
@@ -103,16 +101,13 @@ class Training:
         of this decay (statistics of BatchNorm included), which forgets its beginning: after n steps the decay is at
         most (1 + n) / (10 + n).
         """
-        optimizer = torch.optim.Adam(
-            [weights for member in members for weights in member.parameters()], lr=rate, fused=True
-        )
         live = [value for member in members for value in member.state_dict().values() if value.is_floating_point()]
         average = [value.clone() for value in live]
 
         def follow(count: int) -> None:
             torch._foreach_lerp_(average, live, 1 - min(averaging, (1 + count) / (10 + count)))
 
-        self.descend(optimizer, partial(one_cycle, rate=rate), loss, shares, follow if averaging else None)
+        self.descend(Adam(members), partial(one_cycle, rate=rate), loss, shares, follow if averaging else None)
         if averaging:
             torch._foreach_copy_(live, average)
 
@@ -126,12 +121,13 @@ class Training:
         end: float = 1.0,
     ) -> tuple[nn.Module, ...]:
         """Members made and trained one after the other, each for `num_steps` or an equal part of the seconds up to the
-        share `end` of them."""
+        share `end` of them; with `num_steps` 0 they are as they were made."""
         members = []
         for number in range(num_members):
             member = self.make().train()
-            shares = self.shares(num_steps, end * number / num_members, end * (number + 1) / num_members)
-            self.one_cycle((member,), partial(loss, member), shares, rate, averaging)
+            if num_steps:
+                shares = self.shares(num_steps, end * number / num_members, end * (number + 1) / num_members)
+                self.one_cycle((member,), partial(loss, member), shares, rate, averaging)
             members.append(member)
         return tuple(members)
 
@@ -167,14 +163,14 @@ def opened(
             torch.set_num_threads(threads)
 
 
-def one_cycle(share: float, rate: float) -> Mapping[str, object]:
+def one_cycle(share: float, rate: float) -> Mapping[str, float]:
     """Adam's rate and momentum when this share is spent: up from rate / 25 and down to rate / 250,000 along cosines,
     the momentum the other way, .95 to .85 and back (Smith 2018; as torch's OneCycleLR has it)."""
     rising = share < _RISE
     phase = share / _RISE if rising else (1 - share) / (1 - _RISE)
     height = (1 - math.cos(math.pi * phase)) / 2
     lowest = 1 / 25 if rising else 1 / 250_000
-    return {"lr": rate * (lowest + (1 - lowest) * height), "betas": (0.95 - 0.1 * height, 0.999)}
+    return {"rate": rate * (lowest + (1 - lowest) * height), "momentum": 0.95 - 0.1 * height}
 
 
 _RISE = 0.3
@@ -204,6 +200,14 @@ def check_share(**settings: float) -> None:
     for name, value in settings.items():
         if not 0 <= value < 1:
             raise UsageError(f"{name} is {value}: give a share of at least 0 and below 1")
+
+
+def check_base(base_steps: int, base_share: float) -> None:
+    if base_steps < 0 or not 0 < base_share < 1:
+        raise UsageError(
+            f"base_steps is {base_steps} and base_share {base_share}: give steps of at least 0 and a share between 0 "
+            "and 1; for networks that are trained already, base_steps 0"
+        )
 
 
 def check_members(num_members: int, least: int = 1) -> None:
