@@ -56,9 +56,6 @@ class Snapshot:
         check_positive(num_steps=self.num_steps, batch_size=self.batch_size, rate=self.rate)
 
     def train(self, make: Make, inputs: Tensor, labels: Tensor, *, seed: int, seconds: float | None = None) -> Trained:
-        def falling(share: float) -> dict[str, float]:
-            return {"rate": self.rate * (1 + math.cos(math.pi * share)) / 2}
-
         with opened(make, inputs, labels, seed=seed, seconds=seconds, batch_size=self.batch_size) as training:
             member = make().train()
             loss = partial(cross_entropy, member)
@@ -66,7 +63,7 @@ class Snapshot:
             members = []
             for number in range(self.num_members):
                 shares = training.shares(self.num_steps, number / self.num_members, (number + 1) / self.num_members)
-                training.descend(optimizer, falling, loss, shares)
+                training.descend(optimizer, partial(falling, rate=self.rate), loss, shares)
                 members.append(copy.deepcopy(member))
             return training.ended(tuple(members))
 
@@ -99,12 +96,6 @@ class FastGeometricEnsemble:
         )
 
     def train(self, make: Make, inputs: Tensor, labels: Tensor, *, seed: int, seconds: float | None = None) -> Trained:
-        def down(share: float) -> dict[str, float]:
-            return {"rate": self.high + (self.low - self.high) * share}
-
-        def up_and_down(share: float) -> dict[str, float]:
-            return {"rate": self.low + (self.high - self.low) * (1 - abs(2 * share - 1))}
-
         with opened(make, inputs, labels, seed=seed, seconds=seconds, batch_size=self.batch_size) as training:
             begin = self.base_share if self.base_steps else 0.0
             (member,) = training.independent(1, cross_entropy, self.base_steps, self.rate, end=begin)
@@ -116,7 +107,18 @@ class FastGeometricEnsemble:
                 num_steps = self.num_steps if number else max(1, self.num_steps // 2)
                 end = begin + cycle * (1 if number else 0.5)
                 shares = training.shares(num_steps, begin, end)
-                training.descend(optimizer, up_and_down if number else down, loss, shares)
+                settings = partial(triangle, high=self.high, low=self.low, begin=0.0 if number else 0.5)
+                training.descend(optimizer, settings, loss, shares)
                 members.append(copy.deepcopy(member))
                 begin = end
             return training.ended(tuple(members))
+
+
+def falling(share: float, rate: float) -> dict[str, float]:
+    """Half a cosine, from `rate` down to 0."""
+    return {"rate": rate * (1 + math.cos(math.pi * share)) / 2}
+
+
+def triangle(share: float, high: float, low: float, begin: float = 0.0) -> dict[str, float]:
+    """A cycle from `low` up to `high` and down again, or what is left of it at its share `begin`."""
+    return {"rate": low + (high - low) * (1 - abs(2 * (begin + (1 - begin) * share) - 1))}

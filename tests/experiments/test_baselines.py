@@ -22,6 +22,7 @@ from experiments.baselines import (
 from experiments.baselines.adversarial import climb, divergence
 from experiments.baselines.diversity import features, hidden_layers, log_determinant, mean_entropy
 from experiments.baselines.optimizers import Adam, Momentum
+from experiments.baselines.plain import falling, triangle
 from experiments.baselines.training import Training, one_cycle, opened
 from fipray import DataError, NetworkError, UsageError
 from tests.problems import generator, normal
@@ -148,28 +149,16 @@ def test_momentum_takes_the_steps_of_its_equations():
         assert member.weight.item() == pytest.approx(weight, rel=1e-12)
 
 
-def rates(baseline: Snapshot | FastGeometricEnsemble, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The rate of every step of the cycles."""
-    seen = []
-    step = Momentum.step
-
-    def watched(self: Momentum, gradients: list[Tensor], settings: dict[str, float]) -> None:
-        seen.append(settings["rate"])
-        step(self, gradients, settings)
-
-    monkeypatch.setattr(Momentum, "step", watched)
-    baseline.train(mlp, *data(), seed=0)
-    return seen
+def test_the_rate_of_a_snapshot_falls_along_half_a_cosine():
+    found = [falling(share, rate=0.1)["rate"] for share in (0, 0.25, 0.5, 1)]
+    assert found == pytest.approx([0.1, 0.1 * (1 + math.sqrt(0.5)) / 2, 0.05, 0])
 
 
-def test_the_rate_of_snapshots_falls_along_a_cosine_in_every_cycle(monkeypatch: pytest.MonkeyPatch):
-    cycle = [0.1, 0.1 * (1 + math.sqrt(0.5)) / 2, 0.05, 0.1 * (1 - math.sqrt(0.5)) / 2]
-    assert rates(Snapshot(2, num_steps=4, batch_size=8), monkeypatch) == pytest.approx(cycle * 2)
-
-
-def test_the_rate_of_a_fast_geometric_ensemble_goes_from_minimum_to_minimum(monkeypatch: pytest.MonkeyPatch):
-    ensemble = FastGeometricEnsemble(2, num_steps=4, base_steps=0, batch_size=8, high=0.5, low=0.1)
-    assert rates(ensemble, monkeypatch) == pytest.approx([0.5, 0.3, 0.1, 0.3, 0.5, 0.3])
+def test_the_rate_of_a_fast_geometric_ensemble_is_least_where_it_takes_a_member():
+    whole = [triangle(share, high=0.5, low=0.1)["rate"] for share in (0, 0.25, 0.5, 0.75, 1)]
+    assert whole == pytest.approx([0.1, 0.3, 0.5, 0.3, 0.1])
+    first = [triangle(share, high=0.5, low=0.1, begin=0.5)["rate"] for share in (0, 0.5, 1)]
+    assert first == pytest.approx([0.5, 0.3, 0.1])
 
 
 def test_an_average_of_the_weights_forgets_its_beginning():
