@@ -1,0 +1,67 @@
+"""Adam and gradient descent with momentum, given their rates anew at every step.
+
+Functions of torch, without its optimizers' class: that loads the compiler, for seconds that a short budget would pay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+
+class Optimizer(Protocol):
+    """Weights, and how to move them against gradients."""
+
+    @property
+    def weights(self) -> list[Tensor]: ...
+
+    def step(self, gradients: list[Tensor], settings: Mapping[str, float]) -> None: ...
+
+
+class Adam:
+    """Adam (Kingma & Ba 2015) on the weights of the members; settings: `rate` and `momentum`, its beta 1."""
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        self.weights: list[Tensor] = [weights for member in members for weights in member.parameters()]
+        self.first = [torch.zeros_like(weights) for weights in self.weights]
+        self.second = [torch.zeros_like(weights) for weights in self.weights]
+        self.counts = [torch.zeros((), device=weights.device) for weights in self.weights]
+
+    @torch.no_grad()
+    def step(self, gradients: list[Tensor], settings: Mapping[str, float]) -> None:
+        adam(
+            self.weights,
+            gradients,
+            self.first,
+            self.second,
+            [],
+            self.counts,
+            fused=True,
+            amsgrad=False,
+            beta1=settings["momentum"],
+            beta2=0.999,
+            lr=settings["rate"],
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+class Momentum:
+    """v <- momentum v + g + weight_decay w, w <- w - rate v; settings: `rate`."""
+
+    def __init__(self, member: nn.Module, momentum: float, weight_decay: float) -> None:
+        self.weights: list[Tensor] = list(member.parameters())
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.velocity = [torch.zeros_like(weights) for weights in self.weights]
+
+    @torch.no_grad()
+    def step(self, gradients: list[Tensor], settings: Mapping[str, float]) -> None:
+        torch._foreach_mul_(self.velocity, self.momentum)
+        torch._foreach_add_(self.velocity, gradients)
+        torch._foreach_add_(self.velocity, self.weights, alpha=self.weight_decay)
+        torch._foreach_add_(self.weights, self.velocity, alpha=-settings["rate"])
