@@ -1,4 +1,4 @@
-"""Attacks on ensembles that follow other gradients than the average's, in which confident members hide the others."""
+"""Attacks on ensembles that follow other gradients than those of the average, where members that are sure have none."""
 
 from __future__ import annotations
 
