@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -22,7 +24,9 @@ class TestRandomSearch(AttackContract):
 
 
 class TestFromSurrogates(AttackContract):
-    attack = FromSurrogates({"near": lambda x: Tanh.drawn(seed=0)(x.double()), "other": lambda x: -x.flatten(1)}, PGD(3))
+    attack = FromSurrogates(
+        {"near": lambda x: Tanh.drawn(seed=0)(x.double()), "other": lambda x: -x.flatten(1)}, PGD(3)
+    )
 
 
 def problem(seed: int = 0):
@@ -50,7 +54,7 @@ def test_more_draws_are_never_worse_for_the_attacker(attacks, threat_model):
     for attack in attacks:
         outputs = classifier(attack.perturb(classifier, inputs, labels, threat_model, generator()))
         found.append((~correct(outputs, labels), margins(outputs, labels)))
-    for (fooled, lowest), (now_fooled, now_lowest) in zip(found, found[1:], strict=False):
+    for (fooled, lowest), (now_fooled, now_lowest) in pairwise(found):
         assert not (fooled & ~now_fooled).any()
         assert bool((now_lowest <= lowest + 1e-12)[fooled == now_fooled].all())
 

@@ -37,7 +37,7 @@ def test_a_smooth_network_gives_none():
 def test_rounded_inputs_have_no_gradient_and_a_search_beats_those_who_follow_it():
     """Steps of one part in 20: the search finds the coarse changes that count."""
     linear = Linear.drawn(9, 2)
-    warnings = warned(lambda inputs: linear(inputs + (((20 * inputs).round() / 20) - inputs).detach() - inputs + inputs.detach()))
+    warnings = warned(lambda inputs: linear((20 * inputs).round() / 20))
     assert about(warnings, r"gradient of the margin is exactly 0 at 100\.0% of the clean inputs")
     assert about(warnings, r"gradient of the cross-entropy is exactly 0 at 100\.0%")
     assert about(warnings, r"search without gradients beats")
@@ -50,7 +50,9 @@ def test_outputs_that_differ_from_call_to_call_are_told():
     def restless(inputs):
         return linear(inputs) + torch.randn(len(inputs), 2, generator=noise, dtype=inputs.dtype)
 
-    assert about(warned(restless, labels_of=linear), r"outputs for 40 of 40 inputs change between two calls, by up to \d")
+    assert about(
+        warned(restless, labels_of=linear), r"outputs for 40 of 40 inputs change between two calls, by up to \d"
+    )
 
 
 def test_a_saturated_softmax_has_no_cross_entropy_gradient():
@@ -89,15 +91,6 @@ def test_a_classifier_cut_off_from_its_inputs_is_told_and_no_more():
     linear = Linear.drawn(9, 2)
     (only,) = warned(lambda inputs: linear(inputs.detach()))
     assert only.startswith("the outputs carry no gradient back to the inputs")
-
-
-def test_the_generator_moves_on_as_if_one_attack_had_run():
-    first, second = generator(), generator()
-    inputs = images(10, 9)
-    labels = predictions(Linear.drawn(9, 2), inputs)
-    for source in (first, second):
-        masking_warnings(Linear.drawn(9, 2), inputs, labels, LINF, source, **EFFORT)
-    assert torch.equal(first.get_state(), second.get_state())
 
 
 def test_epsilon_beyond_half_the_range_is_the_largest():
