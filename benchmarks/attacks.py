@@ -1,6 +1,6 @@
 """PGD and TargetedPGD against the referee, APGD-CE and APGD-T of pyautoattack: LeNet-300-100 on MNIST, linf 0.1.
 
-    python -m benchmarks.attacks [--quick] [--json FILE]
+    python -m benchmarks.attacks [--quick] [--only TEXT] [--json FILE]
 
 Robust accuracy of the base, of the base after a short adversarial training, and of a stacked ensemble of three networks
 trained independently (the base among them), averaged either way, under each attack with 100 steps; and what is left
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -43,6 +44,7 @@ def hardened(module: nn.Module, inputs: Tensor, labels: Tensor, num_steps: int) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="50 images, 20 steps: within a minute")
+    parser.add_argument("--only", default="", help="subjects with this in their name")
     parser.add_argument("--json", type=Path, help="write the records here")
     chosen = parser.parse_args()
     num_images, num_steps = (50, 20) if chosen.quick else (200, 100)
@@ -56,14 +58,16 @@ def main() -> None:
     ]
     network = Network.of(modules[0])
     stack = torch.stack([Network.of(module).weights for module in modules])
-    adversarial = hardened(
-        network.module_at(network.weights), torch.from_numpy(train_inputs), torch.from_numpy(train_labels), 300
-    )
-    subjects: dict[str, Classifier] = {
-        "base": modules[0],
+
+    def adversarial() -> Classifier:
+        module = network.module_at(network.weights)
+        return hardened(module, torch.from_numpy(train_inputs), torch.from_numpy(train_labels), 300)
+
+    subjects: dict[str, Callable[[], Classifier]] = {
+        "base": lambda: modules[0],
         "base, trained adversarially": adversarial,
-        "three, mean probabilities": fip.StackedEnsemble(network, stack),
-        "three, mean logits": fip.StackedEnsemble(network, stack, "logits"),
+        "three, mean probabilities": lambda: fip.StackedEnsemble(network, stack),
+        "three, mean logits": lambda: fip.StackedEnsemble(network, stack, "logits"),
     }
     ours: list[fip.PGD | fip.TargetedPGD] = [fip.PGD(num_steps), fip.TargetedPGD(num_steps)]
     referee = [fip.AutoAttack((part,), num_steps) for part in ("apgd-ce", "apgd-t")]
@@ -71,9 +75,11 @@ def main() -> None:
     inputs = torch.from_numpy(everything.test_inputs[:num_images])
     labels = torch.from_numpy(everything.test_labels[:num_images])
     records: list[dict[str, object]] = []
-    for subject, classifier in subjects.items():
+    for subject, make in subjects.items():
+        if chosen.only not in subject:
+            continue
         print(f"\n{subject}")
-        left = {}
+        classifier, left = make(), {}
         for side, attacks in (("ours", ours), ("referee", referee), ("more of ours", extra)):
             began = time.perf_counter()
             found = fip.evaluate(
