@@ -13,15 +13,7 @@ from fipray.robustness.margin import margin_gradient
 from fipray.robustness.reweighed import _guided, member_weights
 from tests.problems import generator, mlp, normal
 from tests.robustness.classifiers import LINF, Linear, Tanh, images, predictions
-from tests.robustness.contract import AttackContract, every_threat_model
-
-
-class TestReweighedPGD(AttackContract):
-    attack = ReweighedPGD(num_steps=5)  # on a classifier that is no ensemble
-
-
-class TestOnLogits(AttackContract):
-    attack = OnLogits(PGD(num_steps=5))
+from tests.robustness.contract import every_threat_model
 
 
 def members(count: int) -> list[Tanh]:
@@ -50,6 +42,17 @@ def test_on_an_ensemble_of_equals_they_are_the_attack_on_the_member(average, thr
 
 
 @every_threat_model
+@pytest.mark.parametrize("until_fooled", [False, True])
+def test_on_what_is_no_ensemble_they_are_the_attack_itself(until_fooled, threat_model):
+    inputs, labels = problem(Tanh.drawn())
+    expected, *found = (
+        attack.perturb(Tanh.drawn(), inputs, labels, threat_model, generator(), until_fooled=until_fooled)
+        for attack in (PGD(5), ReweighedPGD(5), OnLogits(PGD(5)))
+    )
+    assert all(torch.equal(made, expected) for made in found)
+
+
+@every_threat_model
 def test_where_logits_are_averaged_anyway_their_gradients_change_nothing(threat_model):
     ensemble = Ensemble(members(3), "logits")
     inputs, labels = problem(ensemble)
@@ -65,6 +68,8 @@ def test_what_they_make_is_allowed_and_the_ensemble_judges_it(attack, threat_mod
     inputs, labels = problem(ensemble)
     made = perturbed(attack, ensemble, inputs, labels, threat_model)
     assert bool(threat_model.contains(made, inputs, atol=1e-14).all())
+    stopped = attack.perturb(ensemble, inputs, labels, threat_model, generator(), until_fooled=True)
+    assert torch.equal(predictions(ensemble, stopped) == labels, predictions(ensemble, made) == labels)
     robust = evaluate(ensemble, inputs, labels, threat_model, [attack], generator()).worst
     assert torch.equal(robust, predictions(ensemble, made) == labels)
     assert 0 < int(robust.sum()) < len(labels)

@@ -16,11 +16,11 @@ from tests.robustness.contract import AttackContract, every_threat_model
 
 
 class TestRandomNoise(AttackContract):
-    attack = RandomNoise(20)
+    attack = RandomNoise(6)
 
 
 class TestRandomSearch(AttackContract):
-    attack = RandomSearch(20)
+    attack = RandomSearch(6)
 
 
 class TestFromSurrogates(AttackContract):
@@ -64,7 +64,7 @@ def test_the_search_comes_close_to_the_closed_form_on_two_linear_classes(threat_
     """On average at least nine tenths of the way to the lowest margin in linf, and two thirds in l2."""
     classifier, inputs = Linear.drawn(9, 2), images(40, 9)
     labels = predictions(classifier, inputs)
-    made = RandomSearch(300).perturb(classifier, inputs, labels, threat_model, generator())
+    made = RandomSearch(200).perturb(classifier, inputs, labels, threat_model, generator())
     clean, found = (margins(classifier(of), labels) for of in (inputs, made))
     lowest = classifier.worst_margins(inputs, labels, 1 - labels, threat_model)
     assert bool((found >= lowest - 1e-12).all())
