@@ -104,8 +104,7 @@ class Network:
         """Outputs [M, N, ...] at every row of `weights` [M, P] on the same inputs, computed together; differentiable in
         both arguments. `chunk` rows at a time, or all: activations take as many times one network's memory.
 
-        As fast as M calls where matrix products are all that takes time, faster where calls and threads wait for each
-        other: few inputs, several cores, a GPU.
+        It saves calls, not arithmetic: little where matrix products take most of the time (benchmarks/stacking.py).
         """
         if weights.ndim != 2 or weights.shape[1] != self.num_weights or len(weights) == 0:
             raise NetworkError(
