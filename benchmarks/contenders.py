@@ -102,7 +102,9 @@ def paths(setting: Setting, *, objective: str, num_members: int = 0, beta: float
         seconds = time.process_time() - began
         ends = {row["name"]: row for row in store.read_table("paths").to_pylist()}
         weights = [
-            torch.from_numpy(store.read_weights(ends[s.name]["weights_file"], ends[s.name]["weights_sha256"])["weights"])
+            torch.from_numpy(
+                store.read_weights(ends[s.name]["weights_file"], ends[s.name]["weights_sha256"])["weights"]
+            )
             for s in specs
         ]
     return Contender(tuple(network.module_at(w).eval() for w in weights), seconds)

@@ -35,7 +35,7 @@ from experiments.cifar import cifar10_subset
 from experiments.data import mnist
 from experiments.ensembles import SETTINGS, subject
 from fipray.analysis import front, transfer_heat_maps
-from fipray.robustness import Classifier, measure
+from fipray.robustness import measure
 
 Record = dict[str, Any]
 
@@ -47,7 +47,9 @@ class Judge:
         self.setting, self.inputs, self.labels = setting, inputs, labels
         self.some, self.their_labels = inputs[:num_examples], labels[:num_examples]
         self.threat_model = fip.ThreatModel("linf", epsilon)
-        apart = DeepEnsemble(num_members=3).train(setting.make, setting.inputs, setting.labels, seed=9000 + setting.seed)
+        apart = DeepEnsemble(num_members=3).train(
+            setting.make, setting.inputs, setting.labels, seed=9000 + setting.seed
+        )
         self.surrogates = Contender(apart.members, 0.0).classifiers
         self.base = Contender((setting.base,), 0.0).classifiers
 

@@ -1,4 +1,4 @@
-"""Ensembles of paths that are to be diverse or robust: each objective, on LeNet, ResNet-20, or a network of one's own."""
+"""Ensembles of paths that are to be diverse or robust: each objective, on LeNet, ResNet-20, or one's own network."""
 
 from __future__ import annotations
 
@@ -196,7 +196,11 @@ def subject(data: DataName, network: NetworkName, data_root: str, seed: int) -> 
     arrays = everything.for_paths(num_held_out=5000)
     recipe = Recipe(network, arrays.digest, num_steps=3000, seed=seed)
     make = getattr(networks, network)
-    return trained(make, everything.train_inputs[:-5000], everything.train_labels[:-5000], recipe), arrays, recipe.base_id
+    return (
+        trained(make, everything.train_inputs[:-5000], everything.train_labels[:-5000], recipe),
+        arrays,
+        recipe.base_id,
+    )
 
 
 def _own(reference: str) -> tuple[nn.Module, fip.Data]:
@@ -209,6 +213,8 @@ def _own(reference: str) -> tuple[nn.Module, fip.Data]:
             "returns the trained nn.Module and a fipray.Data"
         ) from error
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
-        raise fip.UsageError(f"base={reference!r} returned {type(made).__name__}: let it return (nn.Module, fipray.Data)")
+        raise fip.UsageError(
+            f"base={reference!r} returned {type(made).__name__}: let it return (nn.Module, fipray.Data)"
+        )
     module, arrays = made
     return module, arrays

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, vmap
 
 from fipray.errors import DataError, NetworkError
 from fipray.geometry.derivatives import transposed
@@ -99,6 +99,19 @@ class Network:
     def __call__(self, weights: Tensor, inputs: Tensor) -> Tensor:
         """Outputs [N, C] (or [N, ...]) at `weights` [P]; differentiable in both arguments."""
         return functional_call(self._module, self.named(weights), (inputs,))
+
+    def stacked(self, weights: Tensor, inputs: Tensor, *, chunk: int | None = None) -> Tensor:
+        """Outputs [M, N, ...] at every row of `weights` [M, P] on the same inputs, computed together; differentiable in
+        both arguments. `chunk` rows at a time, or all: activations take as many times one network's memory.
+
+        It saves calls, not arithmetic: little where matrix products take most of the time (benchmarks/stacking.py).
+        """
+        if weights.ndim != 2 or weights.shape[1] != self.num_weights or len(weights) == 0:
+            raise NetworkError(
+                f"a stack of this network's weights is [M, {self.num_weights}], M at least 1; a tensor of shape "
+                f"{tuple(weights.shape)} was given"
+            )
+        return vmap(self, in_dims=(0, None), chunk_size=chunk)(weights, inputs)
 
     def named(self, weights: Tensor) -> dict[str, Tensor]:
         """Views of `weights` [P] by the parameters' names, in the parameters' shapes."""

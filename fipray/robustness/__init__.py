@@ -1,6 +1,8 @@
 """What a network withstands: threat models, attacks, ensembles, accuracy per example, measures. Knows torch alone."""
 
 from fipray.robustness.attack import FGSM, PGD, Attack, TargetedPGD
+from fipray.robustness.auto_attack import AutoAttack
+from fipray.robustness.blind import FromSurrogates, RandomNoise, RandomSearch
 from fipray.robustness.calibration import (
     aurc,
     auroc,
@@ -22,10 +24,12 @@ from fipray.robustness.diversity import (
     q_matrix,
     q_statistic,
 )
-from fipray.robustness.ensemble import Ensemble
+from fipray.robustness.ensemble import Ensemble, StackedEnsemble
 from fipray.robustness.evaluate import Robustness, evaluate, transfer_matrix
 from fipray.robustness.margin import Classifier
+from fipray.robustness.masking import masking_warnings
 from fipray.robustness.measure import Measures, measure
+from fipray.robustness.reweighed import OnLogits, ReweighedPGD
 from fipray.robustness.selection import EnsembleAccuracy, MeanOfPairs, RoundScore, SetScore, greedy_selection
 from fipray.robustness.threat import ThreatModel
 
@@ -33,14 +37,21 @@ __all__ = [
     "FGSM",
     "PGD",
     "Attack",
+    "AutoAttack",
     "Classifier",
     "Ensemble",
     "EnsembleAccuracy",
+    "FromSurrogates",
     "MeanOfPairs",
     "Measures",
+    "OnLogits",
+    "RandomNoise",
+    "RandomSearch",
+    "ReweighedPGD",
     "Robustness",
     "RoundScore",
     "SetScore",
+    "StackedEnsemble",
     "TargetedPGD",
     "ThreatModel",
     "aurc",
@@ -57,6 +68,7 @@ __all__ = [
     "kappa",
     "kappa_matrix",
     "log_odds",
+    "masking_warnings",
     "mean_of_pairs",
     "measure",
     "nll",

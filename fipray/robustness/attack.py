@@ -14,11 +14,10 @@ from fipray.robustness.margin import (
     Classifier,
     check_examples,
     checked_outputs,
-    correct,
     margin_gradient,
-    margins,
 )
 from fipray.robustness.threat import ThreatModel, each
+from fipray.robustness.worst import Worst
 
 
 class Attack(Protocol):
@@ -112,7 +111,7 @@ class PGD:
         search = _Search(self, classifier, inputs, labels, threat_model, until_fooled)
         for _ in range(self.num_restarts):
             search.descend(threat_model.starts(inputs, generator), rivals=None)
-        return search.best
+        return search.worst.inputs
 
 
 @dataclass(frozen=True)
@@ -153,15 +152,11 @@ class TargetedPGD:
         search = _Search(self, classifier, inputs, labels, threat_model, until_fooled)
         for rivals in ranked[:, : min(self.num_targets, outputs.shape[1] - 1)].unbind(1):
             search.descend(threat_model.starts(inputs, generator), rivals)
-        return search.best
+        return search.worst.inputs
 
 
 class _Search:
-    """The descents of one call of `perturb`, and the best input found so far for each example.
-
-    `fooled` [N] comes first in what is better, then the lower `margin` [N]: so an example once fooled stays fooled,
-    whatever else is tried.
-    """
+    """The descents of one call of `perturb`, and the worst input found so far for each example."""
 
     def __init__(
         self,
@@ -175,15 +170,13 @@ class _Search:
         self.num_steps, self.first_step = attack.num_steps, attack.step_fraction * threat_model.epsilon
         self.classifier, self.inputs, self.labels, self.threat_model = classifier, inputs, labels, threat_model
         self.until_fooled = until_fooled
-        self.best = inputs.clone()
-        self.margin = inputs.new_full(labels.shape, math.inf)
-        self.fooled = torch.zeros_like(labels, dtype=torch.bool)
+        self.worst = Worst(inputs, labels)
 
     def descend(self, starts: Tensor, rivals: Tensor | None) -> None:
         """Walks from `starts` [N, ...] towards the classes `rivals` [N] or, without them, away from the labels."""
-        (standing,) = torch.where(~self.fooled if self.until_fooled else torch.ones_like(self.fooled))
+        standing = self.worst.left(self.until_fooled)
         current, clean = starts[standing], self.inputs[standing]
-        step = torch.full_like(self.margin[standing], self.first_step)
+        step = torch.full_like(self.worst.margin[standing], self.first_step)
         lowest = torch.full_like(step, math.inf)
         stalled = torch.zeros_like(standing)
         for _ in range(self.num_steps):
@@ -191,7 +184,7 @@ class _Search:
                 return
             towards = None if rivals is None else rivals[standing]
             outputs, margin, gradient = margin_gradient(self.classifier, current, self.labels[standing], towards)
-            fooled = self._keep(standing, current, outputs)
+            fooled = self.worst.keep(standing, current, outputs)
             stalled = torch.where(margin < lowest, 0, stalled + 1)
             lowest = torch.minimum(lowest, margin)
             step = torch.where(stalled == 2, step / 2, step)
@@ -203,17 +196,7 @@ class _Search:
                 standing, current, clean = standing[left], current[left], clean[left]
                 step, lowest, stalled = step[left], lowest[left], stalled[left]
         if len(standing):
-            self._keep(standing, current, checked_outputs(self.classifier, current, self.labels[standing]))
-
-    def _keep(self, standing: Tensor, current: Tensor, outputs: Tensor) -> Tensor:
-        """Keeps what is better than the best so far; says which of the standing are fooled."""
-        labels = self.labels[standing]
-        fooled, margin = ~correct(outputs, labels), margins(outputs, labels).to(self.margin.dtype)
-        was_fooled, was_margin = self.fooled[standing], self.margin[standing]
-        better = torch.where(fooled == was_fooled, margin < was_margin, fooled)
-        where = standing[better]
-        self.best[where], self.margin[where], self.fooled[where] = current[better], margin[better], fooled[better]
-        return fooled
+            self.worst.keep(standing, current, checked_outputs(self.classifier, current, self.labels[standing]))
 
 
 def _check(step_fraction: float, **counts: int) -> None:

@@ -5,30 +5,77 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
+from fipray.geometry import Network
 from fipray.robustness.margin import Classifier
+
+Average = Literal["probabilities", "logits"]
+"""What of the members is averaged: class probabilities, or what they give as it is (logits)."""
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The classifier whose class probabilities are the average of its members': `log mean_m softmax(z_m)` [N, C].
+    """The classifier that averages its members' class probabilities, `log mean_m softmax(z_m)` [N, C], or their logits,
+    `mean_m z_m` [N, C].
 
     Deterministic and differentiable, so that a white-box attack sees all of it. Computed in logarithms: a probability
     too small for its dtype still has a gradient.
 
-    Raises UsageError for no members.
+    Raises UsageError for no members, or an unknown average.
     """
 
     members: Sequence[Classifier]
+    average: Average = "probabilities"
 
     def __post_init__(self) -> None:
-        if not self.members:
-            raise UsageError("an ensemble has no members: give one classifier or more")
+        _check(len(self.members), self.average)
+
+    def member_outputs(self, inputs: Tensor) -> Tensor:
+        """What each member gives, [M, N, C]."""
+        return torch.stack([member(inputs) for member in self.members])
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        logarithms = torch.stack([torch.log_softmax(member(inputs), 1) for member in self.members])
-        return logarithms.logsumexp(0) - math.log(len(self.members))
+        return averaged(self.member_outputs(inputs), self.average)
+
+
+@dataclass(frozen=True, eq=False)
+class StackedEnsemble:
+    """The `Ensemble` of one network at several `weights` [M, P], computed together (`Network.stacked`), `chunk` members
+    at a time or all.
+
+    Raises as `Ensemble` does.
+    """
+
+    network: Network
+    weights: Tensor
+    average: Average = "probabilities"
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(len(self.weights), self.average)
+
+    def member_outputs(self, inputs: Tensor) -> Tensor:
+        """What each member gives, [M, N, C]."""
+        return self.network.stacked(self.weights, inputs, chunk=self.chunk)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        return averaged(self.member_outputs(inputs), self.average)
+
+
+def averaged(outputs: Tensor, average: Average) -> Tensor:
+    """The ensemble's log-probabilities or logits [N, C] of its members' outputs [M, N, C]."""
+    if average == "logits":
+        return outputs.mean(0)
+    return torch.log_softmax(outputs, 2).logsumexp(0) - math.log(len(outputs))
+
+
+def _check(num_members: int, average: str) -> None:
+    if num_members == 0:
+        raise UsageError("an ensemble has no members: give one classifier or more")
+    if average not in ("probabilities", "logits"):
+        raise UsageError(f"unknown average {average!r}: choose 'probabilities' or 'logits'")

@@ -148,3 +148,24 @@ def test_a_module_of_several_outputs_is_refused_with_what_to_do(make):
 
     with pytest.raises(NetworkError, match=r"Several gives a (tuple|dict) of outputs.*concatenates the heads"):
         Network.of(Several()).check(torch.zeros(5, 4))
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 2])
+def test_a_stack_of_weights_gives_what_each_gives_alone(chunk):
+    """To 1e-12: outputs, and gradients in weights and inputs."""
+    network, inputs = Network.of(convolutional().double()), normal(5, 1, 8, 8).requires_grad_()
+    weights = (network.weights + 0.1 * normal(3, network.num_weights)).requires_grad_()
+    together = network.stacked(weights, inputs, chunk=chunk)
+    cotangent = normal(*together.shape, seed=2)
+    alone = torch.stack([network(one, inputs) for one in weights])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
+    found, expected = (
+        torch.autograd.grad((cotangent * outputs).sum(), (weights, inputs)) for outputs in (together, alone)
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(8,), (2, 7), (0, 8)])
+def test_what_is_no_stack_of_weights_is_refused(shape):
+    with pytest.raises(NetworkError, match=r"is \[M, 8\], M at least 1; a tensor of shape"):
+        mlp(3, 2).stacked(torch.zeros(shape).double(), normal(5, 3))

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from fipray.errors import UsageError
-from fipray.robustness import Ensemble
+from fipray.geometry import Network
+from fipray.robustness import Ensemble, StackedEnsemble
 from fipray.robustness.margin import margin_gradient
-from tests.problems import normal
+from tests.problems import mlp, normal
 from tests.robustness.classifiers import Tanh, images, predictions
 
 
@@ -75,3 +76,48 @@ def test_saturated_members_that_agree_keep_a_gradient_where_probabilities_have_n
 def test_an_ensemble_without_members_is_refused():
     with pytest.raises(UsageError, match=r"no members: give one classifier or more"):
         Ensemble([])
+
+
+def stack(network: Network, count: int) -> torch.Tensor:
+    return network.weights + 0.3 * normal(count, network.num_weights, seed=7)
+
+
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_a_stacked_ensemble_is_the_ensemble_of_its_members(average, chunk):
+    """To 1e-12: outputs, margins and the margins' gradients."""
+    network, inputs, labels = mlp(9, 7, 4), images(20, 9), torch.arange(20) % 4
+    weights = stack(network, 5)
+    one_by_one = Ensemble([lambda inputs, of=of: network(of, inputs) for of in weights], average)
+    stacked = StackedEnsemble(network, weights, average, chunk)
+    torch.testing.assert_close(stacked.member_outputs(inputs), one_by_one.member_outputs(inputs), rtol=0, atol=1e-12)
+    found, expected = (margin_gradient(of, inputs, labels) for of in (stacked, one_by_one))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_the_mean_of_logits_is_that():
+    inputs = images(20, 9)
+    expected = sum(member(inputs) for member in members(3)) / 3
+    torch.testing.assert_close(Ensemble(members(3), "logits")(inputs), expected, rtol=0, atol=1e-12)
+
+
+def test_one_sure_member_decides_the_mean_of_logits_but_not_that_of_probabilities():
+    member = Tanh.drawn()
+    inputs = images(20, 9)
+    three = [member, member, lambda inputs: 100 * member(inputs).roll(1, 1)]
+    agreed, sure = predictions(member, inputs), predictions(three[2], inputs)
+    assert torch.equal(predictions(Ensemble(three, "logits"), inputs), sure)
+    assert not torch.equal(predictions(Ensemble(three), inputs), sure)
+    assert torch.equal(predictions(Ensemble(three[:2]), inputs), agreed)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Ensemble(members(2), "votes"), r"unknown average 'votes': choose 'probabilities' or 'logits'"),
+        (lambda: StackedEnsemble(mlp(3, 2), torch.zeros(0, 8)), r"no members: give one classifier or more"),
+    ],
+)
+def test_what_is_no_ensemble_is_refused(make, says):
+    with pytest.raises(UsageError, match=says):
+        make()

@@ -1,0 +1,155 @@
+"""Signs that gradients are masked, so that a robust accuracy found by following them says little.
+
+After Athalye, Carlini & Wagner (2018) and the checklist of Carlini et al. (2019).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from fipray.errors import UsageError
+from fipray.robustness.attack import PGD, Attack
+from fipray.robustness.auto_attack import AutoAttack
+from fipray.robustness.blind import RandomSearch
+from fipray.robustness.evaluate import evaluate
+from fipray.robustness.margin import Classifier, check_examples, checked_outputs, margin_gradient
+from fipray.robustness.threat import ThreatModel
+
+_POINT = 0.01
+_FLAT_SHARE = 0.01  # of examples without a gradient, above which it is said
+_LEFT_ACCURACY = 0.05  # under the largest epsilon, above which it is said
+_SAME_OUTPUTS = 1e-4  # relative: sums on a GPU may run in another order
+_LARGEST_WITHOUT_BOUNDS = 16  # epsilons
+
+
+def masking_warnings(
+    classifier: Classifier,
+    inputs: Tensor,
+    labels: Tensor,
+    threat_model: ThreatModel,
+    generator: torch.Generator,
+    *,
+    num_steps: int = 20,
+    num_queries: int = 1000,
+) -> tuple[str, ...]:
+    """What speaks against believing attacks that follow this classifier's gradients, a sentence each; none if nothing.
+
+    inputs [N, ...] and labels [N] as `evaluate` takes them; a hundred examples or more, as accuracies are compared to a
+    percentage point. Said are: outputs that change between two calls; clean inputs without a gradient; a search without
+    gradients (Square where pyautoattack is installed and takes the threat model, else `RandomSearch`) that beats PGD by
+    more than 1 point; PGD that gains more than 2 points by 5 times `num_steps`; robust accuracy that rises with epsilon
+    by more than 1 point, or stays above 5 % where every input can become the same.
+
+    Costs about (5 + the number of doublings of epsilon) * num_steps gradients and num_queries passes an example.
+    """
+    check_examples(inputs, labels, threat_model)
+    checks = _Checks(classifier, inputs, labels, threat_model, generator, generator.get_state())
+    found = [*checks.repeatable(), *checks.flat()]
+    if checks.has_gradients():
+        found += [*checks.steps_and_search(num_steps, num_queries), *checks.growing_epsilon(num_steps)]
+    return tuple(found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Checks:
+    classifier: Classifier
+    inputs: Tensor
+    labels: Tensor
+    threat_model: ThreatModel
+    generator: torch.Generator
+    state: Tensor
+
+    def robust_accuracy(self, attack: Attack, threat_model: ThreatModel) -> float:
+        """From the same random starts for all."""
+        self.generator.set_state(self.state)
+        return evaluate(
+            self.classifier, self.inputs, self.labels, threat_model, [attack], self.generator
+        ).worst_accuracy
+
+    @torch.no_grad()
+    def repeatable(self) -> Iterator[str]:
+        first, second = (checked_outputs(self.classifier, self.inputs, self.labels) for _ in range(2))
+        difference = (first - second).abs().amax(1)
+        changed = int((difference > _SAME_OUTPUTS * first.abs().amax(1).clamp_min(1)).sum())
+        if changed:
+            yield (
+                f"the outputs for {changed} of {len(first)} inputs change between two calls, by up to "
+                f"{float(difference.max()):.2g}: attack their expectation, or make the classifier deterministic"
+            )
+
+    def has_gradients(self) -> bool:
+        try:
+            margin_gradient(self.classifier, self.inputs[:1], self.labels[:1])
+        except UsageError:
+            return False
+        return True
+
+    def flat(self) -> Iterator[str]:
+        if not self.has_gradients():
+            yield "the outputs carry no gradient back to the inputs, so that no attack that follows gradients can run"
+            return
+        _, _, of_margin = margin_gradient(self.classifier, self.inputs, self.labels)
+        with torch.enable_grad():
+            inputs = self.inputs.detach().requires_grad_()
+            loss = cross_entropy(self.classifier(inputs), self.labels, reduction="sum")
+            (of_loss,) = torch.autograd.grad(loss, inputs)
+        for gradient, name in ((of_margin, "margin"), (of_loss, "cross-entropy")):
+            share = float((gradient == 0).flatten(1).all(1).double().mean())
+            if share > _FLAT_SHARE:
+                yield f"the gradient of the {name} is exactly 0 at {share:.1%} of the clean inputs"
+
+    def steps_and_search(self, num_steps: int, num_queries: int) -> Iterator[str]:
+        few, many, search = PGD(num_steps), PGD(5 * num_steps), self.search(num_queries)
+        by_few, by_many, by_search = (self.robust_accuracy(each, self.threat_model) for each in (few, many, search))
+        if by_few - by_many > 2 * _POINT:
+            yield (
+                f"more steps still help: robust accuracy {by_few:.1%} under {few.name} and {by_many:.1%} under "
+                f"{many.name}"
+            )
+        if by_many - by_search > _POINT:
+            yield (
+                f"a search without gradients beats those that follow them: robust accuracy {by_search:.1%} under "
+                f"{search.name} and {by_many:.1%} under {many.name}"
+            )
+
+    def search(self, num_queries: int) -> Attack:
+        bounded = math.isfinite(self.threat_model.lower) and math.isfinite(self.threat_model.upper)
+        if find_spec("pyautoattack") and bounded and self.threat_model.norm == "linf":
+            return AutoAttack(attacks=("square",), num_queries=num_queries)
+        return RandomSearch(num_queries)
+
+    def growing_epsilon(self, num_steps: int) -> Iterator[str]:
+        found = [
+            (epsilon, self.robust_accuracy(PGD(num_steps), self.threat_model_with(epsilon)))
+            for epsilon in self.epsilons()
+        ]
+        for (smaller, before), (larger, after) in pairwise(found):
+            if after - before > _POINT:
+                yield (
+                    f"robust accuracy rises with epsilon: {before:.1%} at {smaller:.3g} and {after:.1%} at {larger:.3g}"
+                )
+        largest, left = found[-1]
+        if left > _LEFT_ACCURACY:
+            yield f"robust accuracy does not fall to 0 as epsilon grows: {left:.1%} are left at {largest:.3g}"
+
+    def epsilons(self) -> list[float]:
+        """Doubled from epsilon to the largest: half the range of every coordinate, where all inputs can be grey."""
+        half = (self.threat_model.upper - self.threat_model.lower) / 2
+        length = 1.0 if self.threat_model.norm == "linf" else math.sqrt(self.inputs[0].numel())
+        epsilon = self.threat_model.epsilon
+        largest = half * length if math.isfinite(half) else _LARGEST_WITHOUT_BOUNDS * epsilon
+        epsilons = [epsilon]
+        while 0 < 2 * epsilons[-1] < largest:
+            epsilons.append(2 * epsilons[-1])
+        return [*epsilons, largest] if largest > epsilons[-1] else epsilons
+
+    def threat_model_with(self, epsilon: float) -> ThreatModel:
+        return ThreatModel(self.threat_model.norm, epsilon, self.threat_model.lower, self.threat_model.upper)
