@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from fipray.study.spec import PathSpec
-from fipray.study.worker import Work
+from fipray.study.work import Work
 
 
 class TerminalWatch:

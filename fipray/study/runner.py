@@ -16,7 +16,8 @@ from fipray.errors import CorruptFileError, FiprayError, RunError
 from fipray.records import Store
 from fipray.study import resume
 from fipray.study.spec import PathSpec, Study
-from fipray.study.worker import Material, PathWorker, Tables, WeightsFile, Work
+from fipray.study.work import Material, Tables, WeightsFile, Work
+from fipray.study.worker import PathWorker
 
 
 class Watch(Protocol):
