@@ -20,6 +20,7 @@ _SORTED_BY = {
     "points": ["name", "path_id", "step"],
     "robustness": ["name", "attack", "norm", "epsilon", "robustness_id"],
     "transfer": ["maker", "target", "attack", "norm", "epsilon", "transfer_id"],
+    "rounds": ["name", "round", "round_id"],
 }
 
 
@@ -36,6 +37,7 @@ class Results:
     points: pd.DataFrame
     robustness: pd.DataFrame
     transfer: pd.DataFrame
+    rounds: pd.DataFrame
     manifest: Mapping[str, Any]
     directory: Path
 

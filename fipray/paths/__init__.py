@@ -5,7 +5,7 @@ from fipray.paths.connect import Connection, LossProfile, connect, loss_profile
 from fipray.paths.event import Event, FunctionalDistanceAbove, ObjectiveBelow, Outcome
 from fipray.paths.objective import Objective, Restriction
 from fipray.paths.objectives import BlackBox, Diversify, RandomWalk, Sparsify, Toward, WeightedSum
-from fipray.paths.path import PathPoint, SaveAt, WeightPath
+from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, ScheduledRadius, SwitchedRadius, Verdict
 from fipray.paths.stepper import Proposal, Situation, Stepper
@@ -42,6 +42,7 @@ __all__ = [
     "OneShot",
     "Outcome",
     "PathPoint",
+    "Probe",
     "Problem",
     "ProjectedStep",
     "Proposal",

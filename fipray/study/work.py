@@ -12,6 +12,7 @@ from fipray.geometry import OutputGeometry
 from fipray.records import Store
 from fipray.records.layout import attempt_directory
 from fipray.study.data import Data
+from fipray.study.rounds import RoundSpec
 from fipray.study.spec import PathSpec, RobustnessSpec, Spec, TransferSpec
 
 Tables = dict[str, list[dict[str, Any]]]
@@ -38,7 +39,7 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class Work:
-    """One attempt at one spec; `ends` are the end weights of the paths that it needs, by their names."""
+    """One attempt at one spec; `ends` are the weights that it needs, by the names that the spec gives them."""
 
     id: str
     spec: Spec
@@ -51,10 +52,23 @@ class Work:
         match self.spec:
             case PathSpec():
                 return f"path {self.spec.name}"
+            case RoundSpec():
+                return f"path {self.spec.name}, round {self.spec.number} of {self.spec.num_rounds}"
             case RobustnessSpec():
                 return f"attacks on {self.spec.name}"
             case TransferSpec():
                 return "transfer of attacks"
+
+    @property
+    def last_step(self) -> int | None:
+        """The step at which the work ends, unless it ends earlier; None where nothing is walked."""
+        match self.spec:
+            case PathSpec():
+                return self.spec.num_steps
+            case RoundSpec():
+                return self.spec.until(self.spec.number)
+            case _:
+                return None
 
 
 def steps_walked(store: Store, work: Work) -> int:
