@@ -138,3 +138,14 @@ def test_a_path_that_is_done_early_stays_where_it_ended_and_the_others_go_on(tmp
     assert list(paths["num_steps"]) == [2, 6, 6]
     assert set(early.rounds.loc[early.rounds["name"] == "a", "weights_sha256"]) == {paths.loc["a", "weights_sha256"]}
     assert set(early.points.loc[early.points["name"] == "a", "attempt"]) == {1}
+
+
+def test_what_refers_to_a_member_goes_on_when_its_last_round_is_done(tmp_path):
+    """A path that looks at it, attacks on it and on the ensemble, and transfer."""
+    together = cooperating(rounds=2, num_steps=2)
+    later = fip.PathSpec("later", fip.Diversify(), fip.FirstOrderStep(), num_steps=1, batch_size=50, others=("a",))
+    evaluation = fip.Evaluation(fip.ThreatModel("linf", 0.05), (fip.FGSM(),), num_examples=20)
+    results = run(replace(together, paths=(*together.paths, later), evaluation=evaluation), tmp_path)
+    assert list(results.paths["name"]) == ["a", "b", "c", "later"]
+    assert set(results.robustness["name"]) == {"base", "a", "b", "c", "later", "all"}
+    assert len(results.transfer) == 36
