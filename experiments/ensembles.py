@@ -189,7 +189,7 @@ def subject(data: DataName, network: NetworkName, data_root: str, seed: int) -> 
             anchors=held["train_inputs"][:-500],
             held_out=held["train_inputs"][-500:],
             test_inputs=held["test_inputs"],
-            test_labels=held["test_labels"],
+            test_labels=held["test_labels"].astype("int64"),
         )
         return published_resnet_20(data_root), arrays, ""
     everything = mnist(data, data_root)

@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from fipray.study.spec import PathSpec
-from fipray.study.worker import Work
+from fipray.study.work import Work
 
 
 class TerminalWatch:
@@ -50,8 +49,8 @@ class TerminalWatch:
         self._lines[work.id] = self._progress.add_task(f"  {work.label} on {where}", total=None)
 
     def walked(self, work: Work, step: int) -> None:
-        if isinstance(work.spec, PathSpec) and work.id in self._lines:
-            self._progress.update(self._lines[work.id], completed=step, total=work.spec.num_steps)
+        if work.last_step and work.id in self._lines:
+            self._progress.update(self._lines[work.id], completed=step, total=work.last_step)
 
     def finished(self, work: Work, sentence: str, seconds: float) -> None:
         self._end(work)

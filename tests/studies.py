@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import fipray as fip
-from fipray.paths import Batch, Objective, Problem, Proposal, Situation
+from fipray.paths import Batch, Event, Objective, Problem, Proposal, Situation, Stepper
 from fipray.paths.stepper import State
 
 NUM_INPUTS, NUM_CLASSES = 6, 3
@@ -67,6 +67,33 @@ def study(
     )
 
 
+def cooperating(
+    *,
+    rounds: int = 3,
+    num_steps: int = 6,
+    objective: Objective | None = None,
+    stepper: Stepper | None = None,
+    events: tuple[Event, ...] = (),
+) -> fip.Study:
+    """Three members that turn away from each other in rounds; the first may have another objective, stepper, events."""
+    names = ("a", "b", "c")
+    paths = [
+        fip.PathSpec(
+            name,
+            (objective if name == "a" else None) or fip.Diversify(),
+            (stepper if name == "a" else None) or fip.FirstOrderStep(beta=0.1),
+            fip.ScheduledRadius(0.05),
+            events if name == "a" else (),
+            num_steps=num_steps,
+            batch_size=50,
+            save_at=fip.SaveAt(4),
+            seed=seed,
+        )
+        for seed, name in enumerate(names)
+    ]
+    return fip.Study("together", module(), data(), tuple(paths), (fip.EnsembleSpec("all", names, rounds=rounds),))
+
+
 def with_nan() -> fip.Study:
     """Its inputs hold a NaN."""
     good = data()
@@ -116,6 +143,19 @@ class KillsItsProcess:
             (Path(self.directory) / str(deaths)).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return weights.square().sum()
+
+
+@dataclass(frozen=True)
+class KillsItsProcessOnce:
+    """`Diversify`, but ends its own process with SIGKILL when it first looks at others, and leaves the file `death`."""
+
+    death: str
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        if problem.others and not Path(self.death).exists():
+            Path(self.death).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return fip.Diversify().value(problem, weights, batch)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ _SORTED_BY = {
     "robustness": ["name", "attack", "norm", "epsilon", "robustness_id"],
     "transfer": ["maker", "target", "attack", "norm", "epsilon", "transfer_id"],
     "measures": ["name", "measures_id"],
+    "rounds": ["name", "round", "round_id"],
 }
 
 
@@ -38,6 +39,7 @@ class Results:
     robustness: pd.DataFrame
     transfer: pd.DataFrame
     measures: pd.DataFrame
+    rounds: pd.DataFrame
     manifest: Mapping[str, Any]
     directory: Path
 

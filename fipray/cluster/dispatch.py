@@ -14,7 +14,8 @@ import torch
 from fipray.cluster.capacity import Capacity
 from fipray.errors import FiprayError, RunError
 from fipray.study.runner import Agenda, Watch
-from fipray.study.worker import Material, PathWorker, Tables, Work, steps_walked
+from fipray.study.work import Material, Tables, Work, steps_walked
+from fipray.study.worker import PathWorker
 
 # One event shows as any of these, by chance; after any of them the work may or may not have been done.
 LOST = (

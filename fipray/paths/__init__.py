@@ -18,7 +18,7 @@ from fipray.paths.objectives import (
     Vaccinate,
     WeightedSum,
 )
-from fipray.paths.path import PathPoint, SaveAt, WeightPath
+from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, ScheduledRadius, SwitchedRadius, Verdict
 from fipray.paths.stepper import Proposal, Situation, Stepper
@@ -58,6 +58,7 @@ __all__ = [
     "OneShot",
     "Outcome",
     "PathPoint",
+    "Probe",
     "Problem",
     "ProjectedStep",
     "Proposal",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -74,3 +74,11 @@ class SaveAt:
     def due(self, last: int, step: int, num_steps: int) -> bool:
         """Whether a mark lies in (last, step]."""
         return step * self.num_points // num_steps > last * self.num_points // num_steps
+
+    def without_pause(self, points: Sequence[PathPoint], num_steps: int) -> list[PathPoint]:
+        """The points so far without the last of them, where it lies at no mark: it is kept for as long as a path waits.
+
+        So a path that was paused has the points of the uninterrupted one in the end.
+        """
+        paused = len(points) > 1 and not self.due(points[-2].step, points[-1].step, num_steps)
+        return list(points[:-1] if paused else points)

@@ -38,9 +38,11 @@ def walk(
     batch_size: int,
     generator: torch.Generator,
     resume: PathPoint | None = None,
+    until: int | None = None,
 ) -> Generator[PathPoint, None, Outcome]:
-    """Yield each accepted point of a path from `problem.start`, or from the point `resume` of the same path; return why
-    it ended. On a CPU with the same threads, a resumed path is bit for bit the uninterrupted one."""
+    """Yield each accepted point of a path from `problem.start`, or from the point `resume` of the same path, up to step
+    `until`; return why it ended. On a CPU with the same threads a resumed path is bit for bit the uninterrupted one.
+    """
     began = time.perf_counter()
     weights, reach, done = problem.start, radius.begin(problem), 0
     if resume is None or resume.step == 0:
@@ -57,8 +59,8 @@ def walk(
     smallest = SMALLEST_RADIUS * float(torch.linalg.vector_norm(problem.start))
     before_draw = generator.get_state()
     batch = anchors.draw(batch_size, generator)
-    step = done
-    for step in range(done + 1, num_steps + 1):
+    step, stop = done, num_steps if until is None else min(until, num_steps)
+    for step in range(done + 1, stop + 1):
         progress = step / num_steps
         situation = Situation(problem, objective, weights, batch, reach, progress, 1 / num_steps)
         proposal = stepper.propose(situation, state)
@@ -82,6 +84,8 @@ def walk(
             outcome = Outcome("stuck", f"no step longer than {reach:.1g} was acceptable at step {step}")
             break
     else:
+        if stop < num_steps:
+            return Outcome("paused", f"paused at step {stop} of {num_steps}")
         outcome = Outcome("completed", f"all {num_steps} steps were walked" if num_steps > 1 else "its step was walked")
     finished = restrict(objective, problem, weights, 1.0)
     if finished is not weights:
@@ -107,6 +111,7 @@ def trace(
     probes: Mapping[str, Probe] | None = None,
     on_point: Callable[[PathPoint], None] | None = None,
     resume: Sequence[PathPoint] = (),
+    until: int | None = None,
     seed: int = 0,
 ) -> WeightPath:
     """Trace one functionally invariant path from the network's own weights.
@@ -119,12 +124,17 @@ def trace(
     on_point: is told every kept point as soon as it is measured.
     resume: the points so far of a path that was traced with the same arguments and ended too early; it goes on from the
         last of them, and on a CPU with the same threads it is bit for bit the uninterrupted path.
+    until: a step after which the path is paused: its last accepted point is kept too, and points have solver states,
+        whatever `save_at` says. Resumed, the path goes on from there as if it had never been paused, but that `others`
+        may be new; steps that were refused since that point are proposed again.
 
     Raises DataError for inputs that cannot be used, NetworkError for a module that is no function of its weights,
     UsageError for settings out of range. A path that ends early is no error: `outcome` says why.
     """
     if num_steps < 1 or batch_size < 1:
         raise UsageError(f"num_steps and batch_size are at least 1; {num_steps} and {batch_size} were given")
+    if until is not None and until < 1:
+        raise UsageError(f"a path is paused after its first step or a later one; until={until} was given")
     stepper, radius, save_at = stepper or NaturalStep(), radius or AdaptiveRadius(), save_at or SaveAt()
     for inputs in (anchors, held_out):
         network.check(inputs)
@@ -144,7 +154,7 @@ def trace(
             objective_value=float(objective.value(problem, point.weights, some).detach()),
             sparsity=float((point.weights == 0).double().mean()),
             probes={name: probe(point.weights) for name, probe in (probes or {}).items()},
-            solver_state=point.solver_state if save_at.solver_state else {},
+            solver_state=point.solver_state if save_at.solver_state or until is not None else {},
         )
 
     def keep(point: PathPoint) -> None:
@@ -171,12 +181,14 @@ def trace(
         batch_size=batch_size,
         generator=generator,
         resume=resume[-1] if resume else None,
+        until=until,
     )
-    points = list(resume)
+    points, outcome = save_at.without_pause(resume, num_steps), None
     if not points:
         keep(measured(PathPoint(0, problem.start, radius.begin(problem), 0.0)))
-    last = points[-1]
-    outcome, last = stopped(last) if resume else (None, last)  # it may have been cut off at its very end
+    last = resume[-1] if resume else points[-1]
+    if last is points[-1] and last.step > 0:
+        outcome, last = stopped(last)  # it may have been cut off at its very end
     while outcome is None:
         try:
             last = next(steps)
@@ -193,7 +205,7 @@ def trace(
         outcome, last = stopped(candidate)
     if last.step > points[-1].step or last.weights is not points[-1].weights:
         end_point = measured(last)
-        if passed := _passed(events, end_point):
+        if outcome.kind != "paused" and (passed := _passed(events, end_point)):
             end_point, outcome = _last_within(points[-1], end_point, events, measured), Outcome("stopped", passed)
         if end_point.step == points[-1].step:
             points.pop()

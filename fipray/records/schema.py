@@ -74,6 +74,13 @@ _HOST = Column("host", TEXT, "", "name of the machine that did the work")
 _NETWORK_NAME = Column("name", TEXT, "", "name of the network: base, the path's name or the ensemble's")
 _KIND = Column("kind", TEXT, "", "base, path or ensemble")
 _NUM_MEMBERS = Column("num_members", INT64, "1", "number of networks that were judged together")
+_OUTCOME = Column("outcome", TEXT, "", "why the path ended, as a sentence")
+_OUTCOME_KIND = Column(
+    "outcome_kind", TEXT, "", "the same as one word: completed, stopped, stuck, not finite or paused"
+)
+_NODE_ID = Column("node_id", TEXT, "", "the cluster's id of the machine; null where there is no cluster", True)
+_WORKER_ID = Column("worker_id", TEXT, "", "the cluster's id of the worker; null where there is no cluster", True)
+_DEVICE = Column("device", TEXT, "", "device that the path was walked on, such as cpu or cuda:0")
 _ATTACK = Column("attack", TEXT, "", "name of the attack; `worst`: the worst of all attacks for each example")
 _NORM = Column("norm", TEXT, "", "norm of the threat model: linf or l2")
 _EPSILON = Column("epsilon", FLOAT, "of the inputs", "bound on that norm of the change to an input")
@@ -94,8 +101,8 @@ PATHS = Table(
         Column("objective", TEXT, "", "kind of the secondary objective"),
         Column("stepper", TEXT, "", "kind of the stepper"),
         Column("spec_json", TEXT, "", "the canonical spec, as JSON"),
-        Column("outcome", TEXT, "", "why the path ended, as a sentence"),
-        Column("outcome_kind", TEXT, "", "the same as one word: completed, stopped, failed_numerically, ..."),
+        _OUTCOME,
+        _OUTCOME_KIND,
         Column("num_steps", INT64, "1", "number of steps walked"),
         _SPARSITY,
         _DISTANCE,
@@ -107,9 +114,9 @@ PATHS = Table(
         Column("walk_seconds", FLOAT, "s", "wall-clock time of the walk"),
         _ATTEMPT,
         _HOST,
-        Column("node_id", TEXT, "", "the cluster's id of the machine; null where there is no cluster", True),
-        Column("worker_id", TEXT, "", "the cluster's id of the worker; null where there is no cluster", True),
-        Column("device", TEXT, "", "device that the path was walked on, such as cpu or cuda:0"),
+        _NODE_ID,
+        _WORKER_ID,
+        _DEVICE,
     ),
 )
 
@@ -214,7 +221,33 @@ MEASURES = Table(
     ),
 )
 
-TABLES: dict[str, Table] = {table.name: table for table in (PATHS, POINTS, ROBUSTNESS, TRANSFER, MEASURES)}
+ROUNDS = Table(
+    "rounds",
+    "One row a round of a cooperating path but its last, which is the path's row in `paths`: where it waited for the "
+    "other members, and the weights that they saw next.",
+    ("round_id",),
+    (
+        _SCHEMA_VERSION,
+        _STUDY,
+        Column("round_id", TEXT, "", "hash of the round's canonical spec and of what it needs"),
+        _PATH_NAME,
+        Column("round", INT64, "1", "number of the round, from 1"),
+        Column("num_rounds", INT64, "1", "number of rounds of the path"),
+        Column("step", INT64, "1", "number of steps from the base to this point"),
+        _OUTCOME,
+        _OUTCOME_KIND,
+        _WEIGHTS_FILE,
+        _WEIGHTS_SHA256,
+        _SECONDS,
+        _ATTEMPT,
+        _HOST,
+        _NODE_ID,
+        _WORKER_ID,
+        _DEVICE,
+    ),
+)
+
+TABLES: dict[str, Table] = {table.name: table for table in (PATHS, POINTS, ROBUSTNESS, TRANSFER, MEASURES, ROUNDS)}
 
 
 def table_named(name: str) -> Table:

@@ -1,60 +1,92 @@
-"""How a path that was cut off goes on: the points that it kept, and its solver's state at the last of them."""
+"""How a path that was cut off, or waits for a round, goes on: the points that it kept, and its solver's state at the
+last of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 
 from fipray.errors import RecordsError
-from fipray.paths import PathPoint
+from fipray.paths import Outcome, PathPoint
 from fipray.records import Store
 from fipray.records.encoding import safetensors_bytes, sha256_of
-from fipray.records.layout import attempt_directory, weights_file
+from fipray.records.layout import WEIGHTS, attempt_directory, weights_file
 
-_STATE, _NUMBERS, _FILES, _DIGESTS, _SEAL = "state-{:08d}", "numbers", "files", "digests", "seal"
+_STATE, _NUMBERS, _FILES, _DIGESTS, _ROUND, _SEAL = "state-{:08d}", "numbers", "files", "digests", "round", "seal"
 _FIELDS = [f.name for f in fields(PathPoint) if f.name not in ("weights", "probes", "solver_state")]
 
 Files = dict[int, tuple[str, str]]  # of each kept step: the weights file and its sha256
 
 
-def save(store: Store, id: str, attempt: int, points: Sequence[PathPoint], files: Files) -> None:
-    """Write what the path needs to go on from the last of `points`, in place of what an earlier point left."""
-    last, probes = points[-1], sorted(points[-1].probes)
-    numbers = [[float(getattr(p, name)) for name in _FIELDS] + [p.probes[name] for name in probes] for p in points]
+@dataclass
+class Kept:
+    """What is kept of a path: points and the files of their weights, the round it is in, and, where that round is over,
+    why its walk ended: it waits, or the path is done early. A path that is not walked in rounds is always in its first.
+    """
+
+    points: list[PathPoint] = field(default_factory=list)
+    files: Files = field(default_factory=dict)
+    round: int = 1
+    outcome: Outcome | None = None
+
+
+def save(store: Store, id: str, attempt: int, kept: Kept) -> None:
+    """Write what the path needs to go on from the last of its points, in place of what an earlier point left."""
+    last, probes = kept.points[-1], sorted(kept.points[-1].probes)
+    numbers = [[float(getattr(p, name)) for name in _FIELDS] + [p.probes[name] for name in probes] for p in kept.points]
+    outcome = (kept.outcome.kind, kept.outcome.sentence) if kept.outcome else ()
     arrays = {f"solver.{name}": value.cpu().numpy() for name, value in last.solver_state.items()}
     arrays[_NUMBERS] = np.array(numbers, dtype=np.float64)
-    arrays[_FILES], arrays[_DIGESTS] = (
-        np.frombuffer("\n".join(files[p.step][k] for p in points).encode(), dtype=np.uint8) for k in (0, 1)
-    )
+    arrays[_FILES], arrays[_DIGESTS] = (_array([kept.files[p.step][k] for p in kept.points]) for k in (0, 1))
+    arrays[_ROUND] = _array([str(kept.round), *outcome])
     arrays[_SEAL] = _seal(arrays)
     store.write_weights(id, attempt, _STATE.format(last.step), arrays)
-    remove(store, id, attempt, before=last.step)
+    for file in (store.directory / attempt_directory(id, attempt)).glob("state-*.safetensors"):
+        if int(file.stem.removeprefix("state-")) < last.step:
+            file.unlink(missing_ok=True)
 
 
-def load(store: Store, id: str, attempt: int, probes: Sequence[str], device: str) -> tuple[list[PathPoint], Files]:
-    """The points that earlier attempts kept, the last of them with its solver state; nothing where there are none.
+def load(store: Store, id: str, attempt: int, probes: Sequence[str], device: str) -> Kept | None:
+    """What attempts before this one kept, the last point with its solver state; None where there is nothing.
 
     What is damaged is passed over: the path then begins where the last whole attempt left it, or anew.
     """
     for earlier in range(attempt - 1, 0, -1):
         folder = store.directory / attempt_directory(id, earlier)
         for file in sorted(folder.glob("state-*.safetensors"), reverse=True):
-            try:
-                return _load(store, weights_file(id, earlier, file.stem), sorted(probes), device)
-            except (RecordsError, SafetensorError, KeyError, ValueError, OSError):
-                continue
-    return [], {}
+            if kept := _whole(store, weights_file(id, earlier, file.stem), probes, device):
+                return kept
+    return None
 
 
-def remove(store: Store, id: str, attempt: int, before: int | None = None) -> None:
-    """Remove the solver states that an attempt left, or those of steps before `before`."""
-    for file in (store.directory / attempt_directory(id, attempt)).glob("state-*.safetensors"):
-        if before is None or int(file.stem.removeprefix("state-")) < before:
-            file.unlink(missing_ok=True)
+def load_end(store: Store, end: str, probes: Sequence[str], device: str) -> Kept | None:
+    """What was kept beside the weights file `end` that a round ended with; None where it is damaged or gone."""
+    return _whole(store, end.replace("/step-", "/state-"), probes, device)
+
+
+def remove(store: Store, id: str) -> None:
+    """Remove the solver states that attempts left."""
+    for file in (store.directory / WEIGHTS / id).glob("*/state-*.safetensors"):
+        file.unlink(missing_ok=True)
+
+
+def _whole(store: Store, file: str, probes: Sequence[str], device: str) -> Kept | None:
+    try:
+        return _load(store, file, sorted(probes), device)
+    except (RecordsError, SafetensorError, KeyError, ValueError, OSError):
+        return None
+
+
+def _array(texts: Sequence[str]) -> np.ndarray:
+    return np.frombuffer("\n".join(texts).encode(), dtype=np.uint8)
+
+
+def _texts(array: np.ndarray) -> list[str]:
+    return bytes(array).decode().split("\n")
 
 
 def _seal(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -62,11 +94,11 @@ def _seal(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.frombuffer(sha256_of(safetensors_bytes(dict(sorted(arrays.items())))).encode(), dtype=np.uint8)
 
 
-def _load(store: Store, file: str, probes: Sequence[str], device: str) -> tuple[list[PathPoint], Files]:
+def _load(store: Store, file: str, probes: Sequence[str], device: str) -> Kept:
     arrays = store.read_weights(file, None)
     if not np.array_equal(arrays.pop(_SEAL), _seal(arrays)):
         raise ValueError(f"{file} is altered")
-    names, digests = (bytes(arrays[name]).decode().split("\n") for name in (_FILES, _DIGESTS))
+    names, digests, (number, *ended) = (_texts(arrays[name]) for name in (_FILES, _DIGESTS, _ROUND))
     points: list[PathPoint] = []
     for row, name, digest in zip(arrays[_NUMBERS], names, digests, strict=True):
         values = dict(zip([*_FIELDS, *probes], (float(value) for value in row), strict=True))
@@ -84,4 +116,5 @@ def _load(store: Store, file: str, probes: Sequence[str], device: str) -> tuple[
         if value.is_floating_point():  # counts and the generator's state stay where they are, on the CPU
             solver[name] = value.to(device)
     points[-1] = PathPoint(**{**vars(points[-1]), "solver_state": solver})
-    return points, {point.step: (name, digest) for point, name, digest in zip(points, names, digests, strict=True)}
+    files = {point.step: (name, digest) for point, name, digest in zip(points, names, digests, strict=True)}
+    return Kept(points, files, int(number), Outcome(ended[0], "\n".join(ended[1:])) if ended else None)

@@ -15,8 +15,12 @@ import torch
 from fipray.errors import CorruptFileError, FiprayError, RunError
 from fipray.records import Store
 from fipray.study import resume
-from fipray.study.spec import PathSpec, Study
-from fipray.study.worker import Material, PathWorker, Tables, WeightsFile, Work
+from fipray.study.rounds import RoundSpec, round_end
+from fipray.study.spec import Study
+from fipray.study.work import Material, Tables, WeightsFile, Work
+from fipray.study.worker import PathWorker
+
+_WEIGHTS = ("weights_file", "weights_sha256")
 
 
 class Watch(Protocol):
@@ -75,9 +79,10 @@ class Agenda:
         self._read_ends()
         committed = self.store.committed()
         self._total = len(study.specs)
+        self._ids = {spec.makes: id for id, spec in study.specs.items() if spec.makes}
         self._waiting = {id: spec for id, spec in study.specs.items() if id not in committed}
         self._failed: dict[str, str] = {}  # reasons, by label
-        self._lost: set[str] = set()  # names of paths that have no end
+        self._lost: dict[str, str] = {}  # weights that will never be there, and those for whose lack they will not
         self._began: dict[str, float] = {}
         watch.begin(study.name, len(study.specs), len(study.specs) - len(self._waiting))
 
@@ -88,10 +93,10 @@ class Agenda:
     def next(self, where: str) -> Work | None:
         """The next work whose needs are there, now begun at `where`; None where there is none at the moment."""
         for id, spec in list(self._waiting.items()):
-            lost = [name for name in spec.needs if name in self._lost]
+            lost = {self._lost[name]: None for name in spec.needs if name in self._lost}
             if lost:
                 del self._waiting[id]
-                self.fail(Work(id, spec, 0, {}), f"not begun, because {', '.join(lost)} failed")
+                self.fail(Work(id, spec, 0, {}), f"not begun, because {', '.join(lost)} failed", next(iter(lost)))
             elif all(name in self._ends for name in spec.needs):
                 del self._waiting[id]
                 return self._begin(
@@ -110,19 +115,26 @@ class Agenda:
 
     def commit(self, work: Work, tables: Tables) -> None:
         counts = self.store.commit(work.id, type(work.spec).__name__, work.attempt, tables)
-        for attempt in range(1, work.attempt + 1):
-            resume.remove(self.store, work.id, attempt)
+        for id in self._over(work):
+            resume.remove(self.store, id)
         if not counts:  # another run into the same directory was first
             self._read_ends()
-        elif isinstance(work.spec, PathSpec):
-            row = tables["paths"][0]
-            self._ends[work.spec.name] = WeightsFile(row["weights_file"], row["weights_sha256"])
+        elif work.spec.makes:
+            (row,) = tables.get("paths") or tables["rounds"]
+            self._ends[work.spec.makes] = WeightsFile(row["weights_file"], row["weights_sha256"])
         self._watch.finished(work, describe(tables), time.perf_counter() - self._began[work.id])
 
-    def fail(self, work: Work, reason: str) -> None:
+    def _over(self, work: Work) -> list[str]:
+        """The ids of which no solver state is needed any more; a round's is, until the path ends."""
+        if not isinstance(work.spec, RoundSpec):
+            return [work.id]
+        return [self._ids[name] for name in (*work.spec.earlier, work.spec.makes)] if work.spec.is_last else []
+
+    def fail(self, work: Work, reason: str, cause: str | None = None) -> None:
+        """The work failed; where it was not even begun, for lack of the weights `cause`."""
         self._failed[work.label] = reason
-        if isinstance(work.spec, PathSpec):
-            self._lost.add(work.spec.name)
+        if work.spec.makes:
+            self._lost[work.spec.makes] = cause or work.spec.makes
         self._watch.failed(work, reason)
 
     def close(self) -> Store:
@@ -137,8 +149,10 @@ class Agenda:
         return self.store
 
     def _read_ends(self) -> None:
-        for row in self.store.read_table("paths").select(["name", "weights_file", "weights_sha256"]).to_pylist():
-            self._ends[row["name"]] = WeightsFile(row["weights_file"], row["weights_sha256"])
+        for row in self.store.read_table("paths").select(["name", *_WEIGHTS]).to_pylist():
+            self._ends[row["name"]] = WeightsFile(*(row[column] for column in _WEIGHTS))
+        for row in self.store.read_table("rounds").select(["name", "round", *_WEIGHTS]).to_pylist():
+            self._ends[round_end(row["name"], row["round"])] = WeightsFile(*(row[column] for column in _WEIGHTS))
 
 
 @dataclass(frozen=True)
@@ -174,6 +188,8 @@ def describe(tables: Tables) -> str:
         accuracy = "" if row["clean_accuracy"] is None else f", clean accuracy {row['clean_accuracy']:.2%}"
         distance = row["functional_distance_held_out"]
         return f"{row['outcome']}; functional distance {distance:.3f}, sparsity {row['sparsity']:.3f}{accuracy}"
+    if rows := tables.get("rounds"):
+        return str(rows[0]["outcome"])
     if rows := tables.get("robustness"):
         clean, worst = rows[0]["clean_accuracy"], rows[-1]["robust_accuracy"]
         return f"clean accuracy {clean:.2%}, robust accuracy {worst:.1%} at epsilon {rows[-1]['epsilon']:g}"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from fipray.paths import (
 from fipray.robustness import FGSM, PGD, Attack, TargetedPGD, ThreatModel
 from fipray.study.canonical import digest, to_json
 from fipray.study.data import Data
+from fipray.study.rounds import RoundSpec, check, expanded
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 BASE = "base"
@@ -62,19 +63,32 @@ class PathSpec:
         to_json(self)  # refuses what cannot be written down
 
     @property
+    def makes(self) -> str:
+        return self.name
+
+    @property
     def needs(self) -> tuple[str, ...]:
         return self.others
 
 
 @dataclass(frozen=True)
 class EnsembleSpec:
-    """Networks judged together: names of paths, whose ends are the members, or "base"."""
+    """Networks judged together: names of paths, whose ends are the members, or "base".
+
+    rounds: with one or more, the members are paths that are also traced together. In each round every member walks its
+        share of its steps, and its objective's others are the other members as the round before left them; in the
+        first, where all are at the base, there are none. Members have no `others` of their own, and differ in more than
+        their names, such as in their seeds.
+    """
 
     name: str
     members: tuple[str, ...]
+    rounds: int = 0
 
     def __post_init__(self) -> None:
         _check_name(self.name, "ensemble")
+        if self.rounds < 0:
+            raise UsageError(f"ensemble {self.name!r}: rounds are 0 or more; {self.rounds} was given")
         if not self.members:
             raise UsageError(f"ensemble {self.name!r} has no members: name paths of the study, or {BASE!r}")
 
@@ -106,6 +120,7 @@ class RobustnessSpec:
     network_kind: str
     members: tuple[str, ...]
     evaluation: Evaluation
+    makes: ClassVar[None] = None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -119,13 +134,15 @@ class TransferSpec:
     networks: tuple[tuple[str, tuple[str, ...]], ...]
     evaluation: Evaluation
     name: str = "transfer"
+    makes: ClassVar[None] = None
 
     @property
     def needs(self) -> tuple[str, ...]:
         return tuple({member: None for _, members in self.networks for member in members if member != BASE})
 
 
-Spec = PathSpec | RobustnessSpec | TransferSpec
+# `needs` names weights that a spec cannot do without, `makes` those that are there when it is done.
+Spec = PathSpec | RoundSpec | RobustnessSpec | TransferSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +184,7 @@ class Study:
             _check_new(ensemble.name, seen)
             _check_known(ensemble.name, ensemble.members, members)
             seen.add(ensemble.name)
+        check(self.ensembles, self.paths)
         self._check_network()
 
     def _check_network(self) -> None:
@@ -191,26 +209,26 @@ class Study:
     @cached_property
     def specs(self) -> dict[str, Spec]:
         """All work of the study by id, in an order in which it can be done. An id hashes what decides the result."""
-        specs: list[Spec] = list(self.paths)
+        specs: list[Spec] = list(expanded(self.paths, self.ensembles))
         if self.evaluation is not None:
             networks: list[tuple[str, str, tuple[str, ...]]] = [(BASE, BASE, (BASE,))]
             networks += [(path.name, "path", (path.name,)) for path in self.paths]
             networks += [(ensemble.name, "ensemble", ensemble.members) for ensemble in self.ensembles]
             specs += [RobustnessSpec(name, kind, members, self.evaluation) for name, kind, members in networks]
             specs.append(TransferSpec(tuple((name, members) for name, _, members in networks), self.evaluation))
-        ids: dict[str, str] = {}  # of paths, by name
+        ids: dict[str, str] = {}  # by what they make
         result: dict[str, Spec] = {}
         for spec in specs:
             id = digest(self.material_id, to_json(spec), *(ids[name] for name in spec.needs))
-            if isinstance(spec, PathSpec):
-                ids[spec.name] = id
+            if spec.makes:
+                ids[spec.makes] = id
             result[id] = spec
         return result
 
     @cached_property
     def path_ids(self) -> dict[str, str]:
-        """The ids of the paths by their names."""
-        return {spec.name: id for id, spec in self.specs.items() if isinstance(spec, PathSpec)}
+        """The ids of the paths by their names; of one that is walked in rounds, that of the last."""
+        return {spec.makes: id for id, spec in self.specs.items() if spec.makes == spec.name}
 
     @property
     def manifest(self) -> dict[str, Any]:

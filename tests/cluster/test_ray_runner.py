@@ -16,7 +16,7 @@ import fipray as fip
 from fipray import analysis
 from fipray.records import TABLES, Store
 from fipray.study import LocalRunner
-from tests.studies import Fails, KillsItsProcess, study
+from tests.studies import Fails, KillsItsProcess, KillsItsProcessOnce, cooperating, study
 
 ROOT = Path(__file__).parents[2]
 MAY_DIFFER = {"attempt", "host", "node_id", "worker_id", "device", "seconds", "walk_seconds", "weights_file"}
@@ -29,11 +29,11 @@ def runner(ray_session) -> fip.RayRunner:
 
 def assert_equal_tables(first: analysis.Results, second: analysis.Results) -> None:
     """Equal to the last bit, but for where, when and how often the work was done."""
+    assert len(first.points) > 0
     for name in TABLES:
         one, other = (
             getattr(results, name).drop(columns=MAY_DIFFER & set(getattr(results, name))) for results in (first, second)
         )
-        assert len(one) > 0 or name == "measures"  # which this study takes none of
         pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
@@ -62,6 +62,21 @@ def test_the_run_goes_on_when_an_actor_is_killed(runner, local, tmp_path):
     assert sorted(results.paths["name"]) == sorted(local.paths["name"])
     assert not results.points.duplicated(["path_id", "step"]).any()
     Store.open(tmp_path / "results").verify()
+
+
+def test_members_that_cooperate_write_equal_tables_when_an_actor_is_killed_in_the_middle_of_a_round(runner, tmp_path):
+    """The round is begun again, and no other is; both runs carry out the very same study."""
+    death = tmp_path / "death"
+    together = cooperating(objective=KillsItsProcessOnce(str(death)))
+    runner.run(together, tmp_path / "ray")
+    assert death.exists()
+    LocalRunner().run(together, tmp_path / "local")
+    results = analysis.load(tmp_path / "ray")
+    assert_equal_tables(results, analysis.load(tmp_path / "local"))
+    attempts = results.rounds.set_index(["name", "round"])["attempt"]
+    assert attempts[attempts != 1].to_dict() == {("a", 2): 2}
+    assert set(results.paths["attempt"]) == {1}
+    assert results.rounds["worker_id"].nunique() > 1
 
 
 def test_work_that_kills_its_actor_again_and_again_is_given_up_and_the_rest_is_done(ray_session, tmp_path):

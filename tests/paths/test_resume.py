@@ -198,3 +198,49 @@ def test_a_path_that_was_cut_off_at_its_goal_still_ends_exactly_sparse():
     assert torch.equal(resumed.end.weights, whole.end.weights)
     assert resumed.outcome == whole.outcome
     assert len(resumed.points) == len(whole.points)
+
+
+class TestAPause:
+    """`until`: the path waits, and goes on as if it had never waited."""
+
+    SETTINGS = (
+        {"radius": "scheduled", "num_steps": 12, "save_at": SaveAt(3)},
+        {"radius": "adaptive", "num_steps": 20, "save_at": SaveAt(4)},  # refuses steps
+        {"objective": "sparsify", "num_steps": 12, "save_at": SaveAt(5)},
+        {"num_steps": 30, "save_at": SaveAt(3), "events": [FunctionalDistanceAbove(0.15)]},
+        {"num_steps": 30, "save_at": SaveAt(10), "events": [ObjectiveBelow(0.95)]},
+    )
+
+    @pytest.mark.parametrize("settings", SETTINGS, ids=["scheduled", "adaptive", "sparsify", "limit", "goal"])
+    def test_a_path_of_many_pauses_has_the_points_of_the_uninterrupted_one(self, settings):
+        whole = traced(**settings)
+        points, paused = [], 0
+        for until in range(1, settings["num_steps"] + 1, 2):
+            path = traced(**settings, resume=points, until=until)
+            if path.outcome.kind != "paused":
+                break
+            assert path.end.step <= until
+            points, paused = [through_a_file(point) for point in path.points], paused + 1
+        else:
+            path = traced(**settings, resume=points)
+        assert paused > 2
+        assert_equal_from(0, path, whole)
+
+    def test_the_last_point_is_kept_with_its_state_and_told_whatever_save_at_says(self):
+        told: list[PathPoint] = []
+        path = traced(save_at=SaveAt(1, solver_state=False), until=3, on_point=told.append)
+        assert str(path.outcome) == "paused at step 3 of 10"
+        assert [point.step for point in path.points] == [0, 3]
+        assert tuple(told) == path.points
+        assert path.end.solver_state
+
+    def test_a_path_that_is_paused_where_it_waits_already_stays_there(self):
+        path = traced(until=3)
+        again = traced(until=2, resume=path.points)
+        assert again.outcome.kind == "paused"
+        assert torch.equal(again.end.weights, path.end.weights)
+        assert [point.step for point in again.points] == [point.step for point in path.points]
+
+    def test_until_counts_steps_from_one(self):
+        with pytest.raises(UsageError, match="until=0 was given"):
+            traced(until=0)

@@ -122,3 +122,24 @@ def transfer_row(transfer_id: str, maker: str, target: str, accuracy: float, **c
         "attempt": 1,
         "host": "here",
     } | changes
+
+
+def round_row(round_id: str, name: str = "sparse", number: int = 1, **changes: Any) -> dict[str, Any]:
+    return {
+        "study": STUDY,
+        "round_id": round_id,
+        "name": name,
+        "round": number,
+        "num_rounds": 3,
+        "step": 4 * number,
+        "outcome": "paused at step 4 of 12",
+        "outcome_kind": "paused",
+        "weights_file": None,
+        "weights_sha256": None,
+        "seconds": 1.5,
+        "attempt": 1,
+        "host": "here",
+        "node_id": None,
+        "worker_id": None,
+        "device": "cpu",
+    } | changes

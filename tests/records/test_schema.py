@@ -10,7 +10,7 @@ import pytest
 
 from fipray.errors import UsageError
 from fipray.records import SCHEMA_VERSION, TABLES, Store, to_arrow
-from tests.records.rows import measures_row, path_row, point_rows, robustness_row, transfer_row
+from tests.records.rows import measures_row, path_row, point_rows, robustness_row, round_row, transfer_row
 from tests.records.writer import MANIFEST
 
 ROWS = {
@@ -19,6 +19,7 @@ ROWS = {
     "robustness": [robustness_row("id", "all", "ensemble", attack, sparsity=None) for attack in ("fgsm", "worst")],
     "measures": [measures_row("id", "base", "base"), measures_row("id", "all", "ensemble", coherence=0.1, kappa=0.3)],
     "transfer": [transfer_row("id", maker, "base", 1 / 3) for maker in ("base", "sparse")],
+    "rounds": [round_row("id", number=2, outcome="")],
 }
 
 
@@ -119,9 +120,7 @@ def test_two_rows_of_one_key_are_refused(name):
 
 
 def test_an_unknown_table_lists_the_tables_there_are(tmp_path):
-    with pytest.raises(
-        UsageError, match="no table 'point'; the tables are paths, points, robustness, transfer, measures"
-    ):
+    with pytest.raises(UsageError, match="tables are paths, points, robustness, transfer, measures, rounds"):
         to_arrow("point", [])
     with pytest.raises(UsageError, match="no table 'point'"):
         Store.create_or_open(tmp_path, MANIFEST).read_table("point")

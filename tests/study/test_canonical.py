@@ -8,7 +8,7 @@ import pytest
 
 import fipray as fip
 from fipray.study.canonical import decode, digest, encode, from_json, to_json
-from tests.studies import Fails, study
+from tests.studies import Fails, cooperating, study
 
 SPEC = fip.PathSpec(
     "all-of-it",
@@ -23,7 +23,10 @@ SPEC = fip.PathSpec(
 )
 
 
-@pytest.mark.parametrize("spec", [SPEC, *study().specs.values()], ids=lambda spec: spec.name)
+SPECS = [SPEC, *study().specs.values(), *cooperating(rounds=1).specs.values()]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
 def test_a_spec_survives_json(spec):
     assert from_json(to_json(spec)) == spec
     assert hash(from_json(to_json(spec))) == hash(spec)

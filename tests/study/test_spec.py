@@ -46,6 +46,12 @@ def test_a_base_id_stands_for_the_weights():
     assert list(first.specs) == list(second.specs)
 
 
+def together(*members: str, rounds: int = 2, seed: int = 1, others: tuple[str, ...] = ()) -> dict:
+    """A study of the paths `two` and `one` with a cooperating ensemble."""
+    paths = (fip.PathSpec("two", fip.Diversify(), seed=seed), replace(ONE[0], others=others))
+    return {"paths": paths, "ensembles": (fip.EnsembleSpec("e", members, rounds=rounds),)}
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -55,6 +61,11 @@ def test_a_base_id_stands_for_the_weights():
         ({"paths": (replace(ONE[0], name="base"),)}, "'base' is there twice"),
         ({"paths": (replace(ONE[0], others=("two",)),)}, "refers to 'two'; it may refer to: nothing yet"),
         ({"ensembles": (fip.EnsembleSpec("e", ("two",)),)}, "refers to 'two'; it may refer to: base, one"),
+        (together("base", "one"), "member 'base' walks no rounds"),
+        (together("one", "two", "one"), "member 'one' cooperates in 'e' already"),
+        (together("one", others=("two",)), "looks at are the other members: leave others empty"),
+        (together("one", rounds=101), "num_steps=100, too few for 101 rounds"),
+        (together("one", "two", seed=0), "member 'two' would walk exactly as 'one' does: give each a seed of its own"),
         ({"module": nn.Sequential(nn.Linear(6, 3), nn.Dropout())}, "call module.eval() first"),
         ({"module": nn.Linear(5, 3)}, "does not take inputs of shape (64, 6)"),
         (
@@ -76,6 +87,7 @@ def test_a_study_refuses(changes, sentence):
         (lambda: fip.PathSpec("one", fip.Diversify(), num_steps=0), "at least 1; 0 and 512 were given"),
         (lambda: fip.PathSpec("one", fip.Sparsify(1.5)), "below 1; 1.5 was given"),
         (lambda: fip.EnsembleSpec("e", ()), "has no members"),
+        (lambda: fip.EnsembleSpec("e", ("one",), rounds=-1), "rounds are 0 or more; -1 was given"),
         (lambda: fip.Evaluation(THREAT, ()), "needs an attack"),
         (lambda: fip.Evaluation(THREAT, num_examples=0), "needs an example"),
         (lambda: fip.Evaluation(fip.ThreatModel("linf", -0.1)), "epsilon is -0.1"),

@@ -1,0 +1,189 @@
+"""How a path is walked, whole or a round of it, and kept as rows and files while it is."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fipray.geometry import Network, OutputGeometry
+from fipray.paths import Outcome, PathPoint, Probe, WeightPath, trace
+from fipray.records import Store
+from fipray.records.layout import attempt_directory
+from fipray.study import resume
+from fipray.study.canonical import kind_of, to_json
+from fipray.study.resume import Kept
+from fipray.study.rounds import RoundSpec
+from fipray.study.spec import PathSpec
+from fipray.study.work import STEP_FILE, Tables, WeightsFile, Work
+
+WeightsOf = Callable[[str], Tensor]
+_PAUSED = "paused"
+
+
+@dataclass(frozen=True, eq=False)
+class Walker:
+    """Walks paths of a study on the device where its tensors are; goes on where an earlier attempt left them."""
+
+    store: Store
+    study: str
+    network: Network
+    geometry: OutputGeometry
+    anchors: Tensor
+    held_out: Tensor
+    probes: Mapping[str, Probe]
+    device: str
+    node_id: str | None
+    worker_id: str | None
+
+    def path(self, work: Work, spec: PathSpec, weights_of: WeightsOf) -> Tables:
+        """Rows of `paths` and `points`; `weights_of` the name of another network [P]."""
+        kept = resume.load(self.store, work.id, work.attempt, list(self.probes), self.device) or Kept()
+        path = self._trace(work, spec, kept, [weights_of(name) for name in spec.others])
+        return self._ended(work, spec, path, kept)
+
+    def round(self, work: Work, spec: RoundSpec, weights_of: WeightsOf) -> Tables:
+        """Rows of `rounds`, or of the last one those of the path. The path goes on where it waits; where nobody knows
+        that any more, all its rounds are walked again.
+        """
+        began = time.perf_counter()
+        kept = resume.load(self.store, work.id, work.attempt, list(self.probes), self.device)
+        for earlier in reversed(spec.earlier):
+            kept = kept or resume.load_end(self.store, work.ends[earlier].file, list(self.probes), self.device)
+        kept = kept or Kept()
+        path = WeightPath(tuple(kept.points), kept.outcome or Outcome(_PAUSED, ""))
+        for number in range(kept.round + (kept.outcome is not None), spec.number + 1):
+            if path.outcome.kind == _PAUSED:
+                kept.round, kept.outcome = number, None
+                until = None if number == spec.num_rounds else spec.until(number)
+                others = [weights_of(name) for name in spec.others(number)]
+                path = self._trace(work, spec.path, kept, others, until)
+        if spec.is_last:
+            self._take_over(work, kept, path.points)
+            return self._ended(work, spec.path, path, kept)
+        self._take_over(work, kept, path.points[-1:])
+        kept.points, kept.round, kept.outcome = list(path.points), spec.number, path.outcome
+        resume.save(self.store, work.id, work.attempt, kept)
+        file, sha256 = kept.files[path.end.step]
+        row = {
+            "study": self.study,
+            "round_id": work.id,
+            "name": spec.name,
+            "round": spec.number,
+            "num_rounds": spec.num_rounds,
+            "step": path.end.step,
+            "outcome": path.outcome.sentence,
+            "outcome_kind": path.outcome.kind,
+            "weights_file": file,
+            "weights_sha256": sha256,
+            "seconds": time.perf_counter() - began,
+            **self._where(work),
+        }
+        return {"rounds": [row]}
+
+    def _trace(
+        self, work: Work, spec: PathSpec, kept: Kept, others: Sequence[Tensor], until: int | None = None
+    ) -> WeightPath:
+        """Walk on from what is `kept`, and keep more there."""
+        earlier, kept.points = kept.points, spec.save_at.without_pause(kept.points, spec.num_steps)
+
+        def keep(point: PathPoint) -> None:
+            self._write(work, kept, point)
+            if kept.points and kept.points[-1].step == point.step:  # the end takes the place of what it was made of
+                kept.points.pop()
+            kept.points.append(point)
+            if point.solver_state:
+                resume.save(self.store, work.id, work.attempt, kept)
+
+        return trace(
+            self.network,
+            anchors=self.anchors,
+            held_out=self.held_out,
+            objective=spec.objective,
+            stepper=spec.stepper,
+            radius=spec.radius,
+            events=spec.events,
+            num_steps=spec.num_steps,
+            batch_size=spec.batch_size,
+            focus=spec.focus,
+            save_at=spec.save_at,
+            geometry=self.geometry,
+            others=others,
+            probes=self.probes,
+            on_point=keep,
+            resume=earlier,
+            until=until,
+            seed=spec.seed,
+        )
+
+    def _write(self, work: Work, kept: Kept, point: PathPoint) -> None:
+        arrays = {"weights": point.weights.cpu().numpy()}
+        kept.files[point.step] = self.store.write_weights(work.id, work.attempt, STEP_FILE.format(point.step), arrays)
+
+    def _take_over(self, work: Work, kept: Kept, points: Sequence[PathPoint]) -> None:
+        """Write weights that earlier rounds or attempts wrote as this one's own: its rows name no others."""
+        for point in points:
+            if not kept.files[point.step][0].startswith(f"{attempt_directory(work.id, work.attempt)}/"):
+                self._write(work, kept, point)
+
+    def _where(self, work: Work) -> dict[str, Any]:
+        """What the tables say of an attempt."""
+        return {
+            "attempt": work.attempt,
+            "host": socket.gethostname(),
+            "node_id": self.node_id,
+            "worker_id": self.worker_id,
+            "device": self.device,
+        }
+
+    def _ended(self, work: Work, spec: PathSpec, path: WeightPath, kept: Kept) -> Tables:
+        """The rows of a path that has come to its end."""
+        start = path.points[0]
+        shared = {"study": self.study, "path_id": work.id, "name": spec.name, "attempt": work.attempt}
+        points = [{**shared, **_describe(point, start, WeightsFile(*kept.files[point.step]))} for point in path.points]
+        in_both = (
+            "sparsity",
+            "functional_distance",
+            "functional_distance_held_out",
+            "objective_value",
+            "clean_accuracy",
+            "weights_file",
+            "weights_sha256",
+        )
+        row = {
+            **shared,
+            **{column: points[-1][column] for column in in_both},
+            "seed": spec.seed,
+            "objective": kind_of(spec.objective),
+            "stepper": kind_of(spec.stepper),
+            "spec_json": to_json(work.spec),
+            "outcome": path.outcome.sentence,
+            "outcome_kind": path.outcome.kind,
+            "num_steps": path.end.step,
+            "walk_seconds": path.end.seconds,
+            **self._where(work),
+        }
+        return {"points": points, "paths": [row]}
+
+
+def _describe(point: PathPoint, start: PathPoint, weights: WeightsFile) -> dict[str, Any]:
+    """What the tables say of a point."""
+    return {
+        "step": point.step,
+        "sparsity": point.sparsity,
+        "functional_distance": point.functional_distance,
+        "functional_distance_held_out": point.functional_distance_held_out,
+        "objective_value": point.objective_value,
+        "gain": start.objective_value - point.objective_value,
+        "radius": point.radius,
+        "weights_norm_moved": float(torch.linalg.vector_norm(point.weights - start.weights)),
+        "clean_accuracy": point.probes.get("clean_accuracy"),
+        "seconds": point.seconds,
+        "weights_file": weights.file,
+        "weights_sha256": weights.sha256,
+    }
