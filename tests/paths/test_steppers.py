@@ -169,18 +169,20 @@ def test_away_from_the_function_the_natural_step_brings_it_back_as_gauss_newton_
     assert float(nearer) < 0.2 * float(functional_distance(metric.embedded, inputs.reference))
 
 
-def test_first_order_steps_are_adams():
+@pytest.mark.parametrize(("held", "num_held"), [(1.0, 8), (0.3, 3)])
+def test_first_order_steps_are_adams(held, num_held):
     """Three steps of the stepper against torch.optim.Adam on the same function."""
     where, radius, beta = problem(mlp(5, 6, 3)), 1e-2, 0.3
-    inputs, stepper = batch(where, 8, 5), FirstOrderStep(beta=beta)
+    inputs, stepper = batch(where, 8, 5), FirstOrderStep(beta=beta, held=held)
+    few = inputs.first(num_held)
     start = where.start + 0.05 * normal(where.network.num_weights, seed=5)
     theirs = start.clone().requires_grad_(True)
     adam = torch.optim.Adam([theirs], lr=radius / where.network.num_weights**0.5)
     ours, state = start, stepper.begin(where)
     for _ in range(3):
         adam.zero_grad()
-        embedded = where.geometry.embed(where.network(theirs, inputs.inputs))
-        distance = (embedded - inputs.reference).square().sum(1).mean()
+        embedded = where.geometry.embed(where.network(theirs, few.inputs))
+        distance = (embedded - few.reference).square().sum(1).mean()
         (distance + beta * Diversify().value(where, theirs, inputs)).backward()
         adam.step()
         made = stepper.propose(Situation(where, Diversify(), ours, inputs, radius), state)
@@ -208,6 +210,7 @@ def test_the_published_step_is_the_normalised_penalty_gradient():
         lambda: NaturalStep(iterations=0),
         lambda: FirstOrderStep(beta=-0.1),
         lambda: FirstOrderStep(decay=1.0),
+        lambda: FirstOrderStep(held=0.0),
         lambda: FirstOrderStep(final_beta=0.2),
         lambda: NaturalStep(chunk=0),
         lambda: KroneckerStep(damping=0),

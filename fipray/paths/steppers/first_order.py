@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,18 +21,23 @@ class FirstOrderStep:
 
     final_beta: where given, beta goes to it along the path, by the same factor each step: upwards, a path that begins
         tight and is let go; downwards, one that begins loose and ends tight.
+    held: the share, above 0 and up to 1, of each batch on which D is taken; the objective always sees all of it. Where
+        the objective itself holds the function, as `Resist` does, a part is enough, and the step cheaper.
     """
 
     beta: float = 0.0
     final_beta: float | None = None
     decay: float = 0.9
     decay_squares: float = 0.999
+    held: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.beta >= 0:
             raise UsageError(f"beta is at least 0; {self.beta} was given")
         if self.final_beta is not None and not (self.final_beta > 0 and self.beta > 0):
             raise UsageError(f"with a final_beta both are above 0; {self.beta} and {self.final_beta} were given")
+        if not 0 < self.held <= 1:
+            raise UsageError(f"held is a share of each batch, above 0 and up to 1; {self.held} was given")
         if not (0 <= self.decay < 1 and 0 <= self.decay_squares < 1):
             raise UsageError(f"decays lie in 0..1, 1 excluded; {self.decay} and {self.decay_squares} were given")
 
@@ -40,7 +46,7 @@ class FirstOrderStep:
         return {"mean": zeros, "square": zeros, "count": torch.zeros((), dtype=torch.int64)}
 
     def propose(self, situation: Situation, state: State) -> Proposal:
-        problem, batch = situation.problem, situation.batch
+        problem, batch = situation.problem, situation.batch.first(math.ceil(self.held * len(situation.batch)))
         moving = situation.weights.detach().requires_grad_(True)
         with torch.enable_grad():
             embedded = problem.geometry.embed(problem.network(moving, batch.inputs))
