@@ -35,7 +35,7 @@ from experiments.cifar import cifar10_subset
 from experiments.data import mnist
 from experiments.ensembles import SETTINGS, subject
 from fipray.analysis import front, transfer_heat_maps
-from fipray.robustness import measure
+from fipray.robustness import Classifier, measure
 
 Record = dict[str, Any]
 
@@ -50,8 +50,9 @@ class Judge:
         apart = DeepEnsemble(num_members=3).train(
             setting.make, setting.inputs, setting.labels, seed=9000 + setting.seed
         )
-        self.surrogates = Contender(apart.members, 0.0).classifiers
-        self.base = Contender((setting.base,), 0.0).classifiers
+        named = {f"surrogate {number}": one for number, one in enumerate(Contender(apart.members, 0.0).classifiers)}
+        self.surrogates: dict[str, Classifier] = named
+        self.base: dict[str, Classifier] = {"base": Contender((setting.base,), 0.0).classifiers[0]}
 
     def attack(self, contender: Contender) -> dict[str, float]:
         """Robust accuracies by attack, each of all examples that were given."""
@@ -78,8 +79,8 @@ class Judge:
             made.update({name: float(stood.double().mean()) for name, stood in verdicts.items()})
 
         everything = torch.ones_like(standing)
-        replayed = fip.FromSurrogates(tuple(self.base), fip.PGD(num_steps=40))
-        transfer = fip.FromSurrogates(tuple(self.surrogates), fip.PGD(num_steps=40))
+        replayed = fip.FromSurrogates(self.base, fip.PGD(num_steps=40))
+        transfer = fip.FromSurrogates(self.surrogates, fip.PGD(num_steps=40))
         for label, attack in (
             ("noise", fip.RandomNoise()),
             ("from the base", replayed),
