@@ -17,7 +17,7 @@ from fipray.errors import UsageError
 SCHEMA_VERSION = 2
 
 TEXT, INT32, INT64, FLOAT = pa.string(), pa.int32(), pa.int64(), pa.float64()
-BOOLEANS = pa.list_(pa.bool_())
+BOOLEANS = pa.list_(pa.field("element", pa.bool_(), nullable=False))  # named as Parquet names it
 Rows: TypeAlias = Sequence[Mapping[str, object]]
 
 _ACCEPTED: dict[pa.DataType, type] = {TEXT: str, INT32: Integral, INT64: Integral, FLOAT: Real, BOOLEANS: list}
@@ -319,7 +319,8 @@ def _array(table: Table, column: Column, values: list[object]) -> pa.Array:
     for number, value in enumerate(values):
         if value is None and column.optional:
             continue
-        if not isinstance(value, _ACCEPTED[column.type]) or isinstance(value, bool):
+        absent = isinstance(value, list) and None in value
+        if not isinstance(value, _ACCEPTED[column.type]) or isinstance(value, bool) or absent:
             kind = f"{column.type}{' or None' if column.optional else ''}"
             raise UsageError(f"row {number} for table {table.name!r}: {column.name} is {value!r}, must be {kind}")
     try:
