@@ -38,6 +38,7 @@ def study(
     epsilon: float = 0.05,
     num_steps: int = 8,
     more: int = 0,
+    chunk_size: int = 500,
     objective: Objective | None = None,
     other: Objective | None = None,
 ) -> fip.Study:
@@ -56,13 +57,14 @@ def study(
     rest = tuple(
         fip.PathSpec(f"more-{number:02d}", fip.Diversify(), num_steps=num_steps, seed=number) for number in range(more)
     )
+    attacks, threat_model = (fip.FGSM(), fip.PGD(5)), fip.ThreatModel("linf", epsilon)
     return fip.Study(
         name="small",
         module=module(),
         data=data(),
         paths=(sparse, first, second, third, *rest),
         ensembles=(fip.EnsembleSpec("both", ("base", "diverse-0", "diverse-1")),),
-        evaluation=fip.Evaluation(fip.ThreatModel("linf", epsilon), (fip.FGSM(), fip.PGD(5)), num_examples=40),
+        evaluation=fip.Evaluation(threat_model, attacks, num_examples=40, chunk_size=chunk_size),
         parameters={"sparsity": sparsity, "epsilon": epsilon, "num_steps": num_steps, "more": more},
     )
 

@@ -19,6 +19,7 @@ _SORTED_BY = {
     "paths": ["name", "path_id"],
     "points": ["name", "path_id", "step"],
     "robustness": ["name", "attack", "norm", "epsilon", "robustness_id"],
+    "verdicts": ["name", "attack", "first_example", "norm", "epsilon", "verdicts_id"],
     "transfer": ["maker", "target", "attack", "norm", "epsilon", "transfer_id"],
     "measures": ["name", "measures_id"],
     "rounds": ["name", "round", "round_id"],
@@ -31,12 +32,13 @@ class Results:
     """What a study has brought so far. `fipray.records.TABLES` says what every column means.
 
     Frames have all columns even when empty. Texts are `str`, integers `int64`, numbers that may be missing
-    `float64` with NaN. Rows are sorted by name, then by step; path-2 comes before path-10.
+    `float64` with NaN, lists numpy arrays. Rows are sorted by name, then by step; path-2 comes before path-10.
     """
 
     paths: pd.DataFrame
     points: pd.DataFrame
     robustness: pd.DataFrame
+    verdicts: pd.DataFrame
     transfer: pd.DataFrame
     measures: pd.DataFrame
     rounds: pd.DataFrame

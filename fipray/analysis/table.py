@@ -65,7 +65,9 @@ def _kinds_first(column: "pd.Series[Any]") -> "pd.Series[Any]":
 
 def render(results: Results) -> "SummaryTable":
     """The summary as something that a rich console prints."""
-    return SummaryTable(summary(results), results.manifest["study"], sorted(attacked(results)["num_examples"].unique()))
+    judged = attacked(results)
+    masked = judged.loc[judged["warnings"].fillna("") != "", "name"].unique()
+    return SummaryTable(summary(results), results.manifest["study"], sorted(judged["num_examples"].unique()), masked)
 
 
 def print_summary(results: Results, file: TextIO | None = None) -> None:
@@ -83,12 +85,14 @@ def print_summary(results: Results, file: TextIO | None = None) -> None:
 class SummaryTable:
     """A summary laid out for the console that it is printed on: a narrow one gets fewer attacks, the worst to the last.
 
-    `num_examples`: the different numbers of examples that were attacked, in order.
+    `num_examples`: the different numbers of examples that were attacked, in order. `masked`: names of networks with
+    signs of masked gradients.
     """
 
     frame: pd.DataFrame
     study: str
     num_examples: Sequence[int]
+    masked: Sequence[str] = ()
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.text import Text
@@ -101,6 +105,11 @@ class SummaryTable:
         yield self._table(options.max_width, shown)
         yield Text()
         yield Text(self._note(len(attacks) - len(shown)), style="dim")
+        if len(self.masked):
+            yield Text(
+                "Gradients may be masked, so that attacks find too little (column `warnings` of `robustness`), in: "
+                + ", ".join(self.masked)
+            )
 
     def _width_of_names(self, width: int) -> int:
         """A quarter of the table at most; longer names are folded."""

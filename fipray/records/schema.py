@@ -14,12 +14,13 @@ import pyarrow as pa
 
 from fipray.errors import UsageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TEXT, INT32, INT64, FLOAT = pa.string(), pa.int32(), pa.int64(), pa.float64()
+BOOLEANS = pa.list_(pa.field("element", pa.bool_(), nullable=False))  # named as Parquet names it
 Rows: TypeAlias = Sequence[Mapping[str, object]]
 
-_ACCEPTED: dict[pa.DataType, type] = {TEXT: str, INT32: Integral, INT64: Integral, FLOAT: Real}
+_ACCEPTED: dict[pa.DataType, type] = {TEXT: str, INT32: Integral, INT64: Integral, FLOAT: Real, BOOLEANS: list}
 
 
 @final
@@ -164,6 +165,31 @@ ROBUSTNESS = Table(
         Column("robust_accuracy", FLOAT, "fraction 0..1", "fraction of examples right under the attack"),
         Column("sparsity", FLOAT, "fraction 0..1", "fraction of weights that are zero; null for an ensemble", True),
         Column("functional_distance_held_out", FLOAT, "radian (Fisher-Rao)", "to the base; null if not measured", True),
+        Column(
+            "warnings", TEXT, "", "of `worst`: signs of masked gradients, empty if none; null if not looked for", True
+        ),
+        _SECONDS,
+        _ATTEMPT,
+        _HOST,
+    ),
+)
+
+VERDICTS = Table(
+    "verdicts",
+    "One row a network, attack and run of examples: whether each of them is classified correctly.",
+    ("verdicts_id", "name", "attack", "norm", "epsilon", "first_example"),
+    (
+        _SCHEMA_VERSION,
+        _STUDY,
+        Column("verdicts_id", TEXT, "", "hash of what was attacked and how"),
+        _NETWORK_NAME,
+        _ATTACK,
+        _NORM,
+        _EPSILON,
+        Column("first_example", INT64, "1", "index of the first of these examples in the test inputs, from 0"),
+        Column("num_examples", INT64, "1", "number of examples, one after the other"),
+        Column("clean", BOOLEANS, "boolean", "whether each example is right as it is"),
+        Column("robust", BOOLEANS, "boolean", "whether each example is right under the attack"),
         _SECONDS,
         _ATTEMPT,
         _HOST,
@@ -247,7 +273,9 @@ ROUNDS = Table(
     ),
 )
 
-TABLES: dict[str, Table] = {table.name: table for table in (PATHS, POINTS, ROBUSTNESS, TRANSFER, MEASURES, ROUNDS)}
+TABLES: dict[str, Table] = {
+    table.name: table for table in (PATHS, POINTS, ROBUSTNESS, VERDICTS, TRANSFER, MEASURES, ROUNDS)
+}
 
 
 def table_named(name: str) -> Table:
@@ -291,7 +319,8 @@ def _array(table: Table, column: Column, values: list[object]) -> pa.Array:
     for number, value in enumerate(values):
         if value is None and column.optional:
             continue
-        if not isinstance(value, _ACCEPTED[column.type]) or isinstance(value, bool):
+        absent = isinstance(value, list) and None in value
+        if not isinstance(value, _ACCEPTED[column.type]) or isinstance(value, bool) or absent:
             kind = f"{column.type}{' or None' if column.optional else ''}"
             raise UsageError(f"row {number} for table {table.name!r}: {column.name} is {value!r}, must be {kind}")
     try:

@@ -20,6 +20,7 @@ class Data:
     held_out [M, ...]: inputs on which staying is judged.
     test_inputs [T, ...], test_labels [T]: labelled inputs for accuracies and attacks; both or neither.
     bounds: the least and greatest value of an input that an attack may use.
+    outside_inputs [O, ...]: inputs of no class, which a network should be less sure of than of the test inputs.
 
     Raises DataError for empty arrays, NaN or infinity, inputs of different shapes or outside the bounds, labels that
     are no integers or below 0.
@@ -30,11 +31,12 @@ class Data:
     test_inputs: NDArray[np.generic] | None = None
     test_labels: NDArray[np.integer] | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
+    outside_inputs: NDArray[np.generic] | None = None
 
     def __post_init__(self) -> None:
         if (self.test_inputs is None) != (self.test_labels is None):
             raise DataError("test_inputs and test_labels come together: give both or neither")
-        for name in ("anchors", "held_out", "test_inputs"):
+        for name in ("anchors", "held_out", "test_inputs", "outside_inputs"):
             self._check_inputs(name)
         if self.test_inputs is not None and self.test_labels is not None:
             labels = self.test_labels
@@ -81,6 +83,6 @@ class Data:
             if isinstance(value, np.ndarray):
                 hashing.update(f"{field.name} {value.dtype.str} {value.shape}".encode())
                 hashing.update(np.ascontiguousarray(value).data)
-            else:
+            elif field.name != "outside_inputs":  # came later; data without any keeps its digest
                 hashing.update(f"{field.name} {value}".encode())
         return hashing.hexdigest()[:16]

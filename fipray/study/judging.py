@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fipray.errors import DataError
 from fipray.geometry import Network, OutputGeometry, functional_distance
-from fipray.robustness import Classifier, Ensemble, evaluate, transfer_matrix
-from fipray.study.spec import Evaluation, RobustnessSpec, TransferSpec
-from fipray.study.work import Tables, Work
+from fipray.robustness import (
+    Classifier,
+    Measures,
+    Robustness,
+    StackedEnsemble,
+    evaluate,
+    masking_warnings,
+    measure,
+    transfer_matrix,
+)
+from fipray.study.canonical import digest
+from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec
+from fipray.study.work import Made, Tables, Verdicts, Work, made_of
 
 WeightsOf = Callable[[str], Tensor]
+NUM_CHECKED = 100  # examples on which signs of masked gradients are looked for
 
 
 @dataclass(frozen=True, eq=False)
 class Judge:
     """Judges networks of a study on its labelled test inputs, on the device where these are.
 
-    `held_out` inputs are those on which functional distances to the base are measured.
+    `held_out` inputs are those on which functional distances to the base are measured, `outside` inputs those of no
+    class.
     """
 
     study: str
@@ -32,61 +46,73 @@ class Judge:
     held_out: Tensor
     inputs: Tensor
     labels: Tensor
+    outside: Tensor | None = None
 
     def accuracy(self, weights: Tensor) -> float:
         """Share of all test inputs that the network classifies correctly, 0..1."""
-        return self._share_correct(lambda inputs: self.network(weights, inputs))
+        return self._share_correct(partial(self.network, weights))
+
+    def attack(self, work: Work, spec: AttackSpec, weights_of: WeightsOf) -> Tables:
+        """A row of `verdicts`: one attack on a network or an ensemble; `weights_of` a member's name [P]."""
+        return {"verdicts": [self._verdicts(work, spec, self._classifier(_weights(spec.members, weights_of)))]}
 
     def judge(self, work: Work, spec: RobustnessSpec, weights_of: WeightsOf) -> Tables:
-        """Rows of `robustness`: a network or an ensemble under every attack; `weights_of` a member's name [P]."""
+        """Rows of `robustness`: a network or an ensemble without an attack, under every attack, and under the worst;
+        of `measures`, unless there are outputs with NaN; and of `verdicts`, where the attacks are done here as well.
+        """
+        tables: Tables = {}
+        weights, evaluation = _weights(spec.members, weights_of), spec.evaluation
+        classifier = self._classifier(weights)
+        if not evaluation.is_split:
+            tables["verdicts"] = [self._verdicts(work, piece, classifier) for piece in spec.pieces]
+        made = work.made if evaluation.is_split else made_of(tables)
+        verdict, attack_seconds = joined(spec.pieces, made)
+
         began = time.perf_counter()
-        classifier, evaluation = self._classifier([weights_of(name) for name in spec.members]), spec.evaluation
-        inputs, labels = self._examples(evaluation)
+        if measures := self._measures(classifier, weights):
+            measured = {"measures_id": work.id, "kind": spec.network_kind, **asdict(measures)}
+            tables["measures"] = [self._row(work, spec.name, time.perf_counter() - began) | measured]
+        everywhere = measures.clean_accuracy if measures else self._share_correct(classifier)
         shared = {
-            "study": self.study,
             "robustness_id": work.id,
-            "name": spec.name,
             "kind": spec.network_kind,
             "num_members": len(spec.members),
             "norm": evaluation.threat_model.norm,
-            "attempt": work.attempt,
-            "host": socket.gethostname(),
-            "sparsity": float((weights_of(spec.members[0]) == 0).double().mean()) if len(spec.members) == 1 else None,
+            "sparsity": float((weights[0] == 0).double().mean()) if len(weights) == 1 else None,
             "functional_distance_held_out": self._distance(classifier),
         }
+        seconds = {"none": time.perf_counter() - began, **attack_seconds}
+        warnings = self._warnings(spec, classifier)
+        seconds["worst"] = sum(attack_seconds.values())
 
-        def row(attack: str, epsilon: float, num_examples: int, clean: float, robust: float) -> dict[str, Any]:
+        def row(attack: str, robust: float) -> dict[str, Any]:
+            attacked = attack != "none"
             return {
+                **self._row(work, spec.name, seconds[attack]),
                 **shared,
                 "attack": attack,
-                "epsilon": epsilon,
-                "num_examples": num_examples,
-                "clean_accuracy": clean,
+                "epsilon": evaluation.threat_model.epsilon if attacked else 0.0,
+                "num_examples": len(verdict.clean) if attacked else len(self.inputs),
+                "clean_accuracy": verdict.clean_accuracy if attacked else everywhere,
                 "robust_accuracy": robust,
-                "seconds": time.perf_counter() - began,
+                "warnings": warnings if attack == "worst" else None,
             }
 
-        everywhere = self._share_correct(classifier)
-        rows = [row("none", 0.0, len(self.inputs), everywhere, everywhere)]
-        verdict = evaluate(
-            classifier, inputs, labels, evaluation.threat_model, evaluation.attacks, _generator(evaluation)
-        )
-        epsilon = evaluation.threat_model.epsilon
-        for attack in evaluation.attacks:
-            robust = verdict.robust_accuracy(attack.name)
-            rows.append(row(attack.name, epsilon, len(inputs), verdict.clean_accuracy, robust))
-        rows.append(row("worst", epsilon, len(inputs), verdict.clean_accuracy, verdict.worst_accuracy))
-        return {"robustness": rows}
+        tables["robustness"] = [
+            row("none", everywhere),
+            *(row(attack, verdict.robust_accuracy(attack)) for attack in verdict.robust),
+            row("worst", verdict.worst_accuracy),
+        ]
+        return tables
 
     def transfer(self, work: Work, spec: TransferSpec, weights_of: WeightsOf) -> Tables:
         """Rows of `transfer`: every network on the inputs that the last attack makes on every other."""
         began = time.perf_counter()
         evaluation, attack = spec.evaluation, spec.evaluation.attacks[-1]
-        inputs, labels = self._examples(evaluation)
-        networks = {name: self._classifier([weights_of(name) for name in members]) for name, members in spec.networks}
-        accuracies = transfer_matrix(
-            networks, networks, inputs, labels, evaluation.threat_model, attack, _generator(evaluation)
-        )
+        some = slice(evaluation.num_examples)
+        inputs, labels, draws = self.inputs[some], self.labels[some], _generator(evaluation.seed, "transfer")
+        networks = {name: self._classifier(_weights(members, weights_of)) for name, members in spec.networks}
+        accuracies = transfer_matrix(networks, networks, inputs, labels, evaluation.threat_model, attack, draws)
         seconds = (time.perf_counter() - began) / accuracies.numel()
         return {
             "transfer": [
@@ -109,15 +135,52 @@ class Judge:
             ]
         }
 
+    def _row(self, work: Work, name: str, seconds: float) -> dict[str, Any]:
+        """What rows of all tables of networks share."""
+        host = socket.gethostname()
+        return {"study": self.study, "name": name, "seconds": seconds, "attempt": work.attempt, "host": host}
+
+    def _verdicts(self, work: Work, spec: AttackSpec, classifier: Classifier) -> dict[str, Any]:
+        """A row of `verdicts`. What is drawn at random depends on what is attacked and how, not on who does it when."""
+        began = time.perf_counter()
+        some = slice(spec.first_example, spec.first_example + spec.num_examples)
+        draws = _generator(spec.seed, spec.name, spec.attack.name, str(spec.first_example))
+        verdict = evaluate(classifier, self.inputs[some], self.labels[some], spec.threat_model, [spec.attack], draws)
+        return {
+            **self._row(work, spec.name, time.perf_counter() - began),
+            "verdicts_id": work.id,
+            "attack": spec.attack.name,
+            "norm": spec.threat_model.norm,
+            "epsilon": spec.threat_model.epsilon,
+            "first_example": spec.first_example,
+            "num_examples": spec.num_examples,
+            "clean": verdict.clean.tolist(),
+            "robust": verdict.robust[spec.attack.name].tolist(),
+        }
+
+    def _measures(self, classifier: Classifier, weights: Sequence[Tensor]) -> Measures | None:
+        """On all test inputs; None where outputs hold NaN."""
+        members = [partial(self.network, each) for each in weights]
+        try:
+            return measure(classifier, self.inputs, self.labels, self.outside, members)
+        except DataError:  # the examples were judged before; what is left are outputs that are no probabilities
+            return None
+
+    def _warnings(self, spec: RobustnessSpec, classifier: Classifier) -> str | None:
+        """Signs of masked gradients; None where nobody asked."""
+        evaluation = spec.evaluation
+        if not evaluation.check_masking:
+            return None
+        some = slice(min(evaluation.num_examples, NUM_CHECKED))
+        draws = _generator(evaluation.seed, spec.name, "masking")
+        return "; ".join(
+            masking_warnings(classifier, self.inputs[some], self.labels[some], evaluation.threat_model, draws)
+        )
+
     def _classifier(self, weights: Sequence[Tensor]) -> Classifier:
-        def one(weights: Tensor) -> Classifier:
-            return lambda inputs: self.network(weights, inputs)
-
-        classifiers = [one(each) for each in weights]
-        return classifiers[0] if len(classifiers) == 1 else Ensemble(classifiers)
-
-    def _examples(self, evaluation: Evaluation) -> tuple[Tensor, Tensor]:
-        return self.inputs[: evaluation.num_examples], self.labels[: evaluation.num_examples]
+        if len(weights) == 1:
+            return partial(self.network, weights[0])
+        return StackedEnsemble(self.network, torch.stack(list(weights)))
 
     @torch.no_grad()
     def _share_correct(self, classifier: Classifier) -> float:
@@ -134,5 +197,26 @@ class Judge:
         return float(functional_distance(own, reference))
 
 
-def _generator(evaluation: Evaluation) -> torch.Generator:
-    return torch.Generator().manual_seed(evaluation.seed)
+def joined(pieces: Sequence[AttackSpec], made: Mapping[str, Made]) -> tuple[Robustness, dict[str, float]]:
+    """The verdicts of the pieces, attack by attack and example by example, and the seconds that each attack took."""
+    clean: dict[str, list[bool]] = {}
+    robust: dict[str, list[bool]] = {}
+    seconds: dict[str, float] = {}
+    for piece in pieces:
+        verdicts, attack = made[piece.makes], piece.attack.name
+        assert isinstance(verdicts, Verdicts), f"{piece.makes} is no verdict"
+        clean[attack] = [*clean.get(attack, ()), *verdicts.clean]
+        robust[attack] = [*robust.get(attack, ()), *verdicts.robust]
+        seconds[attack] = seconds.get(attack, 0.0) + verdicts.seconds
+    # Different devices may differ about an example on the edge: right as it is, is what was so for every attack.
+    always = torch.tensor(list(clean.values())).all(0)
+    return Robustness(always, {attack: torch.tensor(each) & always for attack, each in robust.items()}), seconds
+
+
+def _weights(members: Sequence[str], weights_of: WeightsOf) -> list[Tensor]:
+    return [weights_of(name) for name in members]
+
+
+def _generator(seed: int, *use: str) -> torch.Generator:
+    """Seeded by the evaluation's seed and by what the draws are for."""
+    return torch.Generator().manual_seed(int(digest(str(seed), *use), 16) >> 1)

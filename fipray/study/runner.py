@@ -15,12 +15,10 @@ import torch
 from fipray.errors import CorruptFileError, FiprayError, RunError
 from fipray.records import Store
 from fipray.study import resume
-from fipray.study.rounds import RoundSpec, round_end
+from fipray.study.rounds import RoundSpec
 from fipray.study.spec import Study
-from fipray.study.work import Material, Tables, WeightsFile, Work
+from fipray.study.work import Made, Material, Tables, Work, made_of
 from fipray.study.worker import PathWorker
-
-_WEIGHTS = ("weights_file", "weights_sha256")
 
 
 class Watch(Protocol):
@@ -75,14 +73,13 @@ class Agenda:
         self.store.verify()
         self.material = _material(study, self.store)
         self._watch = watch
-        self._ends: dict[str, WeightsFile] = {}
-        self._read_ends()
+        self._made = self._read_made()
         committed = self.store.committed()
         self._total = len(study.specs)
         self._ids = {spec.makes: id for id, spec in study.specs.items() if spec.makes}
         self._waiting = {id: spec for id, spec in study.specs.items() if id not in committed}
         self._failed: dict[str, str] = {}  # reasons, by label
-        self._lost: dict[str, str] = {}  # weights that will never be there, and those for whose lack they will not
+        self._lost: dict[str, str] = {}  # what will never be made, and that for whose lack it will not
         self._began: dict[str, float] = {}
         watch.begin(study.name, len(study.specs), len(study.specs) - len(self._waiting))
 
@@ -97,16 +94,15 @@ class Agenda:
             if lost:
                 del self._waiting[id]
                 self.fail(Work(id, spec, 0, {}), f"not begun, because {', '.join(lost)} failed", next(iter(lost)))
-            elif all(name in self._ends for name in spec.needs):
+            elif all(name in self._made for name in spec.needs):
                 del self._waiting[id]
-                return self._begin(
-                    Work(id, spec, self.store.next_attempt(id), {name: self._ends[name] for name in spec.needs}), where
-                )
+                needed = {name: self._made[name] for name in spec.needs}
+                return self._begin(Work(id, spec, self.store.next_attempt(id), needed), where)
         return None
 
     def again(self, work: Work, where: str) -> Work:
         """Another attempt at the same work."""
-        return self._begin(Work(work.id, work.spec, self.store.next_attempt(work.id), work.ends), where)
+        return self._begin(Work(work.id, work.spec, self.store.next_attempt(work.id), work.made), where)
 
     def _begin(self, work: Work, where: str) -> Work:
         self._began[work.id] = time.perf_counter()
@@ -117,11 +113,8 @@ class Agenda:
         counts = self.store.commit(work.id, type(work.spec).__name__, work.attempt, tables)
         for id in self._over(work):
             resume.remove(self.store, id)
-        if not counts:  # another run into the same directory was first
-            self._read_ends()
-        elif work.spec.makes:
-            (row,) = tables.get("paths") or tables["rounds"]
-            self._ends[work.spec.makes] = WeightsFile(row["weights_file"], row["weights_sha256"])
+        # Where it does not count, another run into the same directory was first.
+        self._made |= made_of(tables) if counts else self._read_made()
         self._watch.finished(work, describe(tables), time.perf_counter() - self._began[work.id])
 
     def _over(self, work: Work) -> list[str]:
@@ -131,7 +124,7 @@ class Agenda:
         return [self._ids[name] for name in (*work.spec.earlier, work.spec.makes)] if work.spec.is_last else []
 
     def fail(self, work: Work, reason: str, cause: str | None = None) -> None:
-        """The work failed; where it was not even begun, for lack of the weights `cause`."""
+        """The work failed; where it was not even begun, for lack of `cause`."""
         self._failed[work.label] = reason
         if work.spec.makes:
             self._lost[work.spec.makes] = cause or work.spec.makes
@@ -148,11 +141,8 @@ class Agenda:
             )
         return self.store
 
-    def _read_ends(self) -> None:
-        for row in self.store.read_table("paths").select(["name", *_WEIGHTS]).to_pylist():
-            self._ends[row["name"]] = WeightsFile(*(row[column] for column in _WEIGHTS))
-        for row in self.store.read_table("rounds").select(["name", "round", *_WEIGHTS]).to_pylist():
-            self._ends[round_end(row["name"], row["round"])] = WeightsFile(*(row[column] for column in _WEIGHTS))
+    def _read_made(self) -> dict[str, Made]:
+        return made_of({name: self.store.read_table(name).to_pylist() for name in ("paths", "rounds", "verdicts")})
 
 
 @dataclass(frozen=True)
@@ -192,7 +182,12 @@ def describe(tables: Tables) -> str:
         return str(rows[0]["outcome"])
     if rows := tables.get("robustness"):
         clean, worst = rows[0]["clean_accuracy"], rows[-1]["robust_accuracy"]
-        return f"clean accuracy {clean:.2%}, robust accuracy {worst:.1%} at epsilon {rows[-1]['epsilon']:g}"
+        sentence = f"clean accuracy {clean:.2%}, robust accuracy {worst:.1%} at epsilon {rows[-1]['epsilon']:g}"
+        masked = "; gradients may be masked" if rows[-1]["warnings"] else ""
+        return sentence + masked + ("" if tables.get("measures") else "; no measures, as there are outputs with NaN")
+    if rows := tables.get("verdicts"):
+        clean, robust = (sum(rows[0][name]) / len(rows[0][name]) for name in ("clean", "robust"))
+        return f"clean accuracy {clean:.1%}, robust accuracy {robust:.1%}"
     return f"{len(tables['transfer'])} pairs of networks"
 
 

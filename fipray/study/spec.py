@@ -1,13 +1,13 @@
-"""What to run, as data: one path, one ensemble, one evaluation, and the study that holds them."""
+"""What to run, as data: one path, one ensemble, and the study that holds them and how they are judged."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +24,12 @@ from fipray.paths import (
     SaveAt,
     Stepper,
 )
-from fipray.robustness import FGSM, PGD, Attack, TargetedPGD, ThreatModel
 from fipray.study.canonical import digest, to_json
 from fipray.study.data import Data
+from fipray.study.evaluation import BASE, AttackSpec, Evaluation, RobustnessSpec, TransferSpec, judgements
 from fipray.study.rounds import RoundSpec, check, expanded
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -93,56 +92,8 @@ class EnsembleSpec:
             raise UsageError(f"ensemble {self.name!r} has no members: name paths of the study, or {BASE!r}")
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """How base, path ends and ensembles are judged: under which attacks, on the first `num_examples` test inputs.
-
-    The transfer matrix is made with the last of the attacks.
-    """
-
-    threat_model: ThreatModel
-    attacks: tuple[Attack, ...] = (FGSM(), TargetedPGD(), PGD())
-    num_examples: int = 1000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.attacks:
-            raise UsageError("an evaluation needs an attack, such as PGD()")
-        if self.num_examples < 1:
-            raise UsageError(f"an evaluation needs an example; num_examples={self.num_examples} was given")
-
-
-@dataclass(frozen=True)
-class RobustnessSpec:
-    """One network or ensemble under the attacks of an evaluation."""
-
-    name: str
-    network_kind: str
-    members: tuple[str, ...]
-    evaluation: Evaluation
-    makes: ClassVar[None] = None
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return tuple(member for member in self.members if member != BASE)
-
-
-@dataclass(frozen=True)
-class TransferSpec:
-    """Inputs made on each network, tried on every other: names of networks and their members."""
-
-    networks: tuple[tuple[str, tuple[str, ...]], ...]
-    evaluation: Evaluation
-    name: str = "transfer"
-    makes: ClassVar[None] = None
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        return tuple({member: None for _, members in self.networks for member in members if member != BASE})
-
-
-# `needs` names weights that a spec cannot do without, `makes` those that are there when it is done.
-Spec = PathSpec | RoundSpec | RobustnessSpec | TransferSpec
+# `needs` names weights and verdicts that a spec cannot do without, `makes` those that are there when it is done.
+Spec = PathSpec | RoundSpec | AttackSpec | RobustnessSpec | TransferSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +140,7 @@ class Study:
 
     def _check_network(self) -> None:
         network = Network.of(self.module)
-        for inputs in (self.data.anchors, self.data.held_out, self.data.test_inputs):
+        for inputs in (self.data.anchors, self.data.held_out, self.data.test_inputs, self.data.outside_inputs):
             if inputs is not None:
                 network.check(torch.from_numpy(inputs[:64]))
         if self.data.test_inputs is None or self.data.test_labels is None:
@@ -210,12 +161,14 @@ class Study:
     def specs(self) -> dict[str, Spec]:
         """All work of the study by id, in an order in which it can be done. An id hashes what decides the result."""
         specs: list[Spec] = list(expanded(self.paths, self.ensembles))
-        if self.evaluation is not None:
-            networks: list[tuple[str, str, tuple[str, ...]]] = [(BASE, BASE, (BASE,))]
-            networks += [(path.name, "path", (path.name,)) for path in self.paths]
-            networks += [(ensemble.name, "ensemble", ensemble.members) for ensemble in self.ensembles]
-            specs += [RobustnessSpec(name, kind, members, self.evaluation) for name, kind, members in networks]
-            specs.append(TransferSpec(tuple((name, members) for name, _, members in networks), self.evaluation))
+        if self.evaluation is not None and self.data.test_inputs is not None:
+            there = min(self.evaluation.num_examples, len(self.data.test_inputs))
+            networks = (
+                (BASE, BASE, (BASE,)),
+                *((path.name, "path", (path.name,)) for path in self.paths),
+                *((ensemble.name, "ensemble", ensemble.members) for ensemble in self.ensembles),
+            )
+            specs += judgements(replace(self.evaluation, num_examples=there), networks)
         ids: dict[str, str] = {}  # by what they make
         result: dict[str, Spec] = {}
         for spec in specs:

@@ -54,7 +54,7 @@ class Walker:
         began = time.perf_counter()
         kept = resume.load(self.store, work.id, work.attempt, list(self.probes), self.device)
         for earlier in reversed(spec.earlier):
-            kept = kept or resume.load_end(self.store, work.ends[earlier].file, list(self.probes), self.device)
+            kept = kept or resume.load_end(self.store, work.weights(earlier).file, list(self.probes), self.device)
         kept = kept or Kept()
         path = WeightPath(tuple(kept.points), kept.outcome or Outcome(_PAUSED, ""))
         for number in range(kept.round + (kept.outcome is not None), spec.number + 1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from fipray.geometry import OutputGeometry
 from fipray.records import Store
 from fipray.records.layout import attempt_directory
 from fipray.study.data import Data
-from fipray.study.rounds import RoundSpec
-from fipray.study.spec import PathSpec, RobustnessSpec, Spec, TransferSpec
+from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec, verdicts_on
+from fipray.study.rounds import RoundSpec, round_end
+from fipray.study.spec import PathSpec, Spec
 
 Tables = dict[str, list[dict[str, Any]]]
 STEP_FILE = "step-{:08d}"
@@ -38,13 +39,44 @@ class WeightsFile:
 
 
 @dataclass(frozen=True)
+class Verdicts:
+    """Whether each of some examples is classified correctly, `clean` and under an attack, and how long that took."""
+
+    clean: list[bool]
+    robust: list[bool]
+    seconds: float
+
+
+Made = WeightsFile | Verdicts
+
+
+def made_of(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Made]:
+    """What rows say is there for others to need, by the names that specs give it."""
+    made: dict[str, Made] = {}
+    for row in tables.get("paths", ()):
+        made[row["name"]] = WeightsFile(row["weights_file"], row["weights_sha256"])
+    for row in tables.get("rounds", ()):
+        made[round_end(row["name"], row["round"])] = WeightsFile(row["weights_file"], row["weights_sha256"])
+    for row in tables.get("verdicts", ()):
+        name = verdicts_on(row["name"], row["attack"], row["first_example"])
+        made[name] = Verdicts(row["clean"], row["robust"], row["seconds"])
+    return made
+
+
+@dataclass(frozen=True)
 class Work:
-    """One attempt at one spec; `ends` are the weights that it needs, by the names that the spec gives them."""
+    """One attempt at one spec; `made` is what it needs, by the names that the spec gives it."""
 
     id: str
     spec: Spec
     attempt: int
-    ends: Mapping[str, WeightsFile]
+    made: Mapping[str, Made]
+
+    def weights(self, name: str) -> WeightsFile:
+        """Weights that it needs."""
+        weights = self.made[name]
+        assert isinstance(weights, WeightsFile), f"{name} is no network"
+        return weights
 
     @property
     def label(self) -> str:
@@ -54,6 +86,9 @@ class Work:
                 return f"path {self.spec.name}"
             case RoundSpec():
                 return f"path {self.spec.name}, round {self.spec.number} of {self.spec.num_rounds}"
+            case AttackSpec():
+                last = self.spec.first_example + self.spec.num_examples - 1
+                return f"{self.spec.attack.name} on {self.spec.name}, examples {self.spec.first_example} to {last}"
             case RobustnessSpec():
                 return f"attacks on {self.spec.name}"
             case TransferSpec():

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from fipray.geometry import Network
 from fipray.records import Store
+from fipray.study.evaluation import BASE, AttackSpec, RobustnessSpec, TransferSpec
 from fipray.study.judging import Judge
 from fipray.study.rounds import RoundSpec
-from fipray.study.spec import BASE, PathSpec, RobustnessSpec, TransferSpec
+from fipray.study.spec import PathSpec
 from fipray.study.walking import Walker
 from fipray.study.work import Material, Tables, Work
 
@@ -42,7 +43,8 @@ class PathWorker:
         self._judge: Judge | None = None
         if data.test_inputs is not None and data.test_labels is not None:
             inputs, labels = self._tensor(data.test_inputs), self._tensor(data.test_labels).long()
-            self._judge = Judge(study, self._network, geometry, held_out, inputs, labels)
+            outside = None if data.outside_inputs is None else self._tensor(data.outside_inputs)
+            self._judge = Judge(study, self._network, geometry, held_out, inputs, labels, outside)
         probes = {"clean_accuracy": self._judge.accuracy} if self._judge else {}
         self._walker = Walker(
             self._store, study, self._network, geometry, anchors, held_out, probes, device, node_id, worker_id
@@ -56,6 +58,8 @@ class PathWorker:
                 return self._walker.path(work, work.spec, weights_of)
             case RoundSpec():
                 return self._walker.round(work, work.spec, weights_of)
+            case AttackSpec():
+                return self._judging.attack(work, work.spec, weights_of)
             case RobustnessSpec():
                 return self._judging.judge(work, work.spec, weights_of)
             case TransferSpec():
@@ -75,5 +79,5 @@ class PathWorker:
         """End weights [P] of a path, or the base's."""
         if name == BASE:
             return self._network.weights
-        end = work.ends[name]
+        end = work.weights(name)
         return torch.from_numpy(self._store.read_weights(end.file, end.sha256)["weights"]).to(self._device)

@@ -139,6 +139,16 @@ def test_where_there_is_no_terminal_the_summary_is_as_wide_as_columns_says(resul
     assert file.getvalue() == printed(results, int(columns or 120))
 
 
+def test_networks_whose_gradients_may_be_masked_are_named_in_a_sentence(by_hand):
+    assert "masked" not in printed(by_hand, 120)
+    rows = by_hand.robustness.copy()
+    rows.loc[rows["attack"] == "worst", "warnings"] = ""
+    assert "masked" not in printed(replace(by_hand, robustness=rows), 120)
+    rows.loc[(rows["attack"] == "worst") & (rows["name"] == "near"), "warnings"] = "more steps still help"
+    text = " ".join(printed(replace(by_hand, robustness=rows), 80).split())
+    assert text.endswith("(column `warnings` of `robustness`), in: near")
+
+
 def test_the_note_says_on_how_many_examples_the_attacks_were(by_hand):
     assert "under attack on 500 examples" in " ".join(printed(by_hand, 120).split())
     more = by_hand.robustness.copy()

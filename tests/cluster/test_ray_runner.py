@@ -44,10 +44,14 @@ def local(tmp_path_factory) -> analysis.Results:
     return analysis.load(directory)
 
 
-def test_actors_and_this_process_write_equal_tables(runner, ray_session, local, tmp_path):
-    runner.run(study(), tmp_path)
-    results = analysis.load(tmp_path)
-    assert_equal_tables(results, local)
+def test_actors_and_this_process_write_equal_tables(runner, ray_session, tmp_path):
+    """Also where attacks are shared out."""
+    in_pieces = study(num_steps=2, chunk_size=25)
+    runner.run(in_pieces, tmp_path / "ray")
+    LocalRunner().run(in_pieces, tmp_path / "local")
+    results = analysis.load(tmp_path / "ray")
+    assert_equal_tables(results, analysis.load(tmp_path / "local"))
+    assert len(results.verdicts) == 6 * 2 * 2
     assert set(results.paths["node_id"]) == {ray_session["node_id"]}
     assert results.paths["worker_id"].nunique() == 2
 

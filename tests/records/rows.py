@@ -75,6 +75,7 @@ def robustness_row(robustness_id: str, name: str, kind: str, attack: str, **chan
         "robust_accuracy": 0.5,
         "sparsity": 0.0,
         "functional_distance_held_out": 0.0,
+        "warnings": None,
         "seconds": 2.0,
         "attempt": 1,
         "host": "here",
@@ -102,6 +103,24 @@ def measures_row(measures_id: str, name: str, kind: str, **changes: Any) -> dict
         "q_statistic": None,
         "kappa": None,
         "seconds": 0.5,
+        "attempt": 1,
+        "host": "here",
+    } | changes
+
+
+def verdicts_row(verdicts_id: str, name: str, attack: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "study": STUDY,
+        "verdicts_id": verdicts_id,
+        "name": name,
+        "attack": attack,
+        "norm": "linf",
+        "epsilon": 0.1,
+        "first_example": 0,
+        "num_examples": 3,
+        "clean": [True, True, False],
+        "robust": [True, False, False],
+        "seconds": 2.0,
         "attempt": 1,
         "host": "here",
     } | changes

@@ -10,13 +10,22 @@ import pytest
 
 from fipray.errors import UsageError
 from fipray.records import SCHEMA_VERSION, TABLES, Store, to_arrow
-from tests.records.rows import measures_row, path_row, point_rows, robustness_row, round_row, transfer_row
+from tests.records.rows import (
+    measures_row,
+    path_row,
+    point_rows,
+    robustness_row,
+    round_row,
+    transfer_row,
+    verdicts_row,
+)
 from tests.records.writer import MANIFEST
 
 ROWS = {
     "paths": [path_row("id", seed=2**63 - 1, spec_json='{"x": "∂θ"}', outcome="", objective_value=-math.inf)],
     "points": point_rows("id", objective_value=5e-324, gain=0.1 + 0.2, clean_accuracy=None),
     "robustness": [robustness_row("id", "all", "ensemble", attack, sparsity=None) for attack in ("fgsm", "worst")],
+    "verdicts": [verdicts_row("id", "base", attack) for attack in ("fgsm", "pgd-20x1")],
     "measures": [measures_row("id", "base", "base"), measures_row("id", "all", "ensemble", coherence=0.1, kappa=0.3)],
     "transfer": [transfer_row("id", maker, "base", 1 / 3) for maker in ("base", "sparse")],
     "rounds": [round_row("id", number=2, outcome="")],
@@ -84,6 +93,12 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_row_and_column(column, va
         to_arrow("points", rows)
 
 
+@pytest.mark.parametrize("value", ["10", [True, None], [1, 0], [[True]]])
+def test_a_list_of_anything_but_booleans_is_refused(value):
+    with pytest.raises(UsageError, match="robust"):
+        to_arrow("verdicts", [verdicts_row("id", "base", "fgsm", robust=value)])
+
+
 @pytest.mark.parametrize(("column", "value"), [("step", 2**63), ("name", "\ud800")])
 def test_a_value_that_arrow_cannot_hold_is_refused_with_its_column(column, value):
     with pytest.raises(UsageError, match=f"{column} for table 'points' does not fit"):
@@ -120,7 +135,7 @@ def test_two_rows_of_one_key_are_refused(name):
 
 
 def test_an_unknown_table_lists_the_tables_there_are(tmp_path):
-    with pytest.raises(UsageError, match="tables are paths, points, robustness, transfer, measures, rounds"):
+    with pytest.raises(UsageError, match="tables are paths, points, robustness, verdicts, transfer, measures, rounds"):
         to_arrow("point", [])
     with pytest.raises(UsageError, match="no table 'point'"):
         Store.create_or_open(tmp_path, MANIFEST).read_table("point")

@@ -24,6 +24,7 @@ SPEC = fip.PathSpec(
 
 
 SPECS = [SPEC, *study().specs.values(), *cooperating(rounds=1).specs.values()]
+SPECS += list(study(chunk_size=30).specs.values())[4:6]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)

@@ -93,11 +93,12 @@ def test_a_second_run_does_nothing(results):
 
 
 def test_a_run_does_only_what_is_missing(tmp_path):
-    LocalRunner().run(study(), tmp_path)
-    ids = study().path_ids
+    small = study(num_steps=1)
+    LocalRunner().run(small, tmp_path)
+    ids = small.path_ids
     (tmp_path / "commits" / f"{ids['diverse-0']}.json").unlink()
     watch = Recorder()
-    LocalRunner().run(study(), tmp_path, watch)
+    LocalRunner().run(small, tmp_path, watch)
     assert watch.begun == [(11, 10)]
     assert watch.done == ["path diverse-0"]
     again = analysis.load(tmp_path).paths.set_index("name")
@@ -105,7 +106,7 @@ def test_a_run_does_only_what_is_missing(tmp_path):
 
 
 def test_the_directory_keeps_the_base_that_was_there_first(tmp_path):
-    made = [study(), study()]
+    made = [replace(study(num_steps=2), ensembles=(), evaluation=None) for _ in range(2)]
     for number, each in enumerate(made):
         object.__setattr__(each, "base_id", "recipe")
         object.__setattr__(each, "module", module(seed=number))
@@ -143,7 +144,7 @@ def test_a_directory_of_another_study_is_refused_and_left_as_it_was(results):
 
 def test_the_callers_number_of_threads_is_left_as_it_was(tmp_path):
     before = torch.get_num_threads()
-    LocalRunner(threads=2).run(study(num_steps=1), tmp_path)
+    LocalRunner(threads=2).run(replace(study(num_steps=1), ensembles=(), evaluation=None), tmp_path)
     assert torch.get_num_threads() == before
 
 

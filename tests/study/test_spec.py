@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import fipray as fip
+from fipray.study.evaluation import AttackSpec
 from tests.studies import data, module, study
 
 ONE = (fip.PathSpec("one", fip.Diversify()),)
@@ -23,6 +24,21 @@ def made(**changes) -> fip.Study:
 def test_the_work_is_paths_then_attacks_then_transfer():
     kinds = [type(spec).__name__ for spec in study().specs.values()]
     assert kinds == ["PathSpec"] * 4 + ["RobustnessSpec"] * 6 + ["TransferSpec"]
+
+
+def test_attacks_are_work_of_their_own_where_there_are_more_examples_than_a_chunk():
+    specs = study(chunk_size=30).specs.values()
+    attacks = [spec for spec in specs if isinstance(spec, AttackSpec) and spec.name == "both"]
+    assert [(spec.attack.name, spec.first_example, spec.num_examples) for spec in attacks] == [
+        (name, *some) for name in ("fgsm", "pgd-5x1") for some in ((0, 30), (30, 10))
+    ]
+    assert len(specs) == 4 + 6 * (4 + 1) + 1
+
+
+def test_no_more_examples_are_attacked_than_there_are():
+    few = fip.Evaluation(THREAT, (fip.FGSM(),), num_examples=250, chunk_size=60)
+    specs = [spec for spec in made(evaluation=few).specs.values() if isinstance(spec, AttackSpec)]
+    assert [spec.num_examples for spec in specs] == [60, 40] * 2
 
 
 def test_an_equal_study_has_equal_ids():
@@ -90,6 +106,8 @@ def test_a_study_refuses(changes, sentence):
         (lambda: fip.EnsembleSpec("e", ("one",), rounds=-1), "rounds are 0 or more; -1 was given"),
         (lambda: fip.Evaluation(THREAT, ()), "needs an attack"),
         (lambda: fip.Evaluation(THREAT, num_examples=0), "needs an example"),
+        (lambda: fip.Evaluation(THREAT, chunk_size=0), "holds at least 1; chunk_size=0"),
+        (lambda: fip.Evaluation(THREAT, (fip.PGD(5), fip.PGD(5))), "there are two named pgd-5x1"),
         (lambda: fip.Evaluation(fip.ThreatModel("linf", -0.1)), "epsilon is -0.1"),
     ],
 )
@@ -108,6 +126,11 @@ class TestData:
         changed[0, 0] += 1e-6
         assert fip.Data(changed, self.GOOD.held_out).digest != fip.Data(self.GOOD.anchors, self.GOOD.held_out).digest
 
+    def test_data_without_inputs_of_no_class_has_the_digest_it_had_before_there_were_any(self):
+        ramp = np.arange(6, dtype="<f4").reshape(2, 3)
+        assert fip.Data(ramp, ramp).digest == "1cf072b4a72c73a9"
+        assert fip.Data(ramp, ramp, outside_inputs=ramp).digest != "1cf072b4a72c73a9"
+
     def test_an_array_in_another_memory_order_is_the_same_data(self):
         turned = fip.Data(np.asfortranarray(self.GOOD.anchors), self.GOOD.held_out)
         assert turned.digest == fip.Data(self.GOOD.anchors, self.GOOD.held_out).digest
@@ -123,6 +146,7 @@ class TestData:
             ({"anchors": np.zeros((0, 6))}, "one or more inputs, [N, ...]; this has shape (0, 6)"),
             ({"anchors": torch.zeros(3, 6)}, "is a numpy array of one or more inputs, [N, ...]; this has a Tensor"),
             ({"held_out": np.zeros((3, 5))}, "anchors have (6,), held_out (5,)"),
+            ({"outside_inputs": np.zeros((3, 5))}, "anchors have (6,), outside_inputs (5,)"),
             ({"test_labels": None}, "test_inputs and test_labels come together"),
             ({"test_labels": np.zeros(7, int)}, "100 test inputs need as many labels"),
             ({"test_labels": np.zeros(100)}, "labels are integers"),

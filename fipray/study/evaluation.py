@@ -1,0 +1,140 @@
+"""How base, path ends and ensembles are judged, as data: the evaluation of a study, and the work that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fipray.errors import UsageError
+from fipray.robustness import FGSM, PGD, Attack, TargetedPGD, ThreatModel
+
+BASE = "base"
+
+
+def verdicts_on(name: str, attack: str, first_example: int) -> str:
+    """What the verdicts of an attack on a network are called; no name of a path is like it."""
+    return f"{attack} on {name} from example {first_example}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How base, path ends and ensembles are judged: under which attacks, on the first `num_examples` test inputs or as
+    many as there are.
+
+    The transfer matrix is made with the last of the attacks.
+
+    chunk_size: where there are more examples, workers share out the attacks on one network: a piece of work is then one
+        attack on so many examples.
+    check_masking: looks for signs of masked gradients on the first 100 examples (`fip.masking_warnings`), which costs
+        about as much as the default attacks on 500.
+    """
+
+    threat_model: ThreatModel
+    attacks: tuple[Attack, ...] = (FGSM(), TargetedPGD(), PGD())
+    num_examples: int = 1000
+    seed: int = 0
+    chunk_size: int = 500
+    check_masking: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.attacks:
+            raise UsageError("an evaluation needs an attack, such as PGD()")
+        names = [attack.name for attack in self.attacks]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise UsageError(f"an evaluation has each attack once; there are two named {', '.join(sorted(twice))}")
+        if self.num_examples < 1:
+            raise UsageError(f"an evaluation needs an example; num_examples={self.num_examples} was given")
+        if self.chunk_size < 1:
+            raise UsageError(f"a chunk of examples holds at least 1; chunk_size={self.chunk_size} was given")
+
+    @property
+    def is_split(self) -> bool:
+        """Whether attacks on a network are work of their own, apart from the judgement that joins their verdicts."""
+        return self.num_examples > self.chunk_size
+
+
+@dataclass(frozen=True)
+class AttackSpec:
+    """One attack on one network or ensemble, on `num_examples` test inputs from `first_example`, 0 or more."""
+
+    name: str
+    members: tuple[str, ...]
+    threat_model: ThreatModel
+    attack: Attack
+    first_example: int
+    num_examples: int
+    seed: int
+
+    @property
+    def makes(self) -> str:
+        return verdicts_on(self.name, self.attack.name, self.first_example)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return _weights(self.members)
+
+
+@dataclass(frozen=True)
+class RobustnessSpec:
+    """One network or ensemble under the attacks of an evaluation, and without one."""
+
+    name: str
+    network_kind: str
+    members: tuple[str, ...]
+    evaluation: Evaluation
+    makes: ClassVar[None] = None
+
+    @property
+    def pieces(self) -> tuple[AttackSpec, ...]:
+        """Every attack on every chunk of examples, attack by attack."""
+        evaluation = self.evaluation
+        total, size = evaluation.num_examples, evaluation.chunk_size
+        return tuple(
+            AttackSpec(
+                self.name,
+                self.members,
+                evaluation.threat_model,
+                attack,
+                first,
+                min(size, total - first),
+                evaluation.seed,
+            )
+            for attack in evaluation.attacks
+            for first in range(0, total, size)
+        )
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        verdicts = (piece.makes for piece in self.pieces) if self.evaluation.is_split else ()
+        return (*_weights(self.members), *verdicts)
+
+
+@dataclass(frozen=True)
+class TransferSpec:
+    """Inputs made on each network, tried on every other: names of networks and their members."""
+
+    networks: tuple[tuple[str, tuple[str, ...]], ...]
+    evaluation: Evaluation
+    name: str = "transfer"
+    makes: ClassVar[None] = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return _weights(member for _, members in self.networks for member in members)
+
+
+def judgements(
+    evaluation: Evaluation, networks: tuple[tuple[str, str, tuple[str, ...]], ...]
+) -> list[AttackSpec | RobustnessSpec | TransferSpec]:
+    """The work of judging networks, each given by name, kind and members, in an order in which it can be done."""
+    specs: list[AttackSpec | RobustnessSpec | TransferSpec] = []
+    for name, kind, members in networks:
+        robustness = RobustnessSpec(name, kind, members, evaluation)
+        specs += [*(robustness.pieces if evaluation.is_split else ()), robustness]
+    return [*specs, TransferSpec(tuple((name, members) for name, _, members in networks), evaluation)]
+
+
+def _weights(members: Iterable[str]) -> tuple[str, ...]:
+    """The members whose weights are made in the study, each once."""
+    return tuple(dict.fromkeys(member for member in members if member != BASE))

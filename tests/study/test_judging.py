@@ -1,0 +1,138 @@
+"""How networks are judged: in pieces or at once, by the measures too, and when there is nothing to measure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fipray as fip
+from fipray import analysis
+from fipray.study import LocalRunner
+from fipray.study.evaluation import RobustnessSpec
+from fipray.study.judging import Judge
+from fipray.study.runner import describe
+from fipray.study.work import Work
+from tests.studies import data, module, study
+
+LINF = fip.ThreatModel("linf", 0.05)
+NETWORK = fip.Network.of(module())
+TESTS, LABELS, HELD_OUT = (torch.from_numpy(each) for each in (data().test_inputs, data().test_labels, data().held_out))
+OUTSIDE = torch.rand(30, 6, generator=torch.Generator().manual_seed(3))
+WEIGHTS = {name: NETWORK.weights * factor for name, factor in {"base": 1, "sure": 1000, "nan": math.nan}.items()}
+WEIGHTS["other"] = fip.Network.of(module(seed=1)).weights
+
+
+@dataclass(frozen=True)
+class Mended:
+    """FGSM, which fails on networks other than the base until the file is there."""
+
+    file: str
+    name: str = "mended"
+
+    def perturb(self, classifier, *arguments, **settings):
+        base = NETWORK(NETWORK.weights, TESTS[:1])
+        if not (Path(self.file).exists() or torch.equal(classifier(TESTS[:1]), base)):
+            raise RuntimeError("not yet")
+        return fip.FGSM().perturb(classifier, *arguments, **settings)
+
+
+def small(chunk_size: int, attacks: tuple[fip.Attack, ...] = (fip.FGSM(), fip.PGD(3))) -> fip.Study:
+    """A path, an ensemble of it and the base, and attacks on 40 examples."""
+    path = fip.PathSpec("one", fip.Diversify(), fip.FirstOrderStep(beta=0.1), num_steps=1, batch_size=50)
+    evaluation = fip.Evaluation(LINF, attacks, num_examples=40, chunk_size=chunk_size)
+    both = fip.EnsembleSpec("both", ("base", "one"))
+    return replace(study(), paths=(path,), ensembles=(both,), evaluation=evaluation)
+
+
+def run(what: fip.Study, directory: Path) -> analysis.Results:
+    LocalRunner().run(what, directory)
+    return analysis.load(directory)
+
+
+def judged(*members: str, **settings):
+    judge = Judge("small", NETWORK, fip.FisherRao(), HELD_OUT, TESTS, LABELS, OUTSIDE)
+    spec = RobustnessSpec("it", "ensemble", members, fip.Evaluation(LINF, (fip.FGSM(),), 20, **settings))
+    return judge.judge(Work("id", spec, 1, {}), spec, WEIGHTS.__getitem__)
+
+
+@pytest.fixture(scope="module")
+def in_pieces(tmp_path_factory) -> analysis.Results:
+    return run(small(chunk_size=15), tmp_path_factory.mktemp("results") / "pieces")
+
+
+def test_pieces_join_to_what_is_found_at_once(in_pieces, tmp_path):
+    """The attack draws nothing at random; what does is seeded by the piece."""
+    whole = run(small(chunk_size=40), tmp_path)
+    same = ["name", "attack", "num_examples", "clean_accuracy", "robust_accuracy", "functional_distance_held_out"]
+    first, second = (results.robustness.query("attack in ('none', 'fgsm')")[same] for results in (in_pieces, whole))
+    assert first.reset_index(drop=True).equals(second.reset_index(drop=True))
+    assert list(whole.verdicts.groupby("name").size()) == [2, 2, 2]
+
+
+def test_accuracies_are_those_of_the_verdicts(in_pieces):
+    verdicts, table = in_pieces.verdicts, in_pieces.robustness.set_index(["name", "attack"])
+    assert list(verdicts["first_example"]) == [0, 15, 30] * 6
+    assert [len(each) for each in verdicts["robust"]] == list(verdicts["num_examples"]) == [15, 15, 10] * 6
+    for name, rows in verdicts.groupby("name"):
+        robust = {attack: np.concatenate(list(each["robust"])) for attack, each in rows.groupby("attack")}
+        for attack, each in robust.items():
+            assert table.loc[(name, attack), "robust_accuracy"] == each.mean()
+        assert table.loc[(name, "worst"), "robust_accuracy"] == np.all(list(robust.values()), axis=0).mean()
+        clean = np.concatenate(list(rows.loc[rows["attack"] == "fgsm", "clean"]))
+        assert table.loc[(name, "worst"), "clean_accuracy"] == clean.mean()
+
+
+def test_every_network_is_measured(in_pieces):
+    measures = in_pieces.measures.set_index("name")
+    assert list(measures["kind"]) == ["base", "ensemble", "path"]
+    assert set(measures["num_examples"]) == {100}
+    assert list(measures["coherence"].notna()) == [False, True, False]
+
+
+def test_an_attack_that_fails_is_tried_alone_again(tmp_path):
+    mended = tmp_path / "mended"
+    what = small(chunk_size=20, attacks=(fip.FGSM(), Mended(str(mended))))
+    with pytest.raises(fip.RunError) as failed:
+        LocalRunner().run(what, tmp_path / "results")
+    said = str(failed.value)
+    assert "mended on one, examples 20 to 39: Traceback" in said
+    assert "attacks on one: not begun, because mended on one from example 0, mended on one from example 20 fail" in said
+    assert "7 of 17 pieces of work failed" in said
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "results" / "commits").iterdir()}
+    mended.touch()
+    results = run(what, tmp_path / "results")
+    assert {file: file.stat().st_mtime_ns for file in before} == before, "what was done is not done again"
+    tried = results.verdicts.groupby(["name", "attack"])["attempt"].max()
+    assert set(tried[tried > 1].index) == {("both", "mended"), ("one", "mended")}
+    fgsm, same = (results.robustness.query("attack == @attack")["robust_accuracy"] for attack in ("fgsm", "mended"))
+    assert list(fgsm) == list(same)
+
+
+def test_an_ensembles_measures_are_those_of_its_members_with_inputs_of_no_class():
+    (row,) = judged("base", "other")["measures"]
+    members = [partial(NETWORK, WEIGHTS[name]) for name in ("base", "other")]
+    wanted = asdict(fip.measure(fip.Ensemble(members), TESTS, LABELS, OUTSIDE, members))
+    assert {name: row[name] for name in wanted} == pytest.approx(wanted, rel=1e-5)
+    assert row["ood_auroc"] is not None
+
+
+@pytest.mark.parametrize("members", [("nan",), ("base", "nan")])
+def test_a_network_of_nan_is_judged_and_not_measured(members):
+    tables = judged(*members, check_masking=True)
+    assert "measures" not in tables
+    assert [row["robust_accuracy"] for row in tables["robustness"]] == [0, 0, 0]
+    assert describe(tables).endswith("; no measures, as there are outputs with NaN")
+
+
+def test_signs_of_masked_gradients_stand_in_the_row_of_the_worst_attack():
+    assert {row["warnings"] for row in judged("sure")["robustness"]} == {None}
+    tables = judged("sure", check_masking=True)
+    assert [row["warnings"] is None for row in tables["robustness"]] == [True, True, False]
+    assert "the gradient of the cross-entropy is exactly 0 at" in tables["robustness"][-1]["warnings"]
+    assert "gradients may be masked" in describe(tables)
