@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Literal
 
@@ -129,11 +129,12 @@ def member_paths(
     usual_beta, make = OBJECTIVES[objective]
     gentle = objective in ("weights", "gradients", "outputs", "smooth")  # their paths are led astray by a large radius
     reach = radius or (settings.radius / 5 if gentle else settings.radius)
+    held = 0.25 if "resist" in objective else 1.0
     return tuple(
         fip.PathSpec(
             name=f"{objective.replace('_', '-')}-{number}",
             objective=make(threat_model),
-            stepper=fip.NaturalStep() if objective == "random" else fip.FirstOrderStep(beta=beta or usual_beta),
+            stepper=fip.NaturalStep() if objective == "random" else fip.FirstOrderStep(beta or usual_beta, held=held),
             radius=fip.AdaptiveRadius(tolerance=0.15) if objective == "random" else fip.ScheduledRadius(reach),
             num_steps=max((num_steps or settings.num_steps) // (20 if objective == "random" else 1), 1),
             batch_size=settings.batch_size,
@@ -144,21 +145,23 @@ def member_paths(
     )
 
 
+def _adversary(threat_model: fip.ThreatModel) -> fip.Adversary:
+    """Two steps in a ball a tenth larger than the one that is judged: what is learned holds a little less far."""
+    return fip.Adversary(replace(threat_model, epsilon=1.1 * threat_model.epsilon), num_steps=2)
+
+
 OBJECTIVES: dict[str, tuple[float, Callable[[fip.ThreatModel], fip.Objective]]] = {
     "random": (0.0, lambda threat_model: fip.RandomWalk()),
     "weights": (1.0, lambda threat_model: fip.MoveAway()),
     "gradients": (0.3, lambda threat_model: fip.Diversify(noise=threat_model.epsilon)),
     "outputs": (0.03, lambda threat_model: fip.Disagree(sigma=5 * threat_model.epsilon)),
     "smooth": (0.01, lambda threat_model: fip.Smooth()),
-    "vaccinate": (5.0, lambda threat_model: fip.Vaccinate(fip.Adversary(threat_model, num_steps=2))),
-    "resist": (5.0, lambda threat_model: fip.Resist(fip.Adversary(threat_model, num_steps=2))),
+    "vaccinate": (20.0, lambda threat_model: fip.Vaccinate(_adversary(threat_model))),
+    "resist": (20.0, lambda threat_model: fip.Resist(_adversary(threat_model))),
     "resist_together": (
-        5.0,
+        20.0,
         lambda threat_model: fip.WeightedSum(
-            (
-                (0.7, fip.Resist(fip.Adversary(threat_model, num_steps=2))),
-                (0.3, fip.Vaccinate(fip.Adversary(threat_model, num_steps=2))),
-            )
+            ((0.7, fip.Resist(_adversary(threat_model))), (0.3, fip.Vaccinate(_adversary(threat_model))))
         ),
     ),
 }

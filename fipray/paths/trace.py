@@ -96,7 +96,7 @@ def walk(
 def trace(
     network: Network,
     *,
-    anchors: Tensor,
+    anchors: Tensor | Batch,
     held_out: Tensor,
     objective: Objective,
     stepper: Stepper | None = None,
@@ -116,7 +116,8 @@ def trace(
 ) -> WeightPath:
     """Trace one functionally invariant path from the network's own weights.
 
-    anchors: inputs [N, ...] on which the function must stay; batches are drawn from them.
+    anchors: inputs [N, ...] on which the function must stay; batches are drawn from them. Of many paths from one start
+        each needs the start's outputs on all of them: `Batch.of` them once, and give that.
     focus: the share, 0..1, of each batch that is drawn where the start is in doubt (`Batch.focused`); for classifiers.
     held_out: inputs [M, ...] on which staying is judged; no step sees them.
     others: weights [P] of further networks of the same architecture, for objectives that look at them.
@@ -136,10 +137,11 @@ def trace(
     if until is not None and until < 1:
         raise UsageError(f"a path is paused after its first step or a later one; until={until} was given")
     stepper, radius, save_at = stepper or NaturalStep(), radius or AdaptiveRadius(), save_at or SaveAt()
-    for inputs in (anchors, held_out):
+    for inputs in (anchors.inputs if isinstance(anchors, Batch) else anchors, held_out):
         network.check(inputs)
     problem = Problem(network, geometry or FisherRao(), network.weights, tuple(others))
-    on_anchors, on_held_out = Batch.of(problem, anchors), Batch.of(problem, held_out)
+    on_anchors = anchors if isinstance(anchors, Batch) else Batch.of(problem, anchors)
+    on_held_out = Batch.of(problem, held_out)
     if focus > 0 and not isinstance(problem.geometry, FisherRao):
         raise UsageError(f"focus={focus} asks for inputs on which classes are in doubt: it needs geometry=FisherRao()")
     drawn = on_anchors.focused(focus) if focus else on_anchors

@@ -6,13 +6,14 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fipray.geometry import Network, OutputGeometry
-from fipray.paths import Outcome, PathPoint, Probe, WeightPath, trace
+from fipray.paths import Batch, Outcome, PathPoint, Probe, Problem, WeightPath, trace
 from fipray.records import Store
 from fipray.records.layout import attempt_directory
 from fipray.study import resume
@@ -40,6 +41,11 @@ class Walker:
     device: str
     node_id: str | None
     worker_id: str | None
+
+    @cached_property
+    def _drawn(self) -> Batch:
+        """The anchors with the base's outputs on them, which all paths share."""
+        return Batch.of(Problem(self.network, self.geometry, self.network.weights), self.anchors)
 
     def path(self, work: Work, spec: PathSpec, weights_of: WeightsOf) -> Tables:
         """Rows of `paths` and `points`; `weights_of` the name of another network [P]."""
@@ -102,7 +108,7 @@ class Walker:
 
         return trace(
             self.network,
-            anchors=self.anchors,
+            anchors=self._drawn,
             held_out=self.held_out,
             objective=spec.objective,
             stepper=spec.stepper,
