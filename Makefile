@@ -20,7 +20,7 @@ quickstart: install
 	$(BIN)/fipray run experiments.quickstart:study --into results/quickstart
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
