@@ -55,6 +55,7 @@ def study(
     num_steps: int = 0,
     attacks: Literal["quick", "autoattack"] = "quick",
     num_examples: int = 1000,
+    outside: Literal["", "mnist", "fashion"] = "",
     seed: int = 0,
 ) -> fip.Study:
     """`members` paths from one base network that pursue one objective, and the ensemble of their ends.
@@ -65,6 +66,7 @@ def study(
     rounds: how often the members see each other anew, where the objective looks at others.
     beta, epsilon, radius, num_steps: weight of the objective, bound (linf) of the attacks in training and evaluation,
         first radius in units of |w0|, steps a member; 0 takes what suits objective, data and network.
+    outside: a second data set, whose first 1,000 test images the networks should be less sure of (`ood_auroc`).
     attacks: "quick" (FGSM, PGD, targeted PGD) or "autoattack" (the standard one, minutes for each network).
     """
     if base:
@@ -73,6 +75,8 @@ def study(
     else:
         module, arrays, base_id = subject(data, network, data_root, seed)
         settings = SETTINGS[data, network]
+    if outside:
+        arrays = replace(arrays, outside_inputs=mnist(outside, data_root).test_inputs[:1000])
     threat_model = fip.ThreatModel("linf", epsilon or settings.epsilon)
     paths = member_paths(
         objective,
@@ -109,6 +113,7 @@ def study(
             "radius": radius,
             "num_steps": num_steps,
             "attacks": attacks,
+            "outside": outside,
             "seed": seed,
         },
     )
