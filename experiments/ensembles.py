@@ -140,7 +140,9 @@ def member_paths(
             name=f"{objective.replace('_', '-')}-{number}",
             objective=make(threat_model),
             stepper=fip.NaturalStep() if objective == "random" else fip.FirstOrderStep(beta or usual_beta, held=held),
-            radius=fip.AdaptiveRadius(tolerance=0.15) if objective == "random" else fip.ScheduledRadius(reach),
+            radius=fip.AdaptiveRadius(tolerance=0.15)
+            if objective == "random"
+            else fip.ScheduledRadius(reach, warmup=0.1),
             num_steps=max((num_steps or settings.num_steps) // (20 if objective == "random" else 1), 1),
             batch_size=settings.batch_size,
             save_at=fip.SaveAt(num_points=5),

@@ -145,22 +145,35 @@ class AdaptiveRadius:
 
 @dataclass(frozen=True)
 class ScheduledRadius:
-    """Accepts every candidate. The radius falls from `initial` to `final`, in units of |w0|, along half a cosine."""
+    """Accepts every candidate. The radius falls from `initial` to `final`, in units of |w0|, along half a cosine.
+
+    warmup: a share of the path, 0..1, along which it first rises from 0 to `initial`. Adam's first steps are as long as
+        the radius whatever the gradient; where the radius is large they would throw the network off.
+    """
 
     initial: float = 0.02
     final: float = 0.0
+    warmup: float = 0.0
 
     def __post_init__(self) -> None:
         if not (self.initial > 0 and 0 <= self.final <= self.initial):
             raise UsageError(f"0 <= final <= initial and initial > 0; {self.initial} and {self.final} were given")
+        if not 0 <= self.warmup < 1:
+            raise UsageError(f"warmup is a share of the path, 0..1, 1 excluded; {self.warmup} was given")
 
     def begin(self, problem: Problem) -> float:
-        return self.initial * float(torch.linalg.vector_norm(problem.start))
+        return self._at(0.0) * float(torch.linalg.vector_norm(problem.start))
 
     def judge(self, candidate: Candidate) -> Verdict:
-        first = self.begin(candidate.made.problem)
-        last = self.final / self.initial * first
-        return Verdict(True, last + (first - last) * (1 + math.cos(math.pi * candidate.made.progress)) / 2)
+        made = candidate.made
+        return Verdict(True, self._at(made.progress) * float(torch.linalg.vector_norm(made.problem.start)))
+
+    def _at(self, progress: float) -> float:
+        """The radius after a share `progress` of the path, in units of |w0|; never 0 on the way up."""
+        if progress < self.warmup:
+            return self.initial * max(progress / self.warmup, 0.01)
+        phase = math.pi * (progress - self.warmup) / (1 - self.warmup)
+        return self.final + (self.initial - self.final) * (1 + math.cos(phase)) / 2
 
 
 @dataclass(frozen=True)
