@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -236,7 +237,7 @@ def main() -> None:
         args.only = args.only or ["base", "vaccinated", "resisting, beta 5", "deep ensemble", "TRADES, beta 3"]
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 200)
     records: list[Record] = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
     for seed in args.seeds:
         setting, inputs, labels = setting_of(args, seed)

@@ -1,0 +1,39 @@
+"""The radius of a schedule against its closed form."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from fipray import ScheduledRadius, UsageError
+from fipray.paths import Candidate, Situation, Toward
+from tests.problems import batch, mlp, problem
+
+
+def radii(control: ScheduledRadius, num_steps: int) -> list[float]:
+    """The radius of each step of a path, in units of |w0|."""
+    where = problem(mlp(5, 3))
+    inputs, length = batch(where, 3, 5), float(where.start.norm())
+    found = [control.begin(where)]
+    for step in range(1, num_steps):
+        made = Situation(where, Toward(), where.start, inputs, found[-1], step / num_steps, 1 / num_steps)
+        found.append(control.judge(Candidate(made, where.start, 0.0, inputs)).radius)
+    return [radius / length for radius in found]
+
+
+def test_without_a_warmup_it_falls_along_half_a_cosine():
+    expected = [0.1 + 0.2 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
+    assert radii(ScheduledRadius(0.5, 0.1), 8) == pytest.approx(expected)
+
+
+def test_with_a_warmup_it_rises_in_a_line_and_falls_along_the_rest():
+    found = radii(ScheduledRadius(0.5, warmup=0.2), 20)
+    assert found[:4] == pytest.approx([0.005, 0.125, 0.25, 0.375])
+    assert found[4:] == pytest.approx([0.25 * (1 + math.cos(math.pi * step / 16)) for step in range(16)])
+
+
+@pytest.mark.parametrize("wrong", [{"warmup": 1.0}, {"warmup": -0.1}, {"final": 1.0}, {"initial": 0.0}])
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(UsageError):
+        ScheduledRadius(**wrong)
