@@ -73,8 +73,19 @@ class Contender:
 Maker = Callable[[Setting], Contender]
 
 
-def paths(setting: Setting, *, objective: str, num_members: int = 0, beta: float = 0.0, rounds: int = 5) -> Contender:
-    """Paths that pursue one objective, with as many steps as the seconds allow."""
+def paths(
+    setting: Setting,
+    *,
+    objective: str,
+    num_members: int = 0,
+    beta: float = 0.0,
+    rounds: int = 5,
+    num_shifted: int = 0,
+) -> Contender:
+    """Paths that pursue one objective, with as many steps as the seconds allow.
+
+    num_shifted: copies of all anchors that are added, each image moved by up to a pixel: anchors need no labels.
+    """
     members = num_members or setting.num_members
     specs = member_paths(
         objective,  # type: ignore[arg-type]
@@ -92,7 +103,9 @@ def paths(setting: Setting, *, objective: str, num_members: int = 0, beta: float
     study = fip.Study(
         "contender",
         setting.base,
-        fip.Data(anchors=_numpy(setting.inputs), held_out=_numpy(setting.held_out)),
+        fip.Data(
+            anchors=_numpy(with_shifted(setting.inputs, num_shifted, setting.seed)), held_out=_numpy(setting.held_out)
+        ),
         specs,
         ensembles=(ensemble,),
     )
@@ -130,14 +143,35 @@ def _seconds_a_step(network: fip.Network, setting: Setting, spec: fip.PathSpec, 
     return (marks[-1] - marks[4]) / (len(marks) - 5)
 
 
-def baseline(setting: Setting, *, recipe: Baseline, from_base: bool = False) -> Contender:
+def baseline(setting: Setting, *, recipe: Baseline, from_base: bool = False, num_shifted: int = 0) -> Contender:
     def make() -> nn.Module:
         return fip.Network.of(setting.base).module_at(fip.Network.of(setting.base).weights)
 
     made = recipe.train(
-        make if from_base else setting.make, setting.inputs, setting.labels, seed=setting.seed, seconds=setting.seconds
+        make if from_base else setting.make,
+        with_shifted(setting.inputs, num_shifted, setting.seed),
+        setting.labels.repeat(1 + num_shifted),
+        seed=setting.seed,
+        seconds=setting.seconds,
     )
     return Contender(made.members, made.processor_seconds)
+
+
+def with_shifted(inputs: Tensor, num_copies: int, seed: int) -> Tensor:
+    """Images [N, C, H, W] and `num_copies` of all, each moved by -1, 0 or 1 pixel down and to the right: [(1 + k) N, ...].
+
+    What is moved in from outside is black.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    copies = [inputs]
+    for _ in range(num_copies):
+        padded = nn.functional.pad(inputs, (1, 1, 1, 1))
+        moved = torch.empty_like(inputs)
+        for number, some in enumerate(torch.randint(9, (len(inputs),), generator=generator).eq(n) for n in range(9)):
+            down, right = divmod(number, 3)
+            moved[some] = padded[some, :, down : down + inputs.shape[2], right : right + inputs.shape[3]]
+        copies.append(moved)
+    return torch.cat(copies)
 
 
 def base(setting: Setting) -> Contender:
@@ -159,6 +193,8 @@ def contenders(epsilon: float, members: int) -> dict[str, Maker]:
     for beta in (2.0, 20.0):
         made[f"one path: resisting, beta {beta:g}"] = partial(paths, objective="resist", num_members=1, beta=beta)
         made[f"paths: resisting, beta {beta:g}"] = partial(paths, objective="resist", beta=beta)
+    made["one path: resisting, shifted anchors"] = partial(paths, objective="resist", num_members=1, num_shifted=2)
+    made["paths: resisting, shifted anchors"] = partial(paths, objective="resist", num_shifted=2)
     made["paths: resisting together"] = partial(paths, objective="resist_together")
     recipes: dict[str, Baseline] = {
         "deep ensemble": DeepEnsemble(num_members=members),
@@ -174,6 +210,12 @@ def contenders(epsilon: float, members: int) -> dict[str, Maker]:
     made |= {name: partial(baseline, recipe=recipe) for name, recipe in recipes.items()}
     made["PGD-AT from the base"] = partial(
         baseline, recipe=AdversarialTraining(epsilon=epsilon, **STRONGEST), from_base=True
+    )
+    made["PGD-AT, shifted images"] = partial(
+        baseline, recipe=AdversarialTraining(epsilon=epsilon, **STRONGEST), num_shifted=2
+    )
+    made["TRADES, beta 3, shifted images"] = partial(
+        baseline, recipe=Trades(epsilon=epsilon, beta=3.0, **STRONGEST), num_shifted=2
     )
     return made
 
