@@ -158,18 +158,18 @@ def baseline(setting: Setting, *, recipe: Baseline, from_base: bool = False, num
 
 
 def with_shifted(inputs: Tensor, num_copies: int, seed: int) -> Tensor:
-    """Images [N, C, H, W] and `num_copies` of all, each moved by -1, 0 or 1 pixel down and to the right: [(1 + k) N, ...].
+    """Images [N, C, H, W] and `num_copies` of each, moved by -1, 0 or 1 pixel down and to the right: [(1 + k) N, ...].
 
     What is moved in from outside is black.
     """
     generator = torch.Generator().manual_seed(seed)
+    padded = nn.functional.pad(inputs, (1, 1, 1, 1))
     copies = [inputs]
     for _ in range(num_copies):
-        padded = nn.functional.pad(inputs, (1, 1, 1, 1))
-        moved = torch.empty_like(inputs)
-        for number, some in enumerate(torch.randint(9, (len(inputs),), generator=generator).eq(n) for n in range(9)):
-            down, right = divmod(number, 3)
-            moved[some] = padded[some, :, down : down + inputs.shape[2], right : right + inputs.shape[3]]
+        ways, moved = torch.randint(9, (len(inputs),), generator=generator), torch.empty_like(inputs)
+        for way in range(9):
+            down, right = divmod(way, 3)
+            moved[ways == way] = padded[ways == way, :, down : down + inputs.shape[2], right : right + inputs.shape[3]]
         copies.append(moved)
     return torch.cat(copies)
 
