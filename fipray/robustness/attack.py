@@ -12,6 +12,7 @@ from torch import Tensor
 from fipray.errors import UsageError
 from fipray.robustness.margin import (
     Classifier,
+    check_counts,
     check_examples,
     checked_outputs,
     margin_gradient,
@@ -200,8 +201,6 @@ class _Search:
 
 
 def _check(step_fraction: float, **counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise UsageError(f"{name} is {count}: give at least 1")
+    check_counts(**counts)
     if not (math.isfinite(step_fraction) and step_fraction > 0):
         raise UsageError(f"step_fraction is {step_fraction}: give a finite number above 0, relative to epsilon")

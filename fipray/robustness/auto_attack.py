@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
-from fipray.robustness.margin import Classifier, check_examples, checked_outputs
+from fipray.robustness.margin import Classifier, check_counts, check_examples, checked_outputs
 from fipray.robustness.threat import ThreatModel
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -49,9 +49,7 @@ class AutoAttack:
             raise UsageError(
                 f"unknown attacks {self.attacks!r}: give a tuple of one or more of {', '.join(_FEWEST_CLASSES)}"
             )
-        for name in ("num_steps", "num_queries", "num_restarts"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}: give at least 1")
+        check_counts(num_steps=self.num_steps, num_queries=self.num_queries, num_restarts=self.num_restarts)
 
     @property
     def name(self) -> str:

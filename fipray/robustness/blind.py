@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fipray.errors import UsageError
 from fipray.robustness.attack import Attack
-from fipray.robustness.margin import Classifier, check_examples, checked_outputs
+from fipray.robustness.margin import Classifier, check_counts, check_examples, checked_outputs
 from fipray.robustness.threat import ThreatModel
 from fipray.robustness.worst import Worst
 
@@ -26,7 +26,7 @@ class RandomNoise:
     num_draws: int = 10
 
     def __post_init__(self) -> None:
-        _check(num_draws=self.num_draws)
+        check_counts(num_draws=self.num_draws)
 
     @property
     def name(self) -> str:
@@ -62,7 +62,7 @@ class RandomSearch:
     num_queries: int = 1000
 
     def __post_init__(self) -> None:
-        _check(num_queries=self.num_queries)
+        check_counts(num_queries=self.num_queries)
 
     @property
     def name(self) -> str:
@@ -140,9 +140,3 @@ def _try(classifier: Classifier, made: Tensor, labels: Tensor, worst: Worst, unt
     standing = worst.left(until_fooled)
     if len(standing):
         worst.keep(standing, made[standing], checked_outputs(classifier, made[standing], labels[standing]))
-
-
-def _check(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise UsageError(f"{name} is {count}: give at least 1")

@@ -109,3 +109,10 @@ def checked_outputs(classifier: Classifier, inputs: Tensor, labels: Tensor) -> T
 def _of_class(outputs: Tensor, classes: Tensor) -> Tensor:
     """The output [N] of one class an example."""
     return outputs.gather(1, classes[:, None]).squeeze(1)
+
+
+def check_counts(**counts: int) -> None:
+    """Raises UsageError for a count of steps, restarts, targets, draws or queries below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise UsageError(f"{name} is {count}: give at least 1")
