@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -58,16 +58,15 @@ class Contender:
         networks = [fip.Network.of(member) for member in self.members]
         return [partial(network, network.weights) for network in networks]
 
-    def together(self, average: str) -> fip.Classifier:
-        """The deployed network, or ensemble. One call for all members where they differ in their weights alone."""
-        classifiers = self.classifiers
-        if len(classifiers) == 1:
-            return classifiers[0]
+    @property
+    def deployed(self) -> fip.Classifier:
+        """The network, or the average of all. One call for all members where they differ in their weights alone."""
         networks = [fip.Network.of(member) for member in self.members]
+        if len(networks) == 1:
+            return self.classifiers[0]
         if any(True for _ in self.members[0].buffers()):
-            return fip.Ensemble(classifiers, average)  # type: ignore[arg-type]
-        stacked = torch.stack([network.weights for network in networks])
-        return fip.StackedEnsemble(networks[0], stacked, average)  # type: ignore[arg-type]
+            return fip.Ensemble(self.classifiers)
+        return fip.StackedEnsemble(networks[0], torch.stack([network.weights for network in networks]))
 
 
 Maker = Callable[[Setting], Contender]
@@ -104,7 +103,7 @@ def paths(
         "contender",
         setting.base,
         fip.Data(
-            anchors=_numpy(with_shifted(setting.inputs, num_shifted, setting.seed)), held_out=_numpy(setting.held_out)
+            anchors=with_shifted(setting.inputs, num_shifted, setting.seed).numpy(), held_out=setting.held_out.numpy()
         ),
         specs,
         ensembles=(ensemble,),
@@ -144,11 +143,8 @@ def _seconds_a_step(network: fip.Network, setting: Setting, spec: fip.PathSpec, 
 
 
 def baseline(setting: Setting, *, recipe: Baseline, from_base: bool = False, num_shifted: int = 0) -> Contender:
-    def make() -> nn.Module:
-        return fip.Network.of(setting.base).module_at(fip.Network.of(setting.base).weights)
-
     made = recipe.train(
-        make if from_base else setting.make,
+        partial(copy.deepcopy, setting.base) if from_base else setting.make,
         with_shifted(setting.inputs, num_shifted, setting.seed),
         setting.labels.repeat(1 + num_shifted),
         seed=setting.seed,
@@ -222,7 +218,3 @@ def contenders(epsilon: float, members: int) -> dict[str, Maker]:
 
 STRONGEST = {"rate": 1e-2, "inner_steps": 2, "batch_size": 128}
 """Settings at which adversarial training got furthest in the same seconds, on validation images."""
-
-
-def _numpy(inputs: Tensor) -> np.ndarray:
-    return inputs.numpy()

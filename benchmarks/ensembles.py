@@ -29,7 +29,7 @@ from rich.table import Table
 from torch import Tensor
 
 import fipray as fip
-from benchmarks.contenders import Contender, Setting, contenders
+from benchmarks.contenders import Contender, Setting, contenders, paths
 from experiments import networks
 from experiments.baselines import DeepEnsemble
 from experiments.cifar import cifar10_subset
@@ -57,7 +57,7 @@ class Judge:
 
     def attack(self, contender: Contender) -> dict[str, float]:
         """Robust accuracies by attack, each of all examples that were given."""
-        deployed = contender.together("probabilities")
+        deployed = contender.deployed
         generator = torch.Generator().manual_seed(self.setting.seed)
         standing = torch.ones(len(self.some), dtype=torch.bool)
         made: dict[str, float] = {}
@@ -99,8 +99,8 @@ class Judge:
 
     def records(self, name: str, contender: Contender) -> list[Record]:
         members = contender.classifiers
-        measures = measure(contender.together("probabilities"), self.inputs, self.labels)
-        diverse = measure(contender.together("probabilities"), self.some, self.their_labels, members=members)
+        measures = measure(contender.deployed, self.inputs, self.labels)
+        diverse = measure(contender.deployed, self.some, self.their_labels, members=members)
         shared = {
             "method": name,
             "num_members": len(members),
@@ -122,8 +122,6 @@ class Judge:
 
 def heat_maps(setting: Setting, judge: Judge, num_members: int, file: Path) -> None:
     """Transfer among the members of path ensembles and among networks trained apart, side by side."""
-    from benchmarks.contenders import paths
-
     groups = {
         "paths, vaccinated": paths(setting, objective="vaccinate", num_members=num_members),
         "paths, resisting": paths(setting, objective="resist", num_members=num_members, beta=5),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Literal
 
 from torch import nn
@@ -14,6 +13,7 @@ from experiments import networks
 from experiments.cifar import cifar10_subset, published_resnet_20
 from experiments.data import mnist
 from experiments.training import Recipe, trained
+from fipray.study.reference import find
 
 DataName = Literal["mnist", "fashion", "cifar10_subset"]
 NetworkName = Literal["lenet_300_100", "lenet_5", "resnet_20"]
@@ -214,17 +214,11 @@ def subject(data: DataName, network: NetworkName, data_root: str, seed: int) -> 
 
 
 def _own(reference: str) -> tuple[nn.Module, fip.Data]:
-    module_name, _, function_name = reference.partition(":")
     try:
-        made = getattr(import_module(module_name), function_name)()
-    except (ImportError, AttributeError, ValueError) as error:
-        raise fip.UsageError(
-            f"base={reference!r} could not be had ({error}): give module:function, a function without arguments that "
-            "returns the trained nn.Module and a fipray.Data"
-        ) from error
-    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module)):
-        raise fip.UsageError(
-            f"base={reference!r} returned {type(made).__name__}: let it return (nn.Module, fipray.Data)"
-        )
-    module, arrays = made
-    return module, arrays
+        made: object = find(reference)()
+    except fip.UsageError as error:
+        raise fip.UsageError(f"base={reference!r} could not be had: {error}") from error
+    match made:
+        case (nn.Module() as module, fip.Data() as arrays):
+            return module, arrays
+    raise fip.UsageError(f"base={reference!r} returned a {type(made).__name__}: let it return (nn.Module, fipray.Data)")

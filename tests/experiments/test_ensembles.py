@@ -67,7 +67,13 @@ def test_the_adversary_reaches_a_little_further_than_the_judge():
     assert path.objective.adversary.threat_model.epsilon == pytest.approx(0.11)
 
 
-@pytest.mark.parametrize("wrong", ["nowhere:own", f"{HERE}:nothing", "own", f"{HERE}:not_a_base"])
+def half_a_base() -> tuple[nn.Module, int]:
+    return own()[0], 3
+
+
+@pytest.mark.parametrize(
+    "wrong", ["nowhere:own", f"{HERE}:nothing", "own", f"{HERE}:not_a_base", f"{HERE}:half_a_base"]
+)
 def test_a_base_that_cannot_be_had_is_refused(wrong):
     with pytest.raises(fip.UsageError, match="base="):
         study(base=wrong)
