@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import pytest
 import torch
@@ -159,9 +160,14 @@ class TestValues:
 
     def test_vaccinating_is_judged_on_the_others_worst_inputs_dealt_out_among_them(self):
         where, made = sure()
-        others = (doubtful(where, seed=5), doubtful(where, seed=6))
+        made = replace(made, seed=1)
+        others = tuple(where.start / 10 for _ in range(2))
+        for other, pixel in zip(others, (0, 1), strict=True):  # each sees one pixel the other way round
+            other.view(2, 5)[:, pixel] = other.view(2, 5)[:, pixel].flip(0)
         weights = where.start + normal(10, seed=7)
         worst = [nearest_to_the_other_class(where.network, other, made, self.threat_model) for other in others]
+        own = nearest_to_the_other_class(where.network, weights, made, self.threat_model)
+        assert all(bool((one != other).any(1).all()) for one, other in combinations([*worst, own], 2))
         dealt = torch.stack([worst[(n + made.seed) % 2][n] for n in range(len(made))])
         expected = divergence(where, where.network(weights, dealt), made.reference).mean()
         found = Vaccinate(Adversary(self.threat_model)).value(replace(where, others=others), weights, made)
