@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import heapq
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from fipray.errors import CorruptFileError, FiprayError, RunError
-from fipray.records import Store
+from fipray.records import Attempt, Store
 from fipray.study import resume
 from fipray.study.rounds import RoundSpec
 from fipray.study.spec import Study
@@ -75,9 +76,20 @@ class Agenda:
         self._watch = watch
         self._made = self._read_made()
         committed = self.store.committed()
-        self._total = len(study.specs)
+        self.specs = study.specs
         self._ids = {spec.makes: id for id, spec in study.specs.items() if spec.makes}
         self._waiting = {id: spec for id, spec in study.specs.items() if id not in committed}
+        self._place = {id: number for number, id in enumerate(study.specs)}
+        self._ready: list[tuple[int, str]] = []  # a heap: what can be begun, in the order of the study
+        self._lacking: dict[str, int] = {}  # how many names each id still waits for
+        self._wanted_by: dict[str, list[str]] = {}  # the ids that wait for a name
+        for id, spec in self._waiting.items():
+            lacking = {name for name in spec.needs if name not in self._made}
+            self._lacking[id] = len(lacking)
+            for name in lacking:
+                self._wanted_by.setdefault(name, []).append(id)
+            if not lacking:
+                heapq.heappush(self._ready, (self._place[id], id))
         self._failed: dict[str, str] = {}  # reasons, by label
         self._lost: dict[str, str] = {}  # what will never be made, and that for whose lack it will not
         self._began: dict[str, float] = {}
@@ -89,16 +101,24 @@ class Agenda:
 
     def next(self, where: str) -> Work | None:
         """The next work whose needs are there, now begun at `where`; None where there is none at the moment."""
-        for id, spec in list(self._waiting.items()):
+        while self._ready:
+            _, id = heapq.heappop(self._ready)
+            spec = self._waiting.pop(id, None)
+            if spec is None:
+                continue
             lost = {self._lost[name]: None for name in spec.needs if name in self._lost}
-            if lost:
-                del self._waiting[id]
-                self.fail(Work(id, spec, 0, {}), f"not begun, because {', '.join(lost)} failed", next(iter(lost)))
-            elif all(name in self._made for name in spec.needs):
-                del self._waiting[id]
+            if not lost:
                 needed = {name: self._made[name] for name in spec.needs}
                 return self._begin(Work(id, spec, self.store.next_attempt(id), needed), where)
+            self.fail(Work(id, spec, 0, {}), f"not begun, because {', '.join(lost)} failed", next(iter(lost)))
         return None
+
+    def _came(self, name: str, whatever: bool = False) -> None:
+        """A name was made: who waited for it alone can begin. Or it never will be: then nobody waits any longer."""
+        for id in self._wanted_by.pop(name, ()):
+            self._lacking[id] -= 1
+            if whatever or self._lacking[id] == 0:
+                heapq.heappush(self._ready, (self._place[id], id))
 
     def again(self, work: Work, where: str) -> Work:
         """Another attempt at the same work."""
@@ -110,12 +130,24 @@ class Agenda:
         return work
 
     def commit(self, work: Work, tables: Tables) -> None:
-        counts = self.store.commit(work.id, type(work.spec).__name__, work.attempt, tables)
-        for id in self._over(work):
-            resume.remove(self.store, id)
-        # Where it does not count, another run into the same directory was first.
-        self._made |= made_of(tables) if counts else self._read_made()
-        self._watch.finished(work, describe(tables), time.perf_counter() - self._began[work.id])
+        self.commit_all([(work, tables)])
+
+    def commit_all(self, done: Sequence[tuple[Work, Tables]]) -> None:
+        """Commit what was done by the same time."""
+        if not done:
+            return
+        attempts = [Attempt(work.id, type(work.spec).__name__, work.attempt, tables) for work, tables in done]
+        counting = self.store.commit_all(attempts)
+        # Where one does not count, another run into the same directory was first.
+        others = self._read_made() if len(counting) < len(done) else {}
+        for work, tables in done:
+            for id in self._over(work):
+                resume.remove(self.store, id)
+            made = made_of(tables) if work.id in counting else others
+            for name in made.keys() - self._made.keys():
+                self._made[name] = made[name]
+                self._came(name)
+            self._watch.finished(work, describe(tables), time.perf_counter() - self._began.pop(work.id))
 
     def _over(self, work: Work) -> list[str]:
         """The ids of which no solver state is needed any more; a round's is, until the path ends."""
@@ -128,6 +160,7 @@ class Agenda:
         self._failed[work.label] = reason
         if work.spec.makes:
             self._lost[work.spec.makes] = cause or work.spec.makes
+            self._came(work.spec.makes, whatever=True)
         self._watch.failed(work, reason)
 
     def close(self) -> Store:
@@ -135,7 +168,7 @@ class Agenda:
         if self._failed:
             listing = "\n".join(f"{label}: {reason.strip()}" for label, reason in self._failed.items())
             raise RunError(
-                f"{len(self._failed)} of {self._total} pieces of work failed; the others are in "
+                f"{len(self._failed)} of {len(self.specs)} pieces of work failed; the others are in "
                 f"{self.store.address}. Mend the cause and run the same command again: only what is missing is "
                 f"done.\n{listing}"
             )
