@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,11 +41,12 @@ def study(
     more: int = 0,
     chunk_size: int = 500,
     objective: Objective | None = None,
+    first: Objective | None = None,
     other: Objective | None = None,
 ) -> fip.Study:
     """Four paths, two of which wait for another, an ensemble, attacks and their transfer; `more` further paths."""
     sparse = fip.PathSpec("sparse", objective or fip.Sparsify(sparsity), num_steps=num_steps, batch_size=50)
-    first = fip.PathSpec("diverse-0", fip.Diversify(), num_steps=num_steps, batch_size=50, seed=1)
+    start = fip.PathSpec("diverse-0", first or fip.Diversify(), num_steps=num_steps, batch_size=50, seed=1)
     second = fip.PathSpec(
         "diverse-1",
         other or fip.Diversify(),
@@ -62,7 +64,7 @@ def study(
         name="small",
         module=module(),
         data=data(),
-        paths=(sparse, first, second, third, *rest),
+        paths=(sparse, start, second, third, *rest),
         ensembles=(fip.EnsembleSpec("both", ("base", "diverse-0", "diverse-1")),),
         evaluation=fip.Evaluation(threat_model, attacks, num_examples=40, chunk_size=chunk_size),
         parameters={"sparsity": sparsity, "epsilon": epsilon, "num_steps": num_steps, "more": more},
@@ -124,6 +126,24 @@ def interrupted() -> fip.Study:
     return study(other=IsInterrupted())
 
 
+def signalling(*, process: int, number: int) -> fip.Study:
+    """While its third path is walked a process gets a signal; the path never ends."""
+    return study(other=Signals(process, number))
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Sends a signal to a process, and waits for what comes of it."""
+
+    process: int
+    number: int
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        os.kill(self.process, self.number)
+        while True:
+            time.sleep(0.01)
+
+
 @dataclass(frozen=True)
 class IsInterrupted:
     """Does what Ctrl-C does."""
@@ -158,6 +178,20 @@ class KillsItsProcessOnce:
             Path(self.death).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return fip.Diversify().value(problem, weights, batch)
+
+
+@dataclass(frozen=True)
+class Meets:
+    """Waits until `num_processes` processes have come here: each leaves a file in `directory`."""
+
+    directory: str
+    num_processes: int
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        (Path(self.directory) / str(os.getpid())).touch()
+        while len(os.listdir(self.directory)) < self.num_processes:
+            time.sleep(0.01)
+        return weights.square().sum()
 
 
 @dataclass(frozen=True)

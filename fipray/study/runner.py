@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,6 +75,7 @@ class Agenda:
         self._watch = watch
         self._made = self._read_made()
         committed = self.store.committed()
+        self.specs = study.specs
         self._total = len(study.specs)
         self._ids = {spec.makes: id for id, spec in study.specs.items() if spec.makes}
         self._waiting = {id: spec for id, spec in study.specs.items() if id not in committed}
@@ -116,6 +117,11 @@ class Agenda:
         # Where it does not count, another run into the same directory was first.
         self._made |= made_of(tables) if counts else self._read_made()
         self._watch.finished(work, describe(tables), time.perf_counter() - self._began[work.id])
+
+    def commit_all(self, done: Sequence[tuple[Work, Tables]]) -> None:
+        """Commit what was done by the same time."""
+        for work, tables in done:
+            self.commit(work, tables)
 
     def _over(self, work: Work) -> list[str]:
         """The ids of which no solver state is needed any more; a round's is, until the path ends."""

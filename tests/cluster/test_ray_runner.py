@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -9,14 +10,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import ray
 
 import fipray as fip
-from fipray import analysis
+from fipray import analysis, cli
 from fipray.records import TABLES, Store
 from fipray.study import LocalRunner
-from tests.studies import Fails, KillsItsProcess, KillsItsProcessOnce, cooperating, study
+from tests.studies import Fails, KillsItsProcess, KillsItsProcessOnce, Meets, cooperating, study
 
 ROOT = Path(__file__).parents[2]
 MAY_DIFFER = {"attempt", "host", "node_id", "worker_id", "device", "seconds", "walk_seconds", "weights_file"}
@@ -37,6 +40,11 @@ def assert_equal_tables(first: analysis.Results, second: analysis.Results) -> No
         pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
+def row_norm(directory: Path, row: pd.Series) -> float:
+    """The norm of the weights at the end of a path."""
+    return float(np.linalg.norm(Store.open(directory).read_weights(row["weights_file"], None)["weights"]))
+
+
 @pytest.fixture(scope="module")
 def local(tmp_path_factory) -> analysis.Results:
     directory = tmp_path_factory.mktemp("results") / "local"
@@ -53,7 +61,16 @@ def test_actors_and_this_process_write_equal_tables(runner, ray_session, tmp_pat
     assert_equal_tables(results, analysis.load(tmp_path / "local"))
     assert len(results.verdicts) == 6 * 2 * 2
     assert set(results.paths["node_id"]) == {ray_session["node_id"]}
-    assert results.paths["worker_id"].nunique() == 2
+
+
+def test_a_worker_has_one_path_at_a_time_and_two_workers_walk_two(runner, tmp_path):
+    """Each of the two waits until the other is walked by another process."""
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    meets = Meets(str(meeting), 2)
+    runner.run(study(objective=meets, first=meets), tmp_path / "results")
+    workers = analysis.load(tmp_path / "results").paths.set_index("name")["worker_id"]
+    assert workers["sparse"] != workers["diverse-0"]
 
 
 def test_the_run_goes_on_when_an_actor_is_killed(runner, local, tmp_path):
@@ -80,7 +97,6 @@ def test_members_that_cooperate_write_equal_tables_when_an_actor_is_killed_in_th
     attempts = results.rounds.set_index(["name", "round"])["attempt"]
     assert attempts[attempts != 1].to_dict() == {("a", 2): 2}
     assert set(results.paths["attempt"]) == {1}
-    assert results.rounds["worker_id"].nunique() > 1
 
 
 def test_work_that_kills_its_actor_again_and_again_is_given_up_and_the_rest_is_done(ray_session, tmp_path):
@@ -91,7 +107,8 @@ def test_work_that_kills_its_actor_again_and_again_is_given_up_and_the_rest_is_d
         runner.run(
             study(objective=KillsItsProcess(str(deaths), times=100), other=Fails("the mistake")), tmp_path / "results"
         )
-    assert "path sparse: its worker was lost 2 times" in str(failed.value)
+    assert "path sparse: given up: its worker was lost 2 times, the last time so: worker " in str(failed.value)
+    assert f"node {ray_session['node_id']}, log file {ray_session['session_dir']}/logs/worker-" in str(failed.value)
     assert "ZeroDivisionError: the mistake" in str(failed.value), "a worker's own error"
     assert "tests/studies.py" in str(failed.value), "with its traceback"
     assert len(list(deaths.iterdir())) == 2
@@ -122,12 +139,63 @@ def test_a_killed_driver_leaves_whole_work_and_the_same_command_does_the_rest(ra
     assert len(pd.read_parquet(directory / "points")) == len(local.points)
 
 
+def test_workers_need_not_have_the_modules_of_the_study(runner, tmp_path, monkeypatch):
+    """Neither its own nor one that it imports: when the workers start, their files are gone from the driver's disk."""
+    (tmp_path / "of_the_driver.py").write_text(
+        "import dataclasses\nimport fipray as fip\nimport of_the_driver_too\nfrom tests.studies import data\n"
+        "@dataclasses.dataclass(frozen=True)\nclass Mine:\n    weight: float\n"
+        "    def value(self, problem, weights, batch):\n"
+        "        return self.weight * of_the_driver_too.squared(weights)\n"
+        "def study():\n    path = fip.PathSpec('mine', Mine(2.0), num_steps=3, batch_size=50)\n"
+        "    return fip.Study('mine', of_the_driver_too.Network(), data(), (path,))\n"
+    )
+    (tmp_path / "of_the_driver_too.py").write_text(
+        "import torch\nFACTOR = 3.0\ndef squared(weights):\n    return FACTOR * weights.square().sum()\n"
+        "class Network(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.layer = torch.nn.Linear(6, 3)\n        self.eval()\n"
+        "    def forward(self, inputs):\n        return self.layer(inputs)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    made = importlib.import_module("of_the_driver").study()
+    for file in tmp_path.glob("*.py"):
+        file.unlink()
+    runner.run(made, tmp_path / "results")
+    row = analysis.load(tmp_path / "results").paths.iloc[0]
+    assert row["objective"] == "of_the_driver.Mine"
+    assert row["objective_value"] == pytest.approx(6 * row_norm(tmp_path / "results", row) ** 2)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_and_its_actors_and_keeps_what_is_done(
+    ray_session, tmp_path, monkeypatch, capsys, number, status
+):
+    """It comes from a worker, whose path would never end."""
+    arguments = ["run", "tests.studies:signalling", "--into", str(tmp_path), "--workers", "1"]
+    knobs = ["-p", f"process={os.getpid()}", "-p", f"number={number.value}"]
+    monkeypatch.setattr(sys, "argv", ["fipray", *arguments, *knobs])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == status
+    assert signal.getsignal(number) == before
+    said = capsys.readouterr().err
+    what = "terminated" if status == 143 else "interrupted"
+    assert said.endswith(f"fipray: {what}; what is done is kept, and the same command goes on from there\n")
+    assert len(Store.open(tmp_path).committed()) == 2
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("CPU") != 2:  # as long as an actor lives it has one of them
+        assert time.monotonic() < deadline
+
+
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
         ({"num_workers": 1, "gpus_per_worker": 1}, "1 GPUs are asked for (workers: 1, GPUs of each: 1)"),
         ({"num_workers": 3}, "3 CPUs are asked for (workers: 3, CPUs of each: 1)"),
         ({"threads_per_worker": 64}, "64 CPUs are asked for (workers: 1, CPUs of each: 64)"),
+        ({"memory_per_worker": 10**15}, "000 bytes of memory are asked for (workers: 1, bytes of memory of each: 1"),
+        ({"resources_per_worker": {"tpu": 2}}, "and 0 tpu; custom resources there: none"),
     ],
 )
 def test_more_than_the_cluster_has_is_refused_within_seconds(ray_session, tmp_path, asked, sentence):
@@ -145,7 +213,13 @@ def test_more_than_the_cluster_has_is_refused_within_seconds(ray_session, tmp_pa
     [
         ({"num_workers": 0}, "at least one worker"),
         ({"gpus_per_worker": -1}, "GPUs per worker are at least 0"),
-        ({"threads_per_worker": 0}, "at least 1; 0 and 3 were given"),
+        ({"gpus_per_worker": 1.5}, "a fraction of one, or a whole number; 1.5 was given"),
+        ({"threads_per_worker": 0}, "threads per worker are at least 1; 0 was given"),
+        ({"memory_per_worker": -1}, "memory per worker is at least 0 bytes; -1 was given"),
+        ({"resources_per_worker": {"tpu": 0}}, "tpu=0 was given"),
+        ({"resources_per_worker": {"GPU": 1}}, "GPU is no custom resource"),
+        ({"placement": "middle"}, "there is no placement 'middle'; there are: pack, spread"),
+        ({"max_attempts": 0}, "max_attempts is at least 1"),
     ],
 )
 def test_a_runner_refuses(asked, sentence):
