@@ -41,12 +41,11 @@ def study(
     more: int = 0,
     chunk_size: int = 500,
     objective: Objective | None = None,
-    first: Objective | None = None,
     other: Objective | None = None,
 ) -> fip.Study:
     """Four paths, two of which wait for another, an ensemble, attacks and their transfer; `more` further paths."""
     sparse = fip.PathSpec("sparse", objective or fip.Sparsify(sparsity), num_steps=num_steps, batch_size=50)
-    start = fip.PathSpec("diverse-0", first or fip.Diversify(), num_steps=num_steps, batch_size=50, seed=1)
+    first = fip.PathSpec("diverse-0", fip.Diversify(), num_steps=num_steps, batch_size=50, seed=1)
     second = fip.PathSpec(
         "diverse-1",
         other or fip.Diversify(),
@@ -64,7 +63,7 @@ def study(
         name="small",
         module=module(),
         data=data(),
-        paths=(sparse, start, second, third, *rest),
+        paths=(sparse, first, second, third, *rest),
         ensembles=(fip.EnsembleSpec("both", ("base", "diverse-0", "diverse-1")),),
         evaluation=fip.Evaluation(threat_model, attacks, num_examples=40, chunk_size=chunk_size),
         parameters={"sparsity": sparsity, "epsilon": epsilon, "num_steps": num_steps, "more": more},
@@ -181,16 +180,22 @@ class KillsItsProcessOnce:
 
 
 @dataclass(frozen=True)
-class Meets:
-    """Waits until `num_processes` processes have come here: each leaves a file in `directory`."""
+class MeetsAndLosesANode:
+    """Waits until `num_processes` have come here: each leaves a file in `directory`. A process that came from another
+    parent than the others, the raylet of its node, then ends that parent.
+    """
 
     directory: str
     num_processes: int
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        (Path(self.directory) / str(os.getpid())).touch()
-        while len(os.listdir(self.directory)) < self.num_processes:
+        (Path(self.directory) / f"{os.getpid()}-{os.getppid()}").touch()
+        while len(came := os.listdir(self.directory)) < self.num_processes:
             time.sleep(0.01)
+        parents = [name.partition("-")[2] for name in came]
+        if parents.count(str(os.getppid())) == 1:
+            os.kill(os.getppid(), signal.SIGTERM)
+            time.sleep(3600)
         return weights.square().sum()
 
 

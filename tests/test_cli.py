@@ -98,7 +98,10 @@ def test_show_prints_the_same_summary(fipray, directory):
             "--memory-per-worker, --resource or --placement",
         ),
         (["tests.studies:study", "--runner", "ray", "--memory-per-worker", "much"], "such as 500MB or 4GB; 'much'"),
-        (["tests.studies:study", "--runner", "ray", "--memory-per-worker", "9000TB"], "9000000000000000 bytes of mem"),
+        (
+            ["tests.studies:study", "--runner", "ray", "--memory-per-worker", "9000TB"],
+            "9e+06 GB of memory are asked for",
+        ),
         (["tests.studies:study", "--runner", "ray", "--resource", "tpu"], "NAME=AMOUNT; 'tpu' was given"),
         (["tests.studies:study", "--runner", "ray", "--resource", "tpu=1"], "and 0 tpu; custom resources there: none"),
         (["tests.studies:study", "--runner", "ray", "--placement", "x"], "no placement 'x'; there are: pack, spread"),

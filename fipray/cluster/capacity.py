@@ -97,10 +97,12 @@ def _checked(num_workers: int | None, share: Share, nodes: Sequence[Nodes], who:
     total = {name: sum(kind.has.get(name, 0.0) * kind.count for kind in nodes) for name in names}
     for name, each in share.amounts.items():
         if wanted * each > total[name] + 1e-9:
-            what = {"CPU": "CPUs", "GPU": "GPUs", "memory": "bytes of memory"}.get(name, name)
+            what = {"CPU": "CPUs", "GPU": "GPUs", "memory": "GB of memory"}.get(name, name)
+            unit = 1e9 if name == "memory" else 1
             raise UsageError(
-                f"{wanted * each:.12g} {what} are asked for (workers: {wanted}, {what} of each: {each:.12g}); {who} "
-                f"{listing(total)}{_custom(share, nodes)}. Ask for fewer workers or for less for each, or add nodes"
+                f"{wanted * each / unit:g} {what} are asked for (workers: {wanted}, {what} of each: {each / unit:g}); "
+                f"{who} {listing(total)}{_custom(share, nodes)}. Ask for fewer workers or for less for each, or add "
+                "nodes"
             )
     each_node = "; ".join(dict.fromkeys(listing({name: kind.has.get(name, 0.0) for name in names}) for kind in nodes))
     if fit == 0:
