@@ -98,7 +98,10 @@ class Nodes:
     def __init__(self, directory: str) -> None:
         self._directory, self._port = directory, _free_port()
         self.address = f"127.0.0.1:{self._port}"
-        self._started = [self._start("--head", f"--port={self._port}", f"--temp-dir={directory}")]
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        self._started.append(self._start("--head", f"--port={self._port}", f"--temp-dir={self._directory}"))
         _wait(lambda: _answers(self._port), "the head to answer")
         for _ in range(NUM_NODES - 1):
             self.join()
@@ -142,20 +145,15 @@ def nodes() -> Iterator[Nodes]:
     before = dict(os.environ)
     directory = tempfile.mkdtemp(prefix="fc", dir="/tmp")  # short: sockets have names of at most 107 characters
     os.environ |= {**QUICK_TO_NOTICE, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    os.environ |= {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "OMP_NUM_THREADS": "1",
-        "COLUMNS": "200",
-        "HOME": directory,
-    }
-    os.environ.pop("RAY_ADDRESS", None)
-    cluster = None
+    os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "HOME": directory}
+    for name in ("RAY_ADDRESS", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):  # with the second at 0 no node may join
+        os.environ.pop(name, None)
+    cluster = Nodes(directory)
     try:
-        cluster = Nodes(directory)
+        cluster.start()
         yield cluster
     finally:
-        if cluster:
-            cluster.close()
+        cluster.close()
         os.environ.clear()
         os.environ.update(before)
         shutil.rmtree(directory, ignore_errors=True)

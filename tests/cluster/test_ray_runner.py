@@ -151,6 +151,7 @@ def test_a_worker_comes_with_a_node_and_its_path_survives_the_node(ray_session, 
     meeting.mkdir()
     command = [str(Path(sys.executable).with_name("ray")), "start", "--block", f"--address={ray_session['address']}"]
     command += ["--num-cpus=1", "--node-ip-address=127.0.0.1", "--object-store-memory=100000000"]
+    environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}  # otherwise no node may join
 
     class AddsANode(Quiet):
         node: subprocess.Popen[bytes] | None = None
@@ -159,7 +160,7 @@ def test_a_worker_comes_with_a_node_and_its_path_survives_the_node(ray_session, 
         def started(self, work: Work, where: str) -> None:
             self.num_started += 1
             if self.num_started == 2:
-                self.node = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                self.node = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
 
     watch = AddsANode()
     names = ("a", "b", "c")
