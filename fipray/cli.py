@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
 import fipray
 from fipray.errors import FiprayError, RunError
@@ -33,26 +37,37 @@ def run(
         list[str], typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A knob of the study.")
     ] = [],  # noqa: B006
     runner: Annotated[str, typer.Option(help="'ray', or 'local': in this process, one after the other.")] = "ray",
-    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; 'auto' for the one on this machine.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Actors; by default as many as fit.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of a Ray cluster: 'auto' for the one on this machine, ray://HOST:10001, or 'local'."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Actors; by default as many as fit, at any time.")] = None,
     gpus_per_worker: Annotated[
         float | None, typer.Option(help="GPUs of each, or a fraction; by default 1 where there are.")
     ] = None,
     threads_per_worker: Annotated[int, typer.Option(help="CPU cores of each.")] = 1,
+    memory_per_worker: Annotated[
+        str, typer.Option(metavar="SIZE", help="Kept free on its node for each, such as 4GB.")
+    ] = "0",
+    resource: Annotated[
+        list[str], typer.Option(metavar="NAME=AMOUNT", help="Of a custom resource of the cluster, for each.")
+    ] = [],  # noqa: B006
+    placement: Annotated[
+        str, typer.Option(help="'pack': fill a node to half, then the next; 'spread': over many nodes.")
+    ] = "pack",
 ) -> None:
     """Trace the paths of a study and judge them. The same command run again does only what is missing."""
-    chosen = _runner(runner, address, workers, gpus_per_worker, threads_per_worker)
+    asked = (address, workers, gpus_per_worker, threads_per_worker, memory_per_worker, resource, placement)
+    chosen = _runner(runner, *asked)
     from fipray.study import reference  # loads torch: after what the cluster has was asked
     from fipray.terminal import TerminalWatch, print_summary
 
     function = reference.find(study)
     values = reference.parse(function, parameter)
-    try:
+    with _ending_cleanly():
         made = reference.build(function, values)
         with TerminalWatch() as watch:
             chosen.run(made, into, watch)
-    except KeyboardInterrupt:  # here, because typer would end without a word
-        _end("interrupted; what is done is kept, and the same command goes on from there", 130)
     print_summary(into)
 
 
@@ -64,22 +79,74 @@ def show(directory: Directory) -> None:
     print_summary(directory)
 
 
-def _runner(name: str, address: str | None, workers: int | None, gpus: float | None, threads: int) -> Runner:
+def _runner(
+    name: str,
+    address: str | None,
+    workers: int | None,
+    gpus: float | None,
+    threads: int,
+    memory: str,
+    resources: list[str],
+    placement: str,
+) -> Runner:
     if name == "local":
-        if (address, workers, gpus) != (None, None, None):
+        if (address, workers, gpus, memory, resources, placement) != (None, None, None, "0", [], "pack"):
             raise fipray.UsageError(
-                "--runner local works in this process: it takes no --address, --workers or --gpus-per-worker"
+                "--runner local works in this process: it takes no --address, --workers, --gpus-per-worker, "
+                "--memory-per-worker, --resource or --placement"
             )
         return fipray.LocalRunner(threads=threads)
     if name != "ray":
         raise fipray.UsageError(f"there is no runner {name!r}; there are: ray, local")
-    runner = fipray.RayRunner(address, workers, gpus, threads)
+    runner = fipray.RayRunner(address, workers, gpus, threads, _size(memory), _amounts(resources), placement)
     runner.preflight()
     return runner
 
 
+def _size(text: str) -> int:
+    """Bytes, of a text such as 500MB, 4GB or 4GiB."""
+    try:
+        return int(TypeAdapter(ByteSize).validate_strings(text))
+    except ValidationError as error:
+        raise fipray.UsageError(f"--memory-per-worker is a size such as 500MB or 4GB; {text!r} was given") from error
+
+
+def _amounts(texts: list[str]) -> dict[str, float]:
+    """Amounts by name, of texts such as tpu=2."""
+    amounts: dict[str, float] = {}
+    for text in texts:
+        name, _, amount = text.partition("=")
+        try:
+            amounts[name] = float(amount)
+        except ValueError as error:
+            raise fipray.UsageError(f"--resource is given as NAME=AMOUNT; {text!r} was given") from error
+    return amounts
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
+
+
+@contextmanager
+def _ending_cleanly() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end with a sentence, here, because typer would end without a word."""
+
+    def terminate(*_: object) -> NoReturn:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except KeyboardInterrupt as end:
+        terminated = isinstance(end, _Terminated)
+        what = "terminated" if terminated else "interrupted"
+        _end(f"{what}; what is done is kept, and the same command goes on from there", 143 if terminated else 130)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main() -> None:
-    """Entry point. Ends with status 2 for wrong use, 1 for work that failed, 130 after Ctrl-C."""
+    """Entry point. Ends with status 2 for wrong use, 1 for work that failed, 130 after Ctrl-C, 143 after SIGTERM."""
     sys.path.insert(0, str(Path.cwd()))  # studies are found where the command is run, as with `python -m`
     importlib.invalidate_caches()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,6 +125,24 @@ def interrupted() -> fip.Study:
     return study(other=IsInterrupted())
 
 
+def signalling(*, process: int, number: int) -> fip.Study:
+    """While its third path is walked a process gets a signal; the path never ends."""
+    return study(other=Signals(process, number))
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Sends a signal to a process, and waits for what comes of it."""
+
+    process: int
+    number: int
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        os.kill(self.process, self.number)
+        while True:
+            time.sleep(0.01)
+
+
 @dataclass(frozen=True)
 class IsInterrupted:
     """Does what Ctrl-C does."""
@@ -158,6 +177,26 @@ class KillsItsProcessOnce:
             Path(self.death).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return fip.Diversify().value(problem, weights, batch)
+
+
+@dataclass(frozen=True)
+class MeetsAndLosesANode:
+    """Waits until `num_processes` have come here: each leaves a file in `directory`. A process that came from another
+    parent than the others, the raylet of its node, then ends that parent.
+    """
+
+    directory: str
+    num_processes: int
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        (Path(self.directory) / f"{os.getpid()}-{os.getppid()}").touch()
+        while len(came := os.listdir(self.directory)) < self.num_processes:
+            time.sleep(0.01)
+        parents = [name.partition("-")[2] for name in came]
+        if parents.count(str(os.getppid())) == 1:
+            os.kill(os.getppid(), signal.SIGTERM)
+            time.sleep(3600)
+        return weights.square().sum()
 
 
 @dataclass(frozen=True)

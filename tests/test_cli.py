@@ -81,7 +81,7 @@ def test_show_prints_the_same_summary(fipray, directory):
         (["experiments.nowhere:study"], "there is no module 'experiments.nowhere'"),
         (
             ["tests.studies:nothing"],
-            "has no function 'nothing'; it has: cooperating, data, failing, interrupted, module, study",
+            "has no function 'nothing'; it has: cooperating, data, failing, interrupted, module, signalling, study",
         ),
         (["tests.studies:study", "-p", "sparstiy=0.5"], "no parameter 'sparstiy'; it has: sparsity, epsilon"),
         (["tests.studies:study", "-p", "sparsity=1.5"], "at least 0 and below 1; 1.5 was given"),
@@ -93,6 +93,18 @@ def test_show_prints_the_same_summary(fipray, directory):
         (["experiments.mnist:study", "-p", "data_root=nowhere"], "nowhere holds no MNIST/raw"),
         (["tests.studies:study", "--runner", "slurm"], "there is no runner 'slurm'; there are: ray, local"),
         (["tests.studies:study", "--runner", "local", "--workers", "2"], "takes no --address, --workers"),
+        (
+            ["tests.studies:study", "--runner", "local", "--memory-per-worker", "4GB"],
+            "--memory-per-worker, --resource or --placement",
+        ),
+        (["tests.studies:study", "--runner", "ray", "--memory-per-worker", "much"], "such as 500MB or 4GB; 'much'"),
+        (
+            ["tests.studies:study", "--runner", "ray", "--memory-per-worker", "9000TB"],
+            "9e+06 GB of memory are asked for",
+        ),
+        (["tests.studies:study", "--runner", "ray", "--resource", "tpu"], "NAME=AMOUNT; 'tpu' was given"),
+        (["tests.studies:study", "--runner", "ray", "--resource", "tpu=1"], "and 0 tpu; custom resources there: none"),
+        (["tests.studies:study", "--runner", "ray", "--placement", "x"], "no placement 'x'; there are: pack, spread"),
         (["tests.studies:study", "--runner", "ray", "--workers", "0"], "at least one worker is needed"),
         (
             ["tests.studies:study", "--runner", "ray", "--gpus-per-worker", "64"],

@@ -3,116 +3,161 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
 
 import ray
 import ray.exceptions
-import torch
 
-from fipray.cluster.capacity import Capacity
-from fipray.errors import FiprayError, RunError
+from fipray.cluster import parcel
+from fipray.cluster.actor import Actor
+from fipray.cluster.capacity import alive_nodes, pending, workers_that_fit
+from fipray.cluster.fleet import LOST, Fleet, Worker
+from fipray.cluster.retries import GivenUp, Loss, Retries
+from fipray.cluster.share import Share
+from fipray.errors import FiprayError
 from fipray.study.runner import Agenda, Watch
-from fipray.study.work import Material, Tables, Work, steps_walked
-from fipray.study.worker import PathWorker
+from fipray.study.work import Tables, Work, steps_walked
 
-# One event shows as any of these, by chance; after any of them the work may or may not have been done.
-LOST = (
-    ray.exceptions.RayActorError,
-    ray.exceptions.NodeDiedError,
-    ray.exceptions.ObjectLostError,
-    ray.exceptions.WorkerCrashedError,
-    ray.exceptions.OutOfMemoryError,
-)
-PROGRESS_SECONDS = 1.0
+TICK_SECONDS = 1.0
+NODES_SECONDS = 2.0
 PATIENCE_SECONDS = 20.0
+LOOKING = 0.02  # at most this part of the driver's time goes into looking how far paths are
 
 
-def work_off(agenda: Agenda, slots: int, threads: int, gpus: float, max_attempts: int, watch: Watch) -> None:
-    """Works off the agenda with `slots` actors of `threads` CPUs and `gpus` GPUs each.
+def work_off(
+    agenda: Agenda, num_workers: int | None, share: Share, placement: str, max_attempts: int, watch: Watch
+) -> None:
+    """Works off the agenda with `num_workers` actors, or as many as fit at each moment.
 
-    Raises RunError where an actor cannot be set up.
+    Raises RunError where actors cannot be set up.
     """
-    material = ray.put(agenda.material)
-    actor_class = ray.remote(num_cpus=threads, num_gpus=gpus, max_restarts=0)(_Actor)
+    everything = parcel.put((agenda.material, agenda.specs), watch.note)
+    options = {**share.options, "scheduling_strategy": placement, "max_restarts": 0}
+    fleet = Fleet(ray.remote(**options)(Actor), everything, agenda.store.address, share.cpus)
+    try:
+        _Dispatch(agenda, fleet, num_workers, share, Retries(max_attempts), watch).run()
+    finally:
+        fleet.close()  # also after Ctrl-C: in a session that goes on they would work on
 
-    def new_actor() -> Any:
-        return actor_class.remote(material, agenda.store.address, threads)
 
-    # One work at a time for each actor, so that nothing queues where it could be lost or wait for a slow one.
-    idle = {number: new_actor() for number in range(1, slots + 1)}
-    running: dict[ray.ObjectRef, _Running] = {}
+class _Dispatch:
+    """The driver's loop. A worker has one work at a time, so that none queues where it could be lost or held up."""
 
-    def give(number: int, actor: Any, work: Work, tries: int) -> None:
-        running[actor.carry_out.remote(work)] = _Running(number, actor, work, tries)
+    def __init__(
+        self, agenda: Agenda, fleet: Fleet, num_workers: int | None, share: Share, retries: Retries, watch: Watch
+    ) -> None:
+        self._agenda, self._fleet, self._retries, self._watch = agenda, fleet, retries, watch
+        self._asked, self._share, self._fit = num_workers, share, 0
+        self._running: dict[ray.ObjectRef, tuple[Worker, Work]] = {}
+        self._nodes: set[str] = set()
+        self._next_nodes = self._next_look = 0.0
+        self._patience, self._said = time.monotonic() + PATIENCE_SECONDS, ""
 
-    last_sign = time.monotonic()
-    while True:
-        while idle and (work := agenda.next(f"worker {min(idle)}")):
-            number = min(idle)
-            give(number, idle.pop(number), work, 1)
-        if not running:
-            return
-        done, _ = ray.wait(list(running), timeout=PROGRESS_SECONDS)
-        if done:
-            last_sign = time.monotonic()
-        else:
-            for one in running.values():
-                watch.walked(one.work, steps_walked(agenda.store, one.work))
-        if time.monotonic() - last_sign > PATIENCE_SECONDS:
-            last_sign = time.monotonic()
-            if lacking := Capacity.pending(slots, threads, gpus):
-                watch.note(lacking)
-        for ref in done:
-            one = running.pop(ref)
-            try:
-                tables: Tables = ray.get(ref)
-            except ray.exceptions.RayTaskError as error:
-                said = isinstance(error.cause, FiprayError)  # a sentence for people; all else needs its traceback
-                agenda.fail(one.work, str(error.cause if said else error))
-                idle[one.number] = one.actor
-            except LOST as error:
-                if "creation task" in str(error):
-                    raise RunError(f"a worker could not be set up:\n{error}") from error
-                with suppress(Exception):
-                    ray.kill(one.actor)
-                actor = new_actor()
-                if one.tries < max_attempts:
-                    watch.note(f"worker {one.number} was lost with {one.work.label}, which is begun again")
-                    give(one.number, actor, agenda.again(one.work, f"worker {one.number}"), one.tries + 1)
-                else:
-                    agenda.fail(one.work, f"its worker was lost {one.tries} times, the last time so: {error}")
-                    idle[one.number] = actor
+    def run(self) -> None:
+        while left := self._agenda.num_waiting + len(self._retries) + len(self._running):
+            if time.monotonic() >= self._next_nodes:
+                self._see_nodes()
+            self._fleet.grow(min(self._fit if self._asked is None else self._asked, left))
+            self._fleet.shrink(left)
+            self._give()
+            if self._fleet.idle and not self._running and not self._retries:
+                return  # what is left could never begin
+            tables = self._take()
+            self._give()  # before the commits, so that workers do not wait for the disk
+            self._agenda.commit_all(tables)
+
+    def _see_nodes(self) -> None:
+        """Which nodes there are: workers come with them and go with them."""
+        nodes = set(alive_nodes())
+        if nodes - self._nodes:
+            self._fleet.nodes_joined()
+        self._fleet.end_idle_on_lost_nodes(nodes)
+        self._nodes, self._fit = nodes, workers_that_fit(self._share)
+        self._next_nodes = time.monotonic() + NODES_SECONDS
+
+    def _give(self) -> None:
+        """Work for idle workers: first what was lost, and is due again."""
+        while self._fleet.idle:
+            number = min(self._fleet.idle)
+            worker = self._fleet.idle[number]
+            if work := self._again(str(worker)) or self._agenda.next(str(worker)):
+                del self._fleet.idle[number]
+                ref = worker.actor.carry_out.remote(work.id, work.attempt, dict(work.made))
+                self._running[ref] = worker, work
             else:
-                agenda.commit(one.work, tables)
-                idle[one.number] = one.actor
+                return
+
+    def _again(self, where: str) -> Work | None:
+        now = time.monotonic()
+        if not self._retries.has_due(now):
+            return None
+        alive = alive_nodes()
+        while due := self._retries.pop(now, alive):
+            if not isinstance(due, GivenUp):
+                return self._agenda.again(due, where)
+            self._agenda.fail(due.work, due.reason)
+        return None
+
+    def _take(self) -> list[tuple[Work, Tables]]:
+        """What has been done meanwhile, to be committed; waits for it for a second at most."""
+        refs = [*self._running, *self._fleet.starting]
+        if not refs:
+            time.sleep(TICK_SECONDS / 10)
+        elif ray.wait(refs, timeout=TICK_SECONDS)[0]:
+            self._patience = time.monotonic() + PATIENCE_SECONDS
+            done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+            return [made for ref in done if (made := self._taken(ref))]
+        else:
+            self._look()
+        if time.monotonic() > self._patience:
+            self._say_what_is_waited_for()
+        return []
+
+    def _taken(self, ref: ray.ObjectRef) -> tuple[Work, Tables] | None:
+        if ref in self._fleet.starting:
+            if wrong := self._fleet.arrived(ref):
+                self._watch.note(f"a worker could not be set up: {_short(wrong)}")
+            return None
+        worker, work = self._running.pop(ref)
+        try:
+            tables: Tables = ray.get(ref)
+        except LOST as error:
+            self._fleet.end(worker)
+            loss = Loss(
+                worker.place.node_id if worker.place else None,
+                f"{worker} ({worker.place}): {type(error).__name__}: {_short(error)}",
+            )
+            seconds = self._retries.add(work, loss, time.monotonic())
+            self._watch.note(f"{worker} was lost with {work.label}, which is tried again in {seconds:g} s")
+            return None
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)
+            said = isinstance(cause, FiprayError)  # a sentence for people; all else needs its traceback
+            self._agenda.fail(work, str(cause if said else error))
+            self._fleet.idle[worker.number] = worker
+            return None
+        self._fleet.idle[worker.number] = worker
+        return work, tables
+
+    def _look(self) -> None:
+        """Tell the watch how far paths are, unless looking takes too long."""
+        began = time.monotonic()
+        if began >= self._next_look:
+            for _, work in self._running.values():
+                self._watch.walked(work, steps_walked(self._agenda.store, work))
+            ended = time.monotonic()
+            self._next_look = ended + (ended - began) / LOOKING
+
+    def _say_what_is_waited_for(self) -> None:
+        self._patience = time.monotonic() + PATIENCE_SECONDS
+        if not self._fleet.starting and len(self._fleet):
+            return
+        sentence = pending(max(len(self._fleet), 1), self._share)
+        if sentence != self._said:
+            self._said = sentence
+            self._watch.note(sentence)
 
 
-@dataclass(frozen=True)
-class _Running:
-    """A worker and what it does."""
-
-    number: int
-    actor: Any
-    work: Work
-    tries: int
-
-
-class _Actor:
-    """A PathWorker on whatever Ray gave to it."""
-
-    def __init__(self, material: Material, directory: str, threads: int) -> None:
-        device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
-        here = ray.get_runtime_context()
-        self._worker = PathWorker(
-            material,
-            directory,
-            threads=threads,
-            device=device,
-            node_id=here.get_node_id(),
-            worker_id=here.get_actor_id(),
-        )
-
-    def carry_out(self, work: Work) -> Tables:
-        return self._worker.carry_out(work)
+def _short(error: object) -> str:
+    """A failure in one line: its beginning and its end, 600 letters."""
+    line = "; ".join(stripped for part in str(error).splitlines() if (stripped := part.strip()))
+    return line if len(line) <= 600 else f"{line[:250]} ... {line[-345:]}"
