@@ -14,6 +14,7 @@ from fipray.errors import FiprayError, RunError
 
 if TYPE_CHECKING:
     from fipray.study import Runner
+    from fipray.study.watch import Sink
 
 app = typer.Typer(
     add_completion=False,
@@ -39,18 +40,25 @@ def run(
         float | None, typer.Option(help="GPUs of each, or a fraction; by default 1 where there are.")
     ] = None,
     threads_per_worker: Annotated[int, typer.Option(help="CPU cores of each.")] = 1,
+    tensorboard: Annotated[Path | None, typer.Option(help="A directory for TensorBoard: a curve a measure.")] = None,
+    mlflow: Annotated[str | None, typer.Option(help="MLflow's URI, such as sqlite:///mlflow.db: a run a path.")] = None,
 ) -> None:
     """Trace the paths of a study and judge them. The same command run again does only what is missing."""
     chosen = _runner(runner, address, workers, gpus_per_worker, threads_per_worker)
     from fipray.study import reference  # loads torch: after what the cluster has was asked
+    from fipray.study.watch import Watches
     from fipray.terminal import TerminalWatch, print_summary
 
     function = reference.find(study)
     values = reference.parse(function, parameter)
+    sinks = _sinks(tensorboard, mlflow)
     try:
         made = reference.build(function, values)
-        with TerminalWatch() as watch:
-            chosen.run(made, into, watch)
+        with TerminalWatch() as terminal:
+            watch = Watches([terminal], sinks)
+            store = chosen.run(made, into, watch)
+            if sinks:  # what earlier runs committed
+                watch.write({name: store.read_table(name).to_pylist() for name in ("paths", "points")})
     except KeyboardInterrupt:  # here, because typer would end without a word
         _end("interrupted; what is done is kept, and the same command goes on from there", 130)
     print_summary(into)
@@ -62,6 +70,19 @@ def show(directory: Directory) -> None:
     from fipray.terminal import print_summary
 
     print_summary(directory)
+
+
+@app.command()
+def doctor(
+    into: Annotated[str | None, typer.Option(help="A results directory, or an address such as s3://bucket/x.")] = None,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; 'auto' for the one on this machine.")] = None,
+) -> None:
+    """Ask whether everything is there that a run needs. Ends with status 1 where something is not."""
+    from fipray.cluster.doctor import examine
+    from fipray.terminal import print_findings
+
+    if not print_findings(examine(address, into)):
+        raise SystemExit(1)
 
 
 def _runner(name: str, address: str | None, workers: int | None, gpus: float | None, threads: int) -> Runner:
@@ -76,6 +97,17 @@ def _runner(name: str, address: str | None, workers: int | None, gpus: float | N
     runner = fipray.RayRunner(address, workers, gpus, threads)
     runner.preflight()
     return runner
+
+
+def _sinks(tensorboard: Path | None, mlflow: str | None) -> list[Sink]:
+    from fipray.sinks import MLflowSink, TensorBoardSink
+
+    sinks: list[Sink] = []
+    if tensorboard:
+        sinks.append(TensorBoardSink(tensorboard))
+    if mlflow:
+        sinks.append(MLflowSink(mlflow))
+    return sinks
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ import torch
 
 from fipray.cluster.capacity import Capacity
 from fipray.errors import FiprayError, RunError
-from fipray.study.runner import Agenda, Watch
+from fipray.study.runner import Agenda
+from fipray.study.watch import Watch
 from fipray.study.work import Material, Tables, Work, steps_walked
 from fipray.study.worker import PathWorker
 

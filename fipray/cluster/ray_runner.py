@@ -53,9 +53,11 @@ class RayRunner:
     def run(self, study: Study, directory: str | Path, watch: Watch | None = None) -> Store:
         capacity = self.preflight()
         from fipray.cluster.dispatch import work_off
-        from fipray.study.runner import Agenda, Quiet
+        from fipray.cluster.metrics import RayMetrics
+        from fipray.study.runner import Agenda
+        from fipray.study.watch import Quiet, Watches
 
-        watch = watch or Quiet()
+        watch = Watches([watch or Quiet(), RayMetrics()])
         agenda = Agenda(study, directory, watch)
         slots = min(capacity.num_workers, agenda.num_waiting)
         if slots:

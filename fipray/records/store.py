@@ -155,6 +155,16 @@ class Store:
         content = self._read(layout.checked_weights_file(file), sha256)
         return safetensors.numpy.load(content)
 
+    def write_log(self, id: str, attempt: int, text: str) -> str:
+        """Writes what one attempt printed and warned. Returns the name of the file relative to the directory."""
+        file = layout.log_file(id, attempt)
+        write_whole(self.directory / file, text.encode(errors="backslashreplace"))
+        return file
+
+    def read_log(self, id: str, attempt: int) -> str:
+        """What one attempt printed and warned. Raises CorruptFileError where it wrote no log, as when it was killed."""
+        return self._read(layout.log_file(id, attempt)).decode()
+
     def commit(self, id: str, kind: str, attempt: int, tables: Mapping[str, Rows]) -> bool:
         """Makes this attempt at the id the one that counts: writes its tables, then the commit record.
 

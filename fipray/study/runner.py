@@ -14,44 +14,13 @@ import torch
 
 from fipray.errors import CorruptFileError, FiprayError, RunError
 from fipray.records import Store
+from fipray.records.layout import log_file
 from fipray.study import resume
 from fipray.study.rounds import RoundSpec
 from fipray.study.spec import Study
+from fipray.study.watch import Quiet, Watch
 from fipray.study.work import Made, Material, Tables, Work, made_of
 from fipray.study.worker import PathWorker
-
-
-class Watch(Protocol):
-    """Is told how a run goes on."""
-
-    def begin(self, study: str, total: int, done: int) -> None: ...
-    def started(self, work: Work, where: str) -> None: ...
-    def walked(self, work: Work, step: int) -> None: ...
-    def finished(self, work: Work, sentence: str, seconds: float) -> None: ...
-    def failed(self, work: Work, reason: str) -> None: ...
-    def note(self, sentence: str) -> None: ...
-
-
-class Quiet:
-    """A watch that says nothing."""
-
-    def begin(self, study: str, total: int, done: int) -> None:
-        pass
-
-    def started(self, work: Work, where: str) -> None:
-        pass
-
-    def walked(self, work: Work, step: int) -> None:
-        pass
-
-    def finished(self, work: Work, sentence: str, seconds: float) -> None:
-        pass
-
-    def failed(self, work: Work, reason: str) -> None:
-        pass
-
-    def note(self, sentence: str) -> None:
-        pass
 
 
 class Runner(Protocol):
@@ -115,6 +84,8 @@ class Agenda:
             resume.remove(self.store, id)
         # Where it does not count, another run into the same directory was first.
         self._made |= made_of(tables) if counts else self._read_made()
+        if counts:
+            self._watch.committed(work, tables)
         self._watch.finished(work, describe(tables), time.perf_counter() - self._began[work.id])
 
     def _over(self, work: Work) -> list[str]:
@@ -125,10 +96,20 @@ class Agenda:
 
     def fail(self, work: Work, reason: str, cause: str | None = None) -> None:
         """The work failed; where it was not even begun, for lack of `cause`."""
+        if log := self._log_of(work):
+            reason = f"{reason.rstrip()} (its log: {log})"
         self._failed[work.label] = reason
         if work.spec.makes:
             self._lost[work.spec.makes] = cause or work.spec.makes
         self._watch.failed(work, reason)
+
+    def _log_of(self, work: Work) -> str | None:
+        """The file, where the attempt left one: not where it was never begun, or killed."""
+        try:
+            self.store.read_log(work.id, work.attempt)
+        except FiprayError:
+            return None
+        return f"{self.store.directory}/{log_file(work.id, work.attempt)}"
 
     def close(self) -> Store:
         """The store, when all is done. Raises RunError with what failed."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ import fipray as fip
 from fipray import analysis
 from fipray.records import TABLES, Store
 from fipray.study import LocalRunner
-from tests.studies import Fails, KillsItsProcess, KillsItsProcessOnce, cooperating, study
+from tests.studies import Fails, KillsItsProcess, KillsItsProcessOnce, Talks, cooperating, study
 
 ROOT = Path(__file__).parents[2]
 MAY_DIFFER = {"attempt", "host", "node_id", "worker_id", "device", "seconds", "walk_seconds", "weights_file"}
@@ -120,6 +121,16 @@ def test_a_killed_driver_leaves_whole_work_and_the_same_command_does_the_rest(ra
     assert {file: file.stat().st_mtime_ns for file in times} == times, "what was done is not done again"
     assert_equal_tables(analysis.load(directory), local)
     assert len(pd.read_parquet(directory / "points")) == len(local.points)
+
+
+def test_what_an_actor_s_path_printed_and_warned_is_kept_beside_the_tables(ray_session, tmp_path):
+    talking = replace(
+        study(), paths=(fip.PathSpec("one", Talks("a word"), num_steps=1),), ensembles=(), evaluation=None
+    )
+    store = fip.RayRunner(num_workers=1).run(talking, tmp_path)
+    text = store.read_log(talking.path_ids["one"], 1)
+    for line in ("printed a word", "complained a word", "RuntimeWarning: warned a word", "another library: a word"):
+        assert line in text
 
 
 @pytest.mark.parametrize(
