@@ -23,7 +23,8 @@ class Watch(Protocol):
 class Sink(Protocol):
     """Is given the rows of work that is committed, to show them elsewhere."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def write(self, tables: Tables) -> None:
         """Rows by table. Those of a path that it was given before, now or in an earlier run, are passed over."""
