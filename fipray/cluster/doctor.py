@@ -10,7 +10,7 @@ import queue
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
@@ -54,7 +54,7 @@ def examine(address: str | None = None, into: str | None = None) -> Iterator[Fin
         else:
             yield from _in_time("cluster", lambda: _connect(address or "this process", connection, nodes))
         if nodes:
-            yield from _in_time("nodes", _nodes)
+            yield from _in_time("nodes", lambda: _nodes(probes.describe(*LIBRARIES)))
             yield from _in_time("token", _token)
             yield from _in_time("jobs API", lambda: _jobs_api(probes.dashboard_url()))
         if into is not None:
@@ -132,8 +132,7 @@ def _connect(address: str, connection: ExitStack, nodes: list[str]) -> Findings:
         )
 
 
-def _nodes() -> Findings:
-    here = probes.describe(*LIBRARIES)
+def _nodes(here: Mapping[str, str]) -> Findings:
     answers = probes.on_every_node(probes.describe, LIBRARIES, PATIENCE_SECONDS / 2)
     for host, there in answers.items():
         if isinstance(there, str):
@@ -196,14 +195,19 @@ def _results(into: str, nodes: list[str]) -> Findings:
                 "" if free > LEAST_FREE_BYTES else "Make room: weights of every kept point are written there",
             )
         if nodes:
-            answers = probes.on_every_node(probes.read, (object_name,), PATIENCE_SECONDS / 2)
-            blind = [host for host, found in answers.items() if found != content]
-            if blind:
-                yield Finding(
-                    "problem",
-                    "results",
-                    f"{into} is not what {', '.join(blind)} sees there",
-                    "Use an object store (s3://...), or a disk that every node shares, at the same path",
-                )
-            else:
-                yield Finding("ok", "results", f"every node reads it ({len(answers)})")
+            yield from _seen_by_nodes(into, object_name, content)
+
+
+def _seen_by_nodes(into: str, object_name: str, content: bytes) -> Findings:
+    answers = probes.on_every_node(probes.read, (object_name,), PATIENCE_SECONDS / 2)
+    blind = {host: found for host, found in answers.items() if found != content}
+    if blind:
+        host, why = next(iter(blind.items()))
+        yield Finding(
+            "problem",
+            "results",
+            f"{into} was written, but is not seen by {', '.join(blind)} ({host}: {why!s})",
+            "Use an object store (s3://...) that every node may use, or a disk that all share, at the same path",
+        )
+    else:
+        yield Finding("ok", "results", f"every node reads it ({len(answers)})")
