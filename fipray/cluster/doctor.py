@@ -58,10 +58,12 @@ def examine(address: str | None = None, into: str | None = None) -> Iterator[Fin
             yield from _in_time("token", _token)
             yield from _in_time("jobs API", lambda: _jobs_api(probes.dashboard_url()))
         if into is not None:
-            yield from _in_time("results", lambda: _results(into, nodes))
+            yield from _in_time(
+                "results", lambda: _results(into, nodes), "Give this user access to it, or name another place"
+            )
 
 
-def _in_time(about: str, ask: Callable[[], Findings], seconds: float = PATIENCE_SECONDS) -> Findings:
+def _in_time(about: str, ask: Callable[[], Findings], remedy: str = "", seconds: float = PATIENCE_SECONDS) -> Findings:
     """What asking found; a problem where it fails, or has no answer in time."""
     answers: queue.Queue[list[Finding]] = queue.Queue()
 
@@ -70,7 +72,7 @@ def _in_time(about: str, ask: Callable[[], Findings], seconds: float = PATIENCE_
             answers.put(list(ask()))
         except Exception as error:
             said = str(error) if isinstance(error, FiprayError) else f"{type(error).__name__}: {error}"
-            answers.put([Finding("problem", about, said)])
+            answers.put([Finding("problem", about, said, remedy)])
 
     threading.Thread(target=answer, daemon=True).start()  # one that hangs does not keep the process
     try:
@@ -124,7 +126,8 @@ def _connect(address: str, connection: ExitStack, nodes: list[str]) -> Findings:
     has = ray.cluster_resources()
     nodes += [node["NodeID"] for node in alive]
     memory = has.get("memory", 0) / 1e9
-    sentence = f"{len(nodes)} nodes, {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs, {memory:.0f} GB of memory"
+    num_nodes = f"{len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}"
+    sentence = f"{num_nodes}, {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs, {memory:.0f} GB of memory"
     yield Finding("ok", "cluster", f"{sentence}, from {address}")
     if not has.get("CPU"):
         yield Finding(
@@ -146,19 +149,21 @@ def _nodes(here: Mapping[str, str]) -> Findings:
                 "problem", f"node {host}", f"has {', '.join(others)}", "Install the same versions on every node"
             )
     if all(not isinstance(there, str) for there in answers.values()):
-        yield Finding("ok", "nodes", f"all {len(answers)} carry out work")
+        yield Finding("ok", "nodes", f"each carries out work ({len(answers)})")
 
 
 def _token() -> Findings:
-    if probes.is_token_mode():
-        yield Finding("ok", "token", "token mode is on: nobody uses the cluster without its token")
-    else:
+    """The mode of the nodes: a driver in token mode connects to a cluster without one as well."""
+    answers = probes.on_every_node(probes.is_token_mode, (), PATIENCE_SECONDS / 2)
+    if is_open := [node for node, is_on in answers.items() if is_on is not True]:
         yield Finding(
             "problem",
             "token",
-            "token mode is off: whoever reaches the cluster's ports can run code on it",
-            "Set RAY_AUTH_MODE=token on every node and here; deploy/README.md says how",
+            f"token mode is off on {', '.join(is_open)}: whoever reaches the ports can run code there",
+            "Start every node with RAY_AUTH_MODE=token and the token; deploy/README.md says how",
         )
+    else:
+        yield Finding("ok", "token", "token mode is on: nobody uses the cluster without its token")
 
 
 def _jobs_api(url: str | None) -> Findings:

@@ -5,6 +5,7 @@ Nodes are sent the functions themselves, so that one without fipray can say so.
 
 from __future__ import annotations
 
+import os
 import platform
 import secrets
 import socket
@@ -30,6 +31,11 @@ def describe(*libraries: str) -> dict[str, str]:
         with suppress(PackageNotFoundError):
             there[name] = version(name).split("+")[0]
     return there
+
+
+def is_token_mode() -> bool:
+    """Whether the node of this process was started in token mode."""
+    return os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
 
 
 def read(name: str) -> bytes:
@@ -66,13 +72,6 @@ def _answer(ref: ray.ObjectRef) -> Any:
         return ray.get(ref)
     except Exception as error:  # whatever went wrong there
         return (str(error).strip().splitlines() or [type(error).__name__])[-1]
-
-
-def is_token_mode() -> bool:
-    """Whether this process, and so the cluster that it is connected to, is in token mode."""
-    from ray._private.authentication.authentication_utils import is_token_auth_enabled  # no public name in Ray 2.60
-
-    return bool(is_token_auth_enabled())
 
 
 def dashboard_url() -> str | None:

@@ -52,8 +52,8 @@ def test_a_whole_cluster_and_a_directory_that_all_nodes_see_are_well(ray_session
     findings = list(examine(ray_session["address"], str(tmp_path / "new" / "results")))
     assert [finding for finding in findings if finding.state == "problem"] == []
     said = {finding.about: finding.sentence for finding in findings if finding.about != "results"}
-    assert "1 nodes, 2 CPUs, 0 GPUs" in said["cluster"]
-    assert said["nodes"] == "all 1 carry out work"
+    assert "1 node, 2 CPUs, 0 GPUs" in said["cluster"]
+    assert said["nodes"] == "each carries out work (1)"
     assert "token mode is on" in said["token"]
     results = [finding.sentence for finding in findings if finding.about == "results"]
     assert results[1] == "every node reads it (1)"
