@@ -18,6 +18,7 @@ from fipray.errors import FiprayError, RunError
 
 if TYPE_CHECKING:
     from fipray.study import Runner
+    from fipray.study.watch import Sink
 
 app = typer.Typer(
     add_completion=False,
@@ -55,19 +56,26 @@ def run(
     placement: Annotated[
         str, typer.Option(help="'pack': fill a node to half, then the next; 'spread': over many nodes.")
     ] = "pack",
+    tensorboard: Annotated[Path | None, typer.Option(help="A directory for TensorBoard: a curve a measure.")] = None,
+    mlflow: Annotated[str | None, typer.Option(help="MLflow's URI, such as sqlite:///mlflow.db: a run a path.")] = None,
 ) -> None:
     """Trace the paths of a study and judge them. The same command run again does only what is missing."""
     asked = (address, workers, gpus_per_worker, threads_per_worker, memory_per_worker, resource, placement)
     chosen = _runner(runner, *asked)
     from fipray.study import reference  # loads torch: after what the cluster has was asked
+    from fipray.study.watch import Watches
     from fipray.terminal import TerminalWatch, print_summary
 
     function = reference.find(study)
     values = reference.parse(function, parameter)
+    sinks = _sinks(tensorboard, mlflow)
     with _ending_cleanly():
         made = reference.build(function, values)
-        with TerminalWatch() as watch:
-            chosen.run(made, into, watch)
+        with TerminalWatch() as terminal:
+            watch = Watches([terminal], sinks)
+            store = chosen.run(made, into, watch)
+            if sinks:  # what earlier runs committed
+                watch.write({name: store.read_table(name).to_pylist() for name in ("paths", "points")})
     print_summary(into)
 
 
@@ -77,6 +85,19 @@ def show(directory: Directory) -> None:
     from fipray.terminal import print_summary
 
     print_summary(directory)
+
+
+@app.command()
+def doctor(
+    into: Annotated[str | None, typer.Option(help="A results directory, or an address such as s3://bucket/x.")] = None,
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; 'auto' for the one on this machine.")] = None,
+) -> None:
+    """Ask whether everything is there that a run needs. Ends with status 1 where something is not."""
+    from fipray.cluster.doctor import examine
+    from fipray.terminal import print_findings
+
+    if not print_findings(examine(address, into)):
+        raise SystemExit(1)
 
 
 def _runner(
@@ -143,6 +164,17 @@ def _ending_cleanly() -> Iterator[None]:
         _end(f"{what}; what is done is kept, and the same command goes on from there", 143 if terminated else 130)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _sinks(tensorboard: Path | None, mlflow: str | None) -> list[Sink]:
+    from fipray.sinks import MLflowSink, TensorBoardSink
+
+    sinks: list[Sink] = []
+    if tensorboard:
+        sinks.append(TensorBoardSink(tensorboard))
+    if mlflow:
+        sinks.append(MLflowSink(mlflow))
+    return sinks
 
 
 def main() -> None:

@@ -1,78 +1,130 @@
-"""What a run and its results look like on a terminal, and as plain lines where there is none."""
+"""What a run, its results and an examination look like on a terminal, and as plain lines where there is none."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 
-from fipray.study.work import Work
+from fipray.study.progress import Line, Progress
+from fipray.study.work import Tables, Work, last_step_in
+
+if TYPE_CHECKING:
+    from fipray.cluster.doctor import Finding
+
+SUMMARY_SECONDS = 30.0
+_OTHER_LINES = 3  # the total, the count of what does not fit, and the line that the cursor is on
 
 
 class TerminalWatch:
-    """A progress bar and a line for each piece of work that ended; on a terminal also those that are under way."""
+    """A line for each piece of work that ended. On a terminal also a line for each that is under way, or as many as
+    fit, and one for the whole run; where there is none that one is printed now and then.
+    """
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
-        )
-        self._all: TaskID | None = None
-        self._lines: dict[str, TaskID] = {}
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+        self._clock = clock
+        self._progress = Progress()
+        self._study = ""
+        self._summary_due = float("inf")
+        self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def begin(self, study: str, total: int, done: int) -> None:
-        self._all = self._progress.add_task(f"[bold]{study}[/]", total=total, completed=done)
+        now = self._clock()
+        self._study = study
+        self._progress.begin(total, done, now)
+        self._summary_due = float("inf") if self._console.is_terminal else now + SUMMARY_SECONDS
         if done == total:
             self.note(f"all {total} pieces of work are there already")
         elif done:
             self.note(f"{done} of {total} pieces of work are there already; {total - done} are missing")
 
     def started(self, work: Work, where: str) -> None:
-        self._end(work)
-        self._lines[work.id] = self._progress.add_task(f"  {work.label} on {where}", total=None)
+        self._progress.started(work, where, self._clock())
+        self._summarise()
 
     def walked(self, work: Work, step: int) -> None:
-        if work.last_step and work.id in self._lines:
-            self._progress.update(self._lines[work.id], completed=step, total=work.last_step)
+        self._progress.walked(work, step, self._clock())
+        self._summarise()
+
+    def committed(self, work: Work, tables: Tables) -> None:
+        self._progress.walked(work, last_step_in(tables), self._clock())
 
     def finished(self, work: Work, sentence: str, seconds: float) -> None:
-        self._end(work)
-        self._advance()
+        self._progress.ended(work)
         self.note(f"{work.label}: {sentence} ({seconds:.1f} s)")
+        self._summarise()
 
     def failed(self, work: Work, reason: str) -> None:
-        self._end(work)
-        self._advance()
+        self._progress.ended(work, failed=True)
         lines = reason.strip().splitlines() or ["no reason was given"]
         self.note(f"{work.label} failed: {lines[-1] if len(lines) > 1 else lines[0]}")
+        self._summarise()
 
     def note(self, sentence: str) -> None:
         self._console.print(sentence, markup=False)
 
-    def _advance(self) -> None:
-        if self._all is not None:
-            self._progress.advance(self._all)
+    def _summarise(self) -> None:
+        now = self._clock()
+        if now >= self._summary_due:
+            self._summary_due = now + SUMMARY_SECONDS
+            running = len(self._progress.lines)
+            self.note(f"{self._study}: {self._done()}, {running} under way{self._throughput(now, '; ')}")
 
-    def _end(self, work: Work) -> None:
-        if work.id in self._lines:
-            self._progress.remove_task(self._lines.pop(work.id))
+    def _render(self) -> Table:
+        now, lines = self._clock(), list(self._progress.lines.values())
+        fitting = max(self._console.height - _OTHER_LINES, 1)
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        for _ in range(3):
+            table.add_column(no_wrap=True)
+        for line in lines[:fitting]:
+            table.add_row(f"  {line.work.label} on {line.where}", *_columns(line, now))
+        if len(lines) > fitting:
+            table.add_row(f"  and {len(lines) - fitting} more", "", "", "")
+        if self._progress.total:
+            bar = ProgressBar(total=self._progress.total, completed=self._progress.done, width=24)
+            table.add_row(f"[bold]{self._study}[/]", bar, self._done(), self._throughput(now, ""))
+        return table
+
+    def _done(self) -> str:
+        failed = f", {self._progress.failed} failed" if self._progress.failed else ""
+        return f"{self._progress.done} of {self._progress.total} done{failed}"
+
+    def _throughput(self, now: float, before: str) -> str:
+        rate, left = self._progress.steps_per_second(now), self._progress.seconds_left(now)
+        said = ([f"{rate:.3g} steps/s"] if rate else []) + ([f"{_duration(left)} left"] if left else [])
+        return before + ", ".join(said) if said else ""
+
+
+def _columns(line: Line, now: float) -> tuple[ProgressBar | str, str, str]:
+    last, pace = line.work.last_step, Progress.pace(line, now)
+    if last is None:
+        return "", _duration(now - line.began), ""
+    bar = ProgressBar(total=last, completed=line.step, width=24)
+    rate = f"{pace[0]:.3g} steps/s, {_duration(pace[1])} left" if pace else ""
+    return bar, f"step {line.step} of {last}", rate
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def print_summary(directory: Path) -> None:
@@ -81,3 +133,16 @@ def print_summary(directory: Path) -> None:
 
     analysis.print_summary(analysis.load(directory))
     typer.echo(f'In pandas: from fipray import analysis; results = analysis.load("{directory}")')
+
+
+def print_findings(findings: Iterable[Finding]) -> bool:
+    """A line for each, as they come. Whether none of them is a problem."""
+    console = Console(highlight=False, soft_wrap=True)
+    styles = {"ok": "green", "warning": "yellow", "problem": "bold red"}
+    well = True
+    for finding in findings:
+        well = well and finding.state != "problem"
+        remedy = f". {finding.remedy}" if finding.remedy else ""
+        console.print(f"[{styles[finding.state]}]{finding.state:8}[/]", end="")
+        console.print(f"{finding.about}: {finding.sentence}{remedy}", markup=False)
+    return well

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import sys
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -222,3 +225,17 @@ class CutOff:
         if situation.progress > 0.6 and not Path(self.mended).exists():
             raise RuntimeError("cut off")
         return fip.FirstOrderStep(beta=0.1).propose(situation, state)
+
+
+@dataclass(frozen=True)
+class Talks:
+    """`Diversify`, but prints, warns and reports."""
+
+    word: str
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        print(f"printed {self.word}")  # noqa: T201
+        print(f"complained {self.word}", file=sys.stderr)  # noqa: T201
+        warnings.warn(f"warned {self.word}", RuntimeWarning, stacklevel=1)
+        logging.getLogger("another").warning("another library: %s", self.word)
+        return fip.Diversify().value(problem, weights, batch)

@@ -122,6 +122,25 @@ def test_wrong_use_ends_with_2_a_sentence_and_nothing_written(fipray, tmp_path, 
     assert not into.exists()
 
 
+def test_tensorboard_is_given_what_this_run_and_earlier_ones_ended(fipray, tmp_path):
+    command = ["run", "tests.studies:study", "--into", tmp_path / "results", "--runner", "local", "-p", "num_steps=2"]
+    assert fipray(*command)[0] == 0
+    one = next((tmp_path / "results" / "commits").iterdir())
+    one.unlink()
+    assert fipray(*command, "--tensorboard", tmp_path / "curves")[0] == 0
+    shown = sorted(each.name.rpartition("-")[0] for each in (tmp_path / "curves" / "small").iterdir())
+    assert shown == ["diverse-0", "diverse-1", "sparse", "sparse-too"]
+
+
+def test_the_doctor_ends_with_0_when_all_is_well_and_with_1_when_it_is_not(fipray, ray_session, tmp_path):
+    (tmp_path / "file").write_text("no directory")
+    for into, expected in ((tmp_path, 0), (tmp_path / "file" / "results", 1)):
+        status, out, err = fipray("doctor", "--address", ray_session["address"], "--into", into)
+        assert (status, err) == (expected, "")
+        assert [line.split()[0] for line in out.splitlines()].count("problem") == expected
+        assert "fipray" in out.splitlines()[0]
+
+
 def test_a_directory_of_another_study_is_refused(fipray, directory):
     status, _, err = fipray(
         "run", "tests.studies:study", "--into", directory, "--runner", "local", "-p", "sparsity=0.7"

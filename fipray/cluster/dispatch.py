@@ -14,7 +14,8 @@ from fipray.cluster.fleet import LOST, Fleet, Worker
 from fipray.cluster.retries import GivenUp, Loss, Retries
 from fipray.cluster.share import Share
 from fipray.errors import FiprayError
-from fipray.study.runner import Agenda, Watch
+from fipray.study.runner import Agenda
+from fipray.study.watch import Watch
 from fipray.study.work import Tables, Work, steps_walked
 
 TICK_SECONDS = 1.0

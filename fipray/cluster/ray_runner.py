@@ -62,9 +62,11 @@ class RayRunner:
         """Returns when all is there. Raises RunError when some of it failed; the rest is there then."""
         capacity = self.preflight()
         from fipray.cluster.dispatch import work_off
-        from fipray.study.runner import Agenda, Quiet
+        from fipray.cluster.metrics import RayMetrics
+        from fipray.study.runner import Agenda
+        from fipray.study.watch import Quiet, Watches
 
-        watch = watch or Quiet()
+        watch = Watches([watch or Quiet(), RayMetrics()])
         agenda = Agenda(study, directory, watch)
         slots = min(capacity.num_workers, agenda.num_waiting)
         if slots:

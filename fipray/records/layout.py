@@ -5,6 +5,7 @@
     commits/<name>.json                         a commit record: which attempts count, and digests of its tables
     <table>/<name>.parquet                      the rows of the ids in it; it is named after the first of them
     weights/<id>/<attempt>/<name>.safetensors   weights, named in a row
+    logs/<id>/<attempt>.log                     what an attempt printed and warned; no row or record names it
 
 Files are given relative to the directory, with forward slashes, as they stand in rows and commit records.
 """
@@ -15,7 +16,7 @@ from pathlib import PurePosixPath
 from fipray.errors import RecordsError, UsageError
 
 MANIFEST, BASE, BASE_SHA256, LOCK = "study.json", "base.safetensors", "base.sha256", ".lock"
-COMMITS, WEIGHTS = "commits", "weights"
+COMMITS, WEIGHTS, LOGS = "commits", "weights", "logs"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _WEIGHTS_FILE = re.compile(rf"{WEIGHTS}/({_NAME.pattern})/([1-9][0-9]*)/{_NAME.pattern}\.safetensors")
@@ -62,6 +63,11 @@ def attempt_directory(id: str, attempt: int) -> str:
 def weights_file(id: str, attempt: int, name: str) -> str:
     """Weights that one attempt at an id wrote."""
     return f"{attempt_directory(id, attempt)}/{checked_name(name)}.safetensors"
+
+
+def log_file(id: str, attempt: int) -> str:
+    """What one attempt at an id printed and warned."""
+    return f"{LOGS}/{checked_name(id)}/{checked_attempt(attempt)}.log"
 
 
 def checked_weights_file(file: str) -> str:

@@ -169,6 +169,16 @@ class Store:
         directory = layout.attempt_directory(id, attempt)
         return [f"{directory}/{name}" for name in sorted(self.files.names(directory)) if name.endswith(".safetensors")]
 
+    def write_log(self, id: str, attempt: int, text: str) -> str:
+        """Writes what one attempt printed and warned. Returns the name of the file relative to the directory."""
+        file = layout.log_file(id, attempt)
+        self.files.write(file, text.encode(errors="backslashreplace"))
+        return file
+
+    def read_log(self, id: str, attempt: int) -> str:
+        """What one attempt printed and warned. Raises CorruptFileError where it wrote no log, as when it was killed."""
+        return self.commits.read(layout.log_file(id, attempt)).decode()
+
     def attempts(self, id: str) -> list[int]:
         """The numbers of the attempts at the id that were begun."""
         names = self.files.names(f"{layout.WEIGHTS}/{layout.checked_name(id)}")

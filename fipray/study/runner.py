@@ -15,44 +15,13 @@ import torch
 
 from fipray.errors import CorruptFileError, FiprayError, RunError
 from fipray.records import Attempt, Store
+from fipray.records.layout import log_file
 from fipray.study import resume
 from fipray.study.rounds import RoundSpec
 from fipray.study.spec import Study
+from fipray.study.watch import Quiet, Watch
 from fipray.study.work import Made, Material, Tables, Work, made_of
 from fipray.study.worker import PathWorker
-
-
-class Watch(Protocol):
-    """Is told how a run goes on."""
-
-    def begin(self, study: str, total: int, done: int) -> None: ...
-    def started(self, work: Work, where: str) -> None: ...
-    def walked(self, work: Work, step: int) -> None: ...
-    def finished(self, work: Work, sentence: str, seconds: float) -> None: ...
-    def failed(self, work: Work, reason: str) -> None: ...
-    def note(self, sentence: str) -> None: ...
-
-
-class Quiet:
-    """A watch that says nothing."""
-
-    def begin(self, study: str, total: int, done: int) -> None:
-        pass
-
-    def started(self, work: Work, where: str) -> None:
-        pass
-
-    def walked(self, work: Work, step: int) -> None:
-        pass
-
-    def finished(self, work: Work, sentence: str, seconds: float) -> None:
-        pass
-
-    def failed(self, work: Work, reason: str) -> None:
-        pass
-
-    def note(self, sentence: str) -> None:
-        pass
 
 
 class Runner(Protocol):
@@ -144,6 +113,8 @@ class Agenda:
             for id in self._over(work):
                 resume.remove(self.store, id)
             made = made_of(tables) if work.id in counting else others
+            if work.id in counting:
+                self._watch.committed(work, tables)
             for name in made.keys() - self._made.keys():
                 self._made[name] = made[name]
                 self._came(name)
@@ -157,11 +128,21 @@ class Agenda:
 
     def fail(self, work: Work, reason: str, cause: str | None = None) -> None:
         """The work failed; where it was not even begun, for lack of `cause`."""
+        if log := self._log_of(work):
+            reason = f"{reason.rstrip()} (its log: {log})"
         self._failed[work.label] = reason
         if work.spec.makes:
             self._lost[work.spec.makes] = cause or work.spec.makes
             self._came(work.spec.makes, whatever=True)
         self._watch.failed(work, reason)
+
+    def _log_of(self, work: Work) -> str | None:
+        """The file, where the attempt left one: not where it was never begun, or killed."""
+        try:
+            self.store.read_log(work.id, work.attempt)
+        except FiprayError:
+            return None
+        return self.store.files.named(log_file(work.id, work.attempt))
 
     def close(self) -> Store:
         """The store, when all is done. Raises RunError with what failed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from fipray.study.work import STEP_FILE, Tables, WeightsFile, Work
 
 WeightsOf = Callable[[str], Tensor]
 _PAUSED = "paused"
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +101,10 @@ class Walker:
         earlier, kept.points = kept.points, spec.save_at.without_pause(kept.points, spec.num_steps)
 
         def keep(point: PathPoint) -> None:
+            _logger.info(
+                "step %d: objective %.4g, functional distance %.4g, sparsity %.3f",
+                *(point.step, point.objective_value, point.functional_distance, point.sparsity),
+            )
             self._write(work, kept, point)
             if kept.points and kept.points[-1].step == point.step:  # the end takes the place of what it was made of
                 kept.points.pop()

@@ -95,6 +95,11 @@ class Work:
                 return "transfer of attacks"
 
     @property
+    def first_step(self) -> int:
+        """The step at which the work begins when it is done for the first time."""
+        return self.spec.until(self.spec.number - 1) if isinstance(self.spec, RoundSpec) else 0
+
+    @property
     def last_step(self) -> int | None:
         """The step at which the work ends, unless it ends earlier; None where nothing is walked."""
         match self.spec:
@@ -104,6 +109,12 @@ class Work:
                 return self.spec.until(self.spec.number)
             case _:
                 return None
+
+
+def last_step_in(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:
+    """The step that a path has come to, by its rows; 0 where they are of other work."""
+    steps = [row["num_steps"] for row in tables.get("paths", ())] + [row["step"] for row in tables.get("rounds", ())]
+    return max(steps, default=0)
 
 
 def steps_walked(store: Store, work: Work) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import warnings
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,10 @@ from fipray.geometry import Network
 from fipray.records import Store
 from fipray.study.evaluation import BASE, AttackSpec, RobustnessSpec, TransferSpec
 from fipray.study.judging import Judge
+from fipray.study.log import logged
 from fipray.study.rounds import RoundSpec
 from fipray.study.spec import PathSpec
-from fipray.study.walking import Walker
+from fipray.study.walking import Walker, WeightsOf
 from fipray.study.work import Material, Tables, Work
 
 
@@ -51,8 +53,11 @@ class PathWorker:
         )
 
     def carry_out(self, work: Work) -> Tables:
-        """Do the work; return the rows of its tables. Weights are written on the way, under the attempt's number."""
-        weights_of = partial(self._weights, work)
+        """Do the work; return the rows of its tables. Weights and a log are written, under the attempt's number."""
+        with logged(self._store, work, f"on {self._device} of {socket.gethostname()}"):
+            return self._carry_out(work, partial(self._weights, work))
+
+    def _carry_out(self, work: Work, weights_of: WeightsOf) -> Tables:
         match work.spec:
             case PathSpec():
                 return self._walker.path(work, work.spec, weights_of)

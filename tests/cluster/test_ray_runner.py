@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,14 @@ import fipray as fip
 from fipray import analysis, cli
 from fipray.records import TABLES, Store
 from fipray.study import LocalRunner
-from fipray.study.runner import Quiet
+from fipray.study.watch import Quiet
 from fipray.study.work import Work
 from tests.studies import (
     Fails,
     KillsItsProcess,
     KillsItsProcessOnce,
     MeetsAndLosesANode,
+    Talks,
     cooperating,
     data,
     module,
@@ -224,6 +226,16 @@ def test_sigterm_ends_the_run_and_its_actors_and_keeps_what_is_done(ray_session,
     deadline = time.monotonic() + 60
     while ray.available_resources().get("CPU") != 2:  # as long as an actor lives it has one of them
         assert time.monotonic() < deadline
+
+
+def test_what_an_actor_s_path_printed_and_warned_is_kept_beside_the_tables(ray_session, tmp_path):
+    talking = replace(
+        study(), paths=(fip.PathSpec("one", Talks("a word"), num_steps=1),), ensembles=(), evaluation=None
+    )
+    store = fip.RayRunner(num_workers=1).run(talking, tmp_path)
+    text = store.read_log(talking.path_ids["one"], 1)
+    for line in ("printed a word", "complained a word", "RuntimeWarning: warned a word", "another library: a word"):
+        assert line in text
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,9 @@ class Recorder:
     def walked(self, work, step):
         pass
 
+    def committed(self, work, tables):
+        pass
+
     def finished(self, work, sentence, seconds):
         self.done.append(work.label)
 

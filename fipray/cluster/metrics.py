@@ -1,0 +1,72 @@
+"""How a run goes on, for Ray's dashboard and Prometheus: the driver's node has it at its metrics port.
+
+Ray puts `ray_` before the names there.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ray.util.metrics import Counter, Gauge
+
+from fipray.study.progress import Progress
+from fipray.study.work import Tables, Work, last_step_in
+
+
+class RayMetrics:
+    """A watch that sets metrics from the driver, each with the study as a tag.
+
+    fipray_paths_done, fipray_paths_failed: paths that this run has ended, and those that failed in it.
+    fipray_work_waiting: pieces of work, such as paths and attacks, that are not done yet.
+    fipray_steps_total: steps that paths have walked in this run.
+    fipray_functional_distance: of the path that ended last, on held-out inputs; in radians where it is Fisher-Rao's.
+    """
+
+    def __init__(self) -> None:
+        self._progress = Progress()
+        self._num_done = self._num_failed = 0
+        self._done = _gauge("fipray_paths_done", "Paths that this run has ended.")
+        self._failed = _gauge("fipray_paths_failed", "Paths that failed in this run.")
+        self._waiting = _gauge("fipray_work_waiting", "Pieces of work that are not done yet.")
+        self._distance = _gauge("fipray_functional_distance", "Of the path that ended last, on held-out inputs.")
+        self._steps = Counter("fipray_steps", "Steps that paths have walked in this run.", ("study",))
+
+    def begin(self, study: str, total: int, done: int) -> None:
+        for metric in (self._done, self._failed, self._waiting, self._distance, self._steps):
+            metric.set_default_tags({"study": study})
+        self._progress.begin(total, done, time.monotonic())
+        self._set()
+
+    def started(self, work: Work, where: str) -> None:
+        self._progress.started(work, where, time.monotonic())
+
+    def walked(self, work: Work, step: int) -> None:
+        if more := self._progress.walked(work, step, time.monotonic()):
+            self._steps.inc(more)
+
+    def committed(self, work: Work, tables: Tables) -> None:
+        self.walked(work, last_step_in(tables))
+        for row in tables.get("paths", ()):
+            self._num_done += 1
+            self._distance.set(row["functional_distance_held_out"])
+
+    def finished(self, work: Work, sentence: str, seconds: float) -> None:
+        self._progress.ended(work)
+        self._set()
+
+    def failed(self, work: Work, reason: str) -> None:
+        self._progress.ended(work, failed=True)
+        self._num_failed += work.last_step is not None
+        self._set()
+
+    def note(self, sentence: str) -> None:
+        pass
+
+    def _set(self) -> None:
+        self._done.set(self._num_done)
+        self._failed.set(self._num_failed)
+        self._waiting.set(self._progress.total - self._progress.done)
+
+
+def _gauge(name: str, description: str) -> Gauge:
+    return Gauge(name, description, ("study",))

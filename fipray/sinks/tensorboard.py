@@ -1,0 +1,44 @@
+"""Points of paths as TensorBoard's scalars: `tensorboard --logdir DIRECTORY` shows them."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Final
+
+from fipray.errors import RecordsError, UsageError
+from fipray.sinks.scalars import paths_in, scalars
+from fipray.study.work import Tables
+
+
+class TensorBoardSink:
+    """Writes a directory of its own for each path, STUDY/NAME-ID, whole or not at all, with a curve for each measure.
+
+    Raises UsageError for an address, RecordsError for a directory that cannot be made.
+    """
+
+    name: Final = "TensorBoard"
+
+    def __init__(self, directory: str | Path) -> None:
+        if "://" in str(directory):
+            raise UsageError(f"TensorBoard's files go to a directory; {directory} is an address")
+        self._directory = Path(directory).absolute()
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecordsError(f"could not make {directory} for TensorBoard: {error.strerror}") from error
+
+    def write(self, tables: Tables) -> None:
+        from tensorboardX import SummaryWriter  # Tune brings it; it loads slowly
+
+        for path, points in paths_in(tables):
+            study = self._directory / path["study"]
+            curves = study / f"{path['name']}-{path['path_id']}"
+            if curves.exists():
+                continue
+            unfinished = study / f".{curves.name}-{secrets.token_hex(4)}"
+            with SummaryWriter(str(unfinished)) as writer:
+                for point in points:
+                    for name, value in scalars(point).items():
+                        writer.add_scalar(name, value, point["step"])
+            unfinished.rename(curves)

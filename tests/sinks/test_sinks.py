@@ -1,0 +1,116 @@
+"""What TensorBoard and MLflow are given are the rows of the tables, once, whatever happens to a sink."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import fipray as fip
+from fipray import analysis
+from fipray.sinks import MLflowSink, TensorBoardSink
+from fipray.sinks.scalars import MEASURES
+from fipray.study import LocalRunner
+from fipray.study.watch import Watches
+from fipray.study.work import Tables
+from fipray.terminal import TerminalWatch
+from tests.studies import study
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> analysis.Results:
+    directory = tmp_path_factory.mktemp("results") / "small"
+    LocalRunner().run(study(num_steps=3), directory)
+    return analysis.load(directory)
+
+
+def tables_of(results: analysis.Results) -> Tables:
+    """As the store gives them: None where there is nothing."""
+    return {
+        name: getattr(results, name).astype(object).where(getattr(results, name).notna(), None).to_dict("records")
+        for name in ("paths", "points")
+    }
+
+
+def scalars_in(directory: Path) -> dict[tuple[str, int], float]:
+    """TensorBoard's scalars by tag and step."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = {}
+    (file,) = directory.glob("events.out.tfevents.*")
+    content = file.read_bytes()
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        event = Event.FromString(content[12 : 12 + length])
+        content = content[16 + length :]
+        for value in event.summary.value:
+            found[value.tag, event.step] = value.simple_value
+    return found
+
+
+def test_tensorboard_shows_every_measure_of_every_point(results, tmp_path):
+    sink = TensorBoardSink(tmp_path)
+    sink.write(tables_of(results))
+    assert {"functional_distance", "sparsity", "objective_value", "clean_accuracy"} < set(MEASURES)
+    for path in results.paths.itertuples():
+        shown = scalars_in(tmp_path / "small" / f"{path.name}-{path.path_id}")
+        points = results.points[results.points["name"] == path.name].set_index("step")
+        for name in MEASURES:
+            for step, value in points[name].dropna().items():
+                assert shown.pop((name, step)) == pytest.approx(value, rel=1e-6)
+        assert shown == {}
+
+
+def test_tensorboard_is_given_a_path_once(results, tmp_path):
+    TensorBoardSink(tmp_path).write(tables_of(results))
+    before = sorted(tmp_path.rglob("*"))
+    TensorBoardSink(tmp_path).write(tables_of(results))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_mlflow_has_a_run_a_path_with_its_spec_and_points_once(results, tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    for _ in range(2):
+        MLflowSink(tmp_path.as_uri()).write(tables_of(results))
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tmp_path.as_uri())
+    runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
+    assert sorted(run.info.run_name for run in runs) == ["diverse-0", "diverse-1", "sparse", "sparse-too"]
+    for run in runs:
+        path = results.paths.set_index("name").loc[run.info.run_name]
+        points = results.points[results.points["name"] == run.info.run_name]
+        assert run.info.status == "FINISHED"
+        assert run.data.params["objective.kind"] == path["objective"]
+        assert run.data.params["num_steps"] == "3"
+        history = client.get_metric_history(run.info.run_id, "functional_distance")
+        assert [(metric.step, metric.value) for metric in history] == [
+            (row.step, row.functional_distance) for row in points.itertuples()
+        ]
+
+
+def test_an_address_that_mlflow_cannot_use_is_refused_with_its_reason(monkeypatch, tmp_path):
+    pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    with pytest.raises(fip.UsageError, match=r"sqlite:///mlflow\.db"):
+        MLflowSink(tmp_path.as_uri())
+
+
+def test_a_sink_that_fails_is_told_no_more_and_the_run_goes_on(tmp_path):
+    class FullDisk:
+        name = "the sink"
+        calls = 0
+
+        def write(self, tables: Tables) -> None:
+            self.calls += 1
+            raise OSError("no space left")
+
+    sink, said = FullDisk(), io.StringIO()
+    terminal = TerminalWatch(Console(file=said, width=200))
+    LocalRunner().run(study(num_steps=1), tmp_path, Watches([terminal], [sink]))
+    assert sink.calls == 1
+    assert said.getvalue().count("the sink is given no more rows, because it failed: OSError: no space left") == 1

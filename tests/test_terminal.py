@@ -1,0 +1,113 @@
+"""What a run looks like on a terminal and without one, by a clock of the test's own."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+import fipray as fip
+from fipray.study.progress import Progress
+from fipray.study.work import Work
+from fipray.terminal import TerminalWatch
+
+
+class Clock:
+    """Stands where it is put."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def work(name: str, num_steps: int = 100, attempt: int = 1) -> Work:
+    return Work(name, fip.PathSpec(name, fip.Diversify(), num_steps=num_steps), attempt, {})
+
+
+def watch(clock: Clock, *, terminal: bool, height: int = 25) -> tuple[TerminalWatch, io.StringIO]:
+    said = io.StringIO()
+    console = Console(file=said, force_terminal=terminal, width=120, height=height, highlight=False, soft_wrap=True)
+    return TerminalWatch(console, clock), said
+
+
+def screen(watching: TerminalWatch) -> list[str]:
+    """The lines that stand below those that were printed."""
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(watching._render())
+    return [line.rstrip() for line in shown.getvalue().splitlines()]
+
+
+def test_on_a_terminal_each_path_has_its_steps_pace_and_time_left_and_so_has_the_run(clock):
+    watching, _ = watch(clock, terminal=True)
+    watching.begin("mine", 4, 1)
+    first, second = work("first"), work("second")
+    watching.started(first, "worker 1")
+    watching.started(second, "worker 2")
+    clock.now = 10.0
+    watching.walked(first, 20)
+    watching.walked(second, 50)
+    one, other, total = screen(watching)
+    for line, parts in (
+        (one, ["path first on worker 1", "step 20 of 100", "2 steps/s, 40 s left"]),
+        (other, ["path second on worker 2", "step 50 of 100", "5 steps/s, 10 s left"]),
+        (total, ["mine", "1 of 4 done", "7 steps/s, 33 s left"]),
+    ):
+        for part in parts:
+            assert part in line
+    watching.finished(first, "all is well", 10.0)
+    assert [line.split()[1] for line in screen(watching)[:1]] == ["second"]
+
+
+def test_of_hundreds_of_paths_as_many_have_a_line_as_fit(clock):
+    watching, _ = watch(clock, terminal=True, height=10)
+    watching.begin("mine", 300, 0)
+    for number in range(300):
+        watching.started(work(f"path-{number}"), f"worker {number}")
+    *lines, more, total = screen(watching)
+    assert len(lines) == 7
+    assert more.strip() == "and 293 more"
+    assert "0 of 300 done" in total
+
+
+def test_without_a_terminal_there_is_a_line_an_event_and_a_summary_every_thirty_seconds(clock):
+    watching, said = watch(clock, terminal=False)
+    with watching:
+        watching.begin("mine", 2, 0)
+        first = work("first")
+        watching.started(first, "worker 1")
+        for second in range(1, 65):
+            clock.now = float(second)
+            watching.walked(first, second)
+        watching.finished(first, "all is well", 64.0)
+        watching.failed(work("second"), "Traceback\n  in a file\nValueError: wrong (its log: logs/x/1.log)")
+    summary, later, *rest = said.getvalue().splitlines()
+    assert summary == "mine: 0 of 2 done, 1 under way; 1 steps/s, 2 min 50 s left"
+    assert later == "mine: 0 of 2 done, 1 under way; 1 steps/s, 2 min 20 s left"
+    assert rest == ["path first: all is well (64.0 s)", "path second failed: ValueError: wrong (its log: logs/x/1.log)"]
+
+
+def test_the_pace_of_a_path_that_goes_on_is_that_of_its_new_steps():
+    progress, again = Progress(), work("again", attempt=2)
+    progress.begin(1, 0, 0.0)
+    progress.started(again, "worker 1", 0.0)
+    assert progress.walked(again, 60, 4.0) == 0, "an earlier attempt came to about there"
+    assert Progress.pace(progress.lines["again"], 4.0) is None
+    assert progress.walked(again, 70, 9.0) == 10
+    assert Progress.pace(progress.lines["again"], 9.0) == (2.0, 15.0)
+
+
+def test_steps_are_counted_once_and_never_backwards():
+    progress, one = Progress(), work("one")
+    progress.begin(1, 0, 0.0)
+    progress.started(one, "worker 1", 0.0)
+    assert [progress.walked(one, step, 1.0) for step in (5, 5, 3, 8)] == [5, 0, 0, 3]
+    assert progress.num_steps == 8
+    progress.ended(one)
+    assert progress.walked(one, 100, 2.0) == 0
