@@ -51,6 +51,7 @@ QUICK_TO_NOTICE = {
     "RAY_health_check_failure_threshold": "3",
     "RAY_grpc_client_keepalive_time_ms": "3000",
     "RAY_grpc_client_keepalive_timeout_ms": "3000",
+    "RAY_raylet_start_wait_time_s": "240",  # but a busy machine may take its time to start one
 }
 
 
@@ -102,7 +103,7 @@ class Nodes:
 
     def start(self) -> None:
         self._started.append(self._start("--head", f"--port={self._port}", f"--temp-dir={self._directory}"))
-        _wait(lambda: _answers(self._port), "the head to answer")
+        _wait(lambda: _answers(self._port) and bool(_raylets(self._started[0])), "the head")
         for _ in range(NUM_NODES - 1):
             self.join()
 
@@ -110,7 +111,7 @@ class Nodes:
         common = ["--block", "--num-cpus=1", "--node-ip-address=127.0.0.1", "--object-store-memory=100000000"]
         command = [str(Path(sys.executable).with_name("ray")), "start", *options, *common, "--disable-usage-stats"]
         if "--head" in options:
-            command.append("--include-dashboard=false")
+            command += ["--include-dashboard=false", f"--ray-client-server-port={_free_port()}"]
         with open(Path(self._directory, f"node-{time.monotonic_ns()}.log"), "wb") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, cwd=self._directory)
 
@@ -275,10 +276,10 @@ def _answers(port: int) -> bool:
 
 
 def _wait(true: object, what: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not true():  # type: ignore[operator]
         if time.monotonic() > deadline:
-            raise fip.RunError(f"waited 60 s for {what}")
+            raise fip.RunError(f"waited {PATIENCE_SECONDS:g} s for {what}")
         time.sleep(0.05)
 
 
