@@ -3,8 +3,8 @@
     python -m benchmarks.scale [--paths 10000 100000] [--points 10] [--workers 32] [--quick] [--json FILE]
 
 Every worker answers at once with the rows of a path of that many points and, unless --no-weights, writes one small
-weights file. Measured: paths a second, from the first to the last (workers are set up before); the driver's memory, also
-for each 10,000 paths that are finished; files and bytes; seconds until pandas has the tables, before and after
+weights file. Measured: paths a second, from the first to the last (workers are set up before); the driver's memory,
+also for each 10,000 paths that are finished; files and bytes; seconds until pandas has the tables, before and after
 `compact`; and how long the driver takes to go on from such a directory.
 """
 

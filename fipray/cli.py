@@ -27,13 +27,19 @@ app = typer.Typer(
     help="Functionally invariant paths through the weight space of a network, many at once, on Ray.",
 )
 
-Directory = Annotated[Path, typer.Argument(help="A results directory.")]
+Directory = Annotated[str, typer.Argument(help="A results directory, or an address such as s3://bucket/x.")]
+Into = Annotated[
+    str,
+    typer.Option(
+        help="The results directory, or an address such as s3://bucket/x: new, or one that this command began."
+    ),
+]
 
 
 @app.command()
 def run(
     study: Annotated[str, typer.Argument(help="The study, as module:function.")],
-    into: Annotated[Path, typer.Option(help="The results directory: new, or one that this command began.")],
+    into: Into,
     parameter: Annotated[
         list[str], typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A knob of the study.")
     ] = [],  # noqa: B006
@@ -85,6 +91,25 @@ def show(directory: Directory) -> None:
     from fipray.terminal import print_summary
 
     print_summary(directory)
+
+
+@app.command()
+def verify(directory: Directory) -> None:
+    """Read every file that counts, and say which are not as they were written. Ends with status 2 where some are not."""
+    from fipray.records import Store
+
+    store = Store.open(directory)
+    store.verify()
+    typer.echo(f"{len(store.committed())} pieces of work, all as they were written")
+
+
+@app.command()
+def compact(directory: Directory) -> None:
+    """Put the many small tables of a long run into few files, also while it goes on or others read."""
+    from fipray import records
+
+    before, after = records.compact(records.Store.open(directory))
+    typer.echo(f"{before} commits are {after} now")
 
 
 @app.command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import typer
@@ -127,7 +126,7 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def print_summary(directory: Path) -> None:
+def print_summary(directory: str) -> None:
     """The summary of a results directory, and the line that opens it in pandas."""
     from fipray import analysis  # after the run: pandas takes its time to load
 
