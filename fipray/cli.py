@@ -95,7 +95,7 @@ def show(directory: Directory) -> None:
 
 @app.command()
 def verify(directory: Directory) -> None:
-    """Read every file that counts, and say which are not as they were written. Ends with status 2 where some are not."""
+    """Read every file that counts, and name those that are not as they were written. Ends with status 2 then."""
     from fipray.records import Store
 
     store = Store.open(directory)
