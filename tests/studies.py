@@ -183,3 +183,26 @@ class CutOff:
         if situation.progress > 0.6 and not Path(self.mended).exists():
             raise RuntimeError("cut off")
         return fip.FirstOrderStep(beta=0.1).propose(situation, state)
+
+
+def searching(*, num_steps: int = 8, trials: int = 4, objective: Objective | None = None) -> fip.Search:
+    """A search over the steps of one path, whose end is judged."""
+    path = fip.PathSpec(
+        "searched",
+        objective or fip.Sparsify(0.5),
+        fip.FirstOrderStep(),
+        fip.ScheduledRadius(0.05),
+        num_steps=num_steps,
+        batch_size=50,
+        save_at=fip.SaveAt(8),
+    )
+    evaluation = fip.Evaluation(fip.ThreatModel("linf", 0.05), (fip.FGSM(),), num_examples=40)
+    searched = fip.Study(
+        "searched", module(), data(), (path,), evaluation=evaluation, parameters={"num_steps": num_steps}
+    )
+    return fip.Search(
+        searched,
+        {"stepper.beta": fip.Choice((0.0, 1.0)), "seed": fip.Choice((0, 1))},
+        {"functional_distance_held_out": "min", "robust_accuracy": "max"},
+        num_trials=trials,
+    )

@@ -3,6 +3,23 @@
 from fipray.study.data import Data
 from fipray.study.evaluation import Evaluation
 from fipray.study.runner import LocalRunner, Quiet, Runner, Watch
+from fipray.study.search import Search
+from fipray.study.space import Choice, Integers, LogUniform, Uniform
 from fipray.study.spec import EnsembleSpec, PathSpec, Study
 
-__all__ = ["Data", "EnsembleSpec", "Evaluation", "LocalRunner", "PathSpec", "Quiet", "Runner", "Study", "Watch"]
+__all__ = [
+    "Choice",
+    "Data",
+    "EnsembleSpec",
+    "Evaluation",
+    "Integers",
+    "LocalRunner",
+    "LogUniform",
+    "PathSpec",
+    "Quiet",
+    "Runner",
+    "Search",
+    "Study",
+    "Uniform",
+    "Watch",
+]

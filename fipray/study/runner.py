@@ -71,7 +71,7 @@ class Agenda:
     def __init__(self, study: Study, directory: str | Path, watch: Watch) -> None:
         self.store = Store.create_or_open(directory, study.manifest)
         self.store.verify()
-        self.material = _material(study, self.store)
+        self.material = material_of(study, self.store)
         self._watch = watch
         self._made = self._read_made()
         committed = self.store.committed()
@@ -191,7 +191,7 @@ def describe(tables: Tables) -> str:
     return f"{len(tables['transfer'])} pairs of networks"
 
 
-def _material(study: Study, store: Store) -> Material:
+def material_of(study: Study, store: Store) -> Material:
     """The study's network and data; the base weights are those of the directory, once it has some."""
     module = copy.deepcopy(study.module).cpu()
     state: Mapping[str, Any] = {name: value.numpy() for name, value in module.state_dict().items()}

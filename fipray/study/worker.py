@@ -17,7 +17,7 @@ from fipray.study.evaluation import BASE, AttackSpec, RobustnessSpec, TransferSp
 from fipray.study.judging import Judge
 from fipray.study.rounds import RoundSpec
 from fipray.study.spec import PathSpec
-from fipray.study.walking import Walker
+from fipray.study.walking import Report, Walker
 from fipray.study.work import Material, Tables, Work
 
 
@@ -50,12 +50,15 @@ class PathWorker:
             self._store, study, self._network, geometry, anchors, held_out, probes, device, node_id, worker_id
         )
 
-    def carry_out(self, work: Work) -> Tables:
-        """Do the work; return the rows of its tables. Weights are written on the way, under the attempt's number."""
+    def carry_out(self, work: Work, report: Report | None = None) -> Tables:
+        """Do the work; return the rows of its tables. Weights are written on the way, under the attempt's number.
+
+        report: is told the rows of a path at every point, as they would be if it ended there; what it raises ends it.
+        """
         weights_of = partial(self._weights, work)
         match work.spec:
             case PathSpec():
-                return self._walker.path(work, work.spec, weights_of)
+                return self._walker.path(work, work.spec, weights_of, report)
             case RoundSpec():
                 return self._walker.round(work, work.spec, weights_of)
             case AttackSpec():

@@ -1,0 +1,257 @@
+"""Carries out a search as trials of Ray Tune.
+
+Tune decides which values are tried and who is given up; what a trial brought is committed to the results directory by
+the driver, as a study's paths are. Tune's own state is in `.tune` there, and a search that was cut off goes on from it:
+trials that ended are not begun again, and paths that were cut off go on from the points that they kept.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.search import BasicVariantGenerator, Searcher
+
+from fipray.cluster.ray_runner import RayRunner
+from fipray.cluster.trial import DONE, ERROR, IS_GIVEN_UP, PERCENT, Done, walk_trial
+from fipray.errors import RunError, UsageError
+from fipray.records import Store
+from fipray.study import resume
+from fipray.study.runner import Quiet, Watch, describe, material_of
+from fipray.study.search import Search
+from fipray.study.space import Choice, Domain, Integers, LogUniform
+from fipray.study.work import Work
+
+SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the results directory holds what the loggers would write
+    "RAY_AIR_NEW_OUTPUT": "0",  # the newer one prints tables however quiet it is asked to be
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends a search as it ends a run
+    "TUNE_GLOBAL_CHECKPOINT_S": "0",  # a trial that Tune forgets would be proposed again
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+def search(search: Search, directory: str | Path, runner: RayRunner | None = None, watch: Watch | None = None) -> Store:
+    """Carries out what the results directory still lacks of a search, with the workers that `runner` says.
+
+    Raises UsageError where the cluster lacks what is asked, where the directory is of another search or study, and
+    where the searcher is not installed; RunError when trials failed: the others are there then, and the same call again
+    begins the failed ones anew.
+    """
+    runner, watch = runner or RayRunner(), watch or Quiet()
+    _check_installed(search)
+    capacity = runner.preflight()
+    store = Store.create_or_open(directory, search.manifest)
+    store.verify()
+    desk = _Desk(search, store, watch)
+    if desk.num_done == search.total:
+        return store
+    material = material_of(search.study, store)
+    there = replace(search, study=replace(search.study, module=material.module))
+    walk = tune.with_parameters(
+        walk_trial, search=there, directory=str(store.directory), threads=runner.threads_per_worker
+    )
+    each = {"cpu": runner.threads_per_worker, "gpu": capacity.gpus_per_worker}
+    slots = min(capacity.num_workers, search.total)
+    with runner.session(), _settings(), desk.open():
+        watch.note(f"{search.total} trials by {slots} {'worker' if slots == 1 else 'workers'}")
+        _tuner(search, store, tune.with_resources(walk, each), slots, runner.max_attempts).fit()
+    return desk.close()
+
+
+def _tuner(search: Search, store: Store, walk: Any, slots: int, max_attempts: int) -> tune.Tuner:
+    """A new one, or that which was cut off. Tune's state lies beside the tables, under a name with a dot."""
+    place, name = store.directory / ".tune", store.manifest["study_id"]
+    if tune.Tuner.can_restore(str(place / name)):
+        return tune.Tuner.restore(str(place / name), walk, restart_errored=True)
+    shutil.rmtree(place / name, ignore_errors=True)  # cut off before it held anything
+    return tune.Tuner(
+        walk,
+        param_space={field: _drawn(domain, search.searcher) for field, domain in search.space.items()},
+        tune_config=tune.TuneConfig(
+            search_alg=_searcher(search),
+            scheduler=_scheduler(search),
+            num_samples=1 if search.searcher == "grid" else search.total,
+            max_concurrent_trials=slots,
+            reuse_actors=True,
+            trial_dirname_creator=_directory_name,
+        ),
+        run_config=tune.RunConfig(
+            name=name,
+            storage_path=str(place),
+            failure_config=tune.FailureConfig(max_failures=max_attempts - 1),
+            callbacks=[_Listener()],
+            verbose=0,
+        ),
+    )
+
+
+def _drawn(domain: Domain, searcher: str) -> Any:
+    """The domain as Tune knows it; a choice by the places of its values, which any searcher can hold."""
+    if isinstance(domain, Choice):
+        places = list(range(len(domain.values)))
+        return tune.grid_search(places) if searcher == "grid" else tune.choice(places)
+    if isinstance(domain, Integers):
+        return tune.randint(domain.low, domain.high + 1)
+    return (tune.loguniform if isinstance(domain, LogUniform) else tune.uniform)(domain.low, domain.high)
+
+
+def _searcher(search: Search) -> Searcher | BasicVariantGenerator:
+    if search.searcher != "optuna":
+        return BasicVariantGenerator(random_state=search.seed)
+    from fipray.cluster.optuna_searcher import optuna_searcher
+
+    return optuna_searcher(search.objectives, search.seed)
+
+
+def _scheduler(search: Search) -> TrialScheduler:
+    if search.scheduler == "none":
+        return FIFOScheduler()
+    first = {"metric": search.first_objective, "mode": search.objectives[search.first_objective], "time_attr": PERCENT}
+    grace = 100 * search.grace
+    if search.scheduler == "median":
+        return MedianStoppingRule(**first, grace_period=grace)
+    return ASHAScheduler(**first, max_t=100, grace_period=grace, reduction_factor=search.reduction_factor)
+
+
+def _check_installed(search: Search) -> None:
+    if search.searcher != "optuna":
+        return
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise UsageError("searcher 'optuna' needs the package optuna: install fipray[search]") from error
+
+
+def _directory_name(trial: Trial) -> str:
+    return str(trial.trial_id)
+
+
+class _Desk:
+    """Where reports of trials arrive. The only writer of tables and commit records."""
+
+    def __init__(self, search: Search, store: Store, watch: Watch) -> None:
+        self._search, self._store, self._watch = search, store, watch
+        self._failed: dict[str, str] = {}  # reasons, by label
+        self.num_done = store.read_table("trials").num_rows
+        watch.begin(search.study.name, search.total, self.num_done)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        token = _OPEN.set(self)
+        try:
+            yield
+        finally:
+            _OPEN.reset(token)
+
+    def started(self, trial: Trial) -> None:
+        self._watch.started(self._path(trial), f"trial {trial.trial_id}")
+
+    def reported(self, trial: Trial, result: dict[str, Any]) -> None:
+        if ERROR in result:
+            self._failed[self._label(trial)] = result[ERROR]
+            trial.max_failures = 0  # it would fail again; a worker that was lost is another matter
+            return
+        work = self._path(trial)
+        self._watch.walked(work, round(result[PERCENT] / 100 * (work.last_step or 0)))
+
+    def ended(self, trial: Trial) -> None:
+        """Commit what the trial did; its path and its row are one commit."""
+        work, result, seconds = self._path(trial), trial.last_result, trial.last_result.get("time_total_s", 0.0)
+        sentence = "the same values were tried before, and are not walked again"
+        for done in Done.of_json(result[DONE]):
+            tables = done.tables
+            if rows := tables.get("paths"):
+                tables = {**tables, "trials": [self._row(trial, rows[0])]}
+            if self._store.commit(done.id, done.kind, done.attempt, tables) and rows:
+                sentence = describe(tables)
+            resume.remove(self._store, done.id)
+        if not result[IS_GIVEN_UP] and len(self._search.objectives) > 1:
+            sentence += "; " + ", ".join(f"{name} {result[name]:.4g}" for name in self._search.objectives)
+        self._watch.finished(work, f"{self._said(trial)}: {sentence}", seconds)
+
+    def failed(self, trial: Trial) -> None:
+        reason = self._failed.setdefault(
+            self._label(trial), f"its worker was lost again and again: {trial.get_error()}"
+        )
+        self._watch.failed(self._path(trial), reason)
+
+    def lost(self, trial: Trial) -> None:
+        self._watch.note(f"a worker was lost with {self._label(trial)}, which is begun again")
+
+    def close(self) -> Store:
+        if self._failed:
+            listing = "\n".join(f"{label}: {reason.strip()}" for label, reason in self._failed.items())
+            raise RunError(
+                f"{len(self._failed)} of {self._search.total} trials failed; the others are in "
+                f"{self._store.directory}. Mend the cause and run the same command again: only what is missing is "
+                f"done.\n{listing}"
+            )
+        return self._store
+
+    def _row(self, trial: Trial, path: dict[str, Any]) -> dict[str, Any]:
+        shared = ("study", "path_id", "name", "num_steps", "outcome_kind", "attempt")
+        config = self._search.config_json(trial.config)
+        return {**{name: path[name] for name in shared}, "trial_id": str(trial.trial_id), "config_json": config}
+
+    def _path(self, trial: Trial) -> Work:
+        id, spec = next(iter(self._search.work(trial.config).items()))
+        return Work(id, spec, 0, {})
+
+    def _label(self, trial: Trial) -> str:
+        return f"trial {trial.trial_id} ({self._said(trial)})"
+
+    def _said(self, trial: Trial) -> str:
+        values = self._search.values(trial.config).items()
+        return ", ".join(
+            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in values
+        )
+
+
+_OPEN: ContextVar[_Desk] = ContextVar("the desk of the search that is under way")
+
+
+class _Listener(tune.Callback):  # type: ignore[misc]
+    """Hands Tune's calls to the desk that is open: Tune keeps its callbacks by pickle, and a restored one has none."""
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        _OPEN.get().started(trial)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        _OPEN.get().reported(trial, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        _OPEN.get().ended(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        _OPEN.get().failed(trial)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        _OPEN.get().lost(trial)
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """Tune is set up through the environment; it is left as it was."""
+    before = {name: os.environ.get(name) for name in SETTINGS}
+    os.environ.update(SETTINGS)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
