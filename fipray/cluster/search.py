@@ -22,7 +22,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from ray.tune.search import BasicVariantGenerator, Searcher
 
 from fipray.cluster.ray_runner import RayRunner
-from fipray.cluster.trial import DONE, ERROR, IS_GIVEN_UP, PERCENT, Done, walk_trial
+from fipray.cluster.trial import ROWS, ERROR, IS_GIVEN_UP, PERCENT, Done, walk_trial
 from fipray.errors import RunError, UsageError
 from fipray.records import Store
 from fipray.study import resume
@@ -169,7 +169,7 @@ class _Desk:
         """Commit what the trial did; its path and its row are one commit."""
         work, result, seconds = self._path(trial), trial.last_result, trial.last_result.get("time_total_s", 0.0)
         sentence = "the same values were tried before, and are not walked again"
-        for done in Done.of_json(result[DONE]):
+        for done in Done.of_json(result[ROWS]):
             tables = done.tables
             if rows := tables.get("paths"):
                 tables = {**tables, "trials": [self._row(trial, rows[0])]}

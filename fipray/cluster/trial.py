@@ -1,7 +1,7 @@
 """One trial of a search, in an actor of Tune: walks its path and tells every point; writes no table.
 
 A report holds `percent` (of the path that is walked), every objective (NaN where it is not known yet), `given_up`
-(whether the path is not at its end), and `done`: as JSON, the rows of what the trial has done, as they would be if it
+(whether the path is not at its end), and `rows`: as JSON, those of what the trial has done, as they would be if it
 ended there. The driver commits those of the last report, whoever ended the trial.
 """
 
@@ -25,7 +25,7 @@ from fipray.study.walking import GIVEN_UP
 from fipray.study.work import Made, Material, Tables, Work, made_of
 from fipray.study.worker import PathWorker
 
-PERCENT, DONE, IS_GIVEN_UP, ERROR = "percent", "done", "given_up", "error"
+PERCENT, ROWS, IS_GIVEN_UP, ERROR = "percent", "rows", "given_up", "error"
 _WORKERS: dict[str, PathWorker] = {}  # of this process, by directory: an actor carries out many trials of one search
 
 
@@ -125,10 +125,10 @@ class _Reports:
         self._tell(self._done)
 
     def fail(self, reason: str) -> None:
-        tune.report({**self._metrics, DONE: "[]", ERROR: reason})
+        tune.report({**self._metrics, ROWS: "[]", ERROR: reason})
 
     def _tell(self, done: list[Done]) -> None:
-        tune.report({**self._metrics, DONE: json.dumps([vars(each) for each in done])})
+        tune.report({**self._metrics, ROWS: json.dumps([vars(each) for each in done])})
 
 
 def _worker(search: Search, directory: str, threads: int) -> PathWorker:
