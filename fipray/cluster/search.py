@@ -7,6 +7,7 @@ trials that ended are not begun again, and paths that were cut off go on from th
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from ray.tune.search import BasicVariantGenerator, Searcher
 
 from fipray.cluster.ray_runner import RayRunner
-from fipray.cluster.trial import ROWS, ERROR, IS_GIVEN_UP, PERCENT, Done, walk_trial
+from fipray.cluster.trial import ERROR, IS_GIVEN_UP, PERCENT, ROWS, Done, walk_trial
 from fipray.errors import RunError, UsageError
 from fipray.records import Store
 from fipray.study import resume
@@ -244,12 +245,16 @@ class _Listener(tune.Callback):  # type: ignore[misc]
 
 @contextmanager
 def _settings() -> Iterator[None]:
-    """Tune is set up through the environment; it is left as it was."""
+    """Tune is set up through the environment, and tells of failed trials by its log; both are left as they were."""
     before = {name: os.environ.get(name) for name in SETTINGS}
+    log = logging.getLogger("ray.tune")
+    level = log.level
     os.environ.update(SETTINGS)
+    log.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
+        log.setLevel(level)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
