@@ -110,6 +110,23 @@ def test_wrong_use_ends_with_2_a_sentence_and_nothing_written(fipray, tmp_path, 
     assert not into.exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["tests.studies:study"], "study returned a Study; a search function returns a fipray.Search"),
+        (["tests.studies:searching", "-p", "domain=wide", "--searcher", "grid"], "a grid is made of choices"),
+        (["tests.studies:searching", "--scheduler", "pbt"], "named by one spec that anyone can walk again"),
+        (["tests.studies:searching", "--workers", "0"], "at least one worker is needed"),
+    ],
+)
+def test_wrong_use_of_search_ends_with_2_a_sentence_and_nothing_written(fipray, tmp_path, arguments, sentence):
+    into = tmp_path / "results"
+    status, out, err = fipray("search", *arguments, "--into", into)
+    assert (status, out) == (2, "")
+    assert sentence in " ".join(err.split())
+    assert not into.exists()
+
+
 def test_a_directory_of_another_study_is_refused(fipray, directory):
     status, _, err = fipray(
         "run", "tests.studies:study", "--into", directory, "--runner", "local", "-p", "sparsity=0.7"

@@ -167,10 +167,10 @@ class _Desk:
         self._watch.walked(work, round(result[PERCENT] / 100 * (work.last_step or 0)))
 
     def ended(self, trial: Trial) -> None:
-        """Commit what the trial did; its path and its row are one commit."""
+        """Commit what the trial did, last of all its path and its row in one commit: then nothing of it is missing."""
         work, result, seconds = self._path(trial), trial.last_result, trial.last_result.get("time_total_s", 0.0)
         sentence = "the same values were tried before, and are not walked again"
-        for done in Done.of_json(result[ROWS]):
+        for done in reversed(Done.of_json(result[ROWS])):
             tables = done.tables
             if rows := tables.get("paths"):
                 tables = {**tables, "trials": [self._row(trial, rows[0])]}
