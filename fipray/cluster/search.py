@@ -2,7 +2,8 @@
 
 Tune decides which values are tried and who is given up; what a trial brought is committed to the results directory by
 the driver, as a study's paths are. Tune's own state is in `.tune` there, and a search that was cut off goes on from it:
-trials that ended are not begun again, and paths that were cut off go on from the points that they kept.
+trials that ended are not begun again, and paths that were cut off go on from the points that they kept. That state
+holds pickles, which Tune reads again: carry on only with directories that you trust.
 """
 
 from __future__ import annotations
@@ -57,16 +58,14 @@ def search(search: Search, directory: str | Path, runner: RayRunner | None = Non
     desk = _Desk(search, store, watch)
     if desk.num_done == search.total:
         return store
-    material = material_of(search.study, store)
-    there = replace(search, study=replace(search.study, module=material.module))
-    walk = tune.with_parameters(
-        walk_trial, search=there, directory=str(store.directory), threads=runner.threads_per_worker
-    )
-    each = {"cpu": runner.threads_per_worker, "gpu": capacity.gpus_per_worker}
+    base, threads = material_of(search.study, store).module, runner.threads_per_worker
+    there = replace(search, study=replace(search.study, module=base))
     slots = min(capacity.num_workers, search.total)
     with runner.session(), _settings(), desk.open():
         watch.note(f"{search.total} trials by {slots} {'worker' if slots == 1 else 'workers'}")
-        _tuner(search, store, tune.with_resources(walk, each), slots, runner.max_attempts).fit()
+        walk = tune.with_parameters(walk_trial, search=there, directory=str(store.directory), threads=threads)
+        walk = tune.with_resources(walk, {"cpu": threads, "gpu": capacity.gpus_per_worker})
+        _tuner(search, store, walk, slots, runner.max_attempts).fit()
     return desk.close()
 
 

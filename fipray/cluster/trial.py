@@ -11,6 +11,7 @@ import json
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import ray
@@ -68,7 +69,7 @@ def _carry_out(config: dict[str, Any], search: Search, directory: str, threads: 
             attempt = store.next_attempt(id)
             work = Work(id, spec, attempt, {name: made[name] for name in spec.needs})
             if isinstance(spec, PathSpec):
-                tables = worker.carry_out(work, lambda tables, w=work: reports.point(w, tables))  # type: ignore[misc]
+                tables = worker.carry_out(work, partial(reports.point, work))
             else:
                 tables = worker.carry_out(work)
             reports.add(work, tables)
