@@ -37,7 +37,7 @@ def measure(quick: bool) -> list[Record]:
     runner = fip.RayRunner(num_workers=2)
     with runner.session(), tempfile.TemporaryDirectory() as folder:
         for seed in range(2 if quick else 5):
-            made = digits_search.search(num_steps=100 if quick else 400)
+            made = digits_search.search(num_steps=200 if quick else 400)
             study = replace(made.study, evaluation=None)
             for name, settings in CONTENDERS.items():
                 search = replace(made, study=study, objectives={DISTANCE: "min"}, seed=seed, **settings)
@@ -81,7 +81,7 @@ def show(records: Sequence[Record]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two seeds, a quarter of the steps")
+    parser.add_argument("--quick", action="store_true", help="two seeds, half the steps")
     parser.add_argument("--json", type=Path, help="write the records to this file")
     arguments = parser.parse_args()
     records = measure(arguments.quick)
