@@ -40,7 +40,8 @@ class Search:
         that ended) or "grid", where every domain is a Choice.
     scheduler: who gives trials up on the way, judging the first objective at the points that a path keeps: "asha"
         (asynchronous successive halving, Li et al. 2020), "median" (Golovin et al. 2017), or "none": nobody.
-    grace: the share of its path, above 0 and below 1, that every trial walks.
+    grace: the share of its path, above 0 and below 1, that every trial walks: as far as to where the order of trials is
+        that of their ends. Before a restriction such as that of `Sparsify` has come to hold it may be the reverse.
     reduction_factor: of ASHA, above 1: about one in so many trials goes on from a rung, and rungs are so far apart.
     seed: of the searcher.
 
