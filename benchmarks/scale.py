@@ -23,6 +23,7 @@ import numpy as np
 import psutil
 import ray
 import torch
+from ray import cloudpickle
 from rich.console import Console
 from rich.table import Table
 
@@ -41,9 +42,8 @@ WEIGHTS = np.arange(1000, dtype=np.float32)
 class StubActor(Actor):
     """Answers for a path that it did not walk."""
 
-    def carry_out(self, *arguments: Any) -> Tables:
-        work = self._work(*arguments)
-        store = self._worker.store
+    def carry_out(self, packed: bytes) -> Tables:
+        work, store = cloudpickle.loads(packed), self._worker._store
         named: dict[str, str | None] = {"weights_file": None, "weights_sha256": None}
         if work.spec.events:  # which no other spec here has
             file, sha256 = store.write_weights(work.id, work.attempt, "end", {"weights": WEIGHTS})
@@ -119,7 +119,7 @@ def measure(num_paths: int, num_points: int, num_workers: int, weights: bool, di
     watch = Rate()
     agenda = Agenda(made, directory, watch)
     record["study_seconds"] = time.perf_counter() - began
-    share = Share(0.01, 0.0, 0, {})
+    share = Share(1)
     cpu = time.process_time()
     work_off(agenda, num_workers, share, "DEFAULT", 3, watch, actor_class=StubActor)
     cpu = time.process_time() - cpu

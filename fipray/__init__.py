@@ -82,8 +82,21 @@ _CATALOGUE = {
         "masking_warnings",
         "transfer_matrix",
     ),
-    "fipray.study": ("Data", "EnsembleSpec", "Evaluation", "LocalRunner", "PathSpec", "Study"),
+    "fipray.study": (
+        "Choice",
+        "Data",
+        "EnsembleSpec",
+        "Evaluation",
+        "Integers",
+        "LocalRunner",
+        "LogUniform",
+        "PathSpec",
+        "Search",
+        "Study",
+        "Uniform",
+    ),
     "fipray.cluster": ("RayRunner",),
+    "fipray.cluster.search": ("search",),
     "fipray.errors": (
         "CorruptFileError",
         "DataError",
@@ -114,6 +127,9 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from fipray.cluster import (
         RayRunner as RayRunner,
+    )
+    from fipray.cluster.search import (
+        search as search,
     )
     from fipray.errors import (
         CorruptFileError as CorruptFileError,
@@ -205,10 +221,15 @@ if TYPE_CHECKING:
         transfer_matrix as transfer_matrix,
     )
     from fipray.study import (
+        Choice as Choice,
         Data as Data,
         EnsembleSpec as EnsembleSpec,
         Evaluation as Evaluation,
+        Integers as Integers,
         LocalRunner as LocalRunner,
+        LogUniform as LogUniform,
         PathSpec as PathSpec,
+        Search as Search,
         Study as Study,
+        Uniform as Uniform,
     )

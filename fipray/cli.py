@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -76,12 +77,52 @@ def run(
     values = reference.parse(function, parameter)
     sinks = _sinks(tensorboard, mlflow)
     with _ending_cleanly():
-        made = reference.build(function, values)
+        made = reference.build(function, values, fipray.Study)
         with TerminalWatch() as terminal:
             watch = Watches([terminal], sinks)
             store = chosen.run(made, into, watch)
             if sinks:  # what earlier runs committed
                 watch.write({name: store.read_table(name).to_pylist() for name in ("paths", "points")})
+    print_summary(into)
+
+
+@app.command()
+def search(
+    search: Annotated[str, typer.Argument(help="The search, as module:function.")],
+    into: Into,
+    trials: Annotated[int | None, typer.Option(help="Values that are tried; by default as many as it says.")] = None,
+    searcher: Annotated[str | None, typer.Option(help="'random', 'optuna' or 'grid'; by default as it says.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Who gives trials up: 'asha', 'median' or 'none'; by default as it says.")
+    ] = None,
+    parameter: Annotated[
+        list[str], typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A knob of the search.")
+    ] = [],  # noqa: B006
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster; 'auto' for the one on this machine.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Actors; by default as many as fit.")] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option(help="GPUs of each, or a fraction; by default 1 where there are.")
+    ] = None,
+    threads_per_worker: Annotated[int, typer.Option(help="CPU cores of each.")] = 1,
+) -> None:
+    """Search the fields of a path's spec with Ray Tune. The same command run again does only what is missing."""
+    runner = fipray.RayRunner(address, workers, gpus_per_worker, threads_per_worker)
+    runner.preflight()
+    from fipray.study import reference
+    from fipray.terminal import TerminalWatch, print_summary
+
+    function = reference.find(search)
+    values = reference.parse(function, parameter)
+    with _ending_cleanly():
+        made = reference.build(function, values, fipray.Search)
+        made = replace(
+            made,
+            num_trials=made.num_trials if trials is None else trials,
+            searcher=searcher or made.searcher,
+            scheduler=scheduler or made.scheduler,
+        )
+        with TerminalWatch() as watch:
+            fipray.search(made, into, runner, watch)
     print_summary(into)
 
 

@@ -239,3 +239,23 @@ class Talks:
         warnings.warn(f"warned {self.word}", RuntimeWarning, stacklevel=1)
         logging.getLogger("another").warning("another library: %s", self.word)
         return fip.Diversify().value(problem, weights, batch)
+
+
+def searching(*, num_steps: int = 8, domain: str = "few") -> fip.Search:
+    """A search over the steps of one path, whose end is judged; "wide" instead of a "few" values."""
+    path = fip.PathSpec(
+        "searched",
+        fip.Sparsify(0.5),
+        fip.FirstOrderStep(),
+        fip.ScheduledRadius(0.05),
+        num_steps=num_steps,
+        batch_size=50,
+        save_at=fip.SaveAt(8),
+    )
+    evaluation = fip.Evaluation(fip.ThreatModel("linf", 0.05), (fip.FGSM(),), num_examples=40)
+    parameters = {"num_steps": num_steps, "domain": domain}
+    searched = fip.Study("searched", module(), data(), (path,), evaluation=evaluation, parameters=parameters)
+    few = {"stepper.beta": fip.Choice((0.0, 1.0)), "seed": fip.Choice((0, 1))}
+    wide = {"radius.initial": fip.LogUniform(0.001, 1.0), "seed": fip.Integers(0, 99)}
+    objectives = {"functional_distance_held_out": "min", "robust_accuracy": "max"}
+    return fip.Search(searched, few if domain == "few" else wide, objectives, num_trials=4)

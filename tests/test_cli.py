@@ -81,7 +81,7 @@ def test_show_prints_the_same_summary(fipray, directory):
         (["experiments.nowhere:study"], "there is no module 'experiments.nowhere'"),
         (
             ["tests.studies:nothing"],
-            "has no function 'nothing'; it has: cooperating, data, failing, interrupted, module, signalling, study",
+            "has no function 'nothing'; it has: cooperating, data, failing, interrupted, module, searching, signalling",
         ),
         (["tests.studies:study", "-p", "sparstiy=0.5"], "no parameter 'sparstiy'; it has: sparsity, epsilon"),
         (["tests.studies:study", "-p", "sparsity=1.5"], "at least 0 and below 1; 1.5 was given"),
@@ -139,6 +139,23 @@ def test_the_doctor_ends_with_0_when_all_is_well_and_with_1_when_it_is_not(fipra
         assert (status, err) == (expected, "")
         assert [line.split()[0] for line in out.splitlines()].count("problem") == expected
         assert "fipray" in out.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["tests.studies:study"], "study returned a Study; a search function returns a fipray.Search"),
+        (["tests.studies:searching", "-p", "domain=wide", "--searcher", "grid"], "a grid is made of choices"),
+        (["tests.studies:searching", "--scheduler", "pbt"], "named by one spec that anyone can walk again"),
+        (["tests.studies:searching", "--workers", "0"], "at least one worker is needed"),
+    ],
+)
+def test_wrong_use_of_search_ends_with_2_a_sentence_and_nothing_written(fipray, tmp_path, arguments, sentence):
+    into = tmp_path / "results"
+    status, out, err = fipray("search", *arguments, "--into", into)
+    assert (status, out) == (2, "")
+    assert sentence in " ".join(err.split())
+    assert not into.exists()
 
 
 def test_a_directory_of_another_study_is_refused(fipray, directory):

@@ -4,10 +4,12 @@ from fipray.analysis.pareto import pareto
 from fipray.analysis.plots import front, plot_points, plot_robustness, plot_transfer, transfer_heat_maps
 from fipray.analysis.results import Results, load
 from fipray.analysis.table import print_summary, render, summary
+from fipray.analysis.trials import judged_trials
 
 __all__ = [
     "Results",
     "front",
+    "judged_trials",
     "load",
     "pareto",
     "plot_points",

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from fipray.analysis.trials import front_of_trials, with_config
 from fipray.errors import UsageError
 from fipray.records import Store
 
@@ -24,6 +25,7 @@ _SORTED_BY = {
     "transfer": ["maker", "target", "attack", "norm", "epsilon", "transfer_id"],
     "measures": ["name", "measures_id"],
     "rounds": ["name", "round", "round_id"],
+    "trials": ["name", "path_id"],
 }
 
 
@@ -34,6 +36,7 @@ class Results:
 
     Frames have all columns even when empty. Texts are `str`, integers `int64`, numbers that may be missing
     `float64` with NaN, lists numpy arrays. Rows are sorted by name, then by step; path-2 comes before path-10.
+    `trials` has a column more for each field that was searched, such as `config.radius.tolerance`.
     """
 
     paths: pd.DataFrame
@@ -43,6 +46,7 @@ class Results:
     transfer: pd.DataFrame
     measures: pd.DataFrame
     rounds: pd.DataFrame
+    trials: pd.DataFrame
     manifest: Mapping[str, Any]
     address: str
 
@@ -70,6 +74,15 @@ class Results:
         arrays = Store.open(self.address).read_weights(*rows[["weights_file", "weights_sha256"]].iloc[0])
         return arrays["weights"]
 
+    def pareto(self, objectives: Mapping[str, str] | None = None) -> pd.DataFrame:
+        """Of a search: the trials that ended and that no other beats, with what their ends are like; the best in the
+        first objective first.
+
+        objectives: columns such as "functional_distance_held_out" or "robust_accuracy", each with "min" or "max"; by
+        default those of the search. Raises UsageError for others, and where this is no search.
+        """
+        return front_of_trials(self, objectives)
+
     def __repr__(self) -> str:
         kinds = self.paths["outcome_kind"].value_counts(sort=False)
         outcomes = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
@@ -81,6 +94,8 @@ class Results:
             f"{len(self.transfer)} transfer accuracies" if len(self.transfer) else "no transfer yet",
             f"measures of {self.measures['name'].nunique()} networks" if len(self.measures) else "no measures yet",
         ]
+        if len(self.trials):
+            parts.append(f"{len(self.trials)} trials")
         return f"Results of study {self.manifest['study']!r} in {self.address}: {'; '.join(parts)}"
 
 
@@ -91,6 +106,7 @@ def load(directory: str | Path) -> Results:
     """
     store = Store.open(directory)
     frames = {name: _frame(name, rows) for name, rows in store.read_tables(_SORTED_BY).items()}
+    frames["trials"] = with_config(frames["trials"])
     return Results(**frames, manifest=store.manifest, address=store.address)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO, final
 import pandas as pd
 
 from fipray.analysis.results import BASE, Results, in_order
+from fipray.analysis.trials import table_of_trials
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -78,6 +79,9 @@ def print_summary(results: Results, file: TextIO | None = None) -> None:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _WIDTH_OF_A_PIPE
     console.print(render(results))
+    if len(results.trials):
+        console.print()
+        console.print(table_of_trials(results))
 
 
 @final

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import ray
 import torch
+from ray import cloudpickle
 
-from fipray.study.spec import Spec
-from fipray.study.work import Made, Material, Tables, Work
+from fipray.study.work import Material, Tables, Work
 from fipray.study.worker import PathWorker
 
 
@@ -30,10 +29,9 @@ class Place:
 
 
 class Actor:
-    """A PathWorker on whatever Ray gave to it. `parcel`: what all workers need, and all specs by id."""
+    """A PathWorker on whatever Ray gave to it."""
 
-    def __init__(self, parcel: tuple[Material, Mapping[str, Spec]], directory: str, threads: int) -> None:
-        material, self._specs = parcel
+    def __init__(self, material: Material, directory: str, threads: int) -> None:
         device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
         here = ray.get_runtime_context()
         self._node_id = here.get_node_id()
@@ -52,5 +50,6 @@ class Actor:
         log_file = getattr(process, "get_err_file_path", str)()  # no public name in Ray 2.60
         return Place(self._node_id, socket.gethostname(), os.getpid(), log_file)
 
-    def carry_out(self, id: str, attempt: int, made: Mapping[str, Made]) -> Tables:
-        return self._worker.carry_out(Work(id, self._specs[id], attempt, made))
+    def carry_out(self, packed: bytes) -> Tables:
+        work: Work = cloudpickle.loads(packed)
+        return self._worker.carry_out(work)

@@ -25,15 +25,21 @@ LOOKING = 0.02  # at most this part of the driver's time goes into looking how f
 
 
 def work_off(
-    agenda: Agenda, num_workers: int | None, share: Share, placement: str, max_attempts: int, watch: Watch
+    agenda: Agenda,
+    num_workers: int | None,
+    share: Share,
+    placement: str,
+    max_attempts: int,
+    watch: Watch,
+    actor_class: type[Actor] = Actor,
 ) -> None:
     """Works off the agenda with `num_workers` actors, or as many as fit at each moment.
 
     Raises RunError where actors cannot be set up.
     """
-    everything = parcel.put((agenda.material, agenda.specs), watch.note)
+    everything = parcel.put(agenda.material, watch.note)
     options = {**share.options, "scheduling_strategy": placement, "max_restarts": 0}
-    fleet = Fleet(ray.remote(**options)(Actor), everything, agenda.store.address, share.cpus)
+    fleet = Fleet(ray.remote(**options)(actor_class), everything, agenda.store.address, share.cpus)
     try:
         _Dispatch(agenda, fleet, num_workers, share, Retries(max_attempts), watch).run()
     finally:
@@ -82,7 +88,7 @@ class _Dispatch:
             worker = self._fleet.idle[number]
             if work := self._again(str(worker)) or self._agenda.next(str(worker)):
                 del self._fleet.idle[number]
-                ref = worker.actor.carry_out.remote(work.id, work.attempt, dict(work.made))
+                ref = worker.actor.carry_out.remote(parcel.packed(work))
                 self._running[ref] = worker, work
             else:
                 return

@@ -11,8 +11,8 @@ from fipray.paths.path import PathPoint
 
 @dataclass(frozen=True)
 class Outcome:
-    """`kind` is one of "completed", "stopped" (by an event), "stuck" (the radius shrank to nothing), "not finite", and
-    "paused" for a path that was asked to wait and goes on when it is resumed."""
+    """`kind` is one of "completed", "stopped" (by an event), "stuck" (the radius shrank to nothing), "not finite",
+    "given up" (by a search), and "paused" for a path that was asked to wait and goes on when it is resumed."""
 
     kind: str
     sentence: str

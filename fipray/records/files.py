@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, final
+from typing import Any, BinaryIO, Protocol, final
 
 from fipray.errors import RecordsError
 from fipray.records.layout import LOCK
@@ -31,6 +31,10 @@ class Files(Protocol):
 
     def named(self, file: str) -> str:
         """What people call a file of it."""
+        ...
+
+    def beside(self, name: str) -> tuple[str, Any]:
+        """The place of a directory of that name that is not ours to read, and its pyarrow file system or None."""
         ...
 
     @property
@@ -189,6 +193,9 @@ class LocalFiles:
 
     def named(self, file: str) -> str:
         return str(self.directory / file)
+
+    def beside(self, name: str) -> tuple[str, Any]:
+        return str(self.directory / name), None
 
     @property
     def num_at_once(self) -> int:

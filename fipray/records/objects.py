@@ -60,6 +60,9 @@ class ObjectFiles:
     def __reduce__(self) -> tuple[Any, tuple[str]]:
         return ObjectFiles.at, (self.address,)
 
+    def beside(self, name: str) -> tuple[str, Any]:
+        return f"{self.root}/{name}", self.store
+
     @property
     def num_at_once(self) -> int:
         return 32

@@ -77,7 +77,7 @@ _KIND = Column("kind", TEXT, "", "base, path or ensemble")
 _NUM_MEMBERS = Column("num_members", INT64, "1", "number of networks that were judged together")
 _OUTCOME = Column("outcome", TEXT, "", "why the path ended, as a sentence")
 _OUTCOME_KIND = Column(
-    "outcome_kind", TEXT, "", "the same as one word: completed, stopped, stuck, not finite or paused"
+    "outcome_kind", TEXT, "", "the same as one word: completed, stopped, stuck, not finite, given up or paused"
 )
 _NODE_ID = Column("node_id", TEXT, "", "the cluster's id of the machine; null where there is no cluster", True)
 _WORKER_ID = Column("worker_id", TEXT, "", "the cluster's id of the worker; null where there is no cluster", True)
@@ -273,8 +273,25 @@ ROUNDS = Table(
     ),
 )
 
+TRIALS = Table(
+    "trials",
+    "One row a trial of a search that ended, committed with its path. Trials of equal values are one path and one row.",
+    ("path_id",),
+    (
+        _SCHEMA_VERSION,
+        _STUDY,
+        _PATH_ID,
+        _PATH_NAME,
+        Column("trial_id", TEXT, "", "name of the trial in the search's own records"),
+        Column("config_json", TEXT, "", "the values of the searched fields by their dotted names, as JSON"),
+        Column("num_steps", INT64, "1", "number of steps walked"),
+        _OUTCOME_KIND,
+        _ATTEMPT,
+    ),
+)
+
 TABLES: dict[str, Table] = {
-    table.name: table for table in (PATHS, POINTS, ROBUSTNESS, VERDICTS, TRANSFER, MEASURES, ROUNDS)
+    table.name: table for table in (PATHS, POINTS, ROBUSTNESS, VERDICTS, TRANSFER, MEASURES, ROUNDS, TRIALS)
 }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Self, TypeAlias, final
+from typing import Any, Self, TypeAlias, final
 
 import numpy as np
 import pyarrow as pa
@@ -99,6 +99,12 @@ class Store:
     def is_near(self) -> bool:
         """Whether reading costs next to nothing: it is on a file system."""
         return isinstance(self.files, LocalFiles)
+
+    def beside(self, name: str) -> tuple[str, Any]:
+        """Where somebody else may keep a directory of that name in this one, and the pyarrow file system that it is on;
+        None for that of the machine.
+        """
+        return self.files.beside(name)
 
     def is_committed(self, id: str) -> bool:
         """Whether an attempt at this id counts already."""

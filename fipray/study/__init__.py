@@ -3,7 +3,24 @@
 from fipray.study.data import Data
 from fipray.study.evaluation import Evaluation
 from fipray.study.runner import LocalRunner, Runner
+from fipray.study.search import Search
+from fipray.study.space import Choice, Integers, LogUniform, Uniform
 from fipray.study.spec import EnsembleSpec, PathSpec, Study
 from fipray.study.watch import Quiet, Watch
 
-__all__ = ["Data", "EnsembleSpec", "Evaluation", "LocalRunner", "PathSpec", "Quiet", "Runner", "Study", "Watch"]
+__all__ = [
+    "Choice",
+    "Data",
+    "EnsembleSpec",
+    "Evaluation",
+    "Integers",
+    "LocalRunner",
+    "LogUniform",
+    "PathSpec",
+    "Quiet",
+    "Runner",
+    "Search",
+    "Study",
+    "Uniform",
+    "Watch",
+]

@@ -1,18 +1,20 @@
-"""A study by its name: `module:function`, and its knobs as text."""
+"""A study or a search by its name: `module:function`, and its knobs as text."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from fipray.errors import UsageError
+from fipray.study.search import Search
 from fipray.study.spec import Study
 
-StudyFunction = Callable[..., Study]
+StudyFunction = Callable[..., Any]
+Asked = TypeVar("Asked", Study, Search)
 
 
 def find(reference: str) -> StudyFunction:
@@ -66,11 +68,10 @@ def parse(function: StudyFunction, assignments: Sequence[str]) -> dict[str, Any]
     return values
 
 
-def build(function: StudyFunction, values: dict[str, Any]) -> Study:
-    """The study that `function` makes of these values. Raises UsageError where it returns anything else."""
-    study = function(**values)
-    if not isinstance(study, Study):
-        raise UsageError(
-            f"{function.__qualname__} returned a {type(study).__name__}; a study function returns a fipray.Study"
-        )
-    return study
+def build(function: StudyFunction, values: dict[str, Any], asked: type[Asked]) -> Asked:
+    """The study or search that `function` makes of these values. Raises UsageError where it returns anything else."""
+    made = function(**values)
+    if not isinstance(made, asked):
+        name, kind = function.__qualname__, asked.__name__
+        raise UsageError(f"{name} returned a {type(made).__name__}; a {kind.lower()} function returns a fipray.{kind}")
+    return made

@@ -41,11 +41,11 @@ class Agenda:
     def __init__(self, study: Study, directory: str | Path, watch: Watch) -> None:
         self.store = Store.create_or_open(directory, study.manifest)
         self.store.verify(weights=self.store.is_near)
-        self.material = _material(study, self.store)
+        self.material = material_of(study, self.store)
         self._watch = watch
         self._made = self._read_made()
         committed = self.store.committed()
-        self.specs = study.specs
+        self._total = len(study.specs)
         self._ids = {spec.makes: id for id, spec in study.specs.items() if spec.makes}
         self._waiting = {id: spec for id, spec in study.specs.items() if id not in committed}
         self._place = {id: number for number, id in enumerate(study.specs)}
@@ -149,7 +149,7 @@ class Agenda:
         if self._failed:
             listing = "\n".join(f"{label}: {reason.strip()}" for label, reason in self._failed.items())
             raise RunError(
-                f"{len(self._failed)} of {len(self.specs)} pieces of work failed; the others are in "
+                f"{len(self._failed)} of {self._total} pieces of work failed; the others are in "
                 f"{self.store.address}. Mend the cause and run the same command again: only what is missing is "
                 f"done.\n{listing}"
             )
@@ -205,7 +205,7 @@ def describe(tables: Tables) -> str:
     return f"{len(tables['transfer'])} pairs of networks"
 
 
-def _material(study: Study, store: Store) -> Material:
+def material_of(study: Study, store: Store) -> Material:
     """The study's network and data; the base weights are those of the directory, once it has some."""
     module = copy.deepcopy(study.module).cpu()
     state: Mapping[str, Any] = {name: value.numpy() for name, value in module.state_dict().items()}

@@ -25,6 +25,8 @@ from fipray.study.spec import PathSpec
 from fipray.study.work import STEP_FILE, Tables, WeightsFile, Work
 
 WeightsOf = Callable[[str], Tensor]
+Report = Callable[[Tables], None]  # is told the rows of a path as they would be if it ended where it is
+GIVEN_UP = "given up"
 _PAUSED = "paused"
 _logger = logging.getLogger(__name__)
 
@@ -49,10 +51,23 @@ class Walker:
         """The anchors with the base's outputs on them, which all paths share."""
         return Batch.of(Problem(self.network, self.geometry, self.network.weights), self.anchors)
 
-    def path(self, work: Work, spec: PathSpec, weights_of: WeightsOf) -> Tables:
-        """Rows of `paths` and `points`; `weights_of` the name of another network [P]."""
+    def path(self, work: Work, spec: PathSpec, weights_of: WeightsOf, report: Report | None = None) -> Tables:
+        """Rows of `paths` and `points`; `weights_of` the name of another network [P]. `report` is told every point, and
+        those that earlier attempts kept.
+        """
         kept = resume.load(self.store, work.id, work.attempt, list(self.probes), self.device) or Kept()
-        path = self._trace(work, spec, kept, [weights_of(name) for name in spec.others])
+
+        def tell(number: int) -> None:
+            points = tuple(kept.points[:number])
+            sentence = f"given up by the search after {points[-1].step} of {spec.num_steps} steps"
+            if report:
+                report(self._ended(work, spec, WeightPath(points, Outcome(GIVEN_UP, sentence)), kept))
+
+        for number in range(1, len(kept.points) + 1):
+            tell(number)
+        path = self._trace(
+            work, spec, kept, [weights_of(name) for name in spec.others], on_kept=lambda: tell(len(kept.points))
+        )
         return self._ended(work, spec, path, kept)
 
     def round(self, work: Work, spec: RoundSpec, weights_of: WeightsOf) -> Tables:
@@ -95,7 +110,13 @@ class Walker:
         return {"rounds": [row]}
 
     def _trace(
-        self, work: Work, spec: PathSpec, kept: Kept, others: Sequence[Tensor], until: int | None = None
+        self,
+        work: Work,
+        spec: PathSpec,
+        kept: Kept,
+        others: Sequence[Tensor],
+        until: int | None = None,
+        on_kept: Callable[[], None] | None = None,
     ) -> WeightPath:
         """Walk on from what is `kept`, and keep more there."""
         earlier, kept.points = kept.points, spec.save_at.without_pause(kept.points, spec.num_steps)
@@ -111,6 +132,8 @@ class Walker:
             kept.points.append(point)
             if point.solver_state:
                 resume.save(self.store, work.id, work.attempt, kept)
+            if on_kept:
+                on_kept()
 
         return trace(
             self.network,

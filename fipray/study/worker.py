@@ -19,7 +19,7 @@ from fipray.study.judging import Judge
 from fipray.study.log import logged
 from fipray.study.rounds import RoundSpec
 from fipray.study.spec import PathSpec
-from fipray.study.walking import Walker, WeightsOf
+from fipray.study.walking import Report, Walker, WeightsOf
 from fipray.study.work import Material, Tables, Work
 
 
@@ -52,15 +52,18 @@ class PathWorker:
             self._store, study, self._network, geometry, anchors, held_out, probes, device, node_id, worker_id
         )
 
-    def carry_out(self, work: Work) -> Tables:
-        """Do the work; return the rows of its tables. Weights and a log are written, under the attempt's number."""
-        with logged(self._store, work, f"on {self._device} of {socket.gethostname()}"):
-            return self._carry_out(work, partial(self._weights, work))
+    def carry_out(self, work: Work, report: Report | None = None) -> Tables:
+        """Do the work; return the rows of its tables. Weights and a log are written, under the attempt's number.
 
-    def _carry_out(self, work: Work, weights_of: WeightsOf) -> Tables:
+        report: is told the rows of a path at every point, as they would be if it ended there; what it raises ends it.
+        """
+        with logged(self._store, work, f"on {self._device} of {socket.gethostname()}"):
+            return self._carry_out(work, partial(self._weights, work), report)
+
+    def _carry_out(self, work: Work, weights_of: WeightsOf, report: Report | None) -> Tables:
         match work.spec:
             case PathSpec():
-                return self._walker.path(work, work.spec, weights_of)
+                return self._walker.path(work, work.spec, weights_of, report)
             case RoundSpec():
                 return self._walker.round(work, work.spec, weights_of)
             case AttackSpec():

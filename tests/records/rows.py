@@ -162,3 +162,16 @@ def round_row(round_id: str, name: str = "sparse", number: int = 1, **changes: A
         "worker_id": None,
         "device": "cpu",
     } | changes
+
+
+def trial_row(path_id: str, name: str = "sparse", attempt: int = 1, **changes: Any) -> dict[str, Any]:
+    return {
+        "study": STUDY,
+        "path_id": path_id,
+        "name": name,
+        "trial_id": "a1b2c_00003",
+        "config_json": '{"radius.tolerance":0.1}',
+        "num_steps": 2,
+        "outcome_kind": "completed",
+        "attempt": attempt,
+    } | changes

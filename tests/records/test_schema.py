@@ -17,6 +17,7 @@ from tests.records.rows import (
     robustness_row,
     round_row,
     transfer_row,
+    trial_row,
     verdicts_row,
 )
 from tests.records.writer import MANIFEST
@@ -29,6 +30,7 @@ ROWS = {
     "measures": [measures_row("id", "base", "base"), measures_row("id", "all", "ensemble", coherence=0.1, kappa=0.3)],
     "transfer": [transfer_row("id", maker, "base", 1 / 3) for maker in ("base", "sparse")],
     "rounds": [round_row("id", number=2, outcome="")],
+    "trials": [trial_row("id", config_json='{"stepper.damping":1e-05}')],
 }
 
 
@@ -135,7 +137,7 @@ def test_two_rows_of_one_key_are_refused(name):
 
 
 def test_an_unknown_table_lists_the_tables_there_are(tmp_path):
-    with pytest.raises(UsageError, match="tables are paths, points, robustness, verdicts, transfer, measures, rounds"):
+    with pytest.raises(UsageError, match=f"tables are {', '.join(TABLES)}"):
         to_arrow("point", [])
     with pytest.raises(UsageError, match="no table 'point'"):
         Store.create_or_open(tmp_path, MANIFEST).read_table("point")

@@ -30,7 +30,7 @@ def test_a_function_is_found_by_its_name():
         ("nowhere.at.all:study", "there is no module 'nowhere'"),
         (
             "tests.studies:stduy",
-            "has no function 'stduy'; it has: cooperating, data, failing, interrupted, module, study, "
+            "has no function 'stduy'; it has: cooperating, data, failing, interrupted, module, searching, study, "
             "with_a_fourth_class, with_nan",
         ),
         ("tests.studies:NUM_INPUTS", "has no function 'NUM_INPUTS'"),
@@ -79,4 +79,4 @@ def test_wrong_assignments_are_refused(assignments, sentence):
 
 def test_a_function_that_returns_no_study_is_refused():
     with pytest.raises(fip.UsageError, match=r"data returned a Data; a study function returns a fipray\.Study"):
-        reference.build(studies.data, {})
+        reference.build(studies.data, {}, fip.Study)

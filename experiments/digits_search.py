@@ -1,0 +1,57 @@
+"""A search on handwritten digits: a path to a fixed sparsity that stays close to the base, and resists attacks."""
+
+from __future__ import annotations
+
+import fipray as fip
+from experiments.data import digits
+from experiments.networks import small_cnn
+from experiments.training import Recipe, trained
+
+
+def search(
+    *, sparsity: float = 0.9, num_steps: int = 400, epsilon: float = 0.1, trials: int = 16, seed: int = 0
+) -> fip.Search:
+    """How long steps are and how they shrink, how fast weights go, and how much Adam forgets, at `sparsity`.
+
+    epsilon: bound of the attacks, linf, in units of the pixels' range 0..1.
+
+    Who takes small steps is close to the base for as long as few weights are gone, and far from it later: the order of
+    trials early on is the reverse of that at the end. So weights go early, and nobody is given up before most are gone.
+    """
+    everything = digits()
+    data = everything.for_paths(num_held_out=300)
+    recipe = Recipe("small_cnn", data.digest, num_steps=800, seed=seed)
+    path = fip.PathSpec(
+        name="sparse",
+        objective=fip.Sparsify(sparsity=sparsity, ramp=0.3),
+        stepper=fip.FirstOrderStep(),
+        radius=fip.ScheduledRadius(initial=0.03),
+        num_steps=num_steps,
+        batch_size=128,
+        save_at=fip.SaveAt(20),
+        seed=seed,
+    )
+    study = fip.Study(
+        name="digits-search",
+        module=trained(small_cnn, everything.train_inputs[:-300], everything.train_labels[:-300], recipe),
+        base_id=recipe.base_id,
+        data=data,
+        paths=(path,),
+        evaluation=fip.Evaluation(fip.ThreatModel("linf", epsilon), num_examples=200, seed=seed),
+        parameters={"sparsity": sparsity, "num_steps": num_steps, "epsilon": epsilon, "trials": trials, "seed": seed},
+    )
+    return fip.Search(
+        study,
+        space={
+            "radius.initial": fip.LogUniform(0.001, 0.3),
+            "radius.warmup": fip.Uniform(0.0, 0.3),
+            "stepper.decay": fip.Choice((0.0, 0.5, 0.9, 0.98)),
+            "stepper.decay_squares": fip.Choice((0.9, 0.99, 0.999)),
+        },
+        objectives={"functional_distance_held_out": "min", "robust_accuracy": "max"},
+        num_trials=trials,
+        searcher="optuna",
+        scheduler="asha",
+        grace=0.15,
+        seed=seed,
+    )

@@ -1,0 +1,125 @@
+"""Where reports of trials arrive in the driver, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from fipray.cluster.trial import ERROR, IS_GIVEN_UP, PERCENT, ROWS, Done
+from fipray.errors import RunError
+from fipray.records import Store
+from fipray.study import resume
+from fipray.study.runner import describe
+from fipray.study.search import Search
+from fipray.study.watch import Watch
+from fipray.study.work import Work
+
+
+class Desk:
+    """Where reports of trials arrive. The only writer of tables and commit records of a search."""
+
+    def __init__(self, search: Search, store: Store, watch: Watch) -> None:
+        self._search, self._store, self._watch = search, store, watch
+        self._failed: dict[str, str] = {}  # reasons, by label
+        self.num_done = store.read_table("trials").num_rows
+        watch.begin(search.study.name, search.total, self.num_done)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        token = _OPEN.set(self)
+        try:
+            yield
+        finally:
+            _OPEN.reset(token)
+
+    def started(self, trial: Trial) -> None:
+        self._watch.started(self._path(trial), f"trial {trial.trial_id}")
+
+    def reported(self, trial: Trial, result: dict[str, Any]) -> None:
+        if ERROR in result:
+            self._failed[self._label(trial)] = result[ERROR]
+            trial.max_failures = 0  # it would fail again; a worker that was lost is another matter
+            return
+        work = self._path(trial)
+        self._watch.walked(work, round(result[PERCENT] / 100 * (work.last_step or 0)))
+
+    def ended(self, trial: Trial) -> None:
+        """Commit what the trial did, last of all its path and its row in one commit: then nothing of it is missing."""
+        work, result, seconds = self._path(trial), trial.last_result, trial.last_result.get("time_total_s", 0.0)
+        sentence = "the same values were tried before, and are not walked again"
+        for done in reversed(Done.of_json(result[ROWS])):
+            tables = done.tables
+            if rows := tables.get("paths"):
+                tables = {**tables, "trials": [self._row(trial, rows[0])]}
+            if self._store.commit(done.id, done.kind, done.attempt, tables) and rows:
+                sentence = describe(tables)
+            resume.remove(self._store, done.id)
+        if not result[IS_GIVEN_UP] and len(self._search.objectives) > 1:
+            sentence += "; " + ", ".join(f"{name} {result[name]:.4g}" for name in self._search.objectives)
+        self._watch.finished(work, f"{self._said(trial)}: {sentence}", seconds)
+
+    def failed(self, trial: Trial) -> None:
+        reason = self._failed.setdefault(
+            self._label(trial), f"its worker was lost again and again: {trial.get_error()}"
+        )
+        self._watch.failed(self._path(trial), reason)
+
+    def lost(self, trial: Trial) -> None:
+        self._watch.note(f"a worker was lost with {self._label(trial)}, which is begun again")
+
+    def close(self) -> Store:
+        if self._failed:
+            listing = "\n".join(f"{label}: {reason.strip()}" for label, reason in self._failed.items())
+            raise RunError(
+                f"{len(self._failed)} of {self._search.total} trials failed; the others are in "
+                f"{self._store.address}. Mend the cause and run the same command again: only what is missing is "
+                f"done.\n{listing}"
+            )
+        return self._store
+
+    def _row(self, trial: Trial, path: dict[str, Any]) -> dict[str, Any]:
+        shared = ("study", "path_id", "name", "num_steps", "outcome_kind", "attempt")
+        config = self._search.config_json(trial.config)
+        return {**{name: path[name] for name in shared}, "trial_id": str(trial.trial_id), "config_json": config}
+
+    def _path(self, trial: Trial) -> Work:
+        id, spec = next(iter(self._search.work(trial.config).items()))
+        return Work(id, spec, 0, {})
+
+    def _label(self, trial: Trial) -> str:
+        return f"trial {trial.trial_id} ({self._said(trial)})"
+
+    def _said(self, trial: Trial) -> str:
+        values = self._search.values(trial.config).items()
+        return ", ".join(
+            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in values
+        )
+
+
+_OPEN: ContextVar[Desk] = ContextVar("the desk of the search that is under way")
+
+
+class Listener(tune.Callback):  # type: ignore[misc]
+    """Hands Tune's calls to the desk that is open: Tune keeps its callbacks by pickle, and a restored one has none."""
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        _OPEN.get().started(trial)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        _OPEN.get().reported(trial, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        _OPEN.get().ended(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        _OPEN.get().failed(trial)
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        _OPEN.get().lost(trial)

@@ -1,0 +1,153 @@
+"""One trial of a search, in an actor of Tune: walks its path and tells every point; writes no table.
+
+A report holds `percent` (of the path that is walked), every objective (NaN where it is not known yet), `given_up`
+(whether the path is not at its end), and `rows`: as JSON, those of what the trial has done, as they would be if it
+ended there. The driver commits those of the last report, whoever ended the trial.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+import ray
+import torch
+from ray import tune
+
+from fipray.errors import FiprayError
+from fipray.records import Store
+from fipray.study.search import ROBUST, Search
+from fipray.study.spec import PathSpec
+from fipray.study.walking import GIVEN_UP
+from fipray.study.work import Made, Material, Tables, Work, made_of
+from fipray.study.worker import PathWorker
+
+PERCENT, ROWS, IS_GIVEN_UP, ERROR = "percent", "rows", "given_up", "error"
+_WORKERS: dict[str, PathWorker] = {}  # of this process, by directory: an actor carries out many trials of one search
+
+
+@dataclass(frozen=True)
+class Done:
+    """What one attempt at a piece of work made."""
+
+    id: str
+    kind: str
+    attempt: int
+    tables: Tables
+
+    @classmethod
+    def of_json(cls, text: str) -> list[Self]:
+        return [cls(**each) for each in json.loads(text)]
+
+
+def walk_trial(config: dict[str, Any], *, search: Search, directory: str, threads: int) -> None:
+    """What Tune calls in an actor. Raises what the path raises, when it has told the driver why."""
+    reports = _Reports(search)
+    try:
+        _carry_out(config, search, directory, threads, reports)
+    except Exception as error:  # whatever a study's own objective or stepper raises
+        # a sentence for people where it is ours; all else needs its traceback
+        reports.fail(str(error) if isinstance(error, FiprayError) else traceback.format_exc())
+        raise
+
+
+def _carry_out(config: dict[str, Any], search: Search, directory: str, threads: int, reports: _Reports) -> None:
+    if directory not in _WORKERS:
+        _WORKERS[directory] = _worker(search, directory, threads)
+    worker, store = _WORKERS[directory], Store.open(directory)
+    made: dict[str, Made] = {}
+    for id, spec in search.work(config).items():
+        if store.is_committed(id):
+            tables = _rows(store, id)
+            if isinstance(spec, PathSpec):
+                reports.again(tables, spec)
+        else:
+            attempt = store.next_attempt(id)
+            work = Work(id, spec, attempt, {name: made[name] for name in spec.needs})
+            if isinstance(spec, PathSpec):
+                tables = worker.carry_out(work, partial(reports.point, work))
+            else:
+                tables = worker.carry_out(work)
+            reports.add(work, tables)
+        made |= made_of(tables)
+        reports.measure(tables)
+        if tables.get("paths") and tables["paths"][0]["outcome_kind"] == GIVEN_UP:
+            break  # an earlier trial with these values was given up
+    reports.end()
+
+
+class _Reports:
+    """What is told to Tune, in order."""
+
+    def __init__(self, search: Search) -> None:
+        self._metrics: dict[str, Any] = {
+            PERCENT: 0.0,
+            IS_GIVEN_UP: True,
+            **dict.fromkeys(search.objectives, float("nan")),
+        }
+        self._objectives = search.objectives
+        self._done: list[Done] = []
+
+    def point(self, work: Work, tables: Tables) -> None:
+        """A point on the way. The end is told when all that belongs to it is there."""
+        self.measure(tables)
+        if tables["points"][-1]["step"] < (work.last_step or 0):
+            self._tell([*self._done, Done(work.id, type(work.spec).__name__, work.attempt, tables)])
+
+    def again(self, tables: Tables, spec: PathSpec) -> None:
+        """The points on the way of a path that is committed, as a scheduler has not seen them in this trial."""
+        for point in tables["points"]:
+            self._measure_point(point, 100 * point["step"] / spec.num_steps)
+            if point["step"] < spec.num_steps:
+                self._tell(self._done)
+
+    def measure(self, tables: Tables) -> None:
+        """Take the objectives out of rows."""
+        if tables.get("points"):
+            row = tables["paths"][0]
+            num_steps = json.loads(row["spec_json"])["num_steps"]
+            self._measure_point(tables["points"][-1], 100 * row["num_steps"] / num_steps)
+            self._metrics[IS_GIVEN_UP] = row["outcome_kind"] == GIVEN_UP
+        if tables.get("robustness") and ROBUST in self._objectives:
+            self._metrics[ROBUST] = tables["robustness"][-1]["robust_accuracy"]
+
+    def _measure_point(self, point: Mapping[str, Any], percent: float) -> None:
+        self._metrics |= {name: point[name] for name in self._objectives if name in point}
+        self._metrics[PERCENT] = percent
+
+    def add(self, work: Work, tables: Tables) -> None:
+        self._done.append(Done(work.id, type(work.spec).__name__, work.attempt, tables))
+
+    def end(self) -> None:
+        self._tell(self._done)
+
+    def fail(self, reason: str) -> None:
+        tune.report({**self._metrics, ROWS: "[]", ERROR: reason})
+
+    def _tell(self, done: list[Done]) -> None:
+        tune.report({**self._metrics, ROWS: json.dumps([vars(each) for each in done])})
+
+
+def _worker(search: Search, directory: str, threads: int) -> PathWorker:
+    study, here = search.study, ray.get_runtime_context()
+    return PathWorker(
+        Material(study.name, study.module, study.data, study.geometry),
+        directory,
+        threads=threads,
+        device="cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu",
+        node_id=here.get_node_id(),
+        worker_id=here.get_actor_id(),
+    )
+
+
+def _rows(store: Store, id: str) -> Tables:
+    """The committed rows of a piece of work that a trial needs again."""
+    keys = {"paths": "path_id", "points": "path_id", "robustness": "robustness_id", "verdicts": "verdicts_id"}
+    found = {
+        table: [row for row in store.read_table(table).to_pylist() if row[key] == id] for table, key in keys.items()
+    }
+    return {table: rows for table, rows in found.items() if rows}

@@ -1,0 +1,113 @@
+"""A search on a real Ray cluster: what it writes, and what is left when processes are killed or a trial fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+import fipray as fip
+from fipray import analysis
+from fipray.records import Store
+from fipray.study import LocalRunner
+from tests.studies import Fails, KillsItsProcess, searching
+
+ROOT = Path(__file__).parents[2]
+NUM_TRIALS = 8
+SEARCH = replace(searching(domain="wide"), num_trials=NUM_TRIALS, searcher="optuna", scheduler="asha")
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """A search whose driver was killed with SIGKILL, and that was then carried out again."""
+
+    directory: Path
+    said: list[str]
+    num_before: int  # trials that had ended
+    times_before: dict[Path, int]  # of commit records
+
+    @property
+    def times(self) -> dict[Path, int]:
+        return {file: file.stat().st_mtime_ns for file in (self.directory / "commits").iterdir()}
+
+    @property
+    def results(self) -> analysis.Results:
+        return analysis.load(self.directory)
+
+
+@pytest.fixture(scope="module")
+def cut_off(ray_session, tmp_path_factory) -> CutOff:
+    directory = tmp_path_factory.mktemp("results") / "search"
+    command = [sys.executable, "-m", "fipray.cli", "search", "tests.studies:searching", "--into", str(directory)]
+    command += ["--trials", str(NUM_TRIALS), "--searcher", "optuna", "--scheduler", "asha", "-p", "domain=wide"]
+    command += ["--address", ray_session["address"], "--workers", "1"]
+    environment = {**os.environ, "COLUMNS": "200"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as driver:
+        assert driver.stderr is not None
+        said = [next(driver.stderr) for _ in range(4)]  # "8 trials by 1 worker", then a line for each that ended
+        driver.send_signal(signal.SIGKILL)
+        said += list(driver.stderr)
+    assert driver.returncode == -signal.SIGKILL, said
+    killed = CutOff(directory, said, len(analysis.load(directory).trials), {})
+    killed = replace(killed, times_before=killed.times)
+    fip.search(SEARCH, directory, fip.RayRunner(num_workers=1))
+    return killed
+
+
+def test_a_killed_driver_is_followed_by_one_that_does_what_is_missing(cut_off):
+    results = cut_off.results
+    assert 3 <= cut_off.num_before < NUM_TRIALS, cut_off.said
+    assert {file: cut_off.times[file] for file in cut_off.times_before} == cut_off.times_before
+    assert len(results.trials) == len(results.paths) == NUM_TRIALS
+    assert sorted(results.trials["path_id"]) == sorted(results.paths["path_id"])
+    Store.open(cut_off.directory).verify()
+
+
+def test_a_trial_that_is_given_up_keeps_its_points_and_one_that_ends_is_judged(cut_off):
+    paths = cut_off.results.paths
+    given_up = paths[paths["outcome_kind"] == "given up"]
+    assert 0 < len(given_up) < NUM_TRIALS
+    assert (given_up["num_steps"] < 8).all()
+    assert given_up["outcome"].str.fullmatch(r"given up by the search after \d of 8 steps").all()
+    last = cut_off.results.points.groupby("path_id")["step"].max()
+    assert (last[paths["path_id"]].to_numpy() == paths["num_steps"].to_numpy()).all()
+    assert set(cut_off.results.robustness["name"]) == set(paths["name"]) - set(given_up["name"])
+
+
+def test_a_trial_is_the_path_that_its_spec_is_in_a_run(cut_off, tmp_path):
+    trial = cut_off.results.pareto().iloc[0]
+    drawn = {"radius.initial": trial["config.radius.initial"], "seed": trial["config.seed"]}
+    path = next(iter(SEARCH.work(drawn).values()))
+    LocalRunner().run(replace(SEARCH.study, paths=(path,), evaluation=None), tmp_path)
+    walked, points = analysis.load(tmp_path).points, cut_off.results.points
+    columns = ["path_id", "step", "functional_distance_held_out", "objective_value", "clean_accuracy"]
+    tried = points.loc[points["path_id"] == trial["path_id"], columns]
+    assert tried.reset_index(drop=True).equals(walked[columns])
+
+
+def test_the_same_search_again_does_nothing_and_another_is_refused(cut_off):
+    before = cut_off.times
+    fip.search(SEARCH, cut_off.directory, fip.RayRunner(num_workers=1))
+    assert cut_off.times == before
+    with pytest.raises(fip.UsageError, match="search_seed is 0 there and 1 here"):
+        fip.search(replace(SEARCH, seed=1), cut_off.directory, fip.RayRunner(num_workers=1))
+
+
+def test_a_trial_whose_worker_is_killed_goes_on_and_one_that_fails_is_told_with_its_values(ray_session, tmp_path):
+    deaths = tmp_path / "deaths"
+    deaths.mkdir()
+    dies = KillsItsProcess(str(deaths), times=1)
+    objectives = fip.Choice((dies, Fails("the mistake")))
+    made = replace(searching(), space={"objective": objectives}, searcher="grid")
+    with pytest.raises(fip.RunError) as failed:
+        fip.search(made, tmp_path / "results", fip.RayRunner(num_workers=2))
+    assert "1 of 2 trials failed" in str(failed.value)
+    assert "objective=Fails(" in str(failed.value)
+    assert "ZeroDivisionError: the mistake" in str(failed.value)
+    assert len(list(deaths.iterdir())) == 1
+    assert list(analysis.load(tmp_path / "results").trials["outcome_kind"]) == ["completed"]
