@@ -29,6 +29,34 @@ pytest.register_assert_rewrite("fipray.testing")  # its assertions show both sid
 
 
 @pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """HOST:PORT of a server on loopback that speaks S3's protocol, with a bucket named `bucket`."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ACCESS_KEY_ID", "nobody")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+        server.start()
+        try:
+            endpoint = "{}:{}".format(*server.get_host_and_port())
+            boto3.client("s3", endpoint_url=f"http://{endpoint}").create_bucket(Bucket="bucket")
+            yield endpoint
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def bucket(object_store: str, request: pytest.FixtureRequest) -> str:
+    """An address of results in the object store that no other test has."""
+    name = f"{abs(hash(request.node.nodeid)):x}"
+    return f"s3://bucket/{name}/results?endpoint_override={object_store}&scheme=http"
+
+
+@pytest.fixture(scope="session")
 def ray_session() -> Iterator[dict[str, Any]]:
     """A Ray session of 2 CPUs for the tests alone: on loopback, behind a random token, with a home of its own.
 

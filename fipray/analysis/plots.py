@@ -248,7 +248,7 @@ def _width(names: Iterable[str]) -> float:
 
 def _there(rows: pd.DataFrame, what: str, results: Results) -> pd.DataFrame:
     if rows.empty:
-        raise UsageError(f"{results.directory} holds no {what} yet: run the study on, then draw")
+        raise UsageError(f"{results.address} holds no {what} yet: run the study on, then draw")
     return rows
 
 

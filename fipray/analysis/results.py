@@ -8,6 +8,7 @@ from typing import Any, final
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from fipray.errors import UsageError
@@ -43,7 +44,12 @@ class Results:
     measures: pd.DataFrame
     rounds: pd.DataFrame
     manifest: Mapping[str, Any]
-    directory: Path
+    address: str
+
+    @property
+    def directory(self) -> Path:
+        """The directory on a file system. Raises UsageError where the results are in an object store."""
+        return Store.open(self.address).directory
 
     def weights(self, name: str) -> NDArray[np.floating]:
         """The flat weights [P] of the network `base`, or at the end of the path with this name or path_id.
@@ -60,8 +66,8 @@ class Results:
                 names = ", ".join([BASE, *self.paths["name"]])
                 raise UsageError(f"there are no weights named {name!r}; there are those of {names}")
         if rows["weights_file"].isna().all():
-            raise UsageError(f"no weights of {name!r} were kept in {self.directory}")
-        arrays = Store.open(self.directory).read_weights(*rows[["weights_file", "weights_sha256"]].iloc[0])
+            raise UsageError(f"no weights of {name!r} were kept in {self.address}")
+        arrays = Store.open(self.address).read_weights(*rows[["weights_file", "weights_sha256"]].iloc[0])
         return arrays["weights"]
 
     def __repr__(self) -> str:
@@ -75,7 +81,7 @@ class Results:
             f"{len(self.transfer)} transfer accuracies" if len(self.transfer) else "no transfer yet",
             f"measures of {self.measures['name'].nunique()} networks" if len(self.measures) else "no measures yet",
         ]
-        return f"Results of study {self.manifest['study']!r} in {self.directory}: {'; '.join(parts)}"
+        return f"Results of study {self.manifest['study']!r} in {self.address}: {'; '.join(parts)}"
 
 
 def load(directory: str | Path) -> Results:
@@ -84,8 +90,8 @@ def load(directory: str | Path) -> Results:
     Raises RecordsError for a directory that is none, CorruptFileError where a committed file is not as it was written.
     """
     store = Store.open(directory)
-    frames = {name: _frame(store, name) for name in _SORTED_BY}
-    return Results(**frames, manifest=store.manifest, directory=store.directory)
+    frames = {name: _frame(name, rows) for name, rows in store.read_tables(_SORTED_BY).items()}
+    return Results(**frames, manifest=store.manifest, address=store.address)
 
 
 def in_order(column: "pd.Series[Any]") -> "pd.Series[Any]":
@@ -97,6 +103,6 @@ def in_order(column: "pd.Series[Any]") -> "pd.Series[Any]":
     )
 
 
-def _frame(store: Store, table: str) -> pd.DataFrame:
-    frame = store.read_table(table).to_pandas().astype({"schema_version": "int64"})
+def _frame(table: str, rows: pa.Table) -> pd.DataFrame:
+    frame = rows.to_pandas().astype({"schema_version": "int64"})
     return frame.sort_values(_SORTED_BY[table], key=in_order, ignore_index=True)

@@ -38,7 +38,7 @@ def work_off(agenda: Agenda, slots: int, threads: int, gpus: float, max_attempts
     actor_class = ray.remote(num_cpus=threads, num_gpus=gpus, max_restarts=0)(_Actor)
 
     def new_actor() -> Any:
-        return actor_class.remote(material, str(agenda.store.directory), threads)
+        return actor_class.remote(material, agenda.store.address, threads)
 
     # One work at a time for each actor, so that nothing queues where it could be lost or wait for a slow one.
     idle = {number: new_actor() for number in range(1, slots + 1)}

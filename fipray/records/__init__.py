@@ -1,6 +1,19 @@
 """What is written down: the schema of the tables, and the results directory that holds them. No torch."""
 
+from fipray.records.commits import CommitRecord
+from fipray.records.compaction import compact
 from fipray.records.schema import SCHEMA_VERSION, TABLES, Column, Rows, Table, to_arrow
-from fipray.records.store import CommitRecord, Store
+from fipray.records.store import Attempt, Store
 
-__all__ = ["SCHEMA_VERSION", "TABLES", "Column", "CommitRecord", "Rows", "Store", "Table", "to_arrow"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "TABLES",
+    "Attempt",
+    "Column",
+    "CommitRecord",
+    "Rows",
+    "Store",
+    "Table",
+    "compact",
+    "to_arrow",
+]

@@ -1,4 +1,5 @@
-"""Files that are whole or not there at all, and a lock between processes.
+"""Files that are whole or not there at all, and a lock between processes: what a results directory asks of its place,
+and how a file system gives it.
 
 A file is written beside its place under a dot-name, fsynced, and renamed, so that a reader sees all of it or nothing,
 whatever happens to the writer. While it is written its writer holds an advisory lock on it, which the system takes
@@ -11,11 +12,69 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, final
 
 from fipray.errors import RecordsError
+from fipray.records.layout import LOCK
+
+
+class Files(Protocol):
+    """The files of one results directory, by names relative to it with forward slashes. All raise RecordsError."""
+
+    @property
+    def address(self) -> str:
+        """What people, and workers anywhere, open the directory by."""
+        ...
+
+    def named(self, file: str) -> str:
+        """What people call a file of it."""
+        ...
+
+    @property
+    def num_at_once(self) -> int:
+        """How many files are best read at a time."""
+        ...
+
+    def make(self) -> None:
+        """Makes the directory where it is missing."""
+        ...
+
+    def read(self, file: str) -> bytes:
+        """The content of a file. Raises FileNotFoundError where there is none."""
+        ...
+
+    def write(self, file: str, content: bytes) -> None:
+        """Writes the file, replacing what was there: whole, or not at all; durable on return."""
+        ...
+
+    def exists(self, file: str) -> bool: ...
+
+    def remove(self, file: str) -> None:
+        """Removes the file, if it is there."""
+        ...
+
+    def names(self, directory: str) -> list[str]:
+        """The names of files and directories in a directory, "" for the whole; none where there is no such directory.
+
+        Without temporaries.
+        """
+        ...
+
+    def claim(self, directory: str) -> bool:
+        """Makes a directory; False where it is there already. Of several who claim one, at most one is told True."""
+        ...
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Holds the one lock of the directory, for a moment. Raises RecordsError where it cannot be had in time."""
+        ...
+
+    def remove_leftovers(self) -> None:
+        """Removes what writers who died left unfinished."""
+        ...
+
 
 _TEMPORARY = re.compile(r"\.fipray-[0-9a-f]{16}-.+")
 
@@ -115,3 +174,70 @@ def _sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@final
+@dataclass(frozen=True)
+class LocalFiles:
+    """A directory on a file system that every worker sees. Implements `Files`."""
+
+    directory: Path
+
+    @property
+    def address(self) -> str:
+        return str(self.directory)
+
+    def named(self, file: str) -> str:
+        return str(self.directory / file)
+
+    @property
+    def num_at_once(self) -> int:
+        return 1
+
+    def make(self) -> None:
+        try:
+            make_directory(self.directory)
+        except OSError as error:
+            raise RecordsError(f"cannot use {self.directory}: {error.strerror}. Choose another directory") from error
+
+    def read(self, file: str) -> bytes:
+        try:
+            return (self.directory / file).read_bytes()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise RecordsError(f"could not read {self.directory / file}: {error.strerror}") from error
+
+    def write(self, file: str, content: bytes) -> None:
+        write_whole(self.directory / file, content)
+
+    def exists(self, file: str) -> bool:
+        return (self.directory / file).exists()
+
+    def remove(self, file: str) -> None:
+        (self.directory / file).unlink(missing_ok=True)
+
+    def names(self, directory: str) -> list[str]:
+        try:
+            return [name for name in os.listdir(self.directory / directory) if not is_temporary(name)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise RecordsError(f"could not read {self.directory / directory}: {error.strerror}") from error
+
+    def claim(self, directory: str) -> bool:
+        place = self.directory / directory
+        try:
+            make_directory(place.parent)
+            place.mkdir()
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise RecordsError(f"could not begin an attempt in {place.parent}: {error.strerror}") from error
+        return True
+
+    def locked(self) -> AbstractContextManager[None]:
+        return locked(self.directory / LOCK)
+
+    def remove_leftovers(self) -> None:
+        remove_leftovers(self.directory)

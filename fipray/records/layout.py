@@ -2,15 +2,15 @@
 
     study.json                                  the manifest: which study this is, and with which parameters
     base.safetensors, base.sha256               weights of the network that every path starts from, and their digest
-    commits/<id>.json                           the commit record: which attempt counts, and digests of its files
-    <table>/<id>.parquet                        the rows of one id
+    commits/<name>.json                         a commit record: which attempts count, and digests of its tables
+    <table>/<name>.parquet                      the rows of the ids in it; it is named after the first of them
     weights/<id>/<attempt>/<name>.safetensors   weights, named in a row
 
 Files are given relative to the directory, with forward slashes, as they stand in rows and commit records.
 """
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from fipray.errors import RecordsError, UsageError
 
@@ -38,27 +38,20 @@ def checked_attempt(attempt: int) -> int:
     return attempt
 
 
-def local_directory(directory: str | Path) -> Path:
-    """The directory as an absolute path, which means the same in every process. Raises UsageError for an address."""
-    if "://" in str(directory):
-        raise UsageError(f"{directory} is an address; results directories are on a file system. Name a directory")
-    return Path(directory).absolute()
+def commit_file(name: str) -> str:
+    """The commit record of that name."""
+    return f"{COMMITS}/{checked_name(name)}.json"
 
 
-def commit_file(id: str) -> str:
-    """The commit record of an id."""
-    return f"{COMMITS}/{checked_name(id)}.json"
+def table_file(table: str, name: str) -> str:
+    """The rows of a commit in a table."""
+    return f"{table}/{checked_name(name)}.parquet"
 
 
-def table_file(table: str, id: str) -> str:
-    """The rows of an id in a table."""
-    return f"{table}/{checked_name(id)}.parquet"
-
-
-def id_of(file_name: str) -> str | None:
-    """The id that a file among the commits or in a table is of; None if it is of none, as a temporary is."""
-    id = file_name.removesuffix(".json").removesuffix(".parquet")
-    return id if id != file_name and _NAME.fullmatch(id) else None
+def commit_of(file_name: str) -> str | None:
+    """The name of the commit that a file among the commits or in a table is of; None if it is of none."""
+    name = file_name.removesuffix(".json").removesuffix(".parquet")
+    return name if name != file_name and _NAME.fullmatch(name) else None
 
 
 def attempt_directory(id: str, attempt: int) -> str:
@@ -84,10 +77,15 @@ def may_name(id: str, attempt: int, file: str) -> bool:
     return file == BASE or (match is not None and match[1] == id and int(match[2]) <= attempt)
 
 
-def remedy(file: str) -> str:
-    """What to do about a file that is missing, truncated or altered, as a sentence."""
+def id_of_weights(file: str) -> str | None:
+    """The id that a weights file is of; None for the base's, and for other files."""
+    match = _WEIGHTS_FILE.fullmatch(file)
+    return match[1] if match else None
+
+
+def remedy(file: str, commit: str | None = None) -> str:
+    """What to do about a file that is missing, truncated or altered, as a sentence; `commit`: which it belongs to."""
     if file in (MANIFEST, BASE, BASE_SHA256):
         return "Run the study again, into a new directory."
-    parts = PurePosixPath(file).parts
-    id = parts[1] if parts[0] == WEIGHTS else PurePosixPath(file).stem
-    return f"Delete {commit_file(id)} and run the same command again: only this is done again."
+    name = commit or PurePosixPath(file).stem
+    return f"Delete {commit_file(name)} and run the same command again: only what it holds is done again."

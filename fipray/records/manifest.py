@@ -1,12 +1,12 @@
 """The manifest of a results directory: which study it is of, and with which parameters."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from fipray.errors import CorruptFileError, RecordsError, UsageError
 from fipray.records import layout
 from fipray.records.encoding import json_bytes, read_json
+from fipray.records.files import Files
 from fipray.records.schema import SCHEMA_VERSION
 
 Manifest = Mapping[str, Any]
@@ -21,27 +21,29 @@ def manifest_bytes(manifest: Manifest) -> bytes:
     return json_bytes({**manifest, "schema_version": SCHEMA_VERSION})
 
 
-def read_manifest(directory: Path) -> Manifest:
+def read_manifest(files: Files) -> Manifest:
     """The manifest that is in the directory. Raises RecordsError where there is none, or one of another version."""
-    file = directory / layout.MANIFEST
     try:
-        manifest = read_json(file.read_bytes())
-    except OSError as error:
+        manifest = read_json(files.read(layout.MANIFEST))
+    except (FileNotFoundError, RecordsError) as error:
+        why = "" if isinstance(error, FileNotFoundError) else f" ({error})"
         raise RecordsError(
-            f"no results directory: no {layout.MANIFEST} in {directory} ({error.strerror}). "
+            f"no results directory: no {layout.MANIFEST} in {files.address}{why}. "
             "Name a directory that a study was run into"
         ) from error
     except ValueError as error:
-        raise CorruptFileError(f"{file} is truncated or altered. {layout.remedy(layout.MANIFEST)}") from error
+        raise CorruptFileError(
+            f"{files.named(layout.MANIFEST)} is truncated or altered. {layout.remedy(layout.MANIFEST)}"
+        ) from error
     if manifest["schema_version"] != SCHEMA_VERSION:
         raise RecordsError(
-            f"{directory} has schema version {manifest['schema_version']} and this fipray reads {SCHEMA_VERSION}. "
+            f"{files.address} has schema version {manifest['schema_version']} and this fipray reads {SCHEMA_VERSION}. "
             "Use the version of fipray that wrote it"
         )
     return manifest
 
 
-def check_same_study(directory: Path, there: Manifest, here: Manifest) -> None:
+def check_same_study(address: str, there: Manifest, here: Manifest) -> None:
     """Raises UsageError, saying which parameters differ, where the directory is of another study than `here`."""
     if there["study_id"] == here["study_id"]:
         return
@@ -53,6 +55,6 @@ def check_same_study(directory: Path, there: Manifest, here: Manifest) -> None:
     ]
     why = "; ".join(differences) or "the parameters are the same, so what they are put to differs"
     raise UsageError(
-        f"{directory} holds study {there['study']!r} ({there['study_id']}), "
+        f"{address} holds study {there['study']!r} ({there['study_id']}), "
         f"not {here['study']!r} ({here['study_id']}): {why}. Choose another directory, or run the study that is there"
     )

@@ -2,16 +2,16 @@
 
 Workers write weights under their own attempt number and hand rows back; the driver writes tables and, last of all, the
 commit record. Readers read only what a commit record names, so an attempt that does not count never shows, however long
-its worker lives on. There is one file for an id and table: no reader sees a (path, step) twice.
+its worker lives on. What is finished at the same time is committed together: there is one commit for an id, and no
+reader sees a (path, step) twice.
 """
 
-import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Self, TypeAlias, TypedDict, cast, final
+from typing import Self, TypeAlias, final
 
 import numpy as np
 import pyarrow as pa
@@ -19,30 +19,37 @@ import safetensors.numpy
 
 from fipray.errors import CorruptFileError, RecordsError, UsageError
 from fipray.records import layout
-from fipray.records.encoding import json_bytes, parquet_bytes, read_json, read_parquet, safetensors_bytes, sha256_of
-from fipray.records.files import is_temporary, locked, make_directory, remove_leftovers, write_whole
+from fipray.records.commits import CommitRecord, Commits, together
+from fipray.records.encoding import read_parquet, safetensors_bytes, sha256_of
+from fipray.records.files import Files, LocalFiles
 from fipray.records.manifest import Manifest, check_same_study, manifest_bytes, read_manifest
 from fipray.records.schema import TABLES, Rows, table_named, to_arrow
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 
 
-class CommitRecord(TypedDict):
-    """What commits/<id>.json holds. `files`: the SHA-256 in hexadecimal of each committed file, by its name."""
+@final
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt at an id that is over, and the rows that it made. `kind` says what the id is of."""
 
     id: str
     kind: str
-    attempt: int
-    files: dict[str, str]
+    number: int
+    tables: Mapping[str, Rows]
 
 
 @final
 @dataclass(frozen=True)
 class Store:
-    """A results directory, on a file system that every worker sees. Made by `create_or_open` or `open`."""
+    """A results directory that every worker sees: on a file system, or in an object store.
 
-    directory: Path
+    Made by `create_or_open` or `open`, from a directory or an address such as s3://bucket/directory.
+    """
+
+    files: Files
     manifest: Manifest
+    commits: Commits = field(repr=False, compare=False)
 
     @classmethod
     def create_or_open(cls, directory: str | Path, manifest: Manifest) -> Self:
@@ -52,75 +59,77 @@ class Store:
         Raises UsageError for the directory of another study, RecordsError for one that holds anything else or
         cannot be written.
         """
-        directory = layout.local_directory(directory)
-        content = manifest_bytes(manifest)
-        try:
-            make_directory(directory)
-            entries = sorted(name for name in os.listdir(directory) if name != layout.LOCK and not is_temporary(name))
-        except OSError as error:
-            raise RecordsError(f"cannot use {directory}: {error.strerror}. Choose another directory") from error
+        files, content = files_at(directory), manifest_bytes(manifest)
+        files.make()
+        entries = sorted(name for name in files.names("") if not name.startswith(layout.LOCK))
         if entries and layout.MANIFEST not in entries:
             some = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "")
             raise RecordsError(
-                f"{directory} is no results directory: it holds {some} but no {layout.MANIFEST}. "
+                f"{files.address} is no results directory: it holds {some} but no {layout.MANIFEST}. "
                 "Choose a new or an empty directory"
             )
-        with locked(directory / layout.LOCK):
-            if not (directory / layout.MANIFEST).exists():
-                write_whole(directory / layout.MANIFEST, content)
-            store = cls.open(directory)
-            check_same_study(directory, store.manifest, manifest)
-            store._remove_uncommitted()
-        remove_leftovers(directory)
+        with files.locked():
+            if not files.exists(layout.MANIFEST):
+                files.write(layout.MANIFEST, content)
+            store = cls(files, read_manifest(files), Commits(files))
+            check_same_study(files.address, store.manifest, manifest)
+            store.commits.remove_dead()
+        files.remove_leftovers()
         return store
 
     @classmethod
     def open(cls, directory: str | Path) -> Self:
         """The results directory that is there. Raises RecordsError where there is none, or one of another version."""
-        directory = layout.local_directory(directory)
-        return cls(directory, read_manifest(directory))
+        files = files_at(directory)
+        return cls(files, read_manifest(files), Commits(files))
+
+    @property
+    def address(self) -> str:
+        """What the directory is opened by, here and on every other machine."""
+        return self.files.address
+
+    @property
+    def directory(self) -> Path:
+        """The directory on a file system. Raises UsageError where it is in an object store."""
+        if not isinstance(self.files, LocalFiles):
+            raise UsageError(f"{self.address} is in an object store, not in a directory of this machine")
+        return self.files.directory
+
+    @property
+    def is_near(self) -> bool:
+        """Whether reading costs next to nothing: it is on a file system."""
+        return isinstance(self.files, LocalFiles)
 
     def is_committed(self, id: str) -> bool:
         """Whether an attempt at this id counts already."""
-        return (self.directory / layout.commit_file(id)).exists()
+        layout.checked_name(id)
+        return id in self.commits.names()
 
     def committed(self) -> set[str]:
         """The ids of which an attempt counts."""
-        return _ids(self.directory / layout.COMMITS)
+        return set(self.commits.names())
 
     def commit_record(self, id: str) -> CommitRecord:
-        """Which attempt at the id counts, and its files. Raises UsageError for an id that is not committed."""
+        """The commit of an attempt at the id. Raises UsageError for an id that is not committed."""
         if not self.is_committed(id):
-            raise UsageError(f"{id!r} is not committed in {self.directory}")
-        file = layout.commit_file(id)
-        try:
-            record = cast(CommitRecord, read_json(self._read(file)))
-        except ValueError as error:
-            raise self._corrupt(file, "is truncated or altered") from error
-        if record["id"] != id:
-            raise self._corrupt(file, f"is the record of {record['id']!r}")
-        return record
+            raise UsageError(f"{id!r} is not committed in {self.address}")
+        return self.commits.record(self.commits.known()[id])
 
     def next_attempt(self, id: str) -> int:
         """A number that no attempt at the id has had, from 1; it is the caller's from now on, on any machine."""
-        directory = self.directory / layout.WEIGHTS / layout.checked_name(id)
-        numbers = [int(name) for name in _names(directory) if name.isdecimal()]
-        if self.is_committed(id):
-            numbers.append(self.commit_record(id)["attempt"])
-        try:
-            make_directory(directory)
-            for attempt in count(max(numbers, default=0) + 1):
-                with suppress(FileExistsError):  # somebody else was faster
-                    (directory / str(attempt)).mkdir()
-                    break
-        except OSError as error:
-            raise RecordsError(f"could not begin an attempt in {directory}: {error.strerror}") from error
-        return attempt
+        directory = f"{layout.WEIGHTS}/{layout.checked_name(id)}"
+        numbers = [int(name) for name in self.files.names(directory) if name.isdecimal()]
+        if id in self.commits.known():
+            numbers.append(self.commit_record(id)["attempts"][id])
+        for attempt in count(max(numbers, default=0) + 1):
+            if self.files.claim(f"{directory}/{attempt}"):
+                return attempt
+        raise AssertionError("numbers do not end")
 
     @property
     def has_base(self) -> bool:
         """Whether the weights that every path starts from are written."""
-        return (self.directory / layout.BASE_SHA256).exists()
+        return self.files.exists(layout.BASE_SHA256)
 
     def write_base(self, arrays: Arrays) -> tuple[str, str]:
         """Writes the weights that every path starts from, unless they are there: the first ones written count.
@@ -128,10 +137,10 @@ class Store:
         Returns the name and SHA-256 of the file that counts.
         """
         content = safetensors_bytes(arrays)
-        with locked(self.directory / layout.LOCK):
+        with self.files.locked():
             if not self.has_base:
-                write_whole(self.directory / layout.BASE, content)
-                write_whole(self.directory / layout.BASE_SHA256, f"{sha256_of(content)}  {layout.BASE}\n".encode())
+                self.files.write(layout.BASE, content)
+                self.files.write(layout.BASE_SHA256, f"{sha256_of(content)}  {layout.BASE}\n".encode())
         return layout.BASE, self._base_sha256()
 
     def read_base(self) -> dict[str, np.ndarray]:
@@ -144,7 +153,7 @@ class Store:
         Returns its name relative to the directory, and its SHA-256: the columns `weights_file`, `weights_sha256`.
         """
         file, content = layout.weights_file(id, attempt, name), safetensors_bytes(arrays)
-        write_whole(self.directory / file, content)
+        self.files.write(file, content)
         return file, sha256_of(content)
 
     def read_weights(self, file: str, sha256: str | None) -> dict[str, np.ndarray]:
@@ -152,131 +161,143 @@ class Store:
 
         Without a digest it is the caller who checks that the arrays are what was written.
         """
-        content = self._read(layout.checked_weights_file(file), sha256)
+        content = self.commits.read(layout.checked_weights_file(file), sha256)
         return safetensors.numpy.load(content)
 
-    def commit(self, id: str, kind: str, attempt: int, tables: Mapping[str, Rows]) -> bool:
-        """Makes this attempt at the id the one that counts: writes its tables, then the commit record.
+    def attempt_files(self, id: str, attempt: int) -> list[str]:
+        """The weights files that one attempt at the id has written so far, in order of their names."""
+        directory = layout.attempt_directory(id, attempt)
+        return [f"{directory}/{name}" for name in sorted(self.files.names(directory)) if name.endswith(".safetensors")]
 
-        False, and nothing is written, where another attempt counts already. The first key column of each table must be
-        `id`. Raises UsageError for rows that do not fit, RecordsError where a weights file that they name is not there.
+    def attempts(self, id: str) -> list[int]:
+        """The numbers of the attempts at the id that were begun."""
+        names = self.files.names(f"{layout.WEIGHTS}/{layout.checked_name(id)}")
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def remove_weights(self, file: str) -> None:
+        """Removes a weights file that no row names."""
+        self.files.remove(layout.checked_weights_file(file))
+
+    def commit(self, id: str, kind: str, attempt: int, tables: Mapping[str, Rows]) -> bool:
+        """Makes this attempt at the id the one that counts; False where another counts already. See `commit_all`."""
+        return self.commit_all([Attempt(id, kind, attempt, tables)]) == {id}
+
+    def commit_all(self, attempts: Sequence[Attempt]) -> set[str]:
+        """Makes these attempts, at different ids, the ones that count: all of them at one moment.
+
+        Writes their tables, then the commit record. Returns the ids; without those of which another attempt counts
+        already, of which nothing is written. The first key column of each table must be the id. Raises UsageError for
+        rows that do not fit, RecordsError where a weights file that they name is not there.
         """
-        layout.checked_name(kind), layout.checked_attempt(attempt)
-        arrows = {name: _arrow_of_attempt(id, attempt, name, rows) for name, rows in tables.items()}
-        contents = {layout.table_file(name, id): parquet_bytes(arrow) for name, arrow in arrows.items()}
-        digests = {file: sha256_of(content) for file, content in contents.items()}
-        for file, sha256 in _weights_named_in(arrows.values()):
-            self._check_written(id, attempt, file)
-            digests[file] = sha256
-        record = json_bytes({"id": id, "kind": kind, "attempt": attempt, "files": digests})
-        with locked(self.directory / layout.LOCK):
-            if self.is_committed(id):
-                return False
-            self._remove_tables(id)  # an attempt that died before its commit may have had others
-            try:
-                for file, content in contents.items():
-                    write_whole(self.directory / file, content)
-                write_whole(self.directory / layout.commit_file(id), record)
-            except BaseException:
-                self._remove_uncommitted()
-                raise
-        return True
+        if len({attempt.id for attempt in attempts}) < len(attempts):
+            raise UsageError("of several attempts at one id only one can count: commit one of them")
+        arrows = {attempt.id: self._checked(attempt) for attempt in attempts}
+        with self.files.locked():
+            there = self.commits.names()
+            new = sorted((attempt for attempt in attempts if attempt.id not in there), key=lambda attempt: attempt.id)
+            if new:
+                self.commits.write(
+                    new[0].id,
+                    {attempt.id: attempt.number for attempt in new},
+                    {attempt.id: attempt.kind for attempt in new},
+                    together(arrows[attempt.id] for attempt in new),
+                )
+        return {attempt.id for attempt in new}
 
     def read_table(self, name: str) -> pa.Table:
         """All committed rows of a table, by id, with its full schema even where there are none.
 
         Raises CorruptFileError, which names the file, where one is missing, truncated or altered.
         """
-        parts = [table_named(name).schema.empty_table()]
-        for id in sorted(self.committed()):
-            file, digests = layout.table_file(name, id), self.commit_record(id)["files"]
-            if file in digests:
-                parts.append(read_parquet(self._read(file, digests[file])))
-        return pa.concat_tables(parts)
+        return self.read_tables([name])[name]
 
-    def verify(self) -> None:
-        """Reads the base and every committed file. Raises CorruptFileError, a line for each that is not as written."""
+    def read_tables(self, names: Iterable[str] = TABLES) -> dict[str, pa.Table]:
+        """The same of several tables, as of one moment."""
+        wanted = [table_named(name).name for name in names]
+        while True:
+            seen = set(self.commits.names().values())
+            try:
+                records = self.commits.each(self.commits.record, sorted(seen))
+                return {name: self.commits.rows(name, records) for name in wanted}
+            except CorruptFileError:
+                if seen <= set(self.commits.names().values()):
+                    raise  # else what was missing is in another commit by now
+
+    def verify(self, weights: bool = True) -> None:
+        """Reads the base and all tables and, unless told otherwise, all weights that rows name.
+
+        Raises CorruptFileError, a line for each file that is not as written.
+        """
         problems: list[str] = []
-        files = {layout.BASE: self._base_sha256()} if self.has_base else {}
-        for id in sorted(self.committed()):
+
+        def check(item: tuple[str, str]) -> bytes:
             try:
-                files |= self.commit_record(id)["files"]
+                return self.commits.read(*item)
             except CorruptFileError as error:
                 problems.append(str(error))
-        for file, sha256 in files.items():
-            try:
-                self._read(file, sha256)
-            except CorruptFileError as error:
-                problems.append(str(error))
+                return b""
+
+        if self.has_base:
+            check((layout.BASE, self._base_sha256()))
+        tables: dict[str, str] = {}
+        for name in sorted(set(self.commits.names(problems).values())):
+            tables |= self.commits.record(name)["files"]
+        contents = self.commits.each(check, sorted(tables.items()))
+        if weights:
+            named = _weights_named_in(read_parquet(content) for content in contents if content)
+            self.commits.each(check, [pair for pair in named if pair[0] != layout.BASE])
         if problems:
-            raise CorruptFileError("\n".join(problems))
+            raise CorruptFileError("\n".join(sorted(problems)))
+
+    def _checked(self, attempt: Attempt) -> dict[str, pa.Table]:
+        """The attempt's rows as tables, if they are its own and the weights that they name are there."""
+        layout.checked_name(attempt.kind), layout.checked_attempt(attempt.number)
+        arrows = {name: _arrow_of_attempt(attempt, name, rows) for name, rows in attempt.tables.items()}
+        listed: dict[str, list[str]] = {}
+        for file, _ in _weights_named_in(arrows.values()):
+            if not layout.may_name(attempt.id, attempt.number, file):
+                raise UsageError(
+                    f"a row of {attempt.id!r} names {file!r}, which no attempt at it up to {attempt.number} can have "
+                    "written"
+                )
+            directory, _, name = file.rpartition("/")
+            if directory not in listed:
+                listed[directory] = self.files.names(directory)
+            if name not in listed[directory]:
+                raise RecordsError(
+                    f"{self.files.named(file)}, which a row of {attempt.id!r} names, cannot be seen from "
+                    "here. Use a directory on a file system that every worker shares, or in an object store"
+                )
+        return arrows
 
     def _base_sha256(self) -> str:
         try:
-            return (self.directory / layout.BASE_SHA256).read_text().split()[0]
+            return self.files.read(layout.BASE_SHA256).decode().split()[0]
         except FileNotFoundError as error:
-            raise RecordsError(f"no base weights in {self.directory} yet. Run a study into it first") from error
+            raise RecordsError(f"no base weights in {self.address} yet. Run a study into it first") from error
         except (ValueError, IndexError) as error:
-            raise self._corrupt(layout.BASE_SHA256, "is truncated or altered") from error
-
-    def _check_written(self, id: str, attempt: int, file: str) -> None:
-        if not layout.may_name(id, attempt, file):
-            raise UsageError(f"a row of {id!r} names {file!r}, which no attempt at it up to {attempt} can have written")
-        if not (self.directory / file).is_file():
-            raise RecordsError(
-                f"{self.directory / file}, which a row of {id!r} names, cannot be seen from here. "
-                "Use a directory on a file system that every worker shares"
-            )
-
-    def _remove_uncommitted(self) -> None:
-        """Removes the tables of attempts that died before their commit; for the holder of the lock alone.
-
-        Our readers skip them, but others read whole directories.
-        """
-        written = set[str]().union(*(_ids(self.directory / name) for name in TABLES))
-        for id in written - self.committed():
-            self._remove_tables(id)
-
-    def _remove_tables(self, id: str) -> None:
-        for name in TABLES:
-            (self.directory / layout.table_file(name, id)).unlink(missing_ok=True)
-
-    def _read(self, file: str, sha256: str | None = None) -> bytes:
-        """The content of a file that should be there, with that SHA-256 where one is given."""
-        try:
-            content = (self.directory / file).read_bytes()
-        except FileNotFoundError as error:
-            raise self._corrupt(file, "is missing") from error
-        except OSError as error:
-            raise RecordsError(f"could not read {self.directory / file}: {error.strerror}") from error
-        if sha256 not in (None, sha256_of(content)):
-            raise self._corrupt(file, "is truncated or altered")
-        return content
-
-    def _corrupt(self, file: str, what: str) -> CorruptFileError:
-        return CorruptFileError(f"{self.directory / file} {what}. {layout.remedy(file)}")
+            raise self.commits.corrupt(layout.BASE_SHA256, "is truncated or altered") from error
 
 
-def _names(directory: Path) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise RecordsError(f"could not read {directory}: {error.strerror}") from error
+def files_at(directory: str | Path) -> Files:
+    """The files of a directory, or of an address in an object store. Raises UsageError for any other address."""
+    address = re.sub(r"^(\w+):/(?=[^/])", r"\1://", str(directory))  # a pathlib.Path leaves one slash of two
+    if "://" not in address:
+        return LocalFiles(Path(directory).absolute())  # which means the same in every process
+    from fipray.records.objects import ObjectFiles  # loaded only by those who need it
+
+    return ObjectFiles.at(address)
 
 
-def _ids(directory: Path) -> set[str]:
-    return {id for name in _names(directory) if (id := layout.id_of(name))}
-
-
-def _arrow_of_attempt(id: str, attempt: int, name: str, rows: Rows) -> pa.Table:
-    arrow = to_arrow(name, rows)
+def _arrow_of_attempt(attempt: Attempt, name: str, rows: Rows) -> pa.Table:
+    arrow, id = to_arrow(name, rows), attempt.id
     id_column = table_named(name).key[0]
     if strangers := set(arrow[id_column].unique().to_pylist()) - {id}:
         raise UsageError(f"rows for table {name!r} have {id_column} {sorted(strangers)}, but {id!r} is being committed")
-    if later := [number for number in arrow["attempt"].unique().to_pylist() if not 1 <= number <= attempt]:
-        raise UsageError(f"rows for table {name!r} have attempt {later}, but attempt {attempt} is being committed")
+    if later := [number for number in arrow["attempt"].unique().to_pylist() if not 1 <= number <= attempt.number]:
+        raise UsageError(
+            f"rows for table {name!r} have attempt {later}, but attempt {attempt.number} is being committed"
+        )
     return arrow
 
 

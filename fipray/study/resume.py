@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import PurePosixPath
 
 import numpy as np
 import torch
@@ -14,7 +15,6 @@ from fipray.errors import RecordsError
 from fipray.paths import Outcome, PathPoint
 from fipray.records import Store
 from fipray.records.encoding import safetensors_bytes, sha256_of
-from fipray.records.layout import WEIGHTS, attempt_directory, weights_file
 
 _STATE, _NUMBERS, _FILES, _DIGESTS, _ROUND, _SEAL = "state-{:08d}", "numbers", "files", "digests", "round", "seal"
 _FIELDS = [f.name for f in fields(PathPoint) if f.name not in ("weights", "probes", "solver_state")]
@@ -45,9 +45,9 @@ def save(store: Store, id: str, attempt: int, kept: Kept) -> None:
     arrays[_ROUND] = _array([str(kept.round), *outcome])
     arrays[_SEAL] = _seal(arrays)
     store.write_weights(id, attempt, _STATE.format(last.step), arrays)
-    for file in (store.directory / attempt_directory(id, attempt)).glob("state-*.safetensors"):
-        if int(file.stem.removeprefix("state-")) < last.step:
-            file.unlink(missing_ok=True)
+    for file, step in _states(store, id, attempt):
+        if step < last.step:
+            store.remove_weights(file)
 
 
 def load(store: Store, id: str, attempt: int, probes: Sequence[str], device: str) -> Kept | None:
@@ -56,9 +56,8 @@ def load(store: Store, id: str, attempt: int, probes: Sequence[str], device: str
     What is damaged is passed over: the path then begins where the last whole attempt left it, or anew.
     """
     for earlier in range(attempt - 1, 0, -1):
-        folder = store.directory / attempt_directory(id, earlier)
-        for file in sorted(folder.glob("state-*.safetensors"), reverse=True):
-            if kept := _whole(store, weights_file(id, earlier, file.stem), probes, device):
+        for file, _ in reversed(_states(store, id, earlier)):
+            if kept := _whole(store, file, probes, device):
                 return kept
     return None
 
@@ -70,8 +69,15 @@ def load_end(store: Store, end: str, probes: Sequence[str], device: str) -> Kept
 
 def remove(store: Store, id: str) -> None:
     """Remove the solver states that attempts left."""
-    for file in (store.directory / WEIGHTS / id).glob("*/state-*.safetensors"):
-        file.unlink(missing_ok=True)
+    for attempt in store.attempts(id):
+        for file, _ in _states(store, id, attempt):
+            store.remove_weights(file)
+
+
+def _states(store: Store, id: str, attempt: int) -> list[tuple[str, int]]:
+    """The solver states that an attempt has kept, with their steps, in order."""
+    stems = [(file, PurePosixPath(file).stem) for file in store.attempt_files(id, attempt)]
+    return [(file, int(stem.removeprefix("state-"))) for file, stem in stems if stem.startswith("state-")]
 
 
 def _whole(store: Store, file: str, probes: Sequence[str], device: str) -> Kept | None:

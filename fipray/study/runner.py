@@ -70,7 +70,7 @@ class Agenda:
 
     def __init__(self, study: Study, directory: str | Path, watch: Watch) -> None:
         self.store = Store.create_or_open(directory, study.manifest)
-        self.store.verify()
+        self.store.verify(weights=self.store.is_near)
         self.material = _material(study, self.store)
         self._watch = watch
         self._made = self._read_made()
@@ -136,7 +136,7 @@ class Agenda:
             listing = "\n".join(f"{label}: {reason.strip()}" for label, reason in self._failed.items())
             raise RunError(
                 f"{len(self._failed)} of {self._total} pieces of work failed; the others are in "
-                f"{self.store.directory}. Mend the cause and run the same command again: only what is missing is "
+                f"{self.store.address}. Mend the cause and run the same command again: only what is missing is "
                 f"done.\n{listing}"
             )
         return self.store
@@ -201,6 +201,6 @@ def _material(study: Study, store: Store) -> Material:
         module.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     except RuntimeError as error:
         raise CorruptFileError(
-            f"the base weights in {store.directory} do not fit the study's network: {error}"
+            f"the base weights in {store.address} do not fit the study's network: {error}"
         ) from error
     return Material(study.name, module, study.data, study.geometry)

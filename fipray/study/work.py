@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from torch import nn
 
 from fipray.geometry import OutputGeometry
 from fipray.records import Store
-from fipray.records.layout import attempt_directory
 from fipray.study.data import Data
 from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec, verdicts_on
 from fipray.study.rounds import RoundSpec, round_end
@@ -108,5 +108,5 @@ class Work:
 
 def steps_walked(store: Store, work: Work) -> int:
     """The last step at which an attempt at a path has kept a point; 0 before the first, and for other work."""
-    kept = (store.directory / attempt_directory(work.id, work.attempt)).glob("step-*.safetensors")
-    return max((int(file.stem.removeprefix("step-")) for file in kept), default=0)
+    stems = [PurePosixPath(file).stem for file in store.attempt_files(work.id, work.attempt)]
+    return max((int(stem.removeprefix("step-")) for stem in stems if stem.startswith("step-")), default=0)

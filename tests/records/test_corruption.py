@@ -63,7 +63,7 @@ def test_what_the_error_says_to_do_mends_it(store, file):
     (store.directory / COMMIT).unlink()
     write_study(store.directory, 2)
     store.verify()
-    assert store.commit_record("id0")["attempt"] == 2
+    assert store.commit_record("id0")["attempts"]["id0"] == 2
     assert store.read_table("points").num_rows == 8
     read_weights(store)
 

@@ -27,7 +27,7 @@ def check_every_step_once(store: Store) -> None:
     points = store.read_table("points").to_pylist()
     assert [(row["path_id"], row["step"]) for row in points] == wanted
     assert {(row["path_id"], row["attempt"]) for row in points} == {
-        (id, store.commit_record(id)["attempt"]) for id in store.committed()
+        (id, store.commit_record(id)["attempts"][id]) for id in store.committed()
     }
     assert [row["path_id"] for row in store.read_table("paths").to_pylist()] == sorted(store.committed())
 
@@ -108,7 +108,7 @@ def test_of_two_processes_that_commit_one_id_at_once_exactly_one_counts(tmp_path
     store.verify()
     points = store.read_table("points").to_pandas()
     for id, attempt in winners.items():
-        assert store.commit_record(id)["attempt"] == attempt
+        assert store.commit_record(id)["attempts"][id] == attempt
         of_id = points[points["path_id"] == id]
         assert set(of_id["attempt"]) == {attempt}
         assert list(of_id["step"]) == list(range(50 * attempt))

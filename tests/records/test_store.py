@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from fipray.errors import RecordsError, UsageError
-from fipray.records import Store
+from fipray.records import Attempt, Store
 from fipray.records.files import locked
 from tests.records.rows import path_row, point_rows
 from tests.records.writer import MANIFEST, write_study
@@ -61,16 +61,37 @@ def test_a_second_commit_of_an_id_answers_false_and_changes_nothing(store):
     before = files_of(store)
     assert not store.commit("id", "path", 2, rows_of("id", 2, sparsity=1.0))
     assert files_of(store) == before
-    assert store.commit_record("id")["attempt"] == 1
+    assert store.commit_record("id")["attempts"]["id"] == 1
 
 
 def test_a_commit_record_tells_the_attempt_and_every_file_that_it_vouches_for(store):
     file, sha256 = store.write_weights("id", 2, "end", {"weights": np.ones(3)})
     store.commit("id", "PathSpec", 2, rows_of("id", 2, weights_file=file, weights_sha256=sha256))
     record = store.commit_record("id")
-    assert (record["id"], record["kind"], record["attempt"]) == ("id", "PathSpec", 2)
-    assert set(record["files"]) == {"paths/id.parquet", "points/id.parquet", "weights/id/2/end.safetensors"}
-    assert record["files"][file] == sha256
+    assert (record["name"], record["kinds"], record["attempts"]) == ("id", {"id": "PathSpec"}, {"id": 2})
+    assert set(record["files"]) == {"paths/id.parquet", "points/id.parquet"}
+    assert store.read_table("paths")["weights_sha256"].to_pylist() == [sha256]
+
+
+def test_attempts_that_are_committed_together_are_there_together_in_few_files(store):
+    ids = ["c", "a", "d"]
+    store.commit("b", "path", 1, rows_of("b"))
+    attempts = [Attempt(id, "path", 2, rows_of(id, 2)) for id in ids]
+    assert store.commit_all([*attempts, Attempt("b", "path", 2, rows_of("b", 2))]) == set(ids)
+    assert store.committed() == {"a", "b", "c", "d"}
+    assert [store.commit_record(id)["attempts"][id] for id in "abcd"] == [2, 1, 2, 2]
+    assert sorted(file.name for file in (store.directory / "points").iterdir()) == ["a.parquet", "b.parquet"]
+    points = store.read_table("points").to_pydict()
+    assert points["path_id"] == [id for id in "abcd" for _ in range(3)]
+    assert points["step"] == 4 * [0, 1, 2]
+    assert store.next_attempt("d") == 3
+    store.verify()
+
+
+def test_of_two_attempts_at_one_id_only_one_can_be_committed_at_a_time(store):
+    with pytest.raises(UsageError, match="only one can count"):
+        store.commit_all([Attempt("id", "path", number, rows_of("id", number)) for number in (1, 2)])
+    assert store.commit_all([]) == store.committed() == set()
 
 
 def test_rows_come_in_the_order_of_ids_and_pandas_reads_the_directory_plainly(store):
@@ -206,8 +227,9 @@ def test_a_place_where_no_directory_can_be_is_refused(tmp_path):
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(RecordsError, match=r"cannot use .*file.* Choose another directory"):
             Store.create_or_open(place, MANIFEST)
-    with pytest.raises(UsageError, match="is an address"):
-        Store.create_or_open("s3://bucket/results", MANIFEST)
+    for address in ("ftp://host/results", "s3://bucket", "s3:///results"):
+        with pytest.raises(UsageError, match=r"is no address of results: they are s3://bucket/directory, gs://"):
+            Store.create_or_open(address, MANIFEST)
 
 
 def test_opening_what_is_no_results_directory_says_so(tmp_path):

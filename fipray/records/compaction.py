@@ -1,0 +1,46 @@
+"""Puts the many small files of a long run into few."""
+
+import pyarrow as pa
+
+from fipray.records.commits import CommitRecord, together
+from fipray.records.encoding import sha256_of
+from fipray.records.store import Store
+
+
+def compact(store: Store, max_rows: int = 2_000_000) -> tuple[int, int]:
+    """Puts what many commits hold into few of up to `max_rows` rows, while others read, and write.
+
+    At every moment our readers see the rows that were there, once. Programs that read a table's directory as a whole
+    see rows twice between the writing of a commit and the removal of those that it replaces. Returns the number of
+    commits before and after. Raises CorruptFileError, and keeps what is there, where a table is not as written.
+    """
+    commits = store.commits
+    with store.files.locked():
+        names = sorted(set(commits.names().values()))
+        group: list[tuple[CommitRecord, dict[str, pa.Table]]] = []
+        num_rows = 0
+        for name in names:
+            record = commits.record(name)
+            tables = commits.tables(record)
+            size = sum(rows.num_rows for rows in tables.values())
+            if group and num_rows + size > max_rows:
+                _replace(store, group)
+                group, num_rows = [], 0
+            group.append((record, tables))
+            num_rows += size
+        _replace(store, group)
+        commits.remove_dead()
+        return len(names), len(set(commits.names().values()))
+
+
+def _replace(store: Store, group: list[tuple[CommitRecord, dict[str, pa.Table]]]) -> None:
+    if len(group) < 2:
+        return
+    names = [record["name"] for record, _ in group]
+    store.commits.write(
+        f"compacted-{sha256_of(' '.join(names).encode())[:16]}",
+        {id: number for record, _ in group for id, number in record["attempts"].items()},
+        {id: kind for record, _ in group for id, kind in record["kinds"].items()},
+        together(tables for _, tables in group),
+        names,
+    )
