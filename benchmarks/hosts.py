@@ -20,9 +20,10 @@ from typing import NoReturn
 
 ROOT = Path(__file__).parents[1]
 HOME = Path("/run/fipray")  # where the program keeps its files; every light host sees it
-LOWERED = {  # so that a host that says nothing is declared dead within some 5 s, not after a minute
+PATIENT = {"RAY_agent_register_timeout_ms": "120000"}  # on a busy machine a node's agents take long to start
+LOWERED = {  # so that a host that says nothing is declared dead within some 8 s, not after a minute
     **{f"RAY_health_check_{name}_ms": "1000" for name in ("initial_delay", "period", "timeout")},
-    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_failure_threshold": "5",
     "RAY_grpc_client_keepalive_time_ms": "3000",
     "RAY_grpc_client_keepalive_timeout_ms": "3000",
 }
