@@ -170,7 +170,7 @@ def start_machine(host: Host, environment: Mapping[str, str], shared: Sequence[P
     for number, folder in enumerate(kept):
         script += [f"mkdir /mnt/{number}", f"mount --bind {shlex.quote(str(folder))} /mnt/{number}"]
     script += [f"mount -t tmpfs tmpfs {folder}" for folder in _PRIVATE] + ["chmod 1777 /tmp /var/tmp /dev/shm"]
-    script += ["cp -p /mnt/files/* /run/", "mkdir /run/sshd /root/.ssh", "mv /run/environment /root/.ssh/"]
+    script += ["cp -p /mnt/files/* /run/", "mkdir /run/sshd ~root/.ssh", "mv /run/environment ~root/.ssh/"]
     script += ["mount -o remount,bind,ro /"]
     for number, folder in enumerate(kept):
         where, mode = shlex.quote(str(folder)), "rw" if folder in kept[3:] else "ro"
