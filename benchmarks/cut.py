@@ -33,7 +33,7 @@ from pyarrow.fs import FileSelector, FileSystem
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.hosts import HOME, LOWERED, PATIENT, ROOT, Bridge, Host, Process, go_apart
+from benchmarks.hosts import HOME, LOWERED, ROOT, Bridge, Host, Process, go_apart
 from fipray import analysis
 from fipray.records import TABLES, Store
 
@@ -91,7 +91,6 @@ class Cluster:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
             **LOWERED,
-            **PATIENT,
             "HOME": str(HOME),
             "PYTHONPATH": str(ROOT),
             "RAY_AUTH_MODE": "token",

@@ -20,7 +20,6 @@ from typing import NoReturn
 
 ROOT = Path(__file__).parents[1]
 HOME = Path("/run/fipray")  # where the program keeps its files; every light host sees it
-PATIENT = {"RAY_agent_register_timeout_ms": "120000"}  # on a busy machine a node's agents take long to start
 LOWERED = {  # so that a host that says nothing is declared dead within some 8 s, not after a minute
     **{f"RAY_health_check_{name}_ms": "1000" for name in ("initial_delay", "period", "timeout")},
     "RAY_health_check_failure_threshold": "5",

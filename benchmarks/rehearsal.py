@@ -32,7 +32,7 @@ import yaml
 from rich.console import Console
 
 from benchmarks.cut import POINTS, Case, judged, num_walked, print_records
-from benchmarks.hosts import HOME, LOWERED, PATIENT, ROOT, Bridge, Host, Process, go_apart, ssh, start_machine
+from benchmarks.hosts import HOME, LOWERED, ROOT, Bridge, Host, Process, go_apart, ssh, start_machine
 
 BIN = Path(sys.executable).parent
 STUDY = "walks"  # the module in the working directory
@@ -103,7 +103,6 @@ _SHELL = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     **LOWERED,
-    **PATIENT,
     **SINGLE,
 }
 EXPORTS = "export " + " ".join(f'{name}="{value}"' for name, value in _SHELL.items())
