@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import resource
 import tempfile
 import time
 from collections.abc import Mapping
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import ray
 import torch
 from ray import cloudpickle
@@ -98,12 +98,13 @@ class Rate(Quiet):
 
 
 def memory() -> int:
-    return psutil.Process().memory_info().rss
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def study(num_paths: int, num_points: int, weights: bool) -> fip.Study:
     inputs = np.zeros((4, 2), np.float32)
-    events = (fip.StepBelow(0.0),) if weights else ()
+    events = (fip.ObjectiveBelow(0.0),) if weights else ()
     specs = tuple(
         fip.PathSpec(f"path-{n}", fip.Sparsify(0.5), num_steps=num_points, seed=n, events=events)
         for n in range(num_paths)
@@ -162,13 +163,15 @@ def main() -> None:
     if args.quick:
         args.paths, args.workers = [3000], 8
     records = []
-    with tempfile.TemporaryDirectory(prefix="fs", dir="/tmp") as directory, fip.RayRunner(address="local").session():
+    ray.init(address="local", num_cpus=args.workers, include_dashboard=False, log_to_driver=False)
+    with tempfile.TemporaryDirectory(prefix="fs", dir="/tmp") as directory:
         for num_paths in args.paths:
             place = Path(directory) / f"results-{num_paths}"
             records.append(measure(num_paths, args.points, args.workers, not args.no_weights, place))
             if args.json:
                 args.json.write_text(json.dumps(records, indent=1))
-    table = Table(title=f"{args.points} points a path, {ray.__version__=}")
+    ray.shutdown()
+    table = Table(title=f"{args.points} points a path, {args.workers} workers, ray {ray.__version__}")
     table.add_column("")
     for record in records:
         table.add_column(f"{record['paths']:,} paths", justify="right")

@@ -183,26 +183,6 @@ class KillsItsProcessOnce:
 
 
 @dataclass(frozen=True)
-class MeetsAndLosesANode:
-    """Waits until `num_processes` have come here: each leaves a file in `directory`. A process that came from another
-    parent than the others, the raylet of its node, then ends that parent.
-    """
-
-    directory: str
-    num_processes: int
-
-    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        (Path(self.directory) / f"{os.getpid()}-{os.getppid()}").touch()
-        while len(came := os.listdir(self.directory)) < self.num_processes:
-            time.sleep(0.01)
-        parents = [name.partition("-")[2] for name in came]
-        if parents.count(str(os.getppid())) == 1:
-            os.kill(os.getppid(), signal.SIGTERM)
-            time.sleep(3600)
-        return weights.square().sum()
-
-
-@dataclass(frozen=True)
 class Fails:
     """Raises, as an objective with a mistake in it does."""
 

@@ -6,7 +6,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +24,7 @@ def by_value() -> Iterator[None]:
     environment, so a Ray job's own stands beside it.
     """
     before = cloudpickle.list_registry_pickle_by_value()
-    new = [module for module in _own_modules() if module.__name__ not in before]
+    new = [module for module in _own_modules(len(sys.modules)) if module.__name__ not in before]
     for module in new:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -55,19 +55,18 @@ def packed(value: Any) -> bytes:
         return cloudpickle.dumps(value)
 
 
-def _own_modules() -> list[ModuleType]:
-    """Those that are loaded from files outside of the Python installation, but for fipray, which all workers have."""
-    return [
-        module
-        for name, module in list(sys.modules.items())
-        if (file := getattr(module, "__file__", None)) and _is_own(name, file)
-    ]
+@lru_cache(maxsize=1)
+def _own_modules(num_loaded: int) -> list[ModuleType]:
+    """Those that are loaded from files outside of the Python installation, but for fipray, which all workers have.
 
-
-@cache
-def _is_own(name: str, file: str) -> bool:
-    if name.partition(".")[0] in ("fipray", "ray", "__main__", "__mp_main__"):
-        return False
+    num_loaded: of all modules; to look at thousands takes milliseconds, and nothing is new while there are as many.
+    """
     python = [Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib")]
-    is_installed = {"site-packages", "dist-packages"} & set(Path(file).parts)
-    return not is_installed and not any(Path(file).is_relative_to(folder) for folder in python)
+
+    def is_own(name: str, file: str | None) -> bool:
+        if not file or name.partition(".")[0] in ("fipray", "ray", "__main__", "__mp_main__"):
+            return False
+        is_installed = {"site-packages", "dist-packages"} & set(Path(file).parts)
+        return not is_installed and not any(Path(file).is_relative_to(folder) for folder in python)
+
+    return [module for name, module in list(sys.modules.items()) if is_own(name, getattr(module, "__file__", None))]

@@ -7,6 +7,7 @@ others, whose rows it then holds.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import TypedDict, TypeVar, cast, final
 
 import pyarrow as pa
@@ -43,7 +44,7 @@ class Commits:
 
     files: Files
     _names: dict[str, str] = field(default_factory=dict)  # of the commit of each id
-    _seen: set[str] = field(default_factory=set)
+    _seen: dict[str, str] = field(default_factory=dict)  # names of the commits that were read, by the record's file
     _replaced: set[str] = field(default_factory=set)
 
     def names(self, problems: list[str] | None = None) -> Mapping[str, str]:
@@ -52,8 +53,8 @@ class Commits:
         Records that cannot be read raise CorruptFileError, or are told of in `problems` and left out.
         """
         while True:
-            there = {name for file in self.files.names(layout.COMMITS) if (name := layout.commit_of(file))}
-            if not there >= self._seen:  # some were compacted, or deleted to be done again
+            listed = set(self.files.names(layout.COMMITS))
+            if not listed >= self._seen.keys():  # some were compacted, or deleted to be done again
                 for known in (self._names, self._seen, self._replaced):
                     known.clear()
 
@@ -67,7 +68,8 @@ class Commits:
                     return None
 
             try:
-                records = self.each(read, sorted(there - self._seen))
+                new = (layout.commit_of(file) for file in sorted(listed - self._seen.keys()))
+                records = self.each(read, [name for name in new if name])
             except FileNotFoundError:  # compacted since it was listed
                 continue
             for record in records:
@@ -118,9 +120,10 @@ class Commits:
         For the holder of the lock alone. Our readers skip them, but others read whole directories.
         """
         live = set(self.names().values())
-        for name in self._seen - live:
-            self.files.remove(layout.commit_file(name))
-        self._seen &= live
+        for file, name in list(self._seen.items()):
+            if name not in live:
+                self.files.remove(layout.commit_file(name))
+                del self._seen[file]
         for table in TABLES:
             for file in self.files.names(table):
                 if (commit := layout.commit_of(file)) and commit not in live:
@@ -162,7 +165,7 @@ class Commits:
             return list(pool.map(function, items))
 
     def _take_in(self, record: CommitRecord) -> None:
-        self._seen.add(record["name"])
+        self._seen[PurePosixPath(layout.commit_file(record["name"])).name] = record["name"]
         self._replaced.update(record["replaces"])
         if record["name"] not in self._replaced:
             self._names.update(dict.fromkeys(record["attempts"], record["name"]))

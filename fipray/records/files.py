@@ -226,7 +226,7 @@ class LocalFiles:
 
     def names(self, directory: str) -> list[str]:
         try:
-            return [name for name in os.listdir(self.directory / directory) if not is_temporary(name)]
+            return [name for name in os.listdir(self.directory / directory) if name[0] != "." or not is_temporary(name)]
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -235,7 +235,7 @@ class LocalFiles:
     def claim(self, directory: str) -> bool:
         place = self.directory / directory
         try:
-            make_directory(place.parent)
+            place.parent.mkdir(parents=True, exist_ok=True)  # not fsynced: what is lost with it was never begun
             place.mkdir()
         except FileExistsError:
             return False

@@ -20,7 +20,14 @@ TEXT, INT32, INT64, FLOAT = pa.string(), pa.int32(), pa.int64(), pa.float64()
 BOOLEANS = pa.list_(pa.field("element", pa.bool_(), nullable=False))  # named as Parquet names it
 Rows: TypeAlias = Sequence[Mapping[str, object]]
 
+_NONE = type(None)
 _ACCEPTED: dict[pa.DataType, type] = {TEXT: str, INT32: Integral, INT64: Integral, FLOAT: Real, BOOLEANS: list}
+_EXACT: dict[pa.DataType, set[type]] = {TEXT: {str}, INT32: {int}, INT64: {int}, FLOAT: {float, int}, BOOLEANS: set()}
+_PLAIN = {  # types of values that need no closer look
+    (type, optional): types | ({_NONE} if optional else set())
+    for type, types in _EXACT.items()
+    for optional in (False, True)
+}
 
 
 @final
@@ -310,8 +317,10 @@ def to_arrow(name: str, rows: Rows) -> pa.Table:
     """
     table = table_named(name)
     rows = [{**row, _SCHEMA_VERSION.name: SCHEMA_VERSION} for row in rows]
+    names = set(table.schema.names)
     for number, row in enumerate(rows):
-        _check_names(table, row.keys(), f"row {number}")
+        if row.keys() != names:
+            _check_names(table, row.keys(), f"row {number}")
     arrays = [_array(table, column, [row[column.name] for row in rows]) for column in table.columns]
     num_keys = len({tuple(row[column] for column in table.key) for row in rows})
     if num_keys != len(rows):
@@ -333,7 +342,8 @@ def _check_names(table: Table, names: Iterable[str], where: str) -> None:
 
 def _array(table: Table, column: Column, values: list[object]) -> pa.Array:
     # Arrow alone would cut 3.5 down to 3 for an integer column, and take None anywhere.
-    for number, value in enumerate(values):
+    plain = set(map(type, values)) <= _PLAIN[column.type, column.optional]
+    for number, value in enumerate(() if plain else values):
         if value is None and column.optional:
             continue
         absent = isinstance(value, list) and None in value

@@ -19,7 +19,7 @@ import safetensors.numpy
 
 from fipray.errors import CorruptFileError, RecordsError, UsageError
 from fipray.records import layout
-from fipray.records.commits import CommitRecord, Commits, together
+from fipray.records.commits import CommitRecord, Commits
 from fipray.records.encoding import read_parquet, safetensors_bytes, sha256_of
 from fipray.records.files import Files, LocalFiles
 from fipray.records.manifest import Manifest, check_same_study, manifest_bytes, read_manifest
@@ -207,16 +207,19 @@ class Store:
         """
         if len({attempt.id for attempt in attempts}) < len(attempts):
             raise UsageError("of several attempts at one id only one can count: commit one of them")
-        arrows = {attempt.id: self._checked(attempt) for attempt in attempts}
+        attempts = sorted(attempts, key=lambda attempt: attempt.id)
+        tables = self._checked(attempts)
         with self.files.locked():
             there = self.commits.names()
-            new = sorted((attempt for attempt in attempts if attempt.id not in there), key=lambda attempt: attempt.id)
+            new = [attempt for attempt in attempts if attempt.id not in there]
+            if len(new) < len(attempts):
+                tables = self._checked(new)
             if new:
                 self.commits.write(
                     new[0].id,
                     {attempt.id: attempt.number for attempt in new},
                     {attempt.id: attempt.kind for attempt in new},
-                    together(arrows[attempt.id] for attempt in new),
+                    tables,
                 )
         return {attempt.id for attempt in new}
 
@@ -265,12 +268,24 @@ class Store:
         if problems:
             raise CorruptFileError("\n".join(sorted(problems)))
 
-    def _checked(self, attempt: Attempt) -> dict[str, pa.Table]:
-        """The attempt's rows as tables, if they are its own and the weights that they name are there."""
-        layout.checked_name(attempt.kind), layout.checked_attempt(attempt.number)
-        arrows = {name: _arrow_of_attempt(attempt, name, rows) for name, rows in attempt.tables.items()}
+    def _checked(self, attempts: Sequence[Attempt]) -> dict[str, pa.Table]:
+        """The attempts' rows by table, if they are their own and the weights that they name are there."""
+        rows: dict[str, list[Mapping[str, object]]] = {}
+        for attempt in attempts:
+            layout.checked_name(attempt.kind), layout.checked_attempt(attempt.number)
+            for name, some in attempt.tables.items():
+                rows.setdefault(name, []).extend(some)
+        tables = {name: to_arrow(name, some) for name, some in rows.items()}
+        for attempt in attempts:
+            for name, some in attempt.tables.items():
+                _check_own(attempt, name, some)
+            self._check_weights(attempt)
+        return tables
+
+    def _check_weights(self, attempt: Attempt) -> None:
+        named = [row for rows in attempt.tables.values() for row in rows if row.get("weights_sha256") is not None]
         listed: dict[str, list[str]] = {}
-        for file, _ in _weights_named_in(arrows.values()):
+        for file in sorted({str(row["weights_file"]) for row in named}):
             if not layout.may_name(attempt.id, attempt.number, file):
                 raise UsageError(
                     f"a row of {attempt.id!r} names {file!r}, which no attempt at it up to {attempt.number} can have "
@@ -284,7 +299,6 @@ class Store:
                     f"{self.files.named(file)}, which a row of {attempt.id!r} names, cannot be seen from "
                     "here. Use a directory on a file system that every worker shares, or in an object store"
                 )
-        return arrows
 
     def _base_sha256(self) -> str:
         try:
@@ -305,16 +319,19 @@ def files_at(directory: str | Path) -> Files:
     return ObjectFiles.at(address)
 
 
-def _arrow_of_attempt(attempt: Attempt, name: str, rows: Rows) -> pa.Table:
-    arrow, id = to_arrow(name, rows), attempt.id
-    id_column = table_named(name).key[0]
-    if strangers := set(arrow[id_column].unique().to_pylist()) - {id}:
+def _check_own(attempt: Attempt, name: str, rows: Rows) -> None:
+    """Raises UsageError for rows, which fit the table's schema, that are not this attempt's."""
+    id, id_column = attempt.id, table_named(name).key[0]
+    if strangers := {str(row[id_column]) for row in rows} - {id}:
         raise UsageError(f"rows for table {name!r} have {id_column} {sorted(strangers)}, but {id!r} is being committed")
-    if later := [number for number in arrow["attempt"].unique().to_pylist() if not 1 <= number <= attempt.number]:
+    if later := {row["attempt"] for row in rows} - set(range(1, attempt.number + 1)):
         raise UsageError(
-            f"rows for table {name!r} have attempt {later}, but attempt {attempt.number} is being committed"
+            f"rows for table {name!r} have attempt {[*later]}, but attempt {attempt.number} is being committed"
         )
-    return arrow
+    for row in rows:
+        pair = [row.get("weights_file"), row.get("weights_sha256")]
+        if pair.count(None) == 1:
+            raise UsageError(f"weights_file and weights_sha256 go together; a row has {tuple(pair)}")
 
 
 def _weights_named_in(arrows: Iterable[pa.Table]) -> list[tuple[str, str]]:
@@ -325,7 +342,4 @@ def _weights_named_in(arrows: Iterable[pa.Table]) -> list[tuple[str, str]]:
         if "weights_file" in arrow.column_names
         for pair in zip(arrow["weights_file"].to_pylist(), arrow["weights_sha256"].to_pylist(), strict=True)
     }
-    named = pairs - {(None, None)}
-    if incomplete := [pair for pair in named if None in pair]:
-        raise UsageError(f"weights_file and weights_sha256 go together; a row has {incomplete[0]}")
-    return sorted(named)
+    return sorted(pairs - {(None, None)})

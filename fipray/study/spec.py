@@ -125,12 +125,13 @@ class Study:
         _check_name(self.name, "study")
         if not self.paths:
             raise UsageError(f"study {self.name!r} has no paths: give at least one PathSpec")
-        seen = {BASE}
+        seen, earlier = {BASE}, set[str]()
         for path in self.paths:
             _check_new(path.name, seen)
-            _check_known(path.name, path.others, sorted(seen - {BASE}))
+            _check_known(path.name, path.others, earlier)
             seen.add(path.name)
-        members = sorted(seen)
+            earlier.add(path.name)
+        members = set(seen)
         for ensemble in self.ensembles:
             _check_new(ensemble.name, seen)
             _check_known(ensemble.name, ensemble.members, members)
@@ -210,11 +211,10 @@ def _check_new(name: str, seen: set[str]) -> None:
         raise UsageError(f"the name {name!r} is there twice; base, paths and ensembles need a name each")
 
 
-def _check_known(name: str, used: tuple[str, ...], known: list[str]) -> None:
+def _check_known(name: str, used: tuple[str, ...], known: set[str]) -> None:
     if unknown := [other for other in used if other not in known]:
-        raise UsageError(
-            f"{name!r} refers to {', '.join(map(repr, unknown))}; it may refer to: {', '.join(known) or 'nothing yet'}"
-        )
+        there = ", ".join(sorted(known)) or "nothing yet"
+        raise UsageError(f"{name!r} refers to {', '.join(map(repr, unknown))}; it may refer to: {there}")
 
 
 def _weights_digest(module: nn.Module) -> str:

@@ -21,17 +21,12 @@ import fipray as fip
 from fipray import analysis, cli
 from fipray.records import TABLES, Store
 from fipray.study import LocalRunner
-from fipray.study.watch import Quiet
-from fipray.study.work import Work
 from tests.studies import (
     Fails,
     KillsItsProcess,
     KillsItsProcessOnce,
-    MeetsAndLosesANode,
     Talks,
     cooperating,
-    data,
-    module,
     study,
 )
 
@@ -143,44 +138,6 @@ def test_a_killed_driver_leaves_whole_work_and_the_same_command_does_the_rest(ra
     assert {file: file.stat().st_mtime_ns for file in times} == times, "what was done is not done again"
     assert_equal_tables(analysis.load(directory), local)
     assert len(pd.read_parquet(directory / "points")) == len(local.points)
-
-
-def test_a_worker_comes_with_a_node_and_its_path_survives_the_node(ray_session, tmp_path):
-    """Three paths wait for each other, so there is a third worker beside the two that fit at first; then its node goes,
-    which is no attempt of the path's.
-    """
-    meeting = tmp_path / "meeting"
-    meeting.mkdir()
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--block", f"--address={ray_session['address']}"]
-    command += ["--num-cpus=1", "--node-ip-address=127.0.0.1", "--object-store-memory=100000000"]
-    environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}  # otherwise no node may join
-
-    class AddsANode(Quiet):
-        node: subprocess.Popen[bytes] | None = None
-        num_started = 0
-
-        def started(self, work: Work, where: str) -> None:
-            self.num_started += 1
-            if self.num_started == 2:
-                self.node = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-
-    watch = AddsANode()
-    names = ("a", "b", "c")
-    objective = MeetsAndLosesANode(str(meeting), len(names))
-    paths = tuple(fip.PathSpec(name, objective, num_steps=2, batch_size=50, seed=ord(name)) for name in names)
-    try:
-        made = fip.Study("elastic", module(), data(), paths)
-        fip.RayRunner(max_attempts=1).run(made, tmp_path / "results", watch)
-    finally:
-        assert watch.node is not None
-        watch.node.terminate()
-        watch.node.wait()
-    rows = analysis.load(tmp_path / "results").paths
-    assert sorted(rows["attempt"]) == [1, 1, 2]
-    assert set(rows["node_id"]) == {ray_session["node_id"]}
-    deadline = time.monotonic() + 60
-    while sum(node["Alive"] for node in ray.nodes()) > 1:
-        assert time.monotonic() < deadline
 
 
 def test_workers_need_not_have_the_modules_of_the_study(ray_session, tmp_path, monkeypatch):
