@@ -23,6 +23,11 @@ os.environ.update(
     # As Ray does on macOS: the node's address is 127.0.0.1 and every socket is bound to it. Without this Ray takes
     # 127.0.0.1 for "find my outside address", and listens on all of them.
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",
+    # For the object store below, in whatever process asks it.
+    AWS_ACCESS_KEY_ID="nobody",
+    AWS_SECRET_ACCESS_KEY="nothing",
+    AWS_DEFAULT_REGION="us-east-1",
+    AWS_EC2_METADATA_DISABLED="true",
 )
 
 pytest.register_assert_rewrite("fipray.testing")  # its assertions show both sides, as those of tests do
@@ -34,19 +39,14 @@ def object_store() -> Iterator[str]:
     import boto3
     from moto.server import ThreadedMotoServer
 
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ACCESS_KEY_ID", "nobody")
-        environment.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-        server.start()
-        try:
-            endpoint = "{}:{}".format(*server.get_host_and_port())
-            boto3.client("s3", endpoint_url=f"http://{endpoint}").create_bucket(Bucket="bucket")
-            yield endpoint
-        finally:
-            server.stop()
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        endpoint = "{}:{}".format(*server.get_host_and_port())
+        boto3.client("s3", endpoint_url=f"http://{endpoint}").create_bucket(Bucket="bucket")
+        yield endpoint
+    finally:
+        server.stop()
 
 
 @pytest.fixture

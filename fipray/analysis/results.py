@@ -114,9 +114,14 @@ def in_order(column: "pd.Series[Any]") -> "pd.Series[Any]":
     """A key to sort by: in texts the numbers count as numbers, so that path-2 comes before path-10."""
     if column.dtype != "str":
         return column
-    return column.map(
-        {text: _NUMBER.sub(lambda number: f"{float(number[0]):030.9f}", text) for text in column.unique()}
-    )
+    codes, texts = pd.factorize(column)
+    if str(column.name).endswith("_id"):
+        keys = texts.tolist()  # hashes, of which any order will do
+    else:
+        keys = [_NUMBER.sub(lambda number: f"{float(number[0]):030.9f}", text) for text in texts]
+    ranks = np.empty(len(keys), np.int64)
+    ranks[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
+    return pd.Series(np.where(codes < 0, len(keys), ranks[codes]) if len(keys) else codes, column.index)
 
 
 def _frame(table: str, rows: pa.Table) -> pd.DataFrame:

@@ -46,6 +46,7 @@ class Commits:
     _names: dict[str, str] = field(default_factory=dict)  # of the commit of each id
     _seen: dict[str, str] = field(default_factory=dict)  # names of the commits that were read, by the record's file
     _replaced: set[str] = field(default_factory=set)
+    _tables: dict[str, dict[str, str]] = field(default_factory=dict)  # SHA-256 by file, of each commit
 
     def names(self, problems: list[str] | None = None) -> Mapping[str, str]:
         """The name of the commit of each id.
@@ -55,7 +56,7 @@ class Commits:
         while True:
             listed = set(self.files.names(layout.COMMITS))
             if not listed >= self._seen.keys():  # some were compacted, or deleted to be done again
-                for known in (self._names, self._seen, self._replaced):
+                for known in (self._names, self._seen, self._replaced, self._tables):
                     known.clear()
 
             def read(name: str) -> CommitRecord | None:
@@ -135,9 +136,13 @@ class Commits:
             file.partition("/")[0]: read_parquet(self.read(file, sha256)) for file, sha256 in record["files"].items()
         }
 
-    def rows(self, table: str, records: Sequence[CommitRecord]) -> pa.Table:
+    def files_of(self, name: str) -> Mapping[str, str]:
+        """The SHA-256 of each table's file of a commit that `names` told of."""
+        return self._tables[name]
+
+    def rows(self, table: str, names: Sequence[str]) -> pa.Table:
         """The rows of a table in these commits, by id, with its full schema. Raises CorruptFileError."""
-        files = [(layout.table_file(table, record["name"]), record["files"]) for record in records]
+        files = [(layout.table_file(table, name), self._tables[name]) for name in names]
         there = [(file, digests[file]) for file, digests in files if file in digests]
         parts = self.each(lambda pair: read_parquet(self.read(*pair)), there)
         return by_id(table, [table_named(table).schema.empty_table(), *parts])
@@ -166,6 +171,7 @@ class Commits:
 
     def _take_in(self, record: CommitRecord) -> None:
         self._seen[PurePosixPath(layout.commit_file(record["name"])).name] = record["name"]
+        self._tables[record["name"]] = record["files"]
         self._replaced.update(record["replaces"])
         if record["name"] not in self._replaced:
             self._names.update(dict.fromkeys(record["attempts"], record["name"]))

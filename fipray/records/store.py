@@ -236,8 +236,7 @@ class Store:
         while True:
             seen = set(self.commits.names().values())
             try:
-                records = self.commits.each(self.commits.record, sorted(seen))
-                return {name: self.commits.rows(name, records) for name in wanted}
+                return {name: self.commits.rows(name, sorted(seen)) for name in wanted}
             except CorruptFileError:
                 if seen <= set(self.commits.names().values()):
                     raise  # else what was missing is in another commit by now
@@ -260,7 +259,7 @@ class Store:
             check((layout.BASE, self._base_sha256()))
         tables: dict[str, str] = {}
         for name in sorted(set(self.commits.names(problems).values())):
-            tables |= self.commits.record(name)["files"]
+            tables |= self.commits.files_of(name)
         contents = self.commits.each(check, sorted(tables.items()))
         if weights:
             named = _weights_named_in(read_parquet(content) for content in contents if content)

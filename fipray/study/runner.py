@@ -115,7 +115,7 @@ class Agenda:
             made = made_of(tables) if work.id in counting else others
             if work.id in counting:
                 self._watch.committed(work, tables)
-            for name in made.keys() - self._made.keys():
+            for name in [name for name in made if name not in self._made]:
                 self._made[name] = made[name]
                 self._came(name)
             self._watch.finished(work, describe(tables), time.perf_counter() - self._began.pop(work.id))
