@@ -56,8 +56,7 @@ class Commits:
         while True:
             listed = set(self.files.names(layout.COMMITS))
             if not listed >= self._seen.keys():  # some were compacted, or deleted to be done again
-                for known in (self._names, self._seen, self._replaced, self._tables):
-                    known.clear()
+                self.forget()
 
             def read(name: str) -> CommitRecord | None:
                 try:
@@ -77,6 +76,18 @@ class Commits:
                 if record is not None:
                     self._take_in(record)
             return self._names
+
+    def forget(self) -> None:
+        """Read every record anew when somebody asks: one that was deleted may have come again as another."""
+        for known in (self._names, self._seen, self._replaced, self._tables):
+            known.clear()
+
+    def have_changed(self) -> bool:
+        """Whether they are others than when they were last read. Reads every record."""
+        before = dict(self._tables)
+        self.forget()
+        self.names()
+        return before != self._tables
 
     def known(self) -> Mapping[str, str]:
         """The same as of the last time that somebody asked."""

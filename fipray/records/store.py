@@ -234,12 +234,12 @@ class Store:
         """The same of several tables, as of one moment."""
         wanted = [table_named(name).name for name in names]
         while True:
-            seen = set(self.commits.names().values())
+            commits = sorted(set(self.commits.names().values()))
             try:
-                return {name: self.commits.rows(name, sorted(seen)) for name in wanted}
+                return {name: self.commits.rows(name, commits) for name in wanted}
             except CorruptFileError:
-                if seen <= set(self.commits.names().values()):
-                    raise  # else what was missing is in another commit by now
+                if not self.commits.have_changed():
+                    raise  # else what was not as it should be is in another commit by now
 
     def verify(self, weights: bool = True) -> None:
         """Reads the base and all tables and, unless told otherwise, all weights that rows name.
@@ -258,6 +258,7 @@ class Store:
         if self.has_base:
             check((layout.BASE, self._base_sha256()))
         tables: dict[str, str] = {}
+        self.commits.forget()
         for name in sorted(set(self.commits.names(problems).values())):
             tables |= self.commits.files_of(name)
         contents = self.commits.each(check, sorted(tables.items()))
