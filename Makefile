@@ -2,6 +2,7 @@
 #
 #     make quickstart     install into .venv, then trace paths on this machine: results/quickstart
 #     make test           install, check the code, run the tests
+#     make test-all       the same with the slow tests
 #     make install        install only; a second time takes no time
 #
 # Another Python: make PYTHON=python3.12 test
@@ -12,7 +13,7 @@ EXTRAS ?= dev# of pyproject.toml; the nodes of cluster.yaml ask for others
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(EXTRAS)
 
-.PHONY: install quickstart test lint clean
+.PHONY: install quickstart test test-all lint clean
 
 install: $(INSTALLED)
 
@@ -20,7 +21,10 @@ quickstart: install
 	$(BIN)/fipray run experiments.quickstart:study --into results/quickstart
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+test-all: lint
+	$(BIN)/python -m pytest -m "slow or not slow"
 
 lint: install
 	$(BIN)/ruff check .

@@ -33,6 +33,13 @@ os.environ.update(
 pytest.register_assert_rewrite("fipray.testing")  # its assertions show both sides, as those of tests do
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests are shared out to processes, one of them has the Ray session, and a file stays in one."""
+    for item in items:
+        group = "ray" if "ray_session" in getattr(item, "fixturenames", ()) else item.location[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def object_store() -> Iterator[str]:
     """HOST:PORT of a server on loopback that speaks S3's protocol, with a bucket named `bucket`."""

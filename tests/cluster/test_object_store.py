@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 import fipray as fip
 from fipray import analysis
 from fipray.records import Store, compact
@@ -26,6 +28,7 @@ def test_a_study_there_is_that_of_a_directory_also_when_an_actor_is_killed_and_i
     assert_equal_tables(analysis.load(bucket), local)
 
 
+@pytest.mark.slow
 def test_a_search_there_ends_and_is_not_begun_again(ray_session, bucket):
     made = replace(searching(), num_trials=2)
     fip.search(made, bucket, fip.RayRunner(num_workers=1))

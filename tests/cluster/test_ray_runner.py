@@ -98,6 +98,7 @@ def test_members_that_cooperate_write_equal_tables_when_an_actor_is_killed_in_th
     assert set(results.paths["attempt"]) == {1}
 
 
+@pytest.mark.slow
 def test_work_that_kills_its_actor_again_and_again_is_given_up_and_the_rest_is_done(ray_session, tmp_path):
     deaths = tmp_path / "deaths"
     deaths.mkdir()

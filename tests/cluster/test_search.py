@@ -17,6 +17,7 @@ from fipray.records import Store
 from fipray.study import LocalRunner
 from tests.studies import Fails, KillsItsProcess, searching
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 NUM_TRIALS = 8
 SEARCH = replace(searching(domain="wide"), num_trials=NUM_TRIALS, searcher="optuna", scheduler="asha")
