@@ -210,24 +210,23 @@ def _amounts(texts: list[str]) -> dict[str, float]:
     return amounts
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does."""
-
-
 @contextmanager
 def _ending_cleanly() -> Iterator[None]:
     """Ctrl-C and SIGTERM end with a sentence, here, because typer would end without a word."""
 
+    was_terminated = False
+
     def terminate(*_: object) -> NoReturn:
-        raise _Terminated
+        nonlocal was_terminated
+        was_terminated = True
+        raise KeyboardInterrupt  # which is also what Ray makes of any exception in a handler while it waits
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
-    except KeyboardInterrupt as end:
-        terminated = isinstance(end, _Terminated)
-        what = "terminated" if terminated else "interrupted"
-        _end(f"{what}; what is done is kept, and the same command goes on from there", 143 if terminated else 130)
+    except KeyboardInterrupt:
+        what = "terminated" if was_terminated else "interrupted"
+        _end(f"{what}; what is done is kept, and the same command goes on from there", 143 if was_terminated else 130)
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -96,6 +96,7 @@ def test_a_place_that_cannot_be_written_is_a_problem(tmp_path, into):
         ("another token", "problem", "refuses this token"),
         (os.environ["RAY_AUTH_TOKEN"], "ok", "closed without the token"),
     ],
+    ids=["none", "another", "the right one"],
 )
 def test_a_jobs_api_that_is_open_is_a_problem(token, state, sentence):
     with jobs_api(token) as url:

@@ -11,6 +11,7 @@ from tests.cluster.test_ray_runner import assert_equal_tables
 from tests.studies import KillsItsProcessOnce, searching, study
 
 
+@pytest.mark.slow
 def test_a_study_there_is_that_of_a_directory_also_when_an_actor_is_killed_and_it_is_run_again(
     ray_session, bucket, tmp_path
 ):

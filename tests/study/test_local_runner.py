@@ -6,15 +6,20 @@ import traceback
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import fipray as fip
 from fipray import analysis
+from fipray.records import Store, compact
 from fipray.study import LocalRunner
 from fipray.study.runner import Agenda
 from fipray.study.worker import PathWorker
 from tests.studies import CutOff, Fails, module, study
+
+
+MAY_DIFFER = ["attempt", "seconds", "weights_file"]
 
 
 class Recorder:
@@ -201,3 +206,18 @@ class TestAPathThatWasCutOff:
         assert [[row[name] for name in same] for row in again] == [[row[name] for name in same] for row in rows]
         assert [row["step"] for row in rows] == [0, 1]
         assert rows[-1]["sparsity"] >= 0.49
+
+
+def test_in_an_object_store_it_writes_the_same_and_does_only_what_is_missing(results, bucket):
+    LocalRunner().run(study(), bucket)
+    store, path_ids = Store.open(bucket), dict(zip(results.paths["name"], results.paths["path_id"], strict=True))
+    store.files.remove(f"commits/{path_ids['sparse-too']}.json")
+    recorder = Recorder()
+    LocalRunner().run(study(), bucket, recorder)
+    assert recorder.done == ["path sparse-too"]
+    compact(store)
+    there = analysis.load(bucket)
+    assert there.paths["weights_sha256"].equals(results.paths["weights_sha256"])
+    for name in ("points", "robustness", "transfer", "measures"):
+        one, other = (getattr(each, name).drop(columns=MAY_DIFFER, errors="ignore") for each in (there, results))
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
