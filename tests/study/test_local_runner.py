@@ -18,7 +18,6 @@ from fipray.study.runner import Agenda
 from fipray.study.worker import PathWorker
 from tests.studies import CutOff, Fails, module, study
 
-
 MAY_DIFFER = ["attempt", "seconds", "weights_file"]
 
 
