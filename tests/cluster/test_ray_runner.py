@@ -180,7 +180,7 @@ def test_sigterm_ends_the_run_and_its_actors_and_keeps_what_is_done(ray_session,
     assert signal.getsignal(signal.SIGTERM) == before
     said = capsys.readouterr().err
     assert said.endswith("fipray: terminated; what is done is kept, and the same command goes on from there\n")
-    assert len(Store.open(tmp_path).committed()) == 2
+    assert len(Store.open(tmp_path).committed()) in (2, 3)  # one more may have been ready first
     deadline = time.monotonic() + 60
     while ray.available_resources().get("CPU") != 2:  # as long as an actor lives it has one of them
         assert time.monotonic() < deadline
