@@ -44,7 +44,7 @@ def judged_trials(results: "Results") -> pd.DataFrame:
 def objectives_of(results: "Results") -> Mapping[str, str]:
     """The objectives of the search, each with "min" or "max". Raises UsageError where the results are of none."""
     if "objectives" not in results.manifest:
-        raise UsageError(f"{results.directory} holds study {results.manifest['study']!r}, which is no search")
+        raise UsageError(f"{results.address} holds study {results.manifest['study']!r}, which is no search")
     objectives: Mapping[str, str] = results.manifest["objectives"]
     return objectives
 

@@ -51,7 +51,7 @@ class Capacity:
     @classmethod
     def of_machine(cls, num_workers: int | None, share: Share, gpus: float | None) -> Self:
         """Of a Ray session that is to be started on this machine."""
-        has = {"CPU": float(get_num_cpus(override_docker_cpu_warning=True)), "GPU": float(_gpus_of_machine())}
+        has = {"CPU": float(get_num_cpus(override_docker_cpu_warning=True)), "GPU": float(gpus_of_machine())}
         has["memory"] = float(int(estimate_available_memory() * (1 - _OBJECT_STORE)))
         share = _with_gpus(share, gpus, [Nodes(has)])
         return cls(_checked(num_workers, share, [Nodes(has)], "this machine has"), share, 1)
@@ -141,7 +141,7 @@ def _planned() -> list[Nodes]:
     return [Nodes(dict(group.resources), most if group.max_count < 0 else group.max_count) for group in groups]
 
 
-def _gpus_of_machine() -> int:
+def gpus_of_machine() -> int:
     """As many as a Ray session on this machine will find. Ray 2.60 has no public name for it; torch loads slowly."""
     manager = get_accelerator_manager_for_resource("GPU")
     there, visible = manager.get_current_node_num_accelerators(), manager.get_current_process_visible_accelerator_ids()

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import ray
 
 from fipray.cluster import probes
-from fipray.cluster.capacity import _gpus_of_machine
+from fipray.cluster.capacity import gpus_of_machine
 from fipray.cluster.ray_runner import RayRunner
 from fipray.errors import FiprayError
 
@@ -91,7 +91,7 @@ def _versions() -> Findings:
 
 def _devices() -> Findings:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpus = _gpus_of_machine()
+    gpus = gpus_of_machine()
     yield Finding("ok", "devices", f"{cores} CPU cores and {gpus} GPUs here")
     if gpus:
         import torch  # loads slowly: where there is a GPU alone

@@ -48,7 +48,8 @@ class RayMetrics:
         self.walked(work, last_step_in(tables))
         for row in tables.get("paths", ()):
             self._num_done += 1
-            self._distance.set(row["functional_distance_held_out"])
+            if (distance := row["functional_distance_held_out"]) is not None:
+                self._distance.set(distance)
 
     def finished(self, work: Work, sentence: str, seconds: float) -> None:
         self._progress.ended(work)

@@ -132,14 +132,17 @@ class Commits:
         For the holder of the lock alone. Our readers skip them, but others read whole directories.
         """
         live = set(self.names().values())
-        for file, name in list(self._seen.items()):
-            if name not in live:
-                self.files.remove(layout.commit_file(name))
-                del self._seen[file]
-        for table in TABLES:
-            for file in self.files.names(table):
-                if (commit := layout.commit_of(file)) and commit not in live:
-                    self.files.remove(layout.table_file(table, commit))
+        replaced = [(file, name) for file, name in self._seen.items() if name not in live]
+        self.each(self.files.remove, [layout.commit_file(name) for _, name in replaced])
+        for file, _ in replaced:
+            del self._seen[file]
+        dead = [
+            layout.table_file(table, name)
+            for table in TABLES
+            for file in self.files.names(table)
+            if (name := layout.commit_of(file)) and name not in live
+        ]
+        self.each(self.files.remove, dead)
 
     def tables(self, record: CommitRecord) -> dict[str, pa.Table]:
         """All rows of a commit, by the name of their table. Raises CorruptFileError."""

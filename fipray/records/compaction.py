@@ -2,6 +2,7 @@
 
 import pyarrow as pa
 
+from fipray.errors import CorruptFileError
 from fipray.records.commits import CommitRecord, together
 from fipray.records.encoding import sha256_of
 from fipray.records.store import Store
@@ -15,32 +16,41 @@ def compact(store: Store, max_rows: int = 2_000_000) -> tuple[int, int]:
     commits before and after. Raises CorruptFileError, and keeps what is there, where a table is not as written.
     """
     commits = store.commits
-    with store.files.locked():
-        names = sorted(set(commits.names().values()))
-        group: list[tuple[CommitRecord, dict[str, pa.Table]]] = []
-        num_rows = 0
-        for name in names:
+    names = sorted(set(commits.names().values()))
+    group: list[tuple[CommitRecord, dict[str, pa.Table]]] = []
+    num_rows = 0
+    for name in names:  # read without the lock, for which a run's driver waits: a record never changes
+        try:
             record = commits.record(name)
             tables = commits.tables(record)
-            size = sum(rows.num_rows for rows in tables.values())
-            if group and num_rows + size > max_rows:
-                _replace(store, group)
-                group, num_rows = [], 0
-            group.append((record, tables))
-            num_rows += size
-        _replace(store, group)
+        except CorruptFileError:
+            if name in commits.names().values():
+                raise
+            continue  # replaced by somebody else since it was listed
+        size = sum(rows.num_rows for rows in tables.values())
+        if group and num_rows + size > max_rows:
+            _replace(store, group)
+            group, num_rows = [], 0
+        group.append((record, tables))
+        num_rows += size
+    _replace(store, group)
+    with store.files.locked():
         commits.remove_dead()
-        return len(names), len(set(commits.names().values()))
+    return len(names), len(set(commits.names().values()))
 
 
 def _replace(store: Store, group: list[tuple[CommitRecord, dict[str, pa.Table]]]) -> None:
+    """One commit in the place of these, unless somebody else has replaced or deleted one of them meanwhile."""
     if len(group) < 2:
         return
     names = [record["name"] for record, _ in group]
-    store.commits.write(
-        f"compacted-{sha256_of(' '.join(names).encode())[:16]}",
-        {id: number for record, _ in group for id, number in record["attempts"].items()},
-        {id: kind for record, _ in group for id, kind in record["kinds"].items()},
-        together(tables for _, tables in group),
-        names,
-    )
+    tables = together(tables for _, tables in group)
+    with store.files.locked():
+        if set(names) <= set(store.commits.names().values()):
+            store.commits.write(
+                f"compacted-{sha256_of(' '.join(names).encode())[:16]}",
+                {id: number for record, _ in group for id, number in record["attempts"].items()},
+                {id: kind for record, _ in group for id, kind in record["kinds"].items()},
+                tables,
+                names,
+            )

@@ -6,6 +6,8 @@
     <table>/<name>.parquet                      the rows of the ids in it; it is named after the first of them
     weights/<id>/<attempt>/<name>.safetensors   weights, named in a row
     logs/<id>/<attempt>.log                     what an attempt printed and warned; no row or record names it
+    .lock, .locks/<token>                       held while something is written, on a file system and in an object store
+    .tune/<study_id>/                           what Ray Tune keeps of a search
 
 Files are given relative to the directory, with forward slashes, as they stand in rows and commit records.
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +25,7 @@ from fipray.records.layout import LOCK
 _SCHEMES = {"s3": "s3://bucket/directory", "gs": "gs://bucket/directory"}
 _IN_ONE_PUT = ("?allow_delayed_open=true", "&allow_delayed_open=true")  # instead of a start, a part and an end
 _TOKENS, _CLAIM = f"{LOCK}s", ".claim-"
-_STALE_SECONDS = 30.0  # a commit holds the lock for a few round trips; who has held it for longer is dead
+_STALE_SECONDS = 30.0  # who has not renewed a token for so long is dead
 _PATIENCE_SECONDS = 90.0
 
 
@@ -120,9 +121,28 @@ class ObjectFiles:
                     self.remove(token)
                 time.sleep(random.uniform(0.05, 0.25))
                 self.write(token, b"")  # anew, so that its age tells the time
-            yield
+            with self._kept_fresh(token):
+                yield
         finally:
             self.remove(token)
+
+    @contextmanager
+    def _kept_fresh(self, token: str) -> Iterator[None]:
+        """Writes the token anew now and then, however long its holder takes: only the dead let it grow old."""
+        over = threading.Event()
+
+        def renew() -> None:
+            while not over.wait(_STALE_SECONDS / 5):
+                with suppress(RecordsError):
+                    self.write(token, b"")
+
+        thread = threading.Thread(target=renew, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def _others(self, mine: str) -> list[str]:
         """Tokens of others who live; those of the dead are removed."""

@@ -104,3 +104,14 @@ def test_damage_stops_it_and_nothing_is_lost(store):
     (store.directory / "commits" / f"{IDS[4]}.json").unlink()
     assert compact(store) == (9, 1)
     assert store.committed() == {*IDS} - {IDS[4]}
+
+
+def test_two_at_once_leave_every_row_once(store):
+    before = store.read_table("points")
+    threads = [threading.Thread(target=compact, args=(Store.open(store.directory), size)) for size in (8, 16, 1000)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Store.open(store.directory).read_table("points").equals(before)
+    store.verify()

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,19 @@ def test_the_lock_of_the_dead_is_taken_from_them_and_that_of_the_living_is_waite
     monkeypatch.setattr(objects, "_STALE_SECONDS", -1.0)
     with store.files.locked():
         assert len(store.files.names(".locks")) == 1
+    assert store.files.names(".locks") == []
+
+
+def test_who_holds_the_lock_for_long_stays_alive(bucket, monkeypatch):
+    store = Store.create_or_open(bucket, MANIFEST)
+    monkeypatch.setattr(objects, "_STALE_SECONDS", 0.5)
+    with store.files.locked():
+        first = times = [info.mtime for info in store.files._infos(".locks")]
+        deadline = time.monotonic() + 30
+        while times == first:  # the store tells whole seconds
+            assert time.monotonic() < deadline
+            times = [info.mtime for info in store.files._infos(".locks")]
+        assert len(times) == 1
     assert store.files.names(".locks") == []
 
 
