@@ -4,10 +4,9 @@ Every Parquet file of a table carries the table's full schema and `schema_versio
 any one file says how to read it. A change to a column is a change of `SCHEMA_VERSION`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral, Real
 from typing import TypeAlias, final
 
 import pyarrow as pa
@@ -19,15 +18,6 @@ SCHEMA_VERSION = 3
 TEXT, INT32, INT64, FLOAT = pa.string(), pa.int32(), pa.int64(), pa.float64()
 BOOLEANS = pa.list_(pa.field("element", pa.bool_(), nullable=False))  # named as Parquet names it
 Rows: TypeAlias = Sequence[Mapping[str, object]]
-
-_NONE = type(None)
-_ACCEPTED: dict[pa.DataType, type] = {TEXT: str, INT32: Integral, INT64: Integral, FLOAT: Real, BOOLEANS: list}
-_EXACT: dict[pa.DataType, set[type]] = {TEXT: {str}, INT32: {int}, INT64: {int}, FLOAT: {float, int}, BOOLEANS: set()}
-_PLAIN = {  # types of values that need no closer look
-    (type, optional): types | ({_NONE} if optional else set())
-    for type, types in _EXACT.items()
-    for optional in (False, True)
-}
 
 
 @final
@@ -59,7 +49,7 @@ class Table:
         return pa.schema(fields, metadata={"table": self.name, "schema_version": str(SCHEMA_VERSION)})
 
 
-_SCHEMA_VERSION = Column("schema_version", INT32, "1", "version of this schema; filled in by `to_arrow`")
+VERSION_COLUMN = Column("schema_version", INT32, "1", "version of this schema; filled in by `to_arrow`")
 _STUDY = Column("study", TEXT, "", "name of the study")
 _PATH_ID = Column("path_id", TEXT, "", "hash of the path's canonical spec")
 _PATH_NAME = Column("name", TEXT, "", "name of the path within the study")
@@ -101,7 +91,7 @@ PATHS = Table(
     "One row a path: what was asked for, how it ended, and what its last point is like.",
     ("path_id",),
     (
-        _SCHEMA_VERSION,
+        VERSION_COLUMN,
         _STUDY,
         _PATH_ID,
         _PATH_NAME,
@@ -133,7 +123,7 @@ POINTS = Table(
     "One row an accepted stop on a path; step 0 is the base network.",
     ("path_id", "step"),
     (
-        _SCHEMA_VERSION,
+        VERSION_COLUMN,
         _STUDY,
         _PATH_ID,
         _PATH_NAME,
@@ -158,7 +148,7 @@ ROBUSTNESS = Table(
     "One row a network, attack and threat model: what the network withstands.",
     ("robustness_id", "name", "attack", "norm", "epsilon"),
     (
-        _SCHEMA_VERSION,
+        VERSION_COLUMN,
         _STUDY,
         Column("robustness_id", TEXT, "", "hash of what was evaluated and how"),
         _NETWORK_NAME,
@@ -186,7 +176,7 @@ VERDICTS = Table(
     "One row a network, attack and run of examples: whether each of them is classified correctly.",
     ("verdicts_id", "name", "attack", "norm", "epsilon", "first_example"),
     (
-        _SCHEMA_VERSION,
+        VERSION_COLUMN,
         _STUDY,
         Column("verdicts_id", TEXT, "", "hash of what was attacked and how"),
         _NETWORK_NAME,
@@ -208,7 +198,7 @@ TRANSFER = Table(
     "One row a pair of networks: accuracy of the target on inputs that were made on the maker.",
     ("transfer_id", "maker", "target", "attack", "norm", "epsilon"),
     (
-        _SCHEMA_VERSION,
+        VERSION_COLUMN,
         _STUDY,
         Column("transfer_id", TEXT, "", "hash of what was evaluated and how"),
         Column("maker", TEXT, "", "name of the network that the inputs were made on"),
@@ -229,7 +219,7 @@ MEASURES = Table(
     "One row a network: its accuracy, calibration and diversity on examples as they are.",
     ("measures_id", "name"),
     (
-        _SCHEMA_VERSION,
+        VERSION_COLUMN,
         _STUDY,
         Column("measures_id", TEXT, "", "hash of what was measured and how"),
         _NETWORK_NAME,
@@ -260,7 +250,7 @@ ROUNDS = Table(
     "other members, and the weights that they saw next.",
     ("round_id",),
     (
-        _SCHEMA_VERSION,
+        VERSION_COLUMN,
         _STUDY,
         Column("round_id", TEXT, "", "hash of the round's canonical spec and of what it needs"),
         _PATH_NAME,
@@ -285,7 +275,7 @@ TRIALS = Table(
     "One row a trial of a search that ended, committed with its path. Trials of equal values are one path and one row.",
     ("path_id",),
     (
-        _SCHEMA_VERSION,
+        VERSION_COLUMN,
         _STUDY,
         _PATH_ID,
         _PATH_NAME,
@@ -307,50 +297,3 @@ def table_named(name: str) -> Table:
     if name not in TABLES:
         raise UsageError(f"there is no table {name!r}; the tables are {', '.join(TABLES)}")
     return TABLES[name]
-
-
-def to_arrow(name: str, rows: Rows) -> pa.Table:
-    """The rows as an Arrow table with the full schema of the table `name`.
-
-    A row names every column but `schema_version`, which is filled in here; a value that does not exist is None.
-    Raises UsageError for missing, unknown, wrongly typed or null columns, and for two rows of one key.
-    """
-    table = table_named(name)
-    rows = [{**row, _SCHEMA_VERSION.name: SCHEMA_VERSION} for row in rows]
-    names = set(table.schema.names)
-    for number, row in enumerate(rows):
-        if row.keys() != names:
-            _check_names(table, row.keys(), f"row {number}")
-    arrays = [_array(table, column, [row[column.name] for row in rows]) for column in table.columns]
-    num_keys = len({tuple(row[column] for column in table.key) for row in rows})
-    if num_keys != len(rows):
-        raise UsageError(f"{len(rows)} rows for table {name!r} have only {num_keys} different {table.key}")
-    return pa.Table.from_arrays(arrays, schema=table.schema)
-
-
-def _check_names(table: Table, names: Iterable[str], where: str) -> None:
-    given, wanted = set(names), set(table.schema.names)
-    problems = [
-        f"{what} {', '.join(sorted(some))}"
-        for what, some in (("lacks", wanted - given), ("has the unknown", given - wanted))
-        if some
-    ]
-    if problems:
-        valid = ", ".join(table.schema.names)
-        raise UsageError(f"{where} for table {table.name!r} {' and '.join(problems)}; its columns are {valid}")
-
-
-def _array(table: Table, column: Column, values: list[object]) -> pa.Array:
-    # Arrow alone would cut 3.5 down to 3 for an integer column, and take None anywhere.
-    plain = set(map(type, values)) <= _PLAIN[column.type, column.optional]
-    for number, value in enumerate(() if plain else values):
-        if value is None and column.optional:
-            continue
-        absent = isinstance(value, list) and None in value
-        if not isinstance(value, _ACCEPTED[column.type]) or isinstance(value, bool) or absent:
-            kind = f"{column.type}{' or None' if column.optional else ''}"
-            raise UsageError(f"row {number} for table {table.name!r}: {column.name} is {value!r}, must be {kind}")
-    try:
-        return pa.array(values, column.type)
-    except (pa.ArrowException, ValueError, OverflowError) as error:
-        raise UsageError(f"{column.name} for table {table.name!r} does not fit {column.type}: {error}") from error

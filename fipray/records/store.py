@@ -19,24 +19,14 @@ import safetensors.numpy
 
 from fipray.errors import CorruptFileError, RecordsError, UsageError
 from fipray.records import layout
+from fipray.records.attempt import Attempt, checked_tables
 from fipray.records.commits import CommitRecord, Commits
 from fipray.records.encoding import read_parquet, safetensors_bytes, sha256_of
 from fipray.records.files import Files, LocalFiles
 from fipray.records.manifest import Manifest, check_same_study, manifest_bytes, read_manifest
-from fipray.records.schema import TABLES, Rows, table_named, to_arrow
+from fipray.records.schema import TABLES, Rows, table_named
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]
-
-
-@final
-@dataclass(frozen=True)
-class Attempt:
-    """An attempt at an id that is over, and the rows that it made. `kind` says what the id is of."""
-
-    id: str
-    kind: str
-    number: int
-    tables: Mapping[str, Rows]
 
 
 @final
@@ -208,12 +198,12 @@ class Store:
         if len({attempt.id for attempt in attempts}) < len(attempts):
             raise UsageError("of several attempts at one id only one can count: commit one of them")
         attempts = sorted(attempts, key=lambda attempt: attempt.id)
-        tables = self._checked(attempts)
+        tables = checked_tables(self.files, attempts)
         with self.files.locked():
             there = self.commits.names()
             new = [attempt for attempt in attempts if attempt.id not in there]
             if len(new) < len(attempts):
-                tables = self._checked(new)
+                tables = checked_tables(self.files, new)
             if new:
                 self.commits.write(
                     new[0].id,
@@ -268,38 +258,6 @@ class Store:
         if problems:
             raise CorruptFileError("\n".join(sorted(problems)))
 
-    def _checked(self, attempts: Sequence[Attempt]) -> dict[str, pa.Table]:
-        """The attempts' rows by table, if they are their own and the weights that they name are there."""
-        rows: dict[str, list[Mapping[str, object]]] = {}
-        for attempt in attempts:
-            layout.checked_name(attempt.kind), layout.checked_attempt(attempt.number)
-            for name, some in attempt.tables.items():
-                rows.setdefault(name, []).extend(some)
-        tables = {name: to_arrow(name, some) for name, some in rows.items()}
-        for attempt in attempts:
-            for name, some in attempt.tables.items():
-                _check_own(attempt, name, some)
-            self._check_weights(attempt)
-        return tables
-
-    def _check_weights(self, attempt: Attempt) -> None:
-        named = [row for rows in attempt.tables.values() for row in rows if row.get("weights_sha256") is not None]
-        listed: dict[str, list[str]] = {}
-        for file in sorted({str(row["weights_file"]) for row in named}):
-            if not layout.may_name(attempt.id, attempt.number, file):
-                raise UsageError(
-                    f"a row of {attempt.id!r} names {file!r}, which no attempt at it up to {attempt.number} can have "
-                    "written"
-                )
-            directory, _, name = file.rpartition("/")
-            if directory not in listed:
-                listed[directory] = self.files.names(directory)
-            if name not in listed[directory]:
-                raise RecordsError(
-                    f"{self.files.named(file)}, which a row of {attempt.id!r} names, cannot be seen from "
-                    "here. Use a directory on a file system that every worker shares, or in an object store"
-                )
-
     def _base_sha256(self) -> str:
         try:
             return self.files.read(layout.BASE_SHA256).decode().split()[0]
@@ -317,21 +275,6 @@ def files_at(directory: str | Path) -> Files:
     from fipray.records.objects import ObjectFiles  # loaded only by those who need it
 
     return ObjectFiles.at(address)
-
-
-def _check_own(attempt: Attempt, name: str, rows: Rows) -> None:
-    """Raises UsageError for rows, which fit the table's schema, that are not this attempt's."""
-    id, id_column = attempt.id, table_named(name).key[0]
-    if strangers := {str(row[id_column]) for row in rows} - {id}:
-        raise UsageError(f"rows for table {name!r} have {id_column} {sorted(strangers)}, but {id!r} is being committed")
-    if later := {row["attempt"] for row in rows} - set(range(1, attempt.number + 1)):
-        raise UsageError(
-            f"rows for table {name!r} have attempt {[*later]}, but attempt {attempt.number} is being committed"
-        )
-    for row in rows:
-        pair = [row.get("weights_file"), row.get("weights_sha256")]
-        if pair.count(None) == 1:
-            raise UsageError(f"weights_file and weights_sha256 go together; a row has {tuple(pair)}")
 
 
 def _weights_named_in(arrows: Iterable[pa.Table]) -> list[tuple[str, str]]:

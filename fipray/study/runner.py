@@ -82,11 +82,11 @@ class Agenda:
             self.fail(Work(id, spec, 0, {}), f"not begun, because {', '.join(lost)} failed", next(iter(lost)))
         return None
 
-    def _came(self, name: str, whatever: bool = False) -> None:
-        """A name was made: who waited for it alone can begin. Or it never will be: then nobody waits any longer."""
+    def _settled(self, name: str) -> None:
+        """It was made, or never will be: who waited for nothing else has its turn."""
         for id in self._wanted_by.pop(name, ()):
             self._lacking[id] -= 1
-            if whatever or self._lacking[id] == 0:
+            if self._lacking[id] == 0:
                 heapq.heappush(self._ready, (self._place[id], id))
 
     def again(self, work: Work, where: str) -> Work:
@@ -117,7 +117,7 @@ class Agenda:
                 self._watch.committed(work, tables)
             for name in [name for name in made if name not in self._made]:
                 self._made[name] = made[name]
-                self._came(name)
+                self._settled(name)
             self._watch.finished(work, describe(tables), time.perf_counter() - self._began.pop(work.id))
 
     def _over(self, work: Work) -> list[str]:
@@ -133,7 +133,7 @@ class Agenda:
         self._failed[work.label] = reason
         if work.spec.makes:
             self._lost[work.spec.makes] = cause or work.spec.makes
-            self._came(work.spec.makes, whatever=True)
+            self._settled(work.spec.makes)
         self._watch.failed(work, reason)
 
     def _log_of(self, work: Work) -> str | None:
