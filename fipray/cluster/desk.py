@@ -11,10 +11,9 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from fipray.cluster.trial import ERROR, IS_GIVEN_UP, PERCENT, ROWS, Done
-from fipray.errors import RunError
 from fipray.records import Store
 from fipray.study import resume
-from fipray.study.runner import describe
+from fipray.study.runner import describe, some_failed
 from fipray.study.search import Search
 from fipray.study.watch import Watch
 from fipray.study.work import Work
@@ -74,12 +73,7 @@ class Desk:
 
     def close(self) -> Store:
         if self._failed:
-            listing = "\n".join(f"{label}: {reason.strip()}" for label, reason in self._failed.items())
-            raise RunError(
-                f"{len(self._failed)} of {self._search.total} trials failed; the others are in "
-                f"{self._store.address}. Mend the cause and run the same command again: only what is missing is "
-                f"done.\n{listing}"
-            )
+            raise some_failed(self._failed, self._search.total, "trials", self._store)
         return self._store
 
     def _row(self, trial: Trial, path: dict[str, Any]) -> dict[str, Any]:

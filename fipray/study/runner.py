@@ -147,12 +147,7 @@ class Agenda:
     def close(self) -> Store:
         """The store, when all is done. Raises RunError with what failed."""
         if self._failed:
-            listing = "\n".join(f"{label}: {reason.strip()}" for label, reason in self._failed.items())
-            raise RunError(
-                f"{len(self._failed)} of {self._total} pieces of work failed; the others are in "
-                f"{self.store.address}. Mend the cause and run the same command again: only what is missing is "
-                f"done.\n{listing}"
-            )
+            raise some_failed(self._failed, self._total, "pieces of work", self.store)
         return self.store
 
     def _read_made(self) -> dict[str, Made]:
@@ -183,6 +178,15 @@ class LocalRunner:
         finally:
             torch.set_num_threads(threads)
         return agenda.close()
+
+
+def some_failed(reasons: Mapping[str, str], total: int, what: str, store: Store) -> RunError:
+    """What a run ends with when some of its work failed, for the `reasons` given by label."""
+    listing = "\n".join(f"{label}: {reason.strip()}" for label, reason in reasons.items())
+    return RunError(
+        f"{len(reasons)} of {total} {what} failed; the others are in {store.address}. Mend the cause and run the same "
+        f"command again: only what is missing is done.\n{listing}"
+    )
 
 
 def describe(tables: Tables) -> str:
