@@ -54,6 +54,7 @@ def test_trials_are_joined_with_what_their_ends_are_like(results):
 def test_the_front_holds_ended_trials_that_no_other_beats_the_best_in_the_first_objective_first(results):
     assert list(results.pareto()["name"]) == ["closest", "sturdiest"]
     assert list(results.pareto({"robust_accuracy": "max"})["name"]) == ["sturdiest"]
+    assert list(results.pareto({"functional_distance_held_out": "min"})["name"]) == ["closest"]  # and not hardly-begun
 
 
 def test_the_summary_ends_with_the_front(results, capsys):
