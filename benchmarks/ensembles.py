@@ -213,6 +213,10 @@ def draw(records: list[Record], file: Path) -> None:
     front(means, method="kind").savefig(file, dpi=150)
 
 
+def asked(text: str, name: str) -> bool:
+    return name == text[1:] if text.startswith("=") else text in name
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="mnist", choices=sorted({data for data, _ in SETTINGS}))
@@ -221,7 +225,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=100, help="of compute for each contender")
     parser.add_argument("--members", type=int, default=5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", default=[], help="contenders whose names hold one of these texts")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="contenders whose names hold one of these texts, or are it: =NAME"
+    )
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--epsilons", type=float, nargs="+", default=[])
     parser.add_argument("--quick", action="store_true", help="5 s, 100 examples, one seed, few contenders")
@@ -243,7 +249,7 @@ def main() -> None:
         judges = [Judge(setting, inputs, labels, args.examples, epsilon) for epsilon in epsilons]
         for name, make in contenders(setting.settings.epsilon, args.members).items():
             done = any(r["method"] == name and r["seed"] == seed for r in records)
-            if done or (args.only and not any(text in name for text in args.only)):
+            if done or (args.only and not any(asked(text, name) for text in args.only)):
                 continue
             contender = make(setting)
             for judge in judges:
