@@ -132,7 +132,7 @@ class RestrictedStepperContract(StepperContract):
 
     def test_zeros_of_a_sparse_network_stay_zero(self) -> None:
         made = self.situation(Sparsify(0.5), 0.1)
-        sparse = Sparsify(0.5, ramp=1).restrict(made.problem, made.weights, 1.0)
+        sparse = Sparsify(0.5, ramp=1).restrict(made.problem, made.weights, 1.0, made.batch)
         made = Situation(made.problem, made.objective, sparse, made.batch, made.radius)
         assert bool((sparse == 0).any())
         for num_steps in range(3):
@@ -191,14 +191,15 @@ class RestrictedObjectiveContract(ObjectiveContract):
 
     def test_a_restriction_holds_where_it_was_made_and_its_tangent_is_a_projection(self) -> None:
         assert isinstance(self.objective, Restriction)
-        problem, weights, _ = self.at()
+        problem, weights, batch = self.at()
         for progress in (0.0, 0.5, 1.0):
-            allowed = self.objective.restrict(problem, weights, progress)
-            assert torch.equal(self.objective.restrict(problem, allowed, progress), allowed)
+            allowed = self.objective.restrict(problem, weights, progress, batch)
+            assert self.objective.restrict(problem, allowed, progress, batch) is allowed
             one, other = normal(len(weights), seed=4), normal(len(weights), seed=5)
-            along = self.objective.tangent(problem, allowed, one)
-            torch.testing.assert_close(self.objective.tangent(problem, allowed, along), along)
-            torch.testing.assert_close(along @ other, one @ self.objective.tangent(problem, allowed, other))
+            projected = self.objective.tangent(problem, allowed)
+            along = projected(one)
+            torch.testing.assert_close(projected(along), along)
+            torch.testing.assert_close(along @ other, one @ projected(other))
 
 
 def normal(*shape: int, seed: int) -> Tensor:

@@ -7,6 +7,7 @@ from fipray.geometry.metric import Metric, StreamedMetric
 from fipray.geometry.network import Network
 from fipray.geometry.outputs import Euclidean, FisherRao, Heads, OutputGeometry, functional_distance
 from fipray.geometry.projections import NullSpace, Projected
+from fipray.geometry.statistics import re_estimated
 from fipray.geometry.sweeps import Sweeps
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "conjugate_gradients",
     "functional_distance",
     "minimal_residual",
+    "re_estimated",
     "solve_in_sample_space",
     "twice_differentiable",
 ]

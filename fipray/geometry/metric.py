@@ -118,6 +118,25 @@ class Metric:
             layer.put(found, _per_output(layer, by_output))
         return found
 
+    def diagonal(self) -> Tensor:
+        """`diag g` [P].
+
+        C backward passes for the weights of layers, each of which acts once; where they do not tell, or where other
+        weights move too, N C passes, an input's outputs at a time.
+        """
+        if self._sensitivities is None:
+            rows = torch.eye(self._kept.numel()).to(self._kept)
+            return _sum(self.jt(row.view_as(self._kept)).square() for row in rows) / self.num_inputs
+        total = torch.zeros_like(self._weights.detach())
+        for layer, by_output in zip(self.layers, self._sensitivities, strict=True):
+            seen = layer.patches()
+            if seen.shape[1] == 1:  # one position: the squares of an outer product are one of squares
+                squares = by_output[:, :, 0].square().sum(1).T @ seen[:, 0].square()
+            else:
+                squares = _sum(torch.einsum("nto,nti->noi", one, seen).square().sum(0) for one in by_output.unbind(1))
+            layer.put(total, squares)
+        return total / self.num_inputs
+
     def gram(self) -> Tensor:
         """`J J^T` [N C, N C]. For small batches: layer by layer, without `J` where that can be (see `jacobian`)."""
         if self._sensitivities is None:

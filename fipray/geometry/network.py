@@ -132,6 +132,10 @@ class Network:
             parameter.requires_grad_(True)
         return module
 
+    def parts(self) -> Iterator[tuple[str, nn.Module]]:
+        """The modules that it is made of, by name, itself among them; they hold no weights of a point."""
+        return self._module.named_modules()
+
     def to(self, device: torch.device | str) -> Network:
         """The same network on another device."""
         return Network(copy.deepcopy(self._module).to(device), self.slots)
@@ -160,7 +164,7 @@ class Network:
         weights = weights.detach().requires_grad_(True)
         hooks = [
             part.register_forward_hook(lambda part, _, output, name=name: try_twice(name, part, output))
-            for name, part in self._module.named_modules()
+            for name, part in self.parts()
         ]
         try:
             with torch.enable_grad():

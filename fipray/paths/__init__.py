@@ -19,8 +19,10 @@ from fipray.paths.objectives import (
     WeightedSum,
 )
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
+from fipray.paths.patterns import NofM, Pattern, Unstructured
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, ScheduledRadius, SwitchedRadius, Verdict
+from fipray.paths.saliency import Magnitude, MetricDiagonal, OptimalBrainSurgeon, Saliency
 from fipray.paths.stepper import Proposal, Situation, Stepper
 from fipray.paths.steppers import (
     Corrected,
@@ -51,13 +53,18 @@ __all__ = [
     "InputNullSpaceStep",
     "KroneckerStep",
     "LossProfile",
+    "Magnitude",
+    "MetricDiagonal",
     "MoveAway",
     "NaturalStep",
+    "NofM",
     "Objective",
     "ObjectiveBelow",
     "OneShot",
+    "OptimalBrainSurgeon",
     "Outcome",
     "PathPoint",
+    "Pattern",
     "Probe",
     "Problem",
     "ProjectedStep",
@@ -67,6 +74,7 @@ __all__ = [
     "RandomWalk",
     "Resist",
     "Restriction",
+    "Saliency",
     "SaveAt",
     "ScheduledRadius",
     "Situation",
@@ -76,6 +84,7 @@ __all__ = [
     "Switch",
     "SwitchedRadius",
     "Toward",
+    "Unstructured",
     "Vaccinate",
     "Verdict",
     "WeightPath",

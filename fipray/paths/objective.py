@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from fipray.paths.problem import Batch, Problem
+
+Projection = Callable[[Tensor], Tensor]
 
 
 class Objective(Protocol):
@@ -35,21 +38,41 @@ class GradientEstimate(Protocol):
 class Restriction(Protocol):
     """An objective that also says where the weights must lie, ever more tightly as the path goes on."""
 
-    def restrict(self, problem: Problem, weights: Tensor, progress: float) -> Tensor:
-        """The nearest weights [P] that are allowed once `progress`, 0..1, of the path is walked."""
+    def restrict(self, problem: Problem, weights: Tensor, progress: float, batch: Batch) -> Tensor:
+        """The nearest weights [P] that are allowed once `progress`, 0..1, of the path is walked; what is near is judged
+        on a batch of inputs, where that is by the function. `weights` themselves where they are allowed."""
         ...
 
-    def tangent(self, problem: Problem, weights: Tensor, vector: Tensor) -> Tensor:
-        """The part of `vector` [P] along which `weights` stay allowed."""
+    def tangent(self, problem: Problem, weights: Tensor) -> Projection:
+        """The projection on those vectors [P] along which `weights` stay allowed."""
         ...
 
 
-def restrict(objective: Objective, problem: Problem, weights: Tensor, progress: float) -> Tensor:
-    return objective.restrict(problem, weights, progress) if isinstance(objective, Restriction) else weights
+@runtime_checkable
+class Milestones(Protocol):
+    """An objective that reaches something on the way."""
+
+    @property
+    def milestones(self) -> tuple[tuple[float, float], ...]:
+        """Pairs: a share, 0..1, of the path, and the sparsity that is reached with it."""
+        ...
 
 
-def tangent(objective: Objective, problem: Problem, weights: Tensor, vector: Tensor) -> Tensor:
-    return objective.tangent(problem, weights, vector) if isinstance(objective, Restriction) else vector
+def milestones(objective: Objective) -> tuple[tuple[float, float], ...]:
+    return objective.milestones if isinstance(objective, Milestones) else ()
+
+
+def restrict(objective: Objective, problem: Problem, weights: Tensor, progress: float, batch: Batch) -> Tensor:
+    return objective.restrict(problem, weights, progress, batch) if isinstance(objective, Restriction) else weights
+
+
+def tangent(objective: Objective, problem: Problem, weights: Tensor) -> Projection:
+    return objective.tangent(problem, weights) if isinstance(objective, Restriction) else everything
+
+
+def everything(vector: Tensor) -> Tensor:
+    """The projection on all vectors, where nothing is restricted."""
+    return vector
 
 
 def gradient(objective: Objective, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -62,18 +62,30 @@ class SaveAt:
 
     solver_state: whether points carry the state of their stepper, from which a path can be resumed; with a first-order
     step that is twice the size of the weights.
+    also: shares of the path, above 0 and up to 1, after which a point is kept besides.
     """
 
     num_points: int = 10
     solver_state: bool = True
+    also: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_points < 1:
             raise UsageError(f"at least one point is kept; num_points={self.num_points} was given")
+        if not all(0 < share <= 1 for share in self.also):
+            raise UsageError(f"also names shares of the path, above 0 and up to 1; {self.also} was given")
+
+    def and_also(self, shares: Iterable[float]) -> SaveAt:
+        return replace(self, also=(*self.also, *shares))
+
+    def steps(self, num_steps: int) -> tuple[int, ...]:
+        """The last steps, 1 or later, within the shares `also`: what a path is then, it need not be a step later."""
+        return tuple(max(1, int(share * num_steps + 1e-9)) for share in self.also)
 
     def due(self, last: int, step: int, num_steps: int) -> bool:
         """Whether a mark lies in (last, step]."""
-        return step * self.num_points // num_steps > last * self.num_points // num_steps
+        evenly = step * self.num_points // num_steps > last * self.num_points // num_steps
+        return evenly or any(last < mark <= step for mark in self.steps(num_steps))
 
     def without_pause(self, points: Sequence[PathPoint], num_steps: int) -> list[PathPoint]:
         """The points so far without the last of them, where it lies at no mark: it is kept for as long as a path waits.

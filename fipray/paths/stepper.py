@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fipray.paths.objective import Objective, gradient, tangent
+from fipray.paths.objective import Objective, Projection, everything, gradient, tangent
 from fipray.paths.problem import Batch, Problem
 
 State = dict[str, Tensor]
@@ -46,7 +46,7 @@ class Situation:
     @property
     def restricted(self) -> bool:
         """Whether anything holds the weights here: a sum of objectives is a restriction only where a part is one."""
-        return self.allowed(self.weights) is not self.weights
+        return self._projection is not everything
 
     def part_of(self, at: float) -> Situation:
         """The same situation on a path that ends, or begins, after a share `at`, 0..1, of this one."""
@@ -58,7 +58,11 @@ class Situation:
 
     def allowed(self, vector: Tensor) -> Tensor:
         """The part of `vector` [P] along which a restriction allows the weights to move: all of it without one."""
-        return tangent(self.objective, self.problem, self.weights, vector)
+        return self._projection(vector)
+
+    @cached_property
+    def _projection(self) -> Projection:
+        return tangent(self.objective, self.problem, self.weights)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ trace()   walks, measures the points that are to be kept, ends on events, and re
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, Network, OutputGeometry, functional_distance
 from fipray.paths.event import Event, Outcome
-from fipray.paths.objective import Objective, restrict
+from fipray.paths.objective import Objective, milestones, restrict
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl
@@ -39,9 +40,11 @@ def walk(
     generator: torch.Generator,
     resume: PathPoint | None = None,
     until: int | None = None,
+    stops: Collection[int] = (),
 ) -> Generator[PathPoint, None, Outcome]:
     """Yield each accepted point of a path from `problem.start`, or from the point `resume` of the same path, up to step
-    `until`; return why it ended. On a CPU with the same threads a resumed path is bit for bit the uninterrupted one.
+    `until`, and those at the steps `stops`, accepted or not; return why it ended. On a CPU with the same threads a
+    resumed path is bit for bit the uninterrupted one.
     """
     began = time.perf_counter()
     weights, reach, done = problem.start, radius.begin(problem), 0
@@ -64,7 +67,7 @@ def walk(
         progress = step / num_steps
         situation = Situation(problem, objective, weights, batch, reach, progress, 1 / num_steps)
         proposal = stepper.propose(situation, state)
-        if not bool(torch.isfinite(proposal.displacement).all()):
+        if not math.isfinite(float(torch.linalg.vector_norm(proposal.displacement))):
             outcome = Outcome("not finite", f"step {step} was not finite, so the path ended at the point before it")
             break
 
@@ -75,8 +78,8 @@ def walk(
         reach = verdict.radius
         if verdict.accepted:
             state = proposal.state
-        allowed = restrict(objective, problem, moved if verdict.accepted else weights, progress)
-        if verdict.accepted or allowed is not weights:
+        allowed = restrict(objective, problem, moved if verdict.accepted else weights, progress, batch)
+        if verdict.accepted or allowed is not weights or step in stops:
             weights = allowed
             kept = {**state, RANDOMNESS: before_draw}
             yield PathPoint(step, weights, reach, time.perf_counter() - began, solver_state=kept)
@@ -87,7 +90,7 @@ def walk(
         if stop < num_steps:
             return Outcome("paused", f"paused at step {stop} of {num_steps}")
         outcome = Outcome("completed", f"all {num_steps} steps were walked" if num_steps > 1 else "its step was walked")
-    finished = restrict(objective, problem, weights, 1.0)
+    finished = restrict(objective, problem, weights, 1.0, batch)
     if finished is not weights:
         yield PathPoint(step, finished, reach, time.perf_counter() - began)
     return outcome
@@ -136,7 +139,8 @@ def trace(
         raise UsageError(f"num_steps and batch_size are at least 1; {num_steps} and {batch_size} were given")
     if until is not None and until < 1:
         raise UsageError(f"a path is paused after its first step or a later one; until={until} was given")
-    stepper, radius, save_at = stepper or NaturalStep(), radius or AdaptiveRadius(), save_at or SaveAt()
+    stepper, radius = stepper or NaturalStep(), radius or AdaptiveRadius()
+    save_at = (save_at or SaveAt()).and_also(share for share, _ in milestones(objective))
     for inputs in (anchors.inputs if isinstance(anchors, Batch) else anchors, held_out):
         network.check(inputs)
     problem = Problem(network, geometry or FisherRao(), network.weights, tuple(others))
@@ -170,7 +174,7 @@ def trace(
         if not reasons:
             return None, point
         if all(event.goal for event in reasons):
-            point = replace(point, weights=restrict(objective, problem, point.weights, 1.0))
+            point = replace(point, weights=restrict(objective, problem, point.weights, 1.0, on_anchors.first(1000)))
         return Outcome("stopped", "; ".join(reasons.values())), point
 
     steps = walk(
@@ -184,6 +188,7 @@ def trace(
         generator=generator,
         resume=resume[-1] if resume else None,
         until=until,
+        stops=save_at.steps(num_steps),
     )
     points, outcome = save_at.without_pause(resume, num_steps), None
     if not points:

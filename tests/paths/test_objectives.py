@@ -52,12 +52,12 @@ class TestSparsity:
     @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.7])
     def test_the_end_is_exactly_as_sparse_as_asked(self, sparsity):
         where = problem(mlp(6, 9, 4))
-        ended = Sparsify(sparsity).restrict(where, where.start, 1.0)
+        ended = Sparsify(sparsity).restrict(where, where.start, 1.0, batch(where, 8, 6))
         assert int((ended == 0).sum()) == round(sparsity * where.network.num_weights)
 
     def test_the_smallest_weights_go_and_the_others_stay_as_they_are(self):
         where = problem(linear(5, 4))
-        ended = Sparsify(0.5).restrict(where, where.start, 1.0)
+        ended = Sparsify(0.5).restrict(where, where.start, 1.0, batch(where, 8, 5))
         kept = ended != 0
         assert torch.equal(ended[kept], where.start[kept])
         assert where.start[~kept].abs().max() < where.start[kept].abs().min()
@@ -66,10 +66,10 @@ class TestSparsity:
         where = problem(mlp(6, 9, 4))
         biases = 9 + 4
         most = 1 - biases / where.network.num_weights
-        ended = Sparsify(most).restrict(where, where.start, 1.0)
+        ended = Sparsify(most).restrict(where, where.start, 1.0, batch(where, 8, 6))
         assert bool((ended[54:63] != 0).all())
         with pytest.raises(UsageError, match="only 90 of the 103"):
-            Sparsify(0.95).restrict(where, where.start, 1.0)
+            Sparsify(0.95).restrict(where, where.start, 1.0, batch(where, 8, 6))
 
     def test_zeros_only_grow_along_the_schedule_and_end_at_the_ramp(self):
         objective = Sparsify(0.8, ramp=0.5, num_stages=10)

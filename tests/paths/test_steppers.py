@@ -59,7 +59,7 @@ def test_a_projected_step_is_the_least_norm_solution_of_the_dense_jacobian(dense
     where = problem(mlp(6, 14, 4))
     weights = where.start + 0.02 * normal(where.network.num_weights, seed=5)
     objective = Sparsify(0.3, ramp=1) if sparse else Diversify()
-    weights = Sparsify(0.3, ramp=1).restrict(where, weights, 1.0) if sparse else weights
+    weights = Sparsify(0.3, ramp=1).restrict(where, weights, 1.0, batch(where, 8, 6)) if sparse else weights
     inputs = batch(where, 8, 6)
     situation = Situation(where, objective, weights, inputs, 10.0)
     metric = Metric(where.network, weights, inputs.inputs, where.geometry)
@@ -197,7 +197,7 @@ def test_the_published_step_is_the_normalised_penalty_gradient():
     p, q = where.network(theirs, inputs.inputs).softmax(1), where.network(where.start, inputs.inputs).softmax(1)
     (-(p * q + 1e-8).sqrt().sum(1).log().sum()).backward()
     assert theirs.grad is not None
-    smallest_zeroed = Sparsify(0.5, ramp=1).restrict(where, weights, 1.0)
+    smallest_zeroed = Sparsify(0.5, ramp=1).restrict(where, weights, 1.0, inputs)
     u = theirs.grad + 0.1 * (weights - smallest_zeroed)
     made = PublishedStep().propose(Situation(where, Sparsify(0.5, ramp=None), weights, inputs, 1.0), {})
     torch.testing.assert_close(made.displacement, -0.01 * u / torch.linalg.vector_norm(u), rtol=1e-6, atol=1e-9)

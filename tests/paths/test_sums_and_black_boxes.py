@@ -45,16 +45,16 @@ class TestWeightedSum:
         where = problem(mlp(5, 6, 3))
         whole = WeightedSum(((1.0, Diversify()), (1.0, RandomWalk())))
         step = normal(where.network.num_weights)
-        assert restrict(whole, where, where.start, 1.0) is where.start
-        assert tangent(whole, where, where.start, step) is step
+        assert restrict(whole, where, where.start, 1.0, batch(where, 8, 5)) is where.start
+        assert tangent(whole, where, where.start)(step) is step
 
     def test_the_restriction_of_a_part_holds_for_the_sum(self):
         where = problem(mlp(5, 6, 3))
         whole = WeightedSum(((1.0, Diversify()), (0.0, Sparsify(0.5))))
-        ended = restrict(whole, where, where.start, 1.0)
-        assert torch.equal(ended, Sparsify(0.5).restrict(where, where.start, 1.0))
-        assert restrict(whole, where, ended, 1.0) is ended
-        step = tangent(whole, where, ended, normal(where.network.num_weights))
+        ended = restrict(whole, where, where.start, 1.0, batch(where, 8, 5))
+        assert torch.equal(ended, Sparsify(0.5).restrict(where, where.start, 1.0, batch(where, 8, 5)))
+        assert restrict(whole, where, ended, 1.0, batch(where, 8, 5)) is ended
+        step = tangent(whole, where, ended)(normal(where.network.num_weights))
         assert not step[ended == 0].any()
 
     def test_sums_within_sums_are_written_and_read_as_specs(self):

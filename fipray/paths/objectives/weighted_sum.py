@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
-from fipray.paths.objective import Objective, gradient, restrict, tangent
+from fipray.paths.objective import Objective, Projection, everything, gradient, milestones, restrict, tangent
 from fipray.paths.problem import Batch, Problem
 
 
@@ -39,15 +39,25 @@ class WeightedSum:
     def gradient(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         return torch.stack([c * gradient(part, problem, weights, batch) for c, part in self._counted]).sum(0)
 
-    def restrict(self, problem: Problem, weights: Tensor, progress: float) -> Tensor:
+    def restrict(self, problem: Problem, weights: Tensor, progress: float, batch: Batch) -> Tensor:
         for _, part in self.parts:
-            weights = restrict(part, problem, weights, progress)
+            weights = restrict(part, problem, weights, progress, batch)
         return weights
 
-    def tangent(self, problem: Problem, weights: Tensor, vector: Tensor) -> Tensor:
-        for _, part in self.parts:
-            vector = tangent(part, problem, weights, vector)
-        return vector
+    def tangent(self, problem: Problem, weights: Tensor) -> Projection:
+        projections = [tangent(part, problem, weights) for _, part in self.parts]
+        restricting = [one for one in projections if one is not everything]
+
+        def both(vector: Tensor) -> Tensor:
+            for projection in restricting:
+                vector = projection(vector)
+            return vector
+
+        return both if restricting else everything
+
+    @property
+    def milestones(self) -> tuple[tuple[float, float], ...]:
+        return tuple(one for _, part in self.parts for one in milestones(part))
 
     @property
     def _counted(self) -> tuple[tuple[float, Objective], ...]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
-from fipray.paths.objective import Objective, restrict, tangent
+from fipray.paths.objective import Objective, Projection, restrict, tangent
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, Stepper, promised
 
@@ -73,11 +73,11 @@ class _Still:
     def gradient(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         return torch.zeros_like(weights)
 
-    def restrict(self, problem: Problem, weights: Tensor, progress: float) -> Tensor:
-        return restrict(self.objective, problem, weights, progress)
+    def restrict(self, problem: Problem, weights: Tensor, progress: float, batch: Batch) -> Tensor:
+        return restrict(self.objective, problem, weights, progress, batch)
 
-    def tangent(self, problem: Problem, weights: Tensor, vector: Tensor) -> Tensor:
-        return tangent(self.objective, problem, weights, vector)
+    def tangent(self, problem: Problem, weights: Tensor) -> Projection:
+        return tangent(self.objective, problem, weights)
 
 
 def _joined(**states: State) -> State:

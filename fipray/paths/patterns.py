@@ -1,0 +1,162 @@
+"""Which weights may be zero together: the patterns of sparsity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from fipray.errors import UsageError
+from fipray.geometry import Network
+from fipray.geometry.network import Slot
+
+Losses = Callable[[], Tensor]  # [P], at least 0; may cost passes
+
+
+class Pattern(Protocol):
+    """Chooses what becomes zero, given how much is lost with each weight."""
+
+    def zeroed(self, network: Network, weights: Tensor, losses: Losses, sparsity: float) -> Tensor:
+        """Indices of the weights [P] to be zeroed besides what is zero already, so that `sparsity` is reached; those
+        with the smallest losses, or groups of the smallest sums. Empty where it is reached, and nobody asks for losses.
+        """
+        ...
+
+    def free(self, network: Network, weights: Tensor) -> Tensor:
+        """[P], 1 where `weights` may move, 0 where they are zero and have to stay so."""
+        ...
+
+
+@dataclass(frozen=True)
+class Unstructured:
+    """Any weights of layers (parameters of two or more dimensions), never a bias or a normalisation's scale.
+
+    `sparsity` is the fraction of all moving weights that are zero. across: "network" zeroes what is least anywhere,
+    "layer" the same fraction of each layer.
+    """
+
+    across: Literal["network", "layer"] = "network"
+
+    def __post_init__(self) -> None:
+        if self.across not in ("network", "layer"):
+            raise UsageError(f"losses are compared across the 'network' or the 'layer'; {self.across!r} was given")
+
+    def zeroed(self, network: Network, weights: Tensor, losses: Losses, sparsity: float) -> Tensor:
+        wanted, zeros = round(sparsity * network.num_weights), _zeros(weights)
+        if wanted <= zeros:
+            return _none(weights)
+        layers = _layers(network)
+        there = sum(slot.shape.numel() for slot in layers)
+        elsewhere = zeros - sum(_zeros(_part(weights, slot)) for slot in layers)
+        if wanted - elsewhere > there:
+            raise UsageError(
+                f"sparsity {sparsity} asks for {wanted} zeros, but only {there} of the {network.num_weights} moving "
+                "weights are weights of layers: ask for less"
+            )
+        if self.across == "network":
+            candidates = torch.where((weights != 0) & _in_layers(network, weights), losses(), torch.inf)
+            return _least(candidates, wanted - zeros)
+        chosen, before, share, lost = [], 0, (wanted - elsewhere) / there, losses()
+        for slot in layers:  # rounded so that the counts sum to what is wanted
+            count = round(share * (before + slot.shape.numel())) - round(share * before)
+            before += slot.shape.numel()
+            own = _part(weights, slot)
+            missing = count - _zeros(own)
+            if missing > 0:
+                chosen.append(slot.start + _least(torch.where(own != 0, _part(lost, slot), torch.inf), missing))
+        return torch.cat(chosen) if chosen else _none(weights)
+
+    def free(self, network: Network, weights: Tensor) -> Tensor:
+        free = weights != 0
+        for slot in network.slots:
+            if slot not in _layers(network):
+                free[slot.start : slot.stop] = True
+        return free
+
+
+@dataclass(frozen=True)
+class NofM:
+    """At least `zeros` zeros in each group of `size` weights that follow each other along a layer's inputs (2:4 is what
+    sparse matrix units compute with), in layers whose number of inputs `size` divides; other layers stay as they are.
+
+    `sparsity` is the fraction of those layers' weights that are zero, at most `zeros / size`, where every group has its
+    zeros; below it the groups with the smallest losses have theirs, and the others none.
+    """
+
+    zeros: int = 2
+    size: int = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.zeros < self.size:
+            raise UsageError(f"of each group some weights are zero, not all; {self.zeros} of {self.size} were given")
+
+    def zeroed(self, network: Network, weights: Tensor, losses: Losses, sparsity: float) -> Tensor:
+        if sparsity > self.zeros / self.size + 1e-9:
+            raise UsageError(
+                f"{self.zeros} zeros in {self.size} make a sparsity of {self.zeros / self.size:g}; {sparsity} was asked"
+            )
+        groups = self._groups(network, weights.device)
+        own = weights[groups]
+        done = (own == 0).sum(1) >= self.zeros
+        wanted = round(sparsity * groups.numel() / self.zeros) - int(done.sum())
+        if wanted <= 0:
+            return _none(weights)
+        # what is zero already counts first, and costs nothing
+        lost, order = torch.where(own == 0, -1.0, losses()[groups]).sort(1)
+        sums = lost[:, : self.zeros].clamp(min=0).sum(1)
+        chosen = _least(torch.where(done, torch.inf, sums), wanted)
+        return groups[chosen].gather(1, order[chosen, : self.zeros]).flatten()
+
+    def free(self, network: Network, weights: Tensor) -> Tensor:
+        groups = self._groups(network, weights.device)
+        held = torch.zeros_like(weights, dtype=torch.bool)
+        zero = weights[groups] == 0
+        held[groups[zero & (zero.sum(1, keepdim=True) >= self.zeros)]] = True
+        return ~held
+
+    def _groups(self, network: Network, device: torch.device) -> Tensor:
+        """[G, size] indices of the weights of each group."""
+        found = []
+        for slot in _layers(network):
+            if slot.shape[1] % self.size == 0:
+                places = torch.arange(slot.start, slot.stop, device=device).view(slot.shape)
+                found.append(places.movedim(1, -1).reshape(-1, self.size))
+        if not found:
+            raise UsageError(f"no layer has a number of inputs that {self.size} divides, so there are no groups")
+        return torch.cat(found)
+
+
+def _layers(network: Network) -> list[Slot]:
+    return [slot for slot in network.slots if len(slot.shape) >= 2]
+
+
+def _in_layers(network: Network, weights: Tensor) -> Tensor:
+    """[P], true for weights of layers."""
+    inside = torch.zeros_like(weights, dtype=torch.bool)
+    for slot in _layers(network):
+        inside[slot.start : slot.stop] = True
+    return inside
+
+
+def _part(vector: Tensor, slot: Slot) -> Tensor:
+    return vector[slot.start : slot.stop]
+
+
+def _zeros(weights: Tensor) -> int:
+    return len(weights) - int(torch.count_nonzero(weights))
+
+
+def _none(weights: Tensor) -> Tensor:
+    return torch.empty(0, dtype=torch.int64, device=weights.device)
+
+
+def _least(losses: Tensor, count: int) -> Tensor:
+    """Indices of the `count` smallest."""
+    if count >= len(losses):
+        return torch.arange(len(losses), device=losses.device)
+    if losses.device.type == "cpu":  # argpartition of numpy: three times as fast as topk for large counts
+        return torch.from_numpy(losses.numpy().argpartition(count - 1)[:count])
+    return losses.topk(count, largest=False).indices
