@@ -1,5 +1,6 @@
 """What weight space looks like: networks as functions of their weights, output geometries, the pulled-back metric."""
 
+from fipray.geometry.channels import Channels, removable_channels
 from fipray.geometry.derivatives import twice_differentiable
 from fipray.geometry.layers import Layer
 from fipray.geometry.linear import LinearSolution, conjugate_gradients, minimal_residual, solve_in_sample_space
@@ -7,9 +8,12 @@ from fipray.geometry.metric import Metric, StreamedMetric
 from fipray.geometry.network import Network
 from fipray.geometry.outputs import Euclidean, FisherRao, Heads, OutputGeometry, functional_distance
 from fipray.geometry.projections import NullSpace, Projected
+from fipray.geometry.sizes import Sizes, sizes_of
+from fipray.geometry.slim import fitted, slimmed
 from fipray.geometry.sweeps import Sweeps
 
 __all__ = [
+    "Channels",
     "Euclidean",
     "FisherRao",
     "Heads",
@@ -20,11 +24,16 @@ __all__ = [
     "NullSpace",
     "OutputGeometry",
     "Projected",
+    "Sizes",
     "StreamedMetric",
     "Sweeps",
     "conjugate_gradients",
+    "fitted",
     "functional_distance",
     "minimal_residual",
+    "removable_channels",
+    "sizes_of",
+    "slimmed",
     "solve_in_sample_space",
     "twice_differentiable",
 ]
