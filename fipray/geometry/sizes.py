@@ -57,7 +57,7 @@ def sizes_of(network: Network, weights: Tensor, inputs: Tensor) -> Sizes:
     with _Counting() as counting:
         network(weights, inputs[:1])
     return Sizes(
-        sparsity={name: 1 - int(value.count_nonzero()) / value.numel() for name, value in matrices.items()},
+        sparsity={name: int((value == 0).sum()) / value.numel() for name, value in matrices.items()},
         num_weights=network.num_weights,
         non_zeros=int(weights.count_nonzero()),
         bytes_dense=4 * network.num_weights,
