@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _CATALOGUE = {
-    "fipray.geometry": ("Network", "FisherRao", "Euclidean", "Heads", "Metric", "functional_distance"),
+    "fipray.geometry": (
+        "Channels",
+        "Network",
+        "FisherRao",
+        "Euclidean",
+        "Heads",
+        "Metric",
+        "Sizes",
+        "fitted",
+        "functional_distance",
+        "removable_channels",
+        "sizes_of",
+        "slimmed",
+    ),
     "fipray.paths": (
         "AdaptiveRadius",
         "Vaccinate",
@@ -146,12 +159,18 @@ if TYPE_CHECKING:
         UsageError as UsageError,
     )
     from fipray.geometry import (
+        Channels as Channels,
         Euclidean as Euclidean,
         FisherRao as FisherRao,
         Heads as Heads,
         Metric as Metric,
         Network as Network,
+        Sizes as Sizes,
+        fitted as fitted,
         functional_distance as functional_distance,
+        removable_channels as removable_channels,
+        sizes_of as sizes_of,
+        slimmed as slimmed,
     )
     from fipray.paths import (
         AdaptiveRadius as AdaptiveRadius,

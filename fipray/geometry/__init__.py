@@ -1,5 +1,6 @@
 """What weight space looks like: networks as functions of their weights, output geometries, the pulled-back metric."""
 
+from fipray.geometry.channels import Channels, removable_channels
 from fipray.geometry.derivatives import twice_differentiable
 from fipray.geometry.layers import Layer
 from fipray.geometry.linear import LinearSolution, conjugate_gradients, minimal_residual, solve_in_sample_space
@@ -7,10 +8,13 @@ from fipray.geometry.metric import Metric, StreamedMetric
 from fipray.geometry.network import Network
 from fipray.geometry.outputs import Euclidean, FisherRao, Heads, OutputGeometry, functional_distance
 from fipray.geometry.projections import NullSpace, Projected
+from fipray.geometry.sizes import Sizes, sizes_of
+from fipray.geometry.slim import fitted, slimmed
 from fipray.geometry.statistics import re_estimated
 from fipray.geometry.sweeps import Sweeps
 
 __all__ = [
+    "Channels",
     "Euclidean",
     "FisherRao",
     "Heads",
@@ -21,12 +25,17 @@ __all__ = [
     "NullSpace",
     "OutputGeometry",
     "Projected",
+    "Sizes",
     "StreamedMetric",
     "Sweeps",
     "conjugate_gradients",
+    "fitted",
     "functional_distance",
     "minimal_residual",
     "re_estimated",
+    "removable_channels",
+    "sizes_of",
+    "slimmed",
     "solve_in_sample_space",
     "twice_differentiable",
 ]
