@@ -3,7 +3,7 @@
 from fipray.paths.align import aligned
 from fipray.paths.connect import Connection, LossProfile, connect, loss_profile
 from fipray.paths.event import Event, FunctionalDistanceAbove, ObjectiveBelow, Outcome
-from fipray.paths.objective import Objective, Restriction
+from fipray.paths.objective import Objective, Restriction, milestones, restrict
 from fipray.paths.objectives import (
     Adversary,
     BlackBox,
@@ -19,7 +19,7 @@ from fipray.paths.objectives import (
     WeightedSum,
 )
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
-from fipray.paths.patterns import NofM, Pattern, Unstructured
+from fipray.paths.patterns import NofM, Pattern, Unstructured, WholeChannels
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, ScheduledRadius, SwitchedRadius, Verdict
 from fipray.paths.saliency import Magnitude, MetricDiagonal, OptimalBrainSurgeon, Saliency
@@ -89,9 +89,12 @@ __all__ = [
     "Verdict",
     "WeightPath",
     "WeightedSum",
+    "WholeChannels",
     "aligned",
     "connect",
     "loss_profile",
+    "milestones",
+    "restrict",
     "trace",
     "walk",
 ]

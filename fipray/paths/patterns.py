@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from fipray.errors import UsageError
-from fipray.geometry import Network
+from fipray.errors import NetworkError, UsageError
+from fipray.geometry import Network, removable_channels
 from fipray.geometry.network import Slot
 
 Losses = Callable[[], Tensor]  # [P], at least 0; may cost passes
@@ -41,8 +42,7 @@ class Unstructured:
     across: Literal["network", "layer"] = "network"
 
     def __post_init__(self) -> None:
-        if self.across not in ("network", "layer"):
-            raise UsageError(f"losses are compared across the 'network' or the 'layer'; {self.across!r} was given")
+        _check_across(self.across)
 
     def zeroed(self, network: Network, weights: Tensor, losses: Losses, sparsity: float) -> Tensor:
         wanted, zeros = round(sparsity * network.num_weights), _zeros(weights)
@@ -98,7 +98,7 @@ class NofM:
             raise UsageError(
                 f"{self.zeros} zeros in {self.size} make a sparsity of {self.zeros / self.size:g}; {sparsity} was asked"
             )
-        groups = self._groups(network, weights.device)
+        groups = _groups(network, self.size, weights.device)
         own = weights[groups]
         done = (own == 0).sum(1) >= self.zeros
         wanted = round(sparsity * groups.numel() / self.zeros) - int(done.sum())
@@ -111,22 +111,95 @@ class NofM:
         return groups[chosen].gather(1, order[chosen, : self.zeros]).flatten()
 
     def free(self, network: Network, weights: Tensor) -> Tensor:
-        groups = self._groups(network, weights.device)
+        groups = _groups(network, self.size, weights.device)
         held = torch.zeros_like(weights, dtype=torch.bool)
         zero = weights[groups] == 0
         held[groups[zero & (zero.sum(1, keepdim=True) >= self.zeros)]] = True
         return ~held
 
-    def _groups(self, network: Network, device: torch.device) -> Tensor:
-        """[G, size] indices of the weights of each group."""
-        found = []
-        for slot in _layers(network):
-            if slot.shape[1] % self.size == 0:
-                places = torch.arange(slot.start, slot.stop, device=device).view(slot.shape)
-                found.append(places.movedim(1, -1).reshape(-1, self.size))
-        if not found:
-            raise UsageError(f"no layer has a number of inputs that {self.size} divides, so there are no groups")
-        return torch.cat(found)
+
+@lru_cache(maxsize=8)
+def _groups(network: Network, size: int, device: torch.device) -> Tensor:
+    """[G, size] indices of the weights of each group."""
+    found = []
+    for slot in _layers(network):
+        if slot.shape[1] % size == 0:
+            places = torch.arange(slot.start, slot.stop, device=device).view(slot.shape)
+            found.append(places.movedim(1, -1).reshape(-1, size))
+    if not found:
+        raise UsageError(f"no layer has a number of inputs that {size} divides, so there are no groups")
+    return torch.cat(found)
+
+
+@dataclass(frozen=True)
+class WholeChannels:
+    """Whole output channels of convolutions and neurons of linear layers, those that can be removed
+    (`fipray.geometry.removable_channels`): all weights that make a channel and all that see it. A network that is
+    sparse so can be exported as a smaller dense one (`fipray.slimmed`).
+
+    `sparsity` is the fraction of these channels that are gone: across the "layer", of each layer's; across the
+    "network", of all together. A layer keeps one channel at least.
+    """
+
+    across: Literal["network", "layer"] = "layer"
+
+    def __post_init__(self) -> None:
+        _check_across(self.across)
+
+    def zeroed(self, network: Network, weights: Tensor, losses: Losses, sparsity: float) -> Tensor:
+        groups = _channels(network, weights.device)
+        present = [(weights[own] != 0).any(1) for own, _ in groups]
+        total = sum(len(one) for one in present)
+        gone = sum(len(one) - int(one.sum()) for one in present)
+        wanted = [round(sparsity * len(one)) - len(one) + int(one.sum()) for one in present]
+        if self.across == "network":
+            wanted = [round(sparsity * total) - gone]
+        if max(wanted) <= 0:
+            return _none(weights)
+        lost, sums = losses(), []
+        for (own, _), there in zip(groups, present, strict=True):
+            sum_of_each = torch.where(there, lost[own].sum(1), torch.inf)
+            sum_of_each[torch.where(there, sum_of_each, -torch.inf).argmax()] = torch.inf  # the one that stays
+            sums.append(sum_of_each)
+        if self.across == "network":
+            sums = [torch.cat(sums)]
+        chosen = torch.zeros(total, dtype=torch.bool, device=weights.device)
+        begin = 0
+        for count, each in zip(wanted, sums, strict=True):
+            count = min(count, int(torch.isfinite(each).sum()))
+            if count > 0:
+                chosen[begin + _least(each, count)] = True
+            begin += len(each)
+        parts = zip(groups, chosen.split([len(one) for one in present]), strict=True)
+        return torch.cat([places[picked].flatten() for both, picked in parts for places in both])
+
+    def free(self, network: Network, weights: Tensor) -> Tensor:
+        free = torch.ones_like(weights, dtype=torch.bool)
+        for own, seen in _channels(network, weights.device):
+            gone = ~(weights[own] != 0).any(1)
+            free[own[gone]] = False
+            free[seen[gone]] = False
+        return free
+
+
+@lru_cache(maxsize=8)
+def _channels(network: Network, device: torch.device) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Of each layer with removable channels: [C, S] indices of what makes each of them, [C, S'] of what sees it.
+
+    Raises NetworkError where there are none.
+    """
+    found = removable_channels(network)
+    if not found:
+        raise NetworkError(
+            "no layer has output channels that can be removed by themselves: each reaches an addition, the outputs, or "
+            "something that torch.fx does not follow. Prune weights instead: Unstructured() or NofM()"
+        )
+    return tuple((one.own_indices().to(device), one.seen_indices().to(device)) for one in found)
+
+
+def _check_across(across: str) -> None:
+    if across not in ("network", "layer"):
+        raise UsageError(f"losses are compared across the 'network' or the 'layer'; {across!r} was given")
 
 
 def _layers(network: Network) -> list[Slot]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from fipray.errors import UsageError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 TEXT, INT32, INT64, FLOAT = pa.string(), pa.int32(), pa.int64(), pa.float64()
 BOOLEANS = pa.list_(pa.field("element", pa.bool_(), nullable=False))  # named as Parquet names it
@@ -69,8 +69,8 @@ _WEIGHTS_FILE = Column("weights_file", TEXT, "", "safetensors file, relative to 
 _WEIGHTS_SHA256 = Column("weights_sha256", TEXT, "", "SHA-256 of that file in hexadecimal; null if not kept", True)
 _ATTEMPT = Column("attempt", INT64, "1", "number of the attempt that wrote this row, from 1")
 _HOST = Column("host", TEXT, "", "name of the machine that did the work")
-_NETWORK_NAME = Column("name", TEXT, "", "name of the network: base, the path's name or the ensemble's")
-_KIND = Column("kind", TEXT, "", "base, path or ensemble")
+_NETWORK_NAME = Column("name", TEXT, "", "name of the network: base, the path's name, the variant's or the ensemble's")
+_KIND = Column("kind", TEXT, "", "base, path, variant or ensemble")
 _NUM_MEMBERS = Column("num_members", INT64, "1", "number of networks that were judged together")
 _OUTCOME = Column("outcome", TEXT, "", "why the path ended, as a sentence")
 _OUTCOME_KIND = Column(
@@ -287,8 +287,41 @@ TRIALS = Table(
     ),
 )
 
+VARIANTS = Table(
+    "variants",
+    "One row a sparsity that a path was asked for and reached, on its way or at its end: what the network takes then.",
+    ("path_id", "asked_sparsity"),
+    (
+        VERSION_COLUMN,
+        _STUDY,
+        _PATH_ID,
+        _PATH_NAME,
+        Column("network", TEXT, "", "name of the variant in `robustness` and `measures`; of the end, the path's"),
+        Column("asked_sparsity", FLOAT, "fraction 0..1", "what was asked for; of what, the path's pattern says"),
+        Column("step", INT64, "1", "number of steps from the base to this point"),
+        _SPARSITY,
+        Column(
+            "sparsity_by_layer_json", TEXT, "", "fraction of zeros of each parameter of 2 dimensions or more"
+        ),
+        Column("num_weights", INT64, "1", "number of weights"),
+        Column("non_zeros", INT64, "1", "number of weights that are not zero"),
+        Column("bytes_dense", INT64, "byte", "size of all weights as float32"),
+        Column("bytes_csr", INT64, "byte", "size with the layers' matrices as compressed sparse rows"),
+        Column(
+            "bytes_2_4", INT64, "byte", "size in the 2:4 format; null where zeros are not in that pattern", True
+        ),
+        Column("multiply_adds", INT64, "1", "of linear layers and convolutions, for one input"),
+        Column("multiply_adds_non_zero", INT64, "1", "those of weights that are not zero"),
+        _DISTANCE_HELD_OUT,
+        _CLEAN_ACCURACY,
+        _WEIGHTS_FILE,
+        _WEIGHTS_SHA256,
+        _ATTEMPT,
+    ),
+)
+
 TABLES: dict[str, Table] = {
-    table.name: table for table in (PATHS, POINTS, ROBUSTNESS, VERDICTS, TRANSFER, MEASURES, ROUNDS, TRIALS)
+    table.name: table for table in (PATHS, POINTS, ROBUSTNESS, VERDICTS, TRANSFER, MEASURES, ROUNDS, TRIALS, VARIANTS)
 }
 
 

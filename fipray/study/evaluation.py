@@ -9,7 +9,17 @@ from typing import ClassVar
 from fipray.errors import UsageError
 from fipray.robustness import FGSM, PGD, Attack, TargetedPGD, ThreatModel
 
-BASE = "base"
+BASE, VARIANT = "base", "variant"
+
+
+def variant_of(path: str, sparsity: float) -> str:
+    """What a network that a path passes through at a sparsity is called; no name of a path is like it."""
+    return f"{path}@{sparsity:g}"
+
+
+def path_of(name: str) -> str:
+    """The path that a variant lies on; of any other network its own name."""
+    return name.partition("@")[0]
 
 
 def verdicts_on(name: str, attack: str, first_example: int) -> str:
@@ -127,14 +137,16 @@ class TransferSpec:
 def judgements(
     evaluation: Evaluation, networks: tuple[tuple[str, str, tuple[str, ...]], ...]
 ) -> list[AttackSpec | RobustnessSpec | TransferSpec]:
-    """The work of judging networks, each given by name, kind and members, in an order in which it can be done."""
+    """The work of judging networks, each given by name, kind and members, in an order in which it can be done. Attacks
+    are not transferred to and from variants, which resemble each other."""
     specs: list[AttackSpec | RobustnessSpec | TransferSpec] = []
     for name, kind, members in networks:
         robustness = RobustnessSpec(name, kind, members, evaluation)
         specs += [*(robustness.pieces if evaluation.is_split else ()), robustness]
-    return [*specs, TransferSpec(tuple((name, members) for name, _, members in networks), evaluation)]
+    tried = tuple((name, members) for name, kind, members in networks if kind != VARIANT)
+    return [*specs, TransferSpec(tried, evaluation)]
 
 
 def _weights(members: Iterable[str]) -> tuple[str, ...]:
     """The members whose weights are made in the study, each once."""
-    return tuple(dict.fromkeys(member for member in members if member != BASE))
+    return tuple(dict.fromkeys(path_of(member) for member in members if member != BASE))

@@ -151,7 +151,9 @@ class Agenda:
         return self.store
 
     def _read_made(self) -> dict[str, Made]:
-        return made_of({name: self.store.read_table(name).to_pylist() for name in ("paths", "rounds", "verdicts")})
+        return made_of(
+            {name: self.store.read_table(name).to_pylist() for name in ("paths", "variants", "rounds", "verdicts")}
+        )
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,20 @@ from fipray.paths import (
     RadiusControl,
     SaveAt,
     Stepper,
+    milestones,
 )
 from fipray.study.canonical import digest, to_json
 from fipray.study.data import Data
-from fipray.study.evaluation import BASE, AttackSpec, Evaluation, RobustnessSpec, TransferSpec, judgements
+from fipray.study.evaluation import (
+    BASE,
+    VARIANT,
+    AttackSpec,
+    Evaluation,
+    RobustnessSpec,
+    TransferSpec,
+    judgements,
+    variant_of,
+)
 from fipray.study.rounds import RoundSpec, check, expanded
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -167,6 +177,7 @@ class Study:
             networks = (
                 (BASE, BASE, (BASE,)),
                 *((path.name, "path", (path.name,)) for path in self.paths),
+                *((name, VARIANT, (name,)) for path in self.paths for name in variants_of(path)),
                 *((ensemble.name, "ensemble", ensemble.members) for ensemble in self.ensembles),
             )
             specs += judgements(replace(self.evaluation, num_examples=there), networks)
@@ -197,6 +208,11 @@ class Study:
             "base_id": self.base_id or _weights_digest(self.module),
             "data_id": self.data.digest,
         }
+
+
+def variants_of(path: PathSpec) -> tuple[str, ...]:
+    """The networks that a path passes through at sparsities that it is asked for, by name."""
+    return tuple(variant_of(path.name, sparsity) for share, sparsity in milestones(path.objective) if share < 1)
 
 
 def _check_name(name: str, what: str) -> None:

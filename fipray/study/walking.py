@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fipray.geometry import Network, OutputGeometry
-from fipray.paths import Batch, Outcome, PathPoint, Probe, Problem, WeightPath, trace
+from fipray.geometry import Network, OutputGeometry, sizes_of
+from fipray.paths import Batch, Outcome, PathPoint, Probe, Problem, SaveAt, WeightPath, milestones, restrict, trace
 from fipray.records import Store
 from fipray.records.layout import attempt_directory
 from fipray.study import resume
 from fipray.study.canonical import kind_of, to_json
+from fipray.study.evaluation import variant_of
 from fipray.study.resume import Kept
 from fipray.study.rounds import RoundSpec
 from fipray.study.spec import PathSpec
@@ -119,7 +121,8 @@ class Walker:
         on_kept: Callable[[], None] | None = None,
     ) -> WeightPath:
         """Walk on from what is `kept`, and keep more there."""
-        earlier, kept.points = kept.points, spec.save_at.without_pause(kept.points, spec.num_steps)
+        save_at = spec.save_at.and_also(share for share, _ in milestones(spec.objective))
+        earlier, kept.points = kept.points, save_at.without_pause(kept.points, spec.num_steps)
 
         def keep(point: PathPoint) -> None:
             _logger.info(
@@ -203,7 +206,39 @@ class Walker:
             "walk_seconds": path.end.seconds,
             **self._where(work),
         }
-        return {"points": points, "paths": [row]}
+        tables = {"points": points, "paths": [row]}
+        if variants := self._variants(spec, path, kept):
+            tables["variants"] = [{**shared, **variant} for variant in variants]
+        return tables
+
+    def _variants(self, spec: PathSpec, path: WeightPath, kept: Kept) -> list[dict[str, Any]]:
+        """What the tables say of the sparse networks that the path was asked for, those of them that it reached."""
+        asked = milestones(spec.objective)
+        steps = SaveAt(also=tuple(share for share, _ in asked)).steps(spec.num_steps)
+        problem, few = Problem(self.network, self.geometry, self.network.weights), self._drawn.first(64)
+        rows = []
+        for (share, sparsity), step in zip(asked, steps, strict=True):
+            found = [path.end] if share == 1 else [point for point in path.points if point.step == step]
+            if found and restrict(spec.objective, problem, found[0].weights, share, few) is found[0].weights:
+                rows.append(self._describe_variant(spec.name, share, sparsity, found[0], kept))
+        return rows
+
+    def _describe_variant(
+        self, name: str, share: float, sparsity: float, point: PathPoint, kept: Kept
+    ) -> dict[str, Any]:
+        file, sha256 = kept.files[point.step]
+        sizes = asdict(sizes_of(self.network, point.weights, self.anchors[:1]))
+        return {
+            "network": name if share == 1 else variant_of(name, sparsity),
+            "asked_sparsity": sparsity,
+            "step": point.step,
+            **{**sizes, "sparsity": point.sparsity},
+            "sparsity_by_layer_json": json.dumps(sizes["sparsity"]),
+            "functional_distance_held_out": point.functional_distance_held_out,
+            "clean_accuracy": point.probes.get("clean_accuracy"),
+            "weights_file": file,
+            "weights_sha256": sha256,
+        }
 
 
 def _describe(point: PathPoint, start: PathPoint, weights: WeightsFile) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from fipray.geometry import OutputGeometry
 from fipray.records import Store
 from fipray.study.data import Data
-from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec, verdicts_on
+from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec, path_of, verdicts_on
 from fipray.study.rounds import RoundSpec, round_end
 from fipray.study.spec import PathSpec, Spec
 
@@ -32,10 +32,12 @@ class Material:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """Weights in a results directory, by the name of the file and its sha256."""
+    """Weights in a results directory, by the name of the file and its sha256; of a path's end also the variants that it
+    passed through, by their names."""
 
     file: str
     sha256: str
+    variants: Mapping[str, WeightsFile] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,12 @@ Made = WeightsFile | Verdicts
 def made_of(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Made]:
     """What rows say is there for others to need, by the names that specs give it."""
     made: dict[str, Made] = {}
+    variants: dict[str, dict[str, WeightsFile]] = {}
+    for row in tables.get("variants", ()):
+        own = variants.setdefault(row["name"], {})
+        own[row["network"]] = WeightsFile(row["weights_file"], row["weights_sha256"])
     for row in tables.get("paths", ()):
-        made[row["name"]] = WeightsFile(row["weights_file"], row["weights_sha256"])
+        made[row["name"]] = WeightsFile(row["weights_file"], row["weights_sha256"], variants.get(row["name"], {}))
     for row in tables.get("rounds", ()):
         made[round_end(row["name"], row["round"])] = WeightsFile(row["weights_file"], row["weights_sha256"])
     for row in tables.get("verdicts", ()):
@@ -73,10 +79,10 @@ class Work:
     made: Mapping[str, Made]
 
     def weights(self, name: str) -> WeightsFile:
-        """Weights that it needs."""
-        weights = self.made[name]
+        """Weights that it needs; of a variant that a path did not reach, the path's end."""
+        weights = self.made[path_of(name)]
         assert isinstance(weights, WeightsFile), f"{name} is no network"
-        return weights
+        return weights.variants.get(name, weights)
 
     @property
     def label(self) -> str:

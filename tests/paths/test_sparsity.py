@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fipray import UsageError
-from fipray.geometry import FisherRao, Metric, Network
+from fipray import NetworkError, UsageError
+from fipray.geometry import FisherRao, Metric, Network, slimmed
 from fipray.paths import (
     Batch,
     FirstOrderStep,
@@ -21,6 +21,7 @@ from fipray.paths import (
     ScheduledRadius,
     Sparsify,
     Unstructured,
+    WholeChannels,
     trace,
 )
 from fipray.testing import RestrictedObjectiveContract
@@ -33,6 +34,10 @@ class TestByLayer(RestrictedObjectiveContract):
 
 class TestByTheMetricsDiagonal(RestrictedObjectiveContract):
     objective = Sparsify(0.4, saliency=MetricDiagonal())
+
+
+class TestWholeChannels(RestrictedObjectiveContract):
+    objective = Sparsify(0.5, pattern=WholeChannels())
 
 
 class TestFamily(RestrictedObjectiveContract):
@@ -114,6 +119,46 @@ class TestPatterns:
 
 def batch_of_images(where: Problem, size: int = 5) -> Batch:
     return Batch.of(where, normal(size, 2, 4, 4, seed=3))
+
+
+class TestWholeChannelsByHand:
+    @pytest.mark.parametrize("across", ["layer", "network"])
+    def test_the_channels_with_the_smallest_sums_go_with_all_that_makes_and_sees_them(self, across):
+        where = problem(mlp(6, 9, 8, 4))
+        inputs = batch(where, 8, 6)
+        start = where.network.named(where.start)
+        sums = [torch.cat([start[f"{i}.weight"], start[f"{i}.bias"][:, None]], 1).abs().sum(1) for i in (0, 2)]
+        ended = Sparsify(0.4, pattern=WholeChannels(across)).restrict(where, where.start, 1.0, inputs)
+        named = where.network.named(ended)
+        present = [named["0.bias"] != 0, named["2.bias"] != 0]
+        if across == "layer":
+            for here, each, count in zip(present, sums, (4, 3), strict=True):
+                assert torch.equal(here, each > each.sort().values[count - 1])
+        else:
+            together = torch.cat(sums)
+            assert torch.equal(torch.cat(present), together > together.sort().values[7 - 1])
+        for i, here in enumerate(present):
+            own = torch.cat([named[f"{2 * i}.weight"], named[f"{2 * i}.bias"][:, None]], 1)
+            assert bool((own[~here] == 0).all())
+            assert bool((named[f"{2 * i + 2}.weight"][:, ~here] == 0).all())
+        small = slimmed(where.network, ended)
+        torch.testing.assert_close(small(inputs.inputs), where.network(ended, inputs.inputs), rtol=1e-12, atol=1e-12)
+        assert [small[0].out_features, small[2].out_features] == [int(here.sum()) for here in present]
+
+    def test_a_layer_keeps_a_channel_and_a_network_without_any_to_remove_is_refused(self):
+        where = problem(mlp(6, 3, 4))
+        ended = at_end(Sparsify(0.99, pattern=WholeChannels()), where)
+        assert int((where.network.named(ended)["0.bias"] != 0).sum()) == 1
+        with pytest.raises(NetworkError, match="Prune weights instead"):
+            at_end(Sparsify(0.5, pattern=WholeChannels()), problem(linear(6, 4)))
+
+    def test_a_path_to_fewer_channels_keeps_them_gone(self):
+        path = walked(Sparsify(0.5, pattern=WholeChannels()), 30)
+        named = problem(mlp(6, 12, 4)).network.named(path.end.weights)
+        gone = named["0.bias"] == 0
+        assert int(gone.sum()) == 6
+        assert bool((named["0.weight"][gone] == 0).all())
+        assert bool((named["2.weight"][:, gone] == 0).all())
 
 
 class TestSaliencies:

@@ -29,7 +29,7 @@ class Sparsify:
 
     through: sparsities, increasing and below `sparsity`, that the path passes through: a family. Each, and the last,
         has an equal share of the path, with a ramp and a recovery of its own, at whose end a point is kept.
-    pattern: `Unstructured`, `NofM`, `Channels`.
+    pattern: `Unstructured`, `NofM`, `WholeChannels`; it says what `sparsity` is a fraction of.
     saliency: what is lost with a weight: `Magnitude`, `MetricDiagonal`, `OptimalBrainSurgeon`.
     shrink: where given, above 0 and below 1, weights are not zeroed at once: what the schedule chooses shrinks by this
         share of itself at every step of the ramp, is chosen anew at every step, and may grow again (Bai et al. 2023,
@@ -89,7 +89,7 @@ class Sparsify:
     @property
     def milestones(self) -> tuple[tuple[float, float], ...]:
         levels = (*self.through, self.sparsity)
-        return tuple((number / len(levels), level) for number, level in enumerate(levels, 1)) if self.through else ()
+        return tuple((number / len(levels), level) for number, level in enumerate(levels, 1))
 
     def _going(self, problem: Problem, weights: Tensor, batch: Batch, sparsity: float) -> Tensor:
         """Indices of what is to be zeroed so that `sparsity` is reached."""
