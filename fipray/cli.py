@@ -154,6 +154,29 @@ def compact(directory: Directory) -> None:
 
 
 @app.command()
+def export(
+    directory: Directory,
+    path: Annotated[str, typer.Option(help="Name or path_id of the path.")],
+    to: Annotated[Path, typer.Option(help="The file to write: .safetensors, or .pt as torch.save makes it.")],
+    sparsity: Annotated[
+        float | None, typer.Option(help="One that the path was asked for on its way; by default its end.")
+    ] = None,
+    slim: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Leave out channels that are zero: a smaller dense module's state, for fipray.fitted. The function, "
+            "called without arguments, makes the study's module.",
+        ),
+    ] = None,
+) -> None:
+    """Write the weights of a sparse variant, or of any path's end, as the state_dict of the study's module."""
+    from fipray import export as exporting
+
+    typer.echo(exporting.export(directory, path, sparsity, to, slim))
+
+
+@app.command()
 def doctor(
     into: Annotated[str | None, typer.Option(help="A results directory, or an address such as s3://bucket/x.")] = None,
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster; 'auto' for the one on this machine.")] = None,

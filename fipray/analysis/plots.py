@@ -14,6 +14,7 @@ import pandas as pd
 from fipray.analysis.pareto import pareto
 from fipray.analysis.results import Results
 from fipray.analysis.table import NETWORK, WORST, attacked, summary
+from fipray.analysis.variants import judged_variants
 from fipray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#
 _LINES = ("-", "--", ":", "-.")
 _MARKERS = ("^", "s", "v", "P", "X")
 _FRONT_MARKERS = ("o", "s", "^", "D", "v", "p", "h")
+_SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 _GREY = "#909090"
 _PER_LEGEND_COLUMN = 28
 _LONGEST_NAME = 30
@@ -112,6 +114,42 @@ def plot_robustness(results: Results) -> "Figure":
     columns = min(len(names) + 2, 3 * len(panels))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=columns, frameon=False)
     return figure
+
+
+def plot_sparsity(results: Results) -> "Figure":
+    """Accuracy over the sparsity of the variants that paths passed through: clean, and under the worst of all attacks
+    where they were judged; a colour a path, and what the base has at sparsity 0.
+
+    The axis of sparsity is stretched towards 1. Raises UsageError while there are no variants.
+    """
+    variants = _there(judged_variants(results), "sparse variants", results)
+    base = summary(results).query("kind == 'base'").iloc[0]
+    worst = [column for column in base.index if column.startswith(f"robust_accuracy {WORST}")]
+    figure = _figure(7.5 + _width(variants["name"]), 4.5)
+    axis = figure.subplots()
+    for (name, rows), colour in zip(variants.groupby("name", sort=False), cycle(_COLOURS)):
+        for column, line, marker, what, at_base in (
+            ("clean_accuracy", "-", "o", "clean", base["clean_accuracy"]),
+            ("robust_accuracy", "--", "D", "under attack", base[worst[0]] if worst else np.nan),
+        ):
+            there = rows[rows[column].notna()]
+            if len(there):
+                x, y = [0.0, *there["sparsity"]], [at_base, *there[column]]
+                style: dict[str, Any] = {"color": colour, "linestyle": line, "marker": marker, "markersize": 4}
+                axis.plot(
+                    [_stretched(one) for one in x], [100 * one for one in y], label=f"{_short(name)}, {what}", **style
+                )
+    ticks = [tick for tick in _SPARSITIES if tick <= variants["sparsity"].max() + 1e-9]
+    axis.set_xticks([_stretched(tick) for tick in ticks], [f"{tick:g}" for tick in ticks])
+    threat = variants.dropna(subset=["epsilon"]).head(1)
+    title = "" if threat.empty else f"under attack: {threat['norm'].iloc[0]}, epsilon {threat['epsilon'].iloc[0]:g}"
+    _dress(axis, xlabel="sparsity (fraction of weights that are zero)", ylabel="accuracy, %", title=title)
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def _stretched(sparsity: float) -> float:
+    return float(-np.log10(max(1 - sparsity, 1e-4)))
 
 
 def plot_transfer(results: Results) -> "Figure":

@@ -26,6 +26,7 @@ _SORTED_BY = {
     "measures": ["name", "measures_id"],
     "rounds": ["name", "round", "round_id"],
     "trials": ["name", "path_id"],
+    "variants": ["name", "path_id", "asked_sparsity"],
 }
 
 
@@ -47,6 +48,7 @@ class Results:
     measures: pd.DataFrame
     rounds: pd.DataFrame
     trials: pd.DataFrame
+    variants: pd.DataFrame
     manifest: Mapping[str, Any]
     address: str
 
@@ -56,12 +58,18 @@ class Results:
         return Store.open(self.address).directory
 
     def weights(self, name: str) -> NDArray[np.floating]:
-        """The flat weights [P] of the network `base`, or at the end of the path with this name or path_id.
+        """The flat weights [P] of the network `base`, at the end of the path with this name or path_id, or of a variant
+        by its name, such as "sparse@0.9".
 
         Raises UsageError for any other name, listing those there are, and for weights that were not kept.
         """
         if name == BASE:
             rows = self.points[(self.points["step"] == 0) & self.points["weights_file"].notna()].head(1)
+        elif "@" in name:
+            rows = self.variants[self.variants["network"] == name].head(1)
+            if rows.empty:
+                there = ", ".join(self.variants["network"]) or "none"
+                raise UsageError(f"there is no variant named {name!r}; there are: {there}")
         else:
             rows = self.paths[(self.paths["name"] == name) | (self.paths["path_id"] == name)]
             if len(rows) > 1:
@@ -94,6 +102,8 @@ class Results:
             f"{len(self.transfer)} transfer accuracies" if len(self.transfer) else "no transfer yet",
             f"measures of {self.measures['name'].nunique()} networks" if len(self.measures) else "no measures yet",
         ]
+        if len(self.variants):
+            parts.append(f"{len(self.variants)} sparse variants")
         if len(self.trials):
             parts.append(f"{len(self.trials)} trials")
         return f"Results of study {self.manifest['study']!r} in {self.address}: {'; '.join(parts)}"

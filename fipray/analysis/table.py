@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NETWORK = ["kind", "name"]
-KINDS = ["base", "path", "ensemble"]
+KINDS = ["base", "path", "variant", "ensemble"]
 WORST, NO_ATTACK = "worst", "none"
 _MEASURES = ["sparsity", "functional_distance_held_out", "clean_accuracy"]
 _ROBUST = "robust_accuracy "
@@ -24,7 +24,7 @@ _NARROWEST_OUTCOME, _GAP = 14, 2  # characters
 
 
 def summary(results: Results) -> pd.DataFrame:
-    """One row for the base, each path and each ensemble, in this order.
+    """One row for the base, each path, each sparse variant on its way, and each ensemble, in this order.
 
     Columns: name, kind, num_members, outcome (of paths only), sparsity, functional_distance_held_out, clean_accuracy
     (on all test inputs once the network was judged), and `robust_accuracy ATTACK NORM EPSILON` for every attack and

@@ -300,16 +300,12 @@ VARIANTS = Table(
         Column("asked_sparsity", FLOAT, "fraction 0..1", "what was asked for; of what, the path's pattern says"),
         Column("step", INT64, "1", "number of steps from the base to this point"),
         _SPARSITY,
-        Column(
-            "sparsity_by_layer_json", TEXT, "", "fraction of zeros of each parameter of 2 dimensions or more"
-        ),
+        Column("sparsity_by_layer_json", TEXT, "", "fraction of zeros of each parameter of 2 dimensions or more"),
         Column("num_weights", INT64, "1", "number of weights"),
         Column("non_zeros", INT64, "1", "number of weights that are not zero"),
         Column("bytes_dense", INT64, "byte", "size of all weights as float32"),
         Column("bytes_csr", INT64, "byte", "size with the layers' matrices as compressed sparse rows"),
-        Column(
-            "bytes_2_4", INT64, "byte", "size in the 2:4 format; null where zeros are not in that pattern", True
-        ),
+        Column("bytes_2_4", INT64, "byte", "size in the 2:4 format; null where zeros are not in that pattern", True),
         Column("multiply_adds", INT64, "1", "of linear layers and convolutions, for one input"),
         Column("multiply_adds_non_zero", INT64, "1", "those of weights that are not zero"),
         _DISTANCE_HELD_OUT,

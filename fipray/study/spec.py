@@ -207,6 +207,7 @@ class Study:
             },
             "base_id": self.base_id or _weights_digest(self.module),
             "data_id": self.data.digest,
+            "parameters_of_module": _layout(self.module),
         }
 
 
@@ -231,6 +232,14 @@ def _check_known(name: str, used: tuple[str, ...], known: set[str]) -> None:
     if unknown := [other for other in used if other not in known]:
         there = ", ".join(sorted(known)) or "nothing yet"
         raise UsageError(f"{name!r} refers to {', '.join(map(repr, unknown))}; it may refer to: {there}")
+
+
+def _layout(module: nn.Module) -> list[tuple[list[str], list[int]]]:
+    """The names of each parameter, more than one where layers share it, and its shape, as the flat vector has them."""
+    found: dict[int, tuple[list[str], list[int]]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        found.setdefault(id(parameter), ([], list(parameter.shape)))[0].append(name)
+    return list(found.values())
 
 
 def _weights_digest(module: nn.Module) -> str:

@@ -1,0 +1,86 @@
+"""Networks of a results directory as files for others: a state_dict, or that of a smaller dense module."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fipray import analysis
+from fipray.errors import NetworkError, UsageError
+from fipray.geometry import Network, slimmed
+from fipray.records import Store
+from fipray.study import reference
+
+_SUFFIXES = (".safetensors", ".pt", ".pth")
+
+
+def export(directory: str | Path, path: str, sparsity: float | None, to: Path, slim: str | None = None) -> str:
+    """Write the weights at the end of a path, or of its variant at an asked `sparsity`, to the file `to`, as the
+    state_dict of the study's module, which takes them with strict=True; return what was written, as a sentence.
+
+    slim: `module:function` that makes the study's module; then channels that are zero are left out, and the state is
+    that of a smaller module (`fipray.slimmed`), which `fipray.fitted` makes of it again.
+
+    Raises UsageError for a path or a sparsity that is not there, a file that is there or has another suffix, and a
+    module that is not the study's.
+    """
+    if to.suffix not in _SUFFIXES:
+        raise UsageError(f"{to} ends in {to.suffix or 'nothing'}; files are written as {', '.join(_SUFFIXES)}")
+    if to.exists():
+        raise UsageError(f"{to} is there already; nothing was written")
+    results = analysis.load(directory)
+    if sparsity is None:
+        weights = results.weights(path)
+    else:
+        row = analysis.find_variant(results, path, sparsity)
+        weights = Store.open(directory).read_weights(row["weights_file"], row["weights_sha256"])["weights"]
+    state = {name: torch.from_numpy(array) for name, array in analysis.state_dict(results, weights).items()}
+    if slim:
+        state = _slim(slim, state)
+    zeros = sum(int((value == 0).sum()) for value in state.values() if value.ndim >= 2)
+    count = sum(value.numel() for value in state.values() if value.ndim >= 2)
+    _write(to, state)
+    return f"{to}: {count:,} weights of layers, {zeros / max(count, 1):.1%} of them zero, {to.stat().st_size:,} bytes"
+
+
+def _slim(slim: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    module = reference.find(slim)()
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"{slim} makes a {type(module).__name__}; it is to make the study's torch.nn.Module")
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise UsageError(f"{slim} makes another module than the study's: {error}") from error
+    network = Network.of(module.eval())
+    smaller = slimmed(network, network.weights).state_dict()
+    if sum(value.numel() for value in smaller.values()) == sum(value.numel() for value in state.values()):
+        raise NetworkError(
+            "no removable channel is zero, so nothing can be left out: prune whole channels "
+            "(Sparsify(pattern=WholeChannels())), or export without --slim"
+        )
+    return smaller
+
+
+def _write(to: Path, state: dict[str, Tensor]) -> None:
+    """Whole or not at all."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=to.parent, suffix=to.suffix, delete=False) as temporary:
+            pass
+        try:
+            own: dict[str, Any] = {name: value.contiguous().clone() for name, value in state.items()}
+            if to.suffix == ".safetensors":
+                save_file(own, temporary.name)
+            else:
+                torch.save(own, temporary.name)
+            os.chmod(temporary.name, 0o644)
+            os.replace(temporary.name, to)
+        finally:
+            Path(temporary.name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"{to} cannot be written: {error.strerror or error}") from error
