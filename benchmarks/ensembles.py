@@ -34,7 +34,8 @@ from experiments import networks
 from experiments.baselines import DeepEnsemble
 from experiments.cifar import cifar10_subset
 from experiments.data import mnist
-from experiments.ensembles import SETTINGS, subject
+from experiments.ensembles import SETTINGS
+from experiments.subjects import subject
 from fipray.analysis import front, transfer_heat_maps
 from fipray.robustness import Classifier, measure
 

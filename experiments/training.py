@@ -18,10 +18,12 @@ from torch import nn
 
 from fipray.study.canonical import digest, to_json
 
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """Adam with a rate that rises and falls once (Smith 2018), on cross-entropy."""
+    """Adam with a rate that rises and falls once (Smith 2018), on cross-entropy or another loss."""
 
     network: str
     data: str
@@ -36,7 +38,11 @@ class Recipe:
 
 
 def trained(
-    make: Callable[[], nn.Module], inputs: NDArray[np.float32], labels: NDArray[np.int64], recipe: Recipe
+    make: Callable[[], nn.Module],
+    inputs: NDArray[np.float32],
+    labels: NDArray[np.generic],
+    recipe: Recipe,
+    loss: Loss = nn.functional.cross_entropy,
 ) -> nn.Module:
     """The module that `make` makes, trained by the recipe, or read from the cache where the same was trained before."""
     torch.manual_seed(recipe.seed)
@@ -47,13 +53,13 @@ def trained(
     except (OSError, SafetensorError, RuntimeError):  # not there, or not whole
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the same sums in the same order on any number of cores
-        _train(module, torch.from_numpy(inputs), torch.from_numpy(labels), recipe)
+        _train(module, torch.from_numpy(inputs), torch.from_numpy(labels), recipe, loss)
         torch.set_num_threads(threads)
         _keep(file, save(module.state_dict()))
     return module.eval()
 
 
-def _train(module: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> None:
+def _train(module: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, recipe: Recipe, loss: Loss) -> None:
     generator = torch.Generator().manual_seed(recipe.seed)
     optimizer = torch.optim.Adam(module.parameters(), lr=recipe.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=recipe.num_steps)
@@ -61,7 +67,7 @@ def _train(module: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, recipe
     for _ in range(recipe.num_steps):
         chosen = torch.randint(len(inputs), (recipe.batch_size,), generator=generator)
         optimizer.zero_grad()
-        nn.functional.cross_entropy(module(inputs[chosen]), labels[chosen]).backward()
+        loss(module(inputs[chosen]), labels[chosen]).backward()
         optimizer.step()
         schedule.step()
 

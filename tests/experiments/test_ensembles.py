@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 import fipray as fip
-from experiments.ensembles import LOOKS_AT_OTHERS, OBJECTIVES, SETTINGS, ObjectiveName, member_paths, study, subject
+from experiments.ensembles import LOOKS_AT_OTHERS, OBJECTIVES, SETTINGS, ObjectiveName, member_paths, study
+from experiments.subjects import subject
 from fipray import analysis
 
 HERE = "tests.experiments.test_ensembles"

@@ -1,0 +1,145 @@
+"""Families of sparse networks, each on one path: LeNet on MNIST or Fashion-MNIST, ResNet-20, or one's own network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import fipray as fip
+from experiments.subjects import DataName, NetworkName, own, subject
+
+PatternName = Literal["weights", "layers", "2:4", "channels"]
+SaliencyName = Literal["magnitude", "metric", "surgeon"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a path to sparse networks is walked: its first radius in units of |w0|, its batch, the steps for each
+    sparsity, and the bound (linf) of the attacks that judge what it passes through."""
+
+    radius: float
+    batch_size: int
+    num_steps: int
+    epsilon: float
+
+
+SETTINGS: dict[tuple[str, str], Settings] = {
+    ("mnist", "lenet_300_100"): Settings(0.1, 100, 1500, 0.1),
+    ("mnist", "lenet_5"): Settings(0.1, 100, 1500, 0.1),
+    ("fashion", "lenet_300_100"): Settings(0.1, 100, 1500, 0.05),
+    ("fashion", "lenet_5"): Settings(0.1, 100, 1500, 0.05),
+    ("cifar10_subset", "resnet_20"): Settings(0.05, 128, 300, 2 / 255),
+}
+_OF_ONE_S_OWN = Settings(0.05, 128, 1000, 8 / 255)
+_PATTERNS: dict[str, tuple[Callable[[], fip.paths.Pattern], tuple[float, ...]]] = {
+    "weights": (fip.Unstructured, (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)),
+    "layers": (lambda: fip.Unstructured("layer"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)),
+    "2:4": (fip.NofM, (0.25, 0.5)),
+    "channels": (fip.WholeChannels, (0.25, 0.5, 0.75)),
+}
+_SALIENCIES: dict[str, Callable[[], fip.paths.Saliency]] = {
+    "magnitude": fip.Magnitude,
+    "metric": fip.MetricDiagonal,
+    "surgeon": fip.OptimalBrainSurgeon,
+}
+
+
+def study(
+    *,
+    data: DataName = "mnist",
+    data_root: str = "",
+    network: NetworkName = "lenet_300_100",
+    base: str = "",
+    pattern: PatternName = "weights",
+    sparsities: str = "",
+    saliency: SaliencyName = "magnitude",
+    shrink: float = 0.0,
+    re_estimate: bool = False,
+    radius: float = 0.0,
+    num_steps: int = 0,
+    epsilon: float = 0.0,
+    num_examples: int = 1000,
+    baselines: bool = True,
+    seed: int = 0,
+) -> fip.Study:
+    """One path through networks of rising sparsity, each recovered and judged, from unlabelled inputs alone; beside it
+    one-shot pruning by magnitude and the scheme of the paper's released code, to the highest sparsity.
+
+    base: `module:function` of one's own: called without arguments, it returns the trained nn.Module and a fipray.Data,
+        and `data` and `network` count for nothing.
+    data_root: the folder that holds the data set; where empty, MNIST and Fashion-MNIST are downloaded.
+    pattern: "weights" anywhere, of all "layers" alike, "2:4", or whole "channels".
+    sparsities: such as "0.5,0.9"; what they are a fraction of, the pattern says. Empty: those that suit the pattern.
+    shrink: above 0, weights shrink by this share a step before they go, and may come back.
+    re_estimate: estimate the statistics of BatchNorm anew when weights go.
+    radius, num_steps, epsilon: first radius in units of |w0|, steps for each sparsity, bound (linf) of the attacks; 0
+        takes what suits data and network.
+    """
+    module, arrays, base_id = (*own(base), "") if base else subject(data, network, data_root, seed)
+    settings = _OF_ONE_S_OWN if base else SETTINGS[data, network]
+    make, usual = _PATTERNS[pattern]
+    levels = levels_of(sparsities) or usual
+    steps = (num_steps or settings.num_steps) * len(levels)
+    sparse = fip.PathSpec(
+        name="sparse",
+        objective=fip.Sparsify(
+            levels[-1],
+            through=levels[:-1],
+            pattern=make(),
+            saliency=_SALIENCIES[saliency](),
+            shrink=shrink or None,
+            re_estimate=re_estimate,
+        ),
+        stepper=fip.FirstOrderStep(),
+        radius=fip.ScheduledRadius(radius or settings.radius, warmup=0.05, cycles=len(levels)),
+        num_steps=steps,
+        batch_size=settings.batch_size,
+        save_at=fip.SaveAt(len(levels)),
+        seed=seed,
+    )
+    one_shot = replace(
+        sparse,
+        name="one-shot",
+        objective=fip.Sparsify(levels[-1], ramp=1, pattern=make()),
+        stepper=fip.OneShot(),
+        num_steps=1,
+    )
+    published = replace(
+        sparse,
+        name="published",
+        objective=fip.Sparsify(levels[-1], ramp=None, pattern=make()),
+        stepper=fip.PublishedStep(),
+        radius=fip.ScheduledRadius(initial=1, final=1),
+    )
+    threat_model = fip.ThreatModel("linf", epsilon or settings.epsilon)
+    return fip.Study(
+        name=f"pruning-{'own' if base else f'{data}-{network}'.replace('_', '-')}",
+        module=module,
+        base_id=base_id,
+        data=arrays,
+        paths=(sparse, one_shot, published) if baselines else (sparse,),
+        evaluation=fip.Evaluation(threat_model, num_examples=num_examples, seed=seed),
+        parameters={
+            "data": data,
+            "network": network,
+            "base": base,
+            "pattern": pattern,
+            "sparsities": ",".join(f"{level:g}" for level in levels),
+            "saliency": saliency,
+            "shrink": shrink,
+            "re_estimate": re_estimate,
+            "radius": radius,
+            "num_steps": num_steps,
+            "epsilon": threat_model.epsilon,
+            "seed": seed,
+        },
+    )
+
+
+def levels_of(text: str) -> tuple[float, ...]:
+    """Sparsities from a text such as "0.5,0.9"."""
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise fip.UsageError(f"sparsities are numbers between commas, such as 0.5,0.9; {text!r} was given") from error
