@@ -50,7 +50,7 @@ class Mask:
         self.kept = torch.ones(sum(sizes), dtype=torch.bool)
         self.prunable = torch.cat([torch.full((n,), w.ndim >= 2) for n, w in zip(sizes, self.parameters, strict=True)])
         self._sizes = sizes
-        self._layers = [weights for weights in self.parameters if weights.ndim >= 2]
+        self._layers: list[Tensor] = [weights for weights in self.parameters if weights.ndim >= 2]
         self._factors = [torch.ones_like(weights) for weights in self._layers]
 
     @property
