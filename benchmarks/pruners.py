@@ -29,7 +29,7 @@ class Settings:
     epsilon: float
     radius: float
     batch_size: int = 200
-    num_gradients: int = 256
+    num_gradients: int = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +178,7 @@ def _mlpnet(root: str, seed: int) -> Subject:
 def _resnet(root: str, seed: int) -> Subject:
     module, arrays, _ = ensembles.subject("cifar10_subset", "resnet_20", root, seed)
     settings = Settings(
-        Gradual(rate=1e-3, batch_size=64, shift=2), epsilon=2 / 255, radius=0.05, batch_size=64, num_gradients=128
+        Gradual(rate=1e-3, batch_size=64, shift=2), epsilon=2 / 255, radius=0.05, batch_size=64
     )
     labels = cifar10_subset(root)["train_labels"]
     return _subject("resnet_20", "cifar10_subset", module, arrays, labels, settings)
