@@ -177,9 +177,7 @@ def _mlpnet(root: str, seed: int) -> Subject:
 
 def _resnet(root: str, seed: int) -> Subject:
     module, arrays, _ = ensembles.subject("cifar10_subset", "resnet_20", root, seed)
-    settings = Settings(
-        Gradual(rate=1e-3, batch_size=64, shift=2), epsilon=2 / 255, radius=0.05, batch_size=64
-    )
+    settings = Settings(Gradual(rate=4e-3, batch_size=32), epsilon=2 / 255, radius=0.05, batch_size=64)
     labels = cifar10_subset(root)["train_labels"]
     return _subject("resnet_20", "cifar10_subset", module, arrays, labels, settings)
 
