@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from experiments.files import given_file
 from experiments.networks import resnet_20
-from fipray.errors import UsageError
 
 
 def cifar10_subset(root: str = "") -> dict[str, NDArray[np.generic]]:
@@ -19,7 +16,7 @@ def cifar10_subset(root: str = "") -> dict[str, NDArray[np.generic]]:
 
     8,068 training and 1,017 test images: a figure on the latter is one on the first 1,017 test images of CIFAR-10.
     """
-    with np.load(_file("cifar10_subset.npz", root)) as held:
+    with np.load(given_file("cifar10_subset.npz", root)) as held:
         scaled = {f"{part}_inputs": held[f"{part}_images"] / np.float32(255) for part in ("train", "test")}
         return {**scaled, "train_labels": held["train_labels"], "test_labels": held["test_labels"]}
 
@@ -29,15 +26,7 @@ def published_resnet_20(root: str = "") -> nn.Module:
 
     It classifies 932 of the subset's 1,017 test images rightly.
     """
-    held = torch.load(_file("resnet_cifar10/resnet20-12fca82f.th", root), map_location="cpu", weights_only=True)
+    held = torch.load(given_file("resnet_cifar10/resnet20-12fca82f.th", root), map_location="cpu", weights_only=True)
     module = resnet_20()
     module.load_state_dict({name.removeprefix("module."): value for name, value in held["state_dict"].items()})
     return module.eval()
-
-
-def _file(name: str, root: str) -> Path:
-    """`name` in the folder `root`, or in the one that FIPRAY_DATA names, or in `shared/data` beside the checkout."""
-    folder = Path(root or os.environ.get("FIPRAY_DATA", "") or "../shared/data")
-    if not (folder / name).is_file():
-        raise UsageError(f"{folder} holds no {name}: set FIPRAY_DATA to the folder that has {name} in it")
-    return folder / name

@@ -47,6 +47,25 @@ def lenet_5() -> nn.Module:
     )
 
 
+def mlpnet() -> nn.Module:
+    """MLPNet (Singh & Alistarh 2020), 784-40-20-10 without biases, for 28 x 28 images in 10 classes: 32,360 weights."""
+    return _MLPNet()
+
+
+class _MLPNet(nn.Module):
+    """Takes inputs in 0..1 and normalises them itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(784, 40, bias=False)
+        self.fc2 = nn.Linear(40, 20, bias=False)
+        self.fc3 = nn.Linear(20, 10, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        seen = functional.relu(self.fc1((inputs.flatten(1) - 0.1307) / 0.3081))
+        return self.fc3(functional.relu(self.fc2(seen)))
+
+
 def resnet_20() -> nn.Module:
     """ResNet-20 (He et al. 2015, section 4.2, shortcuts without weights) for 32 x 32 images in 10 classes: 269,722
     weights."""

@@ -8,6 +8,8 @@ Every baseline is a recipe, a frozen dataclass whose defaults are its source's, 
 [N, ...], floats in 0..1; labels: int64 [N]. Without `seconds` the recipe's `num_steps` are taken, and the seed decides
 the members. With `seconds` it trains for as many processor seconds, all members and the making of them included, and
 its rates follow the share of them that is spent: so that methods can be compared at equal compute.
+
+What pruned paths are compared with stands in the modules `pruning` and `surgeon`, with a method of its own.
 """
 
 from experiments.baselines.adversarial import AdversarialTraining, Trades

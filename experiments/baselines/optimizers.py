@@ -23,9 +23,13 @@ class Optimizer(Protocol):
 
 
 class Adam:
-    """Adam (Kingma & Ba 2015) on the weights of the members; settings: `rate` and `momentum`, its beta 1."""
+    """Adam (Kingma & Ba 2015) on the weights of the members; settings: `rate` and `momentum`, its beta 1.
 
-    def __init__(self, members: Iterable[nn.Module]) -> None:
+    weight_decay: decoupled (Loshchilov & Hutter 2019), a step takes off `rate weight_decay` of each weight.
+    """
+
+    def __init__(self, members: Iterable[nn.Module], weight_decay: float = 0.0) -> None:
+        self.weight_decay = weight_decay
         self.weights: list[Tensor] = [weights for member in members for weights in member.parameters()]
         self.first = [torch.zeros_like(weights) for weights in self.weights]
         self.second = [torch.zeros_like(weights) for weights in self.weights]
@@ -45,7 +49,8 @@ class Adam:
             beta1=settings["momentum"],
             beta2=0.999,
             lr=settings["rate"],
-            weight_decay=0.0,
+            weight_decay=self.weight_decay,
+            decoupled_weight_decay=True,
             eps=1e-8,
             maximize=False,
         )

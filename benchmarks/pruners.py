@@ -1,0 +1,210 @@
+"""The networks that are pruned, and all that prunes them, each within the same seconds of compute."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+import fipray as fip
+from experiments import ensembles
+from experiments.baselines.pruning import Gradual, OneShot, Pruner
+from experiments.baselines.surgeon import InStages, Surgeon
+from experiments.cifar import cifar10_subset
+from experiments.data import mnist
+from experiments.mlpnet import published_mlpnet
+from fipray.paths import Batch, Objective, Problem, RadiusControl, Stepper
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What suits a network: of the rivals chosen on validation images, of the attack the bound (linf)."""
+
+    gradual: Gradual
+    epsilon: float
+    radius: float
+    batch_size: int = 200
+    num_gradients: int = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A base network, training inputs [N, ...] and labels [N], and what no method sees: `held_out` and test examples.
+
+    Paths see no label.
+    """
+
+    network: str
+    data: str
+    base: nn.Module
+    inputs: Tensor
+    labels: Tensor
+    held_out: Tensor
+    test_inputs: Tensor
+    test_labels: Tensor
+    settings: Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What every contender is given. `seconds` are processor seconds on one thread."""
+
+    subject: Subject
+    sparsity: float
+    seconds: float
+    seed: int
+
+
+Contender = Callable[[Task], tuple[nn.Module, float]]
+"""-> the pruned network in evaluation mode, and the processor seconds that it cost"""
+
+
+def path(
+    task: Task,
+    *,
+    objective: Objective,
+    stepper: Stepper,
+    radius: RadiusControl,
+    focus: float = 0.0,
+    batch_size: int = 0,
+) -> tuple[nn.Module, float]:
+    """The end of a path with as many steps as the seconds allow, by the measured cost of one."""
+    began = time.process_time()
+    network = fip.Network.of(task.subject.base)
+    problem = Problem(network, fip.FisherRao(), network.weights)
+    anchors, batch_size = Batch.of(problem, task.subject.inputs), batch_size or task.subject.settings.batch_size
+    spent = time.process_time() - began
+    # of a long path, in which stages of the mask are as rare as they will be
+    trial = fip.walk(
+        problem,
+        anchors.focused(focus) if focus else anchors,
+        objective,
+        stepper,
+        radius,
+        num_steps=2000,
+        batch_size=batch_size,
+        generator=torch.Generator().manual_seed(0),
+    )
+    marks = [time.process_time() for _ in islice(trial, 45)]
+    cost = (marks[-1] - marks[4]) / (len(marks) - 5)
+    began = time.process_time() - spent
+    found = fip.trace(
+        network,
+        anchors=anchors,
+        held_out=task.subject.inputs[:100],
+        objective=objective,
+        stepper=stepper,
+        radius=radius,
+        num_steps=max(1, int(0.95 * (task.seconds - spent) / cost)),
+        batch_size=batch_size,
+        focus=focus,
+        save_at=fip.SaveAt(num_points=1, solver_state=False),
+        seed=task.seed,
+    )
+    return network.module_at(found.end.weights).eval(), time.process_time() - began
+
+
+def first_order(task: Task) -> tuple[nn.Module, float]:
+    """Ours."""
+    return path(
+        task,
+        objective=fip.Sparsify(task.sparsity),
+        stepper=fip.FirstOrderStep(),
+        radius=fip.ScheduledRadius(task.subject.settings.radius),
+        focus=0.5,
+    )
+
+
+def published(task: Task) -> tuple[nn.Module, float]:
+    """The scheme of the paper's released code, as in experiments.paths."""
+    return path(
+        task,
+        objective=fip.Sparsify(task.sparsity, ramp=None),
+        stepper=fip.PublishedStep(),
+        radius=fip.ScheduledRadius(initial=1, final=1),
+        batch_size=200,
+    )
+
+
+def recipe(task: Task, make: Callable[[Settings], Pruner]) -> tuple[nn.Module, float]:
+    subject = task.subject
+    trained = make(subject.settings).prune(
+        subject.base, subject.inputs, subject.labels, task.sparsity, seed=task.seed, seconds=task.seconds
+    )
+    return trained.members[0], trained.processor_seconds
+
+
+def base(task: Task) -> tuple[nn.Module, float]:
+    return task.subject.base, 0.0
+
+
+CONTENDERS: dict[str, Contender] = {
+    "one-shot magnitude": partial(recipe, make=lambda settings: OneShot()),
+    "magnitude, refitted": partial(
+        recipe, make=lambda settings: OneShot(Surgeon(settings.num_gradients, by_magnitude=True))
+    ),
+    "second order, in stages": partial(recipe, make=lambda settings: InStages(Surgeon(settings.num_gradients))),
+    "second order, labels": partial(
+        recipe,
+        make=lambda settings: replace(settings.gradual, criterion=Surgeon(settings.num_gradients), num_stages=8),
+    ),
+    "gradual magnitude, labels": partial(recipe, make=lambda settings: settings.gradual),
+    "path: published": published,
+    "path: first order": first_order,
+}
+"""All by their names in the table."""
+
+
+def _of_mnist(data: ensembles.DataName, network: ensembles.NetworkName, settings: Settings) -> Callable[..., Subject]:
+    def made(root: str, seed: int) -> Subject:
+        module, arrays, _ = ensembles.subject(data, network, root, seed)
+        return _subject(network, data, module, arrays, mnist(data, root).train_labels, settings)
+
+    return made
+
+
+def _mlpnet(root: str, seed: int) -> Subject:
+    everything = mnist("mnist", root)
+    settings = Settings(Gradual(), epsilon=0.1, radius=0.05)
+    arrays = everything.for_paths(num_held_out=5000)
+    return _subject("mlpnet", "mnist", published_mlpnet(root), arrays, everything.train_labels, settings)
+
+
+def _resnet(root: str, seed: int) -> Subject:
+    module, arrays, _ = ensembles.subject("cifar10_subset", "resnet_20", root, seed)
+    settings = Settings(Gradual(rate=4e-3, batch_size=32), epsilon=2 / 255, radius=0.05, batch_size=64)
+    labels = cifar10_subset(root)["train_labels"]
+    return _subject("resnet_20", "cifar10_subset", module, arrays, labels, settings)
+
+
+def _subject(
+    network: str, data: str, module: nn.Module, arrays: fip.Data, labels: object, settings: Settings
+) -> Subject:
+    if arrays.test_inputs is None or arrays.test_labels is None:
+        raise fip.DataError("the data set has no test part")
+    return Subject(
+        network=network,
+        data=data,
+        base=module,
+        inputs=torch.from_numpy(arrays.anchors),
+        labels=torch.as_tensor(labels)[: len(arrays.anchors)].long(),
+        held_out=torch.from_numpy(arrays.held_out),
+        test_inputs=torch.from_numpy(arrays.test_inputs),
+        test_labels=torch.from_numpy(arrays.test_labels).long(),
+        settings=settings,
+    )
+
+
+SUBJECTS: dict[str, Callable[[str, int], Subject]] = {
+    "lenet-mnist": _of_mnist("mnist", "lenet_300_100", Settings(Gradual(), epsilon=0.1, radius=0.05)),
+    "lenet-fashion": _of_mnist("fashion", "lenet_300_100", Settings(Gradual(), epsilon=0.05, radius=0.05)),
+    "lenet5-mnist": _of_mnist("mnist", "lenet_5", Settings(Gradual(), epsilon=0.1, radius=0.05)),
+    "resnet20": _resnet,
+    "mlpnet": _mlpnet,
+}
+"""root of the data, seed -> what is pruned; the LeNets are trained with the seed, the others are as published."""
