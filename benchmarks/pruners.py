@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import fipray as fip
-from experiments import ensembles
+from experiments import subjects
 from experiments.baselines.pruning import Gradual, OneShot, Pruner
 from experiments.baselines.surgeon import InStages, Surgeon
 from experiments.cifar import cifar10_subset
@@ -160,9 +160,9 @@ CONTENDERS: dict[str, Contender] = {
 """All by their names in the table."""
 
 
-def _of_mnist(data: ensembles.DataName, network: ensembles.NetworkName, settings: Settings) -> Callable[..., Subject]:
+def _of_mnist(data: subjects.DataName, network: subjects.NetworkName, settings: Settings) -> Callable[..., Subject]:
     def made(root: str, seed: int) -> Subject:
-        module, arrays, _ = ensembles.subject(data, network, root, seed)
+        module, arrays, _ = subjects.subject(data, network, root, seed)
         return _subject(network, data, module, arrays, mnist(data, root).train_labels, settings)
 
     return made
@@ -176,7 +176,7 @@ def _mlpnet(root: str, seed: int) -> Subject:
 
 
 def _resnet(root: str, seed: int) -> Subject:
-    module, arrays, _ = ensembles.subject("cifar10_subset", "resnet_20", root, seed)
+    module, arrays, _ = subjects.subject("cifar10_subset", "resnet_20", root, seed)
     settings = Settings(Gradual(rate=4e-3, batch_size=32), epsilon=2 / 255, radius=0.05, batch_size=64)
     labels = cifar10_subset(root)["train_labels"]
     return _subject("resnet_20", "cifar10_subset", module, arrays, labels, settings)

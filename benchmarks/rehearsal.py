@@ -125,7 +125,7 @@ def configured(rehearsal: Rehearsal) -> dict[str, Any]:
 
 def num_nodes(rehearsal: Rehearsal) -> int:
     active = re.search(r"Active:(.*?)Pending:", rehearsal.on(rehearsal.hosts[0], "ray status || true"), re.DOTALL)
-    return len(re.findall(r"^ 1 ", active[1], re.MULTILINE)) if active else 0
+    return sum(map(int, re.findall(r"^ (\d+) ", active[1], re.MULTILINE))) if active else 0
 
 
 def brought_up(rehearsal: Rehearsal) -> int:

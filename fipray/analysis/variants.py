@@ -38,9 +38,7 @@ def find_variant(results: "Results", path: str, sparsity: float | None) -> "pd.S
     chosen = own.tail(1) if sparsity is None else own[np.isclose(own["asked_sparsity"], sparsity)]
     if chosen.empty:
         there = ", ".join(f"{value:g}" for value in own["asked_sparsity"])
-        raise UsageError(
-            f"path {path!r} was not asked for a sparsity of {sparsity:g}, or ended before; it has: {there}"
-        )
+        raise UsageError(f"path {path!r} has no variant at a sparsity of {sparsity:g}; it has those at {there}")
     return chosen.iloc[0]
 
 

@@ -27,7 +27,7 @@ class Pattern(Protocol):
         ...
 
     def free(self, network: Network, weights: Tensor) -> Tensor:
-        """[P], 1 where `weights` may move, 0 where they are zero and have to stay so."""
+        """[P], 1.0 where `weights` may move, 0.0 where they are zero and have to stay so."""
         ...
 
 
@@ -70,10 +70,10 @@ class Unstructured:
         return torch.cat(chosen) if chosen else _none(weights)
 
     def free(self, network: Network, weights: Tensor) -> Tensor:
-        free = weights != 0
+        free = _ones(weights)
         for slot in network.slots:
-            if slot not in _layers(network):
-                free[slot.start : slot.stop] = True
+            if len(slot.shape) < 2:
+                free[slot.start : slot.stop] = 1
         return free
 
 
@@ -112,10 +112,10 @@ class NofM:
 
     def free(self, network: Network, weights: Tensor) -> Tensor:
         groups = _groups(network, self.size, weights.device)
-        held = torch.zeros_like(weights, dtype=torch.bool)
+        free = torch.ones_like(weights)
         zero = weights[groups] == 0
-        held[groups[zero & (zero.sum(1, keepdim=True) >= self.zeros)]] = True
-        return ~held
+        free[groups[zero & (zero.sum(1, keepdim=True) >= self.zeros)]] = 0
+        return free
 
 
 @lru_cache(maxsize=8)
@@ -174,11 +174,11 @@ class WholeChannels:
         return torch.cat([places[picked].flatten() for both, picked in parts for places in both])
 
     def free(self, network: Network, weights: Tensor) -> Tensor:
-        free = torch.ones_like(weights, dtype=torch.bool)
+        free = torch.ones_like(weights)
         for own, seen in _channels(network, weights.device):
             gone = ~(weights[own] != 0).any(1)
-            free[own[gone]] = False
-            free[seen[gone]] = False
+            free[own[gone]] = 0
+            free[seen[gone]] = 0
         return free
 
 
@@ -219,7 +219,14 @@ def _part(vector: Tensor, slot: Slot) -> Tensor:
 
 
 def _zeros(weights: Tensor) -> int:
-    return len(weights) - int(torch.count_nonzero(weights))
+    if len(weights) >= 2**24:
+        return len(weights) - int(torch.count_nonzero(weights))
+    return len(weights) - int(_ones(weights).sum())  # exact in float32 up to there, and three times as fast
+
+
+def _ones(weights: Tensor) -> Tensor:
+    """1.0 for each weight that is not zero, else 0.0; by far faster than to make true and false floats."""
+    return torch.ne(weights, 0, out=torch.empty_like(weights))
 
 
 def _none(weights: Tensor) -> Tensor:

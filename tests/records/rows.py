@@ -175,3 +175,28 @@ def trial_row(path_id: str, name: str = "sparse", attempt: int = 1, **changes: A
         "outcome_kind": "completed",
         "attempt": attempt,
     } | changes
+
+
+def variant_row(path_id: str, name: str = "sparse", attempt: int = 1, **changes: Any) -> dict[str, Any]:
+    return {
+        "study": STUDY,
+        "path_id": path_id,
+        "name": name,
+        "network": f"{name}@0.5",
+        "asked_sparsity": 0.5,
+        "step": 1,
+        "sparsity": 0.495,
+        "sparsity_by_layer_json": '{"0.weight":0.5}',
+        "num_weights": 103,
+        "non_zeros": 52,
+        "bytes_dense": 412,
+        "bytes_csr": 400,
+        "bytes_2_4": None,
+        "multiply_adds": 90,
+        "multiply_adds_non_zero": 45,
+        "functional_distance_held_out": 0.125,
+        "clean_accuracy": None,
+        "weights_file": None,
+        "weights_sha256": None,
+        "attempt": attempt,
+    } | changes

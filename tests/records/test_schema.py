@@ -18,6 +18,7 @@ from tests.records.rows import (
     round_row,
     transfer_row,
     trial_row,
+    variant_row,
     verdicts_row,
 )
 from tests.records.writer import MANIFEST
@@ -30,6 +31,7 @@ ROWS = {
     "measures": [measures_row("id", "base", "base"), measures_row("id", "all", "ensemble", coherence=0.1, kappa=0.3)],
     "transfer": [transfer_row("id", maker, "base", 1 / 3) for maker in ("base", "sparse")],
     "rounds": [round_row("id", number=2, outcome="")],
+    "variants": [variant_row("id"), variant_row("id", network="sparse", asked_sparsity=0.9, bytes_2_4=40)],
     "trials": [trial_row("id", config_json='{"stepper.damping":1e-05}')],
 }
 

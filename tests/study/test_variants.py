@@ -68,7 +68,11 @@ def test_a_path_has_a_row_for_every_sparsity_with_what_the_network_takes(results
     assert rows["step"].tolist() == [10, 20, 30]
     for row in rows.itertuples():
         weights = torch.from_numpy(results.weights(row.network))
-        assert row.non_zeros == int(weights.count_nonzero()) == network.num_weights - round(row.asked_sparsity * len(weights))
+        assert (
+            row.non_zeros
+            == int(weights.count_nonzero())
+            == network.num_weights - round(row.asked_sparsity * len(weights))
+        )
         assert row.sparsity == pytest.approx(1 - row.non_zeros / row.num_weights)
         by_layer = json.loads(row.sparsity_by_layer_json)
         named = network.named(weights)
@@ -101,14 +105,16 @@ def test_attacks_that_are_work_of_their_own_find_the_same(results, tmp_path):
     assert analysis.judged_variants(again)["robust_accuracy"].notna().all()
 
 
-def test_a_path_that_is_cut_off_ends_with_the_same_variants(results, tmp_path):
+def test_a_path_that_is_cut_off_ends_with_the_same_variants(tmp_path):
+    mended = tmp_path / "mended"
     whole = study(own_module())
-    path = replace(whole.paths[0], stepper=CutOff(whole.paths[0].stepper, tmp_path / "cut", 17))
-    with pytest.raises(KeyboardInterrupt):
-        LocalRunner().run(replace(whole, paths=(path, whole.paths[1])), tmp_path / "results")
-    LocalRunner().run(replace(whole, paths=(path, whole.paths[1])), tmp_path / "results")
-    found = analysis.load(tmp_path / "results").variants
-    assert found["weights_sha256"].tolist() == results.variants["weights_sha256"].tolist()
+    once = replace(whole, paths=(replace(whole.paths[0], stepper=CutOff(str(mended))),))
+    with pytest.raises(fip.RunError, match="cut off"):
+        LocalRunner().run(once, tmp_path / "cut")
+    mended.touch()
+    found = [analysis.load(LocalRunner().run(once, tmp_path / name).address).variants for name in ("cut", "whole")]
+    assert found[0]["network"].tolist() == ["sparse@0.3", "sparse@0.5", "sparse"]
+    assert found[0]["weights_sha256"].tolist() == found[1]["weights_sha256"].tolist()
 
 
 def test_a_variant_that_was_not_reached_has_no_row_and_is_judged_as_the_paths_end(tmp_path):
@@ -145,7 +151,9 @@ def test_channels_that_are_gone_can_be_left_out_of_the_file(tmp_path):
     assert [small[0].out_features, small[2].out_features] == [8, 6]
     inputs = torch.rand(20, 6)
     weights = torch.from_numpy(found.weights("sparse@0.5"))
-    torch.testing.assert_close(small(inputs), fip.Network.of(own_chain()).outputs(weights, inputs), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        small(inputs), fip.Network.of(own_chain()).outputs(weights, inputs), rtol=1e-5, atol=1e-6
+    )
     assert found.variants["bytes_2_4"].isna().all() or found.variants["bytes_2_4"].notna().any()
 
 
@@ -160,7 +168,7 @@ def test_wrong_exports_say_what_there_is_and_write_nothing(results, tmp_path):
         ("sparse", 0.5, "there.pt", None, "is there already"),
         ("sparse", 0.5, "no/where.pt", None, "cannot be written"),
         ("sparse", 0.5, "a.pt", f"{__name__}:own_chain", "another module"),
-        ("sparse", 0.5, "a.pt", f"{__name__}:data", "has no function"),
+        ("sparse", 0.5, "a.pt", f"{__name__}:data", "makes a Data"),
         ("sparse", 0.5, "a.pt", f"{__name__}:own_module", "no removable channel is zero"),
     ):
         with pytest.raises(fip.UsageError if "removable" not in sentence else fip.NetworkError, match=sentence):

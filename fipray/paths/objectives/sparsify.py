@@ -80,7 +80,7 @@ class Sparsify:
         return weights.index_put((going,), weights[going] * (1 - self.shrink))
 
     def tangent(self, problem: Problem, weights: Tensor) -> Projection:
-        return self.pattern.free(problem.network, weights).to(weights.dtype).mul
+        return self.pattern.free(problem.network, weights).mul
 
     def sparsity_after(self, progress: float) -> float:
         """The sparsity that the restriction asks for after a share `progress` of the path."""
