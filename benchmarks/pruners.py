@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 import fipray as fip
-from experiments import subjects
+from experiments import pruning, subjects
 from experiments.baselines.pruning import Gradual, OneShot, Pruner
 from experiments.baselines.surgeon import InStages, Surgeon
 from experiments.cifar import cifar10_subset
 from experiments.data import mnist
 from experiments.mlpnet import published_mlpnet
-from fipray.paths import Batch, Objective, Problem, RadiusControl, Stepper
+from experiments.paths import pruning_baselines
+from fipray.paths import Batch, Problem
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,7 @@ class Settings:
 
     gradual: Gradual
     epsilon: float
-    radius: float
-    batch_size: int = 200
+    ours: pruning.Settings
     num_gradients: int = 128
 
 
@@ -64,30 +64,22 @@ Contender = Callable[[Task], tuple[nn.Module, float]]
 """-> the pruned network in evaluation mode, and the processor seconds that it cost"""
 
 
-def path(
-    task: Task,
-    *,
-    objective: Objective,
-    stepper: Stepper,
-    radius: RadiusControl,
-    focus: float = 0.0,
-    batch_size: int = 0,
-) -> tuple[nn.Module, float]:
+def path(task: Task, spec: fip.PathSpec, inputs: Tensor) -> tuple[nn.Module, float]:
     """The end of a path with as many steps as the seconds allow, by the measured cost of one."""
     began = time.process_time()
     network = fip.Network.of(task.subject.base)
     problem = Problem(network, fip.FisherRao(), network.weights)
-    anchors, batch_size = Batch.of(problem, task.subject.inputs), batch_size or task.subject.settings.batch_size
+    anchors = Batch.of(problem, inputs)
     spent = time.process_time() - began
     # of a long path, in which stages of the mask are as rare as they will be
     trial = fip.walk(
         problem,
-        anchors.focused(focus) if focus else anchors,
-        objective,
-        stepper,
-        radius,
+        anchors.focused(spec.focus) if spec.focus else anchors,
+        spec.objective,
+        spec.stepper,
+        spec.radius,
         num_steps=2000,
-        batch_size=batch_size,
+        batch_size=spec.batch_size,
         generator=torch.Generator().manual_seed(0),
     )
     marks = [time.process_time() for _ in islice(trial, 45)]
@@ -97,12 +89,12 @@ def path(
         network,
         anchors=anchors,
         held_out=task.subject.inputs[:100],
-        objective=objective,
-        stepper=stepper,
-        radius=radius,
+        objective=spec.objective,
+        stepper=spec.stepper,
+        radius=spec.radius,
         num_steps=max(1, int(0.95 * (task.seconds - spent) / cost)),
-        batch_size=batch_size,
-        focus=focus,
+        batch_size=spec.batch_size,
+        focus=spec.focus,
         save_at=fip.SaveAt(num_points=1, solver_state=False),
         seed=task.seed,
     )
@@ -110,25 +102,17 @@ def path(
 
 
 def first_order(task: Task) -> tuple[nn.Module, float]:
-    """Ours."""
-    return path(
-        task,
-        objective=fip.Sparsify(task.sparsity),
-        stepper=fip.FirstOrderStep(),
-        radius=fip.ScheduledRadius(task.subject.settings.radius),
-        focus=0.5,
-    )
+    """Ours, as experiments.pruning walks it."""
+    ours, inputs = task.subject.settings.ours, task.subject.inputs
+    if ours.mirrored:
+        inputs = torch.from_numpy(pruning.mirrored(inputs.numpy()))
+    return path(task, pruning.sparse_path((task.sparsity,), ours), inputs)
 
 
 def published(task: Task) -> tuple[nn.Module, float]:
-    """The scheme of the paper's released code, as in experiments.paths."""
-    return path(
-        task,
-        objective=fip.Sparsify(task.sparsity, ramp=None),
-        stepper=fip.PublishedStep(),
-        radius=fip.ScheduledRadius(initial=1, final=1),
-        batch_size=200,
-    )
+    """The scheme of the paper's released code."""
+    spec, _ = pruning_baselines(task.sparsity, num_steps=1, seed=task.seed)
+    return path(task, spec, task.subject.inputs)
 
 
 def recipe(task: Task, make: Callable[[Settings], Pruner]) -> tuple[nn.Module, float]:
@@ -160,9 +144,11 @@ CONTENDERS: dict[str, Contender] = {
 """All by their names in the table."""
 
 
-def _of_mnist(data: subjects.DataName, network: subjects.NetworkName, settings: Settings) -> Callable[..., Subject]:
+def _of_mnist(data: subjects.DataName, network: subjects.NetworkName) -> Callable[..., Subject]:
     def made(root: str, seed: int) -> Subject:
         module, arrays, _ = subjects.subject(data, network, root, seed)
+        ours = pruning.SETTINGS[data, network]
+        settings = Settings(Gradual(), ours.epsilon, ours)
         return _subject(network, data, module, arrays, mnist(data, root).train_labels, settings)
 
     return made
@@ -170,14 +156,16 @@ def _of_mnist(data: subjects.DataName, network: subjects.NetworkName, settings: 
 
 def _mlpnet(root: str, seed: int) -> Subject:
     everything = mnist("mnist", root)
-    settings = Settings(Gradual(), epsilon=0.1, radius=0.05)
+    settings = Settings(Gradual(), epsilon=0.1, ours=pruning.SETTINGS["mnist", "mlpnet"])
     arrays = everything.for_paths(num_held_out=5000)
     return _subject("mlpnet", "mnist", published_mlpnet(root), arrays, everything.train_labels, settings)
 
 
 def _resnet(root: str, seed: int) -> Subject:
     module, arrays, _ = subjects.subject("cifar10_subset", "resnet_20", root, seed)
-    settings = Settings(Gradual(rate=4e-3, batch_size=32), epsilon=2 / 255, radius=0.05, batch_size=64)
+    settings = Settings(
+        Gradual(rate=4e-3, batch_size=32), epsilon=2 / 255, ours=pruning.SETTINGS["cifar10_subset", "resnet_20"]
+    )
     labels = cifar10_subset(root)["train_labels"]
     return _subject("resnet_20", "cifar10_subset", module, arrays, labels, settings)
 
@@ -201,9 +189,9 @@ def _subject(
 
 
 SUBJECTS: dict[str, Callable[[str, int], Subject]] = {
-    "lenet-mnist": _of_mnist("mnist", "lenet_300_100", Settings(Gradual(), epsilon=0.1, radius=0.05)),
-    "lenet-fashion": _of_mnist("fashion", "lenet_300_100", Settings(Gradual(), epsilon=0.05, radius=0.05)),
-    "lenet5-mnist": _of_mnist("mnist", "lenet_5", Settings(Gradual(), epsilon=0.1, radius=0.05)),
+    "lenet-mnist": _of_mnist("mnist", "lenet_300_100"),
+    "lenet-fashion": _of_mnist("fashion", "lenet_300_100"),
+    "lenet5-mnist": _of_mnist("mnist", "lenet_5"),
     "resnet20": _resnet,
     "mlpnet": _mlpnet,
 }

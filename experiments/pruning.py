@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 import fipray as fip
 from experiments.subjects import DataName, NetworkName, own, subject
 
@@ -16,20 +19,32 @@ SaliencyName = Literal["magnitude", "metric", "surgeon"]
 @dataclass(frozen=True)
 class Settings:
     """How a path to sparse networks is walked: its first radius in units of |w0|, its batch, the steps for each
-    sparsity, and the bound (linf) of the attacks that judge what it passes through."""
+    sparsity, and the bound (linf) of the attacks that judge what it passes through.
+
+    stepper: what holds the function; shrink, re_estimate: of `fip.Sparsify`; focus: of `fip.PathSpec`; mirrored:
+    whether images are anchors also as a mirror shows them.
+    """
 
     radius: float
     batch_size: int
     num_steps: int
     epsilon: float
+    stepper: fip.FirstOrderStep = fip.FirstOrderStep()
+    shrink: float = 0.0
+    re_estimate: bool = False
+    focus: float = 0.0
+    mirrored: bool = False
 
 
 SETTINGS: dict[tuple[str, str], Settings] = {
-    ("mnist", "lenet_300_100"): Settings(0.1, 100, 1500, 0.1),
-    ("mnist", "lenet_5"): Settings(0.1, 100, 1500, 0.1),
-    ("fashion", "lenet_300_100"): Settings(0.1, 100, 1500, 0.05),
-    ("fashion", "lenet_5"): Settings(0.1, 100, 1500, 0.05),
-    ("cifar10_subset", "resnet_20"): Settings(0.05, 128, 300, 2 / 255),
+    ("mnist", "lenet_300_100"): Settings(0.1, 128, 1500, 0.1, shrink=0.1, focus=0.5),
+    ("mnist", "lenet_5"): Settings(0.1, 128, 1500, 0.1, shrink=0.1, focus=0.5),
+    ("mnist", "mlpnet"): Settings(0.1, 128, 1500, 0.1, shrink=0.1, focus=0.5),
+    ("fashion", "lenet_300_100"): Settings(0.1, 128, 1500, 0.05, shrink=0.1, focus=0.5),
+    ("fashion", "lenet_5"): Settings(0.1, 128, 1500, 0.05, shrink=0.1, focus=0.5),
+    ("cifar10_subset", "resnet_20"): Settings(
+        0.02, 32, 400, 2 / 255, stepper=fip.FirstOrderStep(logits=True), re_estimate=True, mirrored=True
+    ),
 }
 _OF_ONE_S_OWN = Settings(0.05, 128, 1000, 8 / 255)
 _PATTERNS: dict[str, tuple[Callable[[], fip.paths.Pattern], tuple[float, ...]]] = {
@@ -54,8 +69,6 @@ def study(
     pattern: PatternName = "weights",
     sparsities: str = "",
     saliency: SaliencyName = "magnitude",
-    shrink: float = 0.0,
-    re_estimate: bool = False,
     radius: float = 0.0,
     num_steps: int = 0,
     epsilon: float = 0.0,
@@ -71,8 +84,6 @@ def study(
     data_root: the folder that holds the data set; where empty, MNIST and Fashion-MNIST are downloaded.
     pattern: "weights" anywhere, of all "layers" alike, "2:4", or whole "channels".
     sparsities: such as "0.5,0.9"; what they are a fraction of, the pattern says. Empty: those that suit the pattern.
-    shrink: above 0, weights shrink by this share a step before they go, and may come back.
-    re_estimate: estimate the statistics of BatchNorm anew when weights go.
     radius, num_steps, epsilon: first radius in units of |w0|, steps for each sparsity, bound (linf) of the attacks; 0
         takes what suits data and network.
     """
@@ -80,22 +91,13 @@ def study(
     settings = _OF_ONE_S_OWN if base else SETTINGS[data, network]
     make, usual = _PATTERNS[pattern]
     levels = levels_of(sparsities) or usual
-    steps = (num_steps or settings.num_steps) * len(levels)
-    sparse = fip.PathSpec(
-        name="sparse",
-        objective=fip.Sparsify(
-            levels[-1],
-            through=levels[:-1],
-            pattern=make(),
-            saliency=_SALIENCIES[saliency](),
-            shrink=shrink or None,
-            re_estimate=re_estimate,
-        ),
-        stepper=fip.FirstOrderStep(),
-        radius=fip.ScheduledRadius(radius or settings.radius, warmup=0.05, cycles=len(levels)),
-        num_steps=steps,
-        batch_size=settings.batch_size,
-        save_at=fip.SaveAt(len(levels)),
+    if settings.mirrored:
+        arrays = replace(arrays, anchors=mirrored(arrays.anchors))
+    sparse = sparse_path(
+        levels,
+        replace(settings, radius=radius or settings.radius, num_steps=num_steps or settings.num_steps),
+        pattern=make(),
+        saliency=_SALIENCIES[saliency](),
         seed=seed,
     )
     one_shot = replace(
@@ -127,14 +129,46 @@ def study(
             "pattern": pattern,
             "sparsities": ",".join(f"{level:g}" for level in levels),
             "saliency": saliency,
-            "shrink": shrink,
-            "re_estimate": re_estimate,
             "radius": radius,
             "num_steps": num_steps,
             "epsilon": threat_model.epsilon,
             "seed": seed,
         },
     )
+
+
+def sparse_path(
+    levels: tuple[float, ...],
+    settings: Settings,
+    *,
+    pattern: fip.paths.Pattern = fip.Unstructured(),  # noqa: B008
+    saliency: fip.paths.Saliency = fip.Magnitude(),  # noqa: B008
+    seed: int = 0,
+) -> fip.PathSpec:
+    """A path through networks of these sparsities, increasing, each with its share of the steps."""
+    return fip.PathSpec(
+        name="sparse",
+        objective=fip.Sparsify(
+            levels[-1],
+            through=levels[:-1],
+            pattern=pattern,
+            saliency=saliency,
+            shrink=settings.shrink or None,
+            re_estimate=settings.re_estimate,
+        ),
+        stepper=settings.stepper,
+        radius=fip.ScheduledRadius(settings.radius, warmup=0.05, cycles=len(levels)),
+        num_steps=settings.num_steps * len(levels),
+        batch_size=settings.batch_size,
+        focus=settings.focus,
+        save_at=fip.SaveAt(len(levels)),
+        seed=seed,
+    )
+
+
+def mirrored(images: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Images [N, C, H, W] and what a mirror shows of them: [2 N, C, H, W]."""
+    return np.concatenate([images, images[..., ::-1]])
 
 
 def levels_of(text: str) -> tuple[float, ...]:

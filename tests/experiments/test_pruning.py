@@ -11,7 +11,7 @@ from torch import nn
 
 import fipray as fip
 from experiments import super_resolution
-from experiments.pruning import _PATTERNS, _SALIENCIES, SETTINGS, PatternName, SaliencyName, study
+from experiments.pruning import _PATTERNS, _SALIENCIES, SETTINGS, PatternName, SaliencyName, mirrored, study
 from fipray import analysis
 
 HERE = "tests.experiments.test_pruning"
@@ -37,16 +37,15 @@ def test_every_pattern_and_saliency_that_is_offered_is_there():
 
 
 @pytest.mark.parametrize(
-    ("pattern", "saliency", "shrink"),
-    [("weights", "metric", 0.1), ("layers", "surgeon", 0.0), ("2:4", "magnitude", 0.0), ("channels", "metric", 0.0)],
+    ("pattern", "saliency"),
+    [("weights", "metric"), ("layers", "surgeon"), ("2:4", "magnitude"), ("channels", "metric")],
 )
-def test_a_study_of_ones_own_network_leaves_a_family_of_sparse_ones(tmp_path, pattern, saliency, shrink):
+def test_a_study_of_ones_own_network_leaves_a_family_of_sparse_ones(tmp_path, pattern, saliency):
     sparsities = "" if pattern in ("2:4", "channels") else "0.3,0.5"
     made = study(
         base=f"{HERE}:own",
         pattern=pattern,
         saliency=saliency,
-        shrink=shrink,
         num_steps=4,
         num_examples=20,
         sparsities=sparsities,
@@ -60,13 +59,11 @@ def test_a_study_of_ones_own_network_leaves_a_family_of_sparse_ones(tmp_path, pa
         assert variants["bytes_2_4"].iloc[-1] < variants["bytes_dense"].iloc[-1]
 
 
-def test_statistics_are_estimated_anew_where_asked(tmp_path):
-    ends = []
-    for re_estimate in (False, True):
-        made = study(base=f"{HERE}:own", sparsities="0.5", re_estimate=re_estimate, num_steps=2, baselines=False)
-        fip.LocalRunner().run(made, tmp_path / str(re_estimate))
-        ends.append(analysis.load(tmp_path / str(re_estimate)).weights("sparse"))
-    assert not np.array_equal(*ends)
+def test_a_mirror_shows_images_the_other_way_round():
+    images = np.arange(12, dtype=np.float32).reshape(1, 2, 2, 3)
+    both = mirrored(images)
+    assert np.array_equal(both[0], images[0])
+    assert np.array_equal(both[1, 0], [[2, 1, 0], [5, 4, 3]])
 
 
 def test_sparsities_that_are_no_numbers_are_refused():

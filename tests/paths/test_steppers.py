@@ -190,6 +190,25 @@ def test_first_order_steps_are_adams(held, num_held):
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-9, atol=1e-9)
 
 
+def test_between_logits_first_order_steps_are_adams_on_their_squared_distance():
+    where, radius = problem(mlp(5, 6, 3)), 1e-2
+    inputs, stepper = batch(where, 8, 5), FirstOrderStep(logits=True)
+    start = where.start + 0.05 * normal(where.network.num_weights, seed=5)
+    theirs = start.clone().requires_grad_(True)
+    adam = torch.optim.Adam([theirs], lr=radius / where.network.num_weights**0.5)
+    ours, state = start, stepper.begin(where)
+    for _ in range(3):
+        adam.zero_grad()
+        difference = where.network(theirs, inputs.inputs) - where.network(where.start, inputs.inputs)
+        (difference - difference.mean(1, keepdim=True)).square().sum(1).mean().backward()
+        adam.step()
+        made = stepper.propose(Situation(where, Diversify(), ours, inputs, radius), state)
+        ours, state = ours + made.displacement, made.state
+    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-9, atol=1e-9)
+    with pytest.raises(UsageError, match="FisherRao"):
+        stepper.begin(problem(mlp(5, 6, 3), geometry=Euclidean()))
+
+
 def test_the_published_step_is_the_normalised_penalty_gradient():
     where = problem(mlp(5, 6, 3))
     inputs, weights = batch(where, 8, 5), where.start + 0.05

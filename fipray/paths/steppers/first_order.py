@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.optim.adam import adam
 
 from fipray.errors import UsageError
-from fipray.paths.problem import Problem
+from fipray.geometry import FisherRao
+from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, within
 
 
@@ -24,6 +26,9 @@ class FirstOrderStep:
         tight and is let go; downwards, one that begins loose and ends tight.
     held: the share, above 0 and up to 1, of each batch on which D is taken; the objective always sees all of it. Where
         the objective itself holds the function, as `Resist` does, a part is enough, and the step cheaper.
+    logits: take D between centred logits, `log p_k` less its mean over classes, instead of between embedded outputs;
+        for classifiers. Where the start is sure of its classes, as on inputs that it was trained on, probabilities say
+        little of it and logits much (Ba & Caruana 2014).
     """
 
     beta: float = 0.0
@@ -31,6 +36,7 @@ class FirstOrderStep:
     decay: float = 0.9
     decay_squares: float = 0.999
     held: float = 1.0
+    logits: bool = False
 
     def __post_init__(self) -> None:
         if not self.beta >= 0:
@@ -43,6 +49,8 @@ class FirstOrderStep:
             raise UsageError(f"decays lie in 0..1, 1 excluded; {self.decay} and {self.decay_squares} were given")
 
     def begin(self, problem: Problem) -> State:
+        if self.logits and not isinstance(problem.geometry, FisherRao):
+            raise UsageError("logits=True asks for outputs that are classes: it needs geometry=FisherRao()")
         zeros = torch.zeros_like(problem.start)
         return {"mean": zeros, "square": zeros, "count": zeros.new_zeros((), dtype=torch.float32)}
 
@@ -50,8 +58,12 @@ class FirstOrderStep:
         problem, batch = situation.problem, situation.batch.first(math.ceil(self.held * len(situation.batch)))
         moving = situation.weights.detach().requires_grad_(True)
         with torch.enable_grad():
-            embedded = problem.geometry.embed(problem.network(moving, batch.inputs))
-            distance = (embedded - batch.reference).square().sum(1).mean()
+            outputs = problem.network(moving, batch.inputs)
+            if self.logits:
+                drift = _centred(torch.log_softmax(outputs, 1).flatten(1)) - _centred(_log_probabilities(batch))
+            else:
+                drift = problem.geometry.embed(outputs) - batch.reference
+            distance = drift.square().sum(1).mean()
             slope = situation.allowed(torch.autograd.grad(distance, moving)[0])
         if self.beta > 0:
             slope = slope + self.beta_after(situation.progress) * situation.slope
@@ -74,3 +86,12 @@ class FirstOrderStep:
     def beta_after(self, progress: float) -> float:
         """beta after a share `progress` of the path."""
         return self.beta if self.final_beta is None else self.beta * (self.final_beta / self.beta) ** progress
+
+
+def _log_probabilities(batch: Batch) -> Tensor:
+    """Of the start, [N, C]: its embedded outputs are `2 sqrt(p)`."""
+    return 2 * (batch.reference / 2).clamp(min=torch.finfo(batch.reference.dtype).tiny).log()
+
+
+def _centred(values: Tensor) -> Tensor:
+    return values - values.mean(1, keepdim=True)
