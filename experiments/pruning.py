@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -21,6 +22,9 @@ class Settings:
     """How a path to sparse networks is walked: its first radius in units of |w0|, its batch, the steps for each
     sparsity, and the bound (linf) of the attacks that judge what it passes through.
 
+    radius: on the way to 90 % of zeros; to a sparsity s it is `(-log10(1 - s))^1.5` times as long. The fewer weights
+    go, the less there is to make up for, and steps that are too long only lead away.
+
     stepper: what holds the function; shrink, re_estimate: of `fip.Sparsify`; focus: of `fip.PathSpec`; mirrored:
     whether images are anchors also as a mirror shows them.
     """
@@ -37,16 +41,16 @@ class Settings:
 
 
 SETTINGS: dict[tuple[str, str], Settings] = {
-    ("mnist", "lenet_300_100"): Settings(0.1, 128, 1500, 0.1, shrink=0.1, focus=0.5),
-    ("mnist", "lenet_5"): Settings(0.1, 128, 1500, 0.1, shrink=0.1, focus=0.5),
-    ("mnist", "mlpnet"): Settings(0.1, 128, 1500, 0.1, shrink=0.1, focus=0.5),
-    ("fashion", "lenet_300_100"): Settings(0.1, 128, 1500, 0.05, shrink=0.1, focus=0.5),
-    ("fashion", "lenet_5"): Settings(0.1, 128, 1500, 0.05, shrink=0.1, focus=0.5),
+    ("mnist", "lenet_300_100"): Settings(0.04, 128, 1500, 0.1),
+    ("mnist", "lenet_5"): Settings(0.04, 128, 1500, 0.1),
+    ("mnist", "mlpnet"): Settings(0.04, 128, 1500, 0.1),
+    ("fashion", "lenet_300_100"): Settings(0.04, 128, 1500, 0.05),
+    ("fashion", "lenet_5"): Settings(0.04, 128, 1500, 0.05),
     ("cifar10_subset", "resnet_20"): Settings(
         0.02, 32, 400, 2 / 255, stepper=fip.FirstOrderStep(logits=True), re_estimate=True, mirrored=True
     ),
 }
-_OF_ONE_S_OWN = Settings(0.05, 128, 1000, 8 / 255)
+_OF_ONE_S_OWN = Settings(0.03, 128, 1000, 8 / 255)
 _PATTERNS: dict[str, tuple[Callable[[], fip.paths.Pattern], tuple[float, ...]]] = {
     "weights": (fip.Unstructured, (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)),
     "layers": (lambda: fip.Unstructured("layer"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)),
@@ -84,8 +88,8 @@ def study(
     data_root: the folder that holds the data set; where empty, MNIST and Fashion-MNIST are downloaded.
     pattern: "weights" anywhere, of all "layers" alike, "2:4", or whole "channels".
     sparsities: such as "0.5,0.9"; what they are a fraction of, the pattern says. Empty: those that suit the pattern.
-    radius, num_steps, epsilon: first radius in units of |w0|, steps for each sparsity, bound (linf) of the attacks; 0
-        takes what suits data and network.
+    radius, num_steps, epsilon: first radius on the way to 90 % of zeros, in units of |w0|, steps for each sparsity,
+        bound (linf) of the attacks; 0 takes what suits data and network.
     """
     module, arrays, base_id = (*own(base), "") if base else subject(data, network, data_root, seed)
     settings = _OF_ONE_S_OWN if base else SETTINGS[data, network]
@@ -157,7 +161,9 @@ def sparse_path(
             re_estimate=settings.re_estimate,
         ),
         stepper=settings.stepper,
-        radius=fip.ScheduledRadius(settings.radius, warmup=0.05, cycles=len(levels)),
+        radius=fip.ScheduledRadius(
+            settings.radius, cycles=tuple(math.log10(1 / (1 - level)) ** 1.5 for level in levels)
+        ),
         num_steps=settings.num_steps * len(levels),
         batch_size=settings.batch_size,
         focus=settings.focus,

@@ -150,22 +150,22 @@ class ScheduledRadius:
     warmup: a share of the path, or of each cycle, 0..1, along which it first rises from 0 to `initial`. Adam's first
         steps are as long as the radius whatever the gradient; where the radius is large they would throw the network
         off.
-    cycles: how often that happens along the path, in equal shares of it (Loshchilov & Hutter 2017): one for each of the
-        sparsities that a path passes through, say.
+    cycles: that happens once for each of these factors of the radii, in equal shares of the path (Loshchilov & Hutter
+        2017): for each of the sparsities that a path passes through, say.
     """
 
     initial: float = 0.02
     final: float = 0.0
     warmup: float = 0.0
-    cycles: int = 1
+    cycles: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
         if not (self.initial > 0 and 0 <= self.final <= self.initial):
             raise UsageError(f"0 <= final <= initial and initial > 0; {self.initial} and {self.final} were given")
         if not 0 <= self.warmup < 1:
             raise UsageError(f"warmup is a share of the path, 0..1, 1 excluded; {self.warmup} was given")
-        if self.cycles < 1:
-            raise UsageError(f"there is at least one cycle; cycles={self.cycles} was given")
+        if not (self.cycles and all(factor > 0 for factor in self.cycles)):
+            raise UsageError(f"cycles are one or more factors above 0; {self.cycles} was given")
 
     def begin(self, problem: Problem) -> float:
         return self._at(0.0) * float(torch.linalg.vector_norm(problem.start))
@@ -176,8 +176,12 @@ class ScheduledRadius:
 
     def _at(self, progress: float) -> float:
         """The radius after a share `progress` of the path, in units of |w0|; never 0 on the way up."""
-        if progress < 1:
-            progress = (progress * self.cycles + 1e-9) % 1
+        scaled = progress * len(self.cycles) + 1e-9
+        number = min(int(scaled), len(self.cycles) - 1)
+        return self.cycles[number] * self._within(scaled - 1e-9 - number)
+
+    def _within(self, progress: float) -> float:
+        """The same within a cycle."""
         if progress < self.warmup:
             return self.initial * max(progress / self.warmup, 0.01)
         phase = math.pi * (progress - self.warmup) / (1 - self.warmup)

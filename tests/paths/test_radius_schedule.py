@@ -34,11 +34,15 @@ def test_with_a_warmup_it_rises_in_a_line_and_falls_along_the_rest():
 
 
 def test_in_cycles_the_whole_schedule_is_walked_again_and_again():
-    once, thrice = (radii(ScheduledRadius(0.5, 0.1, 0.25, cycles), 8 * cycles) for cycles in (1, 3))
-    assert thrice == pytest.approx(once * 3)
+    once = radii(ScheduledRadius(0.5, 0.1, 0.25), 8)
+    twice = radii(ScheduledRadius(0.5, 0.1, 0.25, (1.0, 3.0)), 16)
+    assert twice == pytest.approx(once + [3 * radius for radius in once])
 
 
-@pytest.mark.parametrize("wrong", [{"warmup": 1.0}, {"warmup": -0.1}, {"final": 1.0}, {"cycles": 0}, {"initial": 0.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"warmup": 1.0}, {"warmup": -0.1}, {"final": 1.0}, {"cycles": ()}, {"cycles": (0.0,)}, {"initial": 0}],
+)
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError):
         ScheduledRadius(**wrong)
