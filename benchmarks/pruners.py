@@ -86,7 +86,7 @@ def path(task: Task, spec: fip.PathSpec, inputs: Tensor) -> tuple[nn.Module, flo
     cost = (marks[-1] - marks[4]) / (len(marks) - 5)
     while True:
         began = time.process_time() - spent
-        num_steps = max(1, int(0.95 * (task.seconds - spent) / cost))
+        num_steps = max(1, int(0.93 * (task.seconds - spent) / cost))
         found = fip.trace(
             network,
             anchors=anchors,
@@ -101,7 +101,7 @@ def path(task: Task, spec: fip.PathSpec, inputs: Tensor) -> tuple[nn.Module, flo
             seed=task.seed,
         )
         seconds = time.process_time() - began
-        if seconds <= 1.01 * task.seconds:
+        if seconds <= 1.03 * task.seconds:
             return network.module_at(found.end.weights).eval(), seconds
         cost = (seconds - spent) / num_steps  # a step took longer than it did in the trial: walk again, fewer
 
