@@ -25,8 +25,8 @@ class Settings:
     radius: on the way to 90 % of zeros; to a sparsity s it is `(-log10(1 - s))^1.5` times as long. The fewer weights
     go, the less there is to make up for, and steps that are too long only lead away.
 
-    stepper: what holds the function; num_stages, shrink, re_estimate: of `fip.Sparsify`; focus: of `fip.PathSpec`; mirrored:
-    whether images are anchors also as a mirror shows them.
+    stepper: what holds the function; num_stages, shrink, re_estimate: of `fip.Sparsify`; focus: of `fip.PathSpec`;
+    mirrored: whether images are anchors also as a mirror shows them.
     """
 
     radius: float
