@@ -42,11 +42,11 @@ class Settings:
 
 
 SETTINGS: dict[tuple[str, str], Settings] = {
-    ("mnist", "lenet_300_100"): Settings(0.04, 128, 1500, 0.1),
-    ("mnist", "lenet_5"): Settings(0.04, 128, 1500, 0.1),
-    ("mnist", "mlpnet"): Settings(0.04, 128, 1500, 0.1),
-    ("fashion", "lenet_300_100"): Settings(0.04, 128, 1500, 0.05),
-    ("fashion", "lenet_5"): Settings(0.04, 128, 1500, 0.05),
+    ("mnist", "lenet_300_100"): Settings(0.04, 128, 1500, 0.1, focus=0.5),
+    ("mnist", "lenet_5"): Settings(0.04, 128, 1500, 0.1, focus=0.5),
+    ("mnist", "mlpnet"): Settings(0.04, 128, 1500, 0.1, focus=0.5),
+    ("fashion", "lenet_300_100"): Settings(0.04, 128, 1500, 0.05, focus=0.5),
+    ("fashion", "lenet_5"): Settings(0.04, 128, 1500, 0.05, focus=0.5),
     ("cifar10_subset", "resnet_20"): Settings(
         0.02, 32, 400, 2 / 255, stepper=fip.FirstOrderStep(logits=True), num_stages=25, re_estimate=True, mirrored=True
     ),
