@@ -24,12 +24,16 @@ from fipray.paths import Batch, Problem
 
 @dataclass(frozen=True)
 class Settings:
-    """What suits a network: of the rivals chosen on validation images, of the attack the bound (linf)."""
+    """What suits a network: of the rivals chosen on validation images, of the attack the bound (linf).
+
+    num_anchors: of a path, drawn from all: what the base says of them costs a pass, which is of the budget.
+    """
 
     gradual: Gradual
     epsilon: float
     ours: pruning.Settings
     num_gradients: int = 128
+    num_anchors: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +88,7 @@ def path(task: Task, spec: fip.PathSpec, inputs: Tensor) -> tuple[nn.Module, flo
     )
     marks = [time.process_time() for _ in islice(trial, 45)]
     cost = (marks[-1] - marks[4]) / (len(marks) - 5)
-    while True:
+    for attempt in range(3):
         began = time.process_time() - spent
         num_steps = max(1, int(0.93 * (task.seconds - spent) / cost))
         found = fip.trace(
@@ -101,9 +105,10 @@ def path(task: Task, spec: fip.PathSpec, inputs: Tensor) -> tuple[nn.Module, flo
             seed=task.seed,
         )
         seconds = time.process_time() - began
-        if seconds <= 1.03 * task.seconds:
-            return network.module_at(found.end.weights).eval(), seconds
+        if seconds <= 1.03 * task.seconds or attempt == 2:
+            break
         cost = (seconds - spent) / num_steps  # a step took longer than it did in the trial: walk again, fewer
+    return network.module_at(found.end.weights).eval(), seconds
 
 
 def first_order(task: Task) -> tuple[nn.Module, float]:
@@ -111,7 +116,8 @@ def first_order(task: Task) -> tuple[nn.Module, float]:
     ours, inputs = task.subject.settings.ours, task.subject.inputs
     if ours.mirrored:
         inputs = torch.from_numpy(pruning.mirrored(inputs.numpy()))
-    return path(task, pruning.sparse_path((task.sparsity,), ours), inputs)
+    some = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(task.seed))
+    return path(task, pruning.sparse_path((task.sparsity,), ours), inputs[some[: task.subject.settings.num_anchors]])
 
 
 def published(task: Task) -> tuple[nn.Module, float]:
@@ -169,7 +175,10 @@ def _mlpnet(root: str, seed: int) -> Subject:
 def _resnet(root: str, seed: int) -> Subject:
     module, arrays, _ = subjects.subject("cifar10_subset", "resnet_20", root, seed)
     settings = Settings(
-        Gradual(rate=4e-3, batch_size=32), epsilon=2 / 255, ours=pruning.SETTINGS["cifar10_subset", "resnet_20"]
+        Gradual(rate=4e-3, batch_size=32),
+        epsilon=2 / 255,
+        ours=pruning.SETTINGS["cifar10_subset", "resnet_20"],
+        num_anchors=4000,
     )
     labels = cifar10_subset(root)["train_labels"]
     return _subject("resnet_20", "cifar10_subset", module, arrays, labels, settings)
