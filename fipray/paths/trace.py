@@ -83,7 +83,7 @@ def walk(
             weights = allowed
             kept = {**state, RANDOMNESS: before_draw}
             yield PathPoint(step, weights, reach, time.perf_counter() - began, solver_state=kept)
-        if reach < smallest and step < num_steps:
+        if not verdict.accepted and reach < smallest and step < num_steps:
             outcome = Outcome("stuck", f"no step longer than {reach:.1g} was acceptable at step {step}")
             break
     else:

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from fipray import ScheduledRadius, UsageError
-from fipray.paths import Candidate, Situation, Toward
-from tests.problems import batch, mlp, problem
+from fipray.paths import Candidate, FirstOrderStep, RandomWalk, Situation, Toward, trace
+from tests.problems import batch, mlp, normal, problem
 
 
 def radii(control: ScheduledRadius, num_steps: int) -> list[float]:
@@ -37,6 +37,22 @@ def test_in_cycles_the_whole_schedule_is_walked_again_and_again():
     once = radii(ScheduledRadius(0.5, 0.1, 0.25), 8)
     twice = radii(ScheduledRadius(0.5, 0.1, 0.25, (1.0, 3.0)), 16)
     assert twice == pytest.approx(once + [3 * radius for radius in once])
+
+
+def test_a_radius_that_falls_to_nothing_between_cycles_does_not_end_a_path():
+    where = problem(mlp(5, 3))
+    inputs = normal(20, 5, seed=1)
+    radius = ScheduledRadius(1e-9, cycles=(1.0, 2.0))
+    path = trace(
+        where.network,
+        anchors=inputs,
+        held_out=inputs,
+        objective=RandomWalk(),
+        stepper=FirstOrderStep(0.1),
+        radius=radius,
+        num_steps=8,
+    )
+    assert (path.outcome.kind, path.end.step) == ("completed", 8)
 
 
 @pytest.mark.parametrize(
