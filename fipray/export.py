@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from fipray import analysis
 from fipray.errors import NetworkError, UsageError
 from fipray.geometry import Network, slimmed
 from fipray.records import Store
+from fipray.records.files import write_whole
 from fipray.study import reference
 
 _SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -28,7 +27,7 @@ def export(directory: str | Path, path: str, sparsity: float | None, to: Path, s
     that of a smaller module (`fipray.slimmed`), which `fipray.fitted` makes of it again.
 
     Raises UsageError for a path or a sparsity that is not there, a file that is there or has another suffix, and a
-    module that is not the study's.
+    module that is not the study's; RecordsError where the file cannot be written.
     """
     if to.suffix not in _SUFFIXES:
         raise UsageError(f"{to} ends in {to.suffix or 'nothing'}; files are written as {', '.join(_SUFFIXES)}")
@@ -45,7 +44,7 @@ def export(directory: str | Path, path: str, sparsity: float | None, to: Path, s
         state = _slim(slim, state)
     zeros = sum(int((value == 0).sum()) for value in state.values() if value.ndim >= 2)
     count = sum(value.numel() for value in state.values() if value.ndim >= 2)
-    _write(to, state)
+    write_whole(to, _content(state, to.suffix))
     return f"{to}: {count:,} weights of layers, {zeros / max(count, 1):.1%} of them zero, {to.stat().st_size:,} bytes"
 
 
@@ -67,20 +66,10 @@ def _slim(slim: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return smaller
 
 
-def _write(to: Path, state: dict[str, Tensor]) -> None:
-    """Whole or not at all."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=to.parent, suffix=to.suffix, delete=False) as temporary:
-            pass
-        try:
-            own: dict[str, Any] = {name: value.contiguous().clone() for name, value in state.items()}
-            if to.suffix == ".safetensors":
-                save_file(own, temporary.name)
-            else:
-                torch.save(own, temporary.name)
-            os.chmod(temporary.name, 0o644)
-            os.replace(temporary.name, to)
-        finally:
-            Path(temporary.name).unlink(missing_ok=True)
-    except OSError as error:
-        raise UsageError(f"{to} cannot be written: {error.strerror or error}") from error
+def _content(state: dict[str, Tensor], suffix: str) -> bytes:
+    own = {name: value.contiguous().clone() for name, value in state.items()}
+    if suffix == ".safetensors":
+        return save(own)
+    stream = io.BytesIO()
+    torch.save(own, stream)
+    return stream.getvalue()
