@@ -134,13 +134,11 @@ def plot_sparsity(results: Results) -> "Figure":
         ):
             there = rows[rows[column].notna()]
             if len(there):
-                x, y = [0.0, *there["sparsity"]], [at_base, *there[column]]
-                style: dict[str, Any] = {"color": colour, "linestyle": line, "marker": marker, "markersize": 4}
-                axis.plot(
-                    [_stretched(one) for one in x], [100 * one for one in y], label=f"{_short(name)}, {what}", **style
-                )
+                x, y = _stretched([0.0, *there["sparsity"]]), np.array([at_base, *there[column]])
+                label = f"{_short(name)}, {what}"
+                axis.plot(x, 100 * y, color=colour, linestyle=line, marker=marker, markersize=4, label=label)
     ticks = [tick for tick in _SPARSITIES if tick <= variants["sparsity"].max() + 1e-9]
-    axis.set_xticks([_stretched(tick) for tick in ticks], [f"{tick:g}" for tick in ticks])
+    axis.set_xticks(_stretched(ticks), [f"{tick:g}" for tick in ticks])
     threat = variants.dropna(subset=["epsilon"]).head(1)
     title = "" if threat.empty else f"under attack: {threat['norm'].iloc[0]}, epsilon {threat['epsilon'].iloc[0]:g}"
     _dress(axis, xlabel="sparsity (fraction of weights that are zero)", ylabel="accuracy, %", title=title)
@@ -148,8 +146,8 @@ def plot_sparsity(results: Results) -> "Figure":
     return figure
 
 
-def _stretched(sparsity: float) -> float:
-    return float(-np.log10(max(1 - sparsity, 1e-4)))
+def _stretched(sparsities: Sequence[float]) -> Any:
+    return -np.log10(np.maximum(1 - np.array(sparsities), 1e-4))
 
 
 def plot_transfer(results: Results) -> "Figure":

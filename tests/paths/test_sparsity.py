@@ -9,6 +9,7 @@ from torch import nn
 from fipray import NetworkError, UsageError
 from fipray.geometry import FisherRao, Metric, Network, slimmed
 from fipray.paths import (
+    AdaptiveRadius,
     Batch,
     FirstOrderStep,
     Magnitude,
@@ -217,7 +218,7 @@ class TestSaliencies:
                 make()
 
 
-def walked(objective: Sparsify, num_steps: int, stepper: object = None, **settings: object):
+def walked(objective: Sparsify, num_steps: int, stepper: object = None, radius: object = None, **settings: object):
     where = problem(mlp(6, 12, 4))
     inputs = normal(60, 6, seed=5)
     return trace(
@@ -226,7 +227,7 @@ def walked(objective: Sparsify, num_steps: int, stepper: object = None, **settin
         held_out=inputs[40:],
         objective=objective,
         stepper=stepper or FirstOrderStep(),
-        radius=ScheduledRadius(initial=0.05),
+        radius=radius or ScheduledRadius(initial=0.05),
         num_steps=num_steps,
         batch_size=20,
         **settings,
@@ -244,7 +245,9 @@ class TestFamilies:
         assert zeros == [round(level * count) for level in (0.3, 0.5, 0.7)]
 
     def test_a_refused_step_at_a_milestone_keeps_the_point_before_it(self):
-        path = walked(Sparsify(0.6, through=(0.3,)), 20, NaturalStep(), save_at=SaveAt(1))
+        refusing = AdaptiveRadius(initial=1e-3, tolerance=1e-9)
+        path = walked(Sparsify(0.6, through=(0.3,)), 20, NaturalStep(), radius=refusing, save_at=SaveAt(1))
+        assert path.points[1].step == 10
         count = path.end.weights.numel()
         assert [round(point.sparsity * count) for point in path.points[1:]] == [round(0.3 * count), round(0.6 * count)]
 

@@ -89,7 +89,9 @@ def test_variants_are_judged_by_their_names_and_attacks_are_not_transferred_to_t
     for row in judged.itertuples():
         outputs = network.outputs(torch.from_numpy(results.weights(row.network)), inputs)
         assert row.clean_accuracy == pytest.approx(float((outputs.argmax(1) == labels).double().mean()))
-        assert 0 <= row.robust_accuracy <= row.clean_accuracy + 0.2
+        unchanged = results.robustness.query("attack == 'none'").set_index("name").loc[row.network]
+        assert (unchanged["sparsity"], unchanged["clean_accuracy"]) == (row.sparsity, row.clean_accuracy)
+        assert unchanged["functional_distance_held_out"] == pytest.approx(row.functional_distance_held_out, rel=1e-5)
         assert (row.epsilon, row.num_examples) == (0.05, 40)
     kinds = results.robustness.drop_duplicates("name").set_index("name")["kind"]
     assert kinds["sparse@0.3"] == kinds["sparse@0.5"] == "variant"
