@@ -25,7 +25,7 @@ class Settings:
     radius: on the way to 90 % of zeros; to a sparsity s it is `(-log10(1 - s))^1.5` times as long. The fewer weights
     go, the less there is to make up for, and steps that are too long only lead away.
 
-    stepper: what holds the function; num_stages, shrink, re_estimate: of `fip.Sparsify`; focus: of `fip.PathSpec`;
+    stepper: what holds the function; num_stages, shrink: of `fip.Sparsify`; focus: of `fip.PathSpec`;
     mirrored: whether images are anchors also as a mirror shows them.
     """
 
@@ -36,7 +36,6 @@ class Settings:
     stepper: fip.FirstOrderStep = fip.FirstOrderStep()
     num_stages: int = 100
     shrink: float = 0.0
-    re_estimate: bool = False
     focus: float = 0.0
     mirrored: bool = False
 
@@ -48,7 +47,13 @@ SETTINGS: dict[tuple[str, str], Settings] = {
     ("fashion", "lenet_300_100"): Settings(0.04, 128, 1500, 0.05, focus=0.5),
     ("fashion", "lenet_5"): Settings(0.04, 128, 1500, 0.05, focus=0.5),
     ("cifar10_subset", "resnet_20"): Settings(
-        0.02, 32, 400, 2 / 255, stepper=fip.FirstOrderStep(logits=True), num_stages=25, re_estimate=True, mirrored=True
+        0.03,
+        32,
+        400,
+        2 / 255,
+        stepper=fip.FirstOrderStep(logits=True, batch_statistics=True),
+        num_stages=25,
+        mirrored=True,
     ),
 }
 _OF_ONE_S_OWN = Settings(0.03, 128, 1000, 8 / 255)
@@ -160,7 +165,6 @@ def sparse_path(
             saliency=saliency,
             num_stages=settings.num_stages,
             shrink=settings.shrink or None,
-            re_estimate=settings.re_estimate,
         ),
         stepper=settings.stepper,
         radius=fip.ScheduledRadius(

@@ -10,7 +10,7 @@ from fipray.geometry.outputs import Euclidean, FisherRao, Heads, OutputGeometry,
 from fipray.geometry.projections import NullSpace, Projected
 from fipray.geometry.sizes import Sizes, sizes_of
 from fipray.geometry.slim import fitted, slimmed
-from fipray.geometry.statistics import re_estimated
+from fipray.geometry.statistics import Statistics, folded, normalised, re_estimated, statistics_of, unfolded
 from fipray.geometry.sweeps import Sweeps
 
 __all__ = [
@@ -26,16 +26,21 @@ __all__ = [
     "OutputGeometry",
     "Projected",
     "Sizes",
+    "Statistics",
     "StreamedMetric",
     "Sweeps",
     "conjugate_gradients",
     "fitted",
+    "folded",
     "functional_distance",
     "minimal_residual",
+    "normalised",
     "re_estimated",
     "removable_channels",
     "sizes_of",
     "slimmed",
     "solve_in_sample_space",
+    "statistics_of",
     "twice_differentiable",
+    "unfolded",
 ]

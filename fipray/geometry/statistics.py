@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fipray.errors import NetworkError
 from fipray.geometry.network import Network
 
 Moments = tuple[Tensor, Tensor]  # mean and deviation of each channel, [C]
+Statistics = dict[str, Tensor]  # the buffers of BatchNorm layers, by their names
 
 
 @torch.no_grad()
@@ -25,13 +28,7 @@ def re_estimated(network: Network, weights: Tensor, before: Tensor, inputs: Tens
     Raises NetworkError where there is no BatchNorm whose scale and shift move.
     """
     slots = {slot.name: slot for slot in network.slots}
-    parts = {
-        name: part
-        for name, part in network.parts()
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and {f"{name}.weight", f"{name}.bias"} <= slots.keys()
-    }
-    if not parts:
-        raise NetworkError("no BatchNorm has a scale and a shift that move, so there are no statistics to estimate")
+    parts = dict(_normalisations(network))
     wanted: dict[str, Moments] = {}
     result = weights.clone()
 
@@ -61,6 +58,73 @@ def re_estimated(network: Network, weights: Tensor, before: Tensor, inputs: Tens
             for hook in hooks:
                 hook.remove()
     return result
+
+
+def statistics_of(network: Network) -> Statistics:
+    """A copy of the statistics that the network's BatchNorm layers have frozen.
+
+    Raises NetworkError where there is no BatchNorm whose scale and shift move.
+    """
+    return {
+        f"{name}.{kind}": buffer.clone()
+        for name, part in _normalisations(network)
+        for kind, buffer in part.named_buffers()
+    }
+
+
+def normalised(network: Network, weights: Tensor, statistics: Statistics, inputs: Tensor) -> Tensor:
+    """Outputs [N, C] at `weights` [P] where every BatchNorm normalises by the batch, as in training, and moves the
+    `statistics`, in place, its momentum's share of the way to the batch's. Differentiable in `weights`."""
+    parts = [part for _, part in _normalisations(network)]
+    try:
+        for part in parts:
+            part.train()
+        return functional_call(_whole(network), {**network.named(weights), **statistics}, (inputs,))
+    finally:
+        for part in parts:
+            part.eval()
+
+
+def folded(network: Network, weights: Tensor, statistics: Statistics) -> Tensor:
+    """Weights [P] with which the network, its statistics frozen, computes what it computes at `weights` [P] with these
+    `statistics`: frozen statistics are a part of an affine map, as scale and shift are. Differentiable in `weights`."""
+    return _refolded(network, weights, statistics, statistics_of(network))
+
+
+def unfolded(network: Network, weights: Tensor, statistics: Statistics) -> Tensor:
+    """The inverse of `folded`."""
+    return _refolded(network, weights, statistics_of(network), statistics)
+
+
+def _refolded(network: Network, weights: Tensor, of: Mapping[str, Tensor], by: Mapping[str, Tensor]) -> Tensor:
+    """Scales and shifts that go with the statistics `of`, as they are with those of `by`."""
+    named = network.named(weights)
+    for name, part in _normalisations(network):
+        scale, shift = named[f"{name}.weight"], named[f"{name}.bias"]
+        deviation_of, deviation_by = ((s[f"{name}.running_var"] + part.eps).sqrt() for s in (of, by))
+        named[f"{name}.weight"] = scale * deviation_by / deviation_of
+        between = by[f"{name}.running_mean"] - of[f"{name}.running_mean"]
+        named[f"{name}.bias"] = shift + scale * between / deviation_of
+    return torch.cat([named[slot.name].reshape(-1) for slot in network.slots])
+
+
+def _normalisations(network: Network) -> Iterator[tuple[str, nn.modules.batchnorm._BatchNorm]]:
+    """The BatchNorm layers whose scale and shift move, by name."""
+    names = {slot.name for slot in network.slots}
+    found = [
+        (name, part)
+        for name, part in network.parts()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+        and part.running_mean is not None
+        and {f"{name}.weight", f"{name}.bias"} <= names
+    ]
+    if not found:
+        raise NetworkError("no BatchNorm has a scale and a shift that move, so there are no statistics to estimate")
+    return iter(found)
+
+
+def _whole(network: Network) -> nn.Module:
+    return next(part for name, part in network.parts() if not name)
 
 
 def _moments(output: Tensor) -> Moments:

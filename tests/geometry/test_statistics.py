@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fipray import NetworkError
-from fipray.geometry import Network, re_estimated
+from fipray.geometry import Network, folded, normalised, re_estimated, statistics_of, unfolded
 from tests.problems import normal
 
 
@@ -66,3 +66,33 @@ def test_a_network_without_such_a_normalisation_is_refused():
     net = Network.of(nn.Linear(3, 2))
     with pytest.raises(NetworkError, match="no BatchNorm"):
         re_estimated(net, net.weights, net.weights, torch.randn(4, 3))
+
+
+def test_normalised_outputs_and_statistics_are_those_of_a_module_in_training():
+    net, inputs, statistics = network(), normal(40, 2, 6, 6, seed=2), statistics_of(network())
+    weights = net.weights + 0.1 * normal(net.num_weights, seed=4)
+    module = net.module_at(weights).train()
+    torch.testing.assert_close(normalised(net, weights, statistics, inputs), module(inputs))
+    for name, buffer in module.named_buffers():
+        torch.testing.assert_close(statistics[name], buffer)
+    for name, buffer in network().module_at(weights).named_buffers():
+        assert torch.equal(dict(net.module_at(weights).named_buffers())[name], buffer), (
+            "the network's own are as before"
+        )
+
+
+def test_folded_weights_compute_what_the_moved_statistics_do():
+    net, inputs, statistics = network(), normal(40, 2, 6, 6, seed=2), statistics_of(network())
+    weights = net.weights + 0.1 * normal(net.num_weights, seed=4)
+    normalised(net, weights, statistics, 3 * inputs + 1)
+    module = net.module_at(weights)
+    module.load_state_dict(statistics, strict=False)
+    with_them = folded(net, weights, statistics)
+    torch.testing.assert_close(net(with_them, inputs), module(inputs))
+    torch.testing.assert_close(unfolded(net, with_them, statistics), weights)
+
+
+def test_statistics_need_a_normalisation_that_keeps_some():
+    for module in (nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False))):
+        with pytest.raises(NetworkError, match="no BatchNorm"):
+            statistics_of(Network.of(module))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fipray import UsageError
+from fipray import NetworkError, UsageError
 from fipray.geometry import Euclidean, FisherRao, Metric, Network, StreamedMetric, functional_distance
 from fipray.paths import (
     Batch,
@@ -207,6 +207,40 @@ def test_between_logits_first_order_steps_are_adams_on_their_squared_distance():
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-9, atol=1e-9)
     with pytest.raises(UsageError, match="FisherRao"):
         stepper.begin(problem(mlp(5, 6, 3), geometry=Euclidean()))
+
+
+class _LargeOutputs:
+    def value(self, problem, weights, batch):
+        return -problem.network(weights, batch.inputs).square().mean()
+
+
+def test_with_the_statistics_of_batches_first_order_steps_are_adams_in_training():
+    """Three steps against torch.optim.Adam on a module in training: the points, their statistics folded into scale and
+    shift, compute what the module then computes in evaluation."""
+    module = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)).double()
+    where, radius, beta, objective = problem(Network.of(module)), 0.1, 0.3, _LargeOutputs()
+    start = where.start + 0.05 * normal(where.network.num_weights, seed=5)
+    theirs, stepper = where.network.module_at(start).train(), FirstOrderStep(beta=beta, batch_statistics=True)
+    adam = torch.optim.Adam(theirs.parameters(), lr=radius / where.network.num_weights**0.5)
+    ours, state = start, stepper.begin(where)
+    for seed in range(3):
+        inputs = batch(where, 8, 5, seed=seed)
+        module = theirs.eval()
+        in_evaluation = Network.of(module).weights.requires_grad_(True)  # the objective sees the statistics frozen
+        value = objective.value(Problem(Network.of(module), where.geometry, where.start), in_evaluation, inputs)
+        far = torch.autograd.grad(value, in_evaluation)[0].split([p.numel() for p in theirs.parameters()])
+        theirs.train()
+        adam.zero_grad()
+        (where.geometry.embed(theirs(inputs.inputs)) - inputs.reference).square().sum(1).mean().backward()
+        for parameter, its in zip(theirs.parameters(), far, strict=True):
+            parameter.grad += beta * its.view_as(parameter)
+        adam.step()
+        made = stepper.propose(Situation(where, objective, ours, inputs, radius), state)
+        ours, state = ours + made.displacement, made.state
+    seen = normal(20, 5, seed=9)
+    torch.testing.assert_close(where.network(ours, seen), theirs.eval()(seen).detach(), rtol=1e-8, atol=1e-8)
+    with pytest.raises(NetworkError, match="BatchNorm"):
+        stepper.begin(problem(mlp(5, 6, 3)))
 
 
 def test_the_published_step_is_the_normalised_penalty_gradient():

@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from fipray.errors import UsageError
-from fipray.geometry import FisherRao
+from fipray.geometry import FisherRao, Statistics, folded, normalised, statistics_of, unfolded
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, within
+
+_STATISTICS = "statistics "  # in the state, before the name of a buffer
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class FirstOrderStep:
     logits: take D between centred logits, `log p_k` less its mean over classes, instead of between embedded outputs;
         for classifiers. Where the start is sure of its classes, as on inputs that it was trained on, probabilities say
         little of it and logits much (Ba & Caruana 2014).
+    batch_statistics: whether every BatchNorm normalises by the batch while a step is made, as in training, and its
+        statistics follow the batches, kept in its scale and shift (`fipray.geometry.folded`), so that the path still
+        has its points in weight space. That these follow is not a part of a step's length.
     """
 
     beta: float = 0.0
@@ -37,6 +42,7 @@ class FirstOrderStep:
     decay_squares: float = 0.999
     held: float = 1.0
     logits: bool = False
+    batch_statistics: bool = False
 
     def __post_init__(self) -> None:
         if not self.beta >= 0:
@@ -52,22 +58,24 @@ class FirstOrderStep:
         if self.logits and not isinstance(problem.geometry, FisherRao):
             raise UsageError("logits=True asks for outputs that are classes: it needs geometry=FisherRao()")
         zeros = torch.zeros_like(problem.start)
-        return {"mean": zeros, "square": zeros, "count": zeros.new_zeros((), dtype=torch.float32)}
+        state = {"mean": zeros, "square": zeros, "count": zeros.new_zeros((), dtype=torch.float32)}
+        if self.batch_statistics:
+            state |= {_STATISTICS + name: value for name, value in statistics_of(problem.network).items()}
+        return state
 
     def propose(self, situation: Situation, state: State) -> Proposal:
-        problem, batch = situation.problem, situation.batch.first(math.ceil(self.held * len(situation.batch)))
-        moving = situation.weights.detach().requires_grad_(True)
+        network, after = situation.problem.network, {name: value.clone() for name, value in state.items()}
+        before, now = _statistics_in(state), _statistics_in(after)
+        moving = (unfolded(network, situation.weights, before) if before else situation.weights).detach()
+        moving.requires_grad_(True)
         with torch.enable_grad():
-            outputs = problem.network(moving, batch.inputs)
-            if self.logits:
-                drift = _centred(torch.log_softmax(outputs, 1).flatten(1)) - _centred(_log_probabilities(batch))
-            else:
-                drift = problem.geometry.embed(outputs) - batch.reference
-            distance = drift.square().sum(1).mean()
+            distance = self._squared_distance(situation, moving, now)
             slope = situation.allowed(torch.autograd.grad(distance, moving)[0])
-        if self.beta > 0:
-            slope = slope + self.beta_after(situation.progress) * situation.slope
-        after = {name: value.clone() for name, value in state.items()}
+            if self.beta > 0:
+                far = situation.slope
+                if before:
+                    (far,) = torch.autograd.grad(folded(network, moving, before), moving, far)
+                slope = slope + self.beta_after(situation.progress) * far
         displacement = torch.zeros_like(slope)
         with torch.no_grad():
             adam(  # in one pass over memory: on a CPU ten times as fast as what it is made of
@@ -76,16 +84,36 @@ class FirstOrderStep:
                 amsgrad=False,
                 beta1=self.decay,
                 beta2=self.decay_squares,
-                lr=situation.radius / problem.network.num_weights**0.5,
+                lr=situation.radius / network.num_weights**0.5,
                 weight_decay=0.0,
                 eps=1e-8,
                 maximize=False,
             )
-        return Proposal(within(situation.radius, situation.allowed(displacement)), 0.0, after)
+            displacement = within(situation.radius, situation.allowed(displacement))
+            if now:
+                displacement = folded(network, moving + displacement, now) - situation.weights
+        return Proposal(displacement, 0.0, after)
+
+    def _squared_distance(self, situation: Situation, weights: Tensor, statistics: Statistics) -> Tensor:
+        """Of the functions at `weights` and at the start, on what is held of the batch; moves the statistics."""
+        problem, batch = situation.problem, situation.batch.first(math.ceil(self.held * len(situation.batch)))
+        if statistics:
+            outputs = normalised(problem.network, weights, statistics, batch.inputs)
+        else:
+            outputs = problem.network(weights, batch.inputs)
+        if self.logits:
+            drift = _centred(torch.log_softmax(outputs, 1).flatten(1)) - _centred(_log_probabilities(batch))
+        else:
+            drift = problem.geometry.embed(outputs) - batch.reference
+        return drift.square().sum(1).mean()
 
     def beta_after(self, progress: float) -> float:
         """beta after a share `progress` of the path."""
         return self.beta if self.final_beta is None else self.beta * (self.final_beta / self.beta) ** progress
+
+
+def _statistics_in(state: State) -> Statistics:
+    return {name.removeprefix(_STATISTICS): state[name] for name in state if name.startswith(_STATISTICS)}
 
 
 def _log_probabilities(batch: Batch) -> Tensor:
