@@ -2,7 +2,8 @@
 
     python -m benchmarks.ensembles [--data mnist|fashion|cifar10_subset] [--network lenet_300_100|lenet_5|resnet_20]
                                    [--seconds 100] [--members 5] [--seeds 0 1 2] [--only TEXT ...] [--examples 1000]
-                                   [--epsilons E ...] [--quick] [--json FILE] [--figure FILE] [--heat-maps FILE]
+                                   [--epsilons E ...] [--surrogate-seconds S] [--quick] [--json FILE] [--figure FILE]
+                                   [--heat-maps FILE]
 
 Every contender gets the same processor seconds beyond the base network, on one thread, however many members it has.
 Attacks (linf) are on the first `examples` test images: random noise; inputs made on the base; inputs made on three
@@ -18,7 +19,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,19 @@ Record = dict[str, Any]
 class Judge:
     """Test examples, surrogates, and the attacks."""
 
-    def __init__(self, setting: Setting, inputs: Tensor, labels: Tensor, num_examples: int, epsilon: float) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        inputs: Tensor,
+        labels: Tensor,
+        num_examples: int,
+        epsilon: float,
+        surrogates: Mapping[str, Classifier],
+    ) -> None:
         self.setting, self.inputs, self.labels = setting, inputs, labels
         self.some, self.their_labels = inputs[:num_examples], labels[:num_examples]
         self.threat_model = fip.ThreatModel("linf", epsilon)
-        apart = DeepEnsemble(num_members=3).train(
-            setting.make, setting.inputs, setting.labels, seed=9000 + setting.seed
-        )
-        named = {f"surrogate {number}": one for number, one in enumerate(Contender(apart.members, 0.0).classifiers)}
-        self.surrogates: dict[str, Classifier] = named
+        self.surrogates = surrogates
         self.base: dict[str, Classifier] = {"base": Contender((setting.base,), 0.0).classifiers[0]}
 
     def attack(self, contender: Contender) -> dict[str, float]:
@@ -155,6 +160,15 @@ def heat_maps(setting: Setting, judge: Judge, num_members: int, file: Path) -> N
     transfer_heat_maps(tables).savefig(file, dpi=150)
 
 
+def surrogates_of(setting: Setting, seconds: float | None) -> dict[str, Classifier]:
+    """Networks that are trained apart, in as many processor seconds where these are given, and shown to nobody."""
+    apart = DeepEnsemble(num_members=3).train(
+        setting.make, setting.inputs, setting.labels, seed=9000 + setting.seed, seconds=seconds
+    )
+    members = Contender(apart.members, 0.0).classifiers
+    return {f"surrogate {number}": one for number, one in enumerate(members)}
+
+
 def setting_of(args: argparse.Namespace, seed: int) -> tuple[Setting, Tensor, Tensor]:
     """The setting of one seed, and test inputs and labels."""
     base, arrays, _ = subject(args.data, args.network, args.data_root, seed)
@@ -230,6 +244,7 @@ def main() -> None:
         "--only", nargs="+", default=[], help="contenders whose names hold one of these texts, or are it: =NAME"
     )
     parser.add_argument("--examples", type=int, default=1000)
+    parser.add_argument("--surrogate-seconds", type=float, help="of training of the three surrogates; else all steps")
     parser.add_argument("--epsilons", type=float, nargs="+", default=[])
     parser.add_argument("--quick", action="store_true", help="5 s, 100 examples, one seed, few contenders")
     parser.add_argument("--json", type=Path)
@@ -247,7 +262,8 @@ def main() -> None:
     for seed in args.seeds:
         setting, inputs, labels = setting_of(args, seed)
         epsilons = args.epsilons or [setting.settings.epsilon]
-        judges = [Judge(setting, inputs, labels, args.examples, epsilon) for epsilon in epsilons]
+        surrogates = surrogates_of(setting, args.surrogate_seconds)
+        judges = [Judge(setting, inputs, labels, args.examples, epsilon, surrogates) for epsilon in epsilons]
         for name, make in contenders(setting.settings.epsilon, args.members).items():
             done = any(r["method"] == name and r["seed"] == seed for r in records)
             if done or (args.only and not any(asked(text, name) for text in args.only)):
