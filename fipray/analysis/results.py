@@ -27,6 +27,7 @@ _SORTED_BY = {
     "rounds": ["name", "round", "round_id"],
     "trials": ["name", "path_id"],
     "variants": ["name", "path_id", "asked_sparsity"],
+    "tasks": ["name", "path_id", "task_number"],
 }
 
 
@@ -49,6 +50,7 @@ class Results:
     rounds: pd.DataFrame
     trials: pd.DataFrame
     variants: pd.DataFrame
+    tasks: pd.DataFrame
     manifest: Mapping[str, Any]
     address: str
 
@@ -64,7 +66,9 @@ class Results:
         Raises UsageError for any other name, listing those there are, and for weights that were not kept.
         """
         if name == BASE:
-            rows = self.points[(self.points["step"] == 0) & self.points["weights_file"].notna()].head(1)
+            from_base = self.paths[self.paths["start"] == BASE]
+            rows = self.points[(self.points["step"] == 0) & self.points["path_id"].isin(from_base["path_id"])]
+            rows = rows[rows["weights_file"].notna()].head(1)
         elif "@" in name:
             rows = self.variants[self.variants["network"] == name].head(1)
             if rows.empty:
@@ -104,6 +108,8 @@ class Results:
         ]
         if len(self.variants):
             parts.append(f"{len(self.variants)} sparse variants")
+        if len(self.tasks):
+            parts.append(f"accuracies on {self.tasks['task'].nunique()} tasks")
         if len(self.trials):
             parts.append(f"{len(self.trials)} trials")
         return f"Results of study {self.manifest['study']!r} in {self.address}: {'; '.join(parts)}"

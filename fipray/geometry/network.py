@@ -96,6 +96,13 @@ class Network:
             start = slots[-1].stop
         return cls(module, tuple(slots))
 
+    def at(self, weights: Tensor) -> Network:
+        """The same network with `weights` [P] as its own: a path from it begins there."""
+        self.named(weights)  # refuses weights of another network
+        moved = copy.copy(self)
+        moved.weights = weights.detach()
+        return moved
+
     def __call__(self, weights: Tensor, inputs: Tensor) -> Tensor:
         """Outputs [N, C] (or [N, ...]) at `weights` [P]; differentiable in both arguments."""
         return functional_call(self._module, self.named(weights), (inputs,))
@@ -138,7 +145,7 @@ class Network:
 
     def to(self, device: torch.device | str) -> Network:
         """The same network on another device."""
-        return Network(copy.deepcopy(self._module).to(device), self.slots)
+        return Network(copy.deepcopy(self._module).to(device), self.slots).at(self.weights.to(device))
 
     @torch.no_grad()
     def outputs(self, weights: Tensor, inputs: Tensor, *, chunk: int = 1024) -> Tensor:

@@ -3,12 +3,13 @@
 from fipray.paths.align import aligned
 from fipray.paths.connect import Connection, LossProfile, connect, loss_profile
 from fipray.paths.event import Event, FunctionalDistanceAbove, ObjectiveBelow, Outcome
-from fipray.paths.objective import Objective, Restriction, milestones, restrict
+from fipray.paths.objective import Objective, Restriction, milestones, restrict, tasks_of
 from fipray.paths.objectives import (
     Adversary,
     BlackBox,
     Disagree,
     Diversify,
+    LearnTask,
     MoveAway,
     RandomWalk,
     Resist,
@@ -20,7 +21,7 @@ from fipray.paths.objectives import (
 )
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
 from fipray.paths.patterns import NofM, Pattern, Unstructured, WholeChannels
-from fipray.paths.problem import Batch, Problem
+from fipray.paths.problem import Batch, Examples, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, ScheduledRadius, SwitchedRadius, Verdict
 from fipray.paths.saliency import Magnitude, MetricDiagonal, OptimalBrainSurgeon, Saliency
 from fipray.paths.stepper import Proposal, Situation, Stepper
@@ -48,10 +49,12 @@ __all__ = [
     "Disagree",
     "Diversify",
     "Event",
+    "Examples",
     "FirstOrderStep",
     "FunctionalDistanceAbove",
     "InputNullSpaceStep",
     "KroneckerStep",
+    "LearnTask",
     "LossProfile",
     "Magnitude",
     "MetricDiagonal",
@@ -95,6 +98,7 @@ __all__ = [
     "loss_profile",
     "milestones",
     "restrict",
+    "tasks_of",
     "trace",
     "walk",
 ]

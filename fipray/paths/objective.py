@@ -58,6 +58,20 @@ class Milestones(Protocol):
         ...
 
 
+@runtime_checkable
+class Learns(Protocol):
+    """An objective that looks at tasks."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the problem's tasks that it cannot do without."""
+        ...
+
+
+def tasks_of(objective: Objective) -> tuple[str, ...]:
+    return objective.tasks if isinstance(objective, Learns) else ()
+
+
 def milestones(objective: Objective) -> tuple[tuple[float, float], ...]:
     return objective.milestones if isinstance(objective, Milestones) else ()
 

@@ -1,8 +1,10 @@
-"""What stays the same along a path: the network, its start, the others it is compared with, the anchor inputs."""
+"""What stays the same along a path: the network, its start, the others it is compared with, the anchor inputs, and the
+tasks that it may learn."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,13 +14,34 @@ from fipray.geometry import Network, OutputGeometry
 
 
 @dataclass(frozen=True)
+class Examples:
+    """What a task is learned from: `inputs` [N, ...] and their classes, `labels` [N]."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def draw(self, size: int, seed: int) -> Examples:
+        """`size` of them, with replacement; all of them where there are no more."""
+        if size >= len(self):
+            return self
+        chosen = torch.randint(len(self), (size,), generator=torch.Generator().manual_seed(seed))
+        chosen = chosen.to(self.inputs.device)
+        return Examples(self.inputs[chosen], self.labels[chosen])
+
+
+@dataclass(frozen=True)
 class Problem:
-    """`start` [P]: the base network's weights; `others`: weights [P] of further networks of the same architecture."""
+    """`start` [P]: the weights where the path begins; `others`: weights [P] of further networks of the same
+    architecture; `tasks`: what they are learned from, by name."""
 
     network: Network
     geometry: OutputGeometry
     start: Tensor
     others: tuple[Tensor, ...] = ()
+    tasks: Mapping[str, Examples] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

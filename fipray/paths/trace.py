@@ -19,7 +19,7 @@ from fipray.geometry import FisherRao, Network, OutputGeometry, functional_dista
 from fipray.paths.event import Event, Outcome
 from fipray.paths.objective import Objective, milestones, restrict
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
-from fipray.paths.problem import Batch, Problem
+from fipray.paths.problem import Batch, Examples, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl
 from fipray.paths.stepper import Situation, Stepper
 from fipray.paths.steppers import NaturalStep
@@ -111,19 +111,21 @@ def trace(
     save_at: SaveAt | None = None,
     geometry: OutputGeometry | None = None,
     others: Sequence[Tensor] = (),
+    tasks: Mapping[str, Examples] | None = None,
     probes: Mapping[str, Probe] | None = None,
     on_point: Callable[[PathPoint], None] | None = None,
     resume: Sequence[PathPoint] = (),
     until: int | None = None,
     seed: int = 0,
 ) -> WeightPath:
-    """Trace one functionally invariant path from the network's own weights.
+    """Trace one functionally invariant path from the network's own weights (`network.at(weights)` has others).
 
     anchors: inputs [N, ...] on which the function must stay; batches are drawn from them. Of many paths from one start
         each needs the start's outputs on all of them: `Batch.of` them once, and give that.
     focus: the share, 0..1, of each batch that is drawn where the start is in doubt (`Batch.focused`); for classifiers.
     held_out: inputs [M, ...] on which staying is judged; no step sees them.
     others: weights [P] of further networks of the same architecture, for objectives that look at them.
+    tasks: what further tasks are learned from, by name, for objectives that learn them.
     probes: functions of the weights [P] that give a number, measured at every kept point.
     on_point: is told every kept point as soon as it is measured.
     resume: the points so far of a path that was traced with the same arguments and ended too early; it goes on from the
@@ -143,7 +145,7 @@ def trace(
     save_at = (save_at or SaveAt()).and_also(share for share, _ in milestones(objective))
     for inputs in (anchors.inputs if isinstance(anchors, Batch) else anchors, held_out):
         network.check(inputs)
-    problem = Problem(network, geometry or FisherRao(), network.weights, tuple(others))
+    problem = Problem(network, geometry or FisherRao(), network.weights, tuple(others), tasks or {})
     on_anchors = anchors if isinstance(anchors, Batch) else Batch.of(problem, anchors)
     on_held_out = Batch.of(problem, held_out)
     if focus > 0 and not isinstance(problem.geometry, FisherRao):

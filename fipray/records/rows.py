@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from fipray.errors import UsageError
 from fipray.records.schema import (
+    BOOLEAN,
     BOOLEANS,
     FLOAT,
     INT32,
@@ -21,8 +22,22 @@ from fipray.records.schema import (
 )
 
 _NONE = type(None)
-_ACCEPTED: dict[pa.DataType, type] = {TEXT: str, INT32: Integral, INT64: Integral, FLOAT: Real, BOOLEANS: list}
-_EXACT: dict[pa.DataType, set[type]] = {TEXT: {str}, INT32: {int}, INT64: {int}, FLOAT: {float, int}, BOOLEANS: set()}
+_ACCEPTED: dict[pa.DataType, type] = {
+    TEXT: str,
+    INT32: Integral,
+    INT64: Integral,
+    FLOAT: Real,
+    BOOLEANS: list,
+    BOOLEAN: bool,
+}
+_EXACT: dict[pa.DataType, set[type]] = {
+    TEXT: {str},
+    INT32: {int},
+    INT64: {int},
+    FLOAT: {float, int},
+    BOOLEANS: set(),
+    BOOLEAN: {bool},
+}
 _PLAIN = {  # types of values that need no closer look
     (type, optional): types | ({_NONE} if optional else set())
     for type, types in _EXACT.items()
@@ -68,7 +83,11 @@ def _array(table: Table, column: Column, values: list[object]) -> pa.Array:
         if value is None and column.optional:
             continue
         absent = isinstance(value, list) and None in value
-        if not isinstance(value, _ACCEPTED[column.type]) or isinstance(value, bool) or absent:
+        if (
+            not isinstance(value, _ACCEPTED[column.type])
+            or isinstance(value, bool) != (column.type == BOOLEAN)
+            or absent
+        ):
             kind = f"{column.type}{' or None' if column.optional else ''}"
             raise UsageError(f"row {number} for table {table.name!r}: {column.name} is {value!r}, must be {kind}")
     try:

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from fipray.errors import UsageError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
-TEXT, INT32, INT64, FLOAT = pa.string(), pa.int32(), pa.int64(), pa.float64()
+TEXT, INT32, INT64, FLOAT, BOOLEAN = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
 BOOLEANS = pa.list_(pa.field("element", pa.bool_(), nullable=False))  # named as Parquet names it
 Rows: TypeAlias = Sequence[Mapping[str, object]]
 
@@ -58,10 +58,14 @@ _DISTANCE = Column(
     "functional_distance",
     FLOAT,
     "radian (Fisher-Rao)",
-    "root mean square distance of outputs to the base's, on anchors",
+    "root mean square distance of outputs to the start's, on anchors",
 )
 _DISTANCE_HELD_OUT = Column(
-    "functional_distance_held_out", FLOAT, "radian (Fisher-Rao)", "the same on held-out inputs; null without any", True
+    "functional_distance_held_out",
+    FLOAT,
+    "radian (Fisher-Rao)",
+    "to the start's, on held-out inputs; null without any",
+    True,
 )
 _OBJECTIVE_VALUE = Column("objective_value", FLOAT, "of the objective", "the secondary objective; lower is better")
 _CLEAN_ACCURACY = Column("clean_accuracy", FLOAT, "fraction 0..1", "accuracy on test inputs; null without labels", True)
@@ -95,6 +99,8 @@ PATHS = Table(
         _STUDY,
         _PATH_ID,
         _PATH_NAME,
+        Column("start", TEXT, "", "where the path begins: base, or the name of a path or of a variant"),
+        Column("parent_path_id", TEXT, "", "the path_id of the path that it goes on from; null from the base", True),
         Column("seed", INT64, "1", "seed of the path's random generator"),
         Column("objective", TEXT, "", "kind of the secondary objective"),
         Column("stepper", TEXT, "", "kind of the stepper"),
@@ -107,6 +113,7 @@ PATHS = Table(
         _DISTANCE_HELD_OUT,
         _OBJECTIVE_VALUE,
         _CLEAN_ACCURACY,
+        Column("anchor_bytes", INT64, "byte", "size of the inputs on which the function had to stay"),
         _WEIGHTS_FILE,
         _WEIGHTS_SHA256,
         Column("walk_seconds", FLOAT, "s", "wall-clock time of the walk"),
@@ -120,21 +127,21 @@ PATHS = Table(
 
 POINTS = Table(
     "points",
-    "One row an accepted stop on a path; step 0 is the base network.",
+    "One row an accepted stop on a path; step 0 is its start.",
     ("path_id", "step"),
     (
         VERSION_COLUMN,
         _STUDY,
         _PATH_ID,
         _PATH_NAME,
-        Column("step", INT64, "1", "number of steps from the base to this point"),
+        Column("step", INT64, "1", "number of steps from the start to this point"),
         _SPARSITY,
         _DISTANCE,
         _DISTANCE_HELD_OUT,
         _OBJECTIVE_VALUE,
         Column("gain", FLOAT, "of the objective", "decrease of the objective since the start"),
         Column("radius", FLOAT, "of the weights", "cap on the step that led here; null where there was none", True),
-        Column("weights_norm_moved", FLOAT, "of the weights", "Euclidean distance to the base's weights"),
+        Column("weights_norm_moved", FLOAT, "of the weights", "Euclidean distance to the start's weights"),
         _CLEAN_ACCURACY,
         Column("seconds", FLOAT, "s", "wall-clock time since the walk began"),
         _WEIGHTS_FILE,
@@ -256,7 +263,7 @@ ROUNDS = Table(
         _PATH_NAME,
         Column("round", INT64, "1", "number of the round, from 1"),
         Column("num_rounds", INT64, "1", "number of rounds of the path"),
-        Column("step", INT64, "1", "number of steps from the base to this point"),
+        Column("step", INT64, "1", "number of steps from the start to this point"),
         _OUTCOME,
         _OUTCOME_KIND,
         _WEIGHTS_FILE,
@@ -298,7 +305,7 @@ VARIANTS = Table(
         _PATH_NAME,
         Column("network", TEXT, "", "name of the variant in `robustness` and `measures`; of the end, the path's"),
         Column("asked_sparsity", FLOAT, "fraction 0..1", "what was asked for; of what, the path's pattern says"),
-        Column("step", INT64, "1", "number of steps from the base to this point"),
+        Column("step", INT64, "1", "number of steps from the start to this point"),
         _SPARSITY,
         Column("sparsity_by_layer_json", TEXT, "", "fraction of zeros of each parameter of 2 dimensions or more"),
         Column("num_weights", INT64, "1", "number of weights"),
@@ -316,8 +323,28 @@ VARIANTS = Table(
     ),
 )
 
+TASKS = Table(
+    "tasks",
+    "One row a path and task: how well its end does what the task asks, whether or not the path learned it.",
+    ("path_id", "task"),
+    (
+        VERSION_COLUMN,
+        _STUDY,
+        _PATH_ID,
+        _PATH_NAME,
+        Column("task", TEXT, "", "name of the task in the data"),
+        Column("task_number", INT64, "1", "its place among the tasks of the data, from 1"),
+        Column("learned", BOOLEAN, "boolean", "whether the path's objective was to learn it"),
+        Column("num_examples", INT64, "1", "number of the task's test examples"),
+        Column("accuracy_at_start", FLOAT, "fraction 0..1", "accuracy on them where the path began"),
+        Column("accuracy", FLOAT, "fraction 0..1", "accuracy on them at its end"),
+        _ATTEMPT,
+    ),
+)
+
 TABLES: dict[str, Table] = {
-    table.name: table for table in (PATHS, POINTS, ROBUSTNESS, VERDICTS, TRANSFER, MEASURES, ROUNDS, TRIALS, VARIANTS)
+    table.name: table
+    for table in (PATHS, POINTS, ROBUSTNESS, VERDICTS, TRANSFER, MEASURES, ROUNDS, TRIALS, VARIANTS, TASKS)
 }
 
 

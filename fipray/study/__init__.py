@@ -1,6 +1,6 @@
 """What to run, and running it here: specs, the study, the worker that carries out one spec, the local runner."""
 
-from fipray.study.data import Data
+from fipray.study.data import Data, Task
 from fipray.study.evaluation import Evaluation
 from fipray.study.runner import LocalRunner, Runner
 from fipray.study.search import Search
@@ -21,6 +21,7 @@ __all__ = [
     "Runner",
     "Search",
     "Study",
+    "Task",
     "Uniform",
     "Watch",
 ]

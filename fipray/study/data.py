@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fipray.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A task that paths may learn: labelled inputs [N, ...] with labels [N], and others to judge it by, or none."""
+
+    inputs: NDArray[np.generic]
+    labels: NDArray[np.integer]
+    test_inputs: NDArray[np.generic] | None = None
+    test_labels: NDArray[np.integer] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.test_inputs is None) != (self.test_labels is None):
+            raise DataError("test_inputs and test_labels of a task come together: give both or neither")
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +37,8 @@ class Data:
     test_inputs [T, ...], test_labels [T]: labelled inputs for accuracies and attacks; both or neither.
     bounds: the least and greatest value of an input that an attack may use.
     outside_inputs [O, ...]: inputs of no class, which a network should be less sure of than of the test inputs.
+    sets: further inputs [K, ...] by names of theirs, on which a path may be asked to keep the function, or be judged.
+    tasks: what paths may learn, by names of theirs; the end of every path is judged on all that have test inputs.
 
     Raises DataError for empty arrays, NaN or infinity, inputs of different shapes or outside the bounds, labels that
     are no integers or below 0.
@@ -32,27 +50,43 @@ class Data:
     test_labels: NDArray[np.integer] | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
     outside_inputs: NDArray[np.generic] | None = None
+    sets: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    tasks: Mapping[str, Task] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.test_inputs is None) != (self.test_labels is None):
             raise DataError("test_inputs and test_labels come together: give both or neither")
-        for name in ("anchors", "held_out", "test_inputs", "outside_inputs"):
-            self._check_inputs(name)
+        for name, inputs in self.inputs.items():
+            self._check_inputs(name, inputs)
         if self.test_inputs is not None and self.test_labels is not None:
-            labels = self.test_labels
-            if labels.shape != (len(self.test_inputs),):
-                raise DataError(
-                    f"{len(self.test_inputs)} test inputs need as many labels; test_labels has shape {labels.shape}"
-                )
-            if not np.issubdtype(labels.dtype, np.integer):
-                raise DataError(f"labels are integers, 0 for the first class; test_labels has dtype {labels.dtype}")
-            if labels.min() < 0:
-                raise DataError(f"labels begin with 0; test_labels holds {labels.min()}")
+            _check_labels("test_labels", self.test_inputs, self.test_labels)
+        for name, task in self.tasks.items():
+            _check_labels(f"labels of task {name!r}", task.inputs, task.labels)
+            if task.test_inputs is not None and task.test_labels is not None:
+                _check_labels(f"test_labels of task {name!r}", task.test_inputs, task.test_labels)
 
-    def _check_inputs(self, name: str) -> None:
-        inputs = getattr(self, name)
-        if inputs is None:
-            return
+    @property
+    def inputs(self) -> dict[str, NDArray[np.generic]]:
+        """All inputs that there are, by what they are called."""
+        named = {
+            **{name: getattr(self, name) for name in ("anchors", "held_out", "test_inputs", "outside_inputs")},
+            **{f"set {name!r}": inputs for name, inputs in self.sets.items()},
+            **{f"inputs of task {name!r}": task.inputs for name, task in self.tasks.items()},
+            **{f"test_inputs of task {name!r}": task.test_inputs for name, task in self.tasks.items()},
+        }
+        return {name: inputs for name, inputs in named.items() if inputs is not None}
+
+    @property
+    def labels(self) -> dict[str, NDArray[np.integer]]:
+        """All labels that there are, by what they are called."""
+        named = {
+            "test_labels": self.test_labels,
+            **{f"labels of task {name!r}": task.labels for name, task in self.tasks.items()},
+            **{f"test_labels of task {name!r}": task.test_labels for name, task in self.tasks.items()},
+        }
+        return {name: labels for name, labels in named.items() if labels is not None}
+
+    def _check_inputs(self, name: str, inputs: Any) -> None:
         if not isinstance(inputs, np.ndarray) or inputs.ndim < 2 or len(inputs) == 0:
             found = f"shape {inputs.shape}" if isinstance(inputs, np.ndarray) else f"a {type(inputs).__name__}"
             raise DataError(f"{name} is a numpy array of one or more inputs, [N, ...]; this has {found}")
@@ -68,21 +102,27 @@ class Data:
                     f"{int(broken.argmax())}: remove or repair them"
                 )
         low, high = self.bounds
-        if name == "test_inputs" and (inputs.min() < low or inputs.max() > high):
+        if "test_inputs" in name and (inputs.min() < low or inputs.max() > high):
             raise DataError(
-                f"test_inputs lie in {inputs.min():.4g}..{inputs.max():.4g}, outside the bounds "
+                f"{name} lie in {inputs.min():.4g}..{inputs.max():.4g}, outside the bounds "
                 f"{low}..{high}: scale them, or say bounds=(low, high)"
             )
 
     @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits that tell this data from any other."""
-        hashing = hashlib.sha256()
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, np.ndarray):
-                hashing.update(f"{field.name} {value.dtype.str} {value.shape}".encode())
-                hashing.update(np.ascontiguousarray(value).data)
-            elif field.name != "outside_inputs":  # came later; data without any keeps its digest
-                hashing.update(f"{field.name} {value}".encode())
+        hashing = hashlib.sha256(f"bounds {self.bounds}".encode())
+        for name, array in sorted({**self.inputs, **self.labels}.items()):
+            hashing.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            hashing.update(np.ascontiguousarray(array).data)
         return hashing.hexdigest()[:16]
+
+
+def _check_labels(name: str, inputs: NDArray[np.generic], labels: Any) -> None:
+    if not isinstance(labels, np.ndarray) or labels.shape != (len(inputs),):
+        found = f"shape {labels.shape}" if isinstance(labels, np.ndarray) else f"type {type(labels).__name__}"
+        raise DataError(f"{len(inputs)} inputs need as many labels; {name} has {found}")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"labels are integers, 0 for the first class; {name} has dtype {labels.dtype}")
+    if labels.min() < 0:
+        raise DataError(f"labels begin with 0; {name} holds {labels.min()}")

@@ -82,7 +82,7 @@ class AttackSpec:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return _weights(self.members)
+        return made_networks(self.members)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class RobustnessSpec:
     @property
     def needs(self) -> tuple[str, ...]:
         verdicts = (piece.makes for piece in self.pieces) if self.evaluation.is_split else ()
-        return (*_weights(self.members), *verdicts)
+        return (*made_networks(self.members), *verdicts)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class TransferSpec:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return _weights(member for _, members in self.networks for member in members)
+        return made_networks(member for _, members in self.networks for member in members)
 
 
 def judgements(
@@ -147,6 +147,6 @@ def judgements(
     return [*specs, TransferSpec(tried, evaluation)]
 
 
-def _weights(members: Iterable[str]) -> tuple[str, ...]:
-    """The members whose weights are made in the study, each once."""
-    return tuple(dict.fromkeys(path_of(member) for member in members if member != BASE))
+def made_networks(names: Iterable[str]) -> tuple[str, ...]:
+    """The paths of the study that make the networks of these names, each once."""
+    return tuple(dict.fromkeys(path_of(name) for name in names if name != BASE))

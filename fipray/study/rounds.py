@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from fipray.errors import UsageError
 from fipray.study.canonical import to_json
+from fipray.study.evaluation import made_networks, path_of
 
 if TYPE_CHECKING:
     from fipray.study.spec import EnsembleSpec, PathSpec
@@ -46,8 +47,10 @@ class RoundSpec:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The ends of all earlier rounds: with them a member can walk its own again, should its state be lost."""
-        return tuple(round_end(member, number) for number in range(1, self.number) for member in self.members)
+        """Where the path begins, and the ends of all earlier rounds: with them a member can walk its own again, should
+        its state be lost."""
+        ends = (round_end(member, number) for number in range(1, self.number) for member in self.members)
+        return (*made_networks((self.path.start,)), *ends)
 
     @property
     def earlier(self) -> tuple[str, ...]:
@@ -67,7 +70,7 @@ class RoundSpec:
 
 def check(ensembles: Sequence[EnsembleSpec], paths: Sequence[PathSpec]) -> None:
     """Raises UsageError for cooperating members that cannot be traced together; their names are known already."""
-    by_name = {path.name: path for path in paths}
+    by_name, names = {path.name: path for path in paths}, [path.name for path in paths]
     cooperates: dict[str, str] = {}
     for ensemble in ensembles:
         seen: dict[str, str] = {}
@@ -81,6 +84,11 @@ def check(ensembles: Sequence[EnsembleSpec], paths: Sequence[PathSpec]) -> None:
             if member in cooperates:
                 raise UsageError(f"{who} cooperates in {cooperates[member]!r} already; a path cooperates once")
             path, cooperates[member] = by_name[member], ensemble.name
+            if path_of(path.start) in names[min(map(names.index, ensemble.members)) :]:
+                raise UsageError(
+                    f"{who} starts at {path.start!r}; where cooperating paths start is there before the first of them: "
+                    "let that path stand before all members in the study"
+                )
             if path.others:
                 raise UsageError(
                     f"{who} has others={path.others}; what a cooperating path looks at are the other members: leave "

@@ -24,6 +24,7 @@ from fipray.paths import (
     SaveAt,
     Stepper,
     milestones,
+    tasks_of,
 )
 from fipray.study.canonical import digest, to_json
 from fipray.study.data import Data
@@ -35,6 +36,7 @@ from fipray.study.evaluation import (
     RobustnessSpec,
     TransferSpec,
     judgements,
+    made_networks,
     variant_of,
 )
 from fipray.study.rounds import RoundSpec, check, expanded
@@ -46,8 +48,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class PathSpec:
     """One path: everything that decides where it goes but the base network and the data, which the study holds.
 
-    `others` names paths that stand before this one in the study; it is traced when they are, and their ends are the
-    other networks that its objective looks at.
+    start: where it begins: "base", the end of a path that stands before this one in the study, by its name, or a sparse
+        variant that one passes through, such as "sparse@0.9". What must stay is the function there.
+    others: paths that stand before this one in the study; it is traced when they are, and their ends are the other
+        networks that its objective looks at.
+    anchors: names among the data's `sets`, on which together the function must stay; without any, its `anchors`.
+    held_out: names among them on which staying is judged; without any, the data's `held_out`.
     """
 
     name: str
@@ -59,7 +65,10 @@ class PathSpec:
     batch_size: int = 512
     focus: float = 0.0
     save_at: SaveAt = SaveAt()
+    start: str = BASE
     others: tuple[str, ...] = ()
+    anchors: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -77,7 +86,7 @@ class PathSpec:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return self.others
+        return made_networks((self.start, *self.others))
 
 
 @dataclass(frozen=True)
@@ -135,12 +144,15 @@ class Study:
         _check_name(self.name, "study")
         if not self.paths:
             raise UsageError(f"study {self.name!r} has no paths: give at least one PathSpec")
-        seen, earlier = {BASE}, set[str]()
+        seen, earlier, starts = {BASE}, set[str](), {BASE}
         for path in self.paths:
             _check_new(path.name, seen)
+            _check_known(path.name, (path.start,), starts)
             _check_known(path.name, path.others, earlier)
+            self._check_data_of(path)
             seen.add(path.name)
             earlier.add(path.name)
+            starts |= {path.name, *variants_of(path)}
         members = set(seen)
         for ensemble in self.ensembles:
             _check_new(ensemble.name, seen)
@@ -149,19 +161,31 @@ class Study:
         check(self.ensembles, self.paths)
         self._check_network()
 
+    def _check_data_of(self, path: PathSpec) -> None:
+        for what, named, there in (
+            ("anchors", path.anchors, self.data.sets),
+            ("held_out", path.held_out, self.data.sets),
+            ("objective", tasks_of(path.objective), self.data.tasks),
+        ):
+            if unknown := [name for name in named if name not in there]:
+                kind = "task" if what == "objective" else "set"
+                raise UsageError(
+                    f"path {path.name!r}: {what} names {', '.join(map(repr, unknown))}, and the data has the {kind}s "
+                    f"{', '.join(map(repr, there)) or '(none)'}"
+                )
+
     def _check_network(self) -> None:
         network = Network.of(self.module)
-        for inputs in (self.data.anchors, self.data.held_out, self.data.test_inputs, self.data.outside_inputs):
-            if inputs is not None:
-                network.check(torch.from_numpy(inputs[:64]))
-        if self.data.test_inputs is None or self.data.test_labels is None:
-            if self.evaluation is not None:
-                raise DataError("an evaluation needs test_inputs and test_labels in the data")
+        for inputs in self.data.inputs.values():
+            network.check(torch.from_numpy(inputs[:64]))
+        if self.evaluation is not None and self.data.test_inputs is None:
+            raise DataError("an evaluation needs test_inputs and test_labels in the data")
+        if not self.data.labels:
             return
-        classes = network.outputs(network.weights, torch.from_numpy(self.data.test_inputs[:1])).shape[1]
-        greatest = int(self.data.test_labels.max())
-        if greatest >= classes:
-            raise DataError(f"the network has {classes} classes, 0..{classes - 1}, but test_labels holds {greatest}")
+        classes = network.outputs(network.weights, torch.from_numpy(self.data.anchors[:1])).shape[1]
+        for name, labels in self.data.labels.items():
+            if (greatest := int(labels.max())) >= classes:
+                raise DataError(f"the network has {classes} classes, 0..{classes - 1}, but {name} holds {greatest}")
 
     @cached_property
     def material_id(self) -> str:

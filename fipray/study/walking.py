@@ -7,30 +7,53 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fipray.geometry import Network, OutputGeometry, sizes_of
-from fipray.paths import Batch, Outcome, PathPoint, Probe, Problem, SaveAt, WeightPath, milestones, restrict, trace
+from fipray.paths import (
+    Batch,
+    Outcome,
+    PathPoint,
+    Probe,
+    Problem,
+    SaveAt,
+    WeightPath,
+    milestones,
+    restrict,
+    tasks_of,
+    trace,
+)
 from fipray.records import Store
 from fipray.records.layout import attempt_directory
 from fipray.study import resume
 from fipray.study.canonical import kind_of, to_json
-from fipray.study.evaluation import variant_of
+from fipray.study.evaluation import BASE, variant_of
 from fipray.study.resume import Kept
 from fipray.study.rounds import RoundSpec
 from fipray.study.spec import PathSpec
+from fipray.study.tensors import Tensors, accuracy
 from fipray.study.work import STEP_FILE, Tables, WeightsFile, Work
 
 WeightsOf = Callable[[str], Tensor]
 Report = Callable[[Tables], None]  # is told the rows of a path as they would be if it ended where it is
 GIVEN_UP = "given up"
 _PAUSED = "paused"
+NUM_KEPT = 4  # starts, with the anchors of each, that a worker keeps at hand
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What a path stands on: the network at its start, the anchors with the start's outputs on them, and the path that
+    the start belongs to, unless it is the base."""
+
+    network: Network
+    drawn: Batch
+    parent_path_id: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,42 +64,53 @@ class Walker:
     study: str
     network: Network
     geometry: OutputGeometry
-    anchors: Tensor
-    held_out: Tensor
+    data: Tensors
     probes: Mapping[str, Probe]
     device: str
     node_id: str | None
     worker_id: str | None
+    _latest: dict[tuple[str, tuple[str, ...]], Ground] = field(default_factory=dict)
 
-    @cached_property
-    def _drawn(self) -> Batch:
-        """The anchors with the base's outputs on them, which all paths share."""
-        return Batch.of(Problem(self.network, self.geometry, self.network.weights), self.anchors)
+    def _ground(self, work: Work, spec: PathSpec) -> Ground:
+        """The network where a path begins, and the anchors with its outputs on them. Paths that begin at the same
+        network share it, when they are walked one after the other or not long after."""
+        start = work.start(spec.start)
+        key = (start.sha256 if start else BASE, spec.anchors)
+        if key not in self._latest:
+            network = self.network
+            if start:
+                weights = self.store.read_weights(start.file, start.sha256)["weights"]
+                network = network.at(torch.from_numpy(weights).to(self.device))
+            drawn = Batch.of(Problem(network, self.geometry, network.weights), self.data.anchors(spec.anchors))
+            while len(self._latest) >= NUM_KEPT:
+                del self._latest[next(iter(self._latest))]
+            self._latest[key] = Ground(network, drawn, start.path_id if start else None)
+        return self._latest[key]
 
     def path(self, work: Work, spec: PathSpec, weights_of: WeightsOf, report: Report | None = None) -> Tables:
         """Rows of `paths` and `points`; `weights_of` the name of another network [P]. `report` is told every point, and
         those that earlier attempts kept.
         """
+        ground = self._ground(work, spec)
         kept = resume.load(self.store, work.id, work.attempt, list(self.probes), self.device) or Kept()
 
         def tell(number: int) -> None:
             points = tuple(kept.points[:number])
             sentence = f"given up by the search after {points[-1].step} of {spec.num_steps} steps"
             if report:
-                report(self._ended(work, spec, WeightPath(points, Outcome(GIVEN_UP, sentence)), kept))
+                report(self._ended(work, spec, ground, WeightPath(points, Outcome(GIVEN_UP, sentence)), kept))
 
         for number in range(1, len(kept.points) + 1):
             tell(number)
-        path = self._trace(
-            work, spec, kept, [weights_of(name) for name in spec.others], on_kept=lambda: tell(len(kept.points))
-        )
-        return self._ended(work, spec, path, kept)
+        others = [weights_of(name) for name in spec.others]
+        path = self._trace(work, spec, ground, kept, others, on_kept=lambda: tell(len(kept.points)))
+        return self._ended(work, spec, ground, path, kept) | self._tasks(work, spec, path)
 
     def round(self, work: Work, spec: RoundSpec, weights_of: WeightsOf) -> Tables:
         """Rows of `rounds`, or of the last one those of the path. The path goes on where it waits; where nobody knows
         that any more, all its rounds are walked again.
         """
-        began = time.perf_counter()
+        began, ground = time.perf_counter(), self._ground(work, spec.path)
         kept = resume.load(self.store, work.id, work.attempt, list(self.probes), self.device)
         for earlier in reversed(spec.earlier):
             kept = kept or resume.load_end(self.store, work.weights(earlier).file, list(self.probes), self.device)
@@ -87,10 +121,10 @@ class Walker:
                 kept.round, kept.outcome = number, None
                 until = None if number == spec.num_rounds else spec.until(number)
                 others = [weights_of(name) for name in spec.others(number)]
-                path = self._trace(work, spec.path, kept, others, until)
+                path = self._trace(work, spec.path, ground, kept, others, until)
         if spec.is_last:
             self._take_over(work, kept, path.points)
-            return self._ended(work, spec.path, path, kept)
+            return self._ended(work, spec.path, ground, path, kept) | self._tasks(work, spec.path, path)
         self._take_over(work, kept, path.points[-1:])
         kept.points, kept.round, kept.outcome = list(path.points), spec.number, path.outcome
         resume.save(self.store, work.id, work.attempt, kept)
@@ -115,6 +149,7 @@ class Walker:
         self,
         work: Work,
         spec: PathSpec,
+        ground: Ground,
         kept: Kept,
         others: Sequence[Tensor],
         until: int | None = None,
@@ -139,9 +174,9 @@ class Walker:
                 on_kept()
 
         return trace(
-            self.network,
-            anchors=self._drawn,
-            held_out=self.held_out,
+            ground.network,
+            anchors=ground.drawn,
+            held_out=self.data.held_out(spec.held_out),
             objective=spec.objective,
             stepper=spec.stepper,
             radius=spec.radius,
@@ -152,6 +187,7 @@ class Walker:
             save_at=spec.save_at,
             geometry=self.geometry,
             others=others,
+            tasks=self.data.tasks,
             probes=self.probes,
             on_point=keep,
             resume=earlier,
@@ -179,7 +215,7 @@ class Walker:
             "device": self.device,
         }
 
-    def _ended(self, work: Work, spec: PathSpec, path: WeightPath, kept: Kept) -> Tables:
+    def _ended(self, work: Work, spec: PathSpec, ground: Ground, path: WeightPath, kept: Kept) -> Tables:
         """The rows of a path that has come to its end."""
         start = path.points[0]
         shared = {"study": self.study, "path_id": work.id, "name": spec.name, "attempt": work.attempt}
@@ -196,6 +232,9 @@ class Walker:
         row = {
             **shared,
             **{column: points[-1][column] for column in in_both},
+            "start": spec.start,
+            "parent_path_id": ground.parent_path_id,
+            "anchor_bytes": ground.drawn.inputs.nbytes,
             "seed": spec.seed,
             "objective": kind_of(spec.objective),
             "stepper": kind_of(spec.stepper),
@@ -207,15 +246,35 @@ class Walker:
             **self._where(work),
         }
         tables = {"points": points, "paths": [row]}
-        if variants := self._variants(spec, path, kept):
+        if variants := self._variants(spec, ground, path, kept):
             tables["variants"] = [{**shared, **variant} for variant in variants]
         return tables
 
-    def _variants(self, spec: PathSpec, path: WeightPath, kept: Kept) -> list[dict[str, Any]]:
+    def _tasks(self, work: Work, spec: PathSpec, path: WeightPath) -> Tables:
+        """What the tables say of the tasks: how well the path's end does each that can be judged."""
+        learned = tasks_of(spec.objective)
+        rows = [
+            {
+                "study": self.study,
+                "path_id": work.id,
+                "name": spec.name,
+                "task": name,
+                "task_number": number,
+                "learned": name in learned,
+                "num_examples": len(examples),
+                "accuracy_at_start": accuracy(self.network, path.points[0].weights, examples),
+                "accuracy": accuracy(self.network, path.end.weights, examples),
+                "attempt": work.attempt,
+            }
+            for name, (number, examples) in self.data.task_tests.items()
+        ]
+        return {"tasks": rows} if rows else {}
+
+    def _variants(self, spec: PathSpec, ground: Ground, path: WeightPath, kept: Kept) -> list[dict[str, Any]]:
         """What the tables say of the sparse networks that the path was asked for, those of them that it reached."""
         asked = milestones(spec.objective)
         steps = SaveAt(also=tuple(share for share, _ in asked)).steps(spec.num_steps)
-        problem, few = Problem(self.network, self.geometry, self.network.weights), self._drawn.first(64)
+        problem, few = Problem(ground.network, self.geometry, ground.network.weights), ground.drawn.first(64)
         rows = []
         for (share, sparsity), step in zip(asked, steps, strict=True):
             found = [path.end] if share == 1 else [point for point in path.points if point.step == step]
@@ -227,7 +286,7 @@ class Walker:
         self, name: str, share: float, sparsity: float, point: PathPoint, kept: Kept
     ) -> dict[str, Any]:
         file, sha256 = kept.files[point.step]
-        sizes = asdict(sizes_of(self.network, point.weights, self.anchors[:1]))
+        sizes = asdict(sizes_of(self.network, point.weights, self.data.anchors(())[:1]))
         return {
             "network": name if share == 1 else variant_of(name, sparsity),
             "asked_sparsity": sparsity,

@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import nn
 
+from fipray.errors import RunError
 from fipray.geometry import OutputGeometry
 from fipray.records import Store
 from fipray.study.data import Data
-from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec, path_of, verdicts_on
+from fipray.study.evaluation import BASE, AttackSpec, RobustnessSpec, TransferSpec, path_of, verdicts_on
 from fipray.study.rounds import RoundSpec, round_end
 from fipray.study.spec import PathSpec, Spec
 
@@ -32,11 +33,12 @@ class Material:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """Weights in a results directory, by the name of the file and its sha256; of a path's end also the variants that it
-    passed through, by their names."""
+    """Weights in a results directory, by the name of the file and its sha256; of a path's end also the path's id, and
+    the variants that it passed through, by their names."""
 
     file: str
     sha256: str
+    path_id: str = ""
     variants: Mapping[str, WeightsFile] = field(default_factory=dict)
 
 
@@ -58,9 +60,10 @@ def made_of(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Made
     variants: dict[str, dict[str, WeightsFile]] = {}
     for row in tables.get("variants", ()):
         own = variants.setdefault(row["name"], {})
-        own[row["network"]] = WeightsFile(row["weights_file"], row["weights_sha256"])
+        own[row["network"]] = WeightsFile(row["weights_file"], row["weights_sha256"], row["path_id"])
     for row in tables.get("paths", ()):
-        made[row["name"]] = WeightsFile(row["weights_file"], row["weights_sha256"], variants.get(row["name"], {}))
+        own = variants.get(row["name"], {})
+        made[row["name"]] = WeightsFile(row["weights_file"], row["weights_sha256"], row["path_id"], own)
     for row in tables.get("rounds", ()):
         made[round_end(row["name"], row["round"])] = WeightsFile(row["weights_file"], row["weights_sha256"])
     for row in tables.get("verdicts", ()):
@@ -83,6 +86,18 @@ class Work:
         weights = self.made[path_of(name)]
         assert isinstance(weights, WeightsFile), f"{name} is no network"
         return weights.variants.get(name, weights)
+
+    def start(self, name: str) -> WeightsFile | None:
+        """Weights that a path begins at; None is the base. Raises RunError for a variant that was not reached."""
+        if name == BASE:
+            return None
+        weights = self.weights(name)
+        if name != path_of(name) and weights is self.made[path_of(name)]:
+            raise RunError(
+                f"{name!r} is where the path begins, and path {path_of(name)!r} ended before it came there: give that "
+                "more steps, or another start"
+            )
+        return weights
 
     @property
     def label(self) -> str:

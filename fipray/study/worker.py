@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import socket
-import warnings
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fipray.geometry import Network
@@ -19,6 +16,7 @@ from fipray.study.judging import Judge
 from fipray.study.log import logged
 from fipray.study.rounds import RoundSpec
 from fipray.study.spec import PathSpec
+from fipray.study.tensors import Tensors
 from fipray.study.walking import Report, Walker, WeightsOf
 from fipray.study.work import Material, Tables, Work
 
@@ -41,16 +39,13 @@ class PathWorker:
         self._device, self._store = device, Store.open(directory)
         self._network = Network.of(material.module).to(device)
         study, geometry, data = material.study, material.geometry, material.data
-        anchors, held_out = self._tensor(data.anchors), self._tensor(data.held_out)
+        tensors = Tensors(data, device)
         self._judge: Judge | None = None
-        if data.test_inputs is not None and data.test_labels is not None:
-            inputs, labels = self._tensor(data.test_inputs), self._tensor(data.test_labels).long()
-            outside = None if data.outside_inputs is None else self._tensor(data.outside_inputs)
-            self._judge = Judge(study, self._network, geometry, held_out, inputs, labels, outside)
+        if tests := tensors.tests:
+            held_out = tensors.held_out(())
+            self._judge = Judge(study, self._network, geometry, held_out, tests.inputs, tests.labels, tensors.outside)
         probes = {"clean_accuracy": self._judge.accuracy} if self._judge else {}
-        self._walker = Walker(
-            self._store, study, self._network, geometry, anchors, held_out, probes, device, node_id, worker_id
-        )
+        self._walker = Walker(self._store, study, self._network, geometry, tensors, probes, device, node_id, worker_id)
 
     def carry_out(self, work: Work, report: Report | None = None) -> Tables:
         """Do the work; return the rows of its tables. Weights and a log are written, under the attempt's number.
@@ -77,11 +72,6 @@ class PathWorker:
     def _judging(self) -> Judge:
         assert self._judge is not None, "a study with an evaluation has labelled test inputs"
         return self._judge
-
-    def _tensor(self, array: NDArray[np.generic]) -> Tensor:
-        with warnings.catch_warnings():  # arrays in Ray's object store are read-only; nothing here writes to them
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return torch.from_numpy(array).to(self._device)
 
     def _weights(self, work: Work, name: str) -> Tensor:
         """End weights [P] of a path, or the base's."""

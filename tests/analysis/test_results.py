@@ -28,7 +28,7 @@ def test_frames_have_all_columns_and_their_types_even_when_empty(tmp_path):
     empty = analysis.load(tmp_path)
     write_made_up_study(tmp_path / "full", 2)
     full = analysis.load(tmp_path / "full")
-    dtypes = {"string": "str", "int32": "int64", "int64": "int64", "double": "float64"}
+    dtypes = {"string": "str", "int32": "int64", "int64": "int64", "double": "float64", "bool": "bool"}
     dtypes["list<element: bool not null>"] = "object"
     for name, table in TABLES.items():
         wanted = {column.name: dtypes[str(column.type)] for column in table.columns}

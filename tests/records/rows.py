@@ -10,6 +10,9 @@ def path_row(path_id: str, name: str = "sparse", attempt: int = 1, **changes: An
         "study": STUDY,
         "path_id": path_id,
         "name": name,
+        "start": "base",
+        "parent_path_id": None,
+        "anchor_bytes": 4096,
         "seed": 0,
         "objective": "Sparsify",
         "stepper": "NaturalStep",
@@ -198,5 +201,20 @@ def variant_row(path_id: str, name: str = "sparse", attempt: int = 1, **changes:
         "clean_accuracy": None,
         "weights_file": None,
         "weights_sha256": None,
+        "attempt": attempt,
+    } | changes
+
+
+def task_row(path_id: str, name: str = "sparse", attempt: int = 1, **changes: Any) -> dict[str, Any]:
+    return {
+        "study": STUDY,
+        "path_id": path_id,
+        "name": name,
+        "task": "first",
+        "task_number": 1,
+        "learned": True,
+        "num_examples": 100,
+        "accuracy_at_start": 0.5,
+        "accuracy": 0.75,
         "attempt": attempt,
     } | changes

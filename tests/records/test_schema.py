@@ -16,6 +16,7 @@ from tests.records.rows import (
     point_rows,
     robustness_row,
     round_row,
+    task_row,
     transfer_row,
     trial_row,
     variant_row,
@@ -31,6 +32,7 @@ ROWS = {
     "measures": [measures_row("id", "base", "base"), measures_row("id", "all", "ensemble", coherence=0.1, kappa=0.3)],
     "transfer": [transfer_row("id", maker, "base", 1 / 3) for maker in ("base", "sparse")],
     "rounds": [round_row("id", number=2, outcome="")],
+    "tasks": [task_row("id"), task_row("id", task="second", task_number=2, learned=False)],
     "variants": [variant_row("id"), variant_row("id", network="sparse", asked_sparsity=0.9, bytes_2_4=40)],
     "trials": [trial_row("id", config_json='{"stepper.damping":1e-05}')],
 }
@@ -101,6 +103,12 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_row_and_column(column, va
 def test_a_list_of_anything_but_booleans_is_refused(value):
     with pytest.raises(UsageError, match="robust"):
         to_arrow("verdicts", [verdicts_row("id", "base", "fgsm", robust=value)])
+
+
+@pytest.mark.parametrize("value", [1, 0, "true", None, np.bool_(True)])
+def test_a_boolean_is_nothing_else(value):
+    with pytest.raises(UsageError, match=r"row 0 for table 'tasks': learned is .*, must be bool"):
+        to_arrow("tasks", [task_row("id", learned=value)])
 
 
 @pytest.mark.parametrize(("column", "value"), [("step", 2**63), ("name", "\ud800")])

@@ -126,10 +126,20 @@ class TestData:
         changed[0, 0] += 1e-6
         assert fip.Data(changed, self.GOOD.held_out).digest != fip.Data(self.GOOD.anchors, self.GOOD.held_out).digest
 
-    def test_data_without_inputs_of_no_class_has_the_digest_it_had_before_there_were_any(self):
-        ramp = np.arange(6, dtype="<f4").reshape(2, 3)
-        assert fip.Data(ramp, ramp).digest == "1cf072b4a72c73a9"
-        assert fip.Data(ramp, ramp, outside_inputs=ramp).digest != "1cf072b4a72c73a9"
+    def test_all_that_there_is_changes_the_digest_whatever_the_machine(self):
+        ramp, labels = np.arange(6, dtype="<f4").reshape(2, 3), np.zeros(2, dtype="<i8")
+        made = [
+            {},
+            {"outside_inputs": ramp},
+            {"sets": {"one": ramp}},
+            {"sets": {"two": ramp}},
+            {"tasks": {"one": fip.Task(ramp, labels)}},
+            {"tasks": {"one": fip.Task(ramp, labels + 1)}},
+            {"tasks": {"one": fip.Task(ramp, labels, ramp / 10, labels)}},
+        ]
+        digests = [fip.Data(ramp, ramp, **more).digest for more in made]
+        assert len(set(digests)) == len(made)
+        assert digests[0] == "1952fac9bc3ac411"
 
     def test_an_array_in_another_memory_order_is_the_same_data(self):
         turned = fip.Data(np.asfortranarray(self.GOOD.anchors), self.GOOD.held_out)
@@ -148,7 +158,7 @@ class TestData:
             ({"held_out": np.zeros((3, 5))}, "anchors have (6,), held_out (5,)"),
             ({"outside_inputs": np.zeros((3, 5))}, "anchors have (6,), outside_inputs (5,)"),
             ({"test_labels": None}, "test_inputs and test_labels come together"),
-            ({"test_labels": np.zeros(7, int)}, "100 test inputs need as many labels"),
+            ({"test_labels": np.zeros(7, int)}, "100 inputs need as many labels; test_labels has shape (7,)"),
             ({"test_labels": np.zeros(100)}, "labels are integers"),
             ({"test_labels": np.full(100, -1)}, "labels begin with 0; test_labels holds -1"),
             ({"test_inputs": np.full((100, 6), 1.5)}, "outside the bounds 0.0..1.0"),

@@ -4,6 +4,7 @@ from fipray.paths.objectives.adversary import Adversary
 from fipray.paths.objectives.black_box import BlackBox
 from fipray.paths.objectives.disagree import Disagree
 from fipray.paths.objectives.diversify import Diversify
+from fipray.paths.objectives.learn_task import LearnTask
 from fipray.paths.objectives.move_away import MoveAway
 from fipray.paths.objectives.random_walk import RandomWalk
 from fipray.paths.objectives.resist import Resist
@@ -18,6 +19,7 @@ __all__ = [
     "BlackBox",
     "Disagree",
     "Diversify",
+    "LearnTask",
     "MoveAway",
     "RandomWalk",
     "Resist",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
-from fipray.paths.objective import Objective, Projection, everything, gradient, milestones, restrict, tangent
+from fipray.paths.objective import Objective, Projection, everything, gradient, milestones, restrict, tangent, tasks_of
 from fipray.paths.problem import Batch, Problem
 
 
@@ -58,6 +58,10 @@ class WeightedSum:
     @property
     def milestones(self) -> tuple[tuple[float, float], ...]:
         return tuple(one for _, part in self.parts for one in milestones(part))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for _, part in self.parts for name in tasks_of(part)))
 
     @property
     def _counted(self) -> tuple[tuple[float, Objective], ...]:

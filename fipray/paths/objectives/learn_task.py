@@ -1,0 +1,45 @@
+"""A further task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fipray.errors import UsageError
+from fipray.paths.problem import Batch, Problem
+
+
+@dataclass(frozen=True)
+class LearnTask:
+    """Learn a task from its labelled examples, while the function stays on the anchors: those of earlier tasks.
+
+    `value = mean_n -log p_w(y_n | x_n)`, the cross-entropy on `batch_size` examples that every step draws anew
+    (Raghavan & Thomson 2022, section 5: the loss of the new task as the secondary objective).
+
+    task: its name among the tasks of the problem, in a study those of its data.
+    smoothing: the share, 0 or more and below 1, of each label that is spread evenly over all classes.
+    """
+
+    task: str
+    batch_size: int = 128
+    smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError(f"a task is learned from batches of at least 1; batch_size={self.batch_size} was given")
+        if not 0 <= self.smoothing < 1:
+            raise UsageError(f"smoothing is a share of a label, 0 or more and below 1; {self.smoothing} was given")
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return (self.task,)
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        if self.task not in problem.tasks:
+            there = ", ".join(map(repr, problem.tasks)) or "none"
+            raise UsageError(f"there is no task {self.task!r} to learn; there are: {there}")
+        drawn = problem.tasks[self.task].draw(self.batch_size, batch.seed)
+        outputs = problem.network(weights, drawn.inputs)
+        return torch.nn.functional.cross_entropy(outputs, drawn.labels, label_smoothing=self.smoothing)
