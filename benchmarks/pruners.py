@@ -68,6 +68,15 @@ Contender = Callable[[Task], tuple[nn.Module, float]]
 """-> the pruned network in evaluation mode, and the processor seconds that it cost"""
 
 
+def anchors_of(task: Task) -> Tensor:
+    """Those of experiments.pruning, as many of them as the budget is spent on."""
+    inputs = task.subject.inputs
+    if task.subject.settings.ours.mirrored:
+        inputs = torch.from_numpy(pruning.mirrored(inputs.numpy()))
+    some = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(task.seed))
+    return inputs[some[: task.subject.settings.num_anchors]]
+
+
 def path(task: Task, spec: fip.PathSpec, inputs: Tensor) -> tuple[nn.Module, float]:
     """The end of a path with as many steps as the seconds allow; where it took longer, it is walked again."""
     began = time.process_time()
@@ -113,11 +122,7 @@ def path(task: Task, spec: fip.PathSpec, inputs: Tensor) -> tuple[nn.Module, flo
 
 def first_order(task: Task) -> tuple[nn.Module, float]:
     """Ours, as experiments.pruning walks it."""
-    ours, inputs = task.subject.settings.ours, task.subject.inputs
-    if ours.mirrored:
-        inputs = torch.from_numpy(pruning.mirrored(inputs.numpy()))
-    some = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(task.seed))
-    return path(task, pruning.sparse_path((task.sparsity,), ours), inputs[some[: task.subject.settings.num_anchors]])
+    return path(task, pruning.sparse_path((task.sparsity,), task.subject.settings.ours), anchors_of(task))
 
 
 def published(task: Task) -> tuple[nn.Module, float]:

@@ -1,6 +1,6 @@
 """Sparsity that hardware and plain modules can use: 2:4, and whole channels left out of a smaller dense module.
 
-    python -m benchmarks.slim [--seconds 30] [--seeds 0] [--quick] [--json FILE]
+    python -m benchmarks.slim [--seconds 60] [--seeds 0] [--quick] [--json FILE]
 
 LeNet-300-100 on MNIST to 2:4 and with 75 % of its neurons gone, ResNet-20 on a part of CIFAR-10 to 2:4 and with 50 % of
 the channels gone that can go (the inner ones of each block), each on one path of as many processor seconds, from
@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import fipray as fip
-from benchmarks.pruners import SUBJECTS, Subject, Task, path
+from benchmarks.pruners import SUBJECTS, Subject, Task, anchors_of, path
 from benchmarks.pruning import outputs
 from experiments import pruning
 
@@ -57,11 +57,9 @@ def seconds_of(modules: dict[str, nn.Module], inputs: Tensor, repeats: int) -> d
 
 def measured(subject: Subject, name: str, seconds: float, seed: int) -> Record:
     pattern, sparsity = PATTERNS[name.partition(": ")[0]][name.partition(": ")[2]]
-    ours, inputs = subject.settings.ours, subject.inputs
-    if ours.mirrored:
-        inputs = torch.from_numpy(pruning.mirrored(inputs.numpy()))
-    spec = pruning.sparse_path((sparsity,), ours, pattern=pattern, seed=seed)
-    pruned, spent = path(Task(subject, sparsity, seconds, seed), spec, inputs)
+    task = Task(subject, sparsity, seconds, seed)
+    spec = pruning.sparse_path((sparsity,), subject.settings.ours, pattern=pattern, seed=seed)
+    pruned, spent = path(task, spec, anchors_of(task))
     network = fip.Network.of(pruned)
     sizes = fip.sizes_of(network, network.weights, subject.test_inputs)
     record: Record = {
@@ -135,7 +133,7 @@ def show(console: Console, records: list[Record]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", default="")
-    parser.add_argument("--seconds", type=float, default=30, help="of compute for each path")
+    parser.add_argument("--seconds", type=float, default=60, help="of compute for each path")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--quick", action="store_true", help="4 s, one seed, LeNet alone")
     parser.add_argument("--json", type=Path)

@@ -23,7 +23,8 @@ class Settings:
     sparsity, and the bound (linf) of the attacks that judge what it passes through.
 
     radius: on the way to 90 % of zeros; to a sparsity s it is `(-log10(1 - s))^1.5` times as long. The fewer weights
-    go, the less there is to make up for, and steps that are too long only lead away.
+    go, the less there is to make up for, and steps that are too long only lead away. Of whole channels s counts twice:
+    a weight between two layers stays where the channels at both of its ends do.
 
     stepper: what holds the function; num_stages, shrink: of `fip.Sparsify`; focus: of `fip.PathSpec`;
     mirrored: whether images are anchors also as a mirror shows them.
@@ -156,6 +157,7 @@ def sparse_path(
     seed: int = 0,
 ) -> fip.PathSpec:
     """A path through networks of these sparsities, increasing, each with its share of the steps."""
+    ends = 2 if isinstance(pattern, fip.WholeChannels) else 1
     return fip.PathSpec(
         name="sparse",
         objective=fip.Sparsify(
@@ -168,7 +170,7 @@ def sparse_path(
         ),
         stepper=settings.stepper,
         radius=fip.ScheduledRadius(
-            settings.radius, cycles=tuple(math.log10(1 / (1 - level)) ** 1.5 for level in levels)
+            settings.radius, cycles=tuple((ends * math.log10(1 / (1 - level))) ** 1.5 for level in levels)
         ),
         num_steps=settings.num_steps * len(levels),
         batch_size=settings.batch_size,
