@@ -19,7 +19,7 @@ def small_cnn() -> nn.Module:
     )
 
 
-def lenet_300_100() -> nn.Module:
+def lenet_300_100(num_outputs: int = 10) -> nn.Module:
     """LeNet-300-100 (LeCun et al. 1998) for 28 x 28 images in 10 classes: 266,610 weights."""
     return nn.Sequential(
         nn.Flatten(),
@@ -27,7 +27,54 @@ def lenet_300_100() -> nn.Module:
         nn.ReLU(),
         nn.Linear(300, 100),
         nn.ReLU(),
-        nn.Linear(100, 10),
+        nn.Linear(100, num_outputs),
+    )
+
+
+def mlp_400(num_outputs: int) -> nn.Module:
+    """Two hidden layers of 400 for 28 x 28 images, as van de Ven & Tolias (2019) compare series of tasks with."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(784, 400),
+        nn.ReLU(),
+        nn.Linear(400, 400),
+        nn.ReLU(),
+        nn.Linear(400, num_outputs),
+    )
+
+
+def paper_cnn(num_outputs: int = 20) -> nn.Module:
+    """Two convolutions of 32 and 64 filters and a hidden layer of 128 for 28 x 28 images, the kind of small network
+    with which the paper learns digits and then clothes."""
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(9216, 128),
+        nn.ReLU(),
+        nn.Linear(128, num_outputs),
+    )
+
+
+def cifar_cnn(num_outputs: int = 10) -> nn.Module:
+    """Three convolutions (32, 64, 64) and a hidden layer of 128 for 32 x 32 images."""
+    return nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(64, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(1024, 128),
+        nn.ReLU(),
+        nn.Linear(128, num_outputs),
     )
 
 

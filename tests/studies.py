@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +98,52 @@ def cooperating(
         for seed, name in enumerate(names)
     ]
     return fip.Study("together", module(), data(), tuple(paths), (fip.EnsembleSpec("all", names, rounds=rounds),))
+
+
+def chained(*, stepper: Stepper | None = None, num_steps: int = 10) -> fip.Study:
+    """A path that learns one task and then another, one that goes on from half of its zeros, and one beside them."""
+    whole, rest = data(), data(7)
+    assert whole.test_labels is not None
+    assert whole.test_inputs is not None
+    assert rest.test_labels is not None
+    assert rest.test_inputs is not None
+    tasks = {
+        "first": fip.Task(whole.test_inputs[:60], whole.test_labels[:60], whole.test_inputs, whole.test_labels),
+        "second": fip.Task(rest.test_inputs, 2 - rest.test_labels, rest.test_inputs[:50], (2 - rest.test_labels)[:50]),
+        "unjudged": fip.Task(rest.test_inputs, rest.test_labels),
+    }
+    given = replace(whole, sets={"few": whole.anchors[:20], "others": rest.anchors[:30]}, tasks=tasks)
+    usual = fip.PathSpec(
+        "learns-first",
+        fip.LearnTask("first", batch_size=16),
+        fip.FirstOrderStep(beta=0.5),
+        fip.ScheduledRadius(0.05),
+        num_steps=num_steps,
+        batch_size=50,
+        save_at=fip.SaveAt(5),
+    )
+    second = replace(
+        usual,
+        name="learns-second",
+        objective=fip.LearnTask("second", batch_size=16),
+        stepper=stepper or usual.stepper,
+        start="learns-first",
+        anchors=("few", "others"),
+        held_out=("others",),
+        seed=1,
+    )
+    sparse = replace(
+        usual, name="sparse", objective=fip.Sparsify(0.7, through=(0.5,)), stepper=fip.FirstOrderStep(), seed=2
+    )
+    dense_again = replace(
+        usual,
+        name="half-sparse-learns",
+        objective=fip.WeightedSum(((1.0, fip.LearnTask("second", batch_size=16)), (0.0, fip.Sparsify(0.5, ramp=None)))),
+        start="sparse@0.5",
+        seed=3,
+    )
+    third = replace(usual, name="turns", objective=fip.Diversify(), start="learns-second", others=("sparse",), seed=4)
+    return fip.Study("chained", module(), given, (usual, second, sparse, dense_again, third))
 
 
 def with_nan() -> fip.Study:

@@ -2,6 +2,7 @@
 
 from fipray.geometry.channels import Channels, removable_channels
 from fipray.geometry.derivatives import twice_differentiable
+from fipray.geometry.heads import MultiHead, for_task, grown
 from fipray.geometry.layers import Layer
 from fipray.geometry.linear import LinearSolution, conjugate_gradients, minimal_residual, solve_in_sample_space
 from fipray.geometry.metric import Metric, StreamedMetric
@@ -21,6 +22,7 @@ __all__ = [
     "Layer",
     "LinearSolution",
     "Metric",
+    "MultiHead",
     "Network",
     "NullSpace",
     "OutputGeometry",
@@ -32,7 +34,9 @@ __all__ = [
     "conjugate_gradients",
     "fitted",
     "folded",
+    "for_task",
     "functional_distance",
+    "grown",
     "minimal_residual",
     "normalised",
     "re_estimated",

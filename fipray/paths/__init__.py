@@ -37,6 +37,7 @@ from fipray.paths.steppers import (
     Switch,
 )
 from fipray.paths.trace import trace, walk
+from fipray.paths.variations import Shifted, Variation, varied
 
 __all__ = [
     "AdaptiveRadius",
@@ -80,6 +81,7 @@ __all__ = [
     "Saliency",
     "SaveAt",
     "ScheduledRadius",
+    "Shifted",
     "Situation",
     "Smooth",
     "Sparsify",
@@ -89,6 +91,7 @@ __all__ = [
     "Toward",
     "Unstructured",
     "Vaccinate",
+    "Variation",
     "Verdict",
     "WeightPath",
     "WeightedSum",
@@ -100,5 +103,6 @@ __all__ = [
     "restrict",
     "tasks_of",
     "trace",
+    "varied",
     "walk",
 ]

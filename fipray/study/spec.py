@@ -23,6 +23,7 @@ from fipray.paths import (
     RadiusControl,
     SaveAt,
     Stepper,
+    Variation,
     milestones,
     tasks_of,
 )
@@ -53,7 +54,8 @@ class PathSpec:
     others: paths that stand before this one in the study; it is traced when they are, and their ends are the other
         networks that its objective looks at.
     anchors: names among the data's `sets`, on which together the function must stay; without any, its `anchors`.
-    held_out: names among them on which staying is judged; without any, the data's `held_out`.
+    variations: what more is made of the anchors, such as shifted copies of images; it is not kept, and made again.
+    held_out: names among the `sets` on which staying is judged; without any, the data's `held_out`.
     """
 
     name: str
@@ -68,6 +70,7 @@ class PathSpec:
     start: str = BASE
     others: tuple[str, ...] = ()
     anchors: tuple[str, ...] = ()
+    variations: tuple[Variation, ...] = ()
     held_out: tuple[str, ...] = ()
     seed: int = 0
 

@@ -26,6 +26,7 @@ from fipray.paths import (
     restrict,
     tasks_of,
     trace,
+    varied,
 )
 from fipray.records import Store
 from fipray.records.layout import attempt_directory
@@ -48,11 +49,12 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Ground:
-    """What a path stands on: the network at its start, the anchors with the start's outputs on them, and the path that
-    the start belongs to, unless it is the base."""
+    """What a path stands on: the network at its start, the anchors with the start's outputs on them and how much memory
+    they take that has to be kept, and the path that the start belongs to, unless it is the base."""
 
     network: Network
     drawn: Batch
+    anchor_bytes: int
     parent_path_id: str | None
 
 
@@ -69,22 +71,23 @@ class Walker:
     device: str
     node_id: str | None
     worker_id: str | None
-    _latest: dict[tuple[str, tuple[str, ...]], Ground] = field(default_factory=dict)
+    _latest: dict[tuple[object, ...], Ground] = field(default_factory=dict)
 
     def _ground(self, work: Work, spec: PathSpec) -> Ground:
         """The network where a path begins, and the anchors with its outputs on them. Paths that begin at the same
         network share it, when they are walked one after the other or not long after."""
         start = work.start(spec.start)
-        key = (start.sha256 if start else BASE, spec.anchors)
+        key = (start.sha256 if start else BASE, spec.anchors, spec.variations)
         if key not in self._latest:
             network = self.network
             if start:
                 weights = self.store.read_weights(start.file, start.sha256)["weights"]
                 network = network.at(torch.from_numpy(weights).to(self.device))
-            drawn = Batch.of(Problem(network, self.geometry, network.weights), self.data.anchors(spec.anchors))
+            inputs = self.data.anchors(spec.anchors)
+            drawn = Batch.of(Problem(network, self.geometry, network.weights), varied(inputs, spec.variations))
             while len(self._latest) >= NUM_KEPT:
                 del self._latest[next(iter(self._latest))]
-            self._latest[key] = Ground(network, drawn, start.path_id if start else None)
+            self._latest[key] = Ground(network, drawn, inputs.nbytes, start.path_id if start else None)
         return self._latest[key]
 
     def path(self, work: Work, spec: PathSpec, weights_of: WeightsOf, report: Report | None = None) -> Tables:
@@ -234,7 +237,7 @@ class Walker:
             **{column: points[-1][column] for column in in_both},
             "start": spec.start,
             "parent_path_id": ground.parent_path_id,
-            "anchor_bytes": ground.drawn.inputs.nbytes,
+            "anchor_bytes": ground.anchor_bytes,
             "seed": spec.seed,
             "objective": kind_of(spec.objective),
             "stepper": kind_of(spec.stepper),

@@ -41,9 +41,9 @@ def test_the_text_is_this_one_on_every_machine():
         '"re_estimate":false,"saliency":{"kind":"Magnitude"},"shrink":null,"sparsity":0.75,"through":[]},"others":["two"],'
         '"radius":{"growth":1.5,"initial":0.01,"kind":"AdaptiveRadius","least_gain_ratio":0.1,"shrink":2.0,"tolerance":0.1},'
         '"save_at":{"also":[],"kind":"SaveAt","num_points":10,"solver_state":true},"seed":0,"start":"base",'
-        '"stepper":{"chunk":null,"damping":0.01,"iterations":8,"kind":"NaturalStep","precision":"full","warm":false}}'
+        '"stepper":{"chunk":null,"damping":0.01,"iterations":8,"kind":"NaturalStep","precision":"full","warm":false},"variations":[]}'
     )
-    assert digest(to_json(path)) == "4481b33b3037653d"
+    assert digest(to_json(path)) == "8e1d9e73c36654e5"
 
 
 def test_every_field_changes_the_digest():
@@ -59,6 +59,7 @@ def test_every_field_changes_the_digest():
         replace(SPEC, others=("a",)),
         replace(SPEC, start="a"),
         replace(SPEC, anchors=("a",)),
+        replace(SPEC, variations=(fip.Shifted(4),)),
         replace(SPEC, held_out=("a",)),
         replace(SPEC, seed=12),
     ]

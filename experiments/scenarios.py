@@ -1,0 +1,145 @@
+"""Series of tasks that a network learns one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import fipray as fip
+from experiments import networks
+from experiments.cifar import cifar10_subset
+from experiments.data import Inputs, Labelled, Labels, mnist
+from fipray.geometry import MultiHead, for_task
+
+ScenarioName = Literal["task", "domain", "class"]
+SplitName = Literal["mnist", "fashion", "cifar10_subset"]
+NetworkOf = Callable[[int], nn.Module]  # number of outputs -> an untrained network
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Tasks in the order in which they are learned, and an untrained network for them.
+
+    make: called without arguments, it makes the network; `torch.manual_seed` before it decides its weights.
+    scenario: whether a network is told the task ("task"), need not know it ("domain"), or has to find it out ("class")
+        (van de Ven & Tolias 2019).
+    bounds: the least and greatest value of an input.
+    """
+
+    name: str
+    tasks: dict[str, fip.Task]
+    make: Callable[[], nn.Module]
+    scenario: ScenarioName
+    bounds: tuple[float, float] = (0.0, 1.0)
+
+
+def split(
+    data: SplitName = "mnist", scenario: ScenarioName = "class", root: str = "", network: NetworkOf | None = None
+) -> Series:
+    """Ten classes in five tasks of two: 0 and 1, 2 and 3, and so on.
+
+    In "task" a head for each, with the task's number before the flattened image (`fipray.MultiHead`); in "domain" the
+    two outputs say even or odd; in "class" there are ten outputs, and no hint.
+    """
+    whole, network = _labelled(data, root), network or _USUAL[data]
+    num_outputs = 2 if scenario == "domain" else 10
+    shape = whole.train_inputs.shape[1:]
+
+    def make() -> nn.Module:
+        return MultiHead(network(num_outputs), 5, shape) if scenario == "task" else network(num_outputs)
+
+    tasks = {}
+    for number in range(5):
+        classes = (2 * number, 2 * number + 1)
+        parts = [
+            _of_classes(inputs, labels, classes)
+            for inputs, labels in ((whole.train_inputs, whole.train_labels), (whole.test_inputs, whole.test_labels))
+        ]
+        if scenario != "class":
+            parts = [(inputs, labels % 2) for inputs, labels in parts]
+        if scenario == "task":
+            parts = [(for_task(torch.from_numpy(inputs), number).numpy(), labels) for inputs, labels in parts]
+        tasks[f"{classes[0]} and {classes[1]}"] = fip.Task(*parts[0], *parts[1])
+    return Series(f"split-{data}", tasks, make, scenario, (0.0, 4.0 if scenario == "task" else 1.0))
+
+
+def permuted(num_tasks: int = 10, data: Literal["mnist", "fashion"] = "mnist", root: str = "", seed: int = 0) -> Series:
+    """The ten classes again and again, each time with the pixels in another order; the first as they are."""
+    generator = np.random.default_rng(seed)
+    whole = mnist(data, root)
+    tasks = {}
+    for number in range(num_tasks):
+        order = generator.permutation(784) if number else np.arange(784)
+        tasks[f"order {number}"] = _seen(whole, partial(reordered, order=order))
+    return Series(f"permuted-{data}", tasks, lambda: networks.mlp_400(10), "domain")
+
+
+def rotated(num_tasks: int = 10, data: Literal["mnist", "fashion"] = "mnist", root: str = "") -> Series:
+    """The ten classes again and again, turned by 180 / num_tasks degrees more each time."""
+    whole = mnist(data, root)
+    tasks = {}
+    for number in range(num_tasks):
+        angle = 180 * number / num_tasks
+        tasks[f"{angle:g} degrees"] = _seen(whole, partial(turned, degrees=angle))
+    return Series(f"rotated-{data}", tasks, lambda: networks.mlp_400(10), "domain")
+
+
+def digits_then_clothes(network: NetworkOf | None = None, root: str = "") -> Series:
+    """MNIST and then Fashion-MNIST, with one head of 20 classes (Raghavan & Thomson 2022)."""
+    digits, clothes = mnist("mnist", root), mnist("fashion", root)
+    tasks = {
+        "digits": fip.Task(digits.train_inputs, digits.train_labels, digits.test_inputs, digits.test_labels),
+        "clothes": fip.Task(
+            clothes.train_inputs, clothes.train_labels + 10, clothes.test_inputs, clothes.test_labels + 10
+        ),
+    }
+    network = network or networks.lenet_300_100
+    return Series("digits-then-clothes", tasks, lambda: network(20), "class")
+
+
+def reordered(images: Inputs, order: NDArray[np.int64]) -> Inputs:
+    """Images [N, C, H, W] with their numbers in another order."""
+    return np.ascontiguousarray(images.reshape(len(images), -1)[:, order].reshape(images.shape))
+
+
+def turned(images: Inputs, degrees: float) -> Inputs:
+    """Images [N, 1, H, W] turned about their centre, with bilinear interpolation; dark where nothing was."""
+    angle = np.deg2rad(degrees)
+    rotation = torch.tensor([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]]).float()
+    parts = []
+    for part in torch.from_numpy(images).split(4096):
+        grid = nn.functional.affine_grid(rotation.expand(len(part), 2, 3), list(part.shape), align_corners=False)
+        parts.append(nn.functional.grid_sample(part, grid, align_corners=False))
+    return torch.cat(parts).numpy()
+
+
+def _seen(whole: Labelled, change: Callable[[Inputs], Inputs]) -> fip.Task:
+    return fip.Task(change(whole.train_inputs), whole.train_labels, change(whole.test_inputs), whole.test_labels)
+
+
+def _of_classes(inputs: Inputs, labels: Labels, classes: tuple[int, ...]) -> tuple[Inputs, Labels]:
+    own = np.isin(labels, classes)
+    return inputs[own], labels[own]
+
+
+def _labelled(data: SplitName, root: str) -> Labelled:
+    if data != "cifar10_subset":
+        return mnist(data, root)
+    held = cifar10_subset(root)
+    parts = [np.asarray(held[f"{part}_inputs"], dtype=np.float32) for part in ("train", "test")]
+    labels = [np.asarray(held[f"{part}_labels"], dtype=np.int64) for part in ("train", "test")]
+    return Labelled(parts[0], labels[0], parts[1], labels[1])
+
+
+_USUAL: dict[SplitName, NetworkOf] = {
+    "mnist": networks.mlp_400,
+    "fashion": networks.mlp_400,
+    "cifar10_subset": networks.cifar_cnn,
+}

@@ -1,0 +1,220 @@
+"""Paths that begin where others ended, the tasks that they learn, and what the tables say of both."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import fipray as fip
+from fipray import analysis
+from fipray.paths import Examples
+from fipray.study import LocalRunner
+from tests.studies import CutOff, Fails, chained
+
+DATA = chained().data
+NETWORK = fip.Network.of(chained().module)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> analysis.Results:
+    directory = tmp_path_factory.mktemp("chained")
+    LocalRunner().run(chained(), directory)
+    return analysis.load(directory)
+
+
+def _weights(results: analysis.Results, name: str) -> torch.Tensor:
+    return torch.from_numpy(results.weights(name))
+
+
+def _accuracy(weights: torch.Tensor, task: fip.Task) -> float:
+    assert task.test_inputs is not None
+    outputs = NETWORK.outputs(weights, torch.from_numpy(task.test_inputs))
+    return float((outputs.argmax(1).numpy() == task.test_labels).mean())
+
+
+def test_a_path_begins_where_the_other_ended(results):
+    paths = results.paths.set_index("name")
+    assert paths["start"].to_dict() == {
+        "half-sparse-learns": "sparse@0.5",
+        "learns-first": "base",
+        "learns-second": "learns-first",
+        "sparse": "base",
+        "turns": "learns-second",
+    }
+    parents = {"half-sparse-learns": "sparse", "learns-second": "learns-first", "turns": "learns-second"}
+    for name, row in paths.iterrows():
+        begins = results.points[(results.points["name"] == name) & (results.points["step"] == 0)].iloc[0]
+        if name in parents:
+            assert row["parent_path_id"] == paths.loc[parents[name], "path_id"]
+            given = results.weights(row["start"])
+        else:
+            assert row["parent_path_id"] is None or row["parent_path_id"] != row["parent_path_id"]
+            given = NETWORK.weights.numpy()
+        stored = analysis.Results.weights(results, name)
+        assert begins["functional_distance"] == pytest.approx(0, abs=1e-6)
+        assert not np.array_equal(stored, given)
+        points = results.points[results.points["name"] == name]
+        moved = float(np.linalg.norm(stored - given))
+        assert points["weights_norm_moved"].iloc[-1] == pytest.approx(moved, rel=1e-5)
+    assert np.array_equal(results.weights("base"), NETWORK.weights.numpy())
+
+
+def test_a_chained_path_is_what_trace_makes_of_the_others_end(results):
+    """With the function held on its own sets, and judged there."""
+    (spec,) = (path for path in chained().paths if path.name == "learns-second")
+    anchors = torch.from_numpy(np.concatenate([DATA.sets["few"], DATA.sets["others"]]))
+    task = DATA.tasks["second"]
+    path = fip.trace(
+        NETWORK.at(_weights(results, "learns-first")),
+        anchors=anchors,
+        held_out=torch.from_numpy(DATA.sets["others"]),
+        objective=spec.objective,
+        stepper=spec.stepper,
+        radius=spec.radius,
+        num_steps=spec.num_steps,
+        batch_size=spec.batch_size,
+        save_at=spec.save_at,
+        tasks={"second": Examples(torch.from_numpy(task.inputs), torch.from_numpy(task.labels))},
+        seed=spec.seed,
+    )
+    assert torch.equal(path.end.weights, _weights(results, "learns-second"))
+    row = results.paths.set_index("name").loc["learns-second"]
+    assert row["functional_distance_held_out"] == path.end.functional_distance_held_out
+    assert row["anchor_bytes"] == 50 * 6 * 4
+
+
+def test_shifted_copies_are_made_for_the_path_and_count_as_no_memory(tmp_path):
+    few = chained()
+    image = fip.Shifted(copies=2, pixels=1, image=(1, 2, 3))
+    (second,) = (path for path in few.paths if path.name == "learns-second")
+    study = replace(few, paths=(few.paths[0], second, replace(second, name="shifted", variations=(image,))))
+    LocalRunner().run(study, tmp_path)
+    results = analysis.load(tmp_path)
+    assert not np.array_equal(results.weights("learns-second"), results.weights("shifted"))
+    assert results.paths.set_index("name")["anchor_bytes"].to_dict() == {
+        "learns-first": 150 * 6 * 4,
+        "learns-second": 50 * 6 * 4,
+        "shifted": 50 * 6 * 4,
+    }
+
+
+def test_every_path_is_judged_on_every_task_that_can_be(results):
+    assert len(results.tasks) == 5 * 2
+    parents = {row.name: row.start for row in results.paths[["name", "start"]].itertuples(index=False)}
+    for row in results.tasks.itertuples():
+        task = DATA.tasks[row.task]
+        assert row.num_examples == len(task.test_labels)
+        assert row.task_number == list(DATA.tasks).index(row.task) + 1
+        assert row.accuracy == _accuracy(_weights(results, row.name), task)
+        assert row.accuracy_at_start == _accuracy(_weights(results, parents[row.name]), task)
+    learned = results.tasks[results.tasks["learned"]]
+    assert dict(zip(learned["name"], learned["task"], strict=True)) == {
+        "learns-first": "first",
+        "learns-second": "second",
+        "half-sparse-learns": "second",
+    }
+
+
+def test_zeros_stay_while_a_task_is_learned(results):
+    before, after = _weights(results, "sparse@0.5"), _weights(results, "half-sparse-learns")
+    assert float((before == 0).double().mean()) >= 0.5 - 1e-3
+    layers = torch.cat([torch.full((slot.shape.numel(),), len(slot.shape) > 1) for slot in NETWORK.slots])
+    assert torch.equal((before == 0) & layers, (after == 0) & layers)
+
+
+def test_a_chain_that_was_cut_off_goes_on_where_it_was(tmp_path, results):
+    mended = tmp_path / "mended"
+    study = chained(stepper=CutOff(str(mended)))
+    with pytest.raises(fip.RunError, match=r"2 of 5 .*failed(.|\n)*learns-second: (.|\n)*cut off"):
+        LocalRunner().run(study, tmp_path / "results")
+    cut = analysis.load(tmp_path / "results")
+    assert set(cut.paths["name"]) == {"half-sparse-learns", "learns-first", "sparse"}  # what waits is not begun
+    mended.touch()
+    LocalRunner().run(study, tmp_path / "results")
+    resumed = analysis.load(tmp_path / "results")
+    whole = chained(stepper=CutOff(str(mended)))
+    LocalRunner().run(whole, tmp_path / "whole")
+    again = analysis.load(tmp_path / "whole")
+    for name in ("learns-second", "turns"):
+        assert np.array_equal(resumed.weights(name), again.weights(name))
+    kept = cut.paths.set_index("name")["attempt"]
+    assert resumed.paths.set_index("name")["attempt"][kept.index].equals(kept)
+    columns = ["name", "task", "accuracy", "accuracy_at_start"]
+    assert resumed.tasks[columns].equals(again.tasks[columns])
+
+
+def test_a_path_that_changes_changes_all_that_follow_and_nothing_else():
+    study = chained()
+    changed = replace(study, paths=(replace(study.paths[0], seed=9), *study.paths[1:]))
+    before, after = study.path_ids, changed.path_ids
+    assert {name for name in before if before[name] != after[name]} == {"learns-first", "learns-second", "turns"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"start": "nowhere"}, "refers to 'nowhere'; it may refer to: base, learns-first"),
+        ({"start": "turns"}, "turns"),
+        ({"start": "sparse@0.4"}, "refers to 'sparse@0.4'"),
+        ({"anchors": ("few", "fewer")}, "'fewer'.*'few', 'others'"),
+        ({"held_out": ("fewer",)}, "'fewer'.*'few', 'others'"),
+        ({"objective": fip.LearnTask("third")}, "'third'.*'first', 'second', 'unjudged'"),
+    ],
+)
+def test_names_that_are_not_there_are_refused_before_anything_is_walked(change, message):
+    study = chained()
+    paths = [replace(path, **change) if path.name == "learns-second" else path for path in study.paths]
+    with pytest.raises(fip.UsageError, match=message):
+        replace(study, paths=tuple(paths))
+
+
+def test_labels_of_a_task_beyond_the_networks_outputs_are_refused():
+    task = fip.Task(DATA.anchors[:10], np.full(10, 3))
+    with pytest.raises(fip.DataError, match="'more'"):
+        replace(chained(), data=replace(DATA, tasks={**DATA.tasks, "more": task}))
+
+
+def test_members_of_rounds_may_go_on_from_the_end_of_a_path(tmp_path):
+    study = chained()
+    members = [
+        fip.PathSpec(
+            name,
+            fip.Diversify(),
+            fip.FirstOrderStep(beta=0.1),
+            fip.ScheduledRadius(0.05),
+            num_steps=4,
+            batch_size=50,
+            start="learns-first",
+            seed=seed,
+        )
+        for seed, name in enumerate(("a", "b"))
+    ]
+    together = replace(
+        study, paths=(study.paths[0], *members), ensembles=(fip.EnsembleSpec("both", ("a", "b"), rounds=2),)
+    )
+    LocalRunner().run(together, tmp_path)
+    results = analysis.load(tmp_path)
+    paths = results.paths.set_index("name")
+    assert paths.loc[["a", "b"], "parent_path_id"].tolist() == [paths.loc["learns-first", "path_id"]] * 2
+    assert len(results.tasks) == 3 * 2
+    assert not np.array_equal(results.weights("a"), results.weights("b"))
+
+
+def test_an_unreached_variant_says_so(tmp_path):
+    study = chained()
+    sparse = study.paths[2]
+    stopped = replace(sparse, events=(fip.FunctionalDistanceAbove(1e-9),))
+    with pytest.raises(fip.RunError, match=r"1 of 2 .*failed(.|\n)*half-sparse-learns: .*sparse@0.5"):
+        LocalRunner().run(replace(study, paths=(stopped, study.paths[3])), tmp_path)
+    assert analysis.load(tmp_path).paths["name"].tolist() == ["sparse"]
+
+
+def test_a_path_with_a_mistake_leaves_what_follows_it_unbegun(tmp_path):
+    study = chained()
+    wrong = replace(study.paths[0], objective=Fails("the mistake"))
+    with pytest.raises(fip.RunError, match=r"2 of 4 .*failed(.|\n)*learns-second: not begun, because learns-first"):
+        LocalRunner().run(replace(study, paths=(wrong, *study.paths[1:4])), tmp_path)
+    assert set(analysis.load(tmp_path).paths["name"]) == {"sparse", "half-sparse-learns"}
