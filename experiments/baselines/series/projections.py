@@ -67,7 +67,7 @@ class _Orthogonal:
             flat(gradients(task.seen_by(self.module(one))[0, label], self.module))
             for one, label in zip(inputs.split(1), labels.tolist(), strict=True)
         ]
-        self.bases.append(spanned(outside(torch.stack(rows), self.bases)))
+        self.bases.append(spanned(torch.stack(rows), self.bases))
 
     def kept(self) -> Iterable[Tensor]:
         return self.bases
@@ -80,10 +80,12 @@ def outside(vectors: Tensor, bases: Iterable[Tensor]) -> Tensor:
     return vectors
 
 
-def spanned(rows: Tensor) -> Tensor:
-    """An orthonormal basis [k, P] of what rows [m, P] span."""
-    _, values, basis = torch.linalg.svd(rows, full_matrices=False)
-    return basis[values > values[0] * max(rows.shape) * torch.finfo(rows.dtype).eps]
+def spanned(rows: Tensor, bases: Iterable[Tensor] = ()) -> Tensor:
+    """An orthonormal basis [k, P] of what rows [m, P] span outside of the bases, but for rounding."""
+    left = outside(rows, bases).double()
+    squares, vectors = torch.linalg.eigh(left @ left.T)
+    new = squares > torch.finfo(rows.dtype).eps * rows.square().sum()
+    return ((vectors[:, new] / squares[new].sqrt()).T @ left).to(rows.dtype)
 
 
 @dataclass(frozen=True)

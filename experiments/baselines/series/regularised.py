@@ -100,9 +100,9 @@ def fisher_diagonal(module: nn.Module, seen_by: View, inputs: Tensor) -> list[Te
     total = [torch.zeros_like(weights) for weights in parameters]
     for one in inputs.split(1):
         logs = log_probabilities(seen_by(module(one))).squeeze(0)
-        roots = (logs.detach() / 2).exp().diag()  # so that squares are weighted with p
-        rows = torch.autograd.grad(logs, parameters, roots, is_grads_batched=True, materialize_grads=True)
-        torch._foreach_add_(total, [row.square_().sum(0) for row in rows], alpha=1 / len(inputs))
+        for log in logs:
+            slopes = torch.autograd.grad(log, parameters, retain_graph=True, materialize_grads=True)
+            torch._foreach_addcmul_(total, slopes, slopes, value=float(log.detach().exp()) / len(inputs))
     return total
 
 
