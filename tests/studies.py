@@ -100,7 +100,7 @@ def cooperating(
     return fip.Study("together", module(), data(), tuple(paths), (fip.EnsembleSpec("all", names, rounds=rounds),))
 
 
-def chained(*, stepper: Stepper | None = None, num_steps: int = 10) -> fip.Study:
+def chained(*, stepper: Stepper | None = None, objective: Objective | None = None, num_steps: int = 10) -> fip.Study:
     """A path that learns one task and then another, one that goes on from half of its zeros, and one beside them."""
     whole, rest = data(), data(7)
     assert whole.test_labels is not None
@@ -142,7 +142,9 @@ def chained(*, stepper: Stepper | None = None, num_steps: int = 10) -> fip.Study
         start="sparse@0.5",
         seed=3,
     )
-    third = replace(usual, name="turns", objective=fip.Diversify(), start="learns-second", others=("sparse",), seed=4)
+    third = replace(
+        usual, name="turns", objective=objective or fip.Diversify(), start="learns-second", others=("sparse",), seed=4
+    )
     return fip.Study("chained", module(), given, (usual, second, sparse, dense_again, third))
 
 

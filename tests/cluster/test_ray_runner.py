@@ -26,6 +26,7 @@ from tests.studies import (
     KillsItsProcess,
     KillsItsProcessOnce,
     Talks,
+    chained,
     cooperating,
     study,
 )
@@ -99,6 +100,19 @@ def test_members_that_cooperate_write_equal_tables_when_an_actor_is_killed_in_th
 
 
 @pytest.mark.slow
+def test_chains_write_equal_tables_when_an_actor_is_killed_at_their_last_path(runner, tmp_path):
+    """Both runs carry out the very same study; the actor that walks on has never seen the path before."""
+    death = tmp_path / "death"
+    study = chained(objective=KillsItsProcessOnce(str(death)))
+    runner.run(study, tmp_path / "ray")
+    assert death.exists()
+    LocalRunner().run(study, tmp_path / "local")
+    results = analysis.load(tmp_path / "ray")
+    assert_equal_tables(results, analysis.load(tmp_path / "local"))
+    attempts = results.paths.set_index("name")["attempt"]
+    assert attempts[attempts != 1].to_dict() == {"turns": 2}
+
+
 def test_work_that_kills_its_actor_again_and_again_is_given_up_and_the_rest_is_done(ray_session, tmp_path):
     deaths = tmp_path / "deaths"
     deaths.mkdir()
