@@ -212,7 +212,7 @@ class _Natural:
         def turned(slopes: list[Tensor]) -> list[Tensor]:
             if not inverses:
                 return slopes
-            turned = by_layer(self.module, self.layers, slopes, lambda layer, slope: inverses[layer] @ slope)
+            turned = by_layer(self.module, [*inverses], slopes, lambda layer, slope: inverses[layer] @ slope)
             back = torch._foreach_sub(weights, self.means)
             return list(torch._foreach_mul(torch._foreach_add(turned, back), self.learner.prior))
 
@@ -280,7 +280,9 @@ def kronecker_fisher(
     left = {layer: torch.zeros(layer.num_outputs, layer.num_outputs, dtype=inputs.dtype) for layer in seen}
     roots = (logs.detach() / 2).exp()
     for label in range(logs.shape[1]):
-        passed = torch.autograd.grad(logs[:, label] @ roots[:, label], probes, retain_graph=True)
+        passed = torch.autograd.grad(
+            logs[:, label] @ roots[:, label], probes, retain_graph=True, materialize_grads=True
+        )
         slopes = iter(passed)
         for layer, uses in seen.items():
             for _ in uses:
