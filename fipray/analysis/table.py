@@ -30,7 +30,9 @@ def summary(results: Results) -> pd.DataFrame:
     (on all test inputs once the network was judged), and `robust_accuracy ATTACK NORM EPSILON` for every attack and
     threat model, `worst` the last of each. NaN where a network was not judged.
     """
-    start = results.points[results.points["step"] == 0].head(1).assign(kind="base", name=BASE)
+    from_base = results.paths[results.paths["start"] == BASE]["path_id"]
+    first = (results.points["step"] == 0) & results.points["path_id"].isin(from_base)
+    start = results.points[first].head(1).assign(kind="base", name=BASE)
     walked = pd.concat([start, results.paths.assign(kind="path")])[[*NETWORK, "outcome", *_MEASURES]]
     # The row of no attack is the one on the most examples: on all of them.
     judged = results.robustness.sort_values("num_examples", kind="stable").drop_duplicates(NETWORK, keep="last")
