@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +20,14 @@ from fipray.geometry import MultiHead, for_task
 
 ScenarioName = Literal["task", "domain", "class"]
 SplitName = Literal["mnist", "fashion", "cifar10_subset"]
-NetworkOf = Callable[[int], nn.Module]  # number of outputs -> an untrained network
+
+
+class NetworkOf(Protocol):
+    """Makes an untrained network with so many outputs."""
+
+    __name__: str
+
+    def __call__(self, num_outputs: int, /) -> nn.Module: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +35,8 @@ class Series:
     """Tasks in the order in which they are learned, and an untrained network for them.
 
     make: called without arguments, it makes the network; `torch.manual_seed` before it decides its weights.
+    network: what it is called.
+    image: the shape [C, H, W] of an image; inputs are images, but in "task", where they are flattened.
     scenario: whether a network is told the task ("task"), need not know it ("domain"), or has to find it out ("class")
         (van de Ven & Tolias 2019).
     bounds: the least and greatest value of an input.
@@ -36,6 +45,8 @@ class Series:
     name: str
     tasks: dict[str, fip.Task]
     make: Callable[[], nn.Module]
+    network: str
+    image: tuple[int, ...]
     scenario: ScenarioName
     bounds: tuple[float, float] = (0.0, 1.0)
 
@@ -67,7 +78,8 @@ def split(
         if scenario == "task":
             parts = [(for_task(torch.from_numpy(inputs), number).numpy(), labels) for inputs, labels in parts]
         tasks[f"{classes[0]} and {classes[1]}"] = fip.Task(*parts[0], *parts[1])
-    return Series(f"split-{data}", tasks, make, scenario, (0.0, 4.0 if scenario == "task" else 1.0))
+    bounds = (0.0, 4.0 if scenario == "task" else 1.0)
+    return Series(f"split-{data.replace('_', '-')}", tasks, make, network.__name__, shape, scenario, bounds)
 
 
 def permuted(num_tasks: int = 10, data: Literal["mnist", "fashion"] = "mnist", root: str = "", seed: int = 0) -> Series:
@@ -78,7 +90,7 @@ def permuted(num_tasks: int = 10, data: Literal["mnist", "fashion"] = "mnist", r
     for number in range(num_tasks):
         order = generator.permutation(784) if number else np.arange(784)
         tasks[f"order {number}"] = _seen(whole, partial(reordered, order=order))
-    return Series(f"permuted-{data}", tasks, lambda: networks.mlp_400(10), "domain")
+    return Series(f"permuted-{data}", tasks, lambda: networks.mlp_400(10), "mlp_400", (1, 28, 28), "domain")
 
 
 def rotated(num_tasks: int = 10, data: Literal["mnist", "fashion"] = "mnist", root: str = "") -> Series:
@@ -88,7 +100,7 @@ def rotated(num_tasks: int = 10, data: Literal["mnist", "fashion"] = "mnist", ro
     for number in range(num_tasks):
         angle = 180 * number / num_tasks
         tasks[f"{angle:g} degrees"] = _seen(whole, partial(turned, degrees=angle))
-    return Series(f"rotated-{data}", tasks, lambda: networks.mlp_400(10), "domain")
+    return Series(f"rotated-{data}", tasks, lambda: networks.mlp_400(10), "mlp_400", (1, 28, 28), "domain")
 
 
 def digits_then_clothes(network: NetworkOf | None = None, root: str = "") -> Series:
@@ -101,7 +113,7 @@ def digits_then_clothes(network: NetworkOf | None = None, root: str = "") -> Ser
         ),
     }
     network = network or networks.lenet_300_100
-    return Series("digits-then-clothes", tasks, lambda: network(20), "class")
+    return Series("digits-then-clothes", tasks, lambda: network(20), network.__name__, (1, 28, 28), "class")
 
 
 def reordered(images: Inputs, order: NDArray[np.int64]) -> Inputs:

@@ -1,0 +1,310 @@
+"""A network that learns one task after another along functionally invariant paths, each from the end of the last."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import fipray as fip
+from experiments import networks, scenarios
+from experiments.scenarios import NetworkOf, ScenarioName, Series
+from experiments.training import Recipe, trained
+
+SeriesName = Literal[
+    "split-mnist",
+    "split-fashion",
+    "split-cifar10-subset",
+    "permuted-mnist",
+    "rotated-mnist",
+    "digits-then-clothes",
+]
+NetworkName = Literal["", "lenet_300_100", "paper_cnn"]
+NUM_HELD_OUT, NUM_SEEN = 200, 5000  # training inputs of each task: that no path sees, of the new task as anchors
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a series is learned: the weight of the new task's loss against the squared functional distance is
+    `beta / (number of earlier tasks)`, so that every task counts alike; `rate` is that of Adam's steps.
+
+    shifts: copies of each stored image, shifted by up to two pixels, that are anchors too.
+    """
+
+    beta: float = 0.3
+    rate: float = 1e-3
+    batch_size: int = 128
+    shifts: int = 8
+    logits: bool = False
+
+
+STORED = Settings()
+SEEN = Settings(beta=0.3, shifts=0)
+SETTINGS: dict[tuple[str, ScenarioName, bool], Settings] = {
+    ("permuted-mnist", "domain", True): Settings(shifts=0),
+}
+"""By series, scenario, and whether inputs of earlier tasks are stored; else `STORED` or `SEEN`."""
+
+
+def study(
+    *,
+    series: SeriesName = "split-mnist",
+    scenario: ScenarioName = "class",
+    network: NetworkName = "",
+    data_root: str = "",
+    num_stored: int = 100,
+    num_iterations: int = 2000,
+    beta: float = 0.0,
+    members: int = 1,
+    epsilon: float = 0.0,
+    num_examples: int = 500,
+    seed: int = 0,
+) -> fip.Study:
+    """A base network that knows the first task, and a path for each further one; with more `members` as many chains,
+    with other draws, and the ensemble of their ends.
+
+    scenario: of the split series; of the others there is one.
+    network: of digits-then-clothes.
+    data_root: the folder that holds the data set; where empty, MNIST and Fashion-MNIST are downloaded.
+    num_stored: inputs kept of each earlier class, without labels, on which the function must stay; with 0 nothing is
+        kept, and it stays on the new task's own inputs, in several heads as the earlier ones see them.
+    num_iterations: steps for each task; the base is trained as many.
+    beta: weight of the new task; 0 takes what suits the series.
+    epsilon: bound (linf) of the attacks on what the members became, where it is above 0.
+    """
+    made = of_name(series, scenario, network, data_root)
+    return of_series(
+        made,
+        settings_of(made, num_stored, beta),
+        num_stored=num_stored,
+        num_iterations=num_iterations,
+        members=members,
+        evaluation=fip.Evaluation(fip.ThreatModel("linf", epsilon), num_examples=num_examples) if epsilon else None,
+        seed=seed,
+        parameters={
+            "series": series,
+            "scenario": made.scenario,
+            "network": network,
+            "num_stored": num_stored,
+            "num_iterations": num_iterations,
+            "beta": beta,
+            "members": members,
+            "epsilon": epsilon,
+            "seed": seed,
+        },
+    )
+
+
+def pruned(
+    *,
+    series: SeriesName = "digits-then-clothes",
+    network: NetworkName = "",
+    data_root: str = "",
+    sparsity: float = 0.9,
+    num_stored: int = 50,
+    num_iterations: int = 2000,
+    num_steps: int = 1500,
+    seed: int = 0,
+) -> fip.Study:
+    """Both orders in one graph of networks: pruned and then taught the second task, its zeros staying; and taught, and
+    then pruned. `num_steps` of pruning; the others are those of `study`."""
+    made = of_name(series, "class", network, data_root)
+    whole = of_series(
+        made,
+        settings_of(made, num_stored),
+        num_stored=num_stored,
+        num_iterations=num_iterations,
+        seed=seed,
+        parameters={
+            "series": series,
+            "network": network,
+            "sparsity": sparsity,
+            "num_stored": num_stored,
+            "num_iterations": num_iterations,
+            "num_steps": num_steps,
+            "seed": seed,
+        },
+    )
+    learns, tasks = whole.paths[0], list(made.tasks)
+    radius = 0.04 * math.log10(1 / (1 - sparsity)) ** 1.5
+    prunes = fip.PathSpec(
+        "pruned",
+        fip.Sparsify(sparsity),
+        fip.FirstOrderStep(),
+        fip.ScheduledRadius(radius),
+        num_steps=num_steps,
+        batch_size=128,
+        focus=0.5,
+        save_at=fip.SaveAt(4),
+        anchors=("first task",),
+        held_out=learns.held_out,
+        seed=seed,
+    )
+    zeros_stay = fip.WeightedSum(((1.0, learns.objective), (0.0, fip.Sparsify(sparsity, ramp=None))))
+    paths = (
+        prunes,
+        replace(learns, name="pruned-then-taught", objective=zeros_stay, start="pruned"),
+        replace(learns, name="taught"),
+        replace(
+            prunes,
+            name="taught-then-pruned",
+            start="taught",
+            anchors=("first task", "second task"),
+            held_out=(*learns.held_out, f"held out {tasks[1]}"),
+        ),
+    )
+    sets = {
+        **whole.data.sets,
+        "first task": made.tasks[tasks[0]].inputs[:-NUM_HELD_OUT],
+        "second task": made.tasks[tasks[1]].inputs[:-NUM_HELD_OUT],
+    }
+    return replace(whole, name=f"{whole.name}-pruned", paths=paths, data=replace(whole.data, sets=sets))
+
+
+def of_name(series: SeriesName, scenario: ScenarioName, network: NetworkName, data_root: str) -> Series:
+    if network and series != "digits-then-clothes":
+        raise fip.UsageError(f"network={network} is a choice for digits-then-clothes; {series} has its own")
+    of_own: dict[NetworkName, NetworkOf | None] = {
+        "": None,
+        "lenet_300_100": networks.lenet_300_100,
+        "paper_cnn": networks.paper_cnn,
+    }
+    match series:
+        case "split-mnist":
+            return scenarios.split("mnist", scenario, data_root)
+        case "split-fashion":
+            return scenarios.split("fashion", scenario, data_root)
+        case "split-cifar10-subset":
+            return scenarios.split("cifar10_subset", scenario, data_root)
+        case "permuted-mnist":
+            return scenarios.permuted(root=data_root)
+        case "rotated-mnist":
+            return scenarios.rotated(root=data_root)
+        case "digits-then-clothes":
+            return scenarios.digits_then_clothes(of_own[network], data_root)
+
+
+def settings_of(series: Series, num_stored: int, beta: float = 0.0) -> Settings:
+    usual = SETTINGS.get((series.name, series.scenario, num_stored > 0), STORED if num_stored else SEEN)
+    return replace(usual, beta=beta or usual.beta)
+
+
+def of_series(
+    series: Series,
+    settings: Settings,
+    *,
+    num_stored: int = 100,
+    num_iterations: int = 2000,
+    members: int = 1,
+    evaluation: fip.Evaluation | None = None,
+    seed: int = 0,
+    parameters: dict[str, object] | None = None,
+) -> fip.Study:
+    """A study of any series, such as one of one's own."""
+    if num_stored < 0 or members < 1:
+        raise fip.UsageError(f"num_stored is at least 0 and members at least 1; {num_stored} and {members} were given")
+    module, base_id = base_of(series, num_iterations, seed)
+    rate = settings.rate * math.sqrt(sum(part.numel() for part in module.parameters()))
+    radius = fip.ScheduledRadius(rate / float(fip.Network.of(module).weights.norm()))
+    names = list(series.tasks)
+    chains = []
+    for member in range(members):
+        before = "base"
+        for number, name in enumerate(names[1:], 1):
+            path = fip.PathSpec(
+                name=f"{slug(name)}" + (f".{member}" if members > 1 else ""),
+                objective=fip.LearnTask(name, batch_size=settings.batch_size),
+                stepper=fip.FirstOrderStep(beta=settings.beta / number, logits=settings.logits),
+                radius=radius,
+                num_steps=num_iterations,
+                batch_size=settings.batch_size,
+                save_at=fip.SaveAt(4),
+                start=before,
+                anchors=anchors_of(series, number, stored=num_stored > 0),
+                variations=(_shifted(series, settings.shifts),) if settings.shifts and num_stored else (),
+                held_out=tuple(f"held out {earlier}" for earlier in names[:number]),
+                seed=1000 * seed + 100 * member + number,
+            )
+            chains.append(path)
+            before = path.name
+    ends = tuple(path.name for path in chains[len(names) - 2 :: len(names) - 1])
+    return fip.Study(
+        name=f"series-{series.name}-{series.scenario}",
+        module=module,
+        base_id=base_id,
+        data=data_of(series, num_stored, seed),
+        paths=tuple(chains),
+        ensembles=(fip.EnsembleSpec("members", ends),) if members > 1 else (),
+        evaluation=evaluation,
+        parameters=parameters or {},
+    )
+
+
+def base_of(series: Series, num_iterations: int, seed: int) -> tuple[nn.Module, str]:
+    """The network that has been trained on the first task, and the id of its training."""
+    task = next(iter(series.tasks.values()))
+    arrays = fip.Data(task.inputs, task.inputs[:1], bounds=series.bounds)
+    recipe = Recipe(f"{series.name} {series.scenario} {series.network}", arrays.digest, num_iterations, 128, 1e-3, seed)
+    inputs = task.inputs[:-NUM_HELD_OUT].astype(np.float32, copy=False)
+    return trained(series.make, inputs, task.labels[:-NUM_HELD_OUT], recipe), recipe.base_id
+
+
+def anchors_of(series: Series, number: int, *, stored: bool) -> tuple[str, ...]:
+    """Names of the sets on which the function must stay while the task of this number, 0 for the first, is learned."""
+    earlier, own = list(series.tasks)[:number], list(series.tasks)[number]
+    if stored:
+        return tuple(f"stored {name}" for name in earlier)
+    if series.scenario == "task":
+        return tuple(f"{own} seen as {name}" for name in earlier)
+    return (f"{own} seen",)
+
+
+def data_of(series: Series, num_stored: int, seed: int) -> fip.Data:
+    """The series as paths take it: what is stored of tasks or seen of later ones, and what judges them."""
+    random = np.random.default_rng(seed)
+    sets, tasks = {}, {}
+    for number, (name, task) in enumerate(series.tasks.items()):
+        inputs, labels = task.inputs[:-NUM_HELD_OUT], task.labels[:-NUM_HELD_OUT]
+        tasks[name] = replace(task, inputs=inputs, labels=labels)
+        sets[f"held out {name}"] = task.inputs[-NUM_HELD_OUT:]
+        if num_stored:
+            kept = [random.permutation(np.flatnonzero(labels == one))[:num_stored] for one in np.unique(labels)]
+            sets[f"stored {name}"] = inputs[np.concatenate(kept)]
+        elif number and series.scenario == "task":
+            for before, earlier in enumerate(list(series.tasks)[:number]):
+                sets[f"{name} seen as {earlier}"] = _told(inputs[:NUM_SEEN], before)
+        elif number:
+            sets[f"{name} seen"] = inputs[:NUM_SEEN]
+    whole = [task for task in series.tasks.values() if task.test_inputs is not None and task.test_labels is not None]
+    first = next(iter(series.tasks))
+    return fip.Data(
+        anchors=sets[f"held out {first}"],
+        held_out=sets[f"held out {first}"],
+        test_inputs=np.concatenate([task.test_inputs for task in whole]),
+        test_labels=np.concatenate([task.test_labels for task in whole]),
+        bounds=series.bounds,
+        sets=sets,
+        tasks=tasks,
+    )
+
+
+def slug(name: str) -> str:
+    """A name of a path, for the task of this name."""
+    return name.replace(" and ", "-").replace(" ", "-")
+
+
+def _told(inputs: NDArray[np.generic], task: int) -> NDArray[np.generic]:
+    """The same inputs, said to be of another task."""
+    told = inputs.copy()
+    told[:, 0] = task
+    return told
+
+
+def _shifted(series: Series, copies: int) -> fip.Shifted:
+    shape = next(iter(series.tasks.values())).inputs.shape[1:]
+    return fip.Shifted(copies, image=() if len(shape) == 3 else series.image)
