@@ -1,0 +1,295 @@
+"""Series of tasks: chains of paths against what others propose, from one base network in the same iterations.
+
+    python -m benchmarks.series [--series split-mnist] [--scenarios task domain class] [--iterations 2000]
+                                [--stored 100] [--seeds 0 1 2 3 4] [--only TEXT ...] [--network NAME]
+                                [--quick] [--json FILE] [--figure FILE]
+
+All learn the same tasks from the same network, which knows the first of them, with batches of 128; those that store
+examples keep as many of each class. Paths see no label of an earlier task. `--only` takes contenders whose names
+contain a text, or are it where it begins with "=". Seconds are processor seconds of learning on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+import fipray as fip
+from experiments import series as along_paths
+from experiments.baselines import series as rivals
+from experiments.scenarios import Series
+from fipray.paths import Examples, varied
+
+Record = dict[str, Any]
+Accuracies = list[list[float]]  # [i][j]: on task j when task i had been learned; the first row is the base's
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What every contender is given; `base` knows the first task."""
+
+    series: Series
+    base: nn.Module
+    num_iterations: int
+    num_stored: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """`memory_bytes`: of what is kept from task to task beyond the network; `seconds`: processor seconds of learning."""
+
+    accuracies: Accuracies
+    memory_bytes: int
+    seconds: float
+
+
+Contender = Callable[[Setting], Outcome]
+
+
+def chain(setting: Setting, *, stored: bool, published: bool = False) -> Outcome:
+    """The paths of experiments.series."""
+    series, num_stored = setting.series, setting.num_stored if stored else 0
+    settings = along_paths.settings_of(series, num_stored)
+    study = along_paths.of_series(
+        series, settings, num_stored=num_stored, num_iterations=setting.num_iterations, seed=setting.seed
+    )
+    data, network = study.data, fip.Network.of(setting.base)
+    seconds, accuracies = 0.0, [judged(lambda inputs: network.outputs(network.weights, inputs), series)]
+    tasks = {
+        name: Examples(torch.from_numpy(task.inputs), torch.from_numpy(task.labels))
+        for name, task in data.tasks.items()
+    }
+    for number, spec in enumerate(study.paths, 1):
+        began = time.process_time()
+        sets = torch.cat([torch.from_numpy(data.sets[name]) for name in spec.anchors])
+        path = fip.trace(
+            network,
+            anchors=varied(sets, spec.variations),
+            held_out=torch.from_numpy(data.sets[spec.held_out[0]]),
+            objective=spec.objective,
+            stepper=fip.PublishedStep() if published else spec.stepper,
+            radius=fip.ScheduledRadius(1, 1) if published else spec.radius,
+            num_steps=spec.num_steps,
+            batch_size=spec.batch_size,
+            save_at=fip.SaveAt(num_points=1, solver_state=False),
+            tasks=tasks,
+            seed=spec.seed,
+        )
+        network = network.at(path.end.weights)
+        seconds += time.process_time() - began
+        accuracies.append(judged(lambda inputs: network.outputs(network.weights, inputs), series, number))  # noqa: B023
+    last = list(series.tasks)[-1]
+    kept = [name for name in data.sets if name.startswith("stored ") and name != f"stored {last}"]
+    return Outcome(accuracies, sum(data.sets[name].nbytes for name in kept), seconds)
+
+
+def rival(setting: Setting, *, name: str) -> Outcome:
+    """One of experiments.baselines.series, on the module itself where paths see it through its heads."""
+    series, module = setting.series, setting.base
+    tasks, heads = [], isinstance(module, fip.MultiHead)
+    for number, (task_name, task) in enumerate(series.tasks.items()):
+        inputs, labels = torch.from_numpy(task.inputs), torch.from_numpy(task.labels)
+        inputs, labels = inputs[: -along_paths.NUM_HELD_OUT], labels[: -along_paths.NUM_HELD_OUT]
+        if heads:
+            inputs = inputs[:, 1:].reshape(-1, *series.image)
+        tasks.append(rivals.Task(task_name, inputs, labels, head(number) if heads else rivals.task.identity, heads))
+    learner = rivals.LEARNERS[name](series.scenario)
+    if hasattr(learner, "num_stored") and name not in ("ogd",):
+        learner = replace(learner, num_stored=setting.num_stored)  # type: ignore[type-var]
+    accuracies: Accuracies = []
+
+    def after(number: int, learned: nn.Module) -> None:
+        seen_with_heads = fip.MultiHead(learned, len(tasks), series.image) if heads else learned
+        accuracies.append(judged(seen_with_heads, series, number))
+
+    inner = module.module if isinstance(module, fip.MultiHead) else module
+    learned = learner.learn(
+        inner, tasks, num_iterations=setting.num_iterations, seed=setting.seed, after=after, first=1
+    )
+    return Outcome(accuracies, learned.memory_bytes, learned.processor_seconds)
+
+
+def apart(setting: Setting) -> Outcome:
+    """A network of its own for each task, trained as the base was."""
+    series = setting.series
+    began, accuracies = time.process_time(), [judged(setting.base, series)]
+    for number, name in enumerate(list(series.tasks)[1:], 1):
+        task = series.tasks[name]
+        alone = replace(series, name=f"{series.name} {name} alone", tasks={name: task})
+        module, _ = along_paths.base_of(alone, setting.num_iterations, setting.seed)
+        accuracies.append([*accuracies[-1][:number], judged(module, alone)[0]])
+    return Outcome(accuracies, 0, time.process_time() - began)
+
+
+def head(number: int) -> Callable[[Tensor], Tensor]:
+    """The two outputs of a task."""
+    return lambda outputs: outputs[:, 2 * number : 2 * number + 2]
+
+
+CONTENDERS: dict[str, Contender] = {
+    "naive": partial(rival, name="naive"),
+    "joint": partial(rival, name="joint"),
+    "apart": apart,
+    **{name: partial(rival, name=name) for name in rivals.LEARNERS if name not in ("naive", "joint")},
+    "path: nothing stored": partial(chain, stored=False),
+    "path: inputs stored": partial(chain, stored=True),
+    "path: published": partial(chain, stored=True, published=True),
+}
+
+
+@torch.no_grad()
+def judged(outputs_of: Callable[[Tensor], Tensor], series: Series, last: int = 0) -> list[float]:
+    """Accuracies on the tests of the tasks up to number `last`."""
+    found = []
+    for task in list(series.tasks.values())[: last + 1]:
+        inputs, labels = torch.from_numpy(task.test_inputs), torch.from_numpy(task.test_labels)
+        outputs = torch.cat([outputs_of(part) for part in inputs.split(2000)])
+        found.append(float((outputs.argmax(1) == labels).double().mean()))
+    return found
+
+
+def records_of(name: str, setting: Setting, outcome: Outcome) -> list[Record]:
+    """A row for each task that was learned."""
+    rows, tasks = [], list(setting.series.tasks)
+    for number, row in enumerate(outcome.accuracies):
+        best = [max(before[task] for before in outcome.accuracies[task:number]) for task in range(number)]
+        forgetting = float(np.mean([high - now for high, now in zip(best, row, strict=False)])) if number else None
+        rows.append(
+            {
+                "series": setting.series.name,
+                "scenario": setting.series.scenario,
+                "network": setting.series.network,
+                "method": name,
+                "seed": setting.seed,
+                "num_iterations": setting.num_iterations,
+                "num_stored": setting.num_stored,
+                "memory_bytes": outcome.memory_bytes,
+                "seconds": outcome.seconds,
+                "task": tasks[number],
+                "task_number": number + 1,
+                "average_accuracy": float(np.mean(row)),
+                "forgetting": forgetting,
+                "accuracies": row,
+            }
+        )
+    return rows
+
+
+def show(console: Console, frame: pd.DataFrame) -> None:
+    last = frame[frame["task_number"] == frame.groupby(["series", "scenario"])["task_number"].transform("max")]
+    for (series, scenario), rows in last.groupby(["series", "scenario"], sort=False):
+        table = Table(title=f"{series}, {scenario}: accuracy at the end, mean and spread over seeds, %", box=None)
+        for column in ("method", "seeds", "average accuracy", "forgetting", "memory, kB", "s", "of naive", "by task"):
+            table.add_column(column, justify="left" if column == "method" else "right")
+        naive = rows[rows["method"] == "naive"]["seconds"].median()
+        for method, some in rows.groupby("method", sort=False):
+            by_task = 100 * np.mean(some["accuracies"].tolist(), axis=0)
+            spread = some["average_accuracy"].std(ddof=0)
+            table.add_row(
+                str(method),
+                str(len(some)),
+                f"{100 * some['average_accuracy'].mean():.2f} ± {100 * spread:.2f}",
+                f"{100 * some['forgetting'].mean():.2f}",
+                f"{some['memory_bytes'].mean() / 1e3:,.0f}",
+                f"{some['seconds'].median():.0f}",
+                f"{some['seconds'].median() / naive:.2f}",
+                " ".join(f"{value:.1f}" for value in by_task),
+            )
+        console.print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--series", default="split-mnist")
+    parser.add_argument("--scenarios", nargs="+", default=["task", "domain", "class"])
+    parser.add_argument("--network", default="", help="of digits-then-clothes: lenet_300_100 or paper_cnn")
+    parser.add_argument("--data-root", default="")
+    parser.add_argument("--iterations", type=int, default=2000, help="for each task")
+    parser.add_argument("--stored", type=int, default=100, help="examples of each class that are kept")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--only", nargs="+", default=[], metavar="TEXT")
+    parser.add_argument("--quick", action="store_true", help="100 iterations, one seed, few contenders")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--figure", type=Path)
+    args = parser.parse_args(arguments)
+    if args.quick:
+        args.iterations, args.seeds = 100, args.seeds[:1]
+        args.only = args.only or ["=naive", "=er", "=der++", "=lwf", "path: nothing", "path: inputs"]
+    chosen = {
+        name: contender
+        for name, contender in CONTENDERS.items()
+        if not args.only
+        or any(name == text[1:] if text.startswith("=") else text.lower() in name.lower() for text in args.only)
+    }
+    if not chosen:
+        parser.error(f"--only names none of: {', '.join(CONTENDERS)}")
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    console, records = Console(), []
+    for scenario in args.scenarios:
+        series = along_paths.of_name(args.series, scenario, args.network, args.data_root)
+        for seed in args.seeds:
+            base, _ = along_paths.base_of(series, args.iterations, seed)
+            setting = Setting(series, base, args.iterations, args.stored, seed)
+            for name, contender in chosen.items():
+                found = records_of(name, setting, contender(setting))
+                records += found
+                console.print(
+                    f"{series.name}, {scenario}, seed {seed}, {name}: average accuracy "
+                    f"{100 * found[-1]['average_accuracy']:.2f} in {found[-1]['seconds']:.0f} s",
+                    highlight=False,
+                )
+                if args.json:
+                    args.json.write_text(json.dumps(records, indent=1))
+        if series.scenario != scenario or len(series.tasks) != 5:
+            break  # other series than the split ones have one scenario
+    frame = pd.DataFrame(records)
+    show(console, frame)
+    if args.figure:
+        curves(frame).savefig(args.figure, dpi=130)
+    return 0
+
+
+def curves(frame: pd.DataFrame) -> Any:
+    """Average accuracy on the tasks so far, a panel a scenario and a line a method."""
+    from matplotlib.figure import Figure
+
+    groups = list(frame.groupby(["series", "scenario"], sort=False))
+    figure = Figure(figsize=(4.2 * len(groups) + 2, 4), layout="constrained")
+    axes = figure.subplots(1, len(groups), squeeze=False)[0]
+    for axis, ((series, scenario), rows) in zip(axes, groups, strict=True):
+        for number, (method, some) in enumerate(rows.groupby("method", sort=False)):
+            mean = some.groupby("task_number")["average_accuracy"].mean() * 100
+            ours = str(method).startswith("path")
+            axis.plot(
+                mean.index,
+                mean,
+                label=method,
+                linewidth=2 if ours else 1,
+                color=("#D55E00", "#0072B2", "#000000")[number % 3] if ours else None,
+                marker="o" if ours else None,
+            )
+        axis.set(title=f"{series}, {scenario}", xlabel="tasks learned", ylabel="average accuracy, %")
+        axis.set_xticks(mean.index)
+        axis.grid(color="#e4e4e4")
+    axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(main())
