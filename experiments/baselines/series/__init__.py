@@ -20,8 +20,9 @@ from experiments.baselines.series.task import Learned, Learner, Naive, Task
 
 Scenario = Literal["task", "domain", "class"]
 
-_EWC: dict[Scenario, float] = {"task": 1e5, "domain": 1e10, "class": 1e9}
-_SI: dict[Scenario, float] = {"task": 10.0, "domain": 5e3, "class": 5e4}
+# The best of some powers of ten at the end of Split-MNIST (LeNet-300-100, 300 iterations a task), in held-out accuracy.
+_EWC: dict[Scenario, float] = {"task": 1e5, "domain": 1e5, "class": 1e6}
+_SI: dict[Scenario, float] = {"task": 10.0, "domain": 100.0, "class": 10.0}
 
 LEARNERS: dict[str, Callable[[Scenario], Learner]] = {
     "naive": lambda scenario: Naive(),
