@@ -51,7 +51,7 @@ class Setting:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """`memory_bytes`: of what is kept from task to task beyond the network; `seconds`: processor seconds of learning."""
+    """`memory_bytes`: of what is kept from task to task beyond the network. `seconds`: of a processor, of learning."""
 
     accuracies: Accuracies
     memory_bytes: int

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fipray.errors import UsageError
 from fipray.paths.problem import Batch, Problem
@@ -20,17 +22,21 @@ class LearnTask:
 
     task: its name among the tasks of the problem, in a study those of its data.
     smoothing: the share, 0 or more and below 1, of each label that is spread evenly over all classes.
+    loss: "squared" is `mean_n |f_w(x_n) - e_(y_n)|^2 / 2` instead, between outputs and labels as unit vectors.
     """
 
     task: str
     batch_size: int = 128
     smoothing: float = 0.0
+    loss: Literal["cross-entropy", "squared"] = "cross-entropy"
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UsageError(f"a task is learned from batches of at least 1; batch_size={self.batch_size} was given")
         if not 0 <= self.smoothing < 1:
             raise UsageError(f"smoothing is a share of a label, 0 or more and below 1; {self.smoothing} was given")
+        if self.loss not in ("cross-entropy", "squared"):
+            raise UsageError(f'loss is "cross-entropy" or "squared"; {self.loss!r} was given')
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -42,4 +48,8 @@ class LearnTask:
             raise UsageError(f"there is no task {self.task!r} to learn; there are: {there}")
         drawn = problem.tasks[self.task].draw(self.batch_size, batch.seed)
         outputs = problem.network(weights, drawn.inputs)
-        return torch.nn.functional.cross_entropy(outputs, drawn.labels, label_smoothing=self.smoothing)
+        if self.loss == "cross-entropy":
+            return functional.cross_entropy(outputs, drawn.labels, label_smoothing=self.smoothing)
+        wanted = functional.one_hot(drawn.labels, outputs.shape[1]).to(outputs.dtype)
+        wanted = torch.lerp(wanted, torch.full_like(wanted, 1 / outputs.shape[1]), self.smoothing)
+        return (outputs - wanted).square().sum(1).mean() / 2

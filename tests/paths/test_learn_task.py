@@ -1,0 +1,139 @@
+"""A further task as an objective, against losses computed by hand and optima in closed form."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+import fipray as fip
+from fipray.geometry import Euclidean
+from fipray.paths import Batch, Problem
+
+D, C, NUM_ANCHORS, NUM_EXAMPLES = 8, 3, 4, 30
+
+
+class Linear(nn.Module):
+    """`W x`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(C, D, dtype=torch.float64))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs @ self.weight.T
+
+
+@pytest.fixture
+def network() -> fip.Network:
+    torch.manual_seed(0)
+    return fip.Network.of(Linear())
+
+
+@pytest.fixture
+def examples() -> fip.Examples:
+    torch.manual_seed(1)
+    return fip.Examples(torch.randn(NUM_EXAMPLES, D, dtype=torch.float64), torch.arange(NUM_EXAMPLES) % C)
+
+
+@pytest.fixture
+def anchors() -> torch.Tensor:
+    torch.manual_seed(2)
+    return torch.randn(NUM_ANCHORS, D, dtype=torch.float64)
+
+
+def _problem(network: fip.Network, examples: fip.Examples) -> Problem:
+    return Problem(network, fip.FisherRao(), network.weights, tasks={"new": examples})
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_value_is_the_cross_entropy(network, examples, anchors, smoothing):
+    problem = _problem(network, examples)
+    outputs = network(network.weights, examples.inputs)
+    truth = torch.nn.functional.one_hot(examples.labels, C).double() * (1 - smoothing) + smoothing / C
+    expected = -(truth * outputs.log_softmax(1)).sum(1).mean()
+    objective = fip.LearnTask("new", batch_size=100, smoothing=smoothing)
+    torch.testing.assert_close(objective.value(problem, network.weights, Batch.of(problem, anchors)), expected)
+
+
+def test_the_squared_loss_is_to_labels_as_unit_vectors(network, examples, anchors):
+    problem = _problem(network, examples)
+    outputs = network(network.weights, examples.inputs)
+    expected = sum(
+        float((output - torch.eye(C, dtype=torch.float64)[label]).square().sum()) / 2
+        for output, label in zip(outputs, examples.labels, strict=True)
+    )
+    value = fip.LearnTask("new", 100, loss="squared").value(problem, network.weights, Batch.of(problem, anchors))
+    assert float(value) == pytest.approx(expected / NUM_EXAMPLES, rel=1e-12)
+
+
+def test_each_step_draws_its_own_examples_and_the_same_at_every_call(network, examples, anchors):
+    problem, objective = _problem(network, examples), fip.LearnTask("new", batch_size=5)
+    drawn = Batch.of(problem, anchors)
+    generator = torch.Generator().manual_seed(0)
+    one, other = drawn.draw(2, generator), drawn.draw(2, generator)
+    first = objective.value(problem, network.weights, one)
+    assert torch.equal(first, objective.value(problem, network.weights, one))
+    assert not torch.equal(first, objective.value(problem, network.weights, other))
+
+
+def _walked(network, anchors, examples, objective, *, num_steps: int) -> fip.WeightPath:
+    return fip.trace(
+        network,
+        anchors=anchors,
+        held_out=anchors,
+        objective=objective,
+        stepper=fip.ProjectedStep(),
+        radius=fip.ScheduledRadius(0.05),
+        num_steps=num_steps,
+        geometry=Euclidean(),
+        tasks={"new": examples},
+        save_at=fip.SaveAt(20),
+    )
+
+
+def test_a_linear_network_learns_to_the_constrained_optimum_and_keeps_its_outputs(network, examples, anchors):
+    """The optimum of least squares in what is orthogonal to the anchors: `W0 + (Y - W0 X) (P X)^+ P`."""
+    path = _walked(network, anchors, examples, fip.LearnTask("new", 1000, loss="squared"), num_steps=600)
+    before = network(network.weights, anchors)
+    for point in path.points:
+        assert float((network(point.weights, anchors) - before).abs().max()) < 1e-12
+    start, inputs = network.weights.view(C, D), examples.inputs.T
+    away = torch.eye(D, dtype=torch.float64) - torch.linalg.pinv(anchors) @ anchors
+    wanted = torch.nn.functional.one_hot(examples.labels, C).double().T
+    best = start + (wanted - start @ inputs) @ torch.linalg.pinv(away @ inputs) @ away
+    losses = [point.objective_value for point in path.points]
+    least = float((best @ inputs - wanted).square().sum(0).mean() / 2)
+    unconstrained = wanted @ torch.linalg.pinv(inputs)
+    assert losses[0] > 1.2 * least
+    assert least > 1.2 * float((unconstrained @ inputs - wanted).square().sum(0).mean() / 2)
+    assert all(later < earlier + 1e-6 for earlier, later in pairwise(losses))
+    assert losses[-1] == pytest.approx(least, rel=1e-6)
+    assert float((path.end.weights.view(C, D) - best).abs().max()) < 1e-3
+
+
+def test_a_linear_classifier_comes_to_where_no_allowed_direction_lowers_the_cross_entropy(network, examples, anchors):
+    path = _walked(network, anchors, examples, fip.LearnTask("new", 1000), num_steps=600)
+    end = path.end.weights.clone().requires_grad_(True)
+    loss = torch.nn.functional.cross_entropy(network(end, examples.inputs), examples.labels)
+    (slope,) = torch.autograd.grad(loss, end)
+    away = torch.eye(D, dtype=torch.float64) - torch.linalg.pinv(anchors) @ anchors
+    allowed = slope.view(C, D) @ away
+    assert float(allowed.norm()) < 1e-3 * float(slope.norm())
+    before = network(network.weights, anchors)
+    assert float((network(path.end.weights, anchors) - before).abs().max()) < 1e-12
+
+
+def test_what_cannot_be_learned_is_refused(network, examples, anchors):
+    problem = _problem(network, examples)
+    with pytest.raises(fip.UsageError, match="no task 'old' to learn; there are: 'new'"):
+        fip.LearnTask("old").value(problem, network.weights, Batch.of(problem, anchors))
+    for wrong, message in (
+        ({"batch_size": 0}, "batches of at least 1"),
+        ({"smoothing": 1.0}, "share of a label"),
+        ({"loss": "hinge"}, '"cross-entropy" or "squared"'),
+    ):
+        with pytest.raises(fip.UsageError, match=message):
+            fip.LearnTask("new", **wrong)
