@@ -41,7 +41,7 @@ def plot_points(results: Results) -> "Figure":
     points = _there(results.points, "points", results)
     on_anchors, held_out = points["functional_distance"], points["functional_distance_held_out"]
     panels = {
-        "functional distance to the base\n(Fisher-Rao: radian)": held_out.fillna(on_anchors),
+        "functional distance to where it began\n(Fisher-Rao: radian)": held_out.fillna(on_anchors),
         "objective, lower is better\n(in the objective's own unit)": points["objective_value"],
         "sparsity\n(fraction of weights that are zero)": points["sparsity"],
         "clean accuracy, %": points["clean_accuracy"] * 100,

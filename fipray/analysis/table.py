@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO, final
 import pandas as pd
 
 from fipray.analysis.results import BASE, Results, in_order
+from fipray.analysis.series import lineage, task_series
 from fipray.analysis.trials import table_of_trials
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ _MEASURES = ["sparsity", "functional_distance_held_out", "clean_accuracy"]
 _ROBUST = "robust_accuracy "
 _WIDTH_OF_A_PIPE = 120
 _NARROWEST_OUTCOME, _GAP = 14, 2  # characters
+_MOST_SENTENCES = 12
 
 
 def summary(results: Results) -> pd.DataFrame:
@@ -70,7 +72,31 @@ def render(results: Results) -> "SummaryTable":
     """The summary as something that a rich console prints."""
     judged = attacked(results)
     masked = judged.loc[judged["warnings"].fillna("") != "", "name"].unique()
-    return SummaryTable(summary(results), results.manifest["study"], sorted(judged["num_examples"].unique()), masked)
+    return SummaryTable(
+        summary(results),
+        results.manifest["study"],
+        sorted(judged["num_examples"].unique()),
+        masked,
+        chained=bool((results.paths["start"] != BASE).any()),
+        learned=_learned(results),
+    )
+
+
+def _learned(results: Results) -> list[str]:
+    """A sentence for each path that learned a task or follows one that did, and where no chain goes on; few of them."""
+    paths, tasks = results.paths, results.tasks
+    ends = paths[~paths["path_id"].isin(paths["parent_path_id"])]
+    sentences = []
+    for end in ends.itertuples():
+        chain = lineage(results, end.path_id)
+        if tasks[tasks["path_id"].isin(chain["path_id"])]["learned"].any():
+            series = task_series(results, end.path_id)
+            sentences.append(
+                f"{end.name}: {len(series.learned_at)} tasks learned, average accuracy "
+                f"{100 * series.average_accuracy:.1f} %, forgetting {100 * series.forgetting:.1f} %"
+            )
+    hidden = len(sentences) - _MOST_SENTENCES
+    return [*sentences[:_MOST_SENTENCES], *([f"and {hidden} more ends of chains"] if hidden > 0 else [])]
 
 
 def print_summary(results: Results, file: TextIO | None = None) -> None:
@@ -99,6 +125,8 @@ class SummaryTable:
     study: str
     num_examples: Sequence[int]
     masked: Sequence[str] = ()
+    chained: bool = False
+    learned: Sequence[str] = ()
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.text import Text
@@ -116,6 +144,8 @@ class SummaryTable:
                 "Gradients may be masked, so that attacks find too little (column `warnings` of `robustness`), in: "
                 + ", ".join(self.masked)
             )
+        for sentence in self.learned:
+            yield Text(sentence)
 
     def _width_of_names(self, width: int) -> int:
         """A quarter of the table at most; longer names are folded."""
@@ -149,7 +179,8 @@ class SummaryTable:
         return table
 
     def _note(self, num_hidden: int) -> str:
-        parts = [f"study {self.study}: functional distance to the base, on held-out inputs; accuracies in %"]
+        where = "the base (of what was not judged, to its path's start)" if self.chained else "the base"
+        parts = [f"study {self.study}: functional distance to {where}, on held-out inputs; accuracies in %"]
         if self.num_examples:
             few, many = self.num_examples[0], self.num_examples[-1]
             parts.append(f"under attack on {few if few == many else f'{few} to {many}'} examples")

@@ -150,3 +150,11 @@ def test_the_graph_of_networks_has_each_of_them_right_of_what_it_came_from(resul
 
 def test_the_base_of_a_summary_is_where_paths_begin_and_not_where_a_chain_goes_on(results):
     assert analysis.summary(results)["name"].tolist()[0] == "base"
+
+
+def test_the_summary_says_what_became_of_the_tasks_where_chains_end(results, capsys):
+    analysis.print_summary(results)
+    said = capsys.readouterr().out
+    assert "learns-three: 3 tasks learned, average accuracy 86.3 %, forgetting 12.5 %" in said
+    assert "to its path's start" in said
+    assert "aside:" not in said
