@@ -209,6 +209,27 @@ def test_between_logits_first_order_steps_are_adams_on_their_squared_distance():
         stepper.begin(problem(mlp(5, 6, 3), geometry=Euclidean()))
 
 
+@pytest.mark.parametrize("logits", [False, True])
+def test_on_some_outputs_the_distance_is_between_what_is_said_of_these(logits):
+    """Of four classes the function is about two: the first step is Adam's on the distance of the softmax over them."""
+    where, radius = problem(mlp(5, 6, 4)), 1e-2
+    inputs, stepper = batch(where, 8, 5), FirstOrderStep(logits=logits, outputs=2)
+    start = where.start + 0.05 * normal(where.network.num_weights, seed=5)
+    theirs = start.clone().requires_grad_(True)
+    adam = torch.optim.Adam([theirs], lr=radius / where.network.num_weights**0.5)
+    now, before = (where.network(weights, inputs.inputs)[:, :2] for weights in (theirs, where.start))
+    if logits:
+        difference = (now - before) - (now - before).mean(1, keepdim=True)
+    else:
+        difference = 2 * (now.softmax(1).sqrt() - before.softmax(1).sqrt())
+    difference.square().sum(1).mean().backward()
+    adam.step()
+    made = stepper.propose(Situation(where, Diversify(), start, inputs, radius), stepper.begin(where))
+    torch.testing.assert_close(start + made.displacement, theirs.detach(), rtol=1e-9, atol=1e-9)
+    with pytest.raises(UsageError, match="at least 1 output"):
+        FirstOrderStep(outputs=0)
+
+
 class _LargeOutputs:
     def value(self, problem, weights, batch):
         return -problem.network(weights, batch.inputs).square().mean()

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.optim.adam import adam
 
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, Statistics, folded, normalised, statistics_of, unfolded
-from fipray.paths.problem import Batch, Problem
+from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, within
 
 _STATISTICS = "statistics "  # in the state, before the name of a buffer
@@ -31,6 +32,8 @@ class FirstOrderStep:
     logits: take D between centred logits, `log p_k` less its mean over classes, instead of between embedded outputs;
         for classifiers. Where the start is sure of its classes, as on inputs that it was trained on, probabilities say
         little of it and logits much (Ba & Caruana 2014).
+    outputs: take D on the first so many outputs alone, of classifiers between the probabilities of these given that it
+        is one of them; None for all. A head that grows has outputs beyond them that the function was never about.
     batch_statistics: whether every BatchNorm normalises by the batch while a step is made, as in training, and its
         statistics follow the batches, kept in its scale and shift (`fipray.geometry.folded`), so that the path still
         has its points in weight space. That these follow is not a part of a step's length.
@@ -42,6 +45,7 @@ class FirstOrderStep:
     decay_squares: float = 0.999
     held: float = 1.0
     logits: bool = False
+    outputs: int | None = None
     batch_statistics: bool = False
 
     def __post_init__(self) -> None:
@@ -51,6 +55,8 @@ class FirstOrderStep:
             raise UsageError(f"with a final_beta both are above 0; {self.beta} and {self.final_beta} were given")
         if not 0 < self.held <= 1:
             raise UsageError(f"held is a share of each batch, above 0 and up to 1; {self.held} was given")
+        if self.outputs is not None and self.outputs < 1:
+            raise UsageError(f"D is taken on at least 1 output; outputs={self.outputs} was given")
         if not (0 <= self.decay < 1 and 0 <= self.decay_squares < 1):
             raise UsageError(f"decays lie in 0..1, 1 excluded; {self.decay} and {self.decay_squares} were given")
 
@@ -101,10 +107,15 @@ class FirstOrderStep:
             outputs = normalised(problem.network, weights, statistics, batch.inputs)
         else:
             outputs = problem.network(weights, batch.inputs)
+        reference = batch.reference
+        if self.outputs is not None:
+            outputs, reference = outputs[:, : self.outputs], reference[:, : self.outputs]
+            if isinstance(problem.geometry, FisherRao):
+                reference = 2 * functional.normalize(reference, dim=1)
         if self.logits:
-            drift = _centred(torch.log_softmax(outputs, 1).flatten(1)) - _centred(_log_probabilities(batch))
+            drift = _centred(torch.log_softmax(outputs, 1).flatten(1)) - _centred(_log_probabilities(reference))
         else:
-            drift = problem.geometry.embed(outputs) - batch.reference
+            drift = problem.geometry.embed(outputs) - reference
         return drift.square().sum(1).mean()
 
     def beta_after(self, progress: float) -> float:
@@ -116,9 +127,9 @@ def _statistics_in(state: State) -> Statistics:
     return {name.removeprefix(_STATISTICS): state[name] for name in state if name.startswith(_STATISTICS)}
 
 
-def _log_probabilities(batch: Batch) -> Tensor:
+def _log_probabilities(reference: Tensor) -> Tensor:
     """Of the start, [N, C]: its embedded outputs are `2 sqrt(p)`."""
-    return 2 * (batch.reference / 2).clamp(min=torch.finfo(batch.reference.dtype).tiny).log()
+    return 2 * (reference / 2).clamp(min=torch.finfo(reference.dtype).tiny).log()
 
 
 def _centred(values: Tensor) -> Tensor:
