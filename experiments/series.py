@@ -33,7 +33,7 @@ class Settings:
     `beta / (number of earlier tasks)`, so that every task counts alike; `rate` is that of Adam's steps.
 
     logits: how far functions are apart, of `fip.FirstOrderStep`.
-    shifts: copies of each stored image, shifted by up to two pixels, that are anchors too.
+    shifts: copies of each stored image, shifted by up to a 14th of its width, that are anchors too.
     known: whether only the outputs that stand for known classes are held: on inputs of the new ones the function has
         to change.
     """
@@ -320,4 +320,5 @@ def _told(inputs: NDArray[np.generic], task: int) -> NDArray[np.generic]:
 
 def _shifted(series: Series, copies: int) -> fip.Shifted:
     shape = next(iter(series.tasks.values())).inputs.shape[1:]
-    return fip.Shifted(copies, image=() if len(shape) == 3 else series.image)
+    pixels = max(1, series.image[-1] // 14)
+    return fip.Shifted(copies, pixels, image=() if len(shape) == 3 else series.image)

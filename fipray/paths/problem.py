@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -22,6 +23,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @cached_property
+    def classes(self) -> Tensor:
+        """Those that there are, in order."""
+        return self.labels.unique()
 
     def draw(self, size: int, seed: int) -> Examples:
         """`size` of them, with replacement; all of them where there are no more."""

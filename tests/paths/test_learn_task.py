@@ -69,6 +69,16 @@ def test_the_squared_loss_is_to_labels_as_unit_vectors(network, examples, anchor
     assert float(value) == pytest.approx(expected / NUM_EXAMPLES, rel=1e-12)
 
 
+def test_among_its_own_classes_the_others_outputs_count_for_nothing(network, anchors):
+    torch.manual_seed(3)
+    few = fip.Examples(torch.randn(20, D, dtype=torch.float64), 2 * (torch.arange(20) % 2))  # classes 0 and 2
+    problem = _problem(network, few)
+    outputs = network(network.weights, few.inputs)[:, [0, 2]]
+    expected = torch.nn.functional.cross_entropy(outputs, few.labels // 2)
+    objective = fip.LearnTask("new", batch_size=100, own_classes=True)
+    torch.testing.assert_close(objective.value(problem, network.weights, Batch.of(problem, anchors)), expected)
+
+
 def test_each_step_draws_its_own_examples_and_the_same_at_every_call(network, examples, anchors):
     problem, objective = _problem(network, examples), fip.LearnTask("new", batch_size=5)
     drawn = Batch.of(problem, anchors)

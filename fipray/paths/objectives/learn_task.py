@@ -22,6 +22,8 @@ class LearnTask:
 
     task: its name among the tasks of the problem, in a study those of its data.
     smoothing: the share, 0 or more and below 1, of each label that is spread evenly over all classes.
+    own_classes: whether examples are told apart among the task's own classes alone, as in a head of its own, so that
+        outputs for other classes are not pushed down on its inputs (Caccia et al. 2022, arXiv 2104.05025).
     loss: "squared" is `mean_n |f_w(x_n) - e_(y_n)|^2 / 2` instead, between outputs and labels as unit vectors.
     """
 
@@ -29,6 +31,7 @@ class LearnTask:
     batch_size: int = 128
     smoothing: float = 0.0
     loss: Literal["cross-entropy", "squared"] = "cross-entropy"
+    own_classes: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -46,10 +49,13 @@ class LearnTask:
         if self.task not in problem.tasks:
             there = ", ".join(map(repr, problem.tasks)) or "none"
             raise UsageError(f"there is no task {self.task!r} to learn; there are: {there}")
-        drawn = problem.tasks[self.task].draw(self.batch_size, batch.seed)
-        outputs = problem.network(weights, drawn.inputs)
+        task = problem.tasks[self.task]
+        drawn = task.draw(self.batch_size, batch.seed)
+        outputs, labels = problem.network(weights, drawn.inputs), drawn.labels
+        if self.own_classes:
+            outputs, labels = outputs[:, task.classes], torch.searchsorted(task.classes, labels)
         if self.loss == "cross-entropy":
-            return functional.cross_entropy(outputs, drawn.labels, label_smoothing=self.smoothing)
-        wanted = functional.one_hot(drawn.labels, outputs.shape[1]).to(outputs.dtype)
+            return functional.cross_entropy(outputs, labels, label_smoothing=self.smoothing)
+        wanted = functional.one_hot(labels, outputs.shape[1]).to(outputs.dtype)
         wanted = torch.lerp(wanted, torch.full_like(wanted, 1 / outputs.shape[1]), self.smoothing)
         return (outputs - wanted).square().sum(1).mean() / 2
