@@ -29,9 +29,9 @@ NUM_HELD_OUT, NUM_SEEN = 200, 5000  # training inputs of each task: that no path
 
 @dataclass(frozen=True)
 class Settings:
-    """How a series is learned: the weight of the new task's loss against the squared functional distance is
-    `beta / (number of earlier tasks)`, so that every task counts alike; `rate` is that of Adam's first steps, which falls
-    to 0 along half a cosine.
+    """How a series is learned: the weight of the new task's loss beside the squared functional distance is
+    `beta / (number of earlier tasks)`, so that every task counts alike; `rate` is that of Adam's first steps,
+    which falls to 0 along half a cosine.
 
     logits: how far functions are apart, of `fip.FirstOrderStep`.
     shifts: copies of each stored image, shifted by up to a 14th of its width, that are anchors too.

@@ -69,12 +69,12 @@ def test_turned_images_are_turned():
 
 @pytest.mark.parametrize(
     ("scenario", "num_stored", "least"),
-    [("class", 20, 0.85), ("domain", 20, 0.85), ("task", 20, 0.93), ("task", 0, 0.93)],
+    [("class", 20, 0.85), ("task", 20, 0.93), ("task", 0, 0.93)],
 )
 def test_a_chain_learns_every_task_and_keeps_the_others(tmp_path, scenario, num_stored, least):
     made = _of(scenario)
     settings = replace(series.settings_of(made, num_stored), rate=4e-3)  # few iterations
-    study = series.of_series(made, settings, num_stored=num_stored, num_iterations=250)
+    study = series.of_series(made, settings, num_stored=num_stored, num_iterations=150)
     LocalRunner().run(study, tmp_path)
     results = analysis.load(tmp_path)
     found = analysis.task_series(results, "8-9")

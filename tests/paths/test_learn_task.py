@@ -96,7 +96,7 @@ def _walked(network, anchors, examples, objective, *, num_steps: int) -> fip.Wei
         held_out=anchors,
         objective=objective,
         stepper=fip.ProjectedStep(),
-        radius=fip.ScheduledRadius(0.05),
+        radius=fip.ScheduledRadius(0.1),
         num_steps=num_steps,
         geometry=Euclidean(),
         tasks={"new": examples},
@@ -106,7 +106,7 @@ def _walked(network, anchors, examples, objective, *, num_steps: int) -> fip.Wei
 
 def test_a_linear_network_learns_to_the_constrained_optimum_and_keeps_its_outputs(network, examples, anchors):
     """The optimum of least squares in what is orthogonal to the anchors: `W0 + (Y - W0 X) (P X)^+ P`."""
-    path = _walked(network, anchors, examples, fip.LearnTask("new", 1000, loss="squared"), num_steps=600)
+    path = _walked(network, anchors, examples, fip.LearnTask("new", 1000, loss="squared"), num_steps=300)
     before = network(network.weights, anchors)
     for point in path.points:
         assert float((network(point.weights, anchors) - before).abs().max()) < 1e-12
@@ -125,7 +125,7 @@ def test_a_linear_network_learns_to_the_constrained_optimum_and_keeps_its_output
 
 
 def test_a_linear_classifier_comes_to_where_no_allowed_direction_lowers_the_cross_entropy(network, examples, anchors):
-    path = _walked(network, anchors, examples, fip.LearnTask("new", 1000), num_steps=600)
+    path = _walked(network, anchors, examples, fip.LearnTask("new", 1000), num_steps=300)
     end = path.end.weights.clone().requires_grad_(True)
     loss = torch.nn.functional.cross_entropy(network(end, examples.inputs), examples.labels)
     (slope,) = torch.autograd.grad(loss, end)
