@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--only names none of: {', '.join(CONTENDERS)}")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    console, records = Console(), []
+    console, records = Console(width=None if sys.stdout.isatty() else 160), []
     for scenario in args.scenarios:
         series = along_paths.of_name(args.series, scenario, args.network, args.data_root)
         for seed in args.seeds:

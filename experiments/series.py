@@ -53,7 +53,7 @@ SETTINGS: dict[tuple[ScenarioName, bool], Settings] = {
     ("domain", True): Settings(beta=60.0, logits=True),
     ("class", True): Settings(beta=60.0, logits=True),
     ("task", False): Settings(beta=3.0, logits=True),
-    ("domain", False): Settings(beta=3.0),
+    ("domain", False): Settings(beta=8.0, rate=1e-3, logits=True),
     ("class", False): Settings(beta=3.0, logits=True, known=True, smoothing=0.5),
 }
 """By scenario, and whether inputs of earlier tasks are stored: chosen on one seed of Split-MNIST."""
