@@ -113,6 +113,7 @@ def test_chains_write_equal_tables_when_an_actor_is_killed_at_their_last_path(ru
     assert attempts[attempts != 1].to_dict() == {"turns": 2}
 
 
+@pytest.mark.slow
 def test_work_that_kills_its_actor_again_and_again_is_given_up_and_the_rest_is_done(ray_session, tmp_path):
     deaths = tmp_path / "deaths"
     deaths.mkdir()
