@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -31,10 +31,12 @@ from torch import Tensor, nn
 import fipray as fip
 from experiments import series as along_paths
 from experiments.baselines import series as rivals
-from experiments.scenarios import Series
+from experiments.scenarios import ScenarioName, Series
+from experiments.training import Recipe, train
 from fipray.paths import Examples, varied
 
 Record = dict[str, Any]
+SCENARIOS = get_args(ScenarioName)
 Accuracies = list[list[float]]  # [i][j]: on task j when task i had been learned; the first row is the base's
 
 
@@ -93,9 +95,8 @@ def chain(setting: Setting, *, stored: bool, published: bool = False) -> Outcome
         network = network.at(path.end.weights)
         seconds += time.process_time() - began
         accuracies.append(judged(lambda inputs: network.outputs(network.weights, inputs), series, number))  # noqa: B023
-    last = list(series.tasks)[-1]
-    kept = [name for name in data.sets if name.startswith("stored ") and name != f"stored {last}"]
-    return Outcome(accuracies, sum(data.sets[name].nbytes for name in kept), seconds)
+    kept = [inputs for name, inputs in data.sets.items() if name.startswith("stored ")]
+    return Outcome(accuracies, sum(inputs.nbytes for inputs in kept), seconds)
 
 
 def rival(setting: Setting, *, name: str) -> Outcome:
@@ -127,13 +128,17 @@ def rival(setting: Setting, *, name: str) -> Outcome:
 def apart(setting: Setting) -> Outcome:
     """A network of its own for each task, trained as the base was."""
     series = setting.series
-    began, accuracies = time.process_time(), [judged(setting.base, series)]
+    accuracies, seconds = [judged(setting.base, series)], 0.0
     for number, name in enumerate(list(series.tasks)[1:], 1):
-        task = series.tasks[name]
-        alone = replace(series, name=f"{series.name} {name} alone", tasks={name: task})
-        module, _ = along_paths.base_of(alone, setting.num_iterations, setting.seed)
-        accuracies.append([*accuracies[-1][:number], judged(module, alone)[0]])
-    return Outcome(accuracies, 0, time.process_time() - began)
+        task, held_out = series.tasks[name], along_paths.NUM_HELD_OUT
+        inputs, labels = torch.from_numpy(task.inputs[:-held_out]), torch.from_numpy(task.labels[:-held_out])
+        recipe = Recipe(series.network, name, setting.num_iterations, rate=along_paths.RATE, seed=setting.seed)
+        torch.manual_seed(setting.seed)
+        module, began = series.make(), time.process_time()
+        train(module, inputs, labels, recipe)
+        seconds += time.process_time() - began
+        accuracies.append([*accuracies[-1][:number], judged(module.eval(), replace(series, tasks={name: task}))[0]])
+    return Outcome(accuracies, 0, seconds)
 
 
 def head(number: int) -> Callable[[Tensor], Tensor]:
@@ -215,9 +220,11 @@ def show(console: Console, frame: pd.DataFrame) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--series", default="split-mnist")
-    parser.add_argument("--scenarios", nargs="+", default=["task", "domain", "class"])
-    parser.add_argument("--network", default="", help="of digits-then-clothes: lenet_300_100 or paper_cnn")
+    parser.add_argument("--series", default="split-mnist", choices=get_args(along_paths.SeriesName))
+    parser.add_argument("--scenarios", nargs="+", default=SCENARIOS, choices=SCENARIOS)
+    parser.add_argument(
+        "--network", default="", choices=get_args(along_paths.NetworkName), help="of digits-then-clothes"
+    )
     parser.add_argument("--data-root", default="")
     parser.add_argument("--iterations", type=int, default=2000, help="for each task")
     parser.add_argument("--stored", type=int, default=100, help="examples of each class that are kept")
@@ -241,8 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     console, records = Console(width=None if sys.stdout.isatty() else 160), []
-    for scenario in args.scenarios:
-        series = along_paths.of_name(args.series, scenario, args.network, args.data_root)
+    made = (along_paths.of_name(args.series, one, args.network, args.data_root) for one in args.scenarios)
+    for series in {series.scenario: series for series in made}.values():  # but the split ones have one scenario
         for seed in args.seeds:
             base, _ = along_paths.base_of(series, args.iterations, seed)
             setting = Setting(series, base, args.iterations, args.stored, seed)
@@ -250,14 +257,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 found = records_of(name, setting, contender(setting))
                 records += found
                 console.print(
-                    f"{series.name}, {scenario}, seed {seed}, {name}: average accuracy "
+                    f"{series.name}, {series.scenario}, seed {seed}, {name}: average accuracy "
                     f"{100 * found[-1]['average_accuracy']:.2f} in {found[-1]['seconds']:.0f} s",
                     highlight=False,
                 )
                 if args.json:
                     args.json.write_text(json.dumps(records, indent=1))
-        if series.scenario != scenario or len(series.tasks) != 5:
-            break  # other series than the split ones have one scenario
     frame = pd.DataFrame(records)
     show(console, frame)
     if args.figure:

@@ -24,6 +24,7 @@ SeriesName = Literal[
     "digits-then-clothes",
 ]
 NetworkName = Literal["", "lenet_300_100", "paper_cnn"]
+RATE = 1e-3  # of the training of bases
 NUM_HELD_OUT, NUM_SEEN = 200, 5000  # training inputs of each task: that no path sees, of the new task as anchors
 
 
@@ -37,6 +38,7 @@ class Settings:
     shifts: copies of each stored image, shifted by up to a 14th of its width, that are anchors too.
     known: whether only the outputs that stand for known classes are held: on inputs of the new ones the function has
         to change.
+    smoothing: of the new task's labels: how little it may insist.
     """
 
     beta: float
@@ -121,6 +123,8 @@ def pruned(
 ) -> fip.Study:
     """Both orders in one graph of networks: pruned and then taught the second task, its zeros staying; and taught, and
     then pruned. `num_steps` of pruning; the others are those of `study`."""
+    if not 0 < sparsity < 1:
+        raise fip.UsageError(f"sparsity is a fraction of the weights above 0 and below 1; {sparsity} was given")
     made = of_name(series, "class", network, data_root)
     whole = of_series(
         made,
@@ -215,8 +219,11 @@ def of_series(
     parameters: dict[str, object] | None = None,
 ) -> fip.Study:
     """A study of any series, such as one of one's own."""
-    if num_stored < 0 or members < 1:
-        raise fip.UsageError(f"num_stored is at least 0 and members at least 1; {num_stored} and {members} were given")
+    if num_stored < 0 or members < 1 or num_iterations < 1:
+        raise fip.UsageError(
+            f"num_stored is at least 0, members and num_iterations are at least 1; {num_stored}, {members} and "
+            f"{num_iterations} were given"
+        )
     module, base_id = base_of(series, num_iterations, seed)
     rate = settings.rate * math.sqrt(sum(part.numel() for part in module.parameters()))
     radius = fip.ScheduledRadius(rate / float(fip.Network.of(module).weights.norm()))
@@ -262,11 +269,11 @@ def of_series(
 
 def base_of(series: Series, num_iterations: int, seed: int) -> tuple[nn.Module, str]:
     """The network that has been trained on the first task, and the id of its training."""
-    task = next(iter(series.tasks.values()))
-    arrays = fip.Data(task.inputs, task.inputs[:1], bounds=series.bounds)
-    recipe = Recipe(f"{series.name} {series.scenario} {series.network}", arrays.digest, num_iterations, 128, 1e-3, seed)
-    inputs = task.inputs[:-NUM_HELD_OUT].astype(np.float32, copy=False)
-    return trained(series.make, inputs, task.labels[:-NUM_HELD_OUT], recipe), recipe.base_id
+    first = series.tasks[next(iter(series.tasks))]
+    data = fip.Data(first.inputs, first.inputs[:1], bounds=series.bounds)
+    recipe = Recipe(f"{series.name} {series.scenario} {series.network}", data.digest, num_iterations, 128, RATE, seed)
+    inputs = first.inputs[:-NUM_HELD_OUT].astype(np.float32, copy=False)
+    return trained(series.make, inputs, first.labels[:-NUM_HELD_OUT], recipe), recipe.base_id
 
 
 def anchors_of(series: Series, number: int, *, stored: bool) -> tuple[str, ...]:

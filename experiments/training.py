@@ -53,13 +53,20 @@ def trained(
     except (OSError, SafetensorError, RuntimeError):  # not there, or not whole
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the same sums in the same order on any number of cores
-        _train(module, torch.from_numpy(inputs), torch.from_numpy(labels), recipe, loss)
+        train(module, torch.from_numpy(inputs), torch.from_numpy(labels), recipe, loss)
         torch.set_num_threads(threads)
         _keep(file, save(module.state_dict()))
     return module.eval()
 
 
-def _train(module: nn.Module, inputs: torch.Tensor, labels: torch.Tensor, recipe: Recipe, loss: Loss) -> None:
+def train(
+    module: nn.Module,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    recipe: Recipe,
+    loss: Loss = nn.functional.cross_entropy,
+) -> None:
+    """By the recipe, from the weights that the module has."""
     generator = torch.Generator().manual_seed(recipe.seed)
     optimizer = torch.optim.Adam(module.parameters(), lr=recipe.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=recipe.num_steps)

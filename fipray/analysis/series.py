@@ -80,15 +80,15 @@ def lineage(results: "Results", end: str) -> pd.DataFrame:
     if len(own) != 1:
         there = ", ".join(own["path_id"] if len(own) else paths["name"]) or "none yet"
         raise UsageError(f"{len(own)} paths are named {end!r}; give one of: {there}")
-    by_id = {row.path_id: row for row in paths.itertuples(index=False)}
-    found: list[Any] = []
+    places = {id: place for place, id in enumerate(paths["path_id"])}
+    found: list[int] = []
     next_id: Any = own["path_id"].iloc[0]
     while isinstance(next_id, str):
-        if next_id not in by_id:
+        if next_id not in places:
             raise UsageError(f"{results.address} lacks the path {next_id} on the way to {end!r}: run the study on")
-        found.insert(0, by_id[next_id])
-        next_id = by_id[next_id].parent_path_id
-    return pd.DataFrame(found, columns=paths.columns)
+        found.insert(0, places[next_id])
+        next_id = paths["parent_path_id"].iloc[found[0]]
+    return paths.iloc[found].reset_index(drop=True)
 
 
 def task_series(results: "Results", end: str, *, known: Collection[str] | None = None) -> TaskSeries:

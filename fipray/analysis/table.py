@@ -85,6 +85,8 @@ def render(results: Results) -> "SummaryTable":
 def _learned(results: Results) -> list[str]:
     """A sentence for each path that learned a task or follows one that did, and where no chain goes on; few of them."""
     paths, tasks = results.paths, results.tasks
+    if not tasks["learned"].any():
+        return []
     ends = paths[~paths["path_id"].isin(paths["parent_path_id"])]
     sentences = []
     for end in ends.itertuples():

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fipray.errors import UsageError
+from fipray.errors import DataError, UsageError
 from fipray.geometry import Network, OutputGeometry
 
 
@@ -21,8 +21,25 @@ class Examples:
     inputs: Tensor
     labels: Tensor
 
+    def __post_init__(self) -> None:
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.inputs.shape[:1] or not len(self.inputs):
+            raise DataError(
+                f"examples are one or more inputs [N, ...] with int64 labels [N]; {tuple(self.inputs.shape)} and "
+                f"{self.labels.dtype} {tuple(self.labels.shape)} were given"
+            )
+
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def check(self, network: Network) -> None:
+        """Raise DataError for inputs that the network does not take, and for classes that it does not have."""
+        network.check(self.inputs)
+        least, greatest = int(self.labels.min()), int(self.labels.max())
+        num_outputs = network.outputs(network.weights, self.inputs[:1]).shape[1]
+        if least < 0 or greatest >= num_outputs:
+            raise DataError(
+                f"the network has {num_outputs} classes, 0..{num_outputs - 1}; labels hold {least}..{greatest}"
+            )
 
     @cached_property
     def classes(self) -> Tensor:
@@ -48,6 +65,13 @@ class Problem:
     start: Tensor
     others: tuple[Tensor, ...] = ()
     tasks: Mapping[str, Examples] = field(default_factory=dict)
+
+    def task(self, name: str) -> Examples:
+        """Raises UsageError for a name that no task has."""
+        if name not in self.tasks:
+            there = ", ".join(map(repr, self.tasks)) or "none"
+            raise UsageError(f"there is no task {name!r} to learn; there are: {there}")
+        return self.tasks[name]
 
 
 @dataclass(frozen=True)

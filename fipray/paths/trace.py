@@ -17,7 +17,7 @@ from torch import Tensor
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, Network, OutputGeometry, functional_distance
 from fipray.paths.event import Event, Outcome
-from fipray.paths.objective import Objective, milestones, restrict
+from fipray.paths.objective import Objective, milestones, restrict, tasks_of
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
 from fipray.paths.problem import Batch, Examples, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl
@@ -146,6 +146,8 @@ def trace(
     for inputs in (anchors.inputs if isinstance(anchors, Batch) else anchors, held_out):
         network.check(inputs)
     problem = Problem(network, geometry or FisherRao(), network.weights, tuple(others), tasks or {})
+    for name in tasks_of(objective):
+        problem.task(name).check(network)
     on_anchors = anchors if isinstance(anchors, Batch) else Batch.of(problem, anchors)
     on_held_out = Batch.of(problem, held_out)
     if focus > 0 and not isinstance(problem.geometry, FisherRao):

@@ -102,7 +102,7 @@ class Data:
                     f"{int(broken.argmax())}: remove or repair them"
                 )
         low, high = self.bounds
-        if "test_inputs" in name and (inputs.min() < low or inputs.max() > high):
+        if name.startswith("test_inputs") and (inputs.min() < low or inputs.max() > high):
             raise DataError(
                 f"{name} lie in {inputs.min():.4g}..{inputs.max():.4g}, outside the bounds "
                 f"{low}..{high}: scale them, or say bounds=(low, high)"

@@ -131,6 +131,10 @@ def test_zeros_stay_in_either_order(tmp_path, monkeypatch):
 def test_what_a_series_is_not_made_for_is_refused():
     with pytest.raises(fip.UsageError, match="num_stored is at least 0"):
         series.of_series(_of("class"), series.Settings(beta=1.0), num_stored=-1)
+    with pytest.raises(fip.UsageError, match="num_iterations are at least 1"):
+        series.of_series(_of("class"), series.Settings(beta=1.0), num_iterations=0)
+    with pytest.raises(fip.UsageError, match="above 0 and below 1"):
+        series.pruned(sparsity=1.0)
     with pytest.raises(fip.UsageError, match="choice for digits-then-clothes"):
         series.of_name("split-mnist", "class", "paper_cnn", "")
 

@@ -170,6 +170,13 @@ class TestData:
             fip.Data(**arrays | changes)
         assert sentence in str(refused.value)
 
+    def test_only_test_inputs_have_to_lie_within_the_bounds(self):
+        arrays = (self.GOOD.anchors, self.GOOD.held_out)
+        far, labels = np.full((4, 6), 1.5), np.zeros(4, int)
+        fip.Data(*arrays, sets={"test_inputs": far}, tasks={"test_inputs": fip.Task(far, labels)})
+        with pytest.raises(fip.DataError, match=r"test_inputs of task 'one' lie in 1\.5\.\.1\.5"):
+            fip.Data(*arrays, tasks={"one": fip.Task(far, labels, far, labels)})
+
     def test_a_study_refuses_labels_outside_the_classes(self):
         wrong = replace(self.GOOD, test_labels=np.full(100, 3))
         with pytest.raises(fip.DataError, match=r"3 classes, 0\.\.2, but test_labels holds 3"):

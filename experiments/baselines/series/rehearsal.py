@@ -134,12 +134,23 @@ class ExperienceReplay(InSequence):
 
 
 @dataclass(frozen=True, eq=False)
-class _Replay:
+class _Rehearsing:
+    """Keeps as many examples of each class."""
+
     module: nn.Module
     generator: torch.Generator
     num_stored: int
     parts: list[Stored] = field(default_factory=list)
 
+    def consolidate(self, task: Task) -> None:
+        self.parts.append(balanced(task, self.num_stored, self.generator))
+
+    def kept(self) -> Iterable[Tensor]:
+        for part in self.parts:
+            yield from part.tensors()
+
+
+class _Replay(_Rehearsing):
     def train(self, task: Task, batches: Batches) -> None:
         def slopes(inputs: Tensor, labels: Tensor) -> list[Tensor]:
             new, old = Stored(task.seen_by, inputs, labels), drawn(self.parts, self.generator) if self.parts else []
@@ -148,13 +159,6 @@ class _Replay:
             return gradients(loss + cross_entropy(theirs, old) if old else loss, self.module)
 
         descend(self.module, batches, slopes)
-
-    def consolidate(self, task: Task) -> None:
-        self.parts.append(balanced(task, self.num_stored, self.generator))
-
-    def kept(self) -> Iterable[Tensor]:
-        for part in self.parts:
-            yield from part.tensors()
 
 
 @dataclass(frozen=True)
@@ -176,15 +180,12 @@ class DarkExperience(InSequence):
             raise UsageError(f"beta is {self.beta}: give a finite number of at least 0, 0 for DER")
 
     def begin(self, module: nn.Module, generator: torch.Generator) -> Course:
-        return _Dark(module, generator, self)
+        return _Dark(module, generator, self.num_stored, learner=self)
 
 
-@dataclass(frozen=True, eq=False)
-class _Dark:
-    module: nn.Module
-    generator: torch.Generator
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Dark(_Rehearsing):
     learner: DarkExperience
-    parts: list[Stored] = field(default_factory=list)
 
     def train(self, task: Task, batches: Batches) -> None:
         descend(self.module, batches, lambda inputs, labels: gradients(self.loss(task, inputs, labels), self.module))
@@ -201,12 +202,8 @@ class _Dark:
 
     @torch.no_grad()
     def consolidate(self, task: Task) -> None:
-        part = balanced(task, self.learner.num_stored, self.generator)
+        part = balanced(task, self.num_stored, self.generator)
         self.parts.append(Stored(part.seen_by, part.inputs, part.labels, self.module(part.inputs)))
-
-    def kept(self) -> Iterable[Tensor]:
-        for part in self.parts:
-            yield from part.tensors()
 
 
 @dataclass(frozen=True)
@@ -226,13 +223,7 @@ class AGem(InSequence):
         return _AGem(module, generator, self.num_stored)
 
 
-@dataclass(frozen=True, eq=False)
-class _AGem:
-    module: nn.Module
-    generator: torch.Generator
-    num_stored: int
-    parts: list[Stored] = field(default_factory=list)
-
+class _AGem(_Rehearsing):
     def train(self, task: Task, batches: Batches) -> None:
         def slopes(inputs: Tensor, labels: Tensor) -> list[Tensor]:
             slopes = gradients(task.loss(self.module, inputs, labels), self.module)
@@ -242,13 +233,6 @@ class _AGem:
             return turned(slopes, gradients(cross_entropy(self.module(joined(batch)), batch), self.module))
 
         descend(self.module, batches, slopes)
-
-    def consolidate(self, task: Task) -> None:
-        self.parts.append(balanced(task, self.num_stored, self.generator))
-
-    def kept(self) -> Iterable[Tensor]:
-        for part in self.parts:
-            yield from part.tensors()
 
 
 def turned(slopes: list[Tensor], reference: list[Tensor]) -> list[Tensor]:

@@ -46,10 +46,7 @@ class LearnTask:
         return (self.task,)
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        if self.task not in problem.tasks:
-            there = ", ".join(map(repr, problem.tasks)) or "none"
-            raise UsageError(f"there is no task {self.task!r} to learn; there are: {there}")
-        task = problem.tasks[self.task]
+        task = problem.task(self.task)
         drawn = task.draw(self.batch_size, batch.seed)
         outputs, labels = problem.network(weights, drawn.inputs), drawn.labels
         if self.own_classes:
