@@ -4,16 +4,16 @@ matplotlib is loaded when the first figure is made. Colours are those of Okabe a
 tell apart; where there are more paths than colours, line styles tell them apart too.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from fipray.analysis.drawing import COLOURS, GREY, dress, heat_map, new_figure, present, short, width_of
 from fipray.analysis.pareto import pareto
-from fipray.analysis.results import BASE, Results
-from fipray.analysis.series import task_series
+from fipray.analysis.results import Results
 from fipray.analysis.table import NETWORK, WORST, attacked, summary
 from fipray.analysis.variants import judged_variants
 from fipray.errors import UsageError
@@ -22,14 +22,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _LINES = ("-", "--", ":", "-.")
 _MARKERS = ("^", "s", "v", "P", "X")
 _FRONT_MARKERS = ("o", "s", "^", "D", "v", "p", "h")
 _SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
-_GREY = "#909090"
 _PER_LEGEND_COLUMN = 28
-_LONGEST_NAME = 30
 
 
 def plot_points(results: Results) -> "Figure":
@@ -38,7 +35,7 @@ def plot_points(results: Results) -> "Figure":
     A dot marks the end of a path. The distance on the anchors is drawn too where the paths are as few as the colours.
     Raises UsageError while there are no points.
     """
-    points = _there(results.points, "points", results)
+    points = present(results.points, "points", results)
     on_anchors, held_out = points["functional_distance"], points["functional_distance_held_out"]
     panels = {
         "functional distance to where it began\n(Fisher-Rao: radian)": held_out.fillna(on_anchors),
@@ -49,20 +46,20 @@ def plot_points(results: Results) -> "Figure":
     panels = {label: values for label, values in panels.items() if values.notna().any()}
     paths = points.groupby("path_id", sort=False)
     columns_of_legend = -(-len(paths) // _PER_LEGEND_COLUMN)
-    figure = _figure(10 + (0.8 + _width(points["name"])) * columns_of_legend, 7)
+    figure = new_figure(10 + (0.8 + width_of(points["name"])) * columns_of_legend, 7)
     axes: list[Axes] = list(figure.subplots(2, 2, squeeze=False).flat)
     for axis in axes[len(panels) :]:
         axis.remove()
     for axis, label in zip(axes, panels, strict=False):
-        _dress(axis, xlabel="step", ylabel=label)
-    few = len(paths) <= len(_COLOURS)
+        dress(axis, xlabel="step", ylabel=label)
+    few = len(paths) <= len(COLOURS)
     title = "thick: on held-out inputs; thin: on anchors" if few else "on held-out inputs"
-    axes[0].set_title(title, fontsize="small", color=_GREY)
-    for (_, path), (line, colour) in zip(paths, cycle(product(_LINES, _COLOURS)), strict=False):
+    axes[0].set_title(title, fontsize="small", color=GREY)
+    for (_, path), (line, colour) in zip(paths, cycle(product(_LINES, COLOURS)), strict=False):
         style: dict[str, Any] = {"color": colour, "linestyle": line}
         if few:
             axes[0].plot(path["step"], on_anchors.loc[path.index], **style, linewidth=0.7, alpha=0.7)
-        style |= {"linewidth": 1.6 if few else 1.1, "label": _short(path["name"].iloc[0])}
+        style |= {"linewidth": 1.6 if few else 1.1, "label": short(path["name"].iloc[0])}
         style |= {"marker": "o", "markersize": 4, "markevery": [-1]}
         for axis, values in zip(axes, panels.values(), strict=False):
             axis.plot(path["step"], values.loc[path.index], **style)
@@ -84,25 +81,25 @@ def plot_robustness(results: Results) -> "Figure":
     A line leads from the accuracy under the worst attack to that on the same examples without attack. Raises UsageError
     while no network was attacked.
     """
-    attacks = _there(attacked(results), "attacked networks", results)
+    attacks = present(attacked(results), "attacked networks", results)
     networks = summary(results).merge(attacks[NETWORK].drop_duplicates(), on=NETWORK)
     place = {network: row for row, network in enumerate(networks[NETWORK].itertuples(index=False, name=None))}
     height = attacks[NETWORK].apply(tuple, axis=1).map(place)
     clean, robust = attacks["clean_accuracy"] * 100, attacks["robust_accuracy"] * 100
     names = [name for name in attacks["attack"].unique() if name != WORST]
     panels = list(attacks.groupby("threat", sort=False))
-    figure = _figure(0.5 + _width(networks["name"]) + 4.5 * len(panels), 1.6 + 0.28 * len(place))
+    figure = new_figure(0.5 + width_of(networks["name"]) + 4.5 * len(panels), 1.6 + 0.28 * len(place))
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (_, rows) in zip(axes, panels, strict=True):
         few, many = rows["num_examples"].min(), rows["num_examples"].max()
         examples = f"{many} examples" if few == many else f"{few} to {many} examples"
-        _dress(
+        dress(
             axis, xlabel="accuracy, %", title=f"{rows['norm'].iloc[0]}, epsilon {rows['epsilon'].iloc[0]:g}\n{examples}"
         )
         worst = rows.index[rows["attack"] == WORST]
-        axis.hlines(height[worst], robust[worst], clean[worst], color=_GREY, linewidth=1)
+        axis.hlines(height[worst], robust[worst], clean[worst], color=GREY, linewidth=1)
         axis.plot(clean[worst], height[worst], "o", mfc="white", mec="black", label="no attack")
-        for name, marker, colour in zip(names, cycle(_MARKERS), cycle(_COLOURS[:-1]), strict=False):
+        for name, marker, colour in zip(names, cycle(_MARKERS), cycle(COLOURS[:-1]), strict=False):
             some = rows.index[rows["attack"] == name]
             axis.plot(robust[some], height[some], marker, color=colour, markersize=5, alpha=0.8, label=name)
         axis.plot(robust[worst], height[worst], "D", color="black", markersize=5, label=WORST)
@@ -111,7 +108,7 @@ def plot_robustness(results: Results) -> "Figure":
             axis.annotate(f"{robust[index]:.1f}", (robust[index], height[index]), fontsize="small", **place_of_text)
         # From -12: there the figure of a network stands that withstands nothing.
         axis.set(xlim=(-12, 103), ylim=(len(place) - 0.5, -0.5), xticks=range(0, 101, 20))
-    axes[0].set_yticks(range(len(place)), networks["name"].map(_short))
+    axes[0].set_yticks(range(len(place)), networks["name"].map(short))
     columns = min(len(names) + 2, 3 * len(panels))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=columns, frameon=False)
     return figure
@@ -123,12 +120,12 @@ def plot_sparsity(results: Results) -> "Figure":
 
     The axis of sparsity is stretched towards 1. Raises UsageError while there are no variants.
     """
-    variants = _there(judged_variants(results), "sparse variants", results)
+    variants = present(judged_variants(results), "sparse variants", results)
     base = summary(results).query("kind == 'base'").iloc[0]
     worst = [column for column in base.index if column.startswith(f"robust_accuracy {WORST}")]
-    figure = _figure(7.5 + _width(variants["name"]), 4.5)
+    figure = new_figure(7.5 + width_of(variants["name"]), 4.5)
     axis = figure.subplots()
-    for (name, rows), colour in zip(variants.groupby("name", sort=False), cycle(_COLOURS)):
+    for (name, rows), colour in zip(variants.groupby("name", sort=False), cycle(COLOURS)):
         for column, line, marker, what, at_base in (
             ("clean_accuracy", "-", "o", "clean", base["clean_accuracy"]),
             ("robust_accuracy", "--", "D", "under attack", base[worst[0]] if worst else np.nan),
@@ -136,13 +133,13 @@ def plot_sparsity(results: Results) -> "Figure":
             there = rows[rows[column].notna()]
             if len(there):
                 x, y = _stretched([0.0, *there["sparsity"]]), np.array([at_base, *there[column]])
-                label = f"{_short(name)}, {what}"
+                label = f"{short(name)}, {what}"
                 axis.plot(x, 100 * y, color=colour, linestyle=line, marker=marker, markersize=4, label=label)
     ticks = [tick for tick in _SPARSITIES if tick <= variants["sparsity"].max() + 1e-9]
     axis.set_xticks(_stretched(ticks), [f"{tick:g}" for tick in ticks])
     threat = variants.dropna(subset=["epsilon"]).head(1)
     title = "" if threat.empty else f"under attack: {threat['norm'].iloc[0]}, epsilon {threat['epsilon'].iloc[0]:g}"
-    _dress(axis, xlabel="sparsity (fraction of weights that are zero)", ylabel="accuracy, %", title=title)
+    dress(axis, xlabel="sparsity (fraction of weights that are zero)", ylabel="accuracy, %", title=title)
     figure.legend(loc="outside right upper", frameon=False)
     return figure
 
@@ -156,7 +153,7 @@ def plot_transfer(results: Results) -> "Figure":
 
     Raises UsageError while there is no transfer.
     """
-    rows = _there(results.transfer, "transfer accuracies", results)
+    rows = present(results.transfer, "transfer accuracies", results)
     there = {*rows["maker"], *rows["target"]}
     panels = {
         f"{attack}, {norm}, epsilon {epsilon:g}": some
@@ -179,133 +176,19 @@ def transfer_heat_maps(tables: Mapping[str, pd.DataFrame], *, names: Sequence[st
         raise UsageError("there are no tables of transfer: give a mapping of titles to frames")
     maps = {title: _percentages(title, table, names) for title, table in tables.items()}
     labels = [*(name for table in maps.values() for name in (*table.index, *table.columns))]
-    most_rows, margin = max(map(len, maps.values())), _width(labels)
+    most_rows, margin = max(map(len, maps.values())), width_of(labels)
     widths = [max(2.9, 0.36 * len(table.columns)) for table in maps.values()]
     num_margins = 1 if names else len(maps)
     width = sum(widths) + margin * num_margins + 0.3 * len(maps) + 1.3
-    figure = _figure(width, max(2.5, 0.36 * most_rows) + 1.1 * (1 + margin))
+    figure = new_figure(width, max(2.5, 0.36 * most_rows) + 1.1 * (1 + margin))
     axes = figure.subplots(1, len(maps), sharey=bool(names), squeeze=False, width_ratios=widths)[0]
     for axis, (title, table) in zip(axes, maps.items(), strict=True):
-        image = _heat_map(axis, table)
+        image = heat_map(axis, table)
         axis.set_title(f"{title}\n{_own_and_others(table)}", fontsize="medium")
         axis.set_xlabel("target")
     axes[0].set_ylabel("maker of the inputs")
     figure.colorbar(image, ax=axes, label="accuracy of the target, %", shrink=0.8, aspect=30)
     return figure
-
-
-def plot_tasks(results: Results, end: str, *, known: Collection[str] | None = None) -> "Figure":
-    """Accuracy, in %, of each network of a chain (row) on each task (column), down to the end of a path; a frame marks
-    where a task was learned. `known` as in `task_series`."""
-    series = task_series(results, end, known=known)
-    table = series.accuracies * 100
-    size = (max(2.9, 0.55 * len(table.columns)) + _width(table.index) + 1.3, max(2.0, 0.45 * len(table)) + 1.6)
-    figure = _figure(size[0], size[1] + 0.6 * _width(table.columns))
-    axis = figure.subplots()
-    image = _heat_map(axis, table)
-    for task, network in series.learned_at.items():
-        corner = (table.columns.get_loc(task) - 0.5, table.index.get_loc(network) - 0.5)
-        axis.add_patch(_rectangle(corner))
-    lost = series.forgetting
-    title = f"average accuracy {100 * series.average_accuracy:.1f} %"
-    axis.set_title(title + (f", forgetting {100 * lost:.1f} %" if np.isfinite(lost) else ""), fontsize="medium")
-    axis.set(xlabel="task", ylabel="network")
-    figure.colorbar(image, ax=axis, label="accuracy, %", shrink=0.8, aspect=30)
-    return figure
-
-
-def plot_learning(results: Results, ends: Sequence[str], *, known: Collection[str] | None = None) -> "Figure":
-    """Along each of some chains, given by their last paths: the average accuracy on the tasks that were learned so far,
-    and as thin lines that on each of them. `known` as in `task_series`."""
-    chains = {end: task_series(results, end, known=known) for end in ends}
-    if not chains:
-        raise UsageError("no chains were given: name the paths that they end with")
-    longest = max(chains.values(), key=lambda series: len(series.accuracies)).accuracies
-    figure = _figure(6.5 + _width(chains), 3.6 + 0.7 * _width(longest.index))
-    axis = figure.subplots()
-    for (end, series), colour in zip(chains.items(), cycle(_COLOURS)):
-        values, networks = series.accuracies * 100, list(series.accuracies.index)
-        seen = values.copy()
-        for task in values:
-            begins = networks.index(series.learned_at[task]) if task in series.learned_at else len(networks)
-            seen.iloc[:begins, seen.columns.get_loc(task)] = np.nan
-            axis.plot(np.arange(len(seen)), seen[task], color=colour, linewidth=0.6, alpha=0.6)
-        axis.plot(np.arange(len(seen)), seen.mean(axis=1), color=colour, marker="o", label=_short(end))
-    names = longest.index if len({tuple(s.accuracies.index) for s in chains.values()}) == 1 else range(len(longest))
-    axis.set_xticks(range(len(longest)), [_short(str(name)) for name in names], rotation=90)
-    _dress(axis, ylabel="accuracy, %", title="bold: mean over tasks learned so far; thin: each task")
-    figure.legend(loc="outside right upper", frameon=False)
-    return figure
-
-
-def plot_lineage(results: Results) -> "Figure":
-    """The networks that a study reached, each at the end of a path from the one on its left; beside its name its clean
-    accuracy, or where there are tasks the accuracy on each in their order, and its sparsity where it is not dense."""
-    paths = _there(results.paths, "paths", results)
-    children: dict[Any, list[Any]] = {}
-    for row in paths.itertuples():
-        parent = row.parent_path_id if isinstance(row.parent_path_id, str) else BASE
-        children.setdefault(parent, []).append(row)
-    places: dict[str, tuple[int, float]] = {}
-    labels = {BASE: BASE}
-
-    def place(id: str, depth: int, leaves: int) -> int:
-        """How many leaves there are once the network and all that follow it have their places."""
-        first = leaves
-        for row in children.get(id, []):
-            labels[row.path_id] = _short(row.name)
-            leaves = place(row.path_id, depth + 1, leaves)
-        below = [places[row.path_id][1] for row in children.get(id, [])]
-        places[id] = (depth, sum(below) / len(below) if below else float(first))
-        return max(leaves, first + 1)
-
-    num_leaves = place(BASE, 0, 0)
-    depth = max(x for x, _ in places.values())
-    figure = _figure(2.2 + depth * (1.2 + _width(labels.values())), 0.9 + 0.62 * num_leaves)
-    axis = figure.subplots()
-    for parent, rows in children.items():
-        for row in rows:
-            if parent in places:
-                (x, y), (to_x, to_y) = places[parent], places[row.path_id]
-                middle = (x + to_x) / 2
-                axis.plot([x, middle, middle, to_x], [y, y, to_y, to_y], color=_GREY, linewidth=1, zorder=1)
-                start = f"@{row.start.partition('@')[2]}" if "@" in row.start else ""
-                axis.annotate(start, (middle, to_y), fontsize="x-small", color=_GREY, ha="left", va="bottom")
-    details = {row.path_id: _details(row, results.tasks) for row in paths.itertuples()}
-    for id, (x, y) in places.items():
-        axis.scatter(x, y, color=_COLOURS[0 if id == BASE else 2], zorder=2)
-        text = f"{labels[id]}\n{details[id]}" if details.get(id) else labels[id]
-        axis.annotate(text, (x, y), xytext=(0, 5), textcoords="offset points", fontsize="small", ha="center")
-    axis.set_xlim(-0.5, depth + 0.5)
-    axis.set_ylim(num_leaves - 0.3, -0.8)
-    axis.axis("off")
-    return figure
-
-
-def _details(path: Any, tasks: pd.DataFrame) -> str:
-    """What a network at the end of a path is like, in a few figures."""
-    own = tasks[tasks["path_id"] == path.path_id].sort_values("task_number")["accuracy"]
-    shown = own if len(own) else pd.Series([path.clean_accuracy]).dropna()
-    parts = [" / ".join(f"{100 * value:.1f}" for value in shown) + " %"] if len(shown) else []
-    return ", ".join([*parts, *([f"{path.sparsity:.0%} zeros"] if path.sparsity >= 0.005 else [])])
-
-
-def _heat_map(axis: "Axes", table: pd.DataFrame) -> Any:
-    """A table of percentages as an image with its figures in it, a row a row."""
-    image = axis.imshow(table, cmap="Blues", vmin=0, vmax=100)
-    axis.set_xticks(range(len(table.columns)), table.columns.map(_short), rotation=90)
-    axis.set_yticks(range(len(table.index)), table.index.map(_short))
-    for (row, column), value in np.ndenumerate(table.to_numpy()):
-        if np.isfinite(value):
-            colour = "black" if value < 60 else "white"
-            axis.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize="small")
-    return image
-
-
-def _rectangle(corner: tuple[float, float]) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle(corner, 1, 1, fill=False, edgecolor=_COLOURS[1], linewidth=1.6)
 
 
 def _percentages(title: str, table: pd.DataFrame, names: Sequence[str] | None) -> pd.DataFrame:
@@ -354,11 +237,11 @@ def front(
     if frame.empty or not {*wanted} <= {*frame}:
         raise UsageError(f"the front needs rows with the columns {', '.join(wanted)}; there are: {', '.join(frame)}")
     frame = frame.reset_index(drop=True)
-    figure = _figure(7.5, 5.2)
+    figure = new_figure(7.5, 5.2)
     axis = figure.subplots()
-    _dress(axis, xlabel="clean accuracy, %", ylabel="robust accuracy, %")
+    dress(axis, xlabel="clean accuracy, %", ylabel="robust accuracy, %")
     for (name, rows), colour, marker in zip(
-        frame.groupby(method, sort=False), cycle(_COLOURS), cycle(_FRONT_MARKERS), strict=False
+        frame.groupby(method, sort=False), cycle(COLOURS), cycle(_FRONT_MARKERS), strict=False
     ):
         best = pareto(rows, (clean, robust)).sort_values([clean, robust], ascending=[True, False])
         axis.plot(best[clean] * 100, best[robust] * 100, color=colour, drawstyle="steps-pre", linewidth=1.6)
@@ -366,11 +249,11 @@ def front(
             area = _area(some[seconds], frame[seconds].max()) if seconds else 55
             places = (some[clean] * 100, some[robust] * 100)
             axis.scatter(*places, s=area, c=face, marker=marker, edgecolors=edge, linewidths=0.9, zorder=3)
-        axis.plot([], [], color=colour, marker=marker, label=_short(str(name)))
+        axis.plot([], [], color=colour, marker=marker, label=short(str(name)))
     if seconds:
         few, many = frame[seconds].min(), frame[seconds].max()
         for value in (few, many):
-            axis.scatter([], [], s=_area(value, many), c=_GREY, label=f"{value:.3g} s")
+            axis.scatter([], [], s=_area(value, many), c=GREY, label=f"{value:.3g} s")
     figure.legend(*axis.get_legend_handles_labels(), title=method, loc="outside right upper", frameon=False)
     return figure
 
@@ -378,33 +261,3 @@ def front(
 def _area(seconds: Any, most: float) -> Any:
     """A marker's area, in square points: a visible least, and in proportion to seconds above it."""
     return 20 + 180 * seconds / most
-
-
-def _short(name: str) -> str:
-    """The name, without its middle where it is too long for a label."""
-    half = _LONGEST_NAME // 2
-    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
-
-
-def _width(names: Iterable[str]) -> float:
-    """How much room the longest of these labels takes, in inches."""
-    return 0.095 * max(len(_short(name)) for name in names)
-
-
-def _there(rows: pd.DataFrame, what: str, results: Results) -> pd.DataFrame:
-    if rows.empty:
-        raise UsageError(f"{results.address} holds no {what} yet: run the study on, then draw")
-    return rows
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained", dpi=120)
-
-
-def _dress(axis: "Axes", **labels: str) -> None:
-    axis.set(**labels)
-    axis.grid(color="#e4e4e4")
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
