@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fipray.geometry import Network, OutputGeometry, sizes_of
+from fipray.geometry import Network, OutputGeometry
 from fipray.paths import (
     Batch,
     Outcome,
@@ -32,11 +31,12 @@ from fipray.records import Store
 from fipray.records.layout import attempt_directory
 from fipray.study import resume
 from fipray.study.canonical import kind_of, to_json
+from fipray.study.describing import describe, describe_tasks, describe_variant
 from fipray.study.evaluation import BASE, variant_of
 from fipray.study.resume import Kept
 from fipray.study.rounds import RoundSpec
 from fipray.study.spec import PathSpec
-from fipray.study.tensors import Tensors, accuracy
+from fipray.study.tensors import Tensors
 from fipray.study.work import STEP_FILE, Tables, WeightsFile, Work
 
 WeightsOf = Callable[[str], Tensor]
@@ -222,7 +222,7 @@ class Walker:
         """The rows of a path that has come to its end."""
         start = path.points[0]
         shared = {"study": self.study, "path_id": work.id, "name": spec.name, "attempt": work.attempt}
-        points = [{**shared, **_describe(point, start, WeightsFile(*kept.files[point.step]))} for point in path.points]
+        points = [{**shared, **describe(point, start, WeightsFile(*kept.files[point.step]))} for point in path.points]
         in_both = (
             "sparsity",
             "functional_distance",
@@ -255,23 +255,9 @@ class Walker:
 
     def _tasks(self, work: Work, spec: PathSpec, path: WeightPath) -> Tables:
         """What the tables say of the tasks: how well the path's end does each that can be judged."""
-        learned = tasks_of(spec.objective)
-        rows = [
-            {
-                "study": self.study,
-                "path_id": work.id,
-                "name": spec.name,
-                "task": name,
-                "task_number": number,
-                "learned": name in learned,
-                "num_examples": len(examples),
-                "accuracy_at_start": accuracy(self.network, path.points[0].weights, examples),
-                "accuracy": accuracy(self.network, path.end.weights, examples),
-                "attempt": work.attempt,
-            }
-            for name, (number, examples) in self.data.task_tests.items()
-        ]
-        return {"tasks": rows} if rows else {}
+        shared = {"study": self.study, "path_id": work.id, "name": spec.name, "attempt": work.attempt}
+        described = describe_tasks(self.network, self.data.task_tests, tasks_of(spec.objective), path)
+        return {"tasks": [{**shared, **row} for row in described]} if described else {}
 
     def _variants(self, spec: PathSpec, ground: Ground, path: WeightPath, kept: Kept) -> list[dict[str, Any]]:
         """What the tables say of the sparse networks that the path was asked for, those of them that it reached."""
@@ -282,40 +268,7 @@ class Walker:
         for (share, sparsity), step in zip(asked, steps, strict=True):
             found = [path.end] if share == 1 else [point for point in path.points if point.step == step]
             if found and restrict(spec.objective, problem, found[0].weights, share, few) is found[0].weights:
-                rows.append(self._describe_variant(spec.name, share, sparsity, found[0], kept))
+                name = spec.name if share == 1 else variant_of(spec.name, sparsity)
+                file, one = WeightsFile(*kept.files[found[0].step]), self.data.anchors(())[:1]
+                rows.append({"asked_sparsity": sparsity, **describe_variant(self.network, name, found[0], file, one)})
         return rows
-
-    def _describe_variant(
-        self, name: str, share: float, sparsity: float, point: PathPoint, kept: Kept
-    ) -> dict[str, Any]:
-        file, sha256 = kept.files[point.step]
-        sizes = asdict(sizes_of(self.network, point.weights, self.data.anchors(())[:1]))
-        return {
-            "network": name if share == 1 else variant_of(name, sparsity),
-            "asked_sparsity": sparsity,
-            "step": point.step,
-            **{**sizes, "sparsity": point.sparsity},
-            "sparsity_by_layer_json": json.dumps(sizes["sparsity"]),
-            "functional_distance_held_out": point.functional_distance_held_out,
-            "clean_accuracy": point.probes.get("clean_accuracy"),
-            "weights_file": file,
-            "weights_sha256": sha256,
-        }
-
-
-def _describe(point: PathPoint, start: PathPoint, weights: WeightsFile) -> dict[str, Any]:
-    """What the tables say of a point."""
-    return {
-        "step": point.step,
-        "sparsity": point.sparsity,
-        "functional_distance": point.functional_distance,
-        "functional_distance_held_out": point.functional_distance_held_out,
-        "objective_value": point.objective_value,
-        "gain": start.objective_value - point.objective_value,
-        "radius": point.radius,
-        "weights_norm_moved": float(torch.linalg.vector_norm(point.weights - start.weights)),
-        "clean_accuracy": point.probes.get("clean_accuracy"),
-        "seconds": point.seconds,
-        "weights_file": weights.file,
-        "weights_sha256": weights.sha256,
-    }
