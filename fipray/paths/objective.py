@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -31,6 +32,24 @@ class GradientEstimate(Protocol):
 
     def gradient(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         """`l` [P] at `weights` [P] on a batch; what is random in it begins at `batch.seed`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Asked:
+    """inputs: [M, ...]. value: outputs [M, C] on them -> the objective, a scalar."""
+
+    inputs: Tensor
+    value: Callable[[Tensor], Tensor]
+
+
+@runtime_checkable
+class OfOutputs(Protocol):
+    """An objective that asks nothing of the weights but outputs, so that one pass through the network can serve it and
+    what else is asked."""
+
+    def asks(self, problem: Problem, batch: Batch) -> Asked:
+        """On which inputs, and what the objective is of the outputs."""
         ...
 
 

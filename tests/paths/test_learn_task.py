@@ -153,3 +153,31 @@ def test_what_cannot_be_learned_is_refused(network, examples, anchors):
     ):
         with pytest.raises(fip.UsageError, match=message):
             fip.LearnTask("new", **wrong)
+
+
+class Unsaid:
+    """The same objective, that does not say what it asks of the network."""
+
+    def __init__(self, objective: fip.LearnTask) -> None:
+        self._objective = objective
+
+    def value(self, problem: Problem, weights: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return self._objective.value(problem, weights, batch)
+
+
+@pytest.mark.parametrize("held", [1.0, 0.5])
+def test_one_pass_for_the_task_and_what_stays_makes_the_step_of_two(network, examples, anchors, held):
+    problem, stepper = _problem(network, examples), fip.FirstOrderStep(beta=0.7, held=held)
+    batch, learns = Batch.of(problem, anchors), fip.LearnTask("new", 12)
+    start, passes = network.weights + 0.1, []
+    real = network._module.forward
+    network._module.forward = lambda inputs: passes.append(len(inputs)) or real(inputs)
+    steps = [
+        stepper.propose(fip.paths.stepper.Situation(problem, objective, start, batch, 0.1), stepper.begin(problem))
+        for objective in (learns, Unsaid(learns))
+    ]
+    num_held = round(held * NUM_ANCHORS)
+    assert passes == [num_held + 12, num_held, 12]
+    for ours, theirs in zip(*(step.state.values() for step in steps), strict=True):  # Adam's moments: of the gradient
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(steps[0].displacement, steps[1].displacement, rtol=1e-6, atol=1e-9)

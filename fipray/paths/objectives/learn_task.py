@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fipray.errors import UsageError
+from fipray.paths.objective import Asked
 from fipray.paths.problem import Batch, Problem
 
 
@@ -46,11 +47,17 @@ class LearnTask:
         return (self.task,)
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        asked = self.asks(problem, batch)
+        return asked.value(problem.network(weights, asked.inputs))
+
+    def asks(self, problem: Problem, batch: Batch) -> Asked:
         task = problem.task(self.task)
         drawn = task.draw(self.batch_size, batch.seed)
-        outputs, labels = problem.network(weights, drawn.inputs), drawn.labels
+        return Asked(drawn.inputs, lambda outputs: self._loss(outputs, drawn.labels, task.classes))
+
+    def _loss(self, outputs: Tensor, labels: Tensor, own: Tensor) -> Tensor:
         if self.own_classes:
-            outputs, labels = outputs[:, task.classes], torch.searchsorted(task.classes, labels)
+            outputs, labels = outputs[:, own], torch.searchsorted(own, labels)
         if self.loss == "cross-entropy":
             return functional.cross_entropy(outputs, labels, label_smoothing=self.smoothing)
         wanted = functional.one_hot(labels, outputs.shape[1]).to(outputs.dtype)

@@ -12,7 +12,8 @@ from torch.optim.adam import adam
 
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, Statistics, folded, normalised, statistics_of, unfolded
-from fipray.paths.problem import Problem
+from fipray.paths.objective import OfOutputs
+from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, within
 
 _STATISTICS = "statistics "  # in the state, before the name of a buffer
@@ -23,7 +24,8 @@ class FirstOrderStep:
     """Adam (Kingma & Ba 2015) on `D(w)^2 + beta objective(w)`, D the functional distance on the batch.
 
     The diagonal of Adam's second moments stands for the metric. The rate is `radius / sqrt(P)`, so that a step in which
-    every weight moves at the full rate is as long as the radius. One gradient a step, and the objective's.
+    every weight moves at the full rate is as long as the radius. One gradient a step, and the objective's;
+    one for both where the objective is one of outputs (`OfOutputs`).
 
     final_beta: where given, beta goes to it along the path, by the same factor each step: upwards, a path that begins
         tight and is let go; downwards, one that begins loose and ends tight.
@@ -72,16 +74,7 @@ class FirstOrderStep:
     def propose(self, situation: Situation, state: State) -> Proposal:
         network, after = situation.problem.network, {name: value.clone() for name, value in state.items()}
         before, now = _statistics_in(state), _statistics_in(after)
-        moving = (unfolded(network, situation.weights, before) if before else situation.weights).detach()
-        moving.requires_grad_(True)
-        with torch.enable_grad():
-            distance = self._squared_distance(situation, moving, now)
-            slope = situation.allowed(torch.autograd.grad(distance, moving)[0])
-            if self.beta > 0:
-                far = situation.slope
-                if before:
-                    (far,) = torch.autograd.grad(folded(network, moving, before), moving, far)
-                slope = slope + self.beta_after(situation.progress) * far
+        slope = self._slope_apart(situation, before, now) if before else self._slope(situation)
         displacement = torch.zeros_like(slope)
         with torch.no_grad():
             adam(  # in one pass over memory: on a CPU ten times as fast as what it is made of
@@ -97,16 +90,45 @@ class FirstOrderStep:
             )
             displacement = within(situation.radius, situation.allowed(displacement))
             if now:
-                displacement = folded(network, moving + displacement, now) - situation.weights
+                moved = unfolded(network, situation.weights, before) + displacement
+                displacement = folded(network, moved, now) - situation.weights
         return Proposal(displacement, 0.0, after)
 
-    def _squared_distance(self, situation: Situation, weights: Tensor, statistics: Statistics) -> Tensor:
-        """Of the functions at `weights` and at the start, on what is held of the batch; moves the statistics."""
-        problem, batch = situation.problem, situation.batch.first(math.ceil(self.held * len(situation.batch)))
-        if statistics:
-            outputs = normalised(problem.network, weights, statistics, batch.inputs)
-        else:
-            outputs = problem.network(weights, batch.inputs)
+    def _slope(self, situation: Situation) -> Tensor:
+        """The gradient [P] of what is descended, along the tangent of a restriction, from as few passes as will do."""
+        problem, objective, batch = situation.problem, situation.objective, self._held(situation.batch)
+        beta = self.beta_after(situation.progress) if self.beta > 0 else 0.0
+        moving = situation.weights.detach().requires_grad_(True)
+        with torch.enable_grad():
+            asked = objective.asks(problem, situation.batch) if beta and isinstance(objective, OfOutputs) else None
+            if asked and asked.inputs.shape[1:] == batch.inputs.shape[1:]:
+                outputs = problem.network(moving, torch.cat([batch.inputs, asked.inputs]))
+                here, there = outputs.split([len(batch), len(asked.inputs)])
+                loss = self._squared_distance(problem, here, batch) + beta * asked.value(there)
+                return situation.allowed(torch.autograd.grad(loss, moving)[0])
+            distance = self._squared_distance(problem, problem.network(moving, batch.inputs), batch)
+            slope = situation.allowed(torch.autograd.grad(distance, moving)[0])
+        return slope + beta * situation.slope if beta else slope
+
+    def _slope_apart(self, situation: Situation, before: Statistics, now: Statistics) -> Tensor:
+        """The same by the weights as they are apart from the statistics; moves these."""
+        problem, batch = situation.problem, self._held(situation.batch)
+        moving = unfolded(problem.network, situation.weights, before).detach().requires_grad_(True)
+        with torch.enable_grad():
+            outputs = normalised(problem.network, moving, now, batch.inputs)
+            distance = self._squared_distance(problem, outputs, batch)
+            slope = situation.allowed(torch.autograd.grad(distance, moving)[0])
+            if self.beta > 0:
+                whole = folded(problem.network, moving, before)
+                (theirs,) = torch.autograd.grad(whole, moving, situation.slope)
+                slope = slope + self.beta_after(situation.progress) * theirs
+        return slope
+
+    def _held(self, batch: Batch) -> Batch:
+        return batch.first(math.ceil(self.held * len(batch)))
+
+    def _squared_distance(self, problem: Problem, outputs: Tensor, batch: Batch) -> Tensor:
+        """Of the start and of the function that has these outputs on the batch."""
         reference = batch.reference
         if self.outputs is not None:
             outputs, reference = outputs[:, : self.outputs], reference[:, : self.outputs]
