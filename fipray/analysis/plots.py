@@ -240,16 +240,22 @@ def front(
     figure = new_figure(7.5, 5.2)
     axis = figure.subplots()
     dress(axis, xlabel="clean accuracy, %", ylabel="robust accuracy, %")
+    lines: list[Any] = []
     for (name, rows), colour, marker in zip(
         frame.groupby(method, sort=False), cycle(COLOURS), cycle(_FRONT_MARKERS), strict=False
     ):
         best = pareto(rows, (clean, robust)).sort_values([clean, robust], ascending=[True, False])
-        axis.plot(best[clean] * 100, best[robust] * 100, color=colour, drawstyle="steps-pre", linewidth=1.6)
+        lines += axis.plot(best[clean] * 100, best[robust] * 100, color=colour, drawstyle="steps-pre", linewidth=1.6)
         for some, face, edge in ((rows.drop(best.index), "white", colour), (best, colour, "white")):
             area = _area(some[seconds], frame[seconds].max()) if seconds else 55
             places = (some[clean] * 100, some[robust] * 100)
             axis.scatter(*places, s=area, c=face, marker=marker, edgecolors=edge, linewidths=0.9, zorder=3)
         axis.plot([], [], color=colour, marker=marker, label=short(str(name)))
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+    for line in lines:  # whoever gets that far gets less far too
+        x, y = line.get_data()
+        line.set_data([left, *x, x[-1]], [y[0], *y, bottom])
+    axis.set(xlim=(left, right), ylim=(bottom, top))
     if seconds:
         few, many = frame[seconds].min(), frame[seconds].max()
         for value in (few, many):
