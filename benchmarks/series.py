@@ -6,7 +6,8 @@
 
 All learn the same tasks from the same network, which knows the first of them, with batches of 128; those that store
 examples keep as many of each class. Paths see no label of an earlier task. `--only` takes contenders whose names
-contain a text, or are it where it begins with "=". Seconds are processor seconds of learning on one thread.
+contain a text, or are it where it begins with "=". With --json, what the file already holds is not done again. Seconds
+are processor seconds of learning on one thread.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def chain(setting: Setting, *, stored: bool, published: bool = False) -> Outcome
     return Outcome(accuracies, sum(inputs.nbytes for inputs in kept), seconds)
 
 
-def rival(setting: Setting, *, name: str) -> Outcome:
+def rival(setting: Setting, *, name: str, shifted: bool = False) -> Outcome:
     """One of experiments.baselines.series, on the module itself where paths see it through its heads."""
     series, module = setting.series, setting.base
     tasks, heads = [], isinstance(module, fip.MultiHead)
@@ -112,6 +113,8 @@ def rival(setting: Setting, *, name: str) -> Outcome:
     learner = rivals.LEARNERS[name](series.scenario)
     if hasattr(learner, "num_stored") and name not in ("ogd",):
         learner = replace(learner, num_stored=setting.num_stored)  # type: ignore[type-var]
+    if shifted:
+        learner = replace(learner, shifted=fip.Shifted(1, max(1, series.image[-1] // 14)))  # type: ignore[type-var]
     accuracies: Accuracies = []
 
     def after(number: int, learned: nn.Module) -> None:
@@ -151,6 +154,8 @@ CONTENDERS: dict[str, Contender] = {
     "joint": partial(rival, name="joint"),
     "apart": apart,
     **{name: partial(rival, name=name) for name in rivals.LEARNERS if name not in ("naive", "joint")},
+    "er, shifted": partial(rival, name="er", shifted=True),
+    "der++, shifted": partial(rival, name="der++", shifted=True),
     "path: nothing stored": partial(chain, stored=False),
     "path: inputs stored": partial(chain, stored=True),
     "path: published": partial(chain, stored=True, published=True),
@@ -193,6 +198,17 @@ def records_of(name: str, setting: Setting, outcome: Outcome) -> list[Record]:
             }
         )
     return rows
+
+
+def is_of(record: Record, name: str, setting: Setting) -> bool:
+    """Whether a record is of this contender in this setting."""
+    series = setting.series
+    theirs = tuple(record[key] for key in ("method", "series", "scenario", "network", "seed"))
+    how = record["num_iterations"], record["num_stored"]
+    return (theirs, how) == (
+        (name, series.name, series.scenario, series.network, setting.seed),
+        (setting.num_iterations, setting.num_stored),
+    )
 
 
 def show(console: Console, frame: pd.DataFrame) -> None:
@@ -247,13 +263,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--only names none of: {', '.join(CONTENDERS)}")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    console, records = Console(width=None if sys.stdout.isatty() else 160), []
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    records: list[Record] = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
     made = (along_paths.of_name(args.series, one, args.network, args.data_root) for one in args.scenarios)
     for series in {series.scenario: series for series in made}.values():  # but the split ones have one scenario
         for seed in args.seeds:
             base, _ = along_paths.base_of(series, args.iterations, seed)
             setting = Setting(series, base, args.iterations, args.stored, seed)
             for name, contender in chosen.items():
+                if any(is_of(record, name, setting) for record in records):
+                    continue
                 found = records_of(name, setting, contender(setting))
                 records += found
                 console.print(

@@ -52,7 +52,7 @@ SETTINGS: dict[tuple[str, str], Settings] = {
         32,
         400,
         2 / 255,
-        stepper=fip.FirstOrderStep(logits=True, batch_statistics=True),
+        stepper=fip.FirstOrderStep(temperature=math.inf, batch_statistics=True),
         num_stages=25,
         mirrored=True,
     ),

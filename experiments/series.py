@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -25,16 +26,18 @@ SeriesName = Literal[
 ]
 NetworkName = Literal["", "lenet_300_100", "paper_cnn"]
 RATE = 1e-3  # of the training of bases
-NUM_HELD_OUT, NUM_SEEN = 200, 5000  # training inputs of each task: that no path sees, of the new task as anchors
+NUM_HELD_OUT = 200  # training inputs of each task that no path sees
 
 
 @dataclass(frozen=True)
 class Settings:
     """How a series is learned: the weight of the new task's loss beside the squared functional distance is
-    `beta / (number of earlier tasks)`, so that every task counts alike; `rate` is that of Adam's first steps,
-    which falls to 0 along half a cosine.
+    `beta / (C k^fading)` where k tasks came before and the function has C outputs that are held; `rate` is that of
+    Adam's first steps, which falls to 0 along half a cosine.
 
-    logits: how far functions are apart, of `fip.FirstOrderStep`.
+    num_held: of the inputs on which the function is held, in each step's batch.
+    fading: 1 where what is held grows with the number of earlier tasks, so that each counts alike.
+    temperature: of `fip.FirstOrderStep`.
     shifts: copies of each stored image, shifted by up to a 14th of its width, that are anchors too.
     known: whether only the outputs that stand for known classes are held: on inputs of the new ones the function has
         to change.
@@ -44,19 +47,21 @@ class Settings:
     beta: float
     rate: float = 2e-3
     batch_size: int = 128
+    num_held: int = 128
+    fading: float = 1.0
+    temperature: float = math.inf
     shifts: int = 8
-    logits: bool = False
     known: bool = False
     smoothing: float = 0.0
 
 
 SETTINGS: dict[tuple[ScenarioName, bool], Settings] = {
-    ("task", True): Settings(beta=20.0, logits=True),
-    ("domain", True): Settings(beta=60.0, logits=True),
-    ("class", True): Settings(beta=60.0, logits=True),
-    ("task", False): Settings(beta=3.0, logits=True),
-    ("domain", False): Settings(beta=8.0, rate=1e-3, logits=True),
-    ("class", False): Settings(beta=3.0, logits=True, known=True, smoothing=0.5),
+    ("task", True): Settings(beta=20.0, num_held=64),
+    ("domain", True): Settings(beta=60.0, num_held=64),
+    ("class", True): Settings(beta=60.0, num_held=64),
+    ("task", False): Settings(beta=6.0, rate=1e-3, fading=0.5, temperature=3.0),
+    ("domain", False): Settings(beta=6.0, rate=1e-3, fading=0.5, temperature=3.0),
+    ("class", False): Settings(beta=3.0, known=True, smoothing=0.5),
 }
 """By scenario, and whether inputs of earlier tasks are stored: chosen on one seed of Split-MNIST."""
 
@@ -203,8 +208,11 @@ def of_name(series: SeriesName, scenario: ScenarioName, network: NetworkName, da
 
 def settings_of(series: Series, num_stored: int, beta: float = 0.0) -> Settings:
     usual = SETTINGS[series.scenario, num_stored > 0]
-    shifts = 0 if series.name.startswith("permuted") else usual.shifts  # a shift of their pixels makes nonsense
-    return replace(usual, beta=beta or usual.beta, shifts=shifts)
+    if series.name.startswith("permuted"):  # where a shift makes nonsense of an image
+        usual = replace(usual, shifts=0)
+    if len(series.tasks) > 5 and num_stored:
+        usual = replace(usual, num_held=256)
+    return replace(usual, beta=beta or usual.beta)
 
 
 def of_series(
@@ -226,16 +234,17 @@ def of_series(
         )
     module, base_id = base_of(series, num_iterations, seed)
     rate = settings.rate * math.sqrt(sum(part.numel() for part in module.parameters()))
-    radius = fip.ScheduledRadius(rate / float(fip.Network.of(module).weights.norm()))
-    names = list(series.tasks)
+    network, names = fip.Network.of(module), list(series.tasks)
+    radius = fip.ScheduledRadius(rate / float(network.weights.norm()))
+    num_outputs = network.outputs(network.weights, torch.from_numpy(series.tasks[names[0]].inputs[:1])).shape[1]
     chains = []
     for member in range(members):
         before = "base"
         for number, name in enumerate(names[1:], 1):
             known = 1 + max(int(series.tasks[earlier].labels.max()) for earlier in names[:number])
             stepper = fip.FirstOrderStep(
-                beta=settings.beta / number,
-                logits=settings.logits,
+                beta=settings.beta / (known if settings.known else num_outputs) / number**settings.fading,
+                temperature=settings.temperature,
                 outputs=known if settings.known else None,
             )
             path = fip.PathSpec(
@@ -244,7 +253,7 @@ def of_series(
                 stepper=stepper,
                 radius=radius,
                 num_steps=num_iterations,
-                batch_size=settings.batch_size,
+                batch_size=settings.num_held,
                 save_at=fip.SaveAt(4),
                 start=before,
                 anchors=anchors_of(series, number, stored=num_stored > 0),
@@ -299,9 +308,9 @@ def data_of(series: Series, num_stored: int, seed: int) -> fip.Data:
             sets[f"stored {name}"] = inputs[np.concatenate(kept)]
         elif number and series.scenario == "task":
             for before, earlier in enumerate(list(series.tasks)[:number]):
-                sets[f"{name} seen as {earlier}"] = _told(inputs[:NUM_SEEN], before)
+                sets[f"{name} seen as {earlier}"] = _told(inputs, before)
         elif number:
-            sets[f"{name} seen"] = inputs[:NUM_SEEN]
+            sets[f"{name} seen"] = inputs
     whole = [task for task in series.tasks.values() if task.test_inputs is not None and task.test_labels is not None]
     first = next(iter(series.tasks))
     return fip.Data(

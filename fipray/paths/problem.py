@@ -66,6 +66,11 @@ class Problem:
     others: tuple[Tensor, ...] = ()
     tasks: Mapping[str, Examples] = field(default_factory=dict)
 
+    @cached_property
+    def length(self) -> float:
+        """`|w0|`, of the start."""
+        return float(torch.linalg.vector_norm(self.start))
+
     def task(self, name: str) -> Examples:
         """Raises UsageError for a name that no task has."""
         if name not in self.tasks:

@@ -126,7 +126,7 @@ class AdaptiveRadius:
             raise UsageError(f"growth is at least 1 and shrink above 1; {self.growth} and {self.shrink} were given")
 
     def begin(self, problem: Problem) -> float:
-        return self.initial * float(torch.linalg.vector_norm(problem.start))
+        return self.initial * problem.length
 
     def judge(self, candidate: Candidate) -> Verdict:
         radius = candidate.made.radius
@@ -168,11 +168,11 @@ class ScheduledRadius:
             raise UsageError(f"cycles are one or more factors above 0; {self.cycles} was given")
 
     def begin(self, problem: Problem) -> float:
-        return self._at(0.0) * float(torch.linalg.vector_norm(problem.start))
+        return self._at(0.0) * problem.length
 
     def judge(self, candidate: Candidate) -> Verdict:
         made = candidate.made
-        return Verdict(True, self._at(made.progress) * float(torch.linalg.vector_norm(made.problem.start)))
+        return Verdict(True, self._at(made.progress) * made.problem.length)
 
     def _at(self, progress: float) -> float:
         """The radius after a share `progress` of the path, in units of |w0|; never 0 on the way up."""

@@ -59,7 +59,7 @@ def walk(
                 "SaveAt(solver_state=True)"
             )
         generator.set_state(state.pop(RANDOMNESS))
-    smallest = SMALLEST_RADIUS * float(torch.linalg.vector_norm(problem.start))
+    smallest = SMALLEST_RADIUS * problem.length
     before_draw = generator.get_state()
     batch = anchors.draw(batch_size, generator)
     step, stop = done, num_steps if until is None else min(until, num_steps)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any
@@ -15,9 +16,15 @@ from typing import Any
 import fipray
 from fipray.errors import UsageError
 
+_INFINITE = "number"  # the one field of what stands for "inf" or "-inf", which JSON does not have
+
 
 def encode(value: Any) -> Any:
     """`value` as plain JSON data. Raises UsageError for what a spec cannot hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        if math.isnan(value):
+            raise UsageError("a spec holds numbers; NaN is none")
+        return {_INFINITE: str(value)}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, tuple):
@@ -35,6 +42,8 @@ def decode(data: Any) -> Any:
         return tuple(decode(item) for item in data)
     if not isinstance(data, dict):
         return data
+    if set(data) == {_INFINITE}:
+        return float(data[_INFINITE])
     given = dict(data)
     cls = _class_named(given.pop("kind", None))
     valid = [field.name for field in fields(cls)]

@@ -190,9 +190,9 @@ def test_first_order_steps_are_adams(held, num_held):
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-9, atol=1e-9)
 
 
-def test_between_logits_first_order_steps_are_adams_on_their_squared_distance():
+def test_in_the_limit_of_warm_classes_first_order_steps_are_adams_on_the_squared_distance_of_logits():
     where, radius = problem(mlp(5, 6, 3)), 1e-2
-    inputs, stepper = batch(where, 8, 5), FirstOrderStep(logits=True)
+    inputs, stepper = batch(where, 8, 5), FirstOrderStep(temperature=math.inf)
     start = where.start + 0.05 * normal(where.network.num_weights, seed=5)
     theirs = start.clone().requires_grad_(True)
     adam = torch.optim.Adam([theirs], lr=radius / where.network.num_weights**0.5)
@@ -200,7 +200,7 @@ def test_between_logits_first_order_steps_are_adams_on_their_squared_distance():
     for _ in range(3):
         adam.zero_grad()
         difference = where.network(theirs, inputs.inputs) - where.network(where.start, inputs.inputs)
-        (difference - difference.mean(1, keepdim=True)).square().sum(1).mean().backward()
+        (difference - difference.mean(1, keepdim=True)).square().mean().backward()
         adam.step()
         made = stepper.propose(Situation(where, Diversify(), ours, inputs, radius), state)
         ours, state = ours + made.displacement, made.state
@@ -209,25 +209,36 @@ def test_between_logits_first_order_steps_are_adams_on_their_squared_distance():
         stepper.begin(problem(mlp(5, 6, 3), geometry=Euclidean()))
 
 
-@pytest.mark.parametrize("logits", [False, True])
-def test_on_some_outputs_the_distance_is_between_what_is_said_of_these(logits):
-    """Of four classes the function is about two: the first step is Adam's on the distance of the softmax over them."""
+@pytest.mark.parametrize("temperature", [1.0, 3.0, math.inf])
+def test_on_some_outputs_the_distance_is_between_what_is_said_of_these(temperature):
+    """Of four classes the function is about two: Adam's moments are of the distance between the softmax over them."""
     where, radius = problem(mlp(5, 6, 4)), 1e-2
-    inputs, stepper = batch(where, 8, 5), FirstOrderStep(logits=logits, outputs=2)
-    start = where.start + 0.05 * normal(where.network.num_weights, seed=5)
-    theirs = start.clone().requires_grad_(True)
-    adam = torch.optim.Adam([theirs], lr=radius / where.network.num_weights**0.5)
-    now, before = (where.network(weights, inputs.inputs)[:, :2] for weights in (theirs, where.start))
-    if logits:
-        difference = (now - before) - (now - before).mean(1, keepdim=True)
+    inputs, stepper = batch(where, 8, 5), FirstOrderStep(temperature=temperature, outputs=2)
+    start = (where.start + 0.05 * normal(where.network.num_weights, seed=5)).requires_grad_(True)
+    now, before = (where.network(weights, inputs.inputs)[:, :2] for weights in (start, where.start))
+    if math.isinf(temperature):
+        difference = ((now - before) - (now - before).mean(1, keepdim=True)) / 2**0.5
     else:
-        difference = 2 * (now.softmax(1).sqrt() - before.softmax(1).sqrt())
-    difference.square().sum(1).mean().backward()
-    adam.step()
-    made = stepper.propose(Situation(where, Diversify(), start, inputs, radius), stepper.begin(where))
-    torch.testing.assert_close(start + made.displacement, theirs.detach(), rtol=1e-9, atol=1e-9)
+        now, before = (2 * (outputs / temperature).softmax(1).sqrt() for outputs in (now, before))
+        difference = temperature * (now - before)
+    (slope,) = torch.autograd.grad(difference.square().sum(1).mean(), start)
+    made = stepper.propose(Situation(where, Diversify(), start.detach(), inputs, radius), stepper.begin(where))
+    torch.testing.assert_close(made.state["mean"], 0.1 * slope, rtol=1e-9, atol=1e-12)
     with pytest.raises(UsageError, match="at least 1 output"):
         FirstOrderStep(outputs=0)
+
+
+def test_ever_warmer_classes_come_to_the_limit():
+    where = problem(mlp(5, 6, 4))
+    inputs, start = batch(where, 8, 5), where.start + 0.05 * normal(where.network.num_weights, seed=5)
+    slopes = [
+        stepper.propose(Situation(where, Diversify(), start, inputs, 1e-2), stepper.begin(where)).state["mean"]
+        for stepper in (FirstOrderStep(temperature=1e4), FirstOrderStep(temperature=math.inf))
+    ]
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-3, atol=1e-8)
+    for refused in (0.0, -1.0, math.nan):
+        with pytest.raises(UsageError, match="temperature is above 0"):
+            FirstOrderStep(temperature=refused)
 
 
 class _LargeOutputs:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 
 import fipray as fip
+from fipray import UsageError
 from fipray.study.canonical import decode, digest, encode, from_json, to_json
 from tests.studies import Fails, cooperating, study
 
@@ -31,6 +33,14 @@ SPECS += list(study(chunk_size=30).specs.values())[4:6]
 def test_a_spec_survives_json(spec):
     assert from_json(to_json(spec)) == spec
     assert hash(from_json(to_json(spec))) == hash(spec)
+
+
+def test_infinite_numbers_survive_json_and_nan_is_refused():
+    warm = fip.FirstOrderStep(temperature=math.inf)
+    assert from_json(to_json(warm)) == warm
+    assert decode(encode(-math.inf)) == -math.inf
+    with pytest.raises(UsageError, match="NaN is none"):
+        to_json(fip.ObjectiveBelow(math.nan))
 
 
 def test_the_text_is_this_one_on_every_machine():

@@ -21,7 +21,7 @@ from experiments.baselines.series.task import (
     gradients,
 )
 from experiments.baselines.training import check_positive
-from fipray import UsageError
+from fipray import Shifted, UsageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,15 +122,17 @@ class ExperienceReplay(InSequence):
     memories"; Ratcliff 1990).
 
     num_stored: of each class of each task, drawn at the end of the task.
+    shifted: how stored images are varied whenever they are seen again, if they are.
     """
 
     num_stored: int = 100
+    shifted: Shifted | None = None
 
     def __post_init__(self) -> None:
         check_positive(num_stored=self.num_stored)
 
     def begin(self, module: nn.Module, generator: torch.Generator) -> Course:
-        return _Replay(module, generator, self.num_stored)
+        return _Replay(module, generator, self.num_stored, self.shifted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +142,12 @@ class _Rehearsing:
     module: nn.Module
     generator: torch.Generator
     num_stored: int
+    shifted: Shifted | None = None
     parts: list[Stored] = field(default_factory=list)
+
+    def seen_again(self, batch: Sequence[Stored]) -> Tensor:
+        inputs = joined(batch)
+        return self.shifted.of(inputs, self.generator) if self.shifted else inputs
 
     def consolidate(self, task: Task) -> None:
         self.parts.append(balanced(task, self.num_stored, self.generator))
@@ -153,10 +160,11 @@ class _Rehearsing:
 class _Replay(_Rehearsing):
     def train(self, task: Task, batches: Batches) -> None:
         def slopes(inputs: Tensor, labels: Tensor) -> list[Tensor]:
-            new, old = Stored(task.seen_by, inputs, labels), drawn(self.parts, self.generator) if self.parts else []
-            ours, theirs = self.module(joined([new, *old])).tensor_split([len(labels)])
-            loss = cross_entropy(ours, [new])
-            return gradients(loss + cross_entropy(theirs, old) if old else loss, self.module)
+            if not self.parts:
+                return gradients(task.loss(self.module, inputs, labels), self.module)
+            new, old = Stored(task.seen_by, inputs, labels), drawn(self.parts, self.generator)
+            ours, theirs = self.module(torch.cat([inputs, self.seen_again(old)])).tensor_split([len(labels)])
+            return gradients(cross_entropy(ours, [new]) + cross_entropy(theirs, old), self.module)
 
         descend(self.module, batches, slopes)
 
@@ -168,11 +176,13 @@ class DarkExperience(InSequence):
 
     The square is a mean over all outputs of the module, as in the authors' code. num_stored: of each class of each
     task, drawn at the end of the task and with the outputs of then; the source draws from the stream.
+    shifted: how stored images are varied whenever they are seen again, if they are; their outputs stay, as there.
     """
 
     alpha: float = 1.0
     beta: float = 0.5
     num_stored: int = 100
+    shifted: Shifted | None = None
 
     def __post_init__(self) -> None:
         check_positive(alpha=self.alpha, num_stored=self.num_stored)
@@ -180,7 +190,7 @@ class DarkExperience(InSequence):
             raise UsageError(f"beta is {self.beta}: give a finite number of at least 0, 0 for DER")
 
     def begin(self, module: nn.Module, generator: torch.Generator) -> Course:
-        return _Dark(module, generator, self.num_stored, learner=self)
+        return _Dark(module, generator, self.num_stored, self.shifted, learner=self)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -194,10 +204,10 @@ class _Dark(_Rehearsing):
         loss = task.loss(self.module, inputs, labels)
         if self.parts:
             batch = drawn(self.parts, self.generator)
-            loss = loss + self.learner.alpha * distance(self.module(joined(batch)), batch)
+            loss = loss + self.learner.alpha * distance(self.module(self.seen_again(batch)), batch)
         if self.parts and self.learner.beta:
             batch = drawn(self.parts, self.generator)
-            loss = loss + self.learner.beta * cross_entropy(self.module(joined(batch)), batch)
+            loss = loss + self.learner.beta * cross_entropy(self.module(self.seen_again(batch)), batch)
         return loss
 
     @torch.no_grad()

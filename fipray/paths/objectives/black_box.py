@@ -62,7 +62,7 @@ class BlackBox:
 
     @torch.no_grad()
     def gradient(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        length = self.spread * float(torch.linalg.vector_norm(problem.start))
+        length = self.spread * problem.length
         if not length > 0:
             raise UsageError("the start's weights are all zero, so spread, a part of their norm, measures nothing")
         directions = orthonormal(batch, problem.network.num_weights, self.num_samples)

@@ -29,4 +29,4 @@ class MoveAway:
             return direction @ offset / torch.linalg.vector_norm(direction)
 
         away = torch.stack([distance(other) for other in (problem.start, *problem.others)])
-        return -away.mean() / torch.linalg.vector_norm(problem.start)
+        return -away.mean() / problem.length

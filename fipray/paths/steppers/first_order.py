@@ -31,9 +31,10 @@ class FirstOrderStep:
         tight and is let go; downwards, one that begins loose and ends tight.
     held: the share, above 0 and up to 1, of each batch on which D is taken; the objective always sees all of it. Where
         the objective itself holds the function, as `Resist` does, a part is enough, and the step cheaper.
-    logits: take D between centred logits, `log p_k` less its mean over classes, instead of between embedded outputs;
-        for classifiers. Where the start is sure of its classes, as on inputs that it was trained on, probabilities say
-        little of it and logits much (Ba & Caruana 2014).
+    temperature: T of the classes, above 0; `math.inf` for the limit. D is T times the distance between `softmax(z / T)`
+        of the logits z here and at the start; in the limit the distance of logits, less their means, over `sqrt(C)`.
+        Where the start is sure of its classes, as on inputs that it was trained on, probabilities say little of it, and
+        warm ones more (Hinton et al. 2015; Ba & Caruana 2014). For classifiers.
     outputs: take D on the first so many outputs alone, of classifiers between the probabilities of these given that it
         is one of them; None for all. A head that grows has outputs beyond them that the function was never about.
     batch_statistics: whether every BatchNorm normalises by the batch while a step is made, as in training, and its
@@ -46,7 +47,7 @@ class FirstOrderStep:
     decay: float = 0.9
     decay_squares: float = 0.999
     held: float = 1.0
-    logits: bool = False
+    temperature: float = 1.0
     outputs: int | None = None
     batch_statistics: bool = False
 
@@ -57,14 +58,18 @@ class FirstOrderStep:
             raise UsageError(f"with a final_beta both are above 0; {self.beta} and {self.final_beta} were given")
         if not 0 < self.held <= 1:
             raise UsageError(f"held is a share of each batch, above 0 and up to 1; {self.held} was given")
+        if not self.temperature > 0:
+            raise UsageError(f"temperature is above 0; {self.temperature} was given")
         if self.outputs is not None and self.outputs < 1:
             raise UsageError(f"D is taken on at least 1 output; outputs={self.outputs} was given")
         if not (0 <= self.decay < 1 and 0 <= self.decay_squares < 1):
             raise UsageError(f"decays lie in 0..1, 1 excluded; {self.decay} and {self.decay_squares} were given")
 
     def begin(self, problem: Problem) -> State:
-        if self.logits and not isinstance(problem.geometry, FisherRao):
-            raise UsageError("logits=True asks for outputs that are classes: it needs geometry=FisherRao()")
+        if self.temperature != 1 and not isinstance(problem.geometry, FisherRao):
+            raise UsageError(
+                f"temperature={self.temperature} asks for outputs that are classes: it needs geometry=FisherRao()"
+            )
         zeros = torch.zeros_like(problem.start)
         state = {"mean": zeros, "square": zeros, "count": zeros.new_zeros((), dtype=torch.float32)}
         if self.batch_statistics:
@@ -134,10 +139,11 @@ class FirstOrderStep:
             outputs, reference = outputs[:, : self.outputs], reference[:, : self.outputs]
             if isinstance(problem.geometry, FisherRao):
                 reference = 2 * functional.normalize(reference, dim=1)
-        if self.logits:
-            drift = _centred(torch.log_softmax(outputs, 1).flatten(1)) - _centred(_log_probabilities(reference))
-        else:
+        if self.temperature == 1:
             drift = problem.geometry.embed(outputs) - reference
+        else:
+            of_start = _log_probabilities(reference).view_as(outputs)
+            drift = _warm(outputs, self.temperature) - _warm(of_start, self.temperature)
         return drift.square().sum(1).mean()
 
     def beta_after(self, progress: float) -> float:
@@ -150,9 +156,13 @@ def _statistics_in(state: State) -> Statistics:
 
 
 def _log_probabilities(reference: Tensor) -> Tensor:
-    """Of the start, [N, C]: its embedded outputs are `2 sqrt(p)`."""
+    """Of the start: its embedded outputs are `2 sqrt(p)`."""
     return 2 * (reference / 2).clamp(min=torch.finfo(reference.dtype).tiny).log()
 
 
-def _centred(values: Tensor) -> Tensor:
-    return values - values.mean(1, keepdim=True)
+def _warm(logits: Tensor, temperature: float) -> Tensor:
+    """What D is taken between: `T 2 sqrt(softmax(z / T))` of logits z [N, C, ...], flattened. Its differences, though
+    not itself, have a limit for T = inf: those of centred logits over `sqrt(C)`."""
+    if math.isinf(temperature):
+        return ((logits - logits.mean(1, keepdim=True)) / logits.shape[1] ** 0.5).flatten(1)
+    return temperature * FisherRao().embed(logits / temperature)
