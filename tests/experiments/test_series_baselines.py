@@ -41,7 +41,7 @@ from experiments.baselines.series.projections import (
 from experiments.baselines.series.regularised import Anchor, divergence, fisher_diagonal, line_integral
 from experiments.baselines.series.rehearsal import Stored, balanced, cross_entropy, distance, drawn, turned
 from experiments.baselines.series.task import flat, identity, log_probabilities
-from fipray import UsageError
+from fipray import Shifted, UsageError
 from tests.problems import generator, normal
 
 SCENARIOS: tuple[Scenario, ...] = ("task", "domain", "class")
@@ -285,6 +285,21 @@ def test_dark_experience_adds_the_distance_to_stored_outputs_and_the_loss_of_sto
     expected = new.loss(module, new.inputs, new.labels) + 0.3 * squares + 0.7 * old.loss(module, two.inputs, two.labels)
     torch.testing.assert_close(course.loss(new, new.inputs, new.labels), expected)
     torch.testing.assert_close(distance(module(one.inputs), first), squares)
+
+
+@pytest.mark.parametrize("learner", [ExperienceReplay, DarkExperience])
+def test_what_is_rehearsed_may_be_shifted_and_what_is_kept_is_not(learner):
+    image = torch.zeros(1, 1, 5, 5)
+    image[0, 0, 2, 2] = 1.0
+    course = learner(num_stored=1, shifted=Shifted(1, 1)).begin(
+        nn.Sequential(nn.Flatten(), nn.Linear(25, 2)), generator()
+    )
+    course.consolidate(Task("one", image, torch.tensor([0])))
+    seen = course.seen_again(drawn(course.parts, generator(), num=300))
+    assert seen.shape == (300, 1, 5, 5)
+    places = seen.flatten(1).argmax(1).unique().tolist()
+    assert places == [6, 7, 8, 11, 12, 13, 16, 17, 18]
+    assert torch.equal(course.parts[0].inputs, image)
 
 
 def test_a_gradient_against_the_stored_ones_is_turned_until_it_is_orthogonal_and_no_other_is():
