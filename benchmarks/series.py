@@ -34,7 +34,8 @@ from experiments import series as along_paths
 from experiments.baselines import series as rivals
 from experiments.scenarios import ScenarioName, Series
 from experiments.training import Recipe, train
-from fipray.paths import Examples, varied
+from fipray.geometry import KroneckerMetric
+from fipray.paths import Examples, Problem, varied
 
 Record = dict[str, Any]
 SCENARIOS = get_args(ScenarioName)
@@ -64,10 +65,10 @@ class Outcome:
 Contender = Callable[[Setting], Outcome]
 
 
-def chain(setting: Setting, *, stored: bool, published: bool = False) -> Outcome:
+def chain(setting: Setting, *, stored: bool, metric: bool = False, published: bool = False) -> Outcome:
     """The paths of experiments.series."""
     series, num_stored = setting.series, setting.num_stored if stored else 0
-    settings = along_paths.settings_of(series, num_stored)
+    settings = along_paths.settings_of(series, num_stored, metric=metric)
     study = along_paths.of_series(
         series, settings, num_stored=num_stored, num_iterations=setting.num_iterations, seed=setting.seed
     )
@@ -77,9 +78,13 @@ def chain(setting: Setting, *, stored: bool, published: bool = False) -> Outcome
         name: Examples(torch.from_numpy(task.inputs), torch.from_numpy(task.labels))
         for name, task in data.tasks.items()
     }
+    remembered: list[KroneckerMetric] = []
     for number, spec in enumerate(study.paths, 1):
         began = time.process_time()
-        sets = torch.cat([torch.from_numpy(data.sets[name]) for name in spec.anchors])
+        if spec.memory:
+            gone = torch.cat([torch.from_numpy(data.sets[name]) for name in spec.memory.sets])
+            remembered.append(spec.memory.of(Problem(network, study.geometry, network.weights), gone))
+        sets = torch.cat([torch.from_numpy(data.sets[name]) for name in spec.anchors or spec.held_out])
         path = fip.trace(
             network,
             anchors=varied(sets, spec.variations),
@@ -91,13 +96,15 @@ def chain(setting: Setting, *, stored: bool, published: bool = False) -> Outcome
             batch_size=spec.batch_size,
             save_at=fip.SaveAt(num_points=1, solver_state=False),
             tasks=tasks,
+            memory=remembered,
             seed=spec.seed,
         )
         network = network.at(path.end.weights)
         seconds += time.process_time() - began
         accuracies.append(judged(lambda inputs: network.outputs(network.weights, inputs), series, number))  # noqa: B023
     kept = [inputs for name, inputs in data.sets.items() if name.startswith("stored ")]
-    return Outcome(accuracies, sum(inputs.nbytes for inputs in kept), seconds)
+    memory_bytes = sum(inputs.nbytes for inputs in kept) + sum(one.num_bytes for one in remembered)
+    return Outcome(accuracies, memory_bytes, seconds)
 
 
 def rival(setting: Setting, *, name: str, shifted: bool = False) -> Outcome:
@@ -157,6 +164,7 @@ CONTENDERS: dict[str, Contender] = {
     "er, shifted": partial(rival, name="er", shifted=True),
     "der++, shifted": partial(rival, name="der++", shifted=True),
     "path: nothing stored": partial(chain, stored=False),
+    "path: metric stored": partial(chain, stored=False, metric=True),
     "path: inputs stored": partial(chain, stored=True),
     "path: published": partial(chain, stored=True, published=True),
 }

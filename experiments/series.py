@@ -38,6 +38,8 @@ class Settings:
     num_held: of the inputs on which the function is held, in each step's batch.
     fading: 1 where what is held grows with the number of earlier tasks, so that each counts alike.
     temperature: of `fip.FirstOrderStep`.
+    remembered: weight of the squared functional distance by the metrics that are stored, beside the new task's loss,
+        where nothing else is held.
     shifts: copies of each stored image, shifted by up to a 14th of its width, that are anchors too.
     known: whether only the outputs that stand for known classes are held: on inputs of the new ones the function has
         to change.
@@ -50,6 +52,7 @@ class Settings:
     num_held: int = 128
     fading: float = 1.0
     temperature: float = math.inf
+    remembered: float = 0.0
     shifts: int = 8
     known: bool = False
     smoothing: float = 0.0
@@ -73,6 +76,7 @@ def study(
     network: NetworkName = "",
     data_root: str = "",
     num_stored: int = 100,
+    metric: bool = False,
     num_iterations: int = 2000,
     beta: float = 0.0,
     members: int = 1,
@@ -88,6 +92,7 @@ def study(
     data_root: the folder that holds the data set; where empty, MNIST and Fashion-MNIST are downloaded.
     num_stored: inputs kept of each earlier class, without labels, on which the function must stay; with 0 nothing is
         kept, and it stays on the new task's own inputs, in several heads as the earlier ones see them.
+    metric: with no input stored, of each earlier task its metric, as Kronecker products (`fip.KroneckerMemory`).
     num_iterations: steps for each task; the base is trained as many.
     beta: weight of the new task; 0 takes what suits the series.
     epsilon: bound (linf) of the attacks on what the members became, where it is above 0.
@@ -95,7 +100,7 @@ def study(
     made = of_name(series, scenario, network, data_root)
     return of_series(
         made,
-        settings_of(made, num_stored, beta),
+        settings_of(made, num_stored, beta, metric=metric),
         num_stored=num_stored,
         num_iterations=num_iterations,
         members=members,
@@ -106,6 +111,7 @@ def study(
             "scenario": made.scenario,
             "network": network,
             "num_stored": num_stored,
+            "metric": metric,
             "num_iterations": num_iterations,
             "beta": beta,
             "members": members,
@@ -206,7 +212,13 @@ def of_name(series: SeriesName, scenario: ScenarioName, network: NetworkName, da
             return scenarios.digits_then_clothes(of_own[network], data_root)
 
 
-def settings_of(series: Series, num_stored: int, beta: float = 0.0) -> Settings:
+def settings_of(series: Series, num_stored: int, beta: float = 0.0, *, metric: bool = False) -> Settings:
+    if metric:
+        if num_stored:
+            raise fip.UsageError(
+                f"a metric is stored where no input is: with metric=True num_stored is 0, not {num_stored}"
+            )
+        return Settings(beta=beta or 1.0, rate=1e-3, fading=0.0, remembered=1.0)
     usual = SETTINGS[series.scenario, num_stored > 0]
     if series.name.startswith("permuted"):  # where a shift makes nonsense of an image
         usual = replace(usual, shifts=0)
@@ -247,16 +259,22 @@ def of_series(
                 temperature=settings.temperature,
                 outputs=known if settings.known else None,
             )
+            objective: fip.Objective = fip.LearnTask(name, settings.batch_size, settings.smoothing)
+            memory = None
+            if settings.remembered:
+                objective = fip.WeightedSum(((settings.beta, objective), (settings.remembered, fip.Remember())))
+                stepper, memory = fip.FirstOrderStep(1.0, held=0.0), fip.KroneckerMemory((f"seen {names[number - 1]}",))
             path = fip.PathSpec(
                 name=f"{slug(name)}" + (f".{member}" if members > 1 else ""),
-                objective=fip.LearnTask(name, settings.batch_size, settings.smoothing),
+                objective=objective,
                 stepper=stepper,
                 radius=radius,
                 num_steps=num_iterations,
                 batch_size=settings.num_held,
                 save_at=fip.SaveAt(4),
                 start=before,
-                anchors=anchors_of(series, number, stored=num_stored > 0),
+                anchors=() if memory else anchors_of(series, number, stored=num_stored > 0),
+                memory=memory,
                 variations=(_shifted(series, settings.shifts),) if settings.shifts and num_stored else (),
                 held_out=tuple(f"held out {earlier}" for earlier in names[:number]),
                 seed=1000 * seed + 100 * member + number,
@@ -268,7 +286,7 @@ def of_series(
         name=f"series-{series.name}-{series.scenario}",
         module=module,
         base_id=base_id,
-        data=data_of(series, num_stored, seed),
+        data=data_of(series, num_stored, seed, metric=settings.remembered > 0),
         paths=tuple(chains),
         ensembles=(fip.EnsembleSpec("members", ends),) if members > 1 else (),
         evaluation=evaluation,
@@ -295,7 +313,7 @@ def anchors_of(series: Series, number: int, *, stored: bool) -> tuple[str, ...]:
     return (f"{own} seen",)
 
 
-def data_of(series: Series, num_stored: int, seed: int) -> fip.Data:
+def data_of(series: Series, num_stored: int, seed: int, *, metric: bool = False) -> fip.Data:
     """The series as paths take it: what is stored of tasks or seen of later ones, and what judges them."""
     random = np.random.default_rng(seed)
     sets, tasks = {}, {}
@@ -306,6 +324,8 @@ def data_of(series: Series, num_stored: int, seed: int) -> fip.Data:
         if num_stored:
             kept = [random.permutation(np.flatnonzero(labels == one))[:num_stored] for one in np.unique(labels)]
             sets[f"stored {name}"] = inputs[np.concatenate(kept)]
+        elif metric:
+            sets[f"seen {name}"] = inputs
         elif number and series.scenario == "task":
             for before, earlier in enumerate(list(series.tasks)[:number]):
                 sets[f"{name} seen as {earlier}"] = _told(inputs, before)

@@ -3,11 +3,12 @@
 from fipray.geometry.channels import Channels, removable_channels
 from fipray.geometry.derivatives import twice_differentiable
 from fipray.geometry.heads import MultiHead, for_task, grown
+from fipray.geometry.kronecker import KroneckerMetric
 from fipray.geometry.layers import Layer
 from fipray.geometry.linear import LinearSolution, conjugate_gradients, minimal_residual, solve_in_sample_space
 from fipray.geometry.metric import Metric, StreamedMetric
 from fipray.geometry.network import Network
-from fipray.geometry.outputs import Euclidean, FisherRao, Heads, OutputGeometry, functional_distance
+from fipray.geometry.outputs import Euclidean, FisherRao, Heads, OutputGeometry, Warm, functional_distance
 from fipray.geometry.projections import NullSpace, Projected
 from fipray.geometry.sizes import Sizes, sizes_of
 from fipray.geometry.slim import fitted, slimmed
@@ -19,6 +20,7 @@ __all__ = [
     "Euclidean",
     "FisherRao",
     "Heads",
+    "KroneckerMetric",
     "Layer",
     "LinearSolution",
     "Metric",
@@ -31,6 +33,7 @@ __all__ = [
     "Statistics",
     "StreamedMetric",
     "Sweeps",
+    "Warm",
     "conjugate_gradients",
     "fitted",
     "folded",

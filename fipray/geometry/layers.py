@@ -22,20 +22,13 @@ _CONVOLUTIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One linear map of a forward pass: `output = W input + b`, a convolution being one over its patches.
-
-    weight, bias: where they begin in the flat vector (bias None where there is none); inputs: [N, ..., in] or, for a
-    convolution, [N, in, H, W]; output: [N, ..., out] or [N, out, H', W']; settings: stride, padding and dilation of a
-    convolution.
-    """
+class Place:
+    """Where one linear map lies in the flat vector: `weight` and `bias` are its beginnings (bias None where there is
+    none), `shape` that of its weights, [out, in] or [out, in, H, W]."""
 
     weight: int
     shape: tuple[int, ...]
     bias: int | None
-    inputs: Tensor
-    output: Tensor
-    settings: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
 
     @property
     def num_outputs(self) -> int:
@@ -45,18 +38,6 @@ class Layer:
     def size(self) -> int:
         """The number of weights of W, which lie row by row from `weight` on."""
         return int(torch.Size(self.shape).numel())
-
-    def patches(self) -> Tensor:
-        """What each position sees: [N, T, in], with a 1 appended where there is a bias; T positions, one for a plain
-        linear layer."""
-        if self.settings is None:
-            seen = self.inputs.detach().reshape(len(self.inputs), -1, self.inputs.shape[-1])
-        else:
-            stride, padding, dilation = self.settings
-            seen = functional.unfold(
-                self.inputs.detach(), self.shape[2:], dilation=dilation, padding=padding, stride=stride
-            ).transpose(1, 2)
-        return functional.pad(seen, (0, 1), value=1.0) if self.bias is not None else seen
 
     def matrix(self, vector: Tensor) -> Tensor:
         """The layer's part of `vector` [P] as a matrix [out, in], the bias as its last column."""
@@ -71,6 +52,31 @@ class Layer:
             vectors[..., self.bias : self.bias + self.num_outputs] = matrices[..., -1]
             matrices = matrices[..., :-1]
         vectors[..., self.weight : self.weight + self.size] = matrices.flatten(-2)
+
+
+@dataclass(frozen=True)
+class Layer(Place):
+    """One linear map of a forward pass: `output = W input + b`, a convolution being one over its patches.
+
+    inputs: [N, ..., in] or, for a convolution, [N, in, H, W]; output: [N, ..., out] or [N, out, H', W']; settings:
+    stride, padding and dilation of a convolution.
+    """
+
+    inputs: Tensor
+    output: Tensor
+    settings: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
+
+    def patches(self) -> Tensor:
+        """What each position sees: [N, T, in], with a 1 appended where there is a bias; T positions, one for a plain
+        linear layer."""
+        if self.settings is None:
+            seen = self.inputs.detach().reshape(len(self.inputs), -1, self.inputs.shape[-1])
+        else:
+            stride, padding, dilation = self.settings
+            seen = functional.unfold(
+                self.inputs.detach(), self.shape[2:], dilation=dilation, padding=padding, stride=stride
+            ).transpose(1, 2)
+        return functional.pad(seen, (0, 1), value=1.0) if self.bias is not None else seen
 
     def by_position(self, sensitivities: Tensor) -> Tensor:
         """Sensitivities to `output`, in its shape, as [N, T, out]."""

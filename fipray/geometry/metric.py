@@ -59,6 +59,11 @@ class Metric:
         """The linear maps and convolutions of the pass, in the order in which they were made."""
         return self._recording.layers
 
+    @property
+    def in_layers(self) -> bool:
+        """Whether every weight acts in one of `layers`, and once."""
+        return self._first_sensitivities is not None
+
     def jt(self, sensitivities: Tensor) -> Tensor:
         """`J^T u` [P] for `u` [N, C]."""
         with self._named():
@@ -104,6 +109,10 @@ class Metric:
             self._kept, [*outputs, self._weights], sensitivities, retain_graph=True, materialize_grads=True
         )
         return [layer.by_position(one) for layer, one in zip(self.layers, found, strict=True)], product
+
+    def of_output(self, number: int) -> list[Tensor]:
+        """The sensitivities of one embedded output to the output of each layer, [N, T, out] each."""
+        return self.by_layer(self._one_hot(number))[0]
 
     def jacobian(self) -> Tensor:
         """`J` [N C, P]: N C P numbers. For small batches.
@@ -177,17 +186,24 @@ class Metric:
     @cached_property
     def _sensitivities(self) -> list[Tensor] | None:
         """Of each output to each layer: [N, C, T, out]; None where the layers do not tell the whole of J."""
+        if self._first_sensitivities is None:
+            return None
+        found = [self._first_sensitivities]
+        found += [self.of_output(place) for place in range(1, self._kept.shape[1])]
+        return [torch.stack(by_output, 1) for by_output in zip(*found, strict=True)]
+
+    @cached_property
+    def _first_sensitivities(self) -> list[Tensor] | None:
+        """Of the first output alone."""
         if not self._recording.complete:
             return None
-        found: list[list[Tensor]] = []
-        for place in range(self._kept.shape[1]):
-            one = torch.zeros_like(self._kept)
-            one[:, place] = 1
-            carried, product = self.by_layer(one)
-            if place == 0 and not self._told_by_layers(carried, product):
-                return None
-            found.append(carried)
-        return [torch.stack(by_output, 1) for by_output in zip(*found, strict=True)]
+        carried, product = self.by_layer(self._one_hot(0))
+        return carried if self._told_by_layers(carried, product) else None
+
+    def _one_hot(self, place: int) -> Tensor:
+        one = torch.zeros_like(self._kept)
+        one[:, place] = 1
+        return one
 
     def _told_by_layers(self, carried: list[Tensor], product: Tensor) -> bool:
         """Whether the layers' parts make up the whole of `J^T u`: not so where a weight also acts elsewhere."""

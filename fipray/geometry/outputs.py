@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +30,27 @@ class FisherRao:
 
     def embed(self, outputs: Tensor) -> Tensor:
         return 2 * (0.5 * torch.log_softmax(outputs, dim=1)).exp().flatten(1)
+
+
+@dataclass(frozen=True)
+class Warm:
+    """Classification: `s = T 2 sqrt(softmax(outputs / T))`, T the temperature, above 0; for `math.inf` the outputs less
+    their mean, over `sqrt(C)`, to which differences of s come for ever larger T.
+
+    Where a network is sure of its classes, as on inputs that it was trained on, probabilities say little of its
+    function, and warm ones more (Hinton et al. 2015; Ba & Caruana 2014).
+    """
+
+    temperature: float
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise UsageError(f"temperature is above 0; {self.temperature} was given")
+
+    def embed(self, outputs: Tensor) -> Tensor:
+        if math.isinf(self.temperature):
+            return ((outputs - outputs.mean(1, keepdim=True)) / outputs.shape[1] ** 0.5).flatten(1)
+        return self.temperature * FisherRao().embed(outputs / self.temperature)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from fipray.paths.align import aligned
 from fipray.paths.connect import Connection, LossProfile, connect, loss_profile
 from fipray.paths.event import Event, FunctionalDistanceAbove, ObjectiveBelow, Outcome
+from fipray.paths.memory import KroneckerMemory, packed, unpacked
 from fipray.paths.objective import Objective, Restriction, milestones, restrict, tasks_of
 from fipray.paths.objectives import (
     Adversary,
@@ -12,6 +13,7 @@ from fipray.paths.objectives import (
     LearnTask,
     MoveAway,
     RandomWalk,
+    Remember,
     Resist,
     Smooth,
     Sparsify,
@@ -54,6 +56,7 @@ __all__ = [
     "FirstOrderStep",
     "FunctionalDistanceAbove",
     "InputNullSpaceStep",
+    "KroneckerMemory",
     "KroneckerStep",
     "LearnTask",
     "LossProfile",
@@ -76,6 +79,7 @@ __all__ = [
     "PublishedStep",
     "RadiusControl",
     "RandomWalk",
+    "Remember",
     "Resist",
     "Restriction",
     "Saliency",
@@ -100,9 +104,11 @@ __all__ = [
     "connect",
     "loss_profile",
     "milestones",
+    "packed",
     "restrict",
     "tasks_of",
     "trace",
+    "unpacked",
     "varied",
     "walk",
 ]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fipray.errors import DataError, UsageError
-from fipray.geometry import Network, OutputGeometry
+from fipray.geometry import KroneckerMetric, Network, OutputGeometry
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,14 @@ class Examples:
 @dataclass(frozen=True)
 class Problem:
     """`start` [P]: the weights where the path begins; `others`: weights [P] of further networks of the same
-    architecture; `tasks`: what they are learned from, by name."""
+    architecture; `tasks`: what they are learned from, by name; `memory`: metrics on inputs that are gone."""
 
     network: Network
     geometry: OutputGeometry
     start: Tensor
     others: tuple[Tensor, ...] = ()
     tasks: Mapping[str, Examples] = field(default_factory=dict)
+    memory: tuple[KroneckerMetric, ...] = ()
 
     @cached_property
     def length(self) -> float:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
-from fipray.geometry import FisherRao, Network, OutputGeometry, functional_distance
+from fipray.geometry import FisherRao, KroneckerMetric, Network, OutputGeometry, functional_distance
 from fipray.paths.event import Event, Outcome
 from fipray.paths.objective import Objective, milestones, restrict, tasks_of
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
@@ -112,6 +112,7 @@ def trace(
     geometry: OutputGeometry | None = None,
     others: Sequence[Tensor] = (),
     tasks: Mapping[str, Examples] | None = None,
+    memory: Sequence[KroneckerMetric] = (),
     probes: Mapping[str, Probe] | None = None,
     on_point: Callable[[PathPoint], None] | None = None,
     resume: Sequence[PathPoint] = (),
@@ -126,6 +127,7 @@ def trace(
     held_out: inputs [M, ...] on which staying is judged; no step sees them.
     others: weights [P] of further networks of the same architecture, for objectives that look at them.
     tasks: what further tasks are learned from, by name, for objectives that learn them.
+    memory: metrics on inputs that are gone, for `Remember`.
     probes: functions of the weights [P] that give a number, measured at every kept point.
     on_point: is told every kept point as soon as it is measured.
     resume: the points so far of a path that was traced with the same arguments and ended too early; it goes on from the
@@ -145,7 +147,7 @@ def trace(
     save_at = (save_at or SaveAt()).and_also(share for share, _ in milestones(objective))
     for inputs in (anchors.inputs if isinstance(anchors, Batch) else anchors, held_out):
         network.check(inputs)
-    problem = Problem(network, geometry or FisherRao(), network.weights, tuple(others), tasks or {})
+    problem = Problem(network, geometry or FisherRao(), network.weights, tuple(others), tasks or {}, tuple(memory))
     for name in tasks_of(objective):
         problem.task(name).check(network)
     on_anchors = anchors if isinstance(anchors, Batch) else Batch.of(problem, anchors)

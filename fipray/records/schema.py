@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from fipray.errors import UsageError
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 TEXT, INT32, INT64, FLOAT, BOOLEAN = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
 BOOLEANS = pa.list_(pa.field("element", pa.bool_(), nullable=False))  # named as Parquet names it
@@ -114,6 +114,7 @@ PATHS = Table(
         _OBJECTIVE_VALUE,
         _CLEAN_ACCURACY,
         Column("anchor_bytes", INT64, "byte", "size of the inputs on which the function had to stay"),
+        Column("memory_bytes", INT64, "byte", "size of what was remembered of inputs that nobody kept"),
         _WEIGHTS_FILE,
         _WEIGHTS_SHA256,
         Column("walk_seconds", FLOAT, "s", "wall-clock time of the walk"),

@@ -18,6 +18,7 @@ from fipray.geometry import FisherRao, Network, OutputGeometry
 from fipray.paths import (
     AdaptiveRadius,
     Event,
+    KroneckerMemory,
     NaturalStep,
     Objective,
     RadiusControl,
@@ -55,6 +56,7 @@ class PathSpec:
         networks that its objective looks at.
     anchors: names among the data's `sets`, on which together the function must stay; without any, its `anchors`.
     variations: what more is made of the anchors, such as shifted copies of images; it is not kept, and made again.
+    memory: what more it remembers of its start than its start does already of others', for `Remember`.
     held_out: names among the `sets` on which staying is judged; without any, the data's `held_out`.
     """
 
@@ -71,6 +73,7 @@ class PathSpec:
     others: tuple[str, ...] = ()
     anchors: tuple[str, ...] = ()
     variations: tuple[Variation, ...] = ()
+    memory: KroneckerMemory | None = None
     held_out: tuple[str, ...] = ()
     seed: int = 0
 
@@ -168,6 +171,7 @@ class Study:
         for what, named, there in (
             ("anchors", path.anchors, self.data.sets),
             ("held_out", path.held_out, self.data.sets),
+            ("memory", path.memory.sets if path.memory else (), self.data.sets),
             ("objective", tasks_of(path.objective), self.data.tasks),
         ):
             if unknown := [name for name in named if name not in there]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fipray.geometry import Network, OutputGeometry
+from fipray.geometry import KroneckerMetric, Network, OutputGeometry
 from fipray.paths import (
     Batch,
     Outcome,
@@ -22,9 +22,11 @@ from fipray.paths import (
     SaveAt,
     WeightPath,
     milestones,
+    packed,
     restrict,
     tasks_of,
     trace,
+    unpacked,
     varied,
 )
 from fipray.records import Store
@@ -50,11 +52,13 @@ _logger = logging.getLogger(__name__)
 @dataclass(frozen=True, eq=False)
 class Ground:
     """What a path stands on: the network at its start, the anchors with the start's outputs on them and how much memory
-    they take that has to be kept, and the path that the start belongs to, unless it is the base."""
+    they take that has to be kept, what is remembered of inputs that are gone, and the path that the start belongs to,
+    unless it is the base."""
 
     network: Network
     drawn: Batch
     anchor_bytes: int
+    memory: tuple[KroneckerMetric, ...]
     parent_path_id: str | None
 
 
@@ -77,17 +81,20 @@ class Walker:
         """The network where a path begins, and the anchors with its outputs on them. Paths that begin at the same
         network share it, when they are walked one after the other or not long after."""
         start = work.start(spec.start)
-        key = (start.sha256 if start else BASE, spec.anchors, spec.variations)
+        key = (start.sha256 if start else BASE, spec.anchors, spec.variations, spec.memory)
         if key not in self._latest:
-            network = self.network
+            network, memory = self.network, tuple[KroneckerMetric, ...]()
             if start:
-                weights = self.store.read_weights(start.file, start.sha256)["weights"]
-                network = network.at(torch.from_numpy(weights).to(self.device))
-            inputs = self.data.anchors(spec.anchors)
-            drawn = Batch.of(Problem(network, self.geometry, network.weights), varied(inputs, spec.variations))
+                arrays = self.store.read_weights(start.file, start.sha256)
+                tensors = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+                network, memory = network.at(tensors["weights"]), unpacked(tensors)
+            problem, inputs = Problem(network, self.geometry, network.weights), self.data.anchors(spec.anchors)
+            if spec.memory:
+                memory += (spec.memory.of(problem, self.data.anchors(spec.memory.sets)),)
+            drawn = Batch.of(problem, varied(inputs, spec.variations))
             while len(self._latest) >= NUM_KEPT:
                 del self._latest[next(iter(self._latest))]
-            self._latest[key] = Ground(network, drawn, inputs.nbytes, start.path_id if start else None)
+            self._latest[key] = Ground(network, drawn, inputs.nbytes, memory, start.path_id if start else None)
         return self._latest[key]
 
     def path(self, work: Work, spec: PathSpec, weights_of: WeightsOf, report: Report | None = None) -> Tables:
@@ -126,9 +133,9 @@ class Walker:
                 others = [weights_of(name) for name in spec.others(number)]
                 path = self._trace(work, spec.path, ground, kept, others, until)
         if spec.is_last:
-            self._take_over(work, kept, path.points)
+            self._take_over(work, kept, path.points, ground.memory)
             return self._ended(work, spec.path, ground, path, kept) | self._tasks(work, spec.path, path)
-        self._take_over(work, kept, path.points[-1:])
+        self._take_over(work, kept, path.points[-1:], ground.memory)
         kept.points, kept.round, kept.outcome = list(path.points), spec.number, path.outcome
         resume.save(self.store, work.id, work.attempt, kept)
         file, sha256 = kept.files[path.end.step]
@@ -167,7 +174,7 @@ class Walker:
                 "step %d: objective %.4g, functional distance %.4g, sparsity %.3f",
                 *(point.step, point.objective_value, point.functional_distance, point.sparsity),
             )
-            self._write(work, kept, point)
+            self._write(work, kept, point, ground.memory)
             if kept.points and kept.points[-1].step == point.step:  # the end takes the place of what it was made of
                 kept.points.pop()
             kept.points.append(point)
@@ -191,6 +198,7 @@ class Walker:
             geometry=self.geometry,
             others=others,
             tasks=self.data.tasks,
+            memory=ground.memory,
             probes=self.probes,
             on_point=keep,
             resume=earlier,
@@ -198,15 +206,17 @@ class Walker:
             seed=spec.seed,
         )
 
-    def _write(self, work: Work, kept: Kept, point: PathPoint) -> None:
-        arrays = {"weights": point.weights.cpu().numpy()}
+    def _write(self, work: Work, kept: Kept, point: PathPoint, memory: Sequence[KroneckerMetric]) -> None:
+        arrays = {name: one.cpu().numpy() for name, one in {"weights": point.weights, **packed(memory)}.items()}
         kept.files[point.step] = self.store.write_weights(work.id, work.attempt, STEP_FILE.format(point.step), arrays)
 
-    def _take_over(self, work: Work, kept: Kept, points: Sequence[PathPoint]) -> None:
+    def _take_over(
+        self, work: Work, kept: Kept, points: Sequence[PathPoint], memory: Sequence[KroneckerMetric]
+    ) -> None:
         """Write weights that earlier rounds or attempts wrote as this one's own: its rows name no others."""
         for point in points:
             if not kept.files[point.step][0].startswith(f"{attempt_directory(work.id, work.attempt)}/"):
-                self._write(work, kept, point)
+                self._write(work, kept, point, memory)
 
     def _where(self, work: Work) -> dict[str, Any]:
         """What the tables say of an attempt."""
@@ -238,6 +248,7 @@ class Walker:
             "start": spec.start,
             "parent_path_id": ground.parent_path_id,
             "anchor_bytes": ground.anchor_bytes,
+            "memory_bytes": sum(metric.num_bytes for metric in ground.memory),
             "seed": spec.seed,
             "objective": kind_of(spec.objective),
             "stepper": kind_of(spec.stepper),

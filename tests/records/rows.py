@@ -13,6 +13,7 @@ def path_row(path_id: str, name: str = "sparse", attempt: int = 1, **changes: An
         "start": "base",
         "parent_path_id": None,
         "anchor_bytes": 4096,
+        "memory_bytes": 0,
         "seed": 0,
         "objective": "Sparsify",
         "stepper": "NaturalStep",

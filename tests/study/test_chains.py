@@ -218,3 +218,69 @@ def test_a_path_with_a_mistake_leaves_what_follows_it_unbegun(tmp_path):
     with pytest.raises(fip.RunError, match=r"2 of 4 .*failed(.|\n)*learns-second: not begun, because learns-first"):
         LocalRunner().run(replace(study, paths=(wrong, *study.paths[1:4])), tmp_path)
     assert set(analysis.load(tmp_path).paths["name"]) == {"sparse", "half-sparse-learns"}
+
+
+def remembering(stepper: fip.paths.Stepper | None = None) -> fip.Study:
+    """The second path remembers the first one's task, the third both."""
+    whole = chained()
+    first, second = whole.paths[:2]
+    learns = fip.WeightedSum(((1.0, second.objective), (2.0, fip.Remember())))
+    second = replace(
+        second,
+        objective=learns,
+        stepper=stepper or fip.FirstOrderStep(1.0, held=0.0),
+        anchors=(),
+        memory=fip.KroneckerMemory(("few",), share=0.9),
+    )
+    third = replace(second, name="third", start="learns-second", memory=fip.KroneckerMemory(("others",)), seed=5)
+    return replace(whole, paths=(first, second, third))
+
+
+def test_what_a_path_remembers_goes_on_to_those_that_begin_at_its_end(tmp_path):
+    study = remembering()
+    LocalRunner().run(study, tmp_path)
+    results = analysis.load(tmp_path)
+    paths = results.paths.set_index("name")
+    sizes = [int(paths.loc[name, "memory_bytes"]) for name in ("learns-first", "learns-second", "third")]
+    assert sizes[0] == 0 < sizes[1] < sizes[2]
+    memory, spec = [], study.paths[2]
+    for name, start in (("few", "learns-first"), ("others", "learns-second")):
+        network = NETWORK.at(_weights(results, start))
+        problem = fip.paths.Problem(network, fip.FisherRao(), network.weights)
+        settings = fip.KroneckerMemory((name,), share=0.9) if name == "few" else spec.memory
+        memory.append(settings.of(problem, torch.from_numpy(DATA.sets[name])))
+    task = DATA.tasks["second"]
+    path = fip.trace(
+        network,
+        anchors=torch.from_numpy(DATA.anchors),
+        held_out=torch.from_numpy(DATA.sets["others"]),
+        objective=spec.objective,
+        stepper=spec.stepper,
+        radius=spec.radius,
+        num_steps=spec.num_steps,
+        batch_size=spec.batch_size,
+        save_at=spec.save_at,
+        tasks={"second": Examples(torch.from_numpy(task.inputs), torch.from_numpy(task.labels))},
+        memory=memory,
+        seed=spec.seed,
+    )
+    assert torch.equal(path.end.weights, _weights(results, "third"))
+    assert sizes[2] == sum(metric.num_bytes for metric in memory)
+
+
+def test_a_path_that_remembers_goes_on_where_it_was_cut_off(tmp_path):
+    mended = tmp_path / "mended"
+    study = remembering(CutOff(str(mended)))
+    with pytest.raises(fip.RunError, match="cut off"):
+        LocalRunner().run(study, tmp_path / "results")
+    mended.touch()
+    LocalRunner().run(study, tmp_path / "results")
+    LocalRunner().run(study, tmp_path / "whole")
+    resumed, whole = analysis.load(tmp_path / "results"), analysis.load(tmp_path / "whole")
+    assert torch.equal(_weights(resumed, "third"), _weights(whole, "third"))
+
+
+def test_a_memory_of_a_set_that_is_not_there_is_refused():
+    whole = remembering()
+    with pytest.raises(fip.UsageError, match=r"memory names 'gone', and the data has the sets 'few', 'others'"):
+        replace(whole, paths=(*whole.paths[:2], replace(whole.paths[2], memory=fip.KroneckerMemory(("gone",)))))

@@ -7,6 +7,7 @@ from fipray.paths.objectives.diversify import Diversify
 from fipray.paths.objectives.learn_task import LearnTask
 from fipray.paths.objectives.move_away import MoveAway
 from fipray.paths.objectives.random_walk import RandomWalk
+from fipray.paths.objectives.remember import Remember
 from fipray.paths.objectives.resist import Resist
 from fipray.paths.objectives.smooth import Smooth
 from fipray.paths.objectives.sparsify import Sparsify
@@ -22,6 +23,7 @@ __all__ = [
     "LearnTask",
     "MoveAway",
     "RandomWalk",
+    "Remember",
     "Resist",
     "Smooth",
     "Sparsify",

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.optim.adam import adam
 
 from fipray.errors import UsageError
-from fipray.geometry import FisherRao, Statistics, folded, normalised, statistics_of, unfolded
+from fipray.geometry import FisherRao, Statistics, Warm, folded, normalised, statistics_of, unfolded
 from fipray.paths.objective import OfOutputs
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, within
@@ -29,12 +29,9 @@ class FirstOrderStep:
 
     final_beta: where given, beta goes to it along the path, by the same factor each step: upwards, a path that begins
         tight and is let go; downwards, one that begins loose and ends tight.
-    held: the share, above 0 and up to 1, of each batch on which D is taken; the objective always sees all of it. Where
-        the objective itself holds the function, as `Resist` does, a part is enough, and the step cheaper.
-    temperature: T of the classes, above 0; `math.inf` for the limit. D is T times the distance between `softmax(z / T)`
-        of the logits z here and at the start; in the limit the distance of logits, less their means, over `sqrt(C)`.
-        Where the start is sure of its classes, as on inputs that it was trained on, probabilities say little of it, and
-        warm ones more (Hinton et al. 2015; Ba & Caruana 2014). For classifiers.
+    held: the share, 0..1, of each batch on which D is taken; the objective always sees all of it. Where the objective
+        itself holds the function, as `Resist` does, a part is enough, and the step cheaper; with `Remember`, nothing.
+    temperature: of the classes, above 0: D is the distance of `fipray.geometry.Warm` instead. For classifiers.
     outputs: take D on the first so many outputs alone, of classifiers between the probabilities of these given that it
         is one of them; None for all. A head that grows has outputs beyond them that the function was never about.
     batch_statistics: whether every BatchNorm normalises by the batch while a step is made, as in training, and its
@@ -56,10 +53,11 @@ class FirstOrderStep:
             raise UsageError(f"beta is at least 0; {self.beta} was given")
         if self.final_beta is not None and not (self.final_beta > 0 and self.beta > 0):
             raise UsageError(f"with a final_beta both are above 0; {self.beta} and {self.final_beta} were given")
-        if not 0 < self.held <= 1:
-            raise UsageError(f"held is a share of each batch, above 0 and up to 1; {self.held} was given")
-        if not self.temperature > 0:
-            raise UsageError(f"temperature is above 0; {self.temperature} was given")
+        if not 0 <= self.held <= 1:
+            raise UsageError(f"held is a share of each batch, 0..1; {self.held} was given")
+        if self.held == 0 and self.batch_statistics:
+            raise UsageError("statistics follow what is held of a batch: batch_statistics asks for a held above 0")
+        Warm(self.temperature)  # refuses what is none
         if self.outputs is not None and self.outputs < 1:
             raise UsageError(f"D is taken on at least 1 output; outputs={self.outputs} was given")
         if not (0 <= self.decay < 1 and 0 <= self.decay_squares < 1):
@@ -103,6 +101,8 @@ class FirstOrderStep:
         """The gradient [P] of what is descended, along the tangent of a restriction, from as few passes as will do."""
         problem, objective, batch = situation.problem, situation.objective, self._held(situation.batch)
         beta = self.beta_after(situation.progress) if self.beta > 0 else 0.0
+        if not len(batch):
+            return beta * situation.slope
         moving = situation.weights.detach().requires_grad_(True)
         with torch.enable_grad():
             asked = objective.asks(problem, situation.batch) if beta and isinstance(objective, OfOutputs) else None
@@ -142,8 +142,8 @@ class FirstOrderStep:
         if self.temperature == 1:
             drift = problem.geometry.embed(outputs) - reference
         else:
-            of_start = _log_probabilities(reference).view_as(outputs)
-            drift = _warm(outputs, self.temperature) - _warm(of_start, self.temperature)
+            warm, of_start = Warm(self.temperature), _log_probabilities(reference).view_as(outputs)
+            drift = warm.embed(outputs) - warm.embed(of_start)
         return drift.square().sum(1).mean()
 
     def beta_after(self, progress: float) -> float:
@@ -158,11 +158,3 @@ def _statistics_in(state: State) -> Statistics:
 def _log_probabilities(reference: Tensor) -> Tensor:
     """Of the start: its embedded outputs are `2 sqrt(p)`."""
     return 2 * (reference / 2).clamp(min=torch.finfo(reference.dtype).tiny).log()
-
-
-def _warm(logits: Tensor, temperature: float) -> Tensor:
-    """What D is taken between: `T 2 sqrt(softmax(z / T))` of logits z [N, C, ...], flattened. Its differences, though
-    not itself, have a limit for T = inf: those of centred logits over `sqrt(C)`."""
-    if math.isinf(temperature):
-        return ((logits - logits.mean(1, keepdim=True)) / logits.shape[1] ** 0.5).flatten(1)
-    return temperature * FisherRao().embed(logits / temperature)

@@ -1,0 +1,96 @@
+"""What is remembered of inputs that are gone."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import fipray as fip
+from fipray.geometry import Euclidean, KroneckerMetric, Metric
+from fipray.paths import Batch, Problem, packed, unpacked
+from tests.problems import mlp, normal
+
+D, C = 6, 3
+
+
+def _linear() -> fip.Network:
+    torch.manual_seed(0)
+    return fip.Network.of(nn.Linear(D, C, bias=False).double())
+
+
+def test_a_linear_network_comes_to_the_optimum_that_the_inputs_themselves_would_give():
+    """`sum_n |W x - e|^2 / 2 N + c |(W - W0) A|^2 / M` is least at `W = (E X^T / N + 2 c W0 K) (X X^T / N + 2 c K)^-1`,
+    `K = A A^T / M`; no step sees A."""
+    network, gone, weight = _linear(), normal(40, D, seed=1), 0.3
+    examples = fip.Examples(normal(30, D, seed=2), torch.arange(30) % C)
+    problem = Problem(network, Euclidean(), network.weights)
+    metric = fip.KroneckerMemory(("gone",), num_inputs=40, share=1.0, temperature=1.0).of(problem, gone)
+    path = fip.trace(
+        network,
+        anchors=normal(2, D, seed=3),
+        held_out=gone,
+        objective=fip.WeightedSum(((1.0, fip.LearnTask("new", 30, loss="squared")), (weight, fip.Remember()))),
+        stepper=fip.FirstOrderStep(1.0, held=0.0),
+        radius=fip.ScheduledRadius(0.05),
+        num_steps=1500,
+        geometry=Euclidean(),
+        tasks={"new": examples},
+        memory=[metric],
+    )
+    start, inputs = network.weights.view(C, D), examples.inputs
+    truth = torch.nn.functional.one_hot(examples.labels, C).double()
+    held = 2 * weight * gone.T @ gone / 40
+    best = (truth.T @ inputs / 30 + start @ held) @ torch.linalg.inv(inputs.T @ inputs / 30 + held)
+    torch.testing.assert_close(path.end.weights.view(C, D), best, rtol=1e-3, atol=1e-4)
+    moved = (path.end.weights.view(C, D) - start) @ gone.T
+    assert path.end.functional_distance_held_out**2 == pytest.approx(float(moved.square().sum(0).mean()))
+
+
+def test_metrics_of_several_tasks_add_up():
+    network = mlp(5, 6, 3)
+    problem = Problem(network, fip.FisherRao(), network.weights)
+    both = [fip.KroneckerMemory(("any",)).of(problem, normal(9, 5, seed=seed)) for seed in (1, 2)]
+    weights = network.weights + 0.1 * normal(network.num_weights, seed=3)
+    batch = Batch.of(problem, normal(2, 5))
+    values = [
+        fip.Remember().value(Problem(network, problem.geometry, problem.start, memory=some), weights, batch)
+        for some in ((both[0],), (both[1],), tuple(both))
+    ]
+    torch.testing.assert_close(values[0] + values[1], values[2])
+
+
+def test_memory_is_of_evenly_spaced_inputs_and_warm_classes():
+    network, inputs = mlp(5, 6, 3), normal(20, 5, seed=1)
+    problem, v = Problem(network, fip.FisherRao(), network.weights), normal(network.num_weights, seed=2)
+    found = fip.KroneckerMemory(("any",), num_inputs=5, share=1.0, temperature=2.0).of(problem, inputs)
+    by_hand = KroneckerMetric.of(Metric(network, network.weights, inputs[::4], fip.geometry.Warm(2.0)))
+    torch.testing.assert_close(found.squared_length(v), by_hand.squared_length(v))
+
+
+def test_what_is_remembered_survives_being_written_beside_other_arrays():
+    network = mlp(5, 6, 3)
+    problem, v = Problem(network, fip.FisherRao(), network.weights), normal(network.num_weights, seed=2)
+    memory = [fip.KroneckerMemory(("any",)).of(problem, normal(9, 5, seed=seed)) for seed in range(11)]
+    again = unpacked({"weights": network.weights, **packed(memory)})
+    assert [float(one.squared_length(v)) for one in again] == [float(one.squared_length(v)) for one in memory]
+    assert unpacked({"weights": network.weights}) == ()
+
+
+def test_nothing_to_remember_and_settings_out_of_range_are_refused():
+    network = mlp(5, 6, 3)
+    inputs = normal(4, 5)
+    with pytest.raises(fip.UsageError, match="nothing to remember: give the path a memory"):
+        fip.trace(network, anchors=inputs, held_out=inputs, objective=fip.Remember(), num_steps=1)
+    with pytest.raises(fip.UsageError, match="one or more sets"):
+        fip.KroneckerMemory(())
+    with pytest.raises(fip.UsageError, match="above 0 and up to 1"):
+        fip.KroneckerMemory(("a",), share=0.0)
+    with pytest.raises(fip.UsageError, match="temperature is above 0"):
+        fip.KroneckerMemory(("a",), temperature=-math.inf)
+    with pytest.raises(fip.UsageError, match=r"0\.\.1; 1\.5 was given"):
+        fip.FirstOrderStep(held=1.5)
+    with pytest.raises(fip.UsageError, match="held above 0"):
+        fip.FirstOrderStep(held=0.0, batch_statistics=True)
