@@ -295,7 +295,7 @@ def test_the_published_step_is_the_normalised_penalty_gradient():
         lambda: NaturalStep(iterations=0),
         lambda: FirstOrderStep(beta=-0.1),
         lambda: FirstOrderStep(decay=1.0),
-        lambda: FirstOrderStep(held=0.0),
+        lambda: FirstOrderStep(held=-0.1),
         lambda: FirstOrderStep(final_beta=0.2),
         lambda: NaturalStep(chunk=0),
         lambda: KroneckerStep(damping=0),
