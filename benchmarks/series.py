@@ -111,12 +111,15 @@ def rival(setting: Setting, *, name: str, shifted: bool = False) -> Outcome:
     """One of experiments.baselines.series, on the module itself where paths see it through its heads."""
     series, module = setting.series, setting.base
     tasks, heads = [], isinstance(module, fip.MultiHead)
+    size = len(np.unique(next(iter(series.tasks.values())).labels))
     for number, (task_name, task) in enumerate(series.tasks.items()):
         inputs, labels = torch.from_numpy(task.inputs), torch.from_numpy(task.labels)
         inputs, labels = inputs[: -along_paths.NUM_HELD_OUT], labels[: -along_paths.NUM_HELD_OUT]
         if heads:
             inputs = inputs[:, 1:].reshape(-1, *series.image)
-        tasks.append(rivals.Task(task_name, inputs, labels, head(number) if heads else rivals.task.identity, heads))
+        tasks.append(
+            rivals.Task(task_name, inputs, labels, head(number, size) if heads else rivals.task.identity, heads)
+        )
     learner = rivals.LEARNERS[name](series.scenario)
     if hasattr(learner, "num_stored") and name not in ("ogd",):
         learner = replace(learner, num_stored=setting.num_stored)  # type: ignore[type-var]
@@ -151,9 +154,9 @@ def apart(setting: Setting) -> Outcome:
     return Outcome(accuracies, 0, seconds)
 
 
-def head(number: int) -> Callable[[Tensor], Tensor]:
-    """The two outputs of a task."""
-    return lambda outputs: outputs[:, 2 * number : 2 * number + 2]
+def head(number: int, size: int) -> Callable[[Tensor], Tensor]:
+    """The outputs of a task that has so many."""
+    return lambda outputs: outputs[:, size * number : size * (number + 1)]
 
 
 CONTENDERS: dict[str, Contender] = {

@@ -14,12 +14,12 @@ from torch import nn
 
 import fipray as fip
 from experiments import networks
-from experiments.cifar import cifar10_subset
+from experiments.cifar import cifar10_subset, cifar100
 from experiments.data import Inputs, Labelled, Labels, mnist
 from fipray.geometry import MultiHead, for_task
 
 ScenarioName = Literal["task", "domain", "class"]
-SplitName = Literal["mnist", "fashion", "cifar10_subset"]
+SplitName = Literal["mnist", "fashion", "cifar10_subset", "cifar100"]
 
 
 class NetworkOf(Protocol):
@@ -54,31 +54,34 @@ class Series:
 def split(
     data: SplitName = "mnist", scenario: ScenarioName = "class", root: str = "", network: NetworkOf | None = None
 ) -> Series:
-    """Ten classes in five tasks of two: 0 and 1, 2 and 3, and so on.
+    """Ten classes in five tasks of two: 0 and 1, 2 and 3, and so on; a hundred in ten tasks of ten.
 
     In "task" a head for each, with the task's number before the flattened image (`fipray.MultiHead`); in "domain" the
-    two outputs say even or odd; in "class" there are ten outputs, and no hint.
+    outputs say which class it is of the task's own, of two even or odd; in "class" there are outputs for all, and no
+    hint.
     """
     whole, network = _labelled(data, root), network or _USUAL[data]
-    num_outputs = 2 if scenario == "domain" else 10
+    num_classes, num_tasks = (100, 10) if data == "cifar100" else (10, 5)
+    size = num_classes // num_tasks
+    num_outputs = size if scenario == "domain" else num_classes
     shape = whole.train_inputs.shape[1:]
 
     def make() -> nn.Module:
-        return MultiHead(network(num_outputs), 5, shape) if scenario == "task" else network(num_outputs)
+        return MultiHead(network(num_outputs), num_tasks, shape) if scenario == "task" else network(num_outputs)
 
     tasks = {}
-    for number in range(5):
-        classes = (2 * number, 2 * number + 1)
+    for number in range(num_tasks):
+        classes = tuple(range(size * number, size * (number + 1)))
         parts = [
             _of_classes(inputs, labels, classes)
             for inputs, labels in ((whole.train_inputs, whole.train_labels), (whole.test_inputs, whole.test_labels))
         ]
         if scenario != "class":
-            parts = [(inputs, labels % 2) for inputs, labels in parts]
+            parts = [(inputs, labels % size) for inputs, labels in parts]
         if scenario == "task":
             parts = [(for_task(torch.from_numpy(inputs), number).numpy(), labels) for inputs, labels in parts]
-        tasks[f"{classes[0]} and {classes[1]}"] = fip.Task(*parts[0], *parts[1])
-    bounds = (0.0, 4.0 if scenario == "task" else 1.0)
+        tasks[f"{classes[0]} {'and' if size == 2 else 'to'} {classes[-1]}"] = fip.Task(*parts[0], *parts[1])
+    bounds = (0.0, num_tasks - 1.0 if scenario == "task" else 1.0)
     return Series(f"split-{data.replace('_', '-')}", tasks, make, network.__name__, shape, scenario, bounds)
 
 
@@ -142,9 +145,9 @@ def _of_classes(inputs: Inputs, labels: Labels, classes: tuple[int, ...]) -> tup
 
 
 def _labelled(data: SplitName, root: str) -> Labelled:
-    if data != "cifar10_subset":
+    if data in ("mnist", "fashion"):
         return mnist(data, root)
-    held = cifar10_subset(root)
+    held = cifar10_subset(root) if data == "cifar10_subset" else cifar100(root)
     parts = [np.asarray(held[f"{part}_inputs"], dtype=np.float32) for part in ("train", "test")]
     labels = [np.asarray(held[f"{part}_labels"], dtype=np.int64) for part in ("train", "test")]
     return Labelled(parts[0], labels[0], parts[1], labels[1])
@@ -154,4 +157,5 @@ _USUAL: dict[SplitName, NetworkOf] = {
     "mnist": networks.mlp_400,
     "fashion": networks.mlp_400,
     "cifar10_subset": networks.cifar_cnn,
+    "cifar100": networks.cifar_cnn,
 }

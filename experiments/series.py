@@ -20,6 +20,7 @@ SeriesName = Literal[
     "split-mnist",
     "split-fashion",
     "split-cifar10-subset",
+    "split-cifar100",
     "permuted-mnist",
     "rotated-mnist",
     "digits-then-clothes",
@@ -204,6 +205,8 @@ def of_name(series: SeriesName, scenario: ScenarioName, network: NetworkName, da
             return scenarios.split("fashion", scenario, data_root)
         case "split-cifar10-subset":
             return scenarios.split("cifar10_subset", scenario, data_root)
+        case "split-cifar100":
+            return scenarios.split("cifar100", scenario, data_root)
         case "permuted-mnist":
             return scenarios.permuted(root=data_root)
         case "rotated-mnist":

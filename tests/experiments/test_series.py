@@ -50,6 +50,35 @@ def test_a_split_has_two_classes_a_task_in_each_scenario():
         assert found.make()(torch.from_numpy(task.inputs[:3])).shape == (3, 10 if scenario == "class" else 2)
 
 
+class Hundred:
+    """In the place of torchvision's CIFAR100: two images of each class, whose first red pixel says which."""
+
+    def __init__(self, root: str, train: bool, download: bool) -> None:
+        if root == "nowhere":
+            raise RuntimeError("Dataset not found or corrupted.")
+        assert not download
+        self.targets = [number % 100 for number in range(200 if train else 100)]
+        self.data = np.zeros((len(self.targets), 32, 32, 3), dtype=np.uint8)
+        self.data[:, 0, 0, 0] = self.targets
+
+
+def test_a_hundred_classes_are_ten_tasks_of_ten(monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.CIFAR100", Hundred)
+    for scenario, num_outputs in (("class", 100), ("domain", 10), ("task", 10)):
+        found = scenarios.split("cifar100", scenario)
+        assert list(found.tasks)[:2] == ["0 to 9", "10 to 19"]
+        assert len(found.tasks) == 10
+        task = found.tasks["30 to 39"]
+        assert set(task.labels) == set(range(30, 40) if scenario == "class" else range(10))
+        images = task.inputs[:, 1:] if scenario == "task" else task.inputs.reshape(len(task.inputs), -1)
+        assert np.allclose(images[:, 0] * 255 % 10, task.labels % 10)
+        assert found.make()(torch.from_numpy(task.inputs[:3])).shape == (3, num_outputs)
+        assert task.test_inputs is not None
+        assert len(task.test_inputs) == 10
+    with pytest.raises(fip.UsageError, match="nowhere holds no whole cifar-100-python"):
+        scenarios.split("cifar100", "class", "nowhere")
+
+
 def test_permuted_images_have_the_same_pixels_in_one_other_order():
     images = np.arange(2 * 64, dtype=np.float32).reshape(2, 1, 8, 8)
     order = np.random.default_rng(0).permutation(64)
