@@ -276,16 +276,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_flush_denormal(True)
     console = Console(width=None if sys.stdout.isatty() else 160)
     records: list[Record] = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
+    asked: list[Record] = []
     made = (along_paths.of_name(args.series, one, args.network, args.data_root) for one in args.scenarios)
     for series in {series.scenario: series for series in made}.values():  # but the split ones have one scenario
         for seed in args.seeds:
             base, _ = along_paths.base_of(series, args.iterations, seed)
             setting = Setting(series, base, args.iterations, args.stored, seed)
             for name, contender in chosen.items():
-                if any(is_of(record, name, setting) for record in records):
+                if found := [record for record in records if is_of(record, name, setting)]:
+                    asked += found
                     continue
                 found = records_of(name, setting, contender(setting))
                 records += found
+                asked += found
                 console.print(
                     f"{series.name}, {series.scenario}, seed {seed}, {name}: average accuracy "
                     f"{100 * found[-1]['average_accuracy']:.2f} in {found[-1]['seconds']:.0f} s",
@@ -293,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
                 if args.json:
                     args.json.write_text(json.dumps(records, indent=1))
-    frame = pd.DataFrame(records)
+    frame = pd.DataFrame(asked)
     show(console, frame)
     if args.figure:
         curves(frame).savefig(args.figure, dpi=130)

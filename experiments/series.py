@@ -225,7 +225,7 @@ def settings_of(series: Series, num_stored: int, beta: float = 0.0, *, metric: b
     usual = SETTINGS[series.scenario, num_stored > 0]
     if series.name.startswith("permuted"):  # where a shift makes nonsense of an image
         usual = replace(usual, shifts=0)
-    if len(series.tasks) > 5 and num_stored:
+    if len(series.tasks) > 5 and num_stored:  # more to hold in each step than five tasks need
         usual = replace(usual, num_held=256)
     return replace(usual, beta=beta or usual.beta)
 

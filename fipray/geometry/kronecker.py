@@ -12,7 +12,7 @@ from fipray.errors import NetworkError, UsageError
 from fipray.geometry.layers import Place
 from fipray.geometry.metric import Metric
 
-_SETTINGS, _LEFT, _RIGHT = "place", "left", "right"
+_PLACE, _LEFT, _RIGHT = "place", "left", "right"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ class KroneckerMetric:
         kept = {}
         for number, layer in enumerate(self.layers):
             bias = -1 if layer.place.bias is None else layer.place.bias
-            kept[f"{number}.{_SETTINGS}"] = torch.tensor([layer.place.weight, bias, *layer.place.shape])
+            kept[f"{number}.{_PLACE}"] = torch.tensor([layer.place.weight, bias, *layer.place.shape])
             kept[f"{number}.{_LEFT}"], kept[f"{number}.{_RIGHT}"] = layer.left, layer.right
         return kept
 
@@ -86,7 +86,7 @@ class KroneckerMetric:
         """What `arrays` gave."""
         found = []
         for number in range(len(kept) // 3):
-            weight, bias, *shape = kept[f"{number}.{_SETTINGS}"].tolist()
+            weight, bias, *shape = kept[f"{number}.{_PLACE}"].tolist()
             place = Place(weight, tuple(shape), None if bias < 0 else bias)
             found.append(Factors(place, kept[f"{number}.{_LEFT}"], kept[f"{number}.{_RIGHT}"]))
         return cls(tuple(found))

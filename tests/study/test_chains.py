@@ -35,6 +35,25 @@ def _accuracy(weights: torch.Tensor, task: fip.Task) -> float:
     return float((outputs.argmax(1).numpy() == task.test_labels).mean())
 
 
+def _traced(spec: fip.PathSpec, results: analysis.Results, anchors: np.ndarray, memory=()) -> fip.WeightPath:
+    """The path that a spec of the second task asks for, without a study."""
+    task = DATA.tasks["second"]
+    return fip.trace(
+        NETWORK.at(_weights(results, spec.start)),
+        anchors=torch.from_numpy(anchors),
+        held_out=torch.from_numpy(DATA.sets["others"]),
+        objective=spec.objective,
+        stepper=spec.stepper,
+        radius=spec.radius,
+        num_steps=spec.num_steps,
+        batch_size=spec.batch_size,
+        save_at=spec.save_at,
+        tasks={"second": Examples(torch.from_numpy(task.inputs), torch.from_numpy(task.labels))},
+        memory=memory,
+        seed=spec.seed,
+    )
+
+
 def test_a_path_begins_where_the_other_ended(results):
     paths = results.paths.set_index("name")
     assert paths["start"].to_dict() == {
@@ -65,21 +84,7 @@ def test_a_path_begins_where_the_other_ended(results):
 def test_a_chained_path_is_what_trace_makes_of_the_others_end(results):
     """With the function held on its own sets, and judged there."""
     (spec,) = (path for path in chained().paths if path.name == "learns-second")
-    anchors = torch.from_numpy(np.concatenate([DATA.sets["few"], DATA.sets["others"]]))
-    task = DATA.tasks["second"]
-    path = fip.trace(
-        NETWORK.at(_weights(results, "learns-first")),
-        anchors=anchors,
-        held_out=torch.from_numpy(DATA.sets["others"]),
-        objective=spec.objective,
-        stepper=spec.stepper,
-        radius=spec.radius,
-        num_steps=spec.num_steps,
-        batch_size=spec.batch_size,
-        save_at=spec.save_at,
-        tasks={"second": Examples(torch.from_numpy(task.inputs), torch.from_numpy(task.labels))},
-        seed=spec.seed,
-    )
+    path = _traced(spec, results, np.concatenate([DATA.sets["few"], DATA.sets["others"]]))
     assert torch.equal(path.end.weights, _weights(results, "learns-second"))
     row = results.paths.set_index("name").loc["learns-second"]
     assert row["functional_distance_held_out"] == path.end.functional_distance_held_out
@@ -249,21 +254,7 @@ def test_what_a_path_remembers_goes_on_to_those_that_begin_at_its_end(tmp_path):
         problem = fip.paths.Problem(network, fip.FisherRao(), network.weights)
         settings = fip.KroneckerMemory((name,), share=0.9) if name == "few" else spec.memory
         memory.append(settings.of(problem, torch.from_numpy(DATA.sets[name])))
-    task = DATA.tasks["second"]
-    path = fip.trace(
-        network,
-        anchors=torch.from_numpy(DATA.anchors),
-        held_out=torch.from_numpy(DATA.sets["others"]),
-        objective=spec.objective,
-        stepper=spec.stepper,
-        radius=spec.radius,
-        num_steps=spec.num_steps,
-        batch_size=spec.batch_size,
-        save_at=spec.save_at,
-        tasks={"second": Examples(torch.from_numpy(task.inputs), torch.from_numpy(task.labels))},
-        memory=memory,
-        seed=spec.seed,
-    )
+    path = _traced(spec, results, DATA.anchors, memory)
     assert torch.equal(path.end.weights, _weights(results, "third"))
     assert sizes[2] == sum(metric.num_bytes for metric in memory)
 
