@@ -11,6 +11,7 @@ import torch
 import fipray as fip
 from fipray import analysis
 from fipray.paths import Examples
+from fipray.records import Store
 from fipray.study import LocalRunner
 from tests.studies import CutOff, Fails, chained
 
@@ -257,6 +258,10 @@ def test_what_a_path_remembers_goes_on_to_those_that_begin_at_its_end(tmp_path):
     path = _traced(spec, results, DATA.anchors, memory)
     assert torch.equal(path.end.weights, _weights(results, "third"))
     assert sizes[2] == sum(metric.num_bytes for metric in memory)
+    kept = Store.open(tmp_path).read_weights(*paths.loc["third", ["weights_file", "weights_sha256"]])
+    both = fip.paths.packed(memory)
+    assert kept.keys() == {"weights", *both}
+    assert all(np.array_equal(kept[name], both[name].numpy()) for name in both)
 
 
 def test_a_path_that_remembers_goes_on_where_it_was_cut_off(tmp_path):
