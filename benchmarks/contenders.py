@@ -97,7 +97,7 @@ def paths(
     network = fip.Network.of(setting.base)
     others = members - 1 if LOOKS_AT_OTHERS[objective] else 0
     num_steps = max(rounds, int(0.95 * setting.seconds / members / _seconds_a_step(network, setting, specs[0], others)))
-    specs = tuple(replace(spec, num_steps=num_steps) for spec in specs)
+    specs = tuple(replace(spec, num_steps=num_steps, save_at=fip.SaveAt(num_points=1)) for spec in specs)
     ensemble = fip.EnsembleSpec("ensemble", tuple(s.name for s in specs), rounds=rounds if others else 0)
     study = fip.Study(
         "contender",
