@@ -96,15 +96,16 @@ def paths(
     )
     network = fip.Network.of(setting.base)
     others = members - 1 if LOOKS_AT_OTHERS[objective] else 0
-    num_steps = max(rounds, int(0.95 * setting.seconds / members / _seconds_a_step(network, setting, specs[0], others)))
+    anchors = with_shifted(setting.inputs, num_shifted, setting.seed)
+    an_anchor, a_step = _seconds_of(network, setting, specs[0], others)
+    to_walk = 0.95 * setting.seconds / members - an_anchor * len(anchors)
+    num_steps = max(rounds, int(to_walk / a_step))
     specs = tuple(replace(spec, num_steps=num_steps, save_at=fip.SaveAt(num_points=1)) for spec in specs)
     ensemble = fip.EnsembleSpec("ensemble", tuple(s.name for s in specs), rounds=rounds if others else 0)
     study = fip.Study(
         "contender",
         setting.base,
-        fip.Data(
-            anchors=with_shifted(setting.inputs, num_shifted, setting.seed).numpy(), held_out=setting.held_out.numpy()
-        ),
+        fip.Data(anchors=anchors.numpy(), held_out=setting.held_out.numpy()),
         specs,
         ensembles=(ensemble,),
     )
@@ -122,10 +123,12 @@ def paths(
     return Contender(tuple(network.module_at(w).eval() for w in weights), seconds)
 
 
-def _seconds_a_step(network: fip.Network, setting: Setting, spec: fip.PathSpec, num_others: int) -> float:
-    """Processor seconds of a step, the first few left out."""
+def _seconds_of(network: fip.Network, setting: Setting, spec: fip.PathSpec, num_others: int) -> tuple[float, float]:
+    """Processor seconds of what the base says of an anchor, and of a step, the first few left out."""
     problem = Problem(network, fip.FisherRao(), network.weights, (network.weights,) * num_others)
+    began = time.process_time()
     anchors = Batch.of(problem, setting.inputs[: 4 * spec.batch_size])
+    an_anchor = (time.process_time() - began) / len(anchors)
     marks = [
         time.process_time()
         for _ in fip.walk(
@@ -134,12 +137,12 @@ def _seconds_a_step(network: fip.Network, setting: Setting, spec: fip.PathSpec, 
             spec.objective,
             spec.stepper,
             spec.radius,
-            num_steps=25,
+            num_steps=12,
             batch_size=spec.batch_size,
             generator=torch.Generator().manual_seed(0),
         )
     ]
-    return (marks[-1] - marks[4]) / (len(marks) - 5)
+    return an_anchor, (marks[-1] - marks[4]) / (len(marks) - 5)
 
 
 def baseline(setting: Setting, *, recipe: Baseline, from_base: bool = False, num_shifted: int = 0) -> Contender:
@@ -174,8 +177,9 @@ def base(setting: Setting) -> Contender:
     return Contender((setting.base,), 0.0)
 
 
-def contenders(epsilon: float, members: int) -> dict[str, Maker]:
-    """All by their names in the table."""
+def contenders(epsilon: float, members: int, rate: float) -> dict[str, Maker]:
+    """All by their names in the table; rate: of adversarial training."""
+    strongest = {"rate": rate, "inner_steps": 2, "batch_size": 128}
     made: dict[str, Maker] = {"base": base}
     for name, objective in (
         ("random directions", "random"),
@@ -198,23 +202,22 @@ def contenders(epsilon: float, members: int) -> dict[str, Maker]:
         "fast geometric": FastGeometricEnsemble(num_members=members),
         "ADP": AdaptiveDiversityPromoting(num_members=members),
         "DVERGE-like": Dverge(num_members=members, epsilon=epsilon),
-        "PGD-AT, no clean share": AdversarialTraining(epsilon=epsilon, **STRONGEST),
-        "PGD-AT, clean share 0.3": AdversarialTraining(epsilon=epsilon, clean_share=0.3, **STRONGEST),
-        **{f"TRADES, beta {beta:g}": Trades(epsilon=epsilon, beta=beta, **STRONGEST) for beta in (1.0, 3.0, 6.0)},
-        "PGD-AT ensemble": AdversarialTraining(epsilon=epsilon, num_members=members, **STRONGEST),
+        "PGD-AT, no clean share": AdversarialTraining(epsilon=epsilon, **strongest),
+        "PGD-AT, clean share 0.3": AdversarialTraining(epsilon=epsilon, clean_share=0.3, **strongest),
+        **{f"TRADES, beta {beta:g}": Trades(epsilon=epsilon, beta=beta, **strongest) for beta in (1.0, 3.0, 6.0)},
+        "PGD-AT ensemble": AdversarialTraining(epsilon=epsilon, num_members=members, **strongest),
     }
     made |= {name: partial(baseline, recipe=recipe) for name, recipe in recipes.items()}
     made["PGD-AT from the base"] = partial(
-        baseline, recipe=AdversarialTraining(epsilon=epsilon, **STRONGEST), from_base=True
+        baseline, recipe=AdversarialTraining(epsilon=epsilon, **strongest), from_base=True
+    )
+    made["TRADES, beta 3, from the base"] = partial(
+        baseline, recipe=Trades(epsilon=epsilon, beta=3.0, **strongest), from_base=True
     )
     made["PGD-AT, shifted images"] = partial(
-        baseline, recipe=AdversarialTraining(epsilon=epsilon, **STRONGEST), num_shifted=2
+        baseline, recipe=AdversarialTraining(epsilon=epsilon, **strongest), num_shifted=2
     )
     made["TRADES, beta 3, shifted images"] = partial(
-        baseline, recipe=Trades(epsilon=epsilon, beta=3.0, **STRONGEST), num_shifted=2
+        baseline, recipe=Trades(epsilon=epsilon, beta=3.0, **strongest), num_shifted=2
     )
     return made
-
-
-STRONGEST = {"rate": 1e-2, "inner_steps": 2, "batch_size": 128}
-"""Settings at which adversarial training got furthest in the same seconds, on validation images."""

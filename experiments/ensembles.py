@@ -15,12 +15,14 @@ ObjectiveName = Literal["random", "weights", "gradients", "outputs", "smooth", "
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network's first-order paths are walked: the radius to begin with, in units of |w0|, and the batch."""
+    """How a network's first-order paths are walked: the radius to begin with, in units of |w0|, the batch, and whether
+    every BatchNorm follows it (`fip.FirstOrderStep`)."""
 
     radius: float
     batch_size: int
     num_steps: int
     epsilon: float
+    batch_statistics: bool = False
 
 
 SETTINGS: dict[tuple[str, str], Settings] = {
@@ -28,7 +30,7 @@ SETTINGS: dict[tuple[str, str], Settings] = {
     ("mnist", "lenet_5"): Settings(0.05, 128, 2400, 0.1),
     ("fashion", "lenet_300_100"): Settings(0.15, 128, 2400, 0.05),
     ("fashion", "lenet_5"): Settings(0.05, 128, 2400, 0.05),
-    ("cifar10_subset", "resnet_20"): Settings(0.02, 128, 400, 8 / 255),
+    ("cifar10_subset", "resnet_20"): Settings(0.01, 128, 400, 8 / 255, batch_statistics=True),
 }
 _OF_ONE_S_OWN = Settings(0.02, 128, 1000, 8 / 255)
 
@@ -128,11 +130,12 @@ def member_paths(
     gentle = objective in ("weights", "gradients", "outputs", "smooth")  # their paths are led astray by a large radius
     reach = radius or (settings.radius / 5 if gentle else settings.radius)
     held = 0.25 if "resist" in objective else 1.0
+    walks = fip.FirstOrderStep(beta or usual_beta, held=held, batch_statistics=settings.batch_statistics)
     return tuple(
         fip.PathSpec(
             name=f"{objective.replace('_', '-')}-{number}",
             objective=make(threat_model),
-            stepper=fip.NaturalStep() if objective == "random" else fip.FirstOrderStep(beta or usual_beta, held=held),
+            stepper=fip.NaturalStep() if objective == "random" else walks,
             radius=fip.AdaptiveRadius(tolerance=0.15)
             if objective == "random"
             else fip.ScheduledRadius(reach, warmup=0.1),

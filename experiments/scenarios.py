@@ -52,13 +52,20 @@ class Series:
 
 
 def split(
-    data: SplitName = "mnist", scenario: ScenarioName = "class", root: str = "", network: NetworkOf | None = None
+    data: SplitName = "mnist",
+    scenario: ScenarioName = "class",
+    root: str = "",
+    network: NetworkOf | None = None,
+    *,
+    own_norms: bool = False,
 ) -> Series:
     """Ten classes in five tasks of two: 0 and 1, 2 and 3, and so on; a hundred in ten tasks of ten.
 
     In "task" a head for each, with the task's number before the flattened image (`fipray.MultiHead`); in "domain" the
     outputs say which class it is of the task's own, of two even or odd; in "class" there are outputs for all, and no
     hint.
+
+    own_norms: in "task", a scale and a shift for each task in every BatchNorm of the network.
     """
     whole, network = _labelled(data, root), network or _USUAL[data]
     num_classes, num_tasks = (100, 10) if data == "cifar100" else (10, 5)
@@ -67,7 +74,8 @@ def split(
     shape = whole.train_inputs.shape[1:]
 
     def make() -> nn.Module:
-        return MultiHead(network(num_outputs), num_tasks, shape) if scenario == "task" else network(num_outputs)
+        made = network(num_outputs)
+        return MultiHead(made, num_tasks, shape, own_norms=own_norms) if scenario == "task" else made
 
     tasks = {}
     for number in range(num_tasks):

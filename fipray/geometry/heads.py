@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fipray.errors import DataError, NetworkError
 
@@ -18,13 +21,21 @@ class MultiHead(nn.Module):
     Inputs [N, 1 + D]: the number of the task, 0 for the first, and the input, flattened. Of the outputs [N, T K] that
     `module` gives for inputs [N, *input_shape] it returns those of the input's own task, [N, K]. The number is rounded:
     a perturbation of less than a half does not lead to another task.
+
+    own_norms: whether each task has its own scale and shift in every BatchNorm (of a copy of the module), which with
+        frozen statistics is the same as its own statistics. A task begins with those of the task before it.
+
+    Raises NetworkError with `own_norms` where no BatchNorm has a scale and a shift.
     """
 
-    def __init__(self, module: nn.Module, num_tasks: int, input_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, module: nn.Module, num_tasks: int, input_shape: tuple[int, ...], *, own_norms: bool = False
+    ) -> None:
         super().__init__()
         if num_tasks < 1:
             raise NetworkError(f"there is a head for each of one or more tasks; num_tasks={num_tasks} was given")
-        self.module, self.num_tasks, self.input_shape = module, num_tasks, tuple(input_shape)
+        self.module = _with_own_norms(module, num_tasks) if own_norms else module
+        self.num_tasks, self.input_shape = num_tasks, tuple(input_shape)
 
     def forward(self, inputs: Tensor) -> Tensor:
         size = math.prod(self.input_shape)
@@ -34,11 +45,60 @@ class MultiHead(nn.Module):
                 f"a tensor of shape {tuple(inputs.shape)} was given"
             )
         task = inputs[:, 0].detach().round().long().clamp(0, self.num_tasks - 1)
-        outputs = cast(Tensor, self.module(inputs[:, 1:].reshape(-1, *self.input_shape)))
+        with _told(self.module, task):
+            outputs = cast(Tensor, self.module(inputs[:, 1:].reshape(-1, *self.input_shape)))
         if outputs.shape[1] % self.num_tasks:
             raise NetworkError(f"{outputs.shape[1]} outputs cannot be shared out evenly among {self.num_tasks} tasks")
         heads = outputs.view(len(outputs), self.num_tasks, -1)
         return heads.gather(1, task[:, None, None].expand(-1, 1, heads.shape[2])).squeeze(1)
+
+
+class _OwnNorm(nn.Module):
+    """A BatchNorm with a scale and a shift for each task: the sums of what the tasks up to it have added."""
+
+    def __init__(self, norm: _BatchNorm, num_tasks: int) -> None:
+        super().__init__()
+        self.task: Tensor | None = None  # [N], while the network is asked
+        self.weight, self.bias = (
+            nn.Parameter(torch.cat([first[None], first.new_zeros(num_tasks - 1, len(first))]))
+            for first in (norm.weight.detach(), norm.bias.detach())
+        )
+        self.norm = copy.copy(norm)
+        self.norm._parameters = {"weight": None, "bias": None}
+        self.norm.affine = False
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.task is None:
+            raise NetworkError("a scale for each task needs to be told the task: ask the whole MultiHead")
+        normalised = self.norm(inputs)
+        shape = (*inputs.shape[:2], *[1] * (inputs.ndim - 2))
+        scale, shift = (rows.cumsum(0)[self.task].view(shape) for rows in (self.weight, self.bias))
+        return normalised * scale + shift
+
+
+def _with_own_norms(module: nn.Module, num_tasks: int) -> nn.Module:
+    module = copy.deepcopy(module)
+    norms = [(name, part) for name, part in module.named_modules() if isinstance(part, _BatchNorm) and part.affine]
+    if not norms:
+        raise NetworkError(f"{type(module).__name__} has no BatchNorm with a scale and a shift that tasks could own")
+    for name, norm in norms:
+        if not name:
+            return _OwnNorm(norm, num_tasks)
+        module.set_submodule(name, _OwnNorm(norm, num_tasks))
+    return module
+
+
+@contextmanager
+def _told(module: nn.Module, task: Tensor) -> Iterator[None]:
+    """The norms of tasks know the task [N] of each input for a while."""
+    norms = [part for part in module.modules() if isinstance(part, _OwnNorm)]
+    try:
+        for norm in norms:
+            norm.task = task
+        yield
+    finally:
+        for norm in norms:
+            norm.task = None
 
 
 def for_task(inputs: Tensor, task: int) -> Tensor:

@@ -48,8 +48,9 @@ class OfOutputs(Protocol):
     """An objective that asks nothing of the weights but outputs, so that one pass through the network can serve it and
     what else is asked."""
 
-    def asks(self, problem: Problem, batch: Batch) -> Asked:
-        """On which inputs, and what the objective is of the outputs."""
+    def asks(self, problem: Problem, weights: Tensor, batch: Batch) -> Asked:
+        """On which inputs, and what the objective is of the outputs there. The inputs may depend on the `weights` [P],
+        but no gradient is taken through that."""
         ...
 
 

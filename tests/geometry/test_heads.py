@@ -34,6 +34,62 @@ def test_a_path_that_learns_one_head_leaves_the_others_weights_alone() -> None:
     assert moved.tolist() == [False, False, True, True, False, False]
 
 
+class TestOwnNorms:
+    """A scale and a shift for each task in every BatchNorm."""
+
+    images = torch.rand(8, 3, 5, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def made(self) -> tuple[nn.Module, fip.MultiHead]:
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 6))
+        module = module.double()
+        module(self.images)  # statistics of its own
+        with torch.no_grad():
+            module[1].weight.uniform_(0.5, 2)
+            module[1].bias.uniform_(-1, 1)
+        return module.eval(), fip.MultiHead(module, 3, (3, 5, 5), own_norms=True).eval()
+
+    def test_every_task_begins_as_the_module_is(self) -> None:
+        module, several = self.made()
+        for task in range(3):
+            expected = module(self.images)[:, 2 * task : 2 * task + 2]
+            torch.testing.assert_close(several(for_task(self.images, task)), expected)
+        assert isinstance(module[1], nn.BatchNorm2d)
+
+    def test_in_training_it_is_the_modules_too_and_follows_the_batch(self) -> None:
+        module, several = self.made()
+        module.train(), several.train()
+        torch.testing.assert_close(several(for_task(self.images + 1, 1)), module(self.images + 1)[:, 2:4])
+        torch.testing.assert_close(
+            several.eval()(for_task(self.images, 0)), module.eval()(self.images)[:, :2], rtol=1e-9, atol=1e-9
+        )
+
+    @torch.no_grad()
+    def test_what_a_later_task_adds_leaves_the_earlier_ones_alone(self) -> None:
+        module, several = self.made()
+        network = fip.Network.of(several)
+        named = network.named(network.weights.clone())
+        before = several(for_task(self.images, 0))
+        several.module[1].weight[1] += 0.5
+        several.module[1].bias[1] -= 0.25
+        assert torch.equal(several(for_task(self.images, 0)), before)
+        module[1].weight += 0.5
+        module[1].bias -= 0.25
+        for task in (1, 2):  # and the third begins where the second is
+            expected = module(self.images)[:, 2 * task : 2 * task + 2]
+            torch.testing.assert_close(several(for_task(self.images, task)), expected)
+        mixed = torch.cat([for_task(self.images[:2], 0), for_task(self.images[2:], 1)])
+        torch.testing.assert_close(several(mixed)[:2], before[:2])
+        assert named["module.1.weight"].shape == (3, 4)
+
+    def test_without_a_norm_or_a_task_it_is_refused(self) -> None:
+        with pytest.raises(fip.NetworkError, match="no BatchNorm"):
+            fip.MultiHead(nn.Linear(4, 6), 3, (4,), own_norms=True)
+        _, several = self.made()
+        with pytest.raises(fip.NetworkError, match="told the task"):
+            several.module(self.images)
+
+
 def test_inputs_without_a_task_are_refused() -> None:
     several = fip.MultiHead(nn.Linear(4, 6), 3, (4,))
     with pytest.raises(fip.DataError, match=r"\[N, 5\]"):

@@ -31,7 +31,7 @@ from fipray.paths import (
     SwitchedRadius,
     WeightedSum,
 )
-from fipray.paths.objective import gradient
+from fipray.paths.objective import Asked, gradient
 from fipray.testing import CorrectorContract, Flat, RestrictedStepperContract, StepperContract
 from tests.problems import batch, generator, linear, mlp, normal, problem
 
@@ -273,6 +273,34 @@ def test_with_the_statistics_of_batches_first_order_steps_are_adams_in_training(
     torch.testing.assert_close(where.network(ours, seen), theirs.eval()(seen).detach(), rtol=1e-8, atol=1e-8)
     with pytest.raises(NetworkError, match="BatchNorm"):
         stepper.begin(problem(mlp(5, 6, 3)))
+
+
+class _SaysWhatItAsks(_LargeOutputs):
+    def asks(self, problem, weights, batch):
+        return Asked(batch.inputs + 1, lambda outputs: -outputs.square().mean())
+
+
+def test_an_objective_of_outputs_sees_the_statistics_of_batches_too():
+    """Two steps against torch.optim.Adam: held inputs and those that the objective asks for are one batch."""
+    module = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)).double()
+    where, radius, beta = problem(Network.of(module)), 0.1, 0.3
+    ours = where.start + 0.05 * normal(where.network.num_weights, seed=5)
+    theirs, stepper = where.network.module_at(ours).train(), FirstOrderStep(beta=beta, held=0.5, batch_statistics=True)
+    adam, state = (
+        torch.optim.Adam(theirs.parameters(), lr=radius / where.network.num_weights**0.5),
+        stepper.begin(where),
+    )
+    for seed in range(2):
+        inputs = batch(where, 8, 5, seed=seed)
+        here, there = theirs(torch.cat([inputs.inputs[:4], inputs.inputs + 1])).split([4, 8])
+        adam.zero_grad()
+        distance = (where.geometry.embed(here) - inputs.reference[:4]).square().sum(1).mean()
+        (distance - beta * there.square().mean()).backward()
+        adam.step()
+        made = stepper.propose(Situation(where, _SaysWhatItAsks(), ours, inputs, radius), state)
+        ours, state = ours + made.displacement, made.state
+    seen = normal(20, 5, seed=9)
+    torch.testing.assert_close(where.network(ours, seen), theirs.eval()(seen).detach(), rtol=1e-8, atol=1e-8)
 
 
 def test_the_published_step_is_the_normalised_penalty_gradient():

@@ -47,10 +47,10 @@ class LearnTask:
         return (self.task,)
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        asked = self.asks(problem, batch)
+        asked = self.asks(problem, weights, batch)
         return asked.value(problem.network(weights, asked.inputs))
 
-    def asks(self, problem: Problem, batch: Batch) -> Asked:
+    def asks(self, problem: Problem, weights: Tensor, batch: Batch) -> Asked:
         task = problem.task(self.task)
         drawn = task.draw(self.batch_size, batch.seed)
         return Asked(drawn.inputs, lambda outputs: self._loss(outputs, drawn.labels, task.classes))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fipray.paths.objective import Asked
 from fipray.paths.objectives.adversary import Adversary, divergence
 from fipray.paths.problem import Batch, Problem
 
@@ -24,5 +25,9 @@ class Resist:
     adversary: Adversary
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        asked = self.asks(problem, weights, batch)
+        return asked.value(problem.network(weights, asked.inputs))
+
+    def asks(self, problem: Problem, weights: Tensor, batch: Batch) -> Asked:
         moved = self.adversary.inputs(problem, weights, batch)
-        return divergence(problem, problem.network(weights, moved), batch.reference).mean()
+        return Asked(moved, lambda outputs: divergence(problem, outputs, batch.reference).mean())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from torch.optim.adam import adam
 
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, Statistics, Warm, folded, normalised, statistics_of, unfolded
-from fipray.paths.objective import OfOutputs
+from fipray.paths.objective import Asked, OfOutputs
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, within
 
@@ -34,7 +36,8 @@ class FirstOrderStep:
     temperature: of the classes, above 0: D is the distance of `fipray.geometry.Warm` instead. For classifiers.
     outputs: take D on the first so many outputs alone, of classifiers between the probabilities of these given that it
         is one of them; None for all. A head that grows has outputs beyond them that the function was never about.
-    batch_statistics: whether every BatchNorm normalises by the batch while a step is made, as in training, and its
+    batch_statistics: whether every BatchNorm normalises by the batch while a step is made, as in training (what an
+        objective of outputs asks for is a part of that batch, any other sees the network as it is), and its
         statistics follow the batches, kept in its scale and shift (`fipray.geometry.folded`), so that the path still
         has its points in weight space. That these follow is not a part of a step's length.
     """
@@ -99,17 +102,14 @@ class FirstOrderStep:
 
     def _slope(self, situation: Situation) -> Tensor:
         """The gradient [P] of what is descended, along the tangent of a restriction, from as few passes as will do."""
-        problem, objective, batch = situation.problem, situation.objective, self._held(situation.batch)
-        beta = self.beta_after(situation.progress) if self.beta > 0 else 0.0
+        problem, batch, beta = situation.problem, self._held(situation.batch), self._beta(situation)
         if not len(batch):
             return beta * situation.slope
         moving = situation.weights.detach().requires_grad_(True)
+        asked = self._asked(situation, batch)
         with torch.enable_grad():
-            asked = objective.asks(problem, situation.batch) if beta and isinstance(objective, OfOutputs) else None
-            if asked and asked.inputs.shape[1:] == batch.inputs.shape[1:]:
-                outputs = problem.network(moving, torch.cat([batch.inputs, asked.inputs]))
-                here, there = outputs.split([len(batch), len(asked.inputs)])
-                loss = self._squared_distance(problem, here, batch) + beta * asked.value(there)
+            if asked:
+                loss = self._loss(problem, batch, asked, beta, partial(problem.network, moving))
                 return situation.allowed(torch.autograd.grad(loss, moving)[0])
             distance = self._squared_distance(problem, problem.network(moving, batch.inputs), batch)
             slope = situation.allowed(torch.autograd.grad(distance, moving)[0])
@@ -117,17 +117,34 @@ class FirstOrderStep:
 
     def _slope_apart(self, situation: Situation, before: Statistics, now: Statistics) -> Tensor:
         """The same by the weights as they are apart from the statistics; moves these."""
-        problem, batch = situation.problem, self._held(situation.batch)
+        problem, batch, beta = situation.problem, self._held(situation.batch), self._beta(situation)
         moving = unfolded(problem.network, situation.weights, before).detach().requires_grad_(True)
+        outputs_on = partial(normalised, problem.network, moving, now)
+        asked = self._asked(situation, batch)
         with torch.enable_grad():
-            outputs = normalised(problem.network, moving, now, batch.inputs)
-            distance = self._squared_distance(problem, outputs, batch)
+            if asked:
+                loss = self._loss(problem, batch, asked, beta, outputs_on)
+                return situation.allowed(torch.autograd.grad(loss, moving)[0])
+            distance = self._squared_distance(problem, outputs_on(batch.inputs), batch)
             slope = situation.allowed(torch.autograd.grad(distance, moving)[0])
-            if self.beta > 0:
+            if beta:
                 whole = folded(problem.network, moving, before)
                 (theirs,) = torch.autograd.grad(whole, moving, situation.slope)
-                slope = slope + self.beta_after(situation.progress) * theirs
+                slope = slope + beta * theirs
         return slope
+
+    def _asked(self, situation: Situation, batch: Batch) -> Asked | None:
+        """What the objective asks, where one pass can serve it and the inputs on which D is taken."""
+        if not (self._beta(situation) and isinstance(situation.objective, OfOutputs)):
+            return None
+        asked = situation.objective.asks(situation.problem, situation.weights.detach(), situation.batch)
+        return asked if asked.inputs.shape[1:] == batch.inputs.shape[1:] else None
+
+    def _loss(
+        self, problem: Problem, batch: Batch, asked: Asked, beta: float, outputs_on: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        here, there = outputs_on(torch.cat([batch.inputs, asked.inputs])).split([len(batch), len(asked.inputs)])
+        return self._squared_distance(problem, here, batch) + beta * asked.value(there)
 
     def _held(self, batch: Batch) -> Batch:
         return batch.first(math.ceil(self.held * len(batch)))
@@ -145,6 +162,9 @@ class FirstOrderStep:
             warm, of_start = Warm(self.temperature), _log_probabilities(reference).view_as(outputs)
             drift = warm.embed(outputs) - warm.embed(of_start)
         return drift.square().sum(1).mean()
+
+    def _beta(self, situation: Situation) -> float:
+        return self.beta_after(situation.progress) if self.beta > 0 else 0.0
 
     def beta_after(self, progress: float) -> float:
         """beta after a share `progress` of the path."""
