@@ -30,7 +30,7 @@ SETTINGS: dict[tuple[str, str], Settings] = {
     ("mnist", "lenet_5"): Settings(0.05, 128, 2400, 0.1),
     ("fashion", "lenet_300_100"): Settings(0.15, 128, 2400, 0.05),
     ("fashion", "lenet_5"): Settings(0.05, 128, 2400, 0.05),
-    ("cifar10_subset", "resnet_20"): Settings(0.01, 128, 400, 8 / 255, batch_statistics=True),
+    ("cifar10_subset", "resnet_20"): Settings(0.02, 128, 400, 8 / 255, batch_statistics=True),
 }
 _OF_ONE_S_OWN = Settings(0.02, 128, 1000, 8 / 255)
 
