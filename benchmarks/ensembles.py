@@ -17,13 +17,11 @@ and network. With --json, what the file already holds is not done again.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -32,7 +30,9 @@ from rich.table import Table
 from torch import Tensor
 
 import fipray as fip
+from benchmarks import resumed
 from benchmarks.contenders import Contender, Setting, contenders, paths
+from benchmarks.resumed import Record
 from experiments import networks
 from experiments.baselines import DeepEnsemble
 from experiments.cifar import cifar10_subset
@@ -42,7 +42,6 @@ from experiments.subjects import subject
 from fipray.analysis import front, transfer_heat_maps
 from fipray.robustness import Classifier, measure
 
-Record = dict[str, Any]
 RATES = {"lenet_300_100": 1e-2, "lenet_5": 1e-2, "resnet_20": 3e-3}
 """Of adversarial training: those at which it got furthest in the same seconds, on images that no table is about."""
 
@@ -262,7 +261,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     console = Console(width=None if sys.stdout.isatty() else 200)
-    records: list[Record] = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
+    records = resumed.read(args.json, parser)
     for seed in args.seeds:
         setting, inputs, labels = setting_of(args, seed)
         epsilons = args.epsilons or [setting.settings.epsilon]
@@ -282,9 +281,7 @@ def main() -> None:
                     + ", ".join(f"{r['attack']} {100 * r['robust_accuracy']:.1f}" for r in found)
                     + f" ({last['attack_seconds']:.0f} s of attacks)"
                 )
-            if args.json:
-                args.json.parent.mkdir(parents=True, exist_ok=True)
-                args.json.write_text(json.dumps(records, indent=1))
+            resumed.write(records, args.json)
         if args.heat_maps and seed == args.seeds[0]:
             heat_maps(setting, judges[0], 10, args.heat_maps)
     show(console, records, f"{args.network} on {args.data}")

@@ -13,10 +13,8 @@ the file already holds is not done again.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -27,10 +25,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import fipray as fip
+from benchmarks import resumed
 from benchmarks.pruners import CONTENDERS, SUBJECTS, Subject, Task, base
+from benchmarks.resumed import Record
 from fipray.geometry import functional_distance
 
-Record = dict[str, Any]
 NUM_ATTACKED = 500
 
 
@@ -145,7 +144,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     console = Console(width=None if sys.stdout.isatty() else 200)
-    records: list[Record] = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
+    records = resumed.read(args.json, parser)
     for seed in args.seeds:
         subject = SUBJECTS[args.subject](args.data_root, seed)
         contenders = {
@@ -174,9 +173,7 @@ def main() -> None:
                 f"clean {100 * record['clean_accuracy']:.2f}, distance {record['functional_distance']:.3f}, "
                 f"robust {100 * record['robust_accuracy']:.1f}"
             )
-            if args.json:
-                args.json.parent.mkdir(parents=True, exist_ok=True)
-                args.json.write_text(json.dumps(records, indent=1))
+            resumed.write(records, args.json)
     shown = [r for r in records if r["subject"] == args.subject and r["budget"] == args.seconds]
     title = f"{args.subject}, {args.seconds:g} s"
     show(console, shown, title)

@@ -13,7 +13,6 @@ are processor seconds of learning on one thread.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +29,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import fipray as fip
+from benchmarks import resumed
+from benchmarks.resumed import Record
 from experiments import series as along_paths
 from experiments.baselines import series as rivals
 from experiments.scenarios import ScenarioName, Series
@@ -37,7 +38,6 @@ from experiments.training import Recipe, train
 from fipray.geometry import KroneckerMetric
 from fipray.paths import Examples, Problem, varied
 
-Record = dict[str, Any]
 SCENARIOS = get_args(ScenarioName)
 Accuracies = list[list[float]]  # [i][j]: on task j when task i had been learned; the first row is the base's
 
@@ -275,7 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     console = Console(width=None if sys.stdout.isatty() else 160)
-    records: list[Record] = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
+    records = resumed.read(args.json, parser)
     asked: list[Record] = []
     made = (along_paths.of_name(args.series, one, args.network, args.data_root) for one in args.scenarios)
     for series in {series.scenario: series for series in made}.values():  # but the split ones have one scenario
@@ -294,8 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"{100 * found[-1]['average_accuracy']:.2f} in {found[-1]['seconds']:.0f} s",
                     highlight=False,
                 )
-                if args.json:
-                    args.json.write_text(json.dumps(records, indent=1))
+                resumed.write(records, args.json)
     frame = pd.DataFrame(asked)
     show(console, frame)
     if args.figure:
