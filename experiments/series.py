@@ -223,7 +223,7 @@ def settings_of(series: Series, num_stored: int, beta: float = 0.0, *, metric: b
             )
         return Settings(beta=beta or 1.0, fading=0.0, remembered=1.0)
     usual = SETTINGS[series.scenario, num_stored > 0]
-    if num_stored and not series.name.startswith("split"):  # ten classes at once, and all are new
+    if num_stored and series.name.startswith(("permuted", "rotated", "digits-then")):  # ten new classes at once
         usual = replace(usual, rate=2e-3)
     if series.name.startswith("permuted"):  # where a shift makes nonsense of an image
         usual = replace(usual, shifts=0)
