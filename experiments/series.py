@@ -41,7 +41,7 @@ class Settings:
     temperature: of `fip.FirstOrderStep`.
     remembered: weight of the squared functional distance by the metrics that are stored, beside the new task's loss,
         where nothing else is held.
-    shifts: copies of each stored image, shifted by up to a 14th of its width, that are anchors too.
+    shifts: copies of each stored image, shifted at random by up to a 14th of its width, that are anchors too.
     known: whether only the outputs that stand for known classes are held: on inputs of the new ones the function has
         to change.
     smoothing: of the new task's labels: how little it may insist.
@@ -54,7 +54,7 @@ class Settings:
     fading: float = 1.0
     temperature: float = math.inf
     remembered: float = 0.0
-    shifts: int = 24  # all that there are by up to two pixels
+    shifts: int = 24
     known: bool = False
     smoothing: float = 0.0
 
