@@ -257,7 +257,7 @@ def main() -> None:
     args.network = args.network or {"cifar10_subset": "resnet_20"}.get(args.data, "lenet_300_100")
     if args.quick:
         args.seconds, args.examples, args.seeds = 5.0, 100, args.seeds[:1]
-        args.only = args.only or ["base", "vaccinated", "resisting, beta 5", "deep ensemble", "TRADES, beta 3"]
+        args.only = args.only or ["base", "vaccinated", "resisting, beta 20", "deep ensemble", "TRADES, beta 3"]
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     console = Console(width=None if sys.stdout.isatty() else 200)
