@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from fipray.errors import DataError, NetworkError
+from fipray.errors import NetworkError
+from fipray.geometry import checking
 from fipray.geometry.derivatives import transposed
+from fipray.geometry.modules import (
+    copied,
+    listed,
+    matching,
+    outputs_of,
+    parameter_names,
+    refuse_shared_memory,
+    refuse_what_is_no_network,
+    unwrapped,
+)
+from fipray.geometry.outputs import OutputGeometry
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _WITH_STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+_LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -36,65 +48,102 @@ class Network:
 
     The module is copied; the caller's own is never touched. Buffers, such as the statistics of BatchNorm, are frozen
     (layers that keep statistics are put in evaluation mode). Parameters that the module shares between layers appear
-    once. Parameters that do not move stay as they were.
+    once. Parameters that are not in the vector stay as they were.
+
+    The vector is float32 for weights in half precision (float64 where some are), the master weights of mixed-precision
+    training: each parameter takes its part in its own dtype, and half-precision outputs are raised to float32.
+
+    slots: where each parameter of the vector lies in it. moving: those of them that may change (see `only`).
     """
 
-    def __init__(self, module: nn.Module, slots: tuple[Slot, ...]) -> None:
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        """`module` is the network's own from now on, `names` are those of the vector's parameters: see `of`."""
+        parameters = dict(module.named_parameters())
         self._module = module
-        self.slots = slots
-        self.num_weights = slots[-1].stop
-        self._sizes = [slot.shape.numel() for slot in slots]
-        parameters = dict(module.named_parameters())
-        self.weights = torch.cat([parameters[slot.name].detach().reshape(-1) for slot in slots])
-
-    @classmethod
-    def of(cls, module: nn.Module, *, moving: Sequence[str] | None = None) -> Network:
-        """The network that `module` is.
-
-        `moving`: names of the parameters that move, or patterns such as `"fc*.weight"`; all of them by default.
-
-        Raises NetworkError for a module without parameters, with active dropout, with parameters of several dtypes or
-        devices, or where a name in `moving` fits no parameter.
-        """
-        if not isinstance(module, nn.Module):
-            raise NetworkError(f"a network is made of a torch.nn.Module; this is a {type(module).__name__}")
-        active = [
-            name for name, part in module.named_modules() if isinstance(part, _DROPOUT) and part.training and part.p
-        ]
-        if active:
-            raise NetworkError(
-                f"dropout is active in {', '.join(active)}, so the module's output changes from pass to pass and it is "
-                "no function of its weights: call module.eval() first"
-            )
-        module = copy.deepcopy(module)
-        for part in module.modules():
-            if isinstance(part, _WITH_STATISTICS):
-                part.eval()
-        parameters = dict(module.named_parameters())
-        if not parameters:
-            raise NetworkError(f"{type(module).__name__} has no parameters, so there is no weight space to walk in")
-        names = list(parameters)
-        if moving is not None:
-            patterns = [moving] if isinstance(moving, str) else list(moving)
-            unknown = [p for p in patterns if not any(fnmatchcase(name, p) for name in names)]
-            if unknown or not patterns:
-                raise NetworkError(
-                    f"no parameter is named {', '.join(map(repr, unknown)) or '(nothing was given)'}; "
-                    f"there are: {', '.join(names)}"
-                )
-            names = [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
-        kinds = {(parameters[name].dtype, parameters[name].device) for name in names}
-        if len(kinds) > 1:
-            raise NetworkError(
-                f"the weights that move must have one dtype and device; there are {sorted(map(str, kinds))}"
-            )
+        self._required_grad = {name: parameter.requires_grad for name, parameter in parameters.items()}
         for parameter in parameters.values():
             parameter.requires_grad_(False)  # a gradient is only ever taken with respect to the flat vector
         slots, start = [], 0
         for name in names:
             slots.append(Slot(name, parameters[name].shape, start))
             start = slots[-1].stop
-        return cls(module, tuple(slots))
+        self.slots = tuple(slots)
+        self.moving = self.slots
+        self.mask: Tensor | None = None
+        self.num_weights = start
+        self._sizes = [slot.shape.numel() for slot in slots]
+        dtype = torch.float64 if any(parameters[name].dtype == torch.float64 for name in names) else torch.float32
+        self.weights = torch.cat([parameters[name].detach().reshape(-1).to(dtype) for name in names])
+        self._dtypes = {name: parameters[name].dtype for name in names if parameters[name].dtype != dtype}
+        every = {t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()}
+        self._half = next(iter(every)) if len(every) == 1 and every <= set(_LOW_PRECISION) else None
+        self._takes_half_alone = False
+        self.checked: set[tuple[object, ...]] = set()
+
+    @classmethod
+    def of(cls, module: nn.Module, *, moving: Sequence[str] | None = None) -> Network:
+        """The network that `module` is, or that it wraps (torch.compile, DataParallel).
+
+        `moving`: names of the parameters that the vector holds, or patterns such as `"fc*.weight"`; by default those
+        that require gradients.
+
+        Raises NetworkError for a module without parameters or with all of them frozen, with active dropout, with
+        parameters on several devices, without values or complex, for one that is scripted, quantised or cannot be
+        copied, and where a name in `moving` fits no parameter.
+        """
+        if not isinstance(module, nn.Module):
+            raise NetworkError(f"a network is made of a torch.nn.Module; this is a {type(module).__name__}")
+        module = unwrapped(module)
+        active = [
+            name for name, part in module.named_modules() if isinstance(part, _DROPOUT) and part.training and part.p
+        ]
+        if active:
+            raise NetworkError(
+                f"dropout is active in {listed(active)}, so the module's output changes from pass to pass and it is "
+                "no function of its weights: call module.eval() first"
+            )
+        refuse_what_is_no_network(module)
+        refuse_shared_memory(module)
+        module = copied(module)
+        for part in module.modules():
+            if isinstance(part, _WITH_STATISTICS):
+                part.eval()
+        names = parameter_names(module, moving)
+        devices = {str(tensor.device) for tensor in (*module.parameters(), *module.buffers())}
+        if len(devices) > 1:
+            raise NetworkError(f"a network lies on one device; this module's tensors are on {', '.join(devices)}")
+        return cls(module, names)
+
+    def only(self, moving: Sequence[str]) -> Network:
+        """The same network, of whose weights only those may change whose parameters have these names, or fit these
+        patterns, such as `"head.*"`; the vector is the same. Paths of it leave all other weights as they are.
+
+        Raises NetworkError where a name fits no parameter in the vector, or none that may change.
+        """
+        slots = {slot.name: slot for slot in self.moving}
+        aliases = self._aliases()
+        names = matching(moving, [(alias, own) for alias, own in aliases if own in slots])
+        held = copy.copy(self)
+        held.moving = tuple(slot for slot in self.moving if slot.name in names)
+        held.mask = None
+        if len(held.moving) < len(self.slots):
+            held.mask = torch.zeros_like(self.weights)
+            for slot in held.moving:
+                held.mask[slot.start : slot.stop] = 1
+        return held
+
+    @property
+    def num_moving(self) -> int:
+        """The number of weights that may change, at most P."""
+        return sum(slot.shape.numel() for slot in self.moving)
+
+    def moved(self, weights: Tensor, displacement: Tensor) -> Tensor:
+        """`weights + displacement` [P], but bit for bit the same `weights` where they may not change."""
+        return self.held(weights + displacement, weights)
+
+    def held(self, weights: Tensor, before: Tensor) -> Tensor:
+        """`weights` [P] where they may change, and those of `before` [P] everywhere else."""
+        return weights if self.mask is None else torch.where(self.mask != 0, weights, before)
 
     def at(self, weights: Tensor) -> Network:
         """The same network with `weights` [P] as its own: a path from it begins there."""
@@ -105,7 +154,31 @@ class Network:
 
     def __call__(self, weights: Tensor, inputs: Tensor) -> Tensor:
         """Outputs [N, C] (or [N, ...]) at `weights` [P]; differentiable in both arguments."""
-        return functional_call(self._module, self.named(weights), (inputs,))
+        return self.evaluated(self.named(weights), inputs)
+
+    def evaluated(self, tensors: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """Outputs [N, ...] with these `tensors` in place of the module's own parameters and buffers of their names, each
+        of them in its own dtype."""
+        own = {**tensors, **{name: tensors[name].to(kind) for name, kind in self._dtypes.items() if name in tensors}}
+        return self._called(lambda given: functional_call(self._module, own, (given,)), inputs)
+
+    def _called(self, module: Callable[[Tensor], object], inputs: Tensor) -> Tensor:
+        """The outputs of a module like this network's own. A module in half precision throughout may take inputs of
+        that precision alone; others are rounded to it, as arrays of numpy cannot have all of them."""
+        if self._half is None or inputs.dtype not in (torch.float32, torch.float64):
+            return outputs_of(module(inputs), self._module)
+        if not self._takes_half_alone:
+            try:
+                return outputs_of(module(inputs), self._module)
+            except RuntimeError:
+                outputs = outputs_of(module(inputs.to(self._half)), self._module)
+                self._takes_half_alone = True
+                return outputs
+        return outputs_of(module(inputs.to(self._half)), self._module)
+
+    def outputs_at(self, module: nn.Module, inputs: Tensor) -> Tensor:
+        """Outputs [N, ...] of a copy that `module_at` made, as the network gives them: logits, in float32 at least."""
+        return self._called(module, inputs)
 
     def stacked(self, weights: Tensor, inputs: Tensor, *, chunk: int | None = None) -> Tensor:
         """Outputs [M, N, ...] at every row of `weights` [M, P] on the same inputs, computed together; differentiable in
@@ -130,14 +203,22 @@ class Network:
         return {slot.name: part.view(slot.shape) for slot, part in zip(self.slots, parts, strict=True)}
 
     def module_at(self, weights: Tensor) -> nn.Module:
-        """A copy of the module that carries `weights` [P]; its parameters require gradients, as a fresh module's do."""
-        module = copy.deepcopy(self._module)
+        """A copy of the module that carries `weights` [P], each parameter in its own dtype; parameters require gradients
+        where those of the module that was given do."""
+        module = copied(self._module)
         values = self.named(weights.detach())
         for name, parameter in module.named_parameters():
             if name in values:
                 parameter.data.copy_(values[name])
-            parameter.requires_grad_(True)
+            parameter.requires_grad_(self._required_grad[name])
         return module
+
+    def _aliases(self) -> list[tuple[str, str]]:
+        """All names of the parameters in the vector, more than one where layers share them, each with the slot's."""
+        names = {id(parameter): name for name, parameter in self._module.named_parameters()}
+        inside = {slot.name for slot in self.slots}
+        pairs = [(name, names[id(p)]) for name, p in self._module.named_parameters(remove_duplicate=False)]
+        return [(name, own) for name, own in pairs if own in inside]
 
     def parts(self) -> Iterator[tuple[str, nn.Module]]:
         """The modules that it is made of, by name, itself among them; they hold no weights of a point."""
@@ -145,7 +226,11 @@ class Network:
 
     def to(self, device: torch.device | str) -> Network:
         """The same network on another device."""
-        return Network(copy.deepcopy(self._module).to(device), self.slots).at(self.weights.to(device))
+        there = copy.copy(self)
+        there._module = copied(self._module).to(device)
+        there.weights = self.weights.to(device)
+        there.mask = None if self.mask is None else self.mask.to(device)
+        return there
 
     @torch.no_grad()
     def outputs(self, weights: Tensor, inputs: Tensor, *, chunk: int = 1024) -> Tensor:
@@ -181,44 +266,13 @@ class Network:
                 hook.remove()
         return found[0] if found else None
 
-    def check(self, inputs: Tensor) -> None:
-        """Raise unless the module is a function on `inputs` [N, ...]: same outputs twice, finite, one row an input.
+    def check(self, inputs: Tensor, geometry: OutputGeometry | None = None) -> None:
+        """Raise unless the module is a function of its weights on `inputs` [N, ...], as `fipray.geometry.checking` says,
+        with outputs that mean something in the output geometry, where one is given.
 
         Raises DataError for inputs that are not finite or that the module refuses, NetworkError for the rest.
         """
-        if inputs.ndim == 0 or len(inputs) == 0:
-            raise DataError("there are no inputs: at least one is needed")
-        if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
-            bad = int((~torch.isfinite(inputs)).flatten(1).any(1).sum())
-            raise DataError(f"{bad} of {len(inputs)} inputs hold NaN or infinity: remove or repair them")
-        few = inputs[:64]
-        with torch.no_grad():
-            try:
-                first: object = self(self.weights, few)
-                second = self(self.weights, few)
-            except (RuntimeError, TypeError, ValueError, IndexError) as error:
-                raise DataError(
-                    f"{type(self._module).__name__} does not take inputs of shape {tuple(few.shape)} and dtype "
-                    f"{few.dtype}: {error}"
-                ) from error
-        if isinstance(first, (tuple, list, Mapping)):
-            raise NetworkError(
-                f"{type(self._module).__name__} gives a {type(first).__name__} of outputs, and a network gives one "
-                "tensor: wrap it in a module whose forward concatenates the heads along dimension 1, and say what each "
-                "of them means with the geometry Heads((FisherRao(), Euclidean()), sizes=(10, 3))"
-            )
-        if not isinstance(first, Tensor) or first.ndim < 2 or len(first) != len(few):
-            shape = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
-            raise NetworkError(
-                f"a network gives one row of outputs for each input, [N, C]; {len(few)} inputs gave {shape}"
-            )
-        if not bool(torch.isfinite(first).all()):
-            raise NetworkError("the network's outputs hold NaN or infinity on finite inputs: its weights are broken")
-        if not torch.equal(first, second):
-            raise NetworkError(
-                "the module's output changes between two passes over the same inputs (active dropout or other "
-                "randomness), so it is no function of its weights: call module.eval() first, or make it deterministic"
-            )
+        checking.check(self, inputs, geometry)
 
 
 def _tensors(output: object) -> Iterator[Tensor]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from fipray.errors import UsageError
+from fipray.errors import NetworkError, UsageError
 
 
 class OutputGeometry(Protocol):
@@ -20,16 +21,51 @@ class OutputGeometry(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksOutputs(Protocol):
+    """An output geometry that is not for all outputs."""
+
+    def check(self, outputs: Tensor) -> None:
+        """Raise NetworkError for outputs [N, C] (or [N, C, ...]) that it is not for: some at a network's own weights,
+        and some where its weights have moved, also far and to the other side."""
+        ...
+
+
+def class_logits(outputs: Tensor, dim: int = 1) -> Tensor:
+    """The logits of all classes, which lie in `dim`: a single logit z is that of class 1 of two, `(0, z)`, with which
+    softmax gives `(sigmoid(-z), sigmoid(z))`. Other outputs as they are."""
+    return torch.cat([torch.zeros_like(outputs), outputs], dim) if outputs.shape[dim] == 1 else outputs
+
+
+def num_classes(outputs: Tensor) -> int:
+    """How many classes outputs [N, C, ...] tell apart: C, but two by a single logit."""
+    return max(2, outputs.shape[1])
+
+
 @dataclass(frozen=True)
 class FisherRao:
-    """Classification: `s = 2 sqrt(softmax(outputs))`, classes in dimension 1.
+    """Classification: `s = 2 sqrt(softmax(outputs))`, classes in dimension 1; a single output is the logit of a
+    two-class classifier, `s = 2 sqrt((sigmoid(-z), sigmoid(z)))`. Outputs are logits or log-probabilities.
 
     The class probabilities become points of a sphere of radius 2, on which arc length is the Fisher-Rao distance; the
     metric that is pulled back to the weights is the Fisher information (Amari 1998; Raghavan & Thomson 2022).
     """
 
     def embed(self, outputs: Tensor) -> Tensor:
-        return 2 * (0.5 * torch.log_softmax(outputs, dim=1)).exp().flatten(1)
+        return 2 * (0.5 * torch.log_softmax(class_logits(outputs), dim=1)).exp().flatten(1)
+
+    def check(self, outputs: Tensor) -> None:
+        if len(outputs) and bool(((outputs >= 0) & (outputs <= 1)).all()):
+            raise NetworkError(
+                "the outputs lie in 0..1 at whatever weights, so they are probabilities, and FisherRao takes logits or "
+                "log-probabilities: leave out the last softmax or sigmoid, or take logarithms (log_softmax)"
+            )
+        one_sided = bool((outputs >= 0).all()) or bool((outputs <= 0).all())
+        if len(outputs) and outputs.shape[1] == 1 and one_sided:
+            raise NetworkError(
+                "the single output never changes its sign, whatever the weights, so it is no logit of two classes: leave "
+                "out what bounds it (logsigmoid, softplus, relu, exp), or give the geometry Euclidean()"
+            )
 
 
 @dataclass(frozen=True)
@@ -48,9 +84,13 @@ class Warm:
             raise UsageError(f"temperature is above 0; {self.temperature} was given")
 
     def embed(self, outputs: Tensor) -> Tensor:
+        outputs = class_logits(outputs)
         if math.isinf(self.temperature):
             return ((outputs - outputs.mean(1, keepdim=True)) / outputs.shape[1] ** 0.5).flatten(1)
         return self.temperature * FisherRao().embed(outputs / self.temperature)
+
+    def check(self, outputs: Tensor) -> None:
+        FisherRao().check(outputs)
 
 
 @dataclass(frozen=True)
@@ -88,12 +128,19 @@ class Heads:
             raise UsageError(f"a head has at least one output; the sizes {self.sizes} were given")
 
     def embed(self, outputs: Tensor) -> Tensor:
+        return torch.cat([geometry.embed(head) for geometry, head in self._heads(outputs)], dim=1)
+
+    def check(self, outputs: Tensor) -> None:
+        for geometry, head in self._heads(outputs):
+            if isinstance(geometry, ChecksOutputs):
+                geometry.check(head)
+
+    def _heads(self, outputs: Tensor) -> Iterator[tuple[OutputGeometry, Tensor]]:
         if outputs.shape[1] != sum(self.sizes):
             raise UsageError(
                 f"the heads' sizes {self.sizes} add up to {sum(self.sizes)}, and there are {outputs.shape[1]} outputs"
             )
-        heads = zip(self.geometries, outputs.split(self.sizes, dim=1), strict=True)
-        return torch.cat([geometry.embed(head) for geometry, head in heads], dim=1)
+        return zip(self.geometries, outputs.split(self.sizes, dim=1), strict=True)
 
 
 def functional_distance(embedded: Tensor, reference: Tensor) -> Tensor:

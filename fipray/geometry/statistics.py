@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fipray.errors import NetworkError
 from fipray.geometry.network import Network
@@ -79,7 +78,7 @@ def normalised(network: Network, weights: Tensor, statistics: Statistics, inputs
     try:
         for part in parts:
             part.train()
-        return functional_call(_whole(network), {**network.named(weights), **statistics}, (inputs,))
+        return network.evaluated({**network.named(weights), **statistics}, inputs)
     finally:
         for part in parts:
             part.eval()
@@ -121,10 +120,6 @@ def _normalisations(network: Network) -> Iterator[tuple[str, nn.modules.batchnor
     if not found:
         raise NetworkError("no BatchNorm has a scale and a shift that move, so there are no statistics to estimate")
     return iter(found)
-
-
-def _whole(network: Network) -> nn.Module:
-    return next(part for name, part in network.parts() if not name)
 
 
 def _moments(output: Tensor) -> Moments:
