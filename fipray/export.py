@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from fipray.geometry import Network, slimmed
 from fipray.records import Store
 from fipray.records.files import write_whole
 from fipray.study import reference
+from fipray.study.arrays import to_tensor
 
 _SUFFIXES = (".safetensors", ".pt", ".pth")
 
@@ -39,13 +41,27 @@ def export(directory: str | Path, path: str, sparsity: float | None, to: Path, s
     else:
         row = analysis.find_variant(results, path, sparsity)
         weights = Store.open(directory).read_weights(row["weights_file"], row["weights_sha256"])["weights"]
-    state = {name: torch.from_numpy(array) for name, array in analysis.state_dict(results, weights).items()}
+    base = Store.open(directory).read_base()
+    state = {
+        name: torch.from_numpy(array).to(to_tensor(base[name]).dtype)
+        for name, array in analysis.state_dict(results, weights).items()
+    }
     if slim:
         state = _slim(slim, state)
-    zeros = sum(int((value == 0).sum()) for value in state.values() if value.ndim >= 2)
-    count = sum(value.numel() for value in state.values() if value.ndim >= 2)
+    matrices = [value for value in _unmasked(state) if value.ndim >= 2]
+    zeros, count = sum(int((value == 0).sum()) for value in matrices), sum(value.numel() for value in matrices)
     write_whole(to, _content(state, to.suffix))
     return f"{to}: {count:,} weights of layers, {zeros / max(count, 1):.1%} of them zero, {to.stat().st_size:,} bytes"
+
+
+def _unmasked(state: dict[str, Tensor]) -> Iterator[Tensor]:
+    """The entries of a state, under a pruning mask what it leaves of them."""
+    masks = {name.removesuffix("_mask") + "_orig": name for name in state if name.endswith("_mask")}
+    for name, value in state.items():
+        if name in masks:
+            yield value * state[masks[name]]
+        elif name.removesuffix("_mask") + "_orig" not in state:
+            yield value
 
 
 def _slim(slim: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -56,7 +72,7 @@ def _slim(slim: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise UsageError(f"{slim} makes another module than the study's: {error}") from error
-    network = Network.of(module.eval())
+    network = Network.of(module.eval(), moving=["*"])
     smaller = slimmed(network, network.weights).state_dict()
     if sum(value.numel() for value in smaller.values()) == sum(value.numel() for value in state.values()):
         raise NetworkError(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fipray.analysis.table import WORST, attacked
 from fipray.errors import UsageError
 from fipray.records import Store
+from fipray.records.bfloat16 import BFLOAT16, raised, rounded
 
 if TYPE_CHECKING:
     from fipray.analysis.results import Results
@@ -44,14 +45,16 @@ def find_variant(results: "Results", path: str, sparsity: float | None) -> "pd.S
 
 def state_dict(results: "Results", weights: NDArray[np.floating]) -> dict[str, NDArray[Any]]:
     """Arrays by name, as the base module's `state_dict()` has them, with flat weights [P] in place of its parameters:
-    `module.load_state_dict(..., strict=True)` takes them as tensors. Buffers are the base's.
+    `module.load_state_dict(..., strict=True)` takes them as tensors. What does not move, such as buffers, is the
+    base's. Values in bfloat16, which numpy does not have, are given in float32.
     """
     state = Store.open(results.address).read_base()
     start = 0
     for names, shape in results.manifest["parameters_of_module"]:
         stop = start + int(np.prod(shape, dtype=np.int64))
-        state |= dict.fromkeys(names, weights[start:stop].reshape(shape))
+        own, values = state[names[0]].dtype, weights[start:stop].reshape(shape)
+        state |= dict.fromkeys(names, rounded(values) if own == BFLOAT16 else values.astype(own))
         start = stop
     if start != len(weights):
         raise UsageError(f"the study's module has {start} weights; {len(weights)} were given")
-    return state
+    return {name: raised(array) if array.dtype == BFLOAT16 else array for name, array in state.items()}

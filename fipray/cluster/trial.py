@@ -135,7 +135,7 @@ class _Reports:
 def _worker(search: Search, directory: str, threads: int) -> PathWorker:
     study, here = search.study, ray.get_runtime_context()
     return PathWorker(
-        Material(study.name, study.module, study.data, study.geometry),
+        Material(study.name, study.module, study.data, study.geometry, study.moving),
         directory,
         threads=threads,
         device="cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu",

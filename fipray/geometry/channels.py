@@ -123,7 +123,7 @@ class _Trace:
     """A traced module, asked where channels go."""
 
     def __init__(self, network: Network, module: nn.Module, graph: Any) -> None:
-        self._slots = {slot.name: slot for slot in network.slots}
+        self._slots = {slot.name: slot for slot in network.moving}
         self._module = module
         users = Counter(id(parameter) for _, parameter in module.named_parameters(remove_duplicate=False))
         read = {node.target.rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from fipray.errors import DataError, FiprayError, NetworkError, UsageError
+from fipray.geometry.dependence import check_gradients
+from fipray.geometry.forward import NUM_INPUTS, agree, half_hint, kind_of, tried, where
 from fipray.geometry.modules import described, listed, tensors_beside
 from fipray.geometry.outputs import ChecksOutputs, OutputGeometry
 
 if TYPE_CHECKING:
     from fipray.geometry.network import Network
 
-NUM_INPUTS = 32  # of each pass
-_MANY_INPUTS = 1024  # on which a weight may still show that it matters
 _SCALES = (0.3, 0.03, 0.003)  # of a slot's root mean square, by which weights are moved
 
 
@@ -25,8 +25,8 @@ def check(network: Network, inputs: Tensor, geometry: OutputGeometry | None) -> 
     """Raise unless, on `inputs` [N, ...],
 
     - the module takes them and gives one finite row of real numbers for each, whatever else is in the batch;
-    - outputs at w0, at weights w1 all of which have moved, and at w0 again are functions of these alone: the same twice,
-      and at w1 those of `module_at(w1)`, which writes into no parameter or buffer of its own;
+    - outputs at w0, at weights w1 all of which have moved, and at w0 again are functions of these alone: the same
+      twice, and at w1 those of `module_at(w1)`, which writes into no parameter or buffer of its own;
     - every parameter that moves matters for the outputs, as autograd sees it, and no other tensor that it sees;
     - the output geometry takes them and tells outputs at w0 and w1 apart.
 
@@ -37,7 +37,7 @@ def check(network: Network, inputs: Tensor, geometry: OutputGeometry | None) -> 
     key = (inputs.shape[1:], inputs.dtype, inputs.device, tuple(slot.name for slot in network.moving))
     is_new = key not in network.checked
     moved = network.module_at(network.weights) if is_new else None  # a copy that no pass has left anything in
-    first = _outputs(network, network.weights, few)
+    first = tried(network, network.weights, few)
     _check_outputs(first, len(few))
     if moved is None and (geometry is None or (key, geometry) in network.checked):
         return
@@ -45,7 +45,7 @@ def check(network: Network, inputs: Tensor, geometry: OutputGeometry | None) -> 
     if moved is not None:
         _put(network, moved, weights)
         _check_passes(network, moved, few, first, told.detach())
-        _check_gradients(network, inputs, weights, leaves, told)
+        check_gradients(network, inputs, weights, leaves, told)
         _check_rows(network, few, first)
         network.checked.add(key)
     if geometry is not None:
@@ -56,8 +56,8 @@ def check(network: Network, inputs: Tensor, geometry: OutputGeometry | None) -> 
 def _check_inputs(inputs: Tensor) -> None:
     if not isinstance(inputs, Tensor):
         raise DataError(
-            f"inputs are one tensor [N, ...]; a {type(inputs).__name__} was given. Where a module takes several, wrap it "
-            "in one whose forward takes them apart"
+            f"inputs are one tensor [N, ...]; a {type(inputs).__name__} was given. Where a module takes several, wrap "
+            "it in one whose forward takes them apart"
         )
     if inputs.ndim == 0 or len(inputs) == 0:
         raise DataError("there are no inputs: at least one is needed")
@@ -66,68 +66,11 @@ def _check_inputs(inputs: Tensor) -> None:
         raise DataError(f"{bad} of {len(inputs)} inputs hold NaN or infinity: remove or repair them")
 
 
-@torch.no_grad()
-def _outputs(network: Network, weights: Tensor, inputs: Tensor) -> Tensor:
-    try:
-        return network(weights, inputs)
-    except (FiprayError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # a forward is anyone's code
-        raise _refusal(network, inputs, error) from error
-
-
-def _refusal(network: Network, inputs: Tensor, error: Exception) -> UsageError:
-    """What an error of a forward means: the module refuses the inputs, or weights that are told to it."""
-    module = network.module_at(network.weights)
-    kind, said = type(module).__name__, f"{_where(network, error)}{type(error).__name__}: {error}"
-    try:
-        with torch.no_grad():
-            network.outputs_at(module, inputs)
-    except Exception:
-        asked = _arguments(module)
-        hint = f". Its forward asks for {', '.join(asked)}: wrap it in a module whose forward takes one tensor"
-        return DataError(
-            f"{kind} does not take inputs of shape {tuple(inputs.shape)} and dtype {inputs.dtype}: {said}"
-            + (hint if len(asked) > 1 else _half_hint(error, inputs))
-        )
-    return NetworkError(
-        f"{kind} takes these inputs, but not with other weights in place of its own (torch.func.functional_call): {said}"
-    )
-
-
-def _where(network: Network, error: BaseException) -> str:
-    """The innermost part in whose forward an error was raised, before a colon; empty for the module itself."""
-    parts = {id(part): (name, part) for name, part in network.parts()}
-    found, trace = "", error.__traceback__
-    while trace is not None:
-        owner = trace.tb_frame.f_locals.get("self")
-        if id(owner) in parts and trace.tb_frame.f_code.co_name == "forward":
-            name, part = parts[id(owner)]
-            found = f"in {described(name, part)}, " if name else ""
-        trace = trace.tb_next
-    return found
-
-
-def _arguments(module: nn.Module) -> list[str]:
-    """The arguments that the module's forward cannot do without."""
-    try:
-        parameters = inspect.signature(module.forward).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [one.name for one in parameters if one.default is one.empty and one.kind in positional]
-
-
-def _half_hint(error: Exception, inputs: Tensor) -> str:
-    if "not implemented for" in str(error) and ("Half" in str(error) or "BFloat16" in str(error)):
-        return f". In half precision there is no such operation on {inputs.device}: give the module.float()"
-    return ""
-
-
 def _check_outputs(outputs: Tensor, num_inputs: int) -> None:
     if outputs.ndim < 2 or len(outputs) != num_inputs or not outputs.numel():
         raise NetworkError(
-            f"a network gives one row of outputs for each input, [N, C]; {num_inputs} inputs gave {tuple(outputs.shape)}"
+            f"a network gives one row of outputs for each input, [N, C]; {num_inputs} inputs gave "
+            f"{tuple(outputs.shape)}"
         )
     if not outputs.is_floating_point():
         raise NetworkError(
@@ -156,22 +99,18 @@ def _moved(network: Network, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor],
             raise
         except Exception as error:
             raise NetworkError(
-                f"autograd cannot follow the forward of {_kind(network)} from its weights to its outputs, which every step "
-                f"needs: {_where(network, error)}{type(error).__name__}: {error}{_half_hint(error, inputs)}"
+                f"autograd cannot follow the forward of {kind_of(network)} from its weights to its outputs, which "
+                f"every step needs: {where(network, error)}{type(error).__name__}: {error}{half_hint(error, inputs)}"
             ) from error
         if bool(torch.isfinite(told).all()):
             break
     changed = [name for name, part in network.named(weights).items() if not torch.equal(part, leaves[name])]
     if changed:
         raise NetworkError(
-            f"the forward of {_kind(network)} writes into its own parameters {listed(changed)}, so it is no function of "
-            "them: compute what it writes without changing them, such as weight.clamp(...)"
+            f"the forward of {kind_of(network)} writes into its own parameters {listed(changed)}, so it is no function "
+            "of them: compute what it writes without changing them, such as weight.clamp(...)"
         )
     return weights, leaves, told
-
-
-def _kind(network: Network) -> str:
-    return next(type(part).__name__ for _, part in network.parts())
 
 
 def _put(network: Network, module: nn.Module, weights: Tensor) -> None:
@@ -179,15 +118,6 @@ def _put(network: Network, module: nn.Module, weights: Tensor) -> None:
     for name, parameter in module.named_parameters():
         if name in values:
             parameter.data.copy_(values[name])
-
-
-def _agree(one: Tensor, other: Tensor, effect: float = 0.0) -> bool:
-    """Whether outputs are the same to rounding, or to a thousandth of the `effect` that weights have on them."""
-    size = float(torch.nan_to_num(one).abs().max())
-    # kernels differ by a few units in the last place; a layer in half precision rounds to 2^-8 of its own
-    rounding = 64 * torch.finfo(torch.float32).eps if one.dtype != torch.float64 else 1e6 * torch.finfo(one.dtype).eps
-    allowed = 1e-3 * effect + rounding * size
-    return bool(torch.allclose(one, other.to(one.dtype), rtol=0, atol=allowed, equal_nan=True))
 
 
 @torch.no_grad()
@@ -202,24 +132,24 @@ def _check_passes(network: Network, module: nn.Module, few: Tensor, first: Tenso
         for name, tensor in module.state_dict().items()
         if name in before and not torch.equal(tensor, before[name]) and not bool(tensor.isnan().any())
     ]
-    last = _outputs(network, network.weights, few)
+    last = tried(network, network.weights, few)
     if written:
         raise NetworkError(
-            f"the forward of {_kind(network)} writes into {listed(written)}, so it is no function of its weights: call "
-            "module.eval() first, or let it keep nothing (of fake quantisation, disable the observers)"
+            f"the forward of {kind_of(network)} writes into {listed(written)}, so it is no function of its weights: "
+            "call module.eval() first, or let it keep nothing (of fake quantisation, disable the observers)"
         )
-    if not (_agree(first, last) and _agree(plain, network.outputs_at(module, few))):
+    if not (agree(first, last) and agree(plain, network.outputs_at(module, few))):
         raise NetworkError(
             "the module's output changes between two passes over the same inputs (active dropout or other "
             "randomness), so it is no function of its weights: call module.eval() first, or make it deterministic"
         )
     effect = float(torch.nan_to_num(told - first).abs().max())
-    if not _agree(told, plain, effect):
+    if not agree(told, plain, effect):
         names = _reached_otherwise(network, few)
         raise NetworkError(
-            f"{_kind(network)} uses {listed(names) or 'a parameter'} by another way than as its parameter"
-            f"{_holders(network, names)}, where weights that move do not come: use the parameter itself in forward, and "
-            "keep no other reference to it or copy of it"
+            f"{kind_of(network)} uses {listed(names) or 'a parameter'} by another way than as its parameter"
+            f"{_holders(network, names)}, where weights that move do not come: use the parameter itself in forward, "
+            "and keep no other reference to it or copy of it"
         )
 
 
@@ -233,7 +163,7 @@ def _reached_otherwise(network: Network, few: Tensor) -> list[str]:
         _put(network, module, mixed)
         own, plain = network(mixed, few), network.outputs_at(module, few)
         effect = float((own - network(network.weights, few)).abs().max())
-        if not _agree(own, plain, effect):
+        if not agree(own, plain, effect):
             found.append(slot.name)
     return found
 
@@ -250,101 +180,28 @@ def _holders(network: Network, names: Sequence[str]) -> str:
     return f" (held in {listed(list(dict.fromkeys(found)))})" if found else ""
 
 
-def _check_gradients(
-    network: Network, inputs: Tensor, weights: Tensor, leaves: dict[str, Tensor], told: Tensor
-) -> None:
-    kind = _kind(network)
-    if foreign := _foreign(network, leaves, told):
-        raise NetworkError(
-            f"{kind} computes with {listed(foreign)}, which its parameters do not name: register it (nn.Parameter as an "
-            "attribute, nn.ModuleList, nn.ParameterList), or, if it is a constant, detach it (requires_grad=False)"
-        )
-    unused = _unused(network, leaves, told)
-    if unused and len(inputs) > NUM_INPUTS:
-        with torch.enable_grad():
-            unused &= _unused(network, leaves, network.evaluated(leaves, inputs[:_MANY_INPUTS]))
-    names = [slot.name for slot in network.moving if slot.name in unused and slot.shape.numel()]
-    if not names:
-        return
-    if not _agree(_outputs(network, network.weights, inputs[:NUM_INPUTS]), _without(network, inputs, weights, names)):
-        raise NetworkError(
-            f"the outputs of {kind} change with {listed(names)}, but autograd does not see it: a detach(), no_grad(), "
-            "rounding or numpy in forward is in the way; take it out, or leave these parameters out of what moves: "
-            "freeze them (requires_grad_(False)), or name the others with moving="
-        )
-    raise NetworkError(
-        f"no output of {kind} depends on {listed(names)} on these inputs (an unused head or layer), so nothing would hold "
-        "them: freeze them (requires_grad_(False)), or name the parameters that move with moving=, such as "
-        f"moving={_others(network, names)}"
-    )
-
-
-def _without(network: Network, inputs: Tensor, weights: Tensor, names: Sequence[str]) -> Tensor:
-    """Outputs where these parameters alone have moved."""
-    mixed = network.weights.clone()
-    for slot in network.slots:
-        if slot.name in names:
-            mixed[slot.start : slot.stop] = weights[slot.start : slot.stop]
-    return _outputs(network, mixed, inputs[:NUM_INPUTS])
-
-
-def _others(network: Network, names: Sequence[str]) -> list[str]:
-    """Patterns that fit all other parameters, as short as the names of the module's children allow."""
-    owners = dict.fromkeys(slot.name.partition(".")[0] for slot in network.slots if slot.name not in names)
-    mixed = {name.partition(".")[0] for name in names}
-    exact = [slot.name for slot in network.slots if slot.name not in names and slot.name.partition(".")[0] in mixed]
-    return [*(f"{owner}*" for owner in owners if owner not in mixed), *exact][:8]
-
-
-def _unused(network: Network, leaves: dict[str, Tensor], outputs: Tensor) -> set[str]:
-    """The names of leaves that autograd does not find behind the outputs."""
-    if not outputs.requires_grad:
-        return set(leaves)
-    try:
-        found = torch.autograd.grad(outputs, list(leaves.values()), torch.ones_like(outputs), allow_unused=True)
-    except RuntimeError as error:
-        raise NetworkError(
-            f"{_kind(network)} has no gradient by its weights: {error}{_half_hint(error, outputs)}"
-        ) from error
-    return {name for name, gradient in zip(leaves, found, strict=True) if gradient is None}
-
-
-def _foreign(network: Network, leaves: dict[str, Tensor], outputs: Tensor) -> list[str]:
-    """Tensors that require gradients and stand behind the outputs, but are no parameters, for people."""
-    own, found = {id(leaf) for leaf in leaves.values()}, list[Tensor]()
-    seen, ahead = set(), [outputs.grad_fn]
-    while ahead:
-        node = ahead.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if isinstance(variable, Tensor) and id(variable) not in own:
-            found.append(variable)
-        ahead += [following for following, _ in node.next_functions]
-    held = {
-        id(tensor): f"a tensor in {attribute!r} of {described(name, part)}"
-        for name, part in network.parts()
-        for attribute, tensor in tensors_beside(part)
-    }
-    elsewhere = "a tensor {} of a closure or another module"
-    return list(dict.fromkeys(held.get(id(one), elsewhere.format(list(one.shape))) for one in found))
-
-
 def _check_rows(network: Network, few: Tensor, first: Tensor) -> None:
     if len(few) < 3:
         return
-    some = _outputs(network, network.weights, few[:2])
+    some = tried(network, network.weights, few[:2])
     if some.shape != first[:2].shape:
         raise NetworkError(
-            f"{len(few)} inputs gave outputs {tuple(first.shape)}, and 2 inputs {tuple(some.shape)}: a network gives rows "
-            "of one shape, one for each input"
+            f"{len(few)} inputs gave outputs {tuple(first.shape)}, and 2 inputs {tuple(some.shape)}: a network gives "
+            "rows of one shape, one for each input"
         )
     if float((some - first[:2]).abs().max()) > 0.05 * float(first.abs().max()):
         raise NetworkError(
-            f"the outputs of {_kind(network)} for an input depend on the other inputs of its batch (normalisation by the "
-            "batch), so it is no function of one input: use frozen statistics (module.eval(), track_running_stats=True)"
+            f"the outputs of {kind_of(network)} for an input depend on the other inputs of its batch (normalisation by "
+            "the batch), so it is no function of one input: use frozen statistics (module.eval(), "
+            "track_running_stats=True)"
         )
+
+
+def _far(network: Network, weights: Tensor, few: Tensor) -> Iterator[Tensor]:
+    """Outputs at much larger weights, and to the other side, where the forward allows such."""
+    for factor in (8, -8):
+        with suppress(UsageError):
+            yield tried(network, factor * weights, few)
 
 
 def _check_geometry(
@@ -352,8 +209,7 @@ def _check_geometry(
 ) -> None:
     name = type(geometry).__name__
     if isinstance(geometry, ChecksOutputs):
-        far = [_outputs(network, factor * weights, few) for factor in (8, -8)]
-        rows = torch.cat([first, told, *far])
+        rows = torch.cat([first, told, *_far(network, weights, few)])
         geometry.check(rows[torch.isfinite(rows).flatten(1).all(1)])
     try:
         one, other = geometry.embed(first), geometry.embed(told)
@@ -365,7 +221,7 @@ def _check_geometry(
         ) from error
     if not torch.equal(first, told) and torch.equal(one, other):
         raise NetworkError(
-            f"{name} gives different outputs of {_kind(network)} the same place, so that every network would be at "
+            f"{name} gives different outputs of {kind_of(network)} the same place, so that every network would be at "
             "distance 0: outputs are the same for all classes, or so sure that rounding leaves no difference. Give the "
             "outputs another geometry, such as Euclidean()"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,12 +16,11 @@ from torch.overrides import TorchFunctionMode
 from fipray.errors import NetworkError
 
 _WRAPPERS = ("_orig_mod", "module")  # of torch.compile, and of DataParallel and DistributedDataParallel
-_LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
 class _WithoutGraphs(TorchFunctionMode):
-    """Tensors that a forward pass left in a module, such as the `weight` of an old-style weight_norm, are copied without
-    the graph that made them, which `copy.deepcopy` refuses to do."""
+    """Tensors that a forward pass left in a module, such as the `weight` of an old-style weight_norm, are copied
+    without the graph that made them, which `copy.deepcopy` refuses to do."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function is Tensor.__deepcopy__ and not args[0].is_leaf:
@@ -52,8 +52,8 @@ def copied(module: nn.Module) -> nn.Module:
         return _copied(module, shared)
     except Exception as error:
         raise NetworkError(
-            f"{type(module).__name__} cannot be copied, and a network is a copy of its module ({_said(error)}): make it "
-            "copyable with copy.deepcopy"
+            f"{_innermost_uncopyable(module, shared)} cannot be copied, and a network is a copy of its module "
+            f"({_said(error)}): make it copyable with copy.deepcopy"
         ) from error
 
 
@@ -72,6 +72,15 @@ def unwrapped(module: nn.Module) -> nn.Module:
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         inner = module.module
     return unwrapped(inner) if isinstance(inner, nn.Module) else module
+
+
+def _innermost_uncopyable(module: nn.Module, shared: Mapping[int, Any]) -> str:
+    for name, part in reversed(list(module.named_modules())):
+        try:
+            _copied(part, shared)
+        except Exception:
+            return described(name, part)
+    return type(module).__name__
 
 
 def _uncopyable(module: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -150,15 +159,18 @@ def refuse_shared_memory(module: nn.Module) -> None:
         places.setdefault(parameter.untyped_storage().data_ptr(), []).append((*_extent(parameter), what))
     for spans in places.values():
         spans.sort()
-        for (_, stop, one), (start, _, other) in zip(spans, spans[1:], strict=False):
+        for (_, stop, one), (start, _, other) in pairwise(spans):
             if start < stop:
                 raise NetworkError(
                     f"{one} and {other} lie in the same memory but are two parameters: assign one nn.Parameter to both "
                     "places, so that they are known to be tied"
                 )
     for name, part in module.named_modules():
+        computed = {getattr(hook, "name", "") for hook in part._forward_pre_hooks.values()}  # anew before each pass
         for attribute, tensor in tensors_beside(part):
-            if id(tensor) in parameters or not tensor.numel() or tensor.layout is not torch.strided:
+            if id(tensor) in parameters or attribute in computed:
+                continue
+            if not tensor.numel() or tensor.layout is not torch.strided:
                 continue
             start, stop = _extent(tensor)
             for begin, end, what in places.get(tensor.untyped_storage().data_ptr(), ()):
@@ -171,8 +183,8 @@ def refuse_shared_memory(module: nn.Module) -> None:
 
 def _extent(tensor: Tensor) -> tuple[int, int]:
     """The bytes of its storage in which a strided tensor lies, from and to."""
-    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    start = tensor.storage_offset() * tensor.element_size()
+    reach = sum((int(size) - 1) * int(stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    start = int(tensor.storage_offset()) * tensor.element_size()
     return start, start + (reach + 1) * tensor.element_size() if tensor.numel() else start
 
 
@@ -250,7 +262,7 @@ def listed(names: Sequence[str], most: int = 5) -> str:
 
 
 def outputs_of(returned: object, module: nn.Module) -> Tensor:
-    """The outputs in what a forward returned: the tensor itself, or its `logits`; half precision raised to float32.
+    """The outputs in what a forward returned: the tensor itself, or its `logits`.
 
     Raises NetworkError for anything else, with what to do.
     """
@@ -266,4 +278,4 @@ def outputs_of(returned: object, module: nn.Module) -> Tensor:
             "along dimension 1; say what each of them means with the geometry Heads((FisherRao(), Euclidean()), "
             "sizes=(10, 3))"
         )
-    return found.float() if found.dtype in _LOW_PRECISION else found
+    return found

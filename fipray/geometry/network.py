@@ -51,7 +51,7 @@ class Network:
     once. Parameters that are not in the vector stay as they were.
 
     The vector is float32 for weights in half precision (float64 where some are), the master weights of mixed-precision
-    training: each parameter takes its part in its own dtype, and half-precision outputs are raised to float32.
+    training: each parameter takes its part in its own dtype, and outputs are given in the vector's.
 
     slots: where each parameter of the vector lies in it. moving: those of them that may change (see `only`).
     """
@@ -133,6 +133,15 @@ class Network:
         return held
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether some weights are of another dtype than the vector."""
+        return bool(self._dtypes)
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """The dtype of the module's own parameter."""
+        return self._dtypes.get(name, self.weights.dtype)
+
+    @property
     def num_moving(self) -> int:
         """The number of weights that may change, at most P."""
         return sum(slot.shape.numel() for slot in self.moving)
@@ -157,28 +166,31 @@ class Network:
         return self.evaluated(self.named(weights), inputs)
 
     def evaluated(self, tensors: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-        """Outputs [N, ...] with these `tensors` in place of the module's own parameters and buffers of their names, each
-        of them in its own dtype."""
+        """Outputs [N, ...] with these `tensors` in place of the module's own parameters and buffers of their names,
+        each of them in its own dtype."""
         own = {**tensors, **{name: tensors[name].to(kind) for name, kind in self._dtypes.items() if name in tensors}}
-        return self._called(lambda given: functional_call(self._module, own, (given,)), inputs)
-
-    def _called(self, module: Callable[[Tensor], object], inputs: Tensor) -> Tensor:
-        """The outputs of a module like this network's own. A module in half precision throughout may take inputs of
-        that precision alone; others are rounded to it, as arrays of numpy cannot have all of them."""
-        if self._half is None or inputs.dtype not in (torch.float32, torch.float64):
-            return outputs_of(module(inputs), self._module)
-        if not self._takes_half_alone:
-            try:
-                return outputs_of(module(inputs), self._module)
-            except RuntimeError:
-                outputs = outputs_of(module(inputs.to(self._half)), self._module)
-                self._takes_half_alone = True
-                return outputs
-        return outputs_of(module(inputs.to(self._half)), self._module)
+        dtype = next(iter(tensors.values())).dtype
+        return self._called(lambda given: functional_call(self._module, own, (given,)), inputs, dtype)
 
     def outputs_at(self, module: nn.Module, inputs: Tensor) -> Tensor:
-        """Outputs [N, ...] of a copy that `module_at` made, as the network gives them: logits, in float32 at least."""
-        return self._called(module, inputs)
+        """Outputs [N, ...] of a copy that `module_at` made, as the network gives them."""
+        return self._called(module, inputs, self.weights.dtype)
+
+    def _called(self, module: Callable[[Tensor], object], inputs: Tensor, dtype: torch.dtype) -> Tensor:
+        """The outputs, in the vector's dtype, of a module like this network's own. One in half precision throughout may
+        take inputs of that precision alone; others are rounded to it, as arrays of numpy cannot have all of them."""
+        if self._half is None or inputs.dtype not in (torch.float32, torch.float64):
+            returned = module(inputs)
+        elif self._takes_half_alone:
+            returned = module(inputs.to(self._half))
+        else:
+            try:
+                returned = module(inputs)
+            except RuntimeError:
+                returned = module(inputs.to(self._half))
+                self._takes_half_alone = True
+        outputs = outputs_of(returned, self._module)
+        return outputs.to(dtype) if outputs.is_floating_point() else outputs
 
     def stacked(self, weights: Tensor, inputs: Tensor, *, chunk: int | None = None) -> Tensor:
         """Outputs [M, N, ...] at every row of `weights` [M, P] on the same inputs, computed together; differentiable in
@@ -203,8 +215,8 @@ class Network:
         return {slot.name: part.view(slot.shape) for slot, part in zip(self.slots, parts, strict=True)}
 
     def module_at(self, weights: Tensor) -> nn.Module:
-        """A copy of the module that carries `weights` [P], each parameter in its own dtype; parameters require gradients
-        where those of the module that was given do."""
+        """A copy of the module that carries `weights` [P], each parameter in its own dtype; parameters require
+        gradients where those of the module that was given do."""
         module = copied(self._module)
         values = self.named(weights.detach())
         for name, parameter in module.named_parameters():
@@ -267,8 +279,8 @@ class Network:
         return found[0] if found else None
 
     def check(self, inputs: Tensor, geometry: OutputGeometry | None = None) -> None:
-        """Raise unless the module is a function of its weights on `inputs` [N, ...], as `fipray.geometry.checking` says,
-        with outputs that mean something in the output geometry, where one is given.
+        """Raise unless the module is a function of its weights on `inputs` [N, ...], as `fipray.geometry.checking`
+        says, with outputs that mean something in the output geometry, where one is given.
 
         Raises DataError for inputs that are not finite or that the module refuses, NetworkError for the rest.
         """

@@ -55,16 +55,18 @@ class FisherRao:
         return 2 * (0.5 * torch.log_softmax(class_logits(outputs), dim=1)).exp().flatten(1)
 
     def check(self, outputs: Tensor) -> None:
-        if len(outputs) and bool(((outputs >= 0) & (outputs <= 1)).all()):
+        if not bool(outputs.any()):
+            return
+        if bool(((outputs >= 0) & (outputs <= 1)).all()):
             raise NetworkError(
                 "the outputs lie in 0..1 at whatever weights, so they are probabilities, and FisherRao takes logits or "
                 "log-probabilities: leave out the last softmax or sigmoid, or take logarithms (log_softmax)"
             )
         one_sided = bool((outputs >= 0).all()) or bool((outputs <= 0).all())
-        if len(outputs) and outputs.shape[1] == 1 and one_sided:
+        if outputs.shape[1] == 1 and one_sided:
             raise NetworkError(
-                "the single output never changes its sign, whatever the weights, so it is no logit of two classes: leave "
-                "out what bounds it (logsigmoid, softplus, relu, exp), or give the geometry Euclidean()"
+                "the single output never changes its sign, whatever the weights, so it is no logit of two classes: "
+                "leave out what bounds it (logsigmoid, softplus, relu, exp), or give the geometry Euclidean()"
             )
 
 

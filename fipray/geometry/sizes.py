@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from fipray.geometry.effective import effective
 from fipray.geometry.network import Network
 
 _MULTIPLYING = (functional.linear, torch.conv1d, torch.conv2d, torch.conv3d)
@@ -18,7 +19,8 @@ _MULTIPLYING = (functional.linear, torch.conv1d, torch.conv2d, torch.conv3d)
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a network at some weights. Only weights that move are counted in all but the multiply-adds.
+    """Sizes of a network at some weights: of those that layers compute with (`fipray.geometry.effective`). Only weights
+    that move are counted in all but the multiply-adds.
 
     sparsity: of each parameter of two or more dimensions, by name, the fraction of its weights that are zero, 0..1
     num_weights, non_zeros: all weights, and those that are not zero
@@ -50,7 +52,7 @@ def sizes_of(network: Network, weights: Tensor, inputs: Tensor) -> Sizes:
     Raises DataError for inputs that the network does not take, NetworkError for weights of another shape.
     """
     network.check(inputs[:1] if inputs.ndim else inputs)
-    named = network.named(weights)
+    named = effective(network, weights)
     matrices = {name: value for name, value in named.items() if value.ndim >= 2}
     rest = 4 * sum(value.numel() for value in named.values() if value.ndim < 2)
     halves = [_bytes_2_4(value) for value in matrices.values()]
@@ -58,9 +60,9 @@ def sizes_of(network: Network, weights: Tensor, inputs: Tensor) -> Sizes:
         network(weights, inputs[:1])
     return Sizes(
         sparsity={name: int((value == 0).sum()) / value.numel() for name, value in matrices.items()},
-        num_weights=network.num_weights,
-        non_zeros=int(weights.count_nonzero()),
-        bytes_dense=4 * network.num_weights,
+        num_weights=sum(value.numel() for value in named.values()),
+        non_zeros=sum(int(value.count_nonzero()) for value in named.values()),
+        bytes_dense=4 * sum(value.numel() for value in named.values()),
         bytes_csr=rest + sum(map(_bytes_csr, matrices.values())),
         bytes_2_4=None if None in halves else rest + sum(half for half in halves if half is not None),
         multiply_adds=counting.total,

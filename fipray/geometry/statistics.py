@@ -24,8 +24,9 @@ def re_estimated(network: Network, weights: Tensor, before: Tensor, inputs: Tens
     the result is still a point in weight space. A channel that is constant stays as it is. Layer after layer, in two
     forward passes.
 
-    Raises NetworkError where there is no BatchNorm whose scale and shift move.
+    Raises NetworkError where there is no BatchNorm whose scale and shift move, or where some may not change.
     """
+    check_norms_move(network)
     slots = {slot.name: slot for slot in network.slots}
     parts = dict(_normalisations(network))
     wanted: dict[str, Moments] = {}
@@ -93,6 +94,17 @@ def folded(network: Network, weights: Tensor, statistics: Statistics) -> Tensor:
 def unfolded(network: Network, weights: Tensor, statistics: Statistics) -> Tensor:
     """The inverse of `folded`."""
     return _refolded(network, weights, statistics_of(network), statistics)
+
+
+def check_norms_move(network: Network) -> None:
+    """Raise NetworkError where a BatchNorm's scale and shift are in the vector, but may not change (`Network.only`)."""
+    moving = {slot.name for slot in network.moving}
+    held = [name for name, _ in _normalisations(network) if not {f"{name}.weight", f"{name}.bias"} <= moving]
+    if held:
+        raise NetworkError(
+            f"statistics are kept in the scale and shift of every BatchNorm, and those of {', '.join(held)} may not "
+            "change on this path: let them move too, or leave the statistics as they are"
+        )
 
 
 def _refolded(network: Network, weights: Tensor, of: Mapping[str, Tensor], by: Mapping[str, Tensor]) -> Tensor:

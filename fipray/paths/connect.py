@@ -83,9 +83,10 @@ def connect(
         raise UsageError(f"allowed_distance is a functional distance above 0; {allowed_distance} was given")
     stepper = stepper or NaturalStep()
     radius = radius or AdaptiveRadius(initial=0.02, tolerance=0.75 * allowed_distance)
+    geometry = geometry or FisherRao()
     for inputs in (anchors, held_out):
-        network.check(inputs)
-    here = Problem(network, geometry or FisherRao(), network.weights)
+        network.check(inputs, geometry)
+    here = Problem(network, geometry, network.weights)
     problems = (here, replace(here, start=Toward(other).goal(here)))
     batches = [Batch.of(problem, anchors) for problem in problems]
     judges = [Batch.of(problem, held_out) for problem in problems]

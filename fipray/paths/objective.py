@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from fipray.geometry import Network
 from fipray.paths.problem import Batch, Problem
 
 Projection = Callable[[Tensor], Tensor]
@@ -69,6 +70,15 @@ class Restriction(Protocol):
 
 
 @runtime_checkable
+class ChecksNetwork(Protocol):
+    """An objective that is not for all networks."""
+
+    def check(self, network: Network) -> None:
+        """Raise NetworkError for a network that it is not for."""
+        ...
+
+
+@runtime_checkable
 class Milestones(Protocol):
     """An objective that reaches something on the way."""
 
@@ -96,12 +106,27 @@ def milestones(objective: Objective) -> tuple[tuple[float, float], ...]:
     return objective.milestones if isinstance(objective, Milestones) else ()
 
 
+def check_network(objective: Objective, network: Network) -> None:
+    """Raise NetworkError for a network that the objective is not for."""
+    if isinstance(objective, ChecksNetwork):
+        objective.check(network)
+
+
 def restrict(objective: Objective, problem: Problem, weights: Tensor, progress: float, batch: Batch) -> Tensor:
-    return objective.restrict(problem, weights, progress, batch) if isinstance(objective, Restriction) else weights
+    """The nearest weights [P] that are allowed; those that may not change (`Network.only`) are as they were."""
+    if not isinstance(objective, Restriction):
+        return weights
+    allowed = objective.restrict(problem, weights, progress, batch)
+    return weights if allowed is weights else problem.network.held(allowed, weights)
 
 
 def tangent(objective: Objective, problem: Problem, weights: Tensor) -> Projection:
-    return objective.tangent(problem, weights) if isinstance(objective, Restriction) else everything
+    """The projection on the vectors [P] along which weights may move: those of a restriction, and of `Network.only`."""
+    along = objective.tangent(problem, weights) if isinstance(objective, Restriction) else everything
+    mask = problem.network.mask
+    if mask is None:
+        return along
+    return mask.mul if along is everything else lambda vector: along(vector * mask) * mask
 
 
 def everything(vector: Tensor) -> Tensor:

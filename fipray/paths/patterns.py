@@ -203,7 +203,7 @@ def _check_across(across: str) -> None:
 
 
 def _layers(network: Network) -> list[Slot]:
-    return [slot for slot in network.slots if len(slot.shape) >= 2]
+    return [slot for slot in network.moving if len(slot.shape) >= 2]
 
 
 def _in_layers(network: Network, weights: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fipray.errors import DataError, UsageError
-from fipray.geometry import KroneckerMetric, Network, OutputGeometry
+from fipray.geometry import KroneckerMetric, Network, OutputGeometry, num_classes
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Examples:
         """Raise DataError for inputs that the network does not take, and for classes that it does not have."""
         network.check(self.inputs)
         least, greatest = int(self.labels.min()), int(self.labels.max())
-        num_outputs = network.outputs(network.weights, self.inputs[:1]).shape[1]
+        num_outputs = num_classes(network.outputs(network.weights, self.inputs[:1]))
         if least < 0 or greatest >= num_outputs:
             raise DataError(
                 f"the network has {num_outputs} classes, 0..{num_outputs - 1}; labels hold {least}..{greatest}"
@@ -69,8 +69,9 @@ class Problem:
 
     @cached_property
     def length(self) -> float:
-        """`|w0|`, of the start."""
-        return float(torch.linalg.vector_norm(self.start))
+        """`|w0|`, of the start's weights that may change."""
+        mask = self.network.mask
+        return float(torch.linalg.vector_norm(self.start if mask is None else self.start * mask))
 
     def task(self, name: str) -> Examples:
         """Raises UsageError for a name that no task has."""
@@ -122,7 +123,10 @@ class Batch:
         """
         if not 0 <= share <= 1:
             raise UsageError(f"focus is a share of each batch, 0..1; {share} was given")
-        doubt = (1 - (self.reference.double() / 2).square().amax(1)).clamp(min=1e-6).sqrt()
+        chances = (self.reference.double() / 2).square()
+        if len(chances) and float(chances.sum(1).amax()) > 1.5:
+            raise UsageError("focus is for one classification an input; outputs here are maps, with one for each place")
+        doubt = (1 - chances.amax(1)).clamp(min=1e-6).sqrt()
         return Batch(self.inputs, self.reference, self.seed, doubt.cumsum(0).cpu(), share)
 
     def first(self, size: int) -> Batch:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
-from fipray.geometry import FisherRao, KroneckerMetric, Network, OutputGeometry, functional_distance
+from fipray.geometry import FisherRao, KroneckerMetric, Network, OutputGeometry, functional_distance, sparsity_of
 from fipray.paths.event import Event, Outcome
-from fipray.paths.objective import Objective, milestones, restrict, tasks_of
+from fipray.paths.objective import Objective, check_network, milestones, restrict, tasks_of
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
 from fipray.paths.problem import Batch, Examples, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl
@@ -73,7 +73,7 @@ def walk(
 
         before_draw = generator.get_state()
         batch = anchors.draw(batch_size, generator)  # judged on a fresh batch, from which the next step is made
-        moved = weights + proposal.displacement
+        moved = problem.network.moved(weights, proposal.displacement)
         verdict = radius.judge(Candidate(situation, moved, proposal.predicted_gain, batch))
         reach = verdict.radius
         if verdict.accepted:
@@ -119,7 +119,8 @@ def trace(
     until: int | None = None,
     seed: int = 0,
 ) -> WeightPath:
-    """Trace one functionally invariant path from the network's own weights (`network.at(weights)` has others).
+    """Trace one functionally invariant path from the network's own weights (`network.at(weights)` has others), along
+    which all weights may change, or those of some parameters alone (`network.only(["head.*"])`).
 
     anchors: inputs [N, ...] on which the function must stay; batches are drawn from them. Of many paths from one start
         each needs the start's outputs on all of them: `Batch.of` them once, and give that.
@@ -145,9 +146,11 @@ def trace(
         raise UsageError(f"a path is paused after its first step or a later one; until={until} was given")
     stepper, radius = stepper or NaturalStep(), radius or AdaptiveRadius()
     save_at = (save_at or SaveAt()).and_also(share for share, _ in milestones(objective))
+    geometry = geometry or FisherRao()
     for inputs in (anchors.inputs if isinstance(anchors, Batch) else anchors, held_out):
-        network.check(inputs)
-    problem = Problem(network, geometry or FisherRao(), network.weights, tuple(others), tasks or {}, tuple(memory))
+        network.check(inputs, geometry)
+    check_network(objective, network)
+    problem = Problem(network, geometry, network.weights, tuple(others), tasks or {}, tuple(memory))
     for name in tasks_of(objective):
         problem.task(name).check(network)
     on_anchors = anchors if isinstance(anchors, Batch) else Batch.of(problem, anchors)
@@ -164,7 +167,7 @@ def trace(
             functional_distance=_distance(problem, point.weights, some),
             functional_distance_held_out=_distance(problem, point.weights, on_held_out),
             objective_value=float(objective.value(problem, point.weights, some).detach()),
-            sparsity=float((point.weights == 0).double().mean()),
+            sparsity=sparsity_of(network, point.weights),
             probes={name: probe(point.weights) for name, probe in (probes or {}).items()},
             solver_state=point.solver_state if save_at.solver_state or until is not None else {},
         )

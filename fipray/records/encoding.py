@@ -13,6 +13,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from fipray.errors import UsageError
+from fipray.records.bfloat16 import BFLOAT16, as_bits, marked, unmarked
 from fipray.records.schema import TEXT
 
 _SEAL = "seal_sha256"
@@ -47,11 +48,18 @@ def _digest(plain: Mapping[str, object]) -> str:
 def safetensors_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Arrays by name, as safetensors. Raises UsageError for arrays of anything but numbers."""
     # safetensors writes an array that is not contiguous in C order with its elements permuted, and says nothing.
-    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    plain, halves = as_bits({name: np.asarray(array, order="C") for name, array in arrays.items()})
     try:
-        return safetensors.numpy.save(contiguous)
+        return marked(safetensors.numpy.save(plain), halves)
     except SafetensorError as error:
         raise UsageError(f"arrays {', '.join(arrays)} cannot be written as safetensors: {error}") from error
+
+
+def read_safetensors(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays that `safetensors_bytes` wrote; bfloat16, which numpy does not have, as `BFLOAT16`."""
+    plain, halves = unmarked(content)
+    arrays = safetensors.numpy.load(plain)
+    return {name: array.view(BFLOAT16) if name in halves else array for name, array in arrays.items()}
 
 
 def parquet_bytes(arrow: pa.Table) -> bytes:

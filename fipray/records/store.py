@@ -15,13 +15,12 @@ from typing import Any, Self, TypeAlias, final
 
 import numpy as np
 import pyarrow as pa
-import safetensors.numpy
 
 from fipray.errors import CorruptFileError, RecordsError, UsageError
 from fipray.records import layout
 from fipray.records.attempt import Attempt, checked_tables
 from fipray.records.commits import CommitRecord, Commits
-from fipray.records.encoding import read_parquet, safetensors_bytes, sha256_of
+from fipray.records.encoding import read_parquet, read_safetensors, safetensors_bytes, sha256_of
 from fipray.records.files import Files, LocalFiles
 from fipray.records.manifest import Manifest, check_same_study, manifest_bytes, read_manifest
 from fipray.records.schema import TABLES, Rows, table_named
@@ -158,7 +157,7 @@ class Store:
         Without a digest it is the caller who checks that the arrays are what was written.
         """
         content = self.commits.read(layout.checked_weights_file(file), sha256)
-        return safetensors.numpy.load(content)
+        return read_safetensors(content)
 
     def attempt_files(self, id: str, attempt: int) -> list[str]:
         """The weights files that one attempt at the id has written so far, in order of their names."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
-from fipray.geometry import Network
+from fipray.geometry import Network, class_logits
 from fipray.robustness.margin import Classifier
 
 Average = Literal["probabilities", "logits"]
@@ -23,6 +23,7 @@ class Ensemble:
     """The classifier that averages its members' class probabilities, `log mean_m softmax(z_m)` [N, C], or their logits,
     `mean_m z_m` [N, C].
 
+    A member with a single output z is a two-class classifier, of the logits (0, z).
     Deterministic and differentiable, so that a white-box attack sees all of it. Computed in logarithms: a probability
     too small for its dtype still has a gradient.
 
@@ -37,7 +38,7 @@ class Ensemble:
 
     def member_outputs(self, inputs: Tensor) -> Tensor:
         """What each member gives, [M, N, C]."""
-        return torch.stack([member(inputs) for member in self.members])
+        return torch.stack([class_logits(member(inputs)) for member in self.members])
 
     def __call__(self, inputs: Tensor) -> Tensor:
         return averaged(self.member_outputs(inputs), self.average)
@@ -61,7 +62,7 @@ class StackedEnsemble:
 
     def member_outputs(self, inputs: Tensor) -> Tensor:
         """What each member gives, [M, N, C]."""
-        return self.network.stacked(self.weights, inputs, chunk=self.chunk)
+        return class_logits(self.network.stacked(self.weights, inputs, chunk=self.chunk), 2)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         return averaged(self.member_outputs(inputs), self.average)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fipray.errors import DataError
-from fipray.geometry import Network, OutputGeometry, functional_distance
+from fipray.geometry import Network, OutputGeometry, class_logits, functional_distance, sparsity_of
 from fipray.robustness import (
     Classifier,
     Measures,
@@ -50,7 +50,7 @@ class Judge:
 
     def accuracy(self, weights: Tensor) -> float:
         """Share of all test inputs that the network classifies correctly, 0..1."""
-        return self._share_correct(partial(self.network, weights))
+        return self._share_correct(self._classifier([weights]))
 
     def attack(self, work: Work, spec: AttackSpec, weights_of: WeightsOf) -> Tables:
         """A row of `verdicts`: one attack on a network or an ensemble; `weights_of` a member's name [P]."""
@@ -78,7 +78,7 @@ class Judge:
             "kind": spec.network_kind,
             "num_members": len(spec.members),
             "norm": evaluation.threat_model.norm,
-            "sparsity": float((weights[0] == 0).double().mean()) if len(weights) == 1 else None,
+            "sparsity": sparsity_of(self.network, weights[0]) if len(weights) == 1 else None,
             "functional_distance_held_out": self._distance(classifier),
         }
         seconds = {"none": time.perf_counter() - began, **attack_seconds}
@@ -160,7 +160,7 @@ class Judge:
 
     def _measures(self, classifier: Classifier, weights: Sequence[Tensor]) -> Measures | None:
         """On all test inputs; None where outputs hold NaN."""
-        members = [partial(self.network, each) for each in weights]
+        members = [self._classifier([each]) for each in weights]
         try:
             return measure(classifier, self.inputs, self.labels, self.outside, members)
         except DataError:  # the examples were judged before; what is left are outputs that are no probabilities
@@ -179,7 +179,7 @@ class Judge:
 
     def _classifier(self, weights: Sequence[Tensor]) -> Classifier:
         if len(weights) == 1:
-            return partial(self.network, weights[0])
+            return partial(_class_outputs, self.network, weights[0])
         return StackedEnsemble(self.network, torch.stack(list(weights)))
 
     @torch.no_grad()
@@ -192,7 +192,7 @@ class Judge:
     def _distance(self, classifier: Classifier) -> float:
         """Functional distance of a classifier to the base on the held-out inputs."""
         embed, network = self.geometry.embed, self.network
-        reference = embed(network.outputs(network.weights, self.held_out))
+        reference = embed(class_logits(network.outputs(network.weights, self.held_out)))
         own = torch.cat([embed(classifier(part)) for part in self.held_out.split(1024)])
         return float(functional_distance(own, reference))
 
@@ -211,6 +211,11 @@ def joined(pieces: Sequence[AttackSpec], made: Mapping[str, Made]) -> tuple[Robu
     # Different devices may differ about an example on the edge: right as it is, is what was so for every attack.
     always = torch.tensor(list(clean.values())).all(0)
     return Robustness(always, {attack: torch.tensor(each) & always for attack, each in robust.items()}), seconds
+
+
+def _class_outputs(network: Network, weights: Tensor, inputs: Tensor) -> Tensor:
+    """Logits of all classes [N, C], C >= 2."""
+    return class_logits(network(weights, inputs))
 
 
 def _weights(members: Sequence[str], weights_of: WeightsOf) -> list[Tensor]:

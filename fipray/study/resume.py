@@ -15,6 +15,7 @@ from fipray.errors import RecordsError
 from fipray.paths import Outcome, PathPoint
 from fipray.records import Store
 from fipray.records.encoding import safetensors_bytes, sha256_of
+from fipray.study.arrays import to_array, to_tensor
 
 _STATE, _NUMBERS, _FILES, _DIGESTS, _ROUND, _SEAL = "state-{:08d}", "numbers", "files", "digests", "round", "seal"
 _FIELDS = [f.name for f in fields(PathPoint) if f.name not in ("weights", "probes", "solver_state")]
@@ -39,7 +40,7 @@ def save(store: Store, id: str, attempt: int, kept: Kept) -> None:
     last, probes = kept.points[-1], sorted(kept.points[-1].probes)
     numbers = [[float(getattr(p, name)) for name in _FIELDS] + [p.probes[name] for name in probes] for p in kept.points]
     outcome = (kept.outcome.kind, kept.outcome.sentence) if kept.outcome else ()
-    arrays = {f"solver.{name}": value.cpu().numpy() for name, value in last.solver_state.items()}
+    arrays = {f"solver.{name}": to_array(value) for name, value in last.solver_state.items()}
     arrays[_NUMBERS] = np.array(numbers, dtype=np.float64)
     arrays[_FILES], arrays[_DIGESTS] = (_array([kept.files[p.step][k] for p in kept.points]) for k in (0, 1))
     arrays[_ROUND] = _array([str(kept.round), *outcome])
@@ -114,9 +115,7 @@ def _load(store: Store, file: str, probes: Sequence[str], device: str) -> Kept:
             PathPoint(weights=weights, probes={p: values.pop(p) for p in probes}, **values)  # type: ignore[arg-type]
         )
     solver = {
-        name.removeprefix("solver."): torch.from_numpy(value)
-        for name, value in arrays.items()
-        if name.startswith("solver.")
+        name.removeprefix("solver."): to_tensor(value) for name, value in arrays.items() if name.startswith("solver.")
     }
     for name, value in solver.items():
         if value.is_floating_point():  # counts and the generator's state stay where they are, on the CPU

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import heapq
 import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
 from fipray.errors import CorruptFileError, FiprayError, RunError
+from fipray.geometry import copied
 from fipray.records import Attempt, Store
 from fipray.records.layout import log_file
 from fipray.study import resume
+from fipray.study.arrays import state_arrays, to_tensor
 from fipray.study.rounds import RoundSpec
 from fipray.study.spec import Study
 from fipray.study.watch import Quiet, Watch
@@ -213,14 +214,13 @@ def describe(tables: Tables) -> str:
 
 def material_of(study: Study, store: Store) -> Material:
     """The study's network and data; the base weights are those of the directory, once it has some."""
-    module = copy.deepcopy(study.module).cpu()
-    state: Mapping[str, Any] = {name: value.numpy() for name, value in module.state_dict().items()}
-    store.write_base(state)
+    module = copied(study.module).cpu()
+    store.write_base(state_arrays(module.state_dict()))
     arrays = store.read_base()
     try:
-        module.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+        module.load_state_dict({name: to_tensor(array) for name, array in arrays.items()})
     except RuntimeError as error:
         raise CorruptFileError(
             f"the base weights in {store.address} do not fit the study's network: {error}"
         ) from error
-    return Material(study.name, module, study.data, study.geometry)
+    return Material(study.name, module, study.data, study.geometry, study.moving)

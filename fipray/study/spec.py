@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from fipray.errors import DataError, UsageError
-from fipray.geometry import FisherRao, Network, OutputGeometry
+from fipray.errors import DataError, NetworkError, UsageError
+from fipray.geometry import FisherRao, Network, OutputGeometry, copied, num_classes, parameter_names
 from fipray.paths import (
     AdaptiveRadius,
     Event,
@@ -25,9 +25,11 @@ from fipray.paths import (
     SaveAt,
     Stepper,
     Variation,
+    check_network,
     milestones,
     tasks_of,
 )
+from fipray.study.arrays import state_arrays
 from fipray.study.canonical import digest, to_json
 from fipray.study.data import Data
 from fipray.study.evaluation import (
@@ -58,6 +60,8 @@ class PathSpec:
     variations: what more is made of the anchors, such as shifted copies of images; it is not kept, and made again.
     memory: what more it remembers of its start than its start does already of others', for `Remember`.
     held_out: names among the `sets` on which staying is judged; without any, the data's `held_out`.
+    moving: names of the parameters whose weights may change on this path, or patterns such as "head.*"; without any,
+        all that the study moves.
     """
 
     name: str
@@ -76,6 +80,7 @@ class PathSpec:
     memory: KroneckerMemory | None = None
     held_out: tuple[str, ...] = ()
     seed: int = 0
+    moving: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name(self.name, "path")
@@ -131,6 +136,8 @@ class Study:
         where training again may not give the same bits, so that a study can be resumed: the results directory keeps
         the weights.
     parameters: the knobs that made this study, kept in the manifest.
+    moving: names of the module's parameters that weights hold, or patterns such as "head.*"; without any, those that
+        require gradients. All others stay as they are.
 
     Raises UsageError for names that are twice there or unknown, DataError for labels outside the network's classes,
     NetworkError for a module that is no function of its weights.
@@ -145,6 +152,7 @@ class Study:
     geometry: OutputGeometry = FisherRao()
     base_id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    moving: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name(self.name, "study")
@@ -182,22 +190,44 @@ class Study:
                 )
 
     def _check_network(self) -> None:
-        network = Network.of(self.module)
+        network = Network.of(self.module, moving=self.moving or None)
         for inputs in self.data.inputs.values():
-            network.check(torch.from_numpy(inputs[:64]))
+            network.check(torch.from_numpy(inputs[:1024]), self.geometry)
+        for path in self.paths:
+            try:
+                check_network(path.objective, network.only(path.moving) if path.moving else network)
+            except NetworkError as error:
+                raise NetworkError(f"path {path.name!r}: {error}") from error
         if self.evaluation is not None and self.data.test_inputs is None:
             raise DataError("an evaluation needs test_inputs and test_labels in the data")
         if not self.data.labels:
             return
-        classes = network.outputs(network.weights, torch.from_numpy(self.data.anchors[:1])).shape[1]
+        classes = num_classes(network.outputs(network.weights, torch.from_numpy(self.data.anchors[:1])))
         for name, labels in self.data.labels.items():
             if (greatest := int(labels.max())) >= classes:
                 raise DataError(f"the network has {classes} classes, 0..{classes - 1}, but {name} holds {greatest}")
 
     @cached_property
     def material_id(self) -> str:
-        """What all specs of this study share: base network, data and output geometry."""
-        return digest(self.base_id or _weights_digest(self.module), self.data.digest, to_json(self.geometry))
+        """What all specs of this study share: base network, what moves of it, data and output geometry."""
+        base = self.base_id or _weights_digest(self.module)
+        held = () if self._moves_all else tuple(names[0] for names, _ in self._layout)
+        return digest(base, self.data.digest, to_json(self.geometry), *held)
+
+    @cached_property
+    def _layout(self) -> list[tuple[list[str], list[int]]]:
+        """The names of each parameter that weights hold, more than one where layers share it, and its shape."""
+        module = copied(self.module)
+        aliases: dict[int, list[str]] = {}
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            aliases.setdefault(id(parameter), []).append(name)
+        parameters = dict(module.named_parameters())
+        moving = [parameters[name] for name in parameter_names(module, self.moving or None)]
+        return [(aliases[id(parameter)], list(parameter.shape)) for parameter in moving]
+
+    @property
+    def _moves_all(self) -> bool:
+        return len(self._layout) == sum(1 for _ in self.module.parameters())
 
     @cached_property
     def specs(self) -> dict[str, Spec]:
@@ -238,7 +268,7 @@ class Study:
             },
             "base_id": self.base_id or _weights_digest(self.module),
             "data_id": self.data.digest,
-            "parameters_of_module": _layout(self.module),
+            "parameters_of_module": self._layout,
         }
 
 
@@ -265,18 +295,10 @@ def _check_known(name: str, used: tuple[str, ...], known: set[str]) -> None:
         raise UsageError(f"{name!r} refers to {', '.join(map(repr, unknown))}; it may refer to: {there}")
 
 
-def _layout(module: nn.Module) -> list[tuple[list[str], list[int]]]:
-    """The names of each parameter, more than one where layers share it, and its shape, as the flat vector has them."""
-    found: dict[int, tuple[list[str], list[int]]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        found.setdefault(id(parameter), ([], list(parameter.shape)))[0].append(name)
-    return list(found.values())
-
-
 def _weights_digest(module: nn.Module) -> str:
+    module = copied(module)
     hashing = hashlib.sha256(repr(module).encode())
-    for name, tensor in module.state_dict().items():
-        array = tensor.detach().cpu().numpy()
+    for name, array in state_arrays(module.state_dict()).items():
         hashing.update(f"{name} {array.dtype.str} {array.shape}".encode())
         hashing.update(np.ascontiguousarray(array).data)
     return hashing.hexdigest()[:16]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fipray.geometry import Network
+from fipray.geometry import Network, class_logits
 from fipray.paths import Examples
 from fipray.study.data import Data
 
@@ -80,4 +80,5 @@ class Tensors:
 @torch.no_grad()
 def accuracy(network: Network, weights: Tensor, examples: Examples) -> float:
     """Share of the examples, 0..1, that the network classifies correctly at `weights` [P]."""
-    return float((network.outputs(weights, examples.inputs).argmax(1) == examples.labels).double().mean())
+    outputs = class_logits(network.outputs(weights, examples.inputs))
+    return float((outputs.argmax(1) == examples.labels).double().mean())

@@ -81,9 +81,11 @@ class Walker:
         """The network where a path begins, and the anchors with its outputs on them. Paths that begin at the same
         network share it, when they are walked one after the other or not long after."""
         start = work.start(spec.start)
-        key = (start.sha256 if start else BASE, spec.anchors, spec.variations, spec.memory)
+        key = (start.sha256 if start else BASE, spec.anchors, spec.variations, spec.memory, spec.moving)
         if key not in self._latest:
             network, memory = self.network, tuple[KroneckerMetric, ...]()
+            if spec.moving:
+                network = network.only(spec.moving)
             if start:
                 arrays = self.store.read_weights(start.file, start.sha256)
                 tensors = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}

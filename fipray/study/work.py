@@ -29,6 +29,7 @@ class Material:
     module: nn.Module
     data: Data
     geometry: OutputGeometry
+    moving: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class PathWorker:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(True)  # the tails of a softmax are denormal numbers, slow on a CPU
         self._device, self._store = device, Store.open(directory)
-        self._network = Network.of(material.module).to(device)
+        self._network = Network.of(material.module, moving=material.moving or None).to(device)
         study, geometry, data = material.study, material.geometry, material.data
         tensors = Tensors(data, device)
         self._judge: Judge | None = None

@@ -83,7 +83,7 @@ def together(*members: str, rounds: int = 2, seed: int = 1, others: tuple[str, .
         (together("one", rounds=101), "num_steps=100, too few for 101 rounds"),
         (together("one", "two", seed=0), "member 'two' would walk exactly as 'one' does: give each a seed of its own"),
         ({"module": nn.Sequential(nn.Linear(6, 3), nn.Dropout())}, "call module.eval() first"),
-        ({"module": nn.Linear(5, 3)}, "does not take inputs of shape (64, 6)"),
+        ({"module": nn.Linear(5, 3)}, "does not take inputs of shape [N, 6]"),
         (
             {"data": fip.Data(data().anchors, data().held_out), "evaluation": fip.Evaluation(THREAT)},
             "an evaluation needs test_inputs",

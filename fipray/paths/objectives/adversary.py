@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
-from fipray.geometry import FisherRao
+from fipray.geometry import FisherRao, class_logits
 from fipray.paths.problem import Batch, Problem
 from fipray.robustness.threat import ThreatModel
 
@@ -73,4 +73,4 @@ def divergence(problem: Problem, outputs: Tensor, reference: Tensor) -> Tensor:
         return (problem.geometry.embed(outputs) - reference).square().sum(1) / 2
     chances = (reference / 2).square()
     entropy = -torch.special.entr(chances).sum(1)
-    return entropy - (chances * torch.log_softmax(outputs, dim=1).flatten(1)).sum(1)
+    return entropy - (chances * torch.log_softmax(class_logits(outputs), dim=1).flatten(1)).sum(1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from fipray.errors import UsageError
-from fipray.geometry import Network, twice_differentiable
+from fipray.geometry import Network, class_logits, twice_differentiable
 from fipray.paths.problem import Batch, Problem
 
 
@@ -50,7 +50,9 @@ def input_gradients(network: Network, weights: Tensor, inputs: Tensor, labels: T
     """Gradients [N, input size] of the margins by the inputs; differentiable where `weights` require gradients."""
     inputs = inputs.detach().requires_grad_(True)
     with torch.enable_grad(), twice_differentiable():
-        outputs = network(weights, inputs)
+        outputs = class_logits(network(weights, inputs))
+        if outputs.ndim != 2:
+            raise UsageError(f"margins are of one classification an input, [N, C]; these are {tuple(outputs.shape)}")
         chosen = outputs.gather(1, labels[:, None])
         rest = outputs.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
         margins = chosen.sum() - rest.sum()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fipray.errors import UsageError
+from fipray.geometry import class_logits
 from fipray.paths.objective import Asked
 from fipray.paths.problem import Batch, Problem
 
@@ -56,6 +57,7 @@ class LearnTask:
         return Asked(drawn.inputs, lambda outputs: self._loss(outputs, drawn.labels, task.classes))
 
     def _loss(self, outputs: Tensor, labels: Tensor, own: Tensor) -> Tensor:
+        outputs = class_logits(outputs)
         if self.own_classes:
             outputs, labels = outputs[:, own], torch.searchsorted(own, labels)
         if self.loss == "cross-entropy":

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
-from fipray.geometry import re_estimated
+from fipray.geometry import Network, check_norms_move, re_estimated, refuse_computed_weights
 from fipray.paths.objective import Projection
 from fipray.paths.patterns import Pattern, Unstructured
 from fipray.paths.problem import Batch, Problem
@@ -64,6 +64,12 @@ class Sparsify:
             raise UsageError(f"there is at least one stage; num_stages={self.num_stages} was given")
         if self.shrink is not None and not 0 < self.shrink < 1:
             raise UsageError(f"what shrinks loses a share of itself, above 0 and below 1; {self.shrink} was given")
+
+    def check(self, network: Network) -> None:
+        """Raise NetworkError where a zero among the weights is no zero in a layer, as under weight_norm."""
+        refuse_computed_weights(network, "Sparsify")
+        if self.re_estimate:
+            check_norms_move(network)
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         going = self._going(problem, weights.detach(), batch, self.sparsity)

@@ -10,7 +10,18 @@ import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
-from fipray.paths.objective import Objective, Projection, everything, gradient, milestones, restrict, tangent, tasks_of
+from fipray.geometry import Network
+from fipray.paths.objective import (
+    Objective,
+    Projection,
+    check_network,
+    everything,
+    gradient,
+    milestones,
+    restrict,
+    tangent,
+    tasks_of,
+)
 from fipray.paths.problem import Batch, Problem
 
 
@@ -54,6 +65,10 @@ class WeightedSum:
             return vector
 
         return both if restricting else everything
+
+    def check(self, network: Network) -> None:
+        for _, part in self.parts:
+            check_network(part, network)
 
     @property
     def milestones(self) -> tuple[tuple[float, float], ...]:

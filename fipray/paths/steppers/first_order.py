@@ -13,7 +13,17 @@ from torch.nn import functional
 from torch.optim.adam import adam
 
 from fipray.errors import UsageError
-from fipray.geometry import FisherRao, Statistics, Warm, folded, normalised, statistics_of, unfolded
+from fipray.geometry import (
+    FisherRao,
+    Statistics,
+    Warm,
+    check_norms_move,
+    class_logits,
+    folded,
+    normalised,
+    statistics_of,
+    unfolded,
+)
 from fipray.paths.objective import Asked, OfOutputs
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, within
@@ -25,9 +35,9 @@ _STATISTICS = "statistics "  # in the state, before the name of a buffer
 class FirstOrderStep:
     """Adam (Kingma & Ba 2015) on `D(w)^2 + beta objective(w)`, D the functional distance on the batch.
 
-    The diagonal of Adam's second moments stands for the metric. The rate is `radius / sqrt(P)`, so that a step in which
-    every weight moves at the full rate is as long as the radius. One gradient a step, and the objective's;
-    one for both where the objective is one of outputs (`OfOutputs`).
+    The diagonal of Adam's second moments stands for the metric. The rate is `radius / sqrt(P)`, P the number of weights
+    that may change, so that a step in which all of them move at the full rate is as long as the radius. One gradient a
+    step, and the objective's; one for both where the objective is one of outputs (`OfOutputs`).
 
     final_beta: where given, beta goes to it along the path, by the same factor each step: upwards, a path that begins
         tight and is let go; downwards, one that begins loose and ends tight.
@@ -71,6 +81,10 @@ class FirstOrderStep:
             raise UsageError(
                 f"temperature={self.temperature} asks for outputs that are classes: it needs geometry=FisherRao()"
             )
+        if self.outputs == 1 and isinstance(problem.geometry, FisherRao):
+            raise UsageError("of a single class the probability is always 1: give outputs of at least 2, or None")
+        if self.batch_statistics:
+            check_norms_move(problem.network)
         zeros = torch.zeros_like(problem.start)
         state = {"mean": zeros, "square": zeros, "count": zeros.new_zeros((), dtype=torch.float32)}
         if self.batch_statistics:
@@ -89,7 +103,7 @@ class FirstOrderStep:
                 amsgrad=False,
                 beta1=self.decay,
                 beta2=self.decay_squares,
-                lr=situation.radius / network.num_weights**0.5,
+                lr=situation.radius / network.num_moving**0.5,
                 weight_decay=0.0,
                 eps=1e-8,
                 maximize=False,
@@ -152,6 +166,8 @@ class FirstOrderStep:
     def _squared_distance(self, problem: Problem, outputs: Tensor, batch: Batch) -> Tensor:
         """Of the start and of the function that has these outputs on the batch."""
         reference = batch.reference
+        if isinstance(problem.geometry, FisherRao):
+            outputs = class_logits(outputs)
         if self.outputs is not None:
             outputs, reference = outputs[:, : self.outputs], reference[:, : self.outputs]
             if isinstance(problem.geometry, FisherRao):

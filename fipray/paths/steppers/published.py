@@ -39,6 +39,8 @@ class PublishedStep:
             overlap = (roots.square() * (batch.reference / 2).square() + 1e-8).sqrt().sum(1)
             slope = torch.autograd.grad(-overlap.log().sum(), moving)[0]
         slope = slope + self.penalty * gradient(situation.objective, problem, situation.weights, batch)
+        if (mask := problem.network.mask) is not None:
+            slope = slope * mask
         length = min(self.length, situation.radius)
         return Proposal(-length * slope / torch.linalg.vector_norm(slope).clamp(min=1e-30), 0.0)
 

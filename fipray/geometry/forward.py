@@ -1,0 +1,89 @@
+"""A forward pass, which is anyone's code: what its errors mean, and when two of them give the same."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from fipray.errors import DataError, FiprayError, NetworkError, UsageError
+from fipray.geometry.modules import described
+
+if TYPE_CHECKING:
+    from fipray.geometry.network import Network
+
+NUM_INPUTS = 16  # of a pass that tries something
+
+
+@torch.no_grad()
+def tried(network: Network, weights: Tensor, inputs: Tensor) -> Tensor:
+    try:
+        return network(weights, inputs)
+    except (FiprayError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a forward is anyone's code
+        raise _refusal(network, inputs, error) from error
+
+
+def _refusal(network: Network, inputs: Tensor, error: Exception) -> UsageError:
+    """What an error of a forward means: the module refuses the inputs, or weights that are told to it."""
+    module = network.module_at(network.weights)
+    kind, said = type(module).__name__, f"{where(network, error)}{type(error).__name__}: {error}"
+    try:
+        with torch.no_grad():
+            network.outputs_at(module, inputs)
+    except Exception:
+        asked = _arguments(module)
+        hint = f". Its forward asks for {', '.join(asked)}: wrap it in a module whose forward takes one tensor"
+        return DataError(
+            f"{kind} does not take inputs of shape [{', '.join(map(str, ('N', *inputs.shape[1:])))}] and dtype "
+            f"{inputs.dtype}: {said}" + (hint if len(asked) > 1 else half_hint(error, inputs))
+        )
+    return NetworkError(
+        f"{kind} takes these inputs, but not with other weights in place of its own (torch.func.functional_call): "
+        f"{said}"
+    )
+
+
+def where(network: Network, error: BaseException) -> str:
+    """The innermost part in whose forward an error was raised, before a colon; empty for the module itself."""
+    parts = {id(part): (name, part) for name, part in network.parts()}
+    found, trace = "", error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        if id(owner) in parts and trace.tb_frame.f_code.co_name == "forward":
+            name, part = parts[id(owner)]
+            found = f"in {described(name, part)}, " if name else ""
+        trace = trace.tb_next
+    return found
+
+
+def _arguments(module: nn.Module) -> list[str]:
+    """The arguments that the module's forward cannot do without."""
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [one.name for one in parameters if one.default is one.empty and one.kind in positional]
+
+
+def half_hint(error: Exception, inputs: Tensor) -> str:
+    if "not implemented for" in str(error) and ("Half" in str(error) or "BFloat16" in str(error)):
+        return f". In half precision there is no such operation on {inputs.device}: give the module.float()"
+    return ""
+
+
+def agree(one: Tensor, other: Tensor, effect: float = 0.0) -> bool:
+    """Whether outputs are the same to rounding, or to a thousandth of the `effect` that weights have on them."""
+    size = float(torch.nan_to_num(one).abs().max())
+    # kernels differ by a few units in the last place; a layer in half precision rounds to 2^-8 of its own
+    rounding = 64 * torch.finfo(torch.float32).eps if one.dtype != torch.float64 else 1e6 * torch.finfo(one.dtype).eps
+    allowed = 1e-3 * effect + rounding * size
+    return bool(torch.allclose(one, other.to(one.dtype), rtol=0, atol=allowed, equal_nan=True))
+
+
+def kind_of(network: Network) -> str:
+    return next(type(part).__name__ for _, part in network.parts())
