@@ -35,7 +35,8 @@ class Pattern(Protocol):
 class Unstructured:
     """Any weights of layers (parameters of two or more dimensions), never a bias or a normalisation's scale.
 
-    `sparsity` is the fraction of all moving weights that are zero. across: "network" zeroes what is least anywhere,
+    `sparsity` is the fraction of all weights that are zero; those that may not change (`Network.only`) count, and stay
+    as they are. across: "network" zeroes what is least anywhere,
     "layer" the same fraction of each layer.
     """
 
@@ -53,8 +54,8 @@ class Unstructured:
         elsewhere = zeros - sum(_zeros(_part(weights, slot)) for slot in layers)
         if wanted - elsewhere > there:
             raise UsageError(
-                f"sparsity {sparsity} asks for {wanted} zeros, but only {there} of the {network.num_weights} moving "
-                "weights are weights of layers: ask for less"
+                f"sparsity {sparsity} asks for {wanted} zeros, but only {there} of the {network.num_weights} weights "
+                "are weights of layers that may change: ask for less"
             )
         if self.across == "network":
             candidates = torch.where((weights != 0) & _in_layers(network, weights), losses(), torch.inf)

@@ -169,3 +169,103 @@ def test_a_stack_of_weights_gives_what_each_gives_alone(chunk):
 def test_what_is_no_stack_of_weights_is_refused(shape):
     with pytest.raises(NetworkError, match=r"is \[M, 8\], M at least 1; a tensor of shape"):
         mlp(3, 2).stacked(torch.zeros(shape).double(), normal(5, 3))
+
+
+class Halves(nn.Module):
+    """A layer in low precision between two in single."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.middle = nn.Linear(8, 8, dtype=dtype)
+
+    def forward(self, inputs):
+        return self.last(self.middle(self.first(inputs).to(self.middle.weight.dtype)).float().tanh())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("whole", [False, True])
+def test_weights_in_half_precision_have_float32_masters_and_each_layer_its_own_dtype(dtype, whole):
+    """Bit for bit: f(w, x) is the module at w, called by itself."""
+    module = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).to(dtype) if whole else Halves(dtype)
+    inputs = normal(9, 4).to(dtype if whole else torch.float32)
+    network = Network.of(module)
+    network.check(inputs)
+    weights = network.weights + 1e-3 * normal(network.num_weights).float()
+    moved = network.module_at(weights)
+    outputs = network(weights, inputs)
+    assert (network.weights.dtype, outputs.dtype) == (torch.float32, torch.float32)
+    assert [p.dtype for p in moved.parameters()] == [p.dtype for p in module.parameters()]
+    assert torch.equal(outputs, moved(inputs).float())
+    (slope,) = torch.autograd.grad(network(weights.requires_grad_(), inputs).square().sum(), weights)
+    assert bool((slope != 0).any())
+    assert slope.dtype == torch.float32
+
+
+def test_a_module_in_half_precision_takes_inputs_in_single_that_are_rounded_to_it():
+    module = nn.Linear(4, 3).bfloat16()
+    network, inputs = Network.of(module), normal(5, 4).float()
+    assert torch.equal(network(network.weights, inputs), module(inputs.bfloat16()).float())
+
+
+def test_frozen_parameters_are_not_in_the_vector_and_come_out_as_they_were():
+    module = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    module[0].requires_grad_(False)
+    network = Network.of(module)
+    assert [slot.name for slot in network.slots] == ["2.weight", "2.bias"]
+    moved = network.module_at(network.weights + 1)
+    assert torch.equal(moved[0].weight, module[0].weight)
+    assert [p.requires_grad for p in moved.parameters()] == [False, False, True, True]
+    assert Network.of(module, moving=["*"]).num_weights == 15 + 8
+    with pytest.raises(NetworkError, match=r"are frozen.*moving="):
+        Network.of(module.requires_grad_(False))
+
+
+def test_a_shared_parameter_moves_by_any_of_its_names():
+    assert Network.of(Tied(), moving=["second.weight"]).num_weights == 25
+
+
+def test_a_weight_that_matters_on_some_inputs_alone_is_not_taken_for_unused():
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, inputs):
+            chosen = inputs[:, 0] > 0
+            outputs = inputs.new_zeros(len(inputs), 3)
+            for which, expert in ((chosen, self.one), (~chosen, self.other)):
+                if bool(which.any()):
+                    outputs[which] = expert(inputs[which])
+            return outputs
+
+    inputs = normal(200, 4).float().abs()
+    with pytest.raises(NetworkError, match=r"depends on other\.weight, other\.bias"):
+        Network.of(Experts()).check(inputs)
+    inputs[150] *= -1
+    Network.of(Experts()).check(inputs)
+
+
+def test_a_path_of_a_part_of_a_network_may_leave_a_head_unused():
+    class TwoHeads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head, self.unused = nn.Linear(4, 4), nn.Linear(4, 3), nn.Linear(4, 2)
+
+        def forward(self, inputs):
+            return self.head(self.body(inputs))
+
+    inputs = normal(9, 4).float()
+    with pytest.raises(NetworkError, match=r"unused\.weight.*moving=\['body\.\*', 'head\.\*'\]"):
+        Network.of(TwoHeads()).check(inputs)
+    Network.of(TwoHeads(), moving=["body.*", "head.*"]).check(inputs)
+    Network.of(TwoHeads()).only(["body.*"]).check(inputs)
+
+
+def test_a_geometry_that_gives_all_outputs_one_place_is_refused():
+    class Blind:
+        def embed(self, outputs):
+            return outputs.new_zeros(len(outputs), 2)
+
+    with pytest.raises(NetworkError, match=r"Blind gives different outputs .* distance 0"):
+        mlp(4, 2).check(normal(6, 4), Blind())
