@@ -376,6 +376,14 @@ SMALL: Mapping[str, Kind] = {
     "complex parameters": Kind(Complex, "parameter weight is complex"),
     "float16": Kind(lambda: mlp().half(), inputs=lambda num: features(num).half()),
     "bfloat16": Kind(lambda: mlp().bfloat16(), inputs=lambda num: features(num).bfloat16()),
+    "attention in bfloat16": Kind(
+        lambda: (
+            nn.Sequential(nn.Unflatten(1, (3, 4)), nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), nn.Flatten())
+            .bfloat16()
+            .eval()
+        ),
+        inputs=lambda num: features(num).bfloat16(),
+    ),
     "float16, casting": Kind(lambda: Half(torch.float16)),
     "bfloat16, casting": Kind(lambda: Half(torch.bfloat16)),
     "float64 and float32": Kind(lambda: Half(torch.float64)),

@@ -44,7 +44,7 @@ def check(network: Network, inputs: Tensor, geometry: OutputGeometry | None) -> 
     weights, leaves, told = _moved(network, few)
     if moved is not None:
         _put(network, moved, weights)
-        _check_passes(network, moved, few, first, told.detach())
+        _check_passes(network, moved, few, weights, first)
         check_gradients(network, inputs, weights, leaves, told)
         _check_rows(network, few, first)
         network.checked.add(key)
@@ -121,9 +121,8 @@ def _put(network: Network, module: nn.Module, weights: Tensor) -> None:
 
 
 @torch.no_grad()
-def _check_passes(network: Network, module: nn.Module, few: Tensor, first: Tensor, told: Tensor) -> None:
-    """`module` is a copy at the moved weights, `first` and `told` are the network's outputs at its own and at the moved
-    weights."""
+def _check_passes(network: Network, module: nn.Module, few: Tensor, weights: Tensor, first: Tensor) -> None:
+    """`module` is a copy at the moved `weights` [P], `first` are the network's outputs at its own."""
     network.outputs_at(module, few)  # what is made once, such as tables, is made now
     before = {name: tensor.clone() for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
     plain = network.outputs_at(module, few)
@@ -138,13 +137,14 @@ def _check_passes(network: Network, module: nn.Module, few: Tensor, first: Tenso
             f"the forward of {kind_of(network)} writes into {listed(written)}, so it is no function of its weights: "
             "call module.eval() first, or let it keep nothing (of fake quantisation, disable the observers)"
         )
-    if not (agree(first, last) and agree(plain, network.outputs_at(module, few))):
+    if not (agree(network, first, last) and agree(network, plain, network.outputs_at(module, few))):
         raise NetworkError(
             "the module's output changes between two passes over the same inputs (active dropout or other "
             "randomness), so it is no function of its weights: call module.eval() first, or make it deterministic"
         )
+    told = tried(network, weights, few)  # without a graph, as the module was asked: there may be faster ways then
     effect = float(torch.nan_to_num(told - first).abs().max())
-    if not agree(told, plain, effect):
+    if not agree(network, told, plain, effect):
         names = _reached_otherwise(network, few)
         raise NetworkError(
             f"{kind_of(network)} uses {listed(names) or 'a parameter'} by another way than as its parameter"
@@ -163,7 +163,7 @@ def _reached_otherwise(network: Network, few: Tensor) -> list[str]:
         _put(network, module, mixed)
         own, plain = network(mixed, few), network.outputs_at(module, few)
         effect = float((own - network(network.weights, few)).abs().max())
-        if not agree(own, plain, effect):
+        if not agree(network, own, plain, effect):
             found.append(slot.name)
     return found
 

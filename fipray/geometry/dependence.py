@@ -34,7 +34,9 @@ def check_gradients(network: Network, inputs: Tensor, weights: Tensor, leaves: d
     names = [slot.name for slot in network.moving if slot.name in unused and slot.shape.numel()]
     if not names:
         return
-    if not agree(tried(network, network.weights, inputs[:NUM_INPUTS]), _without(network, inputs, weights, names)):
+    if not agree(
+        network, tried(network, network.weights, inputs[:NUM_INPUTS]), _without(network, inputs, weights, names)
+    ):
         raise NetworkError(
             f"the outputs of {kind} change with {listed(names)}, but autograd does not see it: a detach(), no_grad(), "
             "rounding or numpy in forward is in the way; take it out, or leave these parameters out of what moves: "

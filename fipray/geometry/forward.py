@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fipray.geometry.network import Network
 
 NUM_INPUTS = 16  # of a pass that tries something
+_UNITS = {torch.float64: 1e6, torch.float32: 64, torch.float16: 2, torch.bfloat16: 2}  # in the last place
 
 
 @torch.no_grad()
@@ -76,13 +77,14 @@ def half_hint(error: Exception, inputs: Tensor) -> str:
     return ""
 
 
-def agree(one: Tensor, other: Tensor, effect: float = 0.0) -> bool:
+def agree(network: Network, one: Tensor, other: Tensor, effect: float = 0.0) -> bool:
     """Whether outputs are the same to rounding, or to a thousandth of the `effect` that weights have on them."""
     size = float(torch.nan_to_num(one).abs().max())
-    # kernels differ by a few units in the last place; a layer in half precision rounds to 2^-8 of its own
-    rounding = 64 * torch.finfo(torch.float32).eps if one.dtype != torch.float64 else 1e6 * torch.finfo(one.dtype).eps
-    allowed = 1e-3 * effect + rounding * size
-    return bool(torch.allclose(one, other.to(one.dtype), rtol=0, atol=allowed, equal_nan=True))
+    dtypes = {parameter.dtype for _, part in network.parts() for parameter in part.parameters(recurse=False)}
+    # Kernels differ by some units in the last place, and the more of them the deeper a network; what is in half
+    # precision rounds so coarsely that a few units are all that can be told from a weight that has not moved.
+    allowed = max(_UNITS[kind] * torch.finfo(kind).eps for kind in dtypes & _UNITS.keys() | {network.weights.dtype})
+    return bool(torch.allclose(one, other, rtol=0, atol=1e-3 * effect + allowed * size, equal_nan=True))
 
 
 def kind_of(network: Network) -> str:

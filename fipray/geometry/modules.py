@@ -143,10 +143,10 @@ def refuse_what_is_no_network(module: nn.Module) -> None:
                 )
             if parameter.is_meta:
                 raise NetworkError(f"parameter {whole} of {what} is on the meta device, so it has no values: load some")
-            if type(parameter.data) is not Tensor:
+            if type(parameter.data) is not Tensor or parameter.layout is not torch.strided:
                 raise NetworkError(
-                    f"parameter {whole} of {what} is a {type(parameter.data).__name__}, and a network is made of plain "
-                    "tensors: give the module with torch.Tensor parameters"
+                    f"parameter {whole} of {what} is a {type(parameter.data).__name__} ({parameter.layout}), and a "
+                    "network is made of plain dense tensors: give the module with such parameters"
                 )
 
 

@@ -95,7 +95,7 @@ def checked_outputs(classifier: Classifier, inputs: Tensor, labels: Tensor) -> T
     if outputs.dim() != 2 or len(outputs) != len(inputs) or outputs.shape[1] < 2:
         raise DataError(
             f"the classifier gave outputs of shape {tuple(outputs.shape)} for {len(inputs)} inputs: "
-            "give one row an input and one column a class, two classes or more"
+            "give one row an input and one column a class, two classes or more; of a single logit z, columns 0 and z"
         )
     smallest, largest = (int(value) for value in labels.aminmax())
     if smallest < 0 or largest >= outputs.shape[1]:

@@ -79,10 +79,10 @@ class EnsembleAccuracy:
     worst: bool = False
 
     def __post_init__(self) -> None:
-        if self.outputs.dim() != 4 or self.outputs.shape[2:3] != self.labels.shape:
+        if self.outputs.dim() != 4 or self.outputs.shape[2:3] != self.labels.shape or self.outputs.shape[3] < 2:
             raise DataError(
                 f"the outputs have shape {tuple(self.outputs.shape)} and the labels {tuple(self.labels.shape)}: give "
-                "[K, S, N, C], candidates by sets by examples by classes, and [N]"
+                "[K, S, N, C], candidates by sets by examples by classes, C at least 2, and [N]"
             )
 
     def __call__(self, chosen: tuple[int, ...]) -> float:

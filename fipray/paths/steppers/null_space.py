@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fipray.errors import UsageError
+from fipray.errors import NetworkError, UsageError
 from fipray.geometry import Metric
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
@@ -45,6 +45,11 @@ class InputNullSpaceStep:
         metric = Metric(
             problem.network, problem.start, batch.inputs[: None if count < self.num_batches else 1], problem.geometry
         )
+        if not metric.layers:
+            raise NetworkError(
+                "no linear layer or convolution holds weights of the vector as they are, so InputNullSpaceStep could "
+                "move none: layers in half precision or under a parametrisation are none; take another stepper"
+            )
         if count < self.num_batches:
             state = {**state, **self._seen_more(metric, batch, state)}
         free = torch.zeros_like(situation.slope)
