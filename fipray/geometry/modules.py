@@ -134,13 +134,14 @@ def refuse_what_is_no_network(module: nn.Module) -> None:
             raise NetworkError(f"{what} is quantised, so its weights cannot move: give the module in floating point")
         if type(part).__name__ in ("FullyShardedDataParallel", "FSDPModule"):
             raise NetworkError(f"{what} is in shards, and a network is whole: give the module that it wraps")
-        for key, parameter in part.named_parameters(recurse=False):
-            whole = f"{name}.{key}".removeprefix(".")
-            if is_lazy(parameter):
+        for key, tensor in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
+            if is_lazy(tensor):
                 raise NetworkError(
-                    f"parameter {whole} of {what} has no shape yet (a lazy module): pass one batch of inputs through "
+                    f"{key!r} of {what} has no shape yet (a lazy module): pass one batch of inputs through "
                     "the module first"
                 )
+        for key, parameter in part.named_parameters(recurse=False):
+            whole = f"{name}.{key}".removeprefix(".")
             if parameter.is_meta:
                 raise NetworkError(f"parameter {whole} of {what} is on the meta device, so it has no values: load some")
             if type(parameter.data) is not Tensor or parameter.layout is not torch.strided:
