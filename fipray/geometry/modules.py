@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any
@@ -119,6 +120,18 @@ def described(name: str, part: nn.Module) -> str:
 
 def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
+
+
+@contextmanager
+def nothing_left(module: nn.Module) -> Iterator[None]:
+    """What passes leave in the module's attributes meanwhile, such as tensors that only vmap can read, is dropped."""
+    before = [(vars(part), dict(vars(part))) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for attributes, values in before:
+            attributes.clear()
+            attributes.update(values)
 
 
 def refuse_what_is_no_network(module: nn.Module) -> None:

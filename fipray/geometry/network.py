@@ -17,6 +17,7 @@ from fipray.geometry.modules import (
     copied,
     listed,
     matching,
+    nothing_left,
     outputs_of,
     parameter_names,
     refuse_shared_memory,
@@ -203,7 +204,8 @@ class Network:
                 f"a stack of this network's weights is [M, {self.num_weights}], M at least 1; a tensor of shape "
                 f"{tuple(weights.shape)} was given"
             )
-        return vmap(self, in_dims=(0, None), chunk_size=chunk)(weights, inputs)
+        with nothing_left(self._module):
+            return vmap(self, in_dims=(0, None), chunk_size=chunk)(weights, inputs)
 
     def named(self, weights: Tensor) -> dict[str, Tensor]:
         """Views of `weights` [P] by the parameters' names, in the parameters' shapes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from fipray import DataError, NetworkError
 from fipray.geometry import Network
@@ -269,3 +270,11 @@ def test_a_geometry_that_gives_all_outputs_one_place_is_refused():
 
     with pytest.raises(NetworkError, match=r"Blind gives different outputs .* distance 0"):
         mlp(4, 2).check(normal(6, 4), Blind())
+
+
+def test_a_stack_of_weights_leaves_nothing_in_a_module_that_keeps_what_it_computes():
+    network = Network.of(prune.l1_unstructured(nn.Linear(4, 3), "weight", 0.5))
+    weights = torch.stack([network.weights, 2 * network.weights]).requires_grad_()
+    network.stacked(weights, normal(5, 4).float()).sum().backward()
+    inputs = normal(5, 4).float()
+    torch.testing.assert_close(network.module_at(weights[1])(inputs), network(weights[1], inputs))
