@@ -17,6 +17,7 @@ from fipray.paths import Batch, LearnTask, Problem
 from fipray.paths.objectives.adversary import divergence
 from fipray.paths.problem import Examples
 from fipray.robustness import Ensemble, StackedEnsemble
+from fipray.study.tensors import accuracy
 from tests.problems import mlp, normal
 
 THREAT = fip.ThreatModel("linf", 0.05, -10.0, 10.0)
@@ -90,6 +91,14 @@ def test_a_single_logit_is_judged_as_a_classifier_of_two_classes(tmp_path):
     attacked = analysis.load(tmp_path).robustness.query("attack == 'worst'").set_index("name")
     assert (attacked["robust_accuracy"] < rows["clean_accuracy"]).all()
     assert rows.loc["both", "functional_distance_held_out"] > 0
+
+
+def test_the_accuracy_on_a_task_of_a_single_logit_is_that_of_two_classes():
+    of, x = mlp(6, 8, 1), normal(40, 6)
+    labels = (of(of.weights, x)[:, 0] > 0).long()
+    assert 0 < int(labels.sum()) < 40
+    assert accuracy(of, of.weights, Examples(x, labels)) == 1
+    assert accuracy(of, of.weights, Examples(x, 1 - labels)) == 0
 
 
 def test_labels_beyond_the_two_classes_of_a_single_logit_are_refused():
