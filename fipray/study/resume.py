@@ -101,7 +101,7 @@ def _seal(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _load(store: Store, file: str, probes: Sequence[str], device: str) -> Kept:
-    arrays = store.read_weights(file, None)
+    arrays = store.read_unnamed(file)
     if not np.array_equal(arrays.pop(_SEAL), _seal(arrays)):
         raise ValueError(f"{file} is altered")
     names, digests, (number, *ended) = (_texts(arrays[name]) for name in (_FILES, _DIGESTS, _ROUND))
