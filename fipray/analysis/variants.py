@@ -46,7 +46,7 @@ def state_dict(results: "Results", weights: NDArray[np.floating]) -> dict[str, N
     """Arrays by name, as the base module's `state_dict()` has them, with flat weights [P] in place of its parameters:
     `module.load_state_dict(..., strict=True)` takes them as tensors. Buffers are the base's.
     """
-    state = Store.open(results.address).read_base()
+    state = Store.open(results.location).read_base()
     start = 0
     for names, shape in results.manifest["parameters_of_module"]:
         stop = start + int(np.prod(shape, dtype=np.int64))

@@ -239,3 +239,13 @@ def _check_tree(folder: Folder, depth: int) -> None:
                 _check_tree(child, depth - 1)
         else:
             raise Refused(errno.EINVAL, f"{folder.place}/{name} is deeper than anything that fipray writes: remove it")
+
+
+def files_at(directory: str | Path) -> Files:
+    """The files of a directory, or of an address in an object store. Raises UsageError for any other address."""
+    address = re.sub(r"^(\w+):/(?=[^/])", r"\1://", str(directory))  # a pathlib.Path leaves one slash of two
+    if "://" not in address:
+        return LocalFiles(Path(directory).absolute())  # which means the same in every process
+    from fipray.records.objects import ObjectFiles  # loaded only by those who need it
+
+    return ObjectFiles.at(address)

@@ -6,7 +6,6 @@ its worker lives on. What is finished at the same time is committed together: th
 reader sees a (path, step) twice.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from fipray.records import layout
 from fipray.records.attempt import Attempt, checked_tables
 from fipray.records.commits import Commits
 from fipray.records.encoding import read_safetensors, safetensors_bytes, sha256_of
-from fipray.records.files import Files, LocalFiles
+from fipray.records.files import Files, LocalFiles, files_at
 from fipray.records.manifest import Manifest, check_same_study, manifest_bytes, num_weights, read_manifest
 from fipray.records.record import CommitRecord
 from fipray.records.schema import TABLES, Rows, table_named
@@ -293,24 +292,3 @@ class Store:
         if not layout.is_sha256(sha256) or file != layout.BASE:
             raise self.commits.corrupt(layout.BASE_SHA256, "is truncated or altered")
         return sha256
-
-
-def files_at(directory: str | Path) -> Files:
-    """The files of a directory, or of an address in an object store. Raises UsageError for any other address."""
-    address = re.sub(r"^(\w+):/(?=[^/])", r"\1://", str(directory))  # a pathlib.Path leaves one slash of two
-    if "://" not in address:
-        return LocalFiles(Path(directory).absolute())  # which means the same in every process
-    from fipray.records.objects import ObjectFiles  # loaded only by those who need it
-
-    return ObjectFiles.at(address)
-
-
-def _weights_named_in(arrows: Iterable[pa.Table]) -> list[tuple[str, str]]:
-    """The different pairs of file and SHA-256 in the rows, without nulls, in order."""
-    pairs = {
-        pair
-        for arrow in arrows
-        if "weights_file" in arrow.column_names
-        for pair in zip(arrow["weights_file"].to_pylist(), arrow["weights_sha256"].to_pylist(), strict=True)
-    }
-    return sorted(pairs - {(None, None)})
