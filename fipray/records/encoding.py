@@ -23,16 +23,16 @@ def sha256_of(content: bytes) -> str:
 def json_bytes(data: Mapping[str, object]) -> bytes:
     """Plain JSON data, readable by people too, sealed with its own SHA-256. Raises UsageError for anything else."""
     try:
-        plain = plain_json(json.dumps(data))
+        return _sealed(plain_json(json.dumps(data)))
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"this is no plain JSON data: {error}") from error
-    return json.dumps({**plain, _SEAL: _digest(plain)}, indent=1).encode() + b"\n"
 
 
 def read_json(content: bytes) -> dict[str, Any]:
     """The data that `json_bytes` wrote. Raises ValueError for anything that it did not write."""
     data = plain_json(content)
-    if data.pop(_SEAL, None) != _digest(data):
+    data.pop(_SEAL, None)
+    if content != _sealed(data):
         raise ValueError("the seal does not fit")
     return data
 
@@ -63,8 +63,9 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return data
 
 
-def _digest(plain: Mapping[str, object]) -> str:
-    return sha256_of(json.dumps(plain, sort_keys=True).encode())
+def _sealed(plain: Mapping[str, object]) -> bytes:
+    seal = sha256_of(json.dumps(plain, sort_keys=True).encode())
+    return json.dumps({**plain, _SEAL: seal}, indent=1).encode() + b"\n"
 
 
 def safetensors_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -143,7 +143,7 @@ class Store:
         with self.files.locked():
             if not self.has_base:
                 self.files.write(layout.BASE, content)
-                self.files.write(layout.BASE_SHA256, f"{sha256_of(content)}  {layout.BASE}\n".encode())
+                self.files.write(layout.BASE_SHA256, _digest_file(sha256_of(content)))
         return layout.BASE, self._base_sha256()
 
     def read_base(self) -> dict[str, np.ndarray]:
@@ -282,13 +282,17 @@ class Store:
 
     def _base_sha256(self) -> str:
         try:
-            sha256, file = self.files.read(layout.BASE_SHA256).decode().split()
+            content = self.files.read(layout.BASE_SHA256)
         except FileNotFoundError as error:
             if self.files.exists(layout.BASE) and self.commits.names():
                 raise self.commits.corrupt(layout.BASE_SHA256, "is missing") from error
             raise RecordsError(f"no base weights in {self.address} yet. Run a study into it first") from error
-        except ValueError as error:
-            raise self.commits.corrupt(layout.BASE_SHA256, "is truncated or altered") from error
-        if not layout.is_sha256(sha256) or file != layout.BASE:
+        sha256 = content[:64].decode("ascii", "replace")
+        if not layout.is_sha256(sha256) or content != _digest_file(sha256):
             raise self.commits.corrupt(layout.BASE_SHA256, "is truncated or altered")
         return sha256
+
+
+def _digest_file(sha256: str) -> bytes:
+    """As `sha256sum` writes it."""
+    return f"{sha256}  {layout.BASE}\n".encode()
