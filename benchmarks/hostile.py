@@ -250,7 +250,7 @@ OTHER_FILES: dict[str, Change] = {
     "a table is a file": lambda d, o: _instead(d / "points", Path.touch),
     "an attempt has a number past all numbers": lambda d, o: (d / "weights" / _id(d) / ("9" * 200)).mkdir(),
     "weights of a tebibyte": lambda d, o: os.truncate(_end(d), 2**40),
-    "directories in directories": lambda d, o: (d / "/".join("d" * 900)).mkdir(parents=True),
+    "directories in directories": lambda d, o: (d / "/".join("d" * 200)).mkdir(parents=True),
 }
 NAMES: dict[str, Change] = {
     "a record's table file is outside": lambda d, o: _record(

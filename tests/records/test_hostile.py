@@ -1,4 +1,4 @@
-"""A results directory from anywhere: it is read as it is, or the file that cannot be is named; nothing outside is touched."""
+"""A results directory from anywhere is read as it is, or the file that cannot be is named; nothing outside is touched."""
 
 import hashlib
 import io
@@ -20,7 +20,6 @@ from tests.records.writer import MANIFEST, write_study
 
 ROOT = Path(__file__).parents[2]
 STUDY = {**MANIFEST, "parameters_of_module": [[["weights"], [3]]]}
-DOT_FILES = {name for name in HOSTILE if "lock" in name or "Tune" in name or "temporary" in name or "past all" in name}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +67,6 @@ def test_a_hostile_directory_is_named_and_nothing_outside_is_touched(whole, tmp_
             said.append(str(work(directory)))
         except FiprayError as error:
             said.append(str(error))
-            assert isinstance(error, RecordsError) or "study" in name
     assert not any(secret in text for text in said for secret in (SECRET, "\x1b", "\u202e"))
     assert state_of(outside) == before
     assert {file.name for file in tmp_path.iterdir()} == {"results", "outside"}
