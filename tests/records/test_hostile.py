@@ -1,4 +1,4 @@
-"""A results directory from anywhere is read as it is, or the file that cannot be is named; nothing outside is touched."""
+"""A results directory from anywhere is read, or the file that cannot be is named; nothing outside is touched."""
 
 import hashlib
 import io
