@@ -10,6 +10,7 @@
     .tune/<study_id>/                           what Ray Tune keeps of a search
 
 Files are given relative to the directory, with forward slashes, as they stand in rows and commit records.
+The directory may be a link; links inside it are refused, so that one from elsewhere leads nowhere.
 """
 
 import re
