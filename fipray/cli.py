@@ -172,8 +172,9 @@ def export(
 ) -> None:
     """Write the weights of a sparse variant, or of any path's end, as the state_dict of the study's module."""
     from fipray import export as exporting
+    from fipray.terminal import say
 
-    typer.echo(exporting.export(directory, path, sparsity, to, slim))
+    say(exporting.export(directory, path, sparsity, to, slim))
 
 
 @app.command()

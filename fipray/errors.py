@@ -11,9 +11,16 @@
 The command line ends with status 2 for UsageError and RecordsError, and with status 1 for RunError.
 """
 
+from fipray.printable import printable_lines, without_credentials
+
 
 class FiprayError(Exception):
-    """What every exception raised on purpose is."""
+    """What every exception raised on purpose is. Its message can be shown anywhere, whatever was put into it."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(
+            *(printable_lines(without_credentials(one)) if isinstance(one, str) else one for one in arguments)
+        )
 
 
 class UsageError(FiprayError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Self
@@ -11,7 +12,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
+from fipray.printable import printable, printable_lines, without_credentials
 from fipray.study.progress import Line, Progress
 from fipray.study.work import Tables, Work, last_step_in
 
@@ -76,7 +79,7 @@ class TerminalWatch:
         self._summarise()
 
     def note(self, sentence: str) -> None:
-        self._console.print(sentence, markup=False)
+        self._console.print(Text(printable_lines(without_credentials(sentence))))
 
     def _summarise(self) -> None:
         now = self._clock()
@@ -93,12 +96,12 @@ class TerminalWatch:
         for _ in range(3):
             table.add_column(no_wrap=True)
         for line in lines[:fitting]:
-            table.add_row(f"  {line.work.label} on {line.where}", *_columns(line, now))
+            table.add_row(Text(printable(f"  {line.work.label} on {line.where}")), *_columns(line, now))
         if len(lines) > fitting:
             table.add_row(f"  and {len(lines) - fitting} more", "", "", "")
         if self._progress.total:
             bar = ProgressBar(total=self._progress.total, completed=self._progress.done, width=24)
-            table.add_row(f"[bold]{self._study}[/]", bar, self._done(), self._throughput(now, ""))
+            table.add_row(Text(printable(self._study), style="bold"), bar, self._done(), self._throughput(now, ""))
         return table
 
     def _done(self) -> str:
@@ -131,7 +134,13 @@ def print_summary(directory: str) -> None:
     from fipray import analysis  # after the run: pandas takes its time to load
 
     analysis.print_summary(analysis.load(directory))
-    typer.echo(f'In pandas: from fipray import analysis; results = analysis.load("{directory}")')
+    quoted = json.dumps(without_credentials(directory), ensure_ascii=False)
+    say(f"In pandas: from fipray import analysis; results = analysis.load({quoted})")
+
+
+def say(sentence: object) -> None:
+    """Prints a sentence that may hold anybody's text."""
+    typer.echo(printable_lines(without_credentials(sentence)))
 
 
 def print_findings(findings: Iterable[Finding]) -> bool:
@@ -142,6 +151,6 @@ def print_findings(findings: Iterable[Finding]) -> bool:
     for finding in findings:
         well = well and finding.state != "problem"
         remedy = f". {finding.remedy}" if finding.remedy else ""
-        console.print(f"[{styles[finding.state]}]{finding.state:8}[/]", end="")
-        console.print(f"{finding.about}: {finding.sentence}{remedy}", markup=False)
+        said = without_credentials(f"{finding.about}: {finding.sentence}{remedy}")
+        console.print(Text(f"{finding.state:8}", style=styles[finding.state]) + Text(printable_lines(said)))
     return well

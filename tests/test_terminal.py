@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 import fipray as fip
+from fipray.cluster.doctor import Finding
 from fipray.study.progress import Progress
 from fipray.study.work import Work
-from fipray.terminal import TerminalWatch
+from fipray.terminal import TerminalWatch, print_findings
 
 
 class Clock:
@@ -111,3 +112,18 @@ def test_steps_are_counted_once_and_never_backwards():
     assert progress.num_steps == 8
     progress.ended(one)
     assert progress.walked(one, 100, 2.0) == 0
+
+
+def test_names_and_sentences_are_shown_letter_by_letter_on_a_terminal_too(clock):
+    watching, said = watch(clock, terminal=False)
+    watching.begin("[red]mine[/x]", 2, 0)
+    watching.started(work("first"), "[/worker]")
+    watching.note("[/red] :smile: \x1b[31m in s3://KEY:SECRET@bucket/x")
+    assert said.getvalue() == "[/red] :smile: \\x1b[31m in s3://bucket/x\n"
+    assert "path first on [/worker]" in screen(watching)[0]
+    assert "[red]mine[/x]" in screen(watching)[-1]
+
+
+def test_findings_are_shown_letter_by_letter(capsys):
+    assert print_findings([Finding("ok", "[/x]", "s3://KEY:SECRET@bucket/x \x1b[31m", "[red]")])
+    assert capsys.readouterr().out.split(maxsplit=1)[1] == "[/x]: s3://bucket/x \\x1b[31m. [red]\n"

@@ -8,6 +8,7 @@ import pandas as pd
 
 from fipray.analysis.results import Results
 from fipray.errors import UsageError
+from fipray.printable import printable_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,10 +44,15 @@ def heat_map(axis: "Axes", table: pd.DataFrame) -> Any:
     return image
 
 
+def plain(text: str) -> str:
+    """The text for matplotlib to draw as it is: without control characters, and no formula between dollars."""
+    return printable_lines(text).replace("$", r"\$")
+
+
 def short(name: str) -> str:
-    """The name, without its middle where it is too long for a label."""
+    """The name as a plain label, without its middle where it is too long."""
     half = _LONGEST_NAME // 2
-    return name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
+    return plain(name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[-half:]}")
 
 
 def width_of(names: Iterable[str]) -> float:

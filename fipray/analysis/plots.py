@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from fipray.analysis.drawing import COLOURS, GREY, dress, heat_map, new_figure, present, short, width_of
+from fipray.analysis.drawing import COLOURS, GREY, dress, heat_map, new_figure, plain, present, short, width_of
 from fipray.analysis.pareto import pareto
 from fipray.analysis.results import Results
 from fipray.analysis.table import NETWORK, WORST, attacked, summary
@@ -94,14 +94,16 @@ def plot_robustness(results: Results) -> "Figure":
         few, many = rows["num_examples"].min(), rows["num_examples"].max()
         examples = f"{many} examples" if few == many else f"{few} to {many} examples"
         dress(
-            axis, xlabel="accuracy, %", title=f"{rows['norm'].iloc[0]}, epsilon {rows['epsilon'].iloc[0]:g}\n{examples}"
+            axis,
+            xlabel="accuracy, %",
+            title=f"{plain(rows['norm'].iloc[0])}, epsilon {rows['epsilon'].iloc[0]:g}\n{examples}",
         )
         worst = rows.index[rows["attack"] == WORST]
         axis.hlines(height[worst], robust[worst], clean[worst], color=GREY, linewidth=1)
         axis.plot(clean[worst], height[worst], "o", mfc="white", mec="black", label="no attack")
         for name, marker, colour in zip(names, cycle(_MARKERS), cycle(COLOURS[:-1]), strict=False):
             some = rows.index[rows["attack"] == name]
-            axis.plot(robust[some], height[some], marker, color=colour, markersize=5, alpha=0.8, label=name)
+            axis.plot(robust[some], height[some], marker, color=colour, markersize=5, alpha=0.8, label=short(name))
         axis.plot(robust[worst], height[worst], "D", color="black", markersize=5, label=WORST)
         for index in worst:
             place_of_text = {"xytext": (-7, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
@@ -121,7 +123,7 @@ def plot_sparsity(results: Results) -> "Figure":
     The axis of sparsity is stretched towards 1. Raises UsageError while there are no variants.
     """
     variants = present(judged_variants(results), "sparse variants", results)
-    base = summary(results).query("kind == 'base'").iloc[0]
+    base = present(summary(results).query("kind == 'base'"), "base", results).iloc[0]
     worst = [column for column in base.index if column.startswith(f"robust_accuracy {WORST}")]
     figure = new_figure(7.5 + width_of(variants["name"]), 4.5)
     axis = figure.subplots()
@@ -139,7 +141,7 @@ def plot_sparsity(results: Results) -> "Figure":
     axis.set_xticks(_stretched(ticks), [f"{tick:g}" for tick in ticks])
     threat = variants.dropna(subset=["epsilon"]).head(1)
     title = "" if threat.empty else f"under attack: {threat['norm'].iloc[0]}, epsilon {threat['epsilon'].iloc[0]:g}"
-    dress(axis, xlabel="sparsity (fraction of weights that are zero)", ylabel="accuracy, %", title=title)
+    dress(axis, xlabel="sparsity (fraction of weights that are zero)", ylabel="accuracy, %", title=plain(title))
     figure.legend(loc="outside right upper", frameon=False)
     return figure
 
@@ -184,7 +186,7 @@ def transfer_heat_maps(tables: Mapping[str, pd.DataFrame], *, names: Sequence[st
     axes = figure.subplots(1, len(maps), sharey=bool(names), squeeze=False, width_ratios=widths)[0]
     for axis, (title, table) in zip(axes, maps.items(), strict=True):
         image = heat_map(axis, table)
-        axis.set_title(f"{title}\n{_own_and_others(table)}", fontsize="medium")
+        axis.set_title(f"{plain(title)}\n{_own_and_others(table)}", fontsize="medium")
         axis.set_xlabel("target")
     axes[0].set_ylabel("maker of the inputs")
     figure.colorbar(image, ax=axes, label="accuracy of the target, %", shrink=0.8, aspect=30)
@@ -260,7 +262,7 @@ def front(
         few, many = frame[seconds].min(), frame[seconds].max()
         for value in (few, many):
             axis.scatter([], [], s=_area(value, many), c=GREY, label=f"{value:.3g} s")
-    figure.legend(*axis.get_legend_handles_labels(), title=method, loc="outside right upper", frameon=False)
+    figure.legend(*axis.get_legend_handles_labels(), title=plain(method), loc="outside right upper", frameon=False)
     return figure
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fipray.analysis.trials import front_of_trials, with_config
 from fipray.errors import UsageError
+from fipray.printable import printable
 from fipray.records import Store
 
 BASE = "base"  # the name of the network that every path starts from
@@ -53,11 +54,12 @@ class Results:
     tasks: pd.DataFrame
     manifest: Mapping[str, Any]
     address: str
+    location: str  # what it is opened by: not shown, as it may hold credentials
 
     @property
     def directory(self) -> Path:
         """The directory on a file system. Raises UsageError where the results are in an object store."""
-        return Store.open(self.address).directory
+        return Store.open(self.location).directory
 
     def weights(self, name: str) -> NDArray[np.floating]:
         """The flat weights [P] of the network `base`, at the end of the path with this name or path_id, or of a variant
@@ -83,7 +85,7 @@ class Results:
                 raise UsageError(f"there are no weights named {name!r}; there are those of {names}")
         if rows["weights_file"].isna().all():
             raise UsageError(f"no weights of {name!r} were kept in {self.address}")
-        arrays = Store.open(self.address).read_weights(*rows[["weights_file", "weights_sha256"]].iloc[0])
+        arrays = Store.open(self.location).read_weights(*rows[["weights_file", "weights_sha256"]].iloc[0])
         return arrays["weights"]
 
     def pareto(self, objectives: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -112,7 +114,7 @@ class Results:
             parts.append(f"accuracies on {self.tasks['task'].nunique()} tasks")
         if len(self.trials):
             parts.append(f"{len(self.trials)} trials")
-        return f"Results of study {self.manifest['study']!r} in {self.address}: {'; '.join(parts)}"
+        return printable(f"Results of study {self.manifest['study']!r} in {self.address}: {'; '.join(parts)}")
 
 
 def load(directory: str | Path) -> Results:
@@ -123,7 +125,7 @@ def load(directory: str | Path) -> Results:
     store = Store.open(directory)
     frames = {name: _frame(name, rows) for name, rows in store.read_tables(_SORTED_BY).items()}
     frames["trials"] = with_config(frames["trials"])
-    return Results(**frames, manifest=store.manifest, address=store.address)
+    return Results(**frames, manifest=store.manifest, address=store.address, location=store.location)
 
 
 def in_order(column: "pd.Series[Any]") -> "pd.Series[Any]":

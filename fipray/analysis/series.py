@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fipray.analysis.results import BASE
-from fipray.errors import UsageError
+from fipray.errors import CorruptFileError, UsageError
 
 if TYPE_CHECKING:
     from fipray.analysis.results import Results
@@ -86,6 +86,10 @@ def lineage(results: "Results", end: str) -> pd.DataFrame:
     while isinstance(next_id, str):
         if next_id not in places:
             raise UsageError(f"{results.address} lacks the path {next_id} on the way to {end!r}: run the study on")
+        if places[next_id] in found:
+            raise CorruptFileError(
+                f"in {results.address} path {next_id} goes on from itself: its table `paths` is altered"
+            )
         found.insert(0, places[next_id])
         next_id = paths["parent_path_id"].iloc[found[0]]
     return paths.iloc[found].reset_index(drop=True)

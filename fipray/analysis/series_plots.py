@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from fipray.analysis.drawing import COLOURS, GREY, dress, heat_map, new_figure, present, short, width_of
+from fipray.analysis.drawing import COLOURS, GREY, dress, heat_map, new_figure, plain, present, short, width_of
 from fipray.analysis.results import BASE, Results
 from fipray.analysis.series import task_series
 from fipray.errors import UsageError
@@ -92,7 +92,7 @@ def plot_lineage(results: Results) -> "Figure":
                 middle = (x + to_x) / 2
                 axis.plot([x, middle, middle, to_x], [y, y, to_y, to_y], color=GREY, linewidth=1, zorder=1)
                 start = f"@{row.start.partition('@')[2]}" if "@" in row.start else ""
-                axis.annotate(start, (middle, to_y), fontsize="x-small", color=GREY, ha="left", va="bottom")
+                axis.annotate(plain(start), (middle, to_y), fontsize="x-small", color=GREY, ha="left", va="bottom")
     details = {row.path_id: _details(row, results.tasks) for row in paths.itertuples()}
     for id, (x, y) in places.items():
         axis.scatter(x, y, color=COLOURS[0 if id == BASE else 2], zorder=2)

@@ -10,6 +10,7 @@ import pandas as pd
 from fipray.analysis.results import BASE, Results, in_order
 from fipray.analysis.series import lineage, task_series
 from fipray.analysis.trials import table_of_trials
+from fipray.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -45,7 +46,8 @@ def summary(results: Results) -> pd.DataFrame:
         table[measure] = table[measure].fillna(table[f"{measure}_walked"])
     attacks = attacked(results)
     columns = _ROBUST + attacks["attack"] + " " + attacks["threat"]
-    robust = attacks.assign(column=columns).pivot(index=NETWORK, columns="column", values="robust_accuracy")
+    cells = attacks.assign(column=columns).drop_duplicates([*NETWORK, "column"])
+    robust = cells.pivot(index=NETWORK, columns="column", values="robust_accuracy")
     table = table.merge(robust.reset_index(), on=NETWORK, how="left")
     table = table.sort_values(NETWORK, key=_kinds_first, ignore_index=True)
     return table[["name", "kind", "num_members", "outcome", *_MEASURES, *columns.unique()]]
@@ -65,15 +67,19 @@ def attacked(results: Results) -> pd.DataFrame:
 
 
 def _kinds_first(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    return column.map(KINDS.index) if column.name == "kind" else in_order(column)
+    place = {kind: number for number, kind in enumerate(KINDS)}
+    return column.map(place).fillna(len(KINDS)) if column.name == "kind" else in_order(column)
 
 
 def render(results: Results) -> "SummaryTable":
     """The summary as something that a rich console prints."""
     judged = attacked(results)
     masked = judged.loc[judged["warnings"].fillna("") != "", "name"].unique()
+    frame = summary(results).rename(columns=printable)
+    for column in ("name", "kind", "outcome"):
+        frame[column] = frame[column].map(printable, na_action="ignore")
     return SummaryTable(
-        summary(results),
+        frame,
         results.manifest["study"],
         sorted(judged["num_examples"].unique()),
         masked,
@@ -144,10 +150,10 @@ class SummaryTable:
         if len(self.masked):
             yield Text(
                 "Gradients may be masked, so that attacks find too little (column `warnings` of `robustness`), in: "
-                + ", ".join(self.masked)
+                + printable(", ".join(self.masked))
             )
         for sentence in self.learned:
-            yield Text(sentence)
+            yield Text(printable(sentence))
 
     def _width_of_names(self, width: int) -> int:
         """A quarter of the table at most; longer names are folded."""
@@ -160,24 +166,25 @@ class SummaryTable:
     def _table(self, width: int, attacks: Sequence[str]) -> "Table":
         from rich import box
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
         table.add_column("name", overflow="fold", width=self._width_of_names(width))
         table.add_column("kind", no_wrap=True, width=max(map(len, KINDS)))
         table.add_column("outcome", max_width=max(_NARROWEST_OUTCOME, self._room_for_outcome(width, attacks)))
         for header in _headers(attacks):
-            table.add_column("\n".join(header), justify="right", no_wrap=True, width=max(map(len, header)))
+            table.add_column(Text("\n".join(header)), justify="right", no_wrap=True, width=max(map(len, header)))
         kinds = list(self.frame["kind"])
         for row, next_kind in zip(self.frame.to_dict("records"), [*kinds[1:], None], strict=False):
-            table.add_row(
+            cells = (
                 row["name"],
                 row["kind"],
                 f"{row['num_members']} members" if row["kind"] == "ensemble" else _cell(row["outcome"], "{}"),
                 _cell(row["sparsity"], "{:.3f}"),
                 _cell(row["functional_distance_held_out"], "{:.4f}"),
                 *(_cell(row[column] * 100, "{:.1f}") for column in ("clean_accuracy", *attacks)),
-                end_section=row["kind"] != next_kind,
             )
+            table.add_row(*map(Text, cells), end_section=row["kind"] != next_kind)  # a str would be read as markup
         return table
 
     def _note(self, num_hidden: int) -> str:
@@ -193,12 +200,12 @@ class SummaryTable:
 
 def _headers(attacks: Sequence[str]) -> list[tuple[str, str]]:
     """The two lines above each column of numbers."""
-    threats = [column.removeprefix(_ROBUST).split(" ", maxsplit=1) for column in attacks]
+    threats = [column.removeprefix(_ROBUST).rsplit(" ", maxsplit=2) for column in attacks]
     return [
         ("", "sparsity"),
         ("functional", "distance"),
         ("clean", "accuracy"),
-        *((a, threat) for a, threat in threats),
+        *((attack, f"{norm} {epsilon}") for attack, norm, epsilon in threats),
     ]
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from fipray.analysis.pareto import pareto
 from fipray.errors import UsageError
+from fipray.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,6 +70,7 @@ def table_of_trials(results: "Results") -> "Table":
     """The front of trials for the terminal."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     objectives, front = objectives_of(results), front_of_trials(results)
     fields = [column for column in front if column.startswith(CONFIG)]
@@ -77,9 +79,10 @@ def table_of_trials(results: "Results") -> "Table":
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title, title_justify="left")
     table.add_column("name", overflow="fold")
     for header in [*(field.removeprefix(CONFIG) for field in fields), *(f"{n} ({m})" for n, m in objectives.items())]:
-        table.add_column(header, justify="right", overflow="fold")
+        table.add_column(Text(printable(header)), justify="right", overflow="fold")
     for row in front.to_dict("records"):
-        table.add_row(row["name"], *(_cell(row[column]) for column in [*fields, *objectives]))
+        cells = [row["name"], *(_cell(row[column]) for column in [*fields, *objectives])]
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     return table
 
 

@@ -48,7 +48,7 @@ def state_dict(results: "Results", weights: NDArray[np.floating]) -> dict[str, N
     `module.load_state_dict(..., strict=True)` takes them as tensors. What does not move, such as buffers, is the
     base's. Values in bfloat16, which numpy does not have, are given in float32.
     """
-    state = Store.open(results.address).read_base()
+    state = Store.open(results.location).read_base()
     start = 0
     for names, shape in results.manifest["parameters_of_module"]:
         stop = start + int(np.prod(shape, dtype=np.int64))

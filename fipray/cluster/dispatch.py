@@ -40,7 +40,7 @@ def work_off(
     """
     everything = parcel.put(agenda.material, watch.note)
     options = {**share.options, "scheduling_strategy": placement, "max_restarts": 0}
-    fleet = Fleet(ray.remote(**options)(actor_class), everything, agenda.store.address, share.cpus)
+    fleet = Fleet(ray.remote(**options)(actor_class), everything, agenda.store.location, share.cpus)
     try:
         _Dispatch(agenda, fleet, num_workers, share, Retries(max_attempts), watch).run()
     finally:

@@ -64,7 +64,7 @@ def search(search: Search, directory: str | Path, runner: RayRunner | None = Non
     with runner.session(), _settings(), desk.open():
         watch.note(f"{search.total} trials by {slots} {'worker' if slots == 1 else 'workers'}")
         with parcel.by_value():
-            walk = tune.with_parameters(walk_trial, search=there, directory=store.address, threads=threads)
+            walk = tune.with_parameters(walk_trial, search=there, directory=store.location, threads=threads)
         names = {"CPU": "cpu", "GPU": "gpu"}  # as Tune has them
         amounts = {names.get(name, name): amount for name, amount in capacity.share.amounts.items()}
         walk = tune.with_resources(walk, amounts)

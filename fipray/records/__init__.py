@@ -1,8 +1,8 @@
 """What is written down: the schema of the tables, and the results directory that holds them. No torch."""
 
 from fipray.records.attempt import Attempt
-from fipray.records.commits import CommitRecord
 from fipray.records.compaction import compact
+from fipray.records.record import CommitRecord
 from fipray.records.rows import to_arrow
 from fipray.records.schema import SCHEMA_VERSION, TABLES, Column, Rows, Table
 from fipray.records.store import Store

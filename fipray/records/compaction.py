@@ -3,8 +3,9 @@
 import pyarrow as pa
 
 from fipray.errors import CorruptFileError
-from fipray.records.commits import CommitRecord, together
+from fipray.records.commits import together
 from fipray.records.encoding import sha256_of
+from fipray.records.record import CommitRecord
 from fipray.records.store import Store
 
 
@@ -19,12 +20,11 @@ def compact(store: Store, max_rows: int = 2_000_000) -> tuple[int, int]:
     names = sorted(set(commits.names().values()))
     group: list[tuple[CommitRecord, dict[str, pa.Table]]] = []
     num_rows = 0
-    for name in names:  # read without the lock, for which a run's driver waits: a record never changes
+    for record in [commits.known_record(name) for name in names]:  # read without the lock, for which a driver waits
         try:
-            record = commits.record(name)
             tables = commits.tables(record)
         except CorruptFileError:
-            if name in commits.names().values():
+            if record["name"] in commits.names().values():
                 raise
             continue  # replaced by somebody else since it was listed
         size = sum(rows.num_rows for rows in tables.values())
@@ -46,6 +46,7 @@ def _replace(store: Store, group: list[tuple[CommitRecord, dict[str, pa.Table]]]
     names = [record["name"] for record, _ in group]
     tables = together(tables for _, tables in group)
     with store.files.locked():
+        store.commits.remove_dead()  # so that who dies while he removes these leaves none that those replaced
         if set(names) <= set(store.commits.names().values()):
             store.commits.write(
                 f"compacted-{sha256_of(' '.join(names).encode())[:16]}",

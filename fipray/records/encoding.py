@@ -1,22 +1,19 @@
 """Data as the bytes of a file, and back."""
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 import safetensors.numpy
 from safetensors import SafetensorError
 
 from fipray.errors import UsageError
 from fipray.records.bfloat16 import BFLOAT16, as_bits, marked, unmarked
-from fipray.records.schema import TEXT
 
 _SEAL = "seal_sha256"
+_DEEPEST = 100  # objects and lists in each other
 
 
 def sha256_of(content: bytes) -> str:
@@ -27,22 +24,49 @@ def sha256_of(content: bytes) -> str:
 def json_bytes(data: Mapping[str, object]) -> bytes:
     """Plain JSON data, readable by people too, sealed with its own SHA-256. Raises UsageError for anything else."""
     try:
-        plain = json.loads(json.dumps(data))
-    except (TypeError, ValueError) as error:
+        return _sealed(plain_json(json.dumps(data)))
+    except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"this is no plain JSON data: {error}") from error
-    return json.dumps({**plain, _SEAL: _digest(plain)}, indent=1).encode() + b"\n"
 
 
 def read_json(content: bytes) -> dict[str, Any]:
     """The data that `json_bytes` wrote. Raises ValueError for anything that it did not write."""
-    data = json.loads(content)
-    if not isinstance(data, dict) or data.pop(_SEAL, None) != _digest(data):
+    data = plain_json(content)
+    data.pop(_SEAL, None)
+    if content != _sealed(data):
         raise ValueError("the seal does not fit")
     return data
 
 
-def _digest(plain: Mapping[str, object]) -> str:
-    return sha256_of(json.dumps(plain, sort_keys=True).encode())
+def plain_json(text: str | bytes) -> dict[str, Any]:
+    """An object of JSON, from a file or a row. Raises ValueError for anything else, also for an object with a key twice
+    and for one that is nested too deep to be walked through.
+    """
+    try:
+        data = json.loads(text, object_pairs_hook=_without_doubles)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"it is a {type(data).__name__}, not an object")
+    level: list[Any] = [data]
+    for _ in range(_DEEPEST):
+        level = [each for one in level for each in (one.values() if isinstance(one, dict) else one)]
+        level = [each for each in level if isinstance(each, (dict, list))]
+        if not level:
+            return data
+    raise ValueError("it is nested too deep")
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        raise ValueError("a key is there twice")
+    return data
+
+
+def _sealed(plain: Mapping[str, object]) -> bytes:
+    seal = sha256_of(json.dumps(plain, sort_keys=True).encode())
+    return json.dumps({**plain, _SEAL: seal}, indent=1).encode() + b"\n"
 
 
 def safetensors_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -56,23 +80,13 @@ def safetensors_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def read_safetensors(content: bytes) -> dict[str, np.ndarray]:
-    """The arrays that `safetensors_bytes` wrote; bfloat16, which numpy does not have, as `BFLOAT16`."""
-    plain, halves = unmarked(content)
-    arrays = safetensors.numpy.load(plain)
-    return {name: array.view(BFLOAT16) if name in halves else array for name, array in arrays.items()}
+    """The arrays that `safetensors_bytes` wrote; bfloat16, which numpy does not have, as `BFLOAT16`.
 
-
-def parquet_bytes(arrow: pa.Table) -> bytes:
-    """A table as Parquet with its full schema."""
-    # Small files: statistics would cost more than they could save, and a dictionary pays only for texts, most of which
-    # are the same in all rows.
-    texts = [field.name for field in arrow.schema if field.type == TEXT]
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(arrow, buffer, write_statistics=False, use_dictionary=texts, compression="snappy")
-    return buffer.getvalue()
-
-
-def read_parquet(content: bytes) -> pa.Table:
-    """The table that `parquet_bytes` wrote."""
-    # Not by pyarrow.dataset, which loads pandas: workers do without.
-    return pyarrow.parquet.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    Raises ValueError for anything that it did not write.
+    """
+    try:
+        plain, halves = unmarked(content)
+        arrays = safetensors.numpy.load(plain)
+        return {name: array.view(BFLOAT16) if name in halves else array for name, array in arrays.items()}
+    except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+        raise ValueError(f"it holds no arrays ({type(error).__name__}: {error})") from error

@@ -6,18 +6,17 @@ whatever happens to the writer. While it is written its writer holds an advisory
 back when the process dies: a temporary that nobody locks is left over and can go.
 """
 
-import fcntl
+import errno
 import os
 import re
-import secrets
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, final
+from typing import Any, Protocol, final
 
 from fipray.errors import RecordsError
+from fipray.records.folder import Folder, Refused, make_directory
 from fipray.records.layout import LOCK
 
 
@@ -26,7 +25,12 @@ class Files(Protocol):
 
     @property
     def address(self) -> str:
-        """What people, and workers anywhere, open the directory by."""
+        """What people call the directory. Credentials that it is opened with are not in it."""
+        ...
+
+    @property
+    def location(self) -> str:
+        """What the directory is opened by, here and on every other machine. May hold credentials: it is never shown."""
         ...
 
     def named(self, file: str) -> str:
@@ -80,11 +84,12 @@ class Files(Protocol):
         ...
 
 
+_DEEPEST, _DEEPEST_BESIDE = 3, 16  # directories in directories: our own, and those of whoever is beside us
 _TEMPORARY = re.compile(r"\.fipray-[0-9a-f]{16}-.+")
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file of that name was made by `write_whole`."""
+    """Whether a file of that name is written, or was left by a writer who died."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
@@ -93,97 +98,35 @@ def write_whole(file: Path, content: bytes) -> None:
 
     Durable on return: the file and every directory made for it are fsynced.
     """
-    try:
+    with _said(f"write {file}", _UNWRITTEN):
         make_directory(file.parent)
-        temporary, stream = _locked_temporary(file)
-        try:
-            with stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-                os.replace(temporary, file)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_directory(file.parent)
-    except OSError as error:
-        raise RecordsError(
-            f"could not write {file}: {error.strerror}. Nothing of it was kept. Make room or give write access, "
-            "and run the same command again"
-        ) from error
+        with Folder.at(file.parent) as folder:
+            folder.write(file.name, content)
 
 
-def make_directory(directory: Path) -> None:
-    """Makes the directory and its parents where they are missing, and fsyncs their entries."""
-    if not directory.is_dir():
-        make_directory(directory.parent)
-        directory.mkdir(exist_ok=True)
-        _sync_directory(directory.parent)
-
-
-def remove_leftovers(directory: Path) -> None:
-    """Removes, at any depth, the temporaries whose writer is gone. Other dot-files are left alone."""
-    for parent, _, names in os.walk(directory):
-        for file in (Path(parent, name) for name in names if is_temporary(name)):
-            # BlockingIOError: its writer lives. FileNotFoundError: renamed meanwhile. Neither is left over.
-            with suppress(OSError), open(file, "rb+") as stream:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                file.unlink()
+_UNWRITTEN = ". Nothing of it was kept. Make room or give write access, and run the same command again"
 
 
 @contextmanager
-def locked(file: Path, patience_seconds: float = 60.0) -> Iterator[None]:
-    """Holds an exclusive lock on the file, which is made where missing. Raises RecordsError when patience ends."""
-    with _opened_for_lock(file) as stream:
-        deadline = time.monotonic() + patience_seconds
-        while not _try_lock(stream.fileno()):
-            if time.monotonic() > deadline:
-                raise RecordsError(
-                    f"another process has held {file} for {patience_seconds:g} s. End it and run the same command again"
-                )
-            time.sleep(0.01)
+def _said(what: str, advice: str = "", missing_is_said: bool = True) -> Iterator[None]:
+    """What the file system complains of, as a sentence."""
+    try:
         yield
-
-
-def _opened_for_lock(file: Path) -> BinaryIO:
-    try:
-        return open(file, "ab")
+    except Refused as error:
+        raise RecordsError(error.strerror) from error
     except OSError as error:
-        raise RecordsError(f"could not open {file}: {error.strerror}. Give write access to its directory") from error
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _locked_temporary(file: Path) -> tuple[Path, BinaryIO]:
-    """A new file beside `file`, open and locked by this process."""
-    while True:
-        temporary = file.with_name(f".fipray-{secrets.token_hex(8)}-{file.name}")
-        stream = open(temporary, "xb")  # noqa: SIM115 (open for as long as it is locked; the caller closes it)
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        # Between its making and its locking the file looked left over, and may have been removed as such.
-        if os.fstat(stream.fileno()).st_nlink:
-            return temporary, stream
-        stream.close()
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if isinstance(error, FileNotFoundError) and not missing_is_said:
+            raise
+        raise RecordsError(f"could not {what}: {error.strerror or error}{advice}") from error
 
 
 @final
 @dataclass(frozen=True)
 class LocalFiles:
-    """A directory on a file system that every worker sees. Implements `Files`."""
+    """A directory on a file system that every worker sees. Implements `Files`.
+
+    The directory itself may be a link; no link inside it is followed.
+    """
 
     directory: Path
 
@@ -191,60 +134,118 @@ class LocalFiles:
     def address(self) -> str:
         return str(self.directory)
 
+    @property
+    def location(self) -> str:
+        return str(self.directory)
+
     def named(self, file: str) -> str:
         return str(self.directory / file)
 
     def beside(self, name: str) -> tuple[str, Any]:
-        return str(self.directory / name), None
+        with (
+            _said(f"look into {self.named(name)}"),
+            suppress(FileNotFoundError),
+            Folder.below(self.directory, name) as folder,
+        ):
+            _check_tree(folder, _DEEPEST_BESIDE)
+        return self.named(name), None
 
     @property
     def num_at_once(self) -> int:
         return 1
 
     def make(self) -> None:
-        try:
+        with _said(f"use {self.directory}", ". Choose another directory"):
             make_directory(self.directory)
-        except OSError as error:
-            raise RecordsError(f"cannot use {self.directory}: {error.strerror}. Choose another directory") from error
 
     def read(self, file: str) -> bytes:
-        try:
-            return (self.directory / file).read_bytes()
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise RecordsError(f"could not read {self.directory / file}: {error.strerror}") from error
+        with _said(f"read {self.named(file)}", missing_is_said=False), self._folder_of(file) as folder:
+            return folder.read(_name_of(file))
 
     def write(self, file: str, content: bytes) -> None:
-        write_whole(self.directory / file, content)
+        with _said(f"write {self.named(file)}", _UNWRITTEN), self._folder_of(file, make=True, durable=True) as folder:
+            folder.write(_name_of(file), content)
 
     def exists(self, file: str) -> bool:
-        return (self.directory / file).exists()
+        with _said(f"look for {self.named(file)}"), suppress(FileNotFoundError), self._folder_of(file) as folder:
+            return folder.kind_of(_name_of(file)) is not None
+        return False
 
     def remove(self, file: str) -> None:
-        (self.directory / file).unlink(missing_ok=True)
+        with _said(f"remove {self.named(file)}"), suppress(FileNotFoundError), self._folder_of(file) as folder:
+            folder.remove(_name_of(file))
 
     def names(self, directory: str) -> list[str]:
         try:
-            return [name for name in os.listdir(self.directory / directory) if name[0] != "." or not is_temporary(name)]
+            with (
+                _said(f"read {self.named(directory)}", missing_is_said=False),
+                Folder.below(self.directory, directory) as folder,
+            ):
+                names = folder.names()
         except FileNotFoundError:
             return []
-        except OSError as error:
-            raise RecordsError(f"could not read {self.directory / directory}: {error.strerror}") from error
+        return [name for name in names if name[0] != "." or not is_temporary(name)]
 
     def claim(self, directory: str) -> bool:
-        place = self.directory / directory
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)  # not fsynced: what is lost with it was never begun
-            place.mkdir()
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise RecordsError(f"could not begin an attempt in {place.parent}: {error.strerror}") from error
-        return True
+        # Not durable: what is lost with it never began.
+        with _said(f"begin an attempt in {self.named(directory)}"), self._folder_of(directory, make=True) as folder:
+            return folder.make(_name_of(directory))
 
-    def locked(self) -> AbstractContextManager[None]:
-        return locked(self.directory / LOCK)
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        from fipray.records.locks import lock  # who only reads needs none
+
+        with ExitStack() as stack:
+            with _said(f"lock {self.named(LOCK)}", ". Give write access to its directory"):
+                folder = stack.enter_context(Folder.at(self.directory))
+                stream = stack.enter_context(folder.open(LOCK, os.O_WRONLY | os.O_CREAT))
+                lock(stream, self.named(LOCK))
+            yield
 
     def remove_leftovers(self) -> None:
-        remove_leftovers(self.directory)
+        with _said(f"remove what is left over in {self.directory}"), Folder.at(self.directory) as folder:
+            _remove_leftovers(folder, _DEEPEST)
+
+    def _folder_of(self, file: str, *, make: bool = False, durable: bool = False) -> Folder:
+        return Folder.below(self.directory, file.rpartition("/")[0], make=make, durable=durable)
+
+
+def _name_of(file: str) -> str:
+    return file.rpartition("/")[2]
+
+
+def _remove_leftovers(folder: Folder, depth: int) -> None:
+    """Removes the temporaries whose writer is gone. Other dot-files are left alone."""
+    from fipray.records.locks import lock_now
+
+    for name, is_directory in folder.scan():
+        with suppress(OSError):  # renamed meanwhile, or not ours to remove
+            if is_directory and depth:
+                with folder.child(name) as child:
+                    _remove_leftovers(child, depth - 1)
+            elif is_temporary(name):
+                with folder.open(name, os.O_RDWR) as stream:
+                    if lock_now(stream):  # else its writer lives
+                        folder.remove(name)
+
+
+def _check_tree(folder: Folder, depth: int) -> None:
+    """Raises Refused where anything but files and directories is in it: others, who read and write it, follow links."""
+    for name, is_directory in folder.scan():
+        if not is_directory:
+            folder.check(name, "a file")
+        elif depth:
+            with folder.child(name) as child:
+                _check_tree(child, depth - 1)
+        else:
+            raise Refused(errno.EINVAL, f"{folder.place}/{name} is deeper than anything that fipray writes: remove it")
+
+
+def files_at(directory: str | Path) -> Files:
+    """The files of a directory, or of an address in an object store. Raises UsageError for any other address."""
+    address = re.sub(r"^(\w+):/(?=[^/])", r"\1://", str(directory))  # a pathlib.Path leaves one slash of two
+    if "://" not in address:
+        return LocalFiles(Path(directory).absolute())  # which means the same in every process
+    from fipray.records.objects import ObjectFiles  # loaded only by those who need it
+
+    return ObjectFiles.at(address)

@@ -1,6 +1,7 @@
 """The manifest of a results directory: which study it is of, and with which parameters."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fipray.errors import CorruptFileError, RecordsError, UsageError
@@ -32,15 +33,56 @@ def read_manifest(files: Files) -> Manifest:
             "Name a directory that a study was run into"
         ) from error
     except ValueError as error:
-        raise CorruptFileError(
-            f"{files.named(layout.MANIFEST)} is truncated or altered. {layout.remedy(layout.MANIFEST)}"
-        ) from error
+        raise _corrupt(files, "is truncated or altered") from error
+    if missing := [key for key in (*_REQUIRED, "schema_version") if key not in manifest]:
+        raise _corrupt(files, f"is no manifest: it lacks {', '.join(missing)}")
     if manifest["schema_version"] != SCHEMA_VERSION:
         raise RecordsError(
-            f"{files.address} has schema version {manifest['schema_version']} and this fipray reads {SCHEMA_VERSION}. "
-            "Use the version of fipray that wrote it"
+            f"{files.address} has schema version {manifest['schema_version']!r} and this fipray reads "
+            f"{SCHEMA_VERSION}. Use the version of fipray that wrote it"
         )
+    for key, is_fine in _CHECKS.items():
+        if key in manifest and not is_fine(manifest[key]):
+            raise _corrupt(files, f"is no manifest: {key} is {repr(manifest[key])[:200]}")
     return manifest
+
+
+def num_weights(manifest: Manifest) -> int | None:
+    """How many weights the study's network has; None where the manifest does not say."""
+    if (parameters := manifest.get("parameters_of_module")) is None:
+        return None
+    return sum(math.prod(shape) for _, shape in parameters)
+
+
+def _corrupt(files: Files, what: str) -> CorruptFileError:
+    return CorruptFileError(f"{files.named(layout.MANIFEST)} {what}. {layout.remedy(layout.MANIFEST)}")
+
+
+def _are_parameters(value: Any) -> bool:
+    """The names of each parameter of the network, more than one where layers share it, and its shape."""
+    return isinstance(value, list) and all(isinstance(one, list) and len(one) == 2 and _is_one(*one) for one in value)
+
+
+def _is_one(names: Any, shape: Any) -> bool:
+    return (
+        isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+        and isinstance(shape, list)
+        and all(type(size) is int and 0 <= size < 2**40 for size in shape)
+    )
+
+
+def _are_objectives(value: Any) -> bool:
+    return isinstance(value, dict) and len(value) > 0 and all(mode in ("min", "max") for mode in value.values())
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "study": layout.is_name,
+    "study_id": layout.is_name,
+    "parameters": lambda value: isinstance(value, dict),
+    "parameters_of_module": _are_parameters,
+    "objectives": _are_objectives,
+}
 
 
 def check_same_study(address: str, there: Manifest, here: Manifest) -> None:

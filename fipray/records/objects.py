@@ -13,13 +13,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import pyarrow as pa
 from pyarrow import fs
 
 from fipray.errors import RecordsError, UsageError
+from fipray.printable import without_credentials
 from fipray.records.layout import LOCK
 
 _SCHEMES = {"s3": "s3://bucket/directory", "gs": "gs://bucket/directory"}
@@ -34,7 +35,7 @@ _PATIENCE_SECONDS = 90.0
 class ObjectFiles:
     """The objects below a prefix. Implements `Files`; opened again from its address wherever it is unpickled."""
 
-    address: str
+    location: str = field(repr=False)
     root: str
     store: Any
 
@@ -42,7 +43,7 @@ class ObjectFiles:
     def at(cls, address: str) -> ObjectFiles:
         """From an address such as s3://bucket/results?region=eu-west-1, or, for a store that speaks S3's protocol,
         s3://bucket/results?endpoint_override=HOST:PORT&scheme=http.
-        Credentials are found as the store's own tools find them.
+        Credentials are found as the store's own tools find them, or stand before the bucket: s3://KEY:SECRET@bucket/x.
 
         Raises UsageError for an address of nothing that is known, RecordsError where the store does not answer.
         """
@@ -55,11 +56,15 @@ class ObjectFiles:
         try:
             store, root = fs.FileSystem.from_uri(address + _IN_ONE_PUT["?" in rest] if scheme == "s3" else address)
         except (OSError, pa.ArrowException) as error:
-            raise RecordsError(f"{address} cannot be used: {error}") from error
+            raise RecordsError(f"{address} cannot be used: {error}") from None  # it quotes the credentials
         return cls(address, root.rstrip("/"), store)
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return ObjectFiles.at, (self.address,)
+        return ObjectFiles.at, (self.location,)
+
+    @property
+    def address(self) -> str:
+        return without_credentials(self.location)
 
     def beside(self, name: str) -> tuple[str, Any]:
         return f"{self.root}/{name}", self.store

@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 from numbers import Integral, Real
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fipray.errors import UsageError
+from fipray.records.encoding import plain_json
 from fipray.records.schema import (
     BOOLEAN,
     BOOLEANS,
@@ -62,6 +65,41 @@ def to_arrow(name: str, rows: Rows) -> pa.Table:
     if num_keys != len(rows):
         raise UsageError(f"{len(rows)} rows for table {name!r} have only {num_keys} different {table.key}")
     return pa.Table.from_arrays(arrays, schema=table.schema)
+
+
+def unfit_row(table: Table, rows: pa.Table) -> tuple[int, str] | None:
+    """The number of a row that was read and cannot have been made by `to_arrow`, and what is wrong with it; None where
+    there is none.
+    """
+    for column in table.columns:
+        values = rows[column.name]
+        if values.null_count and not column.optional:
+            return pc.index(values.is_null(), True).as_py(), f"no {column.name}"
+        if column == VERSION_COLUMN and (row := pc.index(pc.equal(values, SCHEMA_VERSION), False).as_py()) >= 0:
+            return row, f"schema version {values[row]}, not {SCHEMA_VERSION}"
+        if column.name.endswith("_json"):
+            for row, text in enumerate(values.to_pylist()):
+                try:
+                    plain_json(text)
+                except ValueError as error:
+                    return row, f"a {column.name} that is no plain JSON ({error})"
+    if "weights_file" in rows.column_names:
+        has_file, has_digest = (rows[name].is_null() for name in ("weights_file", "weights_sha256"))
+        if (row := pc.index(pc.equal(has_file, has_digest), False).as_py()) >= 0:
+            return row, "weights without a SHA-256, or the reverse"
+    return _second_of_a_key(table, rows)
+
+
+def _second_of_a_key(table: Table, rows: pa.Table) -> tuple[int, str] | None:
+    numbers = np.zeros(rows.num_rows, np.int64)  # the same for rows of one key
+    for column in table.key:
+        codes = rows[column].combine_chunks().dictionary_encode().indices.to_numpy()
+        numbers = np.unique(numbers * (rows.num_rows + 1) + codes, return_inverse=True)[1]
+    first = np.unique(numbers, return_index=True)[1]
+    if len(first) == rows.num_rows:
+        return None
+    row = int(np.setdiff1d(np.arange(rows.num_rows), first)[0])
+    return row, f"the same {', '.join(table.key)} as an earlier one"
 
 
 def _check_names(table: Table, names: Iterable[str], where: str) -> None:

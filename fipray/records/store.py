@@ -6,10 +6,8 @@ its worker lives on. What is finished at the same time is committed together: th
 reader sees a (path, step) twice.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any, Self, TypeAlias, final
 
@@ -19,11 +17,13 @@ import pyarrow as pa
 from fipray.errors import CorruptFileError, RecordsError, UsageError
 from fipray.records import layout
 from fipray.records.attempt import Attempt, checked_tables
-from fipray.records.commits import CommitRecord, Commits
-from fipray.records.encoding import read_parquet, read_safetensors, safetensors_bytes, sha256_of
-from fipray.records.files import Files, LocalFiles
-from fipray.records.manifest import Manifest, check_same_study, manifest_bytes, read_manifest
+from fipray.records.commits import Commits
+from fipray.records.encoding import read_safetensors, safetensors_bytes, sha256_of
+from fipray.records.files import Files, LocalFiles, files_at
+from fipray.records.manifest import Manifest, check_same_study, manifest_bytes, num_weights, read_manifest
+from fipray.records.record import CommitRecord
 from fipray.records.schema import TABLES, Rows, table_named
+from fipray.records.verification import Checks
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 
@@ -74,8 +74,13 @@ class Store:
 
     @property
     def address(self) -> str:
-        """What the directory is opened by, here and on every other machine."""
+        """What people call the directory: where an address holds credentials, without them."""
         return self.files.address
+
+    @property
+    def location(self) -> str:
+        """What the directory is opened by, here and on every other machine. Never shown, as it may hold credentials."""
+        return self.files.location
 
     @property
     def directory(self) -> Path:
@@ -113,13 +118,16 @@ class Store:
     def next_attempt(self, id: str) -> int:
         """A number that no attempt at the id has had, from 1; it is the caller's from now on, on any machine."""
         directory = f"{layout.WEIGHTS}/{layout.checked_name(id)}"
-        numbers = [int(name) for name in self.files.names(directory) if name.isdecimal()]
+        numbers = self.attempts(id)
         if id in self.commits.known():
             numbers.append(self.commit_record(id)["attempts"][id])
-        for attempt in count(max(numbers, default=0) + 1):
+        for attempt in range(max(numbers, default=0) + 1, layout.MOST_ATTEMPTS + 1):
             if self.files.claim(f"{directory}/{attempt}"):
                 return attempt
-        raise AssertionError("numbers do not end")
+        raise RecordsError(
+            f"{self.files.named(directory)} holds attempt {layout.MOST_ATTEMPTS:,}, after which there are no numbers: "
+            "remove it"
+        )
 
     @property
     def has_base(self) -> bool:
@@ -135,12 +143,17 @@ class Store:
         with self.files.locked():
             if not self.has_base:
                 self.files.write(layout.BASE, content)
-                self.files.write(layout.BASE_SHA256, f"{sha256_of(content)}  {layout.BASE}\n".encode())
+                self.files.write(layout.BASE_SHA256, _digest_file(sha256_of(content)))
         return layout.BASE, self._base_sha256()
 
     def read_base(self) -> dict[str, np.ndarray]:
         """The weights that every path starts from. Raises RecordsError before they are written."""
-        return self.read_weights(layout.BASE, self._base_sha256())
+        arrays = self._arrays(layout.BASE, self._base_sha256())
+        for names, shape in self.manifest.get("parameters_of_module", ()):
+            for name in names:
+                if name not in arrays or list(arrays[name].shape) != shape:
+                    raise self.commits.corrupt(layout.BASE, f"holds no {name!r} of shape {tuple(shape)}")
+        return arrays
 
     def write_weights(self, id: str, attempt: int, name: str, arrays: Arrays) -> tuple[str, str]:
         """Writes arrays of one attempt, such as {"weights": [P]}, as a safetensors file.
@@ -151,13 +164,33 @@ class Store:
         self.files.write(file, content)
         return file, sha256_of(content)
 
-    def read_weights(self, file: str, sha256: str | None) -> dict[str, np.ndarray]:
-        """The arrays of a file that a row names. Raises CorruptFileError where it is missing or not as written.
-
-        Without a digest it is the caller who checks that the arrays are what was written.
+    def read_weights(self, file: str | None, sha256: str | None) -> dict[str, np.ndarray]:
+        """The arrays of a file that a row names. Raises CorruptFileError where it is missing or not as written, and
+        RecordsError where the row names none, or another than a weights file.
         """
-        content = self.commits.read(layout.checked_weights_file(file), sha256)
-        return read_safetensors(content)
+        if sha256 is None:
+            raise RecordsError(
+                f"a row names the weights file {file!r} without its SHA-256, so nothing says what it held"
+            )
+        arrays = self._arrays(layout.checked_weights_file(file), sha256)
+        weights, wanted = arrays.get("weights"), num_weights(self.manifest)
+        if file != layout.BASE and (weights is None or weights.ndim != 1 or wanted not in (None, len(weights))):
+            there = f"weights of shape {weights.shape}" if weights is not None else "no weights"
+            raise self.commits.corrupt(
+                str(file), f"holds {there}; the study's network has {wanted or 'a vector of them'}"
+            )
+        return arrays
+
+    def read_unnamed(self, file: str) -> dict[str, np.ndarray]:
+        """The arrays of a file that no row names; whether they are what was written is for the caller to find out."""
+        return self._arrays(layout.checked_weights_file(file), None)
+
+    def _arrays(self, file: str, sha256: str | None) -> dict[str, np.ndarray]:
+        content = self.commits.read(file, sha256)
+        try:
+            return read_safetensors(content)
+        except ValueError as error:
+            raise self.commits.corrupt(file, f"is no weights file: {error}") from error
 
     def attempt_files(self, id: str, attempt: int) -> list[str]:
         """The weights files that one attempt at the id has written so far, in order of their names."""
@@ -172,12 +205,12 @@ class Store:
 
     def read_log(self, id: str, attempt: int) -> str:
         """What one attempt printed and warned. Raises CorruptFileError where it wrote no log, as when it was killed."""
-        return self.commits.read(layout.log_file(id, attempt)).decode()
+        return self.commits.read(layout.log_file(id, attempt)).decode(errors="backslashreplace")
 
     def attempts(self, id: str) -> list[int]:
         """The numbers of the attempts at the id that were begun."""
         names = self.files.names(f"{layout.WEIGHTS}/{layout.checked_name(id)}")
-        return sorted(int(name) for name in names if name.isdecimal())
+        return sorted(number for name in names if (number := layout.attempt_of(name)))
 
     def remove_weights(self, file: str) -> None:
         """Removes a weights file that no row names."""
@@ -236,52 +269,30 @@ class Store:
         Raises CorruptFileError, a line for each file that is not as written.
         """
         problems: list[str] = []
-
-        def check(item: tuple[str, str]) -> bytes:
-            try:
-                return self.commits.read(*item)
-            except CorruptFileError as error:
-                problems.append(str(error))
-                return b""
-
-        if self.has_base:
-            check((layout.BASE, self._base_sha256()))
-        tables: dict[str, str] = {}
         self.commits.forget()
-        for name in sorted(set(self.commits.names(problems).values())):
-            tables |= self.commits.files_of(name)
-        contents = self.commits.each(check, sorted(tables.items()))
+        names = sorted(set(self.commits.names(problems).values()))
+        checks = Checks(self.commits, problems)
+        if self.has_base or (names and self.files.exists(layout.BASE)):
+            checks.tell(self.read_base)
+        named = checks.weights_named_in(names)
         if weights:
-            named = _weights_named_in(read_parquet(content) for content in contents if content)
-            self.commits.each(check, [pair for pair in named if pair[0] != layout.BASE])
+            self.commits.each(lambda pair: bool(checks.tell(self.read_weights, *pair)), sorted(named))
         if problems:
-            raise CorruptFileError("\n".join(sorted(problems)))
+            raise CorruptFileError("\n".join(sorted(set(problems))))
 
     def _base_sha256(self) -> str:
         try:
-            return self.files.read(layout.BASE_SHA256).decode().split()[0]
+            content = self.files.read(layout.BASE_SHA256)
         except FileNotFoundError as error:
+            if self.files.exists(layout.BASE) and self.commits.names():
+                raise self.commits.corrupt(layout.BASE_SHA256, "is missing") from error
             raise RecordsError(f"no base weights in {self.address} yet. Run a study into it first") from error
-        except (ValueError, IndexError) as error:
-            raise self.commits.corrupt(layout.BASE_SHA256, "is truncated or altered") from error
+        sha256 = content[:64].decode("ascii", "replace")
+        if not layout.is_sha256(sha256) or content != _digest_file(sha256):
+            raise self.commits.corrupt(layout.BASE_SHA256, "is truncated or altered")
+        return sha256
 
 
-def files_at(directory: str | Path) -> Files:
-    """The files of a directory, or of an address in an object store. Raises UsageError for any other address."""
-    address = re.sub(r"^(\w+):/(?=[^/])", r"\1://", str(directory))  # a pathlib.Path leaves one slash of two
-    if "://" not in address:
-        return LocalFiles(Path(directory).absolute())  # which means the same in every process
-    from fipray.records.objects import ObjectFiles  # loaded only by those who need it
-
-    return ObjectFiles.at(address)
-
-
-def _weights_named_in(arrows: Iterable[pa.Table]) -> list[tuple[str, str]]:
-    """The different pairs of file and SHA-256 in the rows, without nulls, in order."""
-    pairs = {
-        pair
-        for arrow in arrows
-        if "weights_file" in arrow.column_names
-        for pair in zip(arrow["weights_file"].to_pylist(), arrow["weights_sha256"].to_pylist(), strict=True)
-    }
-    return sorted(pairs - {(None, None)})
+def _digest_file(sha256: str) -> bytes:
+    """As `sha256sum` writes it."""
+    return f"{sha256}  {layout.BASE}\n".encode()

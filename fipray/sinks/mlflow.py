@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from typing import Any, Final
 
 from fipray.errors import UsageError
+from fipray.printable import printable
+from fipray.records.encoding import plain_json
+from fipray.records.layout import checked_name
 from fipray.sinks.scalars import Row, paths_in, scalars
 from fipray.study.work import Tables
 
@@ -35,7 +37,7 @@ class MLflowSink:
             self._client: Any = MlflowClient(uri)
             self._client.search_experiments(max_results=1)
         except Exception as error:  # of its own, of SQLAlchemy, of the network
-            raise UsageError(f"MLflow cannot use {uri!r}: {error}") from error
+            raise UsageError(f"MLflow cannot use {uri!r}: {error}") from None  # which quotes a password in it
         self._written: set[str] = set()
 
     def write(self, tables: Tables) -> None:
@@ -50,7 +52,9 @@ class MLflowSink:
 
     def _is_there(self, path: Row) -> bool:
         """Whether an earlier run of the study has finished this run; one that was cut off is deleted."""
-        found = self._client.search_runs([self._experiment(path["study"])], f"tags.`{_PATH_ID}` = '{path['path_id']}'")
+        found = self._client.search_runs(
+            [self._experiment(path["study"])], f"tags.`{_PATH_ID}` = '{checked_name(path['path_id'])}'"
+        )
         finished = [run for run in found if run.info.status == "FINISHED"]
         for run in found:
             if run not in finished:
@@ -61,10 +65,10 @@ class MLflowSink:
         from mlflow.entities import Metric, Param
 
         began = int((time.time() - path["walk_seconds"]) * 1000)
-        tags = {_PATH_ID: path["path_id"], "fipray.outcome": path["outcome"]}
+        tags = {_PATH_ID: path["path_id"], "fipray.outcome": printable(path["outcome"])}
         run = self._client.create_run(self._experiment(path["study"]), began, tags, path["name"]).info.run_id
-        asked = dict(_flat(json.loads(path["spec_json"])))
-        parameters = [Param(key, value[:_LONGEST_PARAMETER]) for key, value in asked.items()]
+        asked = dict(_flat(plain_json(path["spec_json"])))
+        parameters = [Param(key, printable(value)[:_LONGEST_PARAMETER]) for key, value in asked.items()]
         metrics = [
             Metric(name, value, began + int(point["seconds"] * 1000), point["step"])
             for point in points

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from fipray.errors import RecordsError, UsageError
+from fipray.records.layout import checked_name
 from fipray.sinks.scalars import paths_in, scalars
 from fipray.study.work import Tables
 
@@ -32,8 +33,8 @@ class TensorBoardSink:
         from tensorboardX import SummaryWriter  # Tune brings it; it loads slowly
 
         for path, points in paths_in(tables):
-            study = self._directory / path["study"]
-            curves = study / f"{path['name']}-{path['path_id']}"
+            study = self._directory / checked_name(path["study"])
+            curves = study / f"{checked_name(path['name'])}-{checked_name(path['path_id'])}"
             if curves.exists():
                 continue
             unfinished = study / f".{curves.name}-{secrets.token_hex(4)}"

@@ -13,6 +13,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from typing import Any, TextIO, cast
 
 from fipray.errors import RecordsError
+from fipray.printable import without_credentials
 from fipray.records import Store
 from fipray.study.work import Work
 
@@ -45,7 +46,7 @@ def logged(store: Store, work: Work, where: str) -> Iterator[None]:
         finally:
             _logger.info("over after %.1f s", time.perf_counter() - began)
             with suppress(RecordsError):  # the log is not the record: work that is done counts without it
-                store.write_log(work.id, work.attempt, str(text))
+                store.write_log(work.id, work.attempt, without_credentials(text))
 
 
 @contextmanager

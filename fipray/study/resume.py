@@ -5,16 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import PurePosixPath
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
 from fipray.errors import RecordsError
 from fipray.paths import Outcome, PathPoint
 from fipray.records import Store
 from fipray.records.encoding import safetensors_bytes, sha256_of
+from fipray.records.layout import step_of
 from fipray.study.arrays import to_array, to_tensor
 
 _STATE, _NUMBERS, _FILES, _DIGESTS, _ROUND, _SEAL = "state-{:08d}", "numbers", "files", "digests", "round", "seal"
@@ -77,15 +76,15 @@ def remove(store: Store, id: str) -> None:
 
 def _states(store: Store, id: str, attempt: int) -> list[tuple[str, int]]:
     """The solver states that an attempt has kept, with their steps, in order."""
-    stems = [(file, PurePosixPath(file).stem) for file in store.attempt_files(id, attempt)]
-    return [(file, int(stem.removeprefix("state-"))) for file, stem in stems if stem.startswith("state-")]
+    files = store.attempt_files(id, attempt)
+    return [(file, step) for file in files if (step := step_of(file, "state")) is not None]
 
 
 def _whole(store: Store, file: str, probes: Sequence[str], device: str) -> Kept | None:
     try:
         return _load(store, file, sorted(probes), device)
-    except (RecordsError, SafetensorError, KeyError, ValueError, OSError):
-        return None
+    except (RecordsError, LookupError, ArithmeticError, TypeError, ValueError, RuntimeError):
+        return None  # whatever is in the file: it was not written by `save`
 
 
 def _array(texts: Sequence[str]) -> np.ndarray:
@@ -102,7 +101,7 @@ def _seal(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _load(store: Store, file: str, probes: Sequence[str], device: str) -> Kept:
-    arrays = store.read_weights(file, None)
+    arrays = store.read_unnamed(file)
     if not np.array_equal(arrays.pop(_SEAL), _seal(arrays)):
         raise ValueError(f"{file} is altered")
     names, digests, (number, *ended) = (_texts(arrays[name]) for name in (_FILES, _DIGESTS, _ROUND))
@@ -114,6 +113,9 @@ def _load(store: Store, file: str, probes: Sequence[str], device: str) -> Kept:
         points.append(
             PathPoint(weights=weights, probes={p: values.pop(p) for p in probes}, **values)  # type: ignore[arg-type]
         )
+    steps = [point.step for point in points]
+    if steps[0] != 0 or steps != sorted(set(steps)):
+        raise ValueError(f"{file} holds points at steps {steps}")
     solver = {
         name.removeprefix("solver."): to_tensor(value) for name, value in arrays.items() if name.startswith("solver.")
     }

@@ -219,7 +219,7 @@ def material_of(study: Study, store: Store) -> Material:
     arrays = store.read_base()
     try:
         module.load_state_dict({name: to_tensor(array) for name, array in arrays.items()})
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:  # other names or shapes; types that torch lacks
         raise CorruptFileError(
             f"the base weights in {store.address} do not fit the study's network: {error}"
         ) from error

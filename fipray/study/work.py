@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 
 from torch import nn
@@ -12,6 +11,7 @@ from torch import nn
 from fipray.errors import RunError
 from fipray.geometry import OutputGeometry
 from fipray.records import Store
+from fipray.records.layout import step_of
 from fipray.study.data import Data
 from fipray.study.evaluation import BASE, AttackSpec, RobustnessSpec, TransferSpec, path_of, verdicts_on
 from fipray.study.rounds import RoundSpec, round_end
@@ -141,5 +141,4 @@ def last_step_in(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:
 
 def steps_walked(store: Store, work: Work) -> int:
     """The last step at which an attempt at a path has kept a point; 0 before the first, and for other work."""
-    stems = [PurePosixPath(file).stem for file in store.attempt_files(work.id, work.attempt)]
-    return max((int(stem.removeprefix("step-")) for stem in stems if stem.startswith("step-")), default=0)
+    return max((step_of(file, "step") or 0 for file in store.attempt_files(work.id, work.attempt)), default=0)

@@ -249,3 +249,16 @@ def test_a_front_without_rows_or_columns_is_refused():
         analysis.front(FRONT, seconds="time")
     with pytest.raises(UsageError, match="needs rows"):
         analysis.front(FRONT.head(0))
+
+
+def test_names_are_drawn_letter_by_letter(tmp_path):
+    write_made_up_study(tmp_path, 2)
+    results = analysis.load(tmp_path)
+    name = r"$\frac{$ \x{"
+    for frame in (results.paths, results.points, results.robustness, results.transfer):
+        for column in {"name", "maker", "target"} & {*frame}:
+            frame[column] = frame[column].replace("path-0", name)
+    results.robustness["attack"] = results.robustness["attack"].replace("fgsm", name)
+    results.transfer["attack"] = name
+    for plot in (analysis.plot_points, analysis.plot_robustness, analysis.plot_transfer, analysis.plot_lineage):
+        plot(results).savefig(tmp_path / "plot.png")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +163,24 @@ def test_an_address_survives_pickling_and_pathlib(bucket):
     store = Store.open(Path(bucket))
     assert store.address == bucket
     assert pickle.loads(pickle.dumps(store.files)).names("commits") == ["id0.json"]
+
+
+def test_credentials_in_an_address_open_it_everywhere_and_are_never_shown(bucket):
+    address = bucket.replace("s3://", "s3://KEY:SECRET@")
+    write_study(address, 1)
+    store = Store.open(address)
+    assert store.address == bucket
+    assert store.location == pickle.loads(pickle.dumps(store.files)).location == address
+    results = analysis.load(store.location)
+    assert len(results.weights("id0")) == 3
+    shown = [repr(store), repr(store.files), repr(results), store.files.named("points"), str(results.address)]
+    for wrong in (
+        address.replace("bucket/", "nowhere/"),
+        address.replace("s3:", "s4:"),
+        f"{address}&secret_key=SECRET",
+    ):
+        with pytest.raises((RecordsError, UsageError)) as error:
+            Store.create_or_open(wrong, MANIFEST)
+        shown += traceback.format_exception(error.value)
+    assert not any("SECRET" in text for text in shown)
+    assert b"SECRET" not in b"".join(store.files.read(file) for file in ("study.json", "commits/id0.json"))

@@ -1,14 +1,11 @@
 """A results directory: an attempt counts as a whole or not at all, and nothing leaves the directory."""
 
-import fcntl
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from fipray.errors import RecordsError, UsageError
-from fipray.records import Attempt, Store
-from fipray.records.files import locked
+from fipray.records import Attempt, Store, locks
 from tests.records.rows import path_row, point_rows
 from tests.records.writer import MANIFEST, write_study
 
@@ -225,7 +222,7 @@ def test_a_directory_that_holds_anything_else_is_refused_and_left_alone(tmp_path
 def test_a_place_where_no_directory_can_be_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(RecordsError, match=r"cannot use .*file.* Choose another directory"):
+        with pytest.raises(RecordsError, match=r"could not use .*file.* Choose another directory"):
             Store.create_or_open(place, MANIFEST)
     for address in ("ftp://host/results", "s3://bucket", "s3:///results"):
         with pytest.raises(UsageError, match=r"is no address of results: they are s3://bucket/directory, gs://"):
@@ -254,19 +251,19 @@ def test_temporaries_of_the_dead_go_and_those_of_the_living_and_of_strangers_sta
     for file in (dead, living, stranger):
         file.write_bytes(b"half")
     with living.open("rb+") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert locks.lock_now(stream)
         Store.create_or_open(store.directory, MANIFEST)
         assert [dead.exists(), living.exists(), stranger.exists()] == [False, True, True]
     Store.create_or_open(store.directory, MANIFEST)
     assert [living.exists(), stranger.exists()] == [False, True]
 
 
-def test_who_waits_in_vain_for_the_lock_is_told_which(tmp_path):
-    file = tmp_path / ".lock"
-    waiting = locked(file, patience_seconds=0)
-    with locked(file), pytest.raises(RecordsError, match=r"another process has held .*\.lock"), waiting:
+def test_who_waits_in_vain_for_the_lock_is_told_which(store, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.0)
+    waiting = store.files.locked()
+    with store.files.locked(), pytest.raises(RecordsError, match=r"another process has held .*\.lock"), waiting:
         pass
-    with locked(file, patience_seconds=0):
+    with store.files.locked():
         pass
 
 

@@ -59,7 +59,9 @@ def _write_dying(directory: Path, moment: int) -> None:
     countdown = itertools.count(moment, -1)
 
     def die_in_time(event: str, arguments: tuple[object, ...]) -> None:
-        ours = event == "fcntl.flock" or (event in TOUCHING and str(arguments[0]).startswith(str(directory)))
+        # In a directory that is open, names are relative to it.
+        place = Path(str(arguments[0])) if event in TOUCHING else None
+        ours = event == "fcntl.flock" or (place and (place.is_relative_to(directory) or not place.is_absolute()))
         if ours and next(countdown) == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import traceback
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,20 @@ def test_a_sink_that_fails_is_told_no_more_and_the_run_goes_on(tmp_path):
     LocalRunner().run(study(num_steps=1), tmp_path, Watches([terminal], [sink]))
     assert sink.calls == 1
     assert said.getvalue().count("the sink is given no more rows, because it failed: OSError: no space left") == 1
+
+
+def test_names_in_rows_lead_nowhere(results, tmp_path):
+    tables = tables_of(results)
+    for column, value in (("study", "../../out"), ("name", "../out"), ("path_id", "x/../../../out")):
+        changed = {**tables, "paths": [{**tables["paths"][0], column: value}]}
+        with pytest.raises(fip.UsageError, match="cannot be a name here"):
+            TensorBoardSink(tmp_path / "curves").write(changed)
+    assert [file.name for file in tmp_path.rglob("*")] == ["curves"]
+
+
+def test_a_password_in_mlflows_uri_is_not_shown():
+    pytest.importorskip("mlflow")
+    password = "SEC" + "RET"  # which the lines of a traceback do not quote
+    with pytest.raises(fip.UsageError, match="MLflow cannot use") as error:
+        MLflowSink(f"nothing://user:{password}@host/db")
+    assert password not in "".join(traceback.format_exception(error.value))
