@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from fipray.border import checked
 from fipray.errors import UsageError
 
 
+@checked
 def pareto(frame: pd.DataFrame, better: Sequence[str] = ("clean_accuracy", "robust_accuracy")) -> pd.DataFrame:
     """The rows, in their order, that no other row dominates: is at least as good in all of `better` and better in one.
 

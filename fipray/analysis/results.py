@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fipray.analysis.trials import front_of_trials, with_config
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.records import Store
 
@@ -115,6 +116,7 @@ class Results:
         return f"Results of study {self.manifest['study']!r} in {self.address}: {'; '.join(parts)}"
 
 
+@checked
 def load(directory: str | Path) -> Results:
     """Everything that is committed in a results directory, also while a study still runs.
 

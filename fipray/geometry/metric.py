@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import NetworkError
 from fipray.geometry.derivatives import transposed, twice_differentiable
 from fipray.geometry.layers import Layer, Recording
@@ -19,6 +20,7 @@ from fipray.geometry.outputs import OutputGeometry
 Precision = Literal["full", "bf16"]
 
 
+@checked
 class Metric:
     """`g = J^T J / N` at `weights` [P] on `inputs` [N, ...], where `J = ds/dw` [N C, P] and s are embedded outputs [N,
     C].
@@ -214,6 +216,7 @@ class Metric:
         return float(torch.linalg.vector_norm(whole - product)) <= allowed
 
 
+@checked
 class StreamedMetric:
     """The same metric on more inputs than fit in memory: a `Metric` of `chunk` inputs at a time, made anew for each
     product, which costs a forward pass more. `J^T J v` is one such sweep."""

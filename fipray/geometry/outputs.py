@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 
 
+@runtime_checkable
 class OutputGeometry(Protocol):
     """Embeds outputs so that the squared distance of two embeddings is the cost of confusing them."""
 
@@ -20,6 +22,7 @@ class OutputGeometry(Protocol):
         ...
 
 
+@checked
 @dataclass(frozen=True)
 class FisherRao:
     """Classification: `s = 2 sqrt(softmax(outputs))`, classes in dimension 1.
@@ -32,6 +35,7 @@ class FisherRao:
         return 2 * (0.5 * torch.log_softmax(outputs, dim=1)).exp().flatten(1)
 
 
+@checked
 @dataclass(frozen=True)
 class Warm:
     """Classification: `s = T 2 sqrt(softmax(outputs / T))`, T the temperature, above 0; for `math.inf` the outputs less
@@ -53,6 +57,7 @@ class Warm:
         return self.temperature * FisherRao().embed(outputs / self.temperature)
 
 
+@checked
 @dataclass(frozen=True)
 class Euclidean:
     """Regression: `s = outputs / scale`; `scale` > 0 is the size of an error that matters, in units of the outputs."""
@@ -67,6 +72,7 @@ class Euclidean:
         return outputs.flatten(1) / self.scale
 
 
+@checked
 @dataclass(frozen=True)
 class Heads:
     """Several heads, concatenated along dimension 1: the first `sizes[0]` outputs have the first geometry, and so on.
@@ -96,6 +102,7 @@ class Heads:
         return torch.cat([geometry.embed(head) for geometry, head in heads], dim=1)
 
 
+@checked
 def functional_distance(embedded: Tensor, reference: Tensor) -> Tensor:
     """`D = sqrt(mean_n |s_n - s'_n|^2)` of two embeddings [N, C]: scalar, 0 for the same function on these inputs."""
     return (embedded - reference).square().sum(1).mean().sqrt()

@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, Network, OutputGeometry, functional_distance
 from fipray.paths.event import Outcome
@@ -46,6 +47,7 @@ class Connection:
         return _lengths(self.points).sum().item()
 
 
+@checked
 def connect(
     network: Network,
     other: Tensor,
@@ -145,6 +147,7 @@ class LossProfile:
         return max(loss - ((1 - t) * first + t * last) for t, loss in zip(self.places, self.losses, strict=True))
 
 
+@checked
 def loss_profile(points: Sequence[Tensor], loss: Callable[[Tensor], float], *, num_between: int = 1) -> LossProfile:
     """`loss` at each of the points [P], and at `num_between` evenly spaced weights on each segment between two of them.
 

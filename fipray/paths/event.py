@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.paths.path import PathPoint
 
@@ -21,6 +22,7 @@ class Outcome:
         return self.sentence
 
 
+@runtime_checkable
 class Event(Protocol):
     """A condition under which a path ends, asked at every kept point.
 
@@ -41,6 +43,7 @@ class Event(Protocol):
         ...
 
 
+@checked
 @dataclass(frozen=True)
 class ObjectiveBelow:
     """The objective has come to `value` or below."""
@@ -55,6 +58,7 @@ class ObjectiveBelow:
         return None
 
 
+@checked
 @dataclass(frozen=True)
 class FunctionalDistanceAbove:
     """The functional distance on held-out inputs would pass `distance` > 0: the path ends before, within it."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import KroneckerMetric, Metric, Warm
 from fipray.paths.problem import Problem
@@ -15,6 +16,7 @@ from fipray.paths.problem import Problem
 _NAME = "memory {} "
 
 
+@checked
 @dataclass(frozen=True)
 class KroneckerMemory:
     """Of the function at a path's start its metric on some inputs, as Kronecker products; the inputs are not kept. The

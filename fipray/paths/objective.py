@@ -14,6 +14,7 @@ from fipray.paths.problem import Batch, Problem
 Projection = Callable[[Tensor], Tensor]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A secondary objective, minimised. Its decrease is the gain.
 

@@ -10,10 +10,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import DataError, UsageError
 from fipray.geometry import KroneckerMetric, Network, OutputGeometry
 
 
+@checked
 @dataclass(frozen=True)
 class Examples:
     """What a task is learned from: `inputs` [N, ...] and their classes, `labels` [N]."""
@@ -55,6 +57,7 @@ class Examples:
         return Examples(self.inputs[chosen], self.labels[chosen])
 
 
+@checked
 @dataclass(frozen=True)
 class Problem:
     """`start` [P]: the weights where the path begins; `others`: weights [P] of further networks of the same

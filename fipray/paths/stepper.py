@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -74,6 +74,7 @@ class Proposal:
     state: State = field(default_factory=dict)
 
 
+@runtime_checkable
 class Stepper(Protocol):
     """Proposes displacements. Its state is an argument and a result, so a stepper itself never changes.
 

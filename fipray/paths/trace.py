@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, KroneckerMetric, Network, OutputGeometry, functional_distance
 from fipray.paths.event import Event, Outcome
@@ -28,6 +29,7 @@ RANDOMNESS = "randomness"  # in a solver state: the generator's, before the next
 SMALLEST_RADIUS = 1e-8  # of |w0|: below it a float32 step changes nothing
 
 
+@checked
 def walk(
     problem: Problem,
     anchors: Batch,
@@ -96,6 +98,7 @@ def walk(
     return outcome
 
 
+@checked
 def trace(
     network: Network,
     *,

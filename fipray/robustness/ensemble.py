@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Network
 from fipray.robustness.margin import Classifier
@@ -18,6 +19,7 @@ Average = Literal["probabilities", "logits"]
 """What of the members is averaged: class probabilities, or what they give as it is (logits)."""
 
 
+@checked
 @dataclass(frozen=True)
 class Ensemble:
     """The classifier that averages its members' class probabilities, `log mean_m softmax(z_m)` [N, C], or their logits,
@@ -33,7 +35,7 @@ class Ensemble:
     average: Average = "probabilities"
 
     def __post_init__(self) -> None:
-        _check(len(self.members), self.average)
+        _check(len(self.members))
 
     def member_outputs(self, inputs: Tensor) -> Tensor:
         """What each member gives, [M, N, C]."""
@@ -43,6 +45,7 @@ class Ensemble:
         return averaged(self.member_outputs(inputs), self.average)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class StackedEnsemble:
     """The `Ensemble` of one network at several `weights` [M, P], computed together (`Network.stacked`), `chunk` members
@@ -57,7 +60,7 @@ class StackedEnsemble:
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        _check(len(self.weights), self.average)
+        _check(len(self.weights))
 
     def member_outputs(self, inputs: Tensor) -> Tensor:
         """What each member gives, [M, N, C]."""
@@ -74,8 +77,6 @@ def averaged(outputs: Tensor, average: Average) -> Tensor:
     return torch.log_softmax(outputs, 2).logsumexp(0) - math.log(len(outputs))
 
 
-def _check(num_members: int, average: str) -> None:
+def _check(num_members: int) -> None:
     if num_members == 0:
         raise UsageError("an ensemble has no members: give one classifier or more")
-    if average not in ("probabilities", "logits"):
-        raise UsageError(f"unknown average {average!r}: choose 'probabilities' or 'logits'")

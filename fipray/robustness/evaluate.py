@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.robustness.attack import Attack
 from fipray.robustness.margin import Classifier, check_examples, checked_outputs, correct
@@ -45,6 +46,7 @@ class Robustness:
         return _share(self.worst)
 
 
+@checked
 def evaluate(
     classifier: Classifier,
     inputs: Tensor,
@@ -82,6 +84,7 @@ def evaluate(
     return Robustness(clean, robust)
 
 
+@checked
 def transfer_matrix(
     makers: Mapping[str, Classifier],
     targets: Mapping[str, Classifier],

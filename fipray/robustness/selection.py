@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import DataError, UsageError
 from fipray.robustness.margin import correct
 
@@ -27,6 +28,7 @@ class RoundScore(Protocol):
         ...
 
 
+@checked
 def greedy_selection(
     num_candidates: int,
     num_members: int,
@@ -65,6 +67,7 @@ def greedy_selection(
     return chosen
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class EnsembleAccuracy:
     """The accuracy, 0..1, of the averaged ensemble (as `Ensemble` averages) on S sets of the same N examples.
@@ -102,6 +105,7 @@ class EnsembleAccuracy:
         return float((right.all(0) if self.worst else right).double().mean())
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class MeanOfPairs:
     """The mean of a symmetric matrix [K, K] over the pairs of a set: of a disagreement, or of minus a coherence.

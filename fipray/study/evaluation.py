@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.robustness import FGSM, PGD, Attack, TargetedPGD, ThreatModel
 
@@ -27,6 +28,7 @@ def verdicts_on(name: str, attack: str, first_example: int) -> str:
     return f"{attack} on {name} from example {first_example}"
 
 
+@checked
 @dataclass(frozen=True)
 class Evaluation:
     """How base, path ends and ensembles are judged: under which attacks, on the first `num_examples` test inputs or as

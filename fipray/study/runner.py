@@ -9,10 +9,11 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from fipray.border import checked
 from fipray.errors import CorruptFileError, FiprayError, RunError
 from fipray.records import Attempt, Store
 from fipray.records.layout import log_file
@@ -24,6 +25,7 @@ from fipray.study.work import Made, Material, Tables, Work, made_of
 from fipray.study.worker import PathWorker
 
 
+@runtime_checkable
 class Runner(Protocol):
     """Carries out what a results directory still lacks of a study."""
 
@@ -156,6 +158,7 @@ class Agenda:
         )
 
 
+@checked
 @dataclass(frozen=True)
 class LocalRunner:
     """Carries out a study in this process, one piece of work after the other: for debugging, and without Ray."""

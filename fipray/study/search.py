@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.study.canonical import digest, encode, to_json
 from fipray.study.evaluation import AttackSpec, RobustnessSpec
@@ -27,6 +28,7 @@ AT_POINTS = (
 ROBUST = "robust_accuracy"
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Search:
     """Walks the one path of a study again and again, with other values in some fields of its spec, and tells which

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fipray.border import checked
 from fipray.errors import DataError, UsageError
 from fipray.geometry import FisherRao, Network, OutputGeometry
 from fipray.paths import (
@@ -46,6 +47,7 @@ from fipray.study.rounds import RoundSpec, check, expanded
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+@checked
 @dataclass(frozen=True)
 class PathSpec:
     """One path: everything that decides where it goes but the base network and the data, which the study holds.
@@ -95,6 +97,7 @@ class PathSpec:
         return made_networks((self.start, *self.others))
 
 
+@checked
 @dataclass(frozen=True)
 class EnsembleSpec:
     """Networks judged together: names of paths, whose ends are the members, or "base".
@@ -121,6 +124,7 @@ class EnsembleSpec:
 Spec = PathSpec | RoundSpec | AttackSpec | RobustnessSpec | TransferSpec
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Study:
     """A set of paths from one base network, what is made of them, and how that is judged.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Network
 from fipray.paths.problem import Batch, Problem
@@ -17,6 +18,7 @@ from fipray.paths.problem import Batch, Problem
 Function = Callable[[Network, Tensor], float]
 
 
+@checked
 @dataclass(frozen=True)
 class BlackBox:
     """A number that no gradient leads to: a reward, a latency, a score of another program.
@@ -41,11 +43,6 @@ class BlackBox:
     spread: float = 0.01
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.function, str) or callable(self.function)):
-            raise UsageError(
-                "function is called with a network and weights [P], or names such a function as module:function; "
-                f"{self.function!r} was given"
-            )
         if isinstance(self.function, str):
             function_named(self.function)
         if self.num_samples < 1:

@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import re_estimated
 from fipray.paths.objective import Projection
@@ -16,6 +17,7 @@ from fipray.paths.problem import Batch, Problem
 from fipray.paths.saliency import Magnitude, Saliency
 
 
+@checked
 @dataclass(frozen=True)
 class Sparsify:
     """Walk to `sparsity`, the fraction, 0..1, of weights that are exactly zero; of which weights, the pattern says.

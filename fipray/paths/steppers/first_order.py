@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.adam import adam
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, Statistics, Warm, folded, normalised, statistics_of, unfolded
 from fipray.paths.objective import Asked, OfOutputs
@@ -21,6 +22,7 @@ from fipray.paths.stepper import Proposal, Situation, State, within
 _STATISTICS = "statistics "  # in the state, before the name of a buffer
 
 
+@checked
 @dataclass(frozen=True)
 class FirstOrderStep:
     """Adam (Kingma & Ba 2015) on `D(w)^2 + beta objective(w)`, D the functional distance on the batch.
