@@ -60,6 +60,7 @@ class Results:
         """The directory on a file system. Raises UsageError where the results are in an object store."""
         return Store.open(self.address).directory
 
+    @checked
     def weights(self, name: str) -> NDArray[np.floating]:
         """The flat weights [P] of the network `base`, at the end of the path with this name or path_id, or of a variant
         by its name, such as "sparse@0.9".
@@ -87,6 +88,7 @@ class Results:
         arrays = Store.open(self.address).read_weights(*rows[["weights_file", "weights_sha256"]].iloc[0])
         return arrays["weights"]
 
+    @checked
     def pareto(self, objectives: Mapping[str, str] | None = None) -> pd.DataFrame:
         """Of a search: the trials that ended and that no other beats, with what their ends are like; the best in the
         first objective first.

@@ -1,6 +1,7 @@
 """The public border: arguments are checked against their annotations where users give them. Knows the errors alone."""
 
+from fipray.border.answers import an_instance, number, shaped_like
 from fipray.border.checking import checked
-from fipray.border.wording import a_class, described, names_that_fit
+from fipray.border.wording import described
 
-__all__ = ["a_class", "checked", "described", "names_that_fit"]
+__all__ = ["an_instance", "checked", "described", "number", "shaped_like"]

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TextIO, Union, get_args, get_origin
 
 import numpy as np
 from beartype import BeartypeConf, FrozenDict
@@ -73,6 +73,8 @@ def _fits(value: Any, hint: Any, origin: Any, inner: tuple[Any, ...]) -> bool:
         return callable(value) and not isinstance(value, type) and (takes_any or takes(value, (None,) * len(inner[0])))
     if getattr(hint, "_is_protocol", False):
         return not lacking(value, hint)
+    if hint is TextIO:  # most files are none by their class
+        return hasattr(value, "write")
     return is_bearable(value, hint, conf=_STRICT)
 
 

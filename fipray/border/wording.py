@@ -49,8 +49,8 @@ def expected(hint: Any) -> str:
         return f"a mapping from {expected(inner[0])} to {expected(inner[1])}"
     if hasattr(hint, "dim_str"):
         what = {"Tensor": "tensor", "ndarray": "numpy array"}.get(hint.array_type.__name__, "array")
-        dtype, shape = _DTYPES.get(hint.__name__.partition("[")[0], ""), hint.dim_str.strip().replace(" ", ", ")
-        return a_class(f"{dtype}{what} [{shape}]")
+        shape = hint.dim_str.strip().replace("_", "N").replace(" ", ", ")
+        return a_class(f"{_DTYPES.get(hint.__name__.partition('[')[0], '')}{what} [{shape}]")
     if getattr(origin, "__name__", "") == "ndarray":
         return "a numpy array" + _ARRAYS_OF.get(getattr(get_args(inner[1])[0], "__name__", ""), "")
     if getattr(origin, "__name__", "") == "Callable":

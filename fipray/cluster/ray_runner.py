@@ -60,6 +60,7 @@ class RayRunner:
             raise UsageError(f"there is no placement {self.placement!r}; there are: {', '.join(PLACEMENTS)}")
         _ = self._share
 
+    @checked
     def run(self, study: Study, directory: str | Path, watch: Watch | None = None) -> Store:
         """Returns when all is there. Raises RunError when some of it failed; the rest is there then."""
         capacity = self.preflight()

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from fipray.border import checked, described
 from fipray.errors import DataError, NetworkError
+from fipray.geometry.arrays import AnyWeights
 from fipray.geometry.derivatives import transposed
+from fipray.geometry.inputs import check_inputs
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _WITH_STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
@@ -48,7 +51,8 @@ class Network:
         self.weights = torch.cat([parameters[slot.name].detach().reshape(-1) for slot in slots])
 
     @classmethod
-    def of(cls, module: nn.Module, *, moving: Sequence[str] | None = None) -> Network:
+    @checked
+    def of(cls, module: nn.Module, *, moving: str | Sequence[str] | None = None) -> Network:
         """The network that `module` is.
 
         `moving`: names of the parameters that move, or patterns such as `"fc*.weight"`; all of them by default.
@@ -56,8 +60,6 @@ class Network:
         Raises NetworkError for a module without parameters, with active dropout, with parameters of several dtypes or
         devices, or where a name in `moving` fits no parameter.
         """
-        if not isinstance(module, nn.Module):
-            raise NetworkError(f"a network is made of a torch.nn.Module; this is a {type(module).__name__}")
         active = [
             name for name, part in module.named_modules() if isinstance(part, _DROPOUT) and part.training and part.p
         ]
@@ -96,7 +98,8 @@ class Network:
             start = slots[-1].stop
         return cls(module, tuple(slots))
 
-    def at(self, weights: Tensor) -> Network:
+    @checked
+    def at(self, weights: AnyWeights) -> Network:
         """The same network with `weights` [P] as its own: a path from it begins there."""
         self.named(weights)  # refuses weights of another network
         moved = copy.copy(self)
@@ -122,14 +125,14 @@ class Network:
 
     def named(self, weights: Tensor) -> dict[str, Tensor]:
         """Views of `weights` [P] by the parameters' names, in the parameters' shapes."""
-        if weights.shape != (self.num_weights,):
-            raise NetworkError(
-                f"this network has {self.num_weights} weights; a tensor of shape {tuple(weights.shape)} was given"
-            )
+        given: object = weights
+        if not isinstance(given, Tensor) or weights.shape != (self.num_weights,):
+            raise NetworkError(f"this network has {self.num_weights} weights; {described(weights)} was given")
         parts = weights.split(self._sizes)
         return {slot.name: part.view(slot.shape) for slot, part in zip(self.slots, parts, strict=True)}
 
-    def module_at(self, weights: Tensor) -> nn.Module:
+    @checked
+    def module_at(self, weights: AnyWeights) -> nn.Module:
         """A copy of the module that carries `weights` [P]; its parameters require gradients, as a fresh module's do."""
         module = copy.deepcopy(self._module)
         values = self.named(weights.detach())
@@ -143,6 +146,7 @@ class Network:
         """The modules that it is made of, by name, itself among them; they hold no weights of a point."""
         return self._module.named_modules()
 
+    @checked
     def to(self, device: torch.device | str) -> Network:
         """The same network on another device."""
         return Network(copy.deepcopy(self._module).to(device), self.slots).at(self.weights.to(device))
@@ -186,6 +190,7 @@ class Network:
 
         Raises DataError for inputs that are not finite or that the module refuses, NetworkError for the rest.
         """
+        check_inputs(inputs, self.weights)
         if inputs.ndim == 0 or len(inputs) == 0:
             raise DataError("there are no inputs: at least one is needed")
         if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
-from fipray.border import checked
+from fipray.border import checked, described
 from fipray.errors import UsageError
 from fipray.paths.path import PathPoint
 
@@ -41,6 +41,17 @@ class Event(Protocol):
     def reason(self, point: PathPoint) -> str | None:
         """A sentence that says why the path ends at `point`, or None."""
         ...
+
+
+def reason_of(event: Event, point: PathPoint) -> str | None:
+    """Why the path ends at `point`, or None. Raises UsageError where the event's `reason` gives anything else."""
+    reason = event.reason(point)
+    if reason is not None and not isinstance(reason, str):
+        raise UsageError(
+            f"{type(event).__name__}.reason() returned {described(reason)}; expected a sentence that says why the path "
+            "ends, or None"
+        )
+    return reason
 
 
 @checked

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from fipray.border import described, shaped_like
+from fipray.errors import UsageError
 from fipray.paths.problem import Batch, Problem
 
 Projection = Callable[[Tensor], Tensor]
@@ -98,7 +100,10 @@ def milestones(objective: Objective) -> tuple[tuple[float, float], ...]:
 
 
 def restrict(objective: Objective, problem: Problem, weights: Tensor, progress: float, batch: Batch) -> Tensor:
-    return objective.restrict(problem, weights, progress, batch) if isinstance(objective, Restriction) else weights
+    if not isinstance(objective, Restriction):
+        return weights
+    found = objective.restrict(problem, weights, progress, batch)
+    return cast(Tensor, shaped_like(found, weights, f"{type(objective).__name__}.restrict()"))
 
 
 def tangent(objective: Objective, problem: Problem, weights: Tensor) -> Projection:
@@ -110,10 +115,34 @@ def everything(vector: Tensor) -> Tensor:
     return vector
 
 
+def value(objective: Objective, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+    """The objective at `weights`. Raises UsageError where its `value` is no scalar."""
+    return scalar(objective.value(problem, weights, batch), objective)
+
+
+def scalar(found: Any, objective: Objective) -> Tensor:
+    """What an objective's `value` returned. Raises UsageError where that is no scalar."""
+    if not isinstance(found, Tensor) or found.shape != () or not found.is_floating_point():
+        raise UsageError(
+            f"{type(objective).__name__}.value() returned {described(found)}; expected a scalar tensor, computed in "
+            "torch from the weights, such as a mean() or a sum()"
+        )
+    return found
+
+
 def gradient(objective: Objective, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-    """`l` [P], the objective's gradient at `weights`."""
+    """`l` [P], the objective's gradient at `weights`. Raises UsageError where there is none."""
+    name = type(objective).__name__
     if isinstance(objective, GradientEstimate):
-        return objective.gradient(problem, weights.detach(), batch)
+        found = objective.gradient(problem, weights.detach(), batch)
+        return cast(Tensor, shaped_like(found, weights, f"{name}.gradient()"))
     moving = weights.detach().requires_grad_(True)
     with torch.enable_grad():
-        return torch.autograd.grad(objective.value(problem, moving, batch), moving)[0]
+        height = value(objective, problem, moving, batch)
+        slopes = torch.autograd.grad(height, moving, allow_unused=True) if height.requires_grad else (None,)
+    if slopes[0] is None:
+        raise UsageError(
+            f"{name}.value() returned a tensor without a gradient by the weights: compute it from `weights` in torch, "
+            "without detach(), no_grad() or numpy, or give the objective a method gradient()"
+        )
+    return slopes[0]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.paths.objective import value
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Situation
 
@@ -60,7 +61,7 @@ class Candidate:
 
     def _objective(self, weights: Tensor) -> float:
         made, batch = self.made, replace(self.batch, seed=self.made.batch.seed)
-        return float(made.objective.value(made.problem, weights, batch).detach())
+        return float(value(made.objective, made.problem, weights, batch).detach())
 
     @cached_property
     def _fresh(self) -> tuple[float, float]:

@@ -60,6 +60,7 @@ class FGSM:
     def name(self) -> str:
         return "fgsm"
 
+    @checked
     @torch.no_grad()
     def perturb(
         self,
@@ -101,6 +102,7 @@ class PGD:
     def name(self) -> str:
         return f"pgd-{self.num_steps}x{self.num_restarts}"
 
+    @checked
     @torch.no_grad()
     def perturb(
         self,
@@ -141,6 +143,7 @@ class TargetedPGD:
     def name(self) -> str:
         return f"targeted-pgd-{self.num_steps}x{self.num_targets}"
 
+    @checked
     @torch.no_grad()
     def perturb(
         self,

@@ -61,6 +61,7 @@ class AutoAttack:
         parts = "+".join(f"{part}-{effort}" for part, effort in zip(self.attacks, efforts, strict=True))
         return parts if self.num_restarts == 1 else f"{parts}x{self.num_restarts}"
 
+    @checked
     @torch.no_grad()
     def perturb(
         self,

@@ -34,6 +34,7 @@ class RandomNoise:
     def name(self) -> str:
         return f"noise-{self.num_draws}"
 
+    @checked
     @torch.no_grad()
     def perturb(
         self,
@@ -71,6 +72,7 @@ class RandomSearch:
     def name(self) -> str:
         return f"random-search-{self.num_queries}"
 
+    @checked
     @torch.no_grad()
     def perturb(
         self,
@@ -114,6 +116,7 @@ class FromSurrogates:
     def name(self) -> str:
         return f"{self.attack.name}-from-{'+'.join(self.surrogates)}"
 
+    @checked
     @torch.no_grad()
     def perturb(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import DataError, UsageError
+from fipray.geometry.arrays import Outputs, Scores
 from fipray.robustness.margin import correct, margins
 
 
@@ -44,13 +45,13 @@ def expected_calibration_error(outputs: Tensor, labels: Tensor, num_bins: int = 
 
 
 @checked
-def confidence(outputs: Tensor) -> Tensor:
+def confidence(outputs: Outputs) -> Tensor:
     """The largest class probability [N], 1/C..1, of outputs [N, C] (Hendrycks & Gimpel 2017)."""
     return outputs.double().softmax(1).amax(1)
 
 
 @checked
-def log_odds(outputs: Tensor) -> Tensor:
+def log_odds(outputs: Outputs) -> Tensor:
     """`log p_k / (1 - p_k)` [N] of the likeliest class k: ranks as confidence does, and tells apart what rounds to 1.
 
     A network may be sure of many examples up to the last digit of float64; to confidence they are ties.
@@ -81,7 +82,7 @@ def aurc(outputs: Tensor, labels: Tensor) -> float:
 
 
 @checked
-def auroc(inside_scores: Tensor, outside_scores: Tensor) -> float:
+def auroc(inside_scores: Scores, outside_scores: Scores) -> float:
     """The chance, 0..1, that an input from inside scores higher than one from outside; a tie counts one half.
 
     It is the area under the receiver operating characteristic, and U / (N N') of Mann & Whitney (1947): of scores [N]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import DataError, UsageError
+from fipray.geometry.arrays import Square
 from fipray.robustness.margin import Classifier, check_examples, margin_gradient
 from fipray.robustness.threat import ThreatModel
 
@@ -116,7 +117,7 @@ def kappa_matrix(ratings: Tensor) -> Tensor:
 
 
 @checked
-def mean_of_pairs(matrix: Tensor) -> float:
+def mean_of_pairs(matrix: Square) -> float:
     """The mean over the pairs i < j of a matrix [M, M] that are not NaN; NaN where there is no such pair."""
     rows, columns = torch.triu_indices(len(matrix), len(matrix), 1, device=matrix.device)
     return float(matrix[rows, columns].nanmean())

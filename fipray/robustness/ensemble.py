@@ -13,6 +13,7 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Network
+from fipray.geometry.arrays import Stack
 from fipray.robustness.margin import Classifier
 
 Average = Literal["probabilities", "logits"]
@@ -55,7 +56,7 @@ class StackedEnsemble:
     """
 
     network: Network
-    weights: Tensor
+    weights: Stack
     average: Average = "probabilities"
     chunk: int | None = None
 

@@ -33,6 +33,7 @@ class OnLogits:
     def name(self) -> str:
         return f"{self.attack.name}-on-logits"
 
+    @checked
     def perturb(
         self,
         classifier: Classifier,
@@ -72,6 +73,7 @@ class ReweighedPGD:
     def name(self) -> str:
         return f"reweighed-{self._pgd().name}"
 
+    @checked
     def perturb(
         self,
         classifier: Classifier,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import DataError, UsageError
+from fipray.geometry.arrays import Square
 from fipray.robustness.margin import correct
 
 SetScore = Callable[[tuple[int, ...]], float]
@@ -113,11 +114,11 @@ class MeanOfPairs:
     0 for a single candidate: without `chosen`, the first choice is candidate 0.
     """
 
-    matrix: Tensor
+    matrix: Square
 
     def __post_init__(self) -> None:
         shape = tuple(self.matrix.shape)
-        if len(shape) != 2 or shape[0] != shape[1] or not self.matrix.allclose(self.matrix.mT, equal_nan=True):
+        if not self.matrix.allclose(self.matrix.mT, equal_nan=True):
             raise DataError(f"the matrix of shape {shape} is not symmetric: give a number for every pair [K, K]")
 
     def __call__(self, chosen: tuple[int, ...]) -> float:

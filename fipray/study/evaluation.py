@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fipray.border import checked
+from fipray.border.kinds import Seed
 from fipray.errors import UsageError
 from fipray.robustness import FGSM, PGD, Attack, TargetedPGD, ThreatModel
 
@@ -45,7 +46,7 @@ class Evaluation:
     threat_model: ThreatModel
     attacks: tuple[Attack, ...] = (FGSM(), TargetedPGD(), PGD())
     num_examples: int = 1000
-    seed: int = 0
+    seed: Seed = 0
     chunk_size: int = 500
     check_masking: bool = False
 

@@ -166,6 +166,7 @@ class LocalRunner:
     threads: int = 1
     device: str = "cpu"
 
+    @checked
     def run(self, study: Study, directory: str | Path, watch: Watch | None = None) -> Store:
         threads = torch.get_num_threads()
         agenda = Agenda(study, directory, watch or Quiet())

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fipray.border import checked
+from fipray.border.kinds import Seed
 from fipray.errors import DataError, UsageError
 from fipray.geometry import FisherRao, Network, OutputGeometry
 from fipray.paths import (
@@ -77,7 +78,7 @@ class PathSpec:
     variations: tuple[Variation, ...] = ()
     memory: KroneckerMemory | None = None
     held_out: tuple[str, ...] = ()
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         _check_name(self.name, "path")

@@ -128,10 +128,10 @@ def test_inputs_outside_the_bounds_by_rounding_are_let_pass(attack):
 @pytest.mark.parametrize(
     ("classifier", "says"),
     [
-        (lambda inputs: inputs[:, :1], r"outputs of shape \(6, 1\) for 6 inputs: .* two classes or more"),
-        (lambda inputs: inputs[:, 0], r"outputs of shape \(6,\) for 6 inputs: give one row an input"),
-        (lambda inputs: inputs[:3], r"outputs of shape \(3, 4\) for 6 inputs: give one row an input"),
-        (lambda inputs: inputs[:, None], r"outputs of shape \(6, 1, 4\) for 6 inputs: give one row an input"),
+        (lambda inputs: inputs[:, :1], r"float64 tensor \[6, 1\] for 6 inputs: .* two classes or more"),
+        (lambda inputs: inputs[:, 0], r"float64 tensor \[6\] for 6 inputs: give one row an input"),
+        (lambda inputs: inputs[:3], r"float64 tensor \[3, 4\] for 6 inputs: give one row an input"),
+        (lambda inputs: inputs[:, None], r"float64 tensor \[6, 1, 4\] for 6 inputs: give one row an input"),
     ],
 )
 def test_what_is_no_classifier_is_refused(classifier, says):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from fipray.border import checked
+from fipray.border import checked, shaped_like
 from fipray.errors import UsageError
 from fipray.geometry import re_estimated
 from fipray.paths.objective import Projection
@@ -97,9 +98,11 @@ class Sparsify:
         """Indices of what is to be zeroed so that `sparsity` is reached."""
         if sparsity <= 0:
             return torch.empty(0, dtype=torch.int64, device=weights.device)
-        return self.pattern.zeroed(
-            problem.network, weights, lambda: self.saliency.losses(problem, weights, batch), sparsity
-        )
+        return self.pattern.zeroed(problem.network, weights, lambda: self._losses(problem, weights, batch), sparsity)
+
+    def _losses(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        found = self.saliency.losses(problem, weights, batch)
+        return cast(Tensor, shaped_like(found, weights, f"{type(self.saliency).__name__}.losses()"))
 
     def _asked(self, progress: float) -> tuple[float, bool]:
         """The sparsity that is asked for after a share of the path, and whether it is that of a ramp's end."""

@@ -10,7 +10,17 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
-from fipray.paths.objective import Objective, Projection, everything, gradient, milestones, restrict, tangent, tasks_of
+from fipray.paths.objective import (
+    Objective,
+    Projection,
+    everything,
+    gradient,
+    milestones,
+    restrict,
+    tangent,
+    tasks_of,
+    value,
+)
 from fipray.paths.problem import Batch, Problem
 
 
@@ -34,7 +44,7 @@ class WeightedSum:
             )
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        return torch.stack([c * part.value(problem, weights, batch) for c, part in self._counted]).sum()
+        return torch.stack([c * value(part, problem, weights, batch) for c, part in self._counted]).sum()
 
     def gradient(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         return torch.stack([c * gradient(part, problem, weights, batch) for c, part in self._counted]).sum(0)
