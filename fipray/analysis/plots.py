@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fipray.analysis.drawing import COLOURS, GREY, dress, heat_map, new_figure, present, short, width_of
-from fipray.analysis.pareto import pareto
+from fipray.analysis.pareto import check_numbers, pareto
 from fipray.analysis.results import Results
 from fipray.analysis.table import NETWORK, WORST, attacked, summary
 from fipray.analysis.variants import judged_variants
@@ -241,9 +241,13 @@ def front(
     Raises UsageError for no rows or missing columns.
     """
     wanted = [method, clean, robust, *([seconds] if seconds else [])]
+    there = ", ".join(map(str, frame))
     if frame.empty or not {*wanted} <= {*frame}:
-        raise UsageError(f"the front needs rows with the columns {', '.join(wanted)}; there are: {', '.join(frame)}")
-    frame = frame.reset_index(drop=True)
+        raise UsageError(f"the front needs rows with the columns {', '.join(wanted)}; there are: {there}")
+    check_numbers(frame, wanted[1:])
+    frame = frame[frame[[clean, robust]].notna().all(axis=1)].reset_index(drop=True)
+    if frame.empty:
+        raise UsageError(f"the front needs a row with numbers in both {clean!r} and {robust!r}, and there is none")
     figure = new_figure(7.5, 5.2)
     axis = figure.subplots()
     dress(axis, xlabel="clean accuracy, %", ylabel="robust accuracy, %")

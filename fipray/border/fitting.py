@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import collections.abc
-import inspect
 import math
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cache
 from types import UnionType
 from typing import Annotated, Any, TextIO, Union, get_args, get_origin
 
@@ -16,6 +14,9 @@ from beartype import BeartypeConf, FrozenDict
 from beartype.door import is_bearable
 from beartype.vale import Is
 from jaxtyping import jaxtyped
+
+from fipray.border.protocols import lacking, takes
+from fipray.border.wording import is_odd
 
 
 class Misfit(Exception):
@@ -73,6 +74,8 @@ def _fits(value: Any, hint: Any, origin: Any, inner: tuple[Any, ...]) -> bool:
         return callable(value) and not isinstance(value, type) and (takes_any or takes(value, (None,) * len(inner[0])))
     if getattr(hint, "_is_protocol", False):
         return not lacking(value, hint)
+    if is_odd(value):
+        return False
     if hint is TextIO:  # most files are none by their class
         return hasattr(value, "write")
     return is_bearable(value, hint, conf=_STRICT)
@@ -125,42 +128,3 @@ def _fitted_inside(value: Any, hint: Any, place: str) -> Any:
 
 def _is(one: Any, other: Any) -> bool:
     return one is other
-
-
-def lacking(value: Any, protocol: Any) -> tuple[str, ...]:
-    """What an object lacks of a protocol: members, and methods that take what they are called with. A class lacks all,
-    since it is no object of its own."""
-    if isinstance(value, type):
-        return _members(protocol)
-    return tuple(name for name in _members(protocol) if not _has(value, protocol, name))
-
-
-@cache
-def _members(protocol: Any) -> tuple[str, ...]:
-    inherited = [one for one in protocol.__mro__ if getattr(one, "_is_protocol", False)]
-    return tuple(name for one in inherited for name in vars(one) if not name.startswith("_"))
-
-
-def _has(value: Any, protocol: Any, name: str) -> bool:
-    if not hasattr(value, name):
-        return False
-    asked = inspect.getattr_static(protocol, name)
-    if not inspect.isfunction(asked):
-        return True
-    parameters = list(inspect.signature(asked).parameters.values())[1:]
-    given = [None for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
-    named = {one.name: None for one in parameters if one.kind is one.KEYWORD_ONLY}
-    return takes(getattr(value, name), given, named)
-
-
-def takes(function: Any, given: Sequence[Any], named: Mapping[str, Any] | None = None) -> bool:
-    """Whether it can be called so, as far as it says what it takes."""
-    if not callable(function):
-        return False
-    try:
-        inspect.signature(function).bind(*given, **(named or {}))
-    except TypeError:
-        return False
-    except ValueError:  # written in C, and silent
-        return True
-    return True

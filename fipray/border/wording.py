@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from fipray.border.protocols import lacking
 
 _PLAIN = {int: "an integer", float: "a number", bool: "True or False", str: "a string", NoneType: "None"}
 _ARRAYS_OF = {"integer": " of integers", "floating": " of floating-point numbers"}
@@ -21,7 +24,8 @@ def described(value: Any) -> str:
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
     if _is_array(value):
         what = "tensor" if type(value).__module__.startswith("torch") else "numpy array"
-        return a_class(f"{str(value.dtype).removeprefix('torch.')} {what} [{', '.join(map(str, value.shape))}]")
+        odd = "meta, sparse, nested or quantised " if is_odd(value) else ""
+        return a_class(f"{odd}{str(value.dtype).removeprefix('torch.')} {what} [{', '.join(map(str, value.shape))}]")
     if isinstance(value, (tuple, list)) and len(repr(value)) <= _LONGEST:
         return f"the {type(value).__name__} {value!r}"
     return a_class(type(value).__name__)
@@ -67,7 +71,7 @@ def _short(hint: Any) -> str:
 
 
 def names_that_fit(protocol: Any) -> list[str]:
-    """The classes of the protocol's own package that have its members, by name."""
+    """The classes of the protocol's own package that have its members, with arguments of the same names."""
     package = sys.modules[".".join(protocol.__module__.split(".")[:2])]
     members = [name for name in vars(protocol) if not name.startswith("_")]
     there = {name: getattr(package, name) for name in getattr(package, "__all__", ())}
@@ -76,8 +80,16 @@ def names_that_fit(protocol: Any) -> list[str]:
         for name, cls in there.items()
         if isinstance(cls, type)
         and not getattr(cls, "_is_protocol", False)
-        and all(hasattr(cls, member) for member in members)
+        and all(_arguments(cls, member) == _arguments(protocol, member) for member in members)
     ]
+
+
+def _arguments(cls: Any, member: str) -> list[str] | None:
+    """The names of a method's arguments; none of a property, or of what an instance holds; None where it is missing."""
+    found = getattr(cls, member, None)
+    if found is None:
+        return None
+    return list(inspect.signature(found).parameters) if callable(found) else []
 
 
 def subject(hint: Any) -> str:
@@ -95,14 +107,14 @@ def subject(hint: Any) -> str:
 
 def advice(value: Any, hint: Any) -> str:
     """What to do about a frequent mistake, as a sentence with a full stop before it; empty where nothing is known."""
-    from fipray.border.fitting import lacking
-
     names = {one.__name__ for one in type(value).__mro__}
     wanted = {getattr(one, "__name__", "") for one in _alternatives(hint)}
     arrays = {one.array_type.__name__ for one in _alternatives(hint) if hasattr(one, "array_type")} | wanted
     found = ""
     if isinstance(value, type) and not wanted & {"type"}:
         found = f"Give an instance, as {value.__name__}(...) makes it"
+    elif is_odd(value):
+        found = "Give a dense one that holds numbers, as to_dense() or dequantize() makes it"
     elif "Tensor" in arrays and "DataLoader" in names:
         found = "Join the inputs of its batches: torch.cat([inputs for inputs, *_ in loader])"
     elif "Tensor" in arrays and "Dataset" in names:
@@ -119,6 +131,8 @@ def advice(value: Any, hint: Any) -> str:
         found = "Make one with Network.of(module)"
     elif "Module" in wanted and "Network" in names:
         found = "Give its module: network.module_at(network.weights)"
+    elif "Results" in wanted and names & {"str", "Path"}:
+        found = "Load it: fipray.analysis.load(directory)"
     elif "Adversary" in wanted and "ThreatModel" in names:
         found = "Make one of it: Adversary(threat_model)"
     elif wanted & {"int", "float"} and (_is_array(value) and value.shape == ()):
@@ -154,6 +168,13 @@ def _or(parts: list[str]) -> str:
 
 def _is_mapping(origin: Any) -> bool:
     return getattr(origin, "__name__", "") in ("Mapping", "dict")
+
+
+def is_odd(value: Any) -> bool:
+    """Whether it is a tensor without numbers, or with another layout than a dense one, of which little can be asked."""
+    if not (_is_array(value) and hasattr(value, "layout")):
+        return False
+    return bool(value.is_meta or str(value.layout) != "torch.strided" or value.is_nested or value.is_quantized)
 
 
 def _is_array(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from fipray.geometry.channels import Channels, removable_channels
 from fipray.geometry.derivatives import twice_differentiable
 from fipray.geometry.heads import MultiHead, for_task, grown
+from fipray.geometry.inputs import check_device
 from fipray.geometry.kronecker import KroneckerMetric
 from fipray.geometry.layers import Layer
 from fipray.geometry.linear import LinearSolution, conjugate_gradients, minimal_residual, solve_in_sample_space
@@ -34,6 +35,7 @@ __all__ = [
     "StreamedMetric",
     "Sweeps",
     "Warm",
+    "check_device",
     "conjugate_gradients",
     "fitted",
     "folded",

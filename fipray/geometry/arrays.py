@@ -16,4 +16,5 @@ AnyWeights: TypeAlias = Float[Tensor, "..."]  # of a length that the network loo
 Labels: TypeAlias = Int64[Tensor, "_"]
 Square: TypeAlias = Float[Tensor, "K K"]
 Scores: TypeAlias = Float[Tensor, "_"]
+Embedded: TypeAlias = Float[Tensor, "N C"]
 Outputs: TypeAlias = Float[Tensor, "_ C"]

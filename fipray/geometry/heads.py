@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fipray.border import checked
 from fipray.errors import DataError, NetworkError
+from fipray.geometry.arrays import Inputs
 
 
 @checked
@@ -104,10 +105,13 @@ def _told(module: nn.Module, task: Tensor) -> Iterator[None]:
 
 
 @checked
-def for_task(inputs: Tensor, task: int) -> Tensor:
+def for_task(inputs: Inputs, task: int) -> Tensor:
     """Inputs [N, ...] as `MultiHead` takes them, [N, 1 + D]: all of the task with this number, 0 for the first."""
     flat = inputs.flatten(1)
-    return torch.cat([flat.new_full((len(flat), 1), task), flat], 1)
+    numbers = flat.new_full((len(flat), 1), task)
+    if not bool((numbers == task).all()):
+        raise DataError(f"inputs of dtype {inputs.dtype} cannot hold the task's number {task}: give inputs.float()")
+    return torch.cat([numbers, flat], 1)
 
 
 @checked

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fipray.border import described
-from fipray.errors import DataError
+from fipray.errors import DataError, UsageError
 
 
 def check_inputs(inputs: Tensor, weights: Tensor) -> None:
@@ -25,3 +25,14 @@ def check_inputs(inputs: Tensor, weights: Tensor) -> None:
         )
     if inputs.requires_grad:
         raise DataError("the inputs require gradients, and a network is judged without: give inputs.detach()")
+
+
+def check_device(name: str | torch.device) -> None:
+    """Raise UsageError where this machine has no such device that holds numbers."""
+    try:
+        device = torch.zeros((), device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"there is no device {str(name)!r} here, but 'cpu': {reason}") from error
+    if device.type == "meta":
+        raise UsageError("tensors on the device 'meta' hold no numbers: give 'cpu', or that of an accelerator")

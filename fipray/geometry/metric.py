@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fipray.border import checked
-from fipray.errors import NetworkError
+from fipray.errors import NetworkError, UsageError
 from fipray.geometry.derivatives import transposed, twice_differentiable
 from fipray.geometry.layers import Layer, Recording
 from fipray.geometry.network import Network
@@ -44,6 +44,8 @@ class Metric:
         *,
         precision: Precision = "full",
     ) -> None:
+        if precision == "bf16" and weights.dtype is torch.float64:
+            raise UsageError("precision='bf16' is for weights in float32; these are in float64: use 'full'")
         self._weights = weights.detach().requires_grad_(True)
         self._network, self._inputs = network, inputs
         self._recording = Recording(self._weights)

@@ -15,7 +15,7 @@ from fipray.border import checked, described
 from fipray.errors import DataError, NetworkError
 from fipray.geometry.arrays import AnyWeights
 from fipray.geometry.derivatives import transposed
-from fipray.geometry.inputs import check_inputs
+from fipray.geometry.inputs import check_device, check_inputs
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _WITH_STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
@@ -149,6 +149,7 @@ class Network:
     @checked
     def to(self, device: torch.device | str) -> Network:
         """The same network on another device."""
+        check_device(device)
         return Network(copy.deepcopy(self._module).to(device), self.slots).at(self.weights.to(device))
 
     @torch.no_grad()

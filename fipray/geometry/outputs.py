@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.geometry.arrays import Embedded
 
 
 @runtime_checkable
@@ -103,6 +104,6 @@ class Heads:
 
 
 @checked
-def functional_distance(embedded: Tensor, reference: Tensor) -> Tensor:
+def functional_distance(embedded: Embedded, reference: Embedded) -> Tensor:
     """`D = sqrt(mean_n |s_n - s'_n|^2)` of two embeddings [N, C]: scalar, 0 for the same function on these inputs."""
     return (embedded - reference).square().sum(1).mean().sqrt()

@@ -43,6 +43,7 @@ class KroneckerMemory:
             raise UsageError(f"share is a part of a trace, above 0 and up to 1; {self.share} was given")
         Warm(self.temperature)  # refuses what is no temperature
 
+    @checked
     def of(self, problem: Problem, inputs: Tensor) -> KroneckerMetric:
         """The metric of the start on inputs [N, ...] of the sets."""
         few = inputs[:: max(1, len(inputs) // self.num_inputs)][: self.num_inputs]

@@ -63,6 +63,11 @@ def walk(
                 "SaveAt(solver_state=True)"
             )
         generator.set_state(state.pop(RANDOMNESS))
+        if lacking := stepper.begin(problem).keys() - state.keys():
+            raise UsageError(
+                f"the solver state of point {done} has no {', '.join(sorted(lacking))}, which {type(stepper).__name__} "
+                "keeps: resume a path with the stepper that it was walked with"
+            )
     smallest = SMALLEST_RADIUS * problem.length
     before_draw = generator.get_state()
     batch = anchors.draw(batch_size, generator)
@@ -157,6 +162,8 @@ def trace(
     problem = Problem(network, geometry or FisherRao(), network.weights, alike, tasks or {}, tuple(memory))
     for name in tasks_of(objective):
         problem.task(name).check(network)
+    if resume and resume[0].step == 0 and not torch.equal(resume[0].weights, problem.start):
+        raise UsageError("resume holds points of a path from other weights than the network's: give its own points")
     on_anchors = anchors if isinstance(anchors, Batch) else Batch.of(problem, anchors)
     on_held_out = Batch.of(problem, held_out)
     if focus > 0 and not isinstance(problem.geometry, FisherRao):

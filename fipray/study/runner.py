@@ -14,7 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from fipray.border import checked
-from fipray.errors import CorruptFileError, FiprayError, RunError
+from fipray.errors import CorruptFileError, FiprayError, RunError, UsageError
+from fipray.geometry import check_device
 from fipray.records import Attempt, Store
 from fipray.records.layout import log_file
 from fipray.study import resume
@@ -165,6 +166,11 @@ class LocalRunner:
 
     threads: int = 1
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise UsageError(f"a run takes at least one thread; threads={self.threads} was given")
+        check_device(self.device)
 
     @checked
     def run(self, study: Study, directory: str | Path, watch: Watch | None = None) -> Store:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from fipray.border import checked
+from fipray.border import checked, takes
 from fipray.errors import UsageError
 from fipray.geometry import Network
 from fipray.paths.problem import Batch, Problem
@@ -100,4 +100,6 @@ def function_named(reference: str) -> Function:
         raise UsageError(f"{module_name} has no function {name!r}: {error}") from error
     if not callable(function):
         raise UsageError(f"{reference!r} names a {type(function).__name__}, which is no function")
-    return function
+    if not takes(function, (None, None)):
+        raise UsageError(f"{reference!r} names a function that does not take two arguments, a network and weights [P]")
+    return cast(Function, function)
