@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from fipray import analysis
+from fipray.border import checked
 from fipray.errors import NetworkError, UsageError
 from fipray.geometry import Network, slimmed
 from fipray.records import Store
@@ -21,6 +22,7 @@ from fipray.study.arrays import to_tensor
 _SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
+@checked
 def export(directory: str | Path, path: str, sparsity: float | None, to: Path, slim: str | None = None) -> str:
     """Write the weights at the end of a path, or of its variant at an asked `sparsity`, to the file `to`, as the
     state_dict of the study's module, which takes them with strict=True; return what was written, as a sentence.

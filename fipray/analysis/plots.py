@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from fipray.analysis.drawing import COLOURS, GREY, dress, heat_map, new_figure, plain, present, short, width_of
-from fipray.analysis.pareto import pareto
+from fipray.analysis.pareto import check_numbers, pareto
 from fipray.analysis.results import Results
 from fipray.analysis.table import NETWORK, WORST, attacked, summary
 from fipray.analysis.variants import judged_variants
+from fipray.border import checked
 from fipray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 _PER_LEGEND_COLUMN = 28
 
 
+@checked
 def plot_points(results: Results) -> "Figure":
     """Along the paths, by step: functional distance, objective, sparsity, and clean accuracy where it was measured.
 
@@ -75,6 +77,7 @@ def plot_points(results: Results) -> "Figure":
     return figure
 
 
+@checked
 def plot_robustness(results: Results) -> "Figure":
     """Clean accuracy and accuracy under each attack: a line a network, a panel a threat model, the worst in figures.
 
@@ -116,6 +119,7 @@ def plot_robustness(results: Results) -> "Figure":
     return figure
 
 
+@checked
 def plot_sparsity(results: Results) -> "Figure":
     """Accuracy over the sparsity of the variants that paths passed through: clean, and under the worst of all attacks
     where they were judged; a colour a path, and what the base has at sparsity 0.
@@ -150,6 +154,7 @@ def _stretched(sparsities: Sequence[float]) -> Any:
     return -np.log10(np.maximum(1 - np.array(sparsities), 1e-4))
 
 
+@checked
 def plot_transfer(results: Results) -> "Figure":
     """Accuracy, in %, of each target (column) on inputs made on each maker (row): a heat map a threat model and attack.
 
@@ -164,6 +169,7 @@ def plot_transfer(results: Results) -> "Figure":
     return transfer_heat_maps(panels, names=[name for name in summary(results)["name"] if name in there])
 
 
+@checked
 def transfer_heat_maps(tables: Mapping[str, pd.DataFrame], *, names: Sequence[str] | None = None) -> "Figure":
     """Tables of transfer side by side, each under its title, on one scale of colours from 0 to 100 %.
 
@@ -219,6 +225,7 @@ def _own_and_others(table: pd.DataFrame) -> str:
     return ", ".join(f"{name} {np.nanmean(some):.1f} %" for name, some in parts.items() if np.isfinite(some).any())
 
 
+@checked
 def front(
     frame: pd.DataFrame,
     *,
@@ -236,9 +243,13 @@ def front(
     Raises UsageError for no rows or missing columns.
     """
     wanted = [method, clean, robust, *([seconds] if seconds else [])]
+    there = ", ".join(map(str, frame))
     if frame.empty or not {*wanted} <= {*frame}:
-        raise UsageError(f"the front needs rows with the columns {', '.join(wanted)}; there are: {', '.join(frame)}")
-    frame = frame.reset_index(drop=True)
+        raise UsageError(f"the front needs rows with the columns {', '.join(wanted)}; there are: {there}")
+    check_numbers(frame, wanted[1:])
+    frame = frame[frame[[clean, robust]].notna().all(axis=1)].reset_index(drop=True)
+    if frame.empty:
+        raise UsageError(f"the front needs a row with numbers in both {clean!r} and {robust!r}, and there is none")
     figure = new_figure(7.5, 5.2)
     axis = figure.subplots()
     dress(axis, xlabel="clean accuracy, %", ylabel="robust accuracy, %")

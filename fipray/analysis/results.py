@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fipray.analysis.trials import front_of_trials, with_config
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.printable import printable
 from fipray.records import Store
@@ -61,6 +62,7 @@ class Results:
         """The directory on a file system. Raises UsageError where the results are in an object store."""
         return Store.open(self.location).directory
 
+    @checked
     def weights(self, name: str) -> NDArray[np.floating]:
         """The flat weights [P] of the network `base`, at the end of the path with this name or path_id, or of a variant
         by its name, such as "sparse@0.9".
@@ -88,6 +90,7 @@ class Results:
         arrays = Store.open(self.location).read_weights(*rows[["weights_file", "weights_sha256"]].iloc[0])
         return arrays["weights"]
 
+    @checked
     def pareto(self, objectives: Mapping[str, str] | None = None) -> pd.DataFrame:
         """Of a search: the trials that ended and that no other beats, with what their ends are like; the best in the
         first objective first.
@@ -117,6 +120,7 @@ class Results:
         return printable(f"Results of study {self.manifest['study']!r} in {self.address}: {'; '.join(parts)}")
 
 
+@checked
 def load(directory: str | Path) -> Results:
     """Everything that is committed in a results directory, also while a study still runs.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fipray.analysis.results import BASE
+from fipray.border import checked
 from fipray.errors import CorruptFileError, UsageError
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class TaskSeries:
         return self.accuracies[list(self.learned_at)].iloc[-1]
 
 
+@checked
 def lineage(results: "Results", end: str) -> pd.DataFrame:
     """The rows of `paths` that lead from the base to the end of the path with this name or path_id, in order.
 
@@ -95,6 +97,7 @@ def lineage(results: "Results", end: str) -> pd.DataFrame:
     return paths.iloc[found].reset_index(drop=True)
 
 
+@checked
 def task_series(results: "Results", end: str, *, known: Collection[str] | None = None) -> TaskSeries:
     """What became of every task on the way from the base to the end of a path, given by its name or path_id.
 

@@ -10,12 +10,14 @@ import pandas as pd
 from fipray.analysis.drawing import COLOURS, GREY, dress, heat_map, new_figure, plain, present, short, width_of
 from fipray.analysis.results import BASE, Results
 from fipray.analysis.series import task_series
+from fipray.border import checked
 from fipray.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@checked
 def plot_tasks(results: Results, end: str, *, known: Collection[str] | None = None) -> "Figure":
     """Accuracy, in %, of each network of a chain (row) on each task (column), down to the end of a path; a frame marks
     where a task was learned. `known` as in `task_series`."""
@@ -36,6 +38,7 @@ def plot_tasks(results: Results, end: str, *, known: Collection[str] | None = No
     return figure
 
 
+@checked
 def plot_learning(results: Results, ends: Sequence[str], *, known: Collection[str] | None = None) -> "Figure":
     """Along each of some chains, given by their last paths: the average accuracy on the tasks that were learned so far,
     and as thin lines that on each of them. `known` as in `task_series`."""
@@ -60,6 +63,7 @@ def plot_learning(results: Results, ends: Sequence[str], *, known: Collection[st
     return figure
 
 
+@checked
 def plot_lineage(results: Results) -> "Figure":
     """The networks that a study reached, each at the end of a path from the one on its left; beside its name its clean
     accuracy, or where there are tasks the accuracy on each in their order, and its sparsity where it is not dense."""

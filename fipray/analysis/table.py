@@ -10,6 +10,7 @@ import pandas as pd
 from fipray.analysis.results import BASE, Results, in_order
 from fipray.analysis.series import lineage, task_series
 from fipray.analysis.trials import table_of_trials
+from fipray.border import checked
 from fipray.printable import printable
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _NARROWEST_OUTCOME, _GAP = 14, 2  # characters
 _MOST_SENTENCES = 12
 
 
+@checked
 def summary(results: Results) -> pd.DataFrame:
     """One row for the base, each path, each sparse variant on its way, and each ensemble, in this order.
 
@@ -71,6 +73,7 @@ def _kinds_first(column: "pd.Series[Any]") -> "pd.Series[Any]":
     return column.map(place).fillna(len(KINDS)) if column.name == "kind" else in_order(column)
 
 
+@checked
 def render(results: Results) -> "SummaryTable":
     """The summary as something that a rich console prints."""
     judged = attacked(results)
@@ -107,6 +110,7 @@ def _learned(results: Results) -> list[str]:
     return [*sentences[:_MOST_SENTENCES], *([f"and {hidden} more ends of chains"] if hidden > 0 else [])]
 
 
+@checked
 def print_summary(results: Results, file: TextIO | None = None) -> None:
     """Prints the summary: as wide as the terminal is, and 120 columns (or $COLUMNS) wide where there is none."""
     from rich.console import Console

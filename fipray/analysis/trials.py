@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fipray.analysis.pareto import pareto
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.printable import printable
 
@@ -33,6 +34,7 @@ def with_config(trials: pd.DataFrame) -> pd.DataFrame:
     return trials.join(config.add_prefix(CONFIG))
 
 
+@checked
 def judged_trials(results: "Results") -> pd.DataFrame:
     """The trials with what their ends are like: measures of `paths`, the `gain` of `points`, and `robust_accuracy`
     under the worst attack, NaN where the end was not attacked."""

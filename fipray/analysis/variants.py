@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fipray.analysis.table import WORST, attacked
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.records import Store
 from fipray.records.bfloat16 import BFLOAT16, raised, rounded
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from fipray.analysis.results import Results
 
 
+@checked
 def judged_variants(results: "Results") -> pd.DataFrame:
     """The rows of `variants`, with `robust_accuracy` under the worst of all attacks, `norm`, `epsilon` and
     `num_examples`: a row more for each further threat model, NaN where nothing was attacked. By path and sparsity.
@@ -24,6 +26,7 @@ def judged_variants(results: "Results") -> pd.DataFrame:
     return results.variants.merge(worst[columns].rename(columns={"name": "network"}), on="network", how="left")
 
 
+@checked
 def find_variant(results: "Results", path: str, sparsity: float | None) -> "pd.Series[Any]":
     """The row of `variants` of the path with this name or path_id at an asked sparsity; without one, at its end.
 
@@ -43,6 +46,7 @@ def find_variant(results: "Results", path: str, sparsity: float | None) -> "pd.S
     return chosen.iloc[0]
 
 
+@checked
 def state_dict(results: "Results", weights: NDArray[np.floating]) -> dict[str, NDArray[Any]]:
     """Arrays by name, as the base module's `state_dict()` has them, with flat weights [P] in place of its parameters:
     `module.load_state_dict(..., strict=True)` takes them as tensors. What does not move, such as buffers, is the

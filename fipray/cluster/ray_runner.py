@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fipray.border import checked
 from fipray.cluster import session
 from fipray.cluster.capacity import Capacity
 from fipray.cluster.share import Share
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # what loads torch is loaded when a run begins: a cluster tha
 PLACEMENTS = {"pack": "DEFAULT", "spread": "SPREAD"}  # Ray's names
 
 
+@checked
 @dataclass(frozen=True)
 class RayRunner:
     """One actor a slot; each holds the base network and the data, and carries out one spec at a time.
@@ -58,6 +60,7 @@ class RayRunner:
             raise UsageError(f"there is no placement {self.placement!r}; there are: {', '.join(PLACEMENTS)}")
         _ = self._share
 
+    @checked
     def run(self, study: Study, directory: str | Path, watch: Watch | None = None) -> Store:
         """Returns when all is there. Raises RunError when some of it failed; the rest is there then."""
         capacity = self.preflight()

@@ -22,6 +22,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, Searcher
 
+from fipray.border import checked
 from fipray.cluster import parcel
 from fipray.cluster.desk import Desk, Listener
 from fipray.cluster.ray_runner import RayRunner
@@ -43,6 +44,7 @@ SETTINGS = {
 }
 
 
+@checked
 def search(search: Search, directory: str | Path, runner: RayRunner | None = None, watch: Watch | None = None) -> Store:
     """Carries out what the results directory still lacks of a search, with the workers that `runner` says.
 

@@ -4,6 +4,7 @@ from fipray.geometry.channels import Channels, removable_channels
 from fipray.geometry.derivatives import twice_differentiable
 from fipray.geometry.effective import computed_weights, effective, refuse_computed_weights, sparsity_of
 from fipray.geometry.heads import MultiHead, for_task, grown
+from fipray.geometry.inputs import check_device
 from fipray.geometry.kronecker import KroneckerMetric
 from fipray.geometry.layers import Layer
 from fipray.geometry.linear import LinearSolution, conjugate_gradients, minimal_residual, solve_in_sample_space
@@ -53,6 +54,7 @@ __all__ = [
     "StreamedMetric",
     "Sweeps",
     "Warm",
+    "check_device",
     "check_norms_move",
     "class_logits",
     "computed_weights",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from fipray.border import checked
 from fipray.errors import NetworkError
 from fipray.geometry.network import Network, Slot
 
@@ -73,6 +74,7 @@ class Channels:
         return (weights[self.own_indices().to(weights.device)] != 0).any(1)
 
 
+@checked
 def removable_channels(network: Network) -> tuple[Channels, ...]:
     """The layers whose output channels can be removed one by one, in the order in which they are called.
 

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fipray.border import checked
 from fipray.errors import DataError, NetworkError
+from fipray.geometry.arrays import Inputs
 
 
+@checked
 class MultiHead(nn.Module):
     """A network with a head for each task, that is told which task an input belongs to.
 
@@ -101,12 +104,17 @@ def _told(module: nn.Module, task: Tensor) -> Iterator[None]:
             norm.task = None
 
 
-def for_task(inputs: Tensor, task: int) -> Tensor:
+@checked
+def for_task(inputs: Inputs, task: int) -> Tensor:
     """Inputs [N, ...] as `MultiHead` takes them, [N, 1 + D]: all of the task with this number, 0 for the first."""
     flat = inputs.flatten(1)
-    return torch.cat([flat.new_full((len(flat), 1), task), flat], 1)
+    numbers = flat.new_full((len(flat), 1), task)
+    if not bool((numbers == task).all()):
+        raise DataError(f"inputs of dtype {inputs.dtype} cannot hold the task's number {task}: give inputs.float()")
+    return torch.cat([numbers, flat], 1)
 
 
+@checked
 def grown(module: nn.Module, num_outputs: int) -> nn.Module:
     """A copy whose last linear layer has `num_outputs` outputs, at least as many as it has: the first are as they were,
     and what is new says no to everything (weights of zero, a bias of -20), so that a classifier's probabilities stay to

@@ -59,11 +59,13 @@ class Layer(Place):
     """One linear map of a forward pass: `output = W input + b`, a convolution being one over its patches.
 
     inputs: [N, ..., in] or, for a convolution, [N, in, H, W]; output: [N, ..., out] or [N, out, H', W']; settings:
-    stride, padding and dilation of a convolution.
+    stride, padding and dilation of a convolution; dtype: that of the weights, in which products are taken, whatever
+    autocast made of the inputs and outputs.
     """
 
     inputs: Tensor
     output: Tensor
+    dtype: torch.dtype
     settings: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
 
     def patches(self) -> Tensor:
@@ -76,13 +78,14 @@ class Layer(Place):
             seen = functional.unfold(
                 self.inputs.detach(), self.shape[2:], dilation=dilation, padding=padding, stride=stride
             ).transpose(1, 2)
+        seen = seen.to(self.dtype)
         return functional.pad(seen, (0, 1), value=1.0) if self.bias is not None else seen
 
     def by_position(self, sensitivities: Tensor) -> Tensor:
         """Sensitivities to `output`, in its shape, as [N, T, out]."""
         if self.settings is None:
-            return sensitivities.reshape(len(sensitivities), -1, self.num_outputs)
-        return sensitivities.flatten(2).transpose(1, 2)
+            return sensitivities.to(self.dtype).reshape(len(sensitivities), -1, self.num_outputs)
+        return sensitivities.to(self.dtype).flatten(2).transpose(1, 2)
 
 
 class Recording(TorchFunctionMode):
@@ -127,7 +130,7 @@ class Recording(TorchFunctionMode):
         place = self._place(weight)
         bias_place = None if bias is None else self._place(bias)
         if place is not None and (bias is None or bias_place is not None):
-            self.layers.append(Layer(place, tuple(weight.shape), bias_place, inputs, output, settings))
+            self.layers.append(Layer(place, tuple(weight.shape), bias_place, inputs, output, weight.dtype, settings))
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         output = functional.linear(input, weight, bias)

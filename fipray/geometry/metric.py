@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fipray.errors import NetworkError
+from fipray.border import checked
+from fipray.errors import NetworkError, UsageError
 from fipray.geometry.derivatives import transposed, twice_differentiable
 from fipray.geometry.layers import Layer, Recording
 from fipray.geometry.network import Network
@@ -19,6 +20,7 @@ from fipray.geometry.outputs import OutputGeometry
 Precision = Literal["full", "bf16"]
 
 
+@checked
 class Metric:
     """`g = J^T J / N` at `weights` [P] on `inputs` [N, ...], where `J = ds/dw` [N C, P] and s are embedded outputs [N,
     C].
@@ -42,6 +44,8 @@ class Metric:
         *,
         precision: Precision = "full",
     ) -> None:
+        if precision == "bf16" and weights.dtype is torch.float64:
+            raise UsageError("precision='bf16' is for weights in float32; these are in float64: use 'full'")
         self._weights = weights.detach().requires_grad_(True)
         self._network, self._inputs = network, inputs
         self._recording = Recording(self._weights)
@@ -214,6 +218,7 @@ class Metric:
         return float(torch.linalg.vector_norm(whole - product)) <= allowed
 
 
+@checked
 class StreamedMetric:
     """The same metric on more inputs than fit in memory: a `Metric` of `chunk` inputs at a time, made anew for each
     product, which costs a forward pass more. `J^T J v` is one such sweep."""

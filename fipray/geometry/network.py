@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from fipray.border import checked, described
 from fipray.errors import NetworkError
 from fipray.geometry import checking
+from fipray.geometry.arrays import AnyWeights
 from fipray.geometry.derivatives import transposed
+from fipray.geometry.inputs import check_device, check_inputs
 from fipray.geometry.modules import (
     copied,
     listed,
@@ -82,7 +85,8 @@ class Network:
         self.checked: set[tuple[object, ...]] = set()
 
     @classmethod
-    def of(cls, module: nn.Module, *, moving: Sequence[str] | None = None) -> Network:
+    @checked
+    def of(cls, module: nn.Module, *, moving: str | Sequence[str] | None = None) -> Network:
         """The network that `module` is, or that it wraps (torch.compile, DataParallel).
 
         `moving`: names of the parameters that the vector holds, or patterns such as `"fc*.weight"`; by default those
@@ -92,8 +96,6 @@ class Network:
         parameters on several devices, without values or complex, for one that is scripted, quantised or cannot be
         copied, and where a name in `moving` fits no parameter.
         """
-        if not isinstance(module, nn.Module):
-            raise NetworkError(f"a network is made of a torch.nn.Module; this is a {type(module).__name__}")
         module = unwrapped(module)
         active = [
             name for name, part in module.named_modules() if isinstance(part, _DROPOUT) and part.training and part.p
@@ -115,7 +117,8 @@ class Network:
             raise NetworkError(f"a network lies on one device; this module's tensors are on {', '.join(devices)}")
         return cls(module, names)
 
-    def only(self, moving: Sequence[str]) -> Network:
+    @checked
+    def only(self, moving: str | Sequence[str]) -> Network:
         """The same network, of whose weights only those may change whose parameters have these names, or fit these
         patterns, such as `"head.*"`; the vector is the same. Paths of it leave all other weights as they are.
 
@@ -155,7 +158,8 @@ class Network:
         """`weights` [P] where they may change, and those of `before` [P] everywhere else."""
         return weights if self.mask is None else torch.where(self.mask != 0, weights, before)
 
-    def at(self, weights: Tensor) -> Network:
+    @checked
+    def at(self, weights: AnyWeights) -> Network:
         """The same network with `weights` [P] as its own: a path from it begins there."""
         self.named(weights)  # refuses weights of another network
         moved = copy.copy(self)
@@ -209,14 +213,14 @@ class Network:
 
     def named(self, weights: Tensor) -> dict[str, Tensor]:
         """Views of `weights` [P] by the parameters' names, in the parameters' shapes."""
-        if weights.shape != (self.num_weights,):
-            raise NetworkError(
-                f"this network has {self.num_weights} weights; a tensor of shape {tuple(weights.shape)} was given"
-            )
+        given: object = weights
+        if not isinstance(given, Tensor) or weights.shape != (self.num_weights,):
+            raise NetworkError(f"this network has {self.num_weights} weights; {described(weights)} was given")
         parts = weights.split(self._sizes)
         return {slot.name: part.view(slot.shape) for slot, part in zip(self.slots, parts, strict=True)}
 
-    def module_at(self, weights: Tensor) -> nn.Module:
+    @checked
+    def module_at(self, weights: AnyWeights) -> nn.Module:
         """A copy of the module that carries `weights` [P], each parameter in its own dtype; parameters require
         gradients where those of the module that was given do."""
         module = copied(self._module)
@@ -238,8 +242,10 @@ class Network:
         """The modules that it is made of, by name, itself among them; they hold no weights of a point."""
         return self._module.named_modules()
 
+    @checked
     def to(self, device: torch.device | str) -> Network:
         """The same network on another device."""
+        check_device(device)
         there = copy.copy(self)
         there._module = copied(self._module).to(device)
         there.weights = self.weights.to(device)
@@ -286,6 +292,7 @@ class Network:
 
         Raises DataError for inputs that are not finite or that the module refuses, NetworkError for the rest.
         """
+        check_inputs(inputs, self.weights)
         checking.check(self, inputs, geometry)
 
 

@@ -10,9 +10,12 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import NetworkError, UsageError
+from fipray.geometry.arrays import Embedded
 
 
+@runtime_checkable
 class OutputGeometry(Protocol):
     """Embeds outputs so that the squared distance of two embeddings is the cost of confusing them."""
 
@@ -42,6 +45,7 @@ def num_classes(outputs: Tensor) -> int:
     return max(2, outputs.shape[1])
 
 
+@checked
 @dataclass(frozen=True)
 class FisherRao:
     """Classification: `s = 2 sqrt(softmax(outputs))`, classes in dimension 1; a single output is the logit of a
@@ -70,6 +74,7 @@ class FisherRao:
             )
 
 
+@checked
 @dataclass(frozen=True)
 class Warm:
     """Classification: `s = T 2 sqrt(softmax(outputs / T))`, T the temperature, above 0; for `math.inf` the outputs less
@@ -95,6 +100,7 @@ class Warm:
         FisherRao().check(outputs)
 
 
+@checked
 @dataclass(frozen=True)
 class Euclidean:
     """Regression: `s = outputs / scale`; `scale` > 0 is the size of an error that matters, in units of the outputs."""
@@ -109,6 +115,7 @@ class Euclidean:
         return outputs.flatten(1) / self.scale
 
 
+@checked
 @dataclass(frozen=True)
 class Heads:
     """Several heads, concatenated along dimension 1: the first `sizes[0]` outputs have the first geometry, and so on.
@@ -145,6 +152,7 @@ class Heads:
         return zip(self.geometries, outputs.split(self.sizes, dim=1), strict=True)
 
 
-def functional_distance(embedded: Tensor, reference: Tensor) -> Tensor:
+@checked
+def functional_distance(embedded: Embedded, reference: Embedded) -> Tensor:
     """`D = sqrt(mean_n |s_n - s'_n|^2)` of two embeddings [N, C]: scalar, 0 for the same function on these inputs."""
     return (embedded - reference).square().sum(1).mean().sqrt()

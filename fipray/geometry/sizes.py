@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from fipray.border import checked
 from fipray.geometry.effective import effective
 from fipray.geometry.network import Network
 
@@ -45,6 +46,7 @@ class Sizes:
     multiply_adds_non_zero: int
 
 
+@checked
 @torch.no_grad()
 def sizes_of(network: Network, weights: Tensor, inputs: Tensor) -> Sizes:
     """The sizes of `network` at `weights` [P]; `inputs` [N, ...], of which the first is passed through the layers.

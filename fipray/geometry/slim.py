@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fipray.border import checked
 from fipray.errors import NetworkError
 from fipray.geometry.channels import removable_channels
 from fipray.geometry.network import Network
@@ -16,6 +17,7 @@ from fipray.geometry.network import Network
 _RESIZED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.modules.batchnorm._BatchNorm)
 
 
+@checked
 def slimmed(network: Network, weights: Tensor) -> nn.Module:
     """A copy of the module at `weights` [P] without the removable channels whose own weights are all zero.
 
@@ -38,6 +40,7 @@ def slimmed(network: Network, weights: Tensor) -> nn.Module:
     return fitted(module, state)
 
 
+@checked
 def fitted(module: nn.Module, state: Mapping[str, Any]) -> nn.Module:
     """A copy of `module` that carries `state`, its linear layers, convolutions and normalisations in the sizes that
     `state` has, such as the state_dict of a slimmed copy.

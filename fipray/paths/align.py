@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fipray.border import checked
 from fipray.errors import NetworkError
 from fipray.geometry import Network
 
@@ -26,6 +27,7 @@ _SUPPORTED = (
 )
 
 
+@checked
 def aligned(network: Network, weights: Tensor, other: Tensor, inputs: Tensor, *, num_sweeps: int = 100) -> Tensor:
     """`other` [P] with its hidden neurons in an order in which it lies near `weights` [P]: the same function.
 

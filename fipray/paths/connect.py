@@ -13,8 +13,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from fipray.border import checked, number
+from fipray.border.kinds import Seed
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, Network, OutputGeometry, functional_distance
+from fipray.geometry.arrays import AnyWeights, Inputs, Weights
 from fipray.paths.event import Outcome
 from fipray.paths.objectives import Toward
 from fipray.paths.problem import Batch, Problem
@@ -46,12 +49,13 @@ class Connection:
         return _lengths(self.points).sum().item()
 
 
+@checked
 def connect(
     network: Network,
-    other: Tensor,
+    other: AnyWeights,
     *,
-    anchors: Tensor,
-    held_out: Tensor,
+    anchors: Inputs,
+    held_out: Inputs,
     stepper: Stepper | None = None,
     radius: RadiusControl | None = None,
     allowed_distance: float = 0.2,
@@ -59,7 +63,7 @@ def connect(
     num_steps: int = 25,
     batch_size: int = 1024,
     geometry: OutputGeometry | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Connection:
     """Connect the network with `other` [P], another of its architecture, by a path along which the function stays.
 
@@ -146,7 +150,8 @@ class LossProfile:
         return max(loss - ((1 - t) * first + t * last) for t, loss in zip(self.places, self.losses, strict=True))
 
 
-def loss_profile(points: Sequence[Tensor], loss: Callable[[Tensor], float], *, num_between: int = 1) -> LossProfile:
+@checked
+def loss_profile(points: Sequence[Weights], loss: Callable[[Tensor], float], *, num_between: int = 1) -> LossProfile:
     """`loss` at each of the points [P], and at `num_between` evenly spaced weights on each segment between two of them.
 
     A straight line is its two ends with many between: `loss_profile((start, other), loss, num_between=24)`.
@@ -160,12 +165,12 @@ def loss_profile(points: Sequence[Tensor], loss: Callable[[Tensor], float], *, n
     whole = float(ends[-1])
     if not whole > 0:
         raise UsageError("all points of the polyline are equal, so nothing lies between them")
-    places, losses = [0.0], [float(loss(points[0]))]
+    places, losses = [0.0], [number(loss(points[0]), "loss()")]
     for (first, last), (begin, end) in zip(pairwise(points), pairwise(ends.tolist()), strict=True):
-        for number in range(1, num_between + 2):
-            share = number / (num_between + 1)
+        for place in range(1, num_between + 2):
+            share = place / (num_between + 1)
             places.append((begin + share * (end - begin)) / whole)
-            losses.append(float(loss(torch.lerp(first, last, share) if number <= num_between else last)))
+            losses.append(number(loss(torch.lerp(first, last, share) if place <= num_between else last), "loss()"))
     return LossProfile(tuple(places), tuple(losses))
 
 

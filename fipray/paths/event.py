@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
+from fipray.border import checked, described
 from fipray.errors import UsageError
 from fipray.paths.path import PathPoint
 
@@ -21,6 +22,7 @@ class Outcome:
         return self.sentence
 
 
+@runtime_checkable
 class Event(Protocol):
     """A condition under which a path ends, asked at every kept point.
 
@@ -41,6 +43,18 @@ class Event(Protocol):
         ...
 
 
+def reason_of(event: Event, point: PathPoint) -> str | None:
+    """Why the path ends at `point`, or None. Raises UsageError where the event's `reason` gives anything else."""
+    reason = event.reason(point)
+    if reason is not None and not isinstance(reason, str):
+        raise UsageError(
+            f"{type(event).__name__}.reason() returned {described(reason)}; expected a sentence that says why the path "
+            "ends, or None"
+        )
+    return reason
+
+
+@checked
 @dataclass(frozen=True)
 class ObjectiveBelow:
     """The objective has come to `value` or below."""
@@ -55,6 +69,7 @@ class ObjectiveBelow:
         return None
 
 
+@checked
 @dataclass(frozen=True)
 class FunctionalDistanceAbove:
     """The functional distance on held-out inputs would pass `distance` > 0: the path ends before, within it."""

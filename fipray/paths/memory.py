@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import KroneckerMetric, Metric, Warm
 from fipray.paths.problem import Problem
@@ -15,6 +16,7 @@ from fipray.paths.problem import Problem
 _NAME = "memory {} "
 
 
+@checked
 @dataclass(frozen=True)
 class KroneckerMemory:
     """Of the function at a path's start its metric on some inputs, as Kronecker products; the inputs are not kept. The
@@ -41,6 +43,7 @@ class KroneckerMemory:
             raise UsageError(f"share is a part of a trace, above 0 and up to 1; {self.share} was given")
         Warm(self.temperature)  # refuses what is no temperature
 
+    @checked
     def of(self, problem: Problem, inputs: Tensor) -> KroneckerMetric:
         """The metric of the start on inputs [N, ...] of the sets."""
         few = inputs[:: max(1, len(inputs) // self.num_inputs)][: self.num_inputs]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from fipray.border import described, shaped_like
+from fipray.errors import UsageError
 from fipray.geometry import Network
 from fipray.paths.problem import Batch, Problem
 
 Projection = Callable[[Tensor], Tensor]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """A secondary objective, minimised. Its decrease is the gain.
 
@@ -116,7 +119,8 @@ def restrict(objective: Objective, problem: Problem, weights: Tensor, progress: 
     """The nearest weights [P] that are allowed; those that may not change (`Network.only`) are as they were."""
     if not isinstance(objective, Restriction):
         return weights
-    allowed = objective.restrict(problem, weights, progress, batch)
+    found = objective.restrict(problem, weights, progress, batch)
+    allowed = cast(Tensor, shaped_like(found, weights, f"{type(objective).__name__}.restrict()"))
     return weights if allowed is weights else problem.network.held(allowed, weights)
 
 
@@ -134,10 +138,34 @@ def everything(vector: Tensor) -> Tensor:
     return vector
 
 
+def value(objective: Objective, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+    """The objective at `weights`. Raises UsageError where its `value` is no scalar."""
+    return scalar(objective.value(problem, weights, batch), objective)
+
+
+def scalar(found: Any, objective: Objective) -> Tensor:
+    """What an objective's `value` returned. Raises UsageError where that is no scalar."""
+    if not isinstance(found, Tensor) or found.shape != () or not found.is_floating_point():
+        raise UsageError(
+            f"{type(objective).__name__}.value() returned {described(found)}; expected a scalar tensor, computed in "
+            "torch from the weights, such as a mean() or a sum()"
+        )
+    return found
+
+
 def gradient(objective: Objective, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-    """`l` [P], the objective's gradient at `weights`."""
+    """`l` [P], the objective's gradient at `weights`. Raises UsageError where there is none."""
+    name = type(objective).__name__
     if isinstance(objective, GradientEstimate):
-        return objective.gradient(problem, weights.detach(), batch)
+        found = objective.gradient(problem, weights.detach(), batch)
+        return cast(Tensor, shaped_like(found, weights, f"{name}.gradient()"))
     moving = weights.detach().requires_grad_(True)
     with torch.enable_grad():
-        return torch.autograd.grad(objective.value(problem, moving, batch), moving)[0]
+        height = value(objective, problem, moving, batch)
+        slopes = torch.autograd.grad(height, moving, allow_unused=True) if height.requires_grad else (None,)
+    if slopes[0] is None:
+        raise UsageError(
+            f"{name}.value() returned a tensor without a gradient by the weights: compute it from `weights` in torch, "
+            "without detach(), no_grad() or numpy, or give the objective a method gradient()"
+        )
+    return slopes[0]

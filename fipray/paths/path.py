@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class WeightPath:
         return torch.stack([point.weights for point in self.points])
 
 
+@checked
 @dataclass(frozen=True)
 class SaveAt:
     """Measure and keep `num_points` points, evenly spaced over the steps; the start and the end are always kept.

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import NetworkError, UsageError
 from fipray.geometry import Network, removable_channels
 from fipray.geometry.network import Slot
@@ -17,6 +18,7 @@ from fipray.geometry.network import Slot
 Losses = Callable[[], Tensor]  # [P], at least 0; may cost passes
 
 
+@runtime_checkable
 class Pattern(Protocol):
     """Chooses what becomes zero, given how much is lost with each weight."""
 
@@ -31,6 +33,7 @@ class Pattern(Protocol):
         ...
 
 
+@checked
 @dataclass(frozen=True)
 class Unstructured:
     """Any weights of layers (parameters of two or more dimensions), never a bias or a normalisation's scale.
@@ -41,9 +44,6 @@ class Unstructured:
     """
 
     across: Literal["network", "layer"] = "network"
-
-    def __post_init__(self) -> None:
-        _check_across(self.across)
 
     def zeroed(self, network: Network, weights: Tensor, losses: Losses, sparsity: float) -> Tensor:
         wanted, zeros = round(sparsity * network.num_weights), _zeros(weights)
@@ -78,6 +78,7 @@ class Unstructured:
         return free
 
 
+@checked
 @dataclass(frozen=True)
 class NofM:
     """At least `zeros` zeros in each group of `size` weights that follow each other along a layer's inputs (2:4 is what
@@ -132,6 +133,7 @@ def _groups(network: Network, size: int, device: torch.device) -> Tensor:
     return torch.cat(found)
 
 
+@checked
 @dataclass(frozen=True)
 class WholeChannels:
     """Whole output channels of convolutions and neurons of linear layers, those that can be removed
@@ -143,9 +145,6 @@ class WholeChannels:
     """
 
     across: Literal["network", "layer"] = "layer"
-
-    def __post_init__(self) -> None:
-        _check_across(self.across)
 
     def zeroed(self, network: Network, weights: Tensor, losses: Losses, sparsity: float) -> Tensor:
         groups = _channels(network, weights.device)
@@ -196,11 +195,6 @@ def _channels(network: Network, device: torch.device) -> tuple[tuple[Tensor, Ten
             "something that torch.fx does not follow. Prune weights instead: Unstructured() or NofM()"
         )
     return tuple((one.own_indices().to(device), one.seen_indices().to(device)) for one in found)
-
-
-def _check_across(across: str) -> None:
-    if across not in ("network", "layer"):
-        raise UsageError(f"losses are compared across the 'network' or the 'layer'; {across!r} was given")
 
 
 def _layers(network: Network) -> list[Slot]:

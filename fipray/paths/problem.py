@@ -6,14 +6,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fipray.border import checked, described
 from fipray.errors import DataError, UsageError
 from fipray.geometry import KroneckerMetric, Network, OutputGeometry, num_classes
+from fipray.geometry.arrays import Inputs
 
 
+@checked
 @dataclass(frozen=True)
 class Examples:
     """What a task is learned from: `inputs` [N, ...] and their classes, `labels` [N]."""
@@ -55,6 +59,7 @@ class Examples:
         return Examples(self.inputs[chosen], self.labels[chosen])
 
 
+@checked
 @dataclass(frozen=True)
 class Problem:
     """`start` [P]: the weights where the path begins; `others`: weights [P] of further networks of the same
@@ -66,6 +71,10 @@ class Problem:
     others: tuple[Tensor, ...] = ()
     tasks: Mapping[str, Examples] = field(default_factory=dict)
     memory: tuple[KroneckerMetric, ...] = ()
+
+    def __post_init__(self) -> None:
+        for weights in (self.start, *self.others):
+            self.network.named(weights)  # refuses weights of another network
 
     @cached_property
     def length(self) -> float:
@@ -96,8 +105,15 @@ class Batch:
     focus: float = 0.0
 
     @classmethod
-    def of(cls, problem: Problem, inputs: Tensor) -> Batch:
-        return cls(inputs, problem.geometry.embed(problem.network.outputs(problem.start, inputs)))
+    @checked
+    def of(cls, problem: Problem, inputs: Inputs) -> Batch:
+        reference: Any = problem.geometry.embed(problem.network.outputs(problem.start, inputs))
+        if not isinstance(reference, Tensor) or reference.ndim != 2 or len(reference) != len(inputs):
+            raise UsageError(
+                f"{type(problem.geometry).__name__}.embed() returned {described(reference)} for {len(inputs)} outputs; "
+                "expected a tensor [N, C'], a row for each"
+            )
+        return cls(inputs, reference)
 
     def __len__(self) -> int:
         return len(self.inputs)

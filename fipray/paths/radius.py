@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.paths.objective import value
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Situation
 
@@ -59,7 +61,7 @@ class Candidate:
 
     def _objective(self, weights: Tensor) -> float:
         made, batch = self.made, replace(self.batch, seed=self.made.batch.seed)
-        return float(made.objective.value(made.problem, weights, batch).detach())
+        return float(value(made.objective, made.problem, weights, batch).detach())
 
     @cached_property
     def _fresh(self) -> tuple[float, float]:
@@ -86,6 +88,7 @@ class Verdict:
     radius: float
 
 
+@runtime_checkable
 class RadiusControl(Protocol):
     """Radii are L2 lengths in weight space; `initial` settings are in units of the start's norm |w0|."""
 
@@ -98,6 +101,7 @@ class RadiusControl(Protocol):
         ...
 
 
+@checked
 @dataclass(frozen=True)
 class AdaptiveRadius:
     """Keeps the path within `tolerance`, the functional distance to the start that a candidate may reach, and the steps
@@ -143,6 +147,7 @@ class AdaptiveRadius:
         return Verdict(True, radius * self.growth if grows else radius)
 
 
+@checked
 @dataclass(frozen=True)
 class ScheduledRadius:
     """Accepts every candidate. The radius falls from `initial` to `final`, in units of |w0|, along half a cosine.
@@ -188,6 +193,7 @@ class ScheduledRadius:
         return self.final + (self.initial - self.final) * (1 + math.cos(phase)) / 2
 
 
+@checked
 @dataclass(frozen=True)
 class SwitchedRadius:
     """Beside `Switch`: `far` until a share `at`, 0..1, of the path is walked, then `near` from its own first radius.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Metric
 from fipray.paths.problem import Batch, Problem
 
 
+@runtime_checkable
 class Saliency(Protocol):
     """What zeroing a weight costs, by some account; compared among weights, and summed over groups."""
 
@@ -21,6 +23,7 @@ class Saliency(Protocol):
         ...
 
 
+@checked
 @dataclass(frozen=True)
 class Magnitude:
     """`|w_i|`."""
@@ -29,6 +32,7 @@ class Magnitude:
         return weights.abs()
 
 
+@checked
 @dataclass(frozen=True)
 class MetricDiagonal:
     """`w_i^2 g_ii / 2`: how far the outputs move, to second order, if weight i alone goes (Optimal Brain Damage, LeCun
@@ -46,6 +50,7 @@ class MetricDiagonal:
         return weights.square() * _metric(problem, weights, batch, self.num_inputs).diagonal() / 2
 
 
+@checked
 @dataclass(frozen=True)
 class OptimalBrainSurgeon:
     """`w_i^2 / (2 [(g + m I)^-1]_ii)`: how far the outputs move if weight i goes and all others make up for it (Hassibi

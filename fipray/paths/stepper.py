@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from fipray.border import an_instance, number, shaped_like
 from fipray.paths.objective import Objective, Projection, everything, gradient, tangent
 from fipray.paths.problem import Batch, Problem
 
@@ -74,6 +75,7 @@ class Proposal:
     state: State = field(default_factory=dict)
 
 
+@runtime_checkable
 class Stepper(Protocol):
     """Proposes displacements. Its state is an argument and a result, so a stepper itself never changes.
 
@@ -88,6 +90,16 @@ class Stepper(Protocol):
     def propose(self, situation: Situation, state: State) -> Proposal:
         """A displacement [P], no longer than the situation's radius, along the tangent of a restriction."""
         ...
+
+
+def proposed(stepper: Stepper, situation: Situation, state: State) -> Proposal:
+    """The stepper's proposal. Raises UsageError where it is none, or its displacement is not like the weights."""
+    name = f"{type(stepper).__name__}.propose()"
+    proposal: Proposal = an_instance(stepper.propose(situation, state), Proposal, name)
+    shaped_like(proposal.displacement, situation.weights, f"{name}, as displacement,")
+    number(proposal.predicted_gain, f"{name}, as predicted_gain,")
+    an_instance(proposal.state, dict, f"{name}, as state,")
+    return proposal
 
 
 def promised(situation: Situation, displacement: Tensor, state: State | None = None) -> Proposal:

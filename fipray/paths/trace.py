@@ -14,20 +14,24 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fipray.border import an_instance, checked, number
+from fipray.border.kinds import Seed
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, KroneckerMetric, Network, OutputGeometry, functional_distance, sparsity_of
-from fipray.paths.event import Event, Outcome
-from fipray.paths.objective import Objective, check_network, milestones, restrict, tasks_of
+from fipray.geometry.arrays import AnyWeights, Inputs
+from fipray.paths.event import Event, Outcome, reason_of
+from fipray.paths.objective import Objective, check_network, milestones, restrict, tasks_of, value
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
 from fipray.paths.problem import Batch, Examples, Problem
-from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl
-from fipray.paths.stepper import Situation, Stepper
+from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, Verdict
+from fipray.paths.stepper import Situation, Stepper, proposed
 from fipray.paths.steppers import NaturalStep
 
 RANDOMNESS = "randomness"  # in a solver state: the generator's, before the next step's batch is drawn
 SMALLEST_RADIUS = 1e-8  # of |w0|: below it a float32 step changes nothing
 
 
+@checked
 def walk(
     problem: Problem,
     anchors: Batch,
@@ -47,9 +51,9 @@ def walk(
     resumed path is bit for bit the uninterrupted one.
     """
     began = time.perf_counter()
-    weights, reach, done = problem.start, radius.begin(problem), 0
+    weights, reach, done = problem.start, number(radius.begin(problem), f"{type(radius).__name__}.begin()"), 0
     if resume is None or resume.step == 0:
-        state = stepper.begin(problem)
+        state = an_instance(stepper.begin(problem), dict, f"{type(stepper).__name__}.begin()")
     else:
         state, reach, done = dict(resume.solver_state), resume.radius, resume.step
         weights, began = resume.weights, began - resume.seconds
@@ -59,6 +63,11 @@ def walk(
                 "SaveAt(solver_state=True)"
             )
         generator.set_state(state.pop(RANDOMNESS))
+        if lacking := stepper.begin(problem).keys() - state.keys():
+            raise UsageError(
+                f"the solver state of point {done} has no {', '.join(sorted(lacking))}, which {type(stepper).__name__} "
+                "keeps: resume a path with the stepper that it was walked with"
+            )
     smallest = SMALLEST_RADIUS * problem.length
     before_draw = generator.get_state()
     batch = anchors.draw(batch_size, generator)
@@ -66,7 +75,7 @@ def walk(
     for step in range(done + 1, stop + 1):
         progress = step / num_steps
         situation = Situation(problem, objective, weights, batch, reach, progress, 1 / num_steps)
-        proposal = stepper.propose(situation, state)
+        proposal = proposed(stepper, situation, state)
         if not math.isfinite(float(torch.linalg.vector_norm(proposal.displacement))):
             outcome = Outcome("not finite", f"step {step} was not finite, so the path ended at the point before it")
             break
@@ -75,7 +84,8 @@ def walk(
         batch = anchors.draw(batch_size, generator)  # judged on a fresh batch, from which the next step is made
         moved = problem.network.moved(weights, proposal.displacement)
         verdict = radius.judge(Candidate(situation, moved, proposal.predicted_gain, batch))
-        reach = verdict.radius
+        an_instance(verdict, Verdict, f"{type(radius).__name__}.judge()")
+        reach = number(verdict.radius, f"{type(radius).__name__}.judge(), as radius,")
         if verdict.accepted:
             state = proposal.state
         allowed = restrict(objective, problem, moved if verdict.accepted else weights, progress, batch)
@@ -96,11 +106,12 @@ def walk(
     return outcome
 
 
+@checked
 def trace(
     network: Network,
     *,
-    anchors: Tensor | Batch,
-    held_out: Tensor,
+    anchors: Inputs | Batch,
+    held_out: Inputs,
     objective: Objective,
     stepper: Stepper | None = None,
     radius: RadiusControl | None = None,
@@ -110,14 +121,14 @@ def trace(
     focus: float = 0.0,
     save_at: SaveAt | None = None,
     geometry: OutputGeometry | None = None,
-    others: Sequence[Tensor] = (),
+    others: Sequence[AnyWeights] = (),
     tasks: Mapping[str, Examples] | None = None,
     memory: Sequence[KroneckerMetric] = (),
     probes: Mapping[str, Probe] | None = None,
     on_point: Callable[[PathPoint], None] | None = None,
     resume: Sequence[PathPoint] = (),
     until: int | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> WeightPath:
     """Trace one functionally invariant path from the network's own weights (`network.at(weights)` has others), along
     which all weights may change, or those of some parameters alone (`network.only(["head.*"])`).
@@ -150,9 +161,12 @@ def trace(
     for inputs in (anchors.inputs if isinstance(anchors, Batch) else anchors, held_out):
         network.check(inputs, geometry)
     check_network(objective, network)
-    problem = Problem(network, geometry, network.weights, tuple(others), tasks or {}, tuple(memory))
+    alike = tuple(other.detach().to(network.weights) for other in others)
+    problem = Problem(network, geometry, network.weights, alike, tasks or {}, tuple(memory))
     for name in tasks_of(objective):
         problem.task(name).check(network)
+    if resume and resume[0].step == 0 and not torch.equal(resume[0].weights, problem.start):
+        raise UsageError("resume holds points of a path from other weights than the network's: give its own points")
     on_anchors = anchors if isinstance(anchors, Batch) else Batch.of(problem, anchors)
     on_held_out = Batch.of(problem, held_out)
     if focus > 0 and not isinstance(problem.geometry, FisherRao):
@@ -166,9 +180,9 @@ def trace(
             point,
             functional_distance=_distance(problem, point.weights, some),
             functional_distance_held_out=_distance(problem, point.weights, on_held_out),
-            objective_value=float(objective.value(problem, point.weights, some).detach()),
+            objective_value=float(value(objective, problem, point.weights, some).detach()),
             sparsity=sparsity_of(network, point.weights),
-            probes={name: probe(point.weights) for name, probe in (probes or {}).items()},
+            probes={name: number(probe(point.weights), f"probe {name!r}") for name, probe in (probes or {}).items()},
             solver_state=point.solver_state if save_at.solver_state or until is not None else {},
         )
 
@@ -179,12 +193,12 @@ def trace(
 
     def stopped(point: PathPoint) -> tuple[Outcome | None, PathPoint]:
         """Why the path ends at a kept point, if it does; at a goal the point gets the whole of a restriction."""
-        reasons = {event: reason for event in events if (reason := event.reason(point))}
+        reasons = [(event, reason) for event in events if (reason := reason_of(event, point))]
         if not reasons:
             return None, point
-        if all(event.goal for event in reasons):
+        if all(event.goal for event, _ in reasons):
             point = replace(point, weights=restrict(objective, problem, point.weights, 1.0, on_anchors.first(1000)))
-        return Outcome("stopped", "; ".join(reasons.values())), point
+        return Outcome("stopped", "; ".join(reason for _, reason in reasons)), point
 
     steps = walk(
         problem,
@@ -231,7 +245,7 @@ def trace(
 
 def _passed(events: Sequence[Event], point: PathPoint) -> str:
     """Which limits forbid the point, as a sentence; empty where none does."""
-    return "; ".join(reason for event in events if event.limit and (reason := event.reason(point)))
+    return "; ".join(reason for event in events if event.limit and (reason := reason_of(event, point)))
 
 
 def _last_within(

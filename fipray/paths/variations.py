@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fipray.border import checked
 from fipray.errors import DataError, UsageError
 
 
+@runtime_checkable
 class Variation(Protocol):
     """A frozen dataclass, so that a path's settings can be written down."""
 
@@ -22,6 +24,7 @@ class Variation(Protocol):
         ...
 
 
+@checked
 @dataclass(frozen=True)
 class Shifted:
     """`copies` of every image, each shifted by whole pixels, up to `pixels` to each side; zeros move in.
@@ -62,6 +65,7 @@ class Shifted:
         return torch.cat([before, moved.flatten(1)], 1).reshape(-1, *inputs.shape[1:])
 
 
+@checked
 def varied(inputs: Tensor, variations: Sequence[Variation], seed: int = 0) -> Tensor:
     """The inputs [N, ...], and after them what each variation makes of them."""
     generator = torch.Generator().manual_seed(seed)

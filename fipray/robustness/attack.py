@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.robustness.margin import (
     Classifier,
@@ -21,6 +22,7 @@ from fipray.robustness.threat import ThreatModel, each
 from fipray.robustness.worst import Worst
 
 
+@runtime_checkable
 class Attack(Protocol):
     """A search for inputs that a classifier gets wrong."""
 
@@ -49,6 +51,7 @@ class Attack(Protocol):
         ...
 
 
+@checked
 @dataclass(frozen=True)
 class FGSM:
     """One step of length epsilon from the clean input (Goodfellow et al. 2015); for l2 along the unit gradient."""
@@ -57,6 +60,7 @@ class FGSM:
     def name(self) -> str:
         return "fgsm"
 
+    @checked
     @torch.no_grad()
     def perturb(
         self,
@@ -73,6 +77,7 @@ class FGSM:
         return threat_model.project(inputs + threat_model.epsilon * threat_model.steepest(gradient), inputs)
 
 
+@checked
 @dataclass(frozen=True)
 class PGD:
     """Projected gradient descent on the margin (Madry et al. 2018) from random starts, keeping each example's best
@@ -97,6 +102,7 @@ class PGD:
     def name(self) -> str:
         return f"pgd-{self.num_steps}x{self.num_restarts}"
 
+    @checked
     @torch.no_grad()
     def perturb(
         self,
@@ -115,6 +121,7 @@ class PGD:
         return search.worst.inputs
 
 
+@checked
 @dataclass(frozen=True)
 class TargetedPGD:
     """PGD towards one wrong class at a time: the `num_targets` that the clean input is closest to, each from a random
@@ -136,6 +143,7 @@ class TargetedPGD:
     def name(self) -> str:
         return f"targeted-pgd-{self.num_steps}x{self.num_targets}"
 
+    @checked
     @torch.no_grad()
     def perturb(
         self,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.robustness.margin import Classifier, check_counts, check_examples, checked_outputs
 from fipray.robustness.threat import ThreatModel
@@ -22,6 +23,7 @@ _FEWEST_CLASSES = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 
 _SMALLEST_SIDE = 5  # of an image for which Square in l2 has a tiling
 
 
+@checked
 @dataclass(frozen=True)
 class AutoAttack:
     """The standard AutoAttack, or some of its parts: "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square".
@@ -59,6 +61,7 @@ class AutoAttack:
         parts = "+".join(f"{part}-{effort}" for part, effort in zip(self.attacks, efforts, strict=True))
         return parts if self.num_restarts == 1 else f"{parts}x{self.num_restarts}"
 
+    @checked
     @torch.no_grad()
     def perturb(
         self,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.robustness.attack import Attack
 from fipray.robustness.margin import Classifier, check_counts, check_examples, checked_outputs
@@ -15,6 +16,7 @@ from fipray.robustness.threat import ThreatModel
 from fipray.robustness.worst import Worst
 
 
+@checked
 @dataclass(frozen=True)
 class RandomNoise:
     """Changes of full size epsilon in random directions, the worst of `num_draws` for each example: what robustness
@@ -32,6 +34,7 @@ class RandomNoise:
     def name(self) -> str:
         return f"noise-{self.num_draws}"
 
+    @checked
     @torch.no_grad()
     def perturb(
         self,
@@ -51,6 +54,7 @@ class RandomNoise:
         return worst.inputs
 
 
+@checked
 @dataclass(frozen=True)
 class RandomSearch:
     """Random changes of a share of the coordinates, kept where they lower the margin (Andriushchenko et al. 2020, with
@@ -68,6 +72,7 @@ class RandomSearch:
     def name(self) -> str:
         return f"random-search-{self.num_queries}"
 
+    @checked
     @torch.no_grad()
     def perturb(
         self,
@@ -90,6 +95,7 @@ class RandomSearch:
         return worst.inputs
 
 
+@checked
 @dataclass(frozen=True)
 class FromSurrogates:
     """The inputs that an attack makes on other classifiers, which need not be known to who made the target: of each
@@ -110,6 +116,7 @@ class FromSurrogates:
     def name(self) -> str:
         return f"{self.attack.name}-from-{'+'.join(self.surrogates)}"
 
+    @checked
     @torch.no_grad()
     def perturb(
         self,

@@ -8,15 +8,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import DataError, UsageError
+from fipray.geometry.arrays import Outputs, Scores
 from fipray.robustness.margin import correct, margins
 
 
+@checked
 def nll(outputs: Tensor, labels: Tensor) -> float:
     """The negative log-likelihood `mean_n -log p_y` in nats, >= 0, of outputs [N, C] and labels [N]."""
     return float(-_log_probabilities(outputs, labels).gather(1, labels[:, None]).mean())
 
 
+@checked
 def brier(outputs: Tensor, labels: Tensor) -> float:
     """The score of Brier (1950), `mean_n sum_k (p_k - [k = y])^2`, 0..2, of outputs [N, C] and labels [N]."""
     errors = _log_probabilities(outputs, labels).exp()
@@ -24,6 +28,7 @@ def brier(outputs: Tensor, labels: Tensor) -> float:
     return float(errors.square().sum(1).mean())
 
 
+@checked
 def expected_calibration_error(outputs: Tensor, labels: Tensor, num_bins: int = 15) -> float:
     """How far confidence is from accuracy, `sum_b |B_b|/N |accuracy(B_b) - confidence(B_b)|`, 0..1.
 
@@ -39,12 +44,14 @@ def expected_calibration_error(outputs: Tensor, labels: Tensor, num_bins: int = 
     return float(gaps.abs().sum() / len(labels))
 
 
-def confidence(outputs: Tensor) -> Tensor:
+@checked
+def confidence(outputs: Outputs) -> Tensor:
     """The largest class probability [N], 1/C..1, of outputs [N, C] (Hendrycks & Gimpel 2017)."""
     return outputs.double().softmax(1).amax(1)
 
 
-def log_odds(outputs: Tensor) -> Tensor:
+@checked
+def log_odds(outputs: Outputs) -> Tensor:
     """`log p_k / (1 - p_k)` [N] of the likeliest class k: ranks as confidence does, and tells apart what rounds to 1.
 
     A network may be sure of many examples up to the last digit of float64; to confidence they are ties.
@@ -53,6 +60,7 @@ def log_odds(outputs: Tensor) -> Tensor:
     return margins(doubles, doubles.argmax(1))
 
 
+@checked
 def selective_accuracy(outputs: Tensor, labels: Tensor, coverage: float) -> float:
     """Accuracy, 0..1, on the share `coverage`, in (0, 1], of the examples of which the classifier is surest.
 
@@ -63,6 +71,7 @@ def selective_accuracy(outputs: Tensor, labels: Tensor, coverage: float) -> floa
     return float(_selective_accuracies(outputs, labels)[max(1, round(coverage * len(labels))) - 1])
 
 
+@checked
 def aurc(outputs: Tensor, labels: Tensor) -> float:
     """The area under the risk-coverage curve, 0..1, lower is better: the error rate on the n surest examples, averaged
     over n = 1..N (Geifman & El-Yaniv 2017; Geifman et al. 2019).
@@ -72,7 +81,8 @@ def aurc(outputs: Tensor, labels: Tensor) -> float:
     return float(1 - _selective_accuracies(outputs, labels).mean())
 
 
-def auroc(inside_scores: Tensor, outside_scores: Tensor) -> float:
+@checked
+def auroc(inside_scores: Scores, outside_scores: Scores) -> float:
     """The chance, 0..1, that an input from inside scores higher than one from outside; a tie counts one half.
 
     It is the area under the receiver operating characteristic, and U / (N N') of Mann & Whitney (1947): of scores [N]

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import DataError, UsageError
+from fipray.geometry.arrays import Square
 from fipray.robustness.margin import Classifier, check_examples, margin_gradient
 from fipray.robustness.threat import ThreatModel
 
@@ -20,6 +22,7 @@ ANYWHERE = ThreatModel("l2", 0.0, -math.inf, math.inf)
 """Any finite inputs may be measured: nobody attacks here."""
 
 
+@checked
 def coherence(classifiers: Sequence[Classifier], inputs: Tensor, labels: Tensor, *, batch_size: int = 500) -> float:
     """The mean cosine, -1..1, between two members' input gradients: over pairs and examples; NaN for one member.
 
@@ -28,6 +31,7 @@ def coherence(classifiers: Sequence[Classifier], inputs: Tensor, labels: Tensor,
     return mean_of_pairs(coherence_matrix(classifiers, inputs, labels, batch_size=batch_size))
 
 
+@checked
 def coherence_matrix(
     classifiers: Sequence[Classifier], inputs: Tensor, labels: Tensor, *, batch_size: int = 500
 ) -> Tensor:
@@ -48,6 +52,7 @@ def coherence_matrix(
     return total / len(inputs)
 
 
+@checked
 def disagreement(predictions: Tensor) -> float:
     """The share of inputs, 0..1, on which two members predict different classes: mean over pairs; NaN for one member.
 
@@ -56,12 +61,14 @@ def disagreement(predictions: Tensor) -> float:
     return mean_of_pairs(disagreement_matrix(predictions))
 
 
+@checked
 def disagreement_matrix(predictions: Tensor) -> Tensor:
     """The same [M, M], zero on the diagonal."""
     agreements, _ = _counts(predictions)
     return 1 - agreements.double() / predictions.shape[1]
 
 
+@checked
 def q_statistic(right: Tensor) -> float:
     """Yule's Q, -1..1, of two members' errors: mean over the pairs for which it exists, NaN where there is none.
 
@@ -71,6 +78,7 @@ def q_statistic(right: Tensor) -> float:
     return mean_of_pairs(q_matrix(right))
 
 
+@checked
 def q_matrix(right: Tensor) -> Tensor:
     """`(ad - bc) / (ad + bc)` [M, M]: a inputs are right for both, d wrong for both, b and c right for one alone.
 
@@ -86,6 +94,7 @@ def q_matrix(right: Tensor) -> Tensor:
     return (same - other) / (same + other)
 
 
+@checked
 def kappa(ratings: Tensor) -> float:
     """Cohen's kappa, up to 1, of two members: mean over the pairs for which it exists, NaN where there is none.
 
@@ -95,6 +104,7 @@ def kappa(ratings: Tensor) -> float:
     return mean_of_pairs(kappa_matrix(ratings))
 
 
+@checked
 def kappa_matrix(ratings: Tensor) -> Tensor:
     """`(p_o - p_e) / (1 - p_e)` [M, M] (Cohen 1960): p_o the share of inputs on which two members agree, and
     `p_e = sum_c p_i(c) p_j(c)` the share on which they would by chance.
@@ -106,7 +116,8 @@ def kappa_matrix(ratings: Tensor) -> Tensor:
     return (num_examples * agreements - chances).double() / (num_examples**2 - chances).double()
 
 
-def mean_of_pairs(matrix: Tensor) -> float:
+@checked
+def mean_of_pairs(matrix: Square) -> float:
     """The mean over the pairs i < j of a matrix [M, M] that are not NaN; NaN where there is no such pair."""
     rows, columns = torch.triu_indices(len(matrix), len(matrix), 1, device=matrix.device)
     return float(matrix[rows, columns].nanmean())

@@ -10,14 +10,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Network, class_logits
+from fipray.geometry.arrays import Stack
 from fipray.robustness.margin import Classifier
 
 Average = Literal["probabilities", "logits"]
 """What of the members is averaged: class probabilities, or what they give as it is (logits)."""
 
 
+@checked
 @dataclass(frozen=True)
 class Ensemble:
     """The classifier that averages its members' class probabilities, `log mean_m softmax(z_m)` [N, C], or their logits,
@@ -34,7 +37,7 @@ class Ensemble:
     average: Average = "probabilities"
 
     def __post_init__(self) -> None:
-        _check(len(self.members), self.average)
+        _check(len(self.members))
 
     def member_outputs(self, inputs: Tensor) -> Tensor:
         """What each member gives, [M, N, C]."""
@@ -44,6 +47,7 @@ class Ensemble:
         return averaged(self.member_outputs(inputs), self.average)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class StackedEnsemble:
     """The `Ensemble` of one network at several `weights` [M, P], computed together (`Network.stacked`), `chunk` members
@@ -53,12 +57,12 @@ class StackedEnsemble:
     """
 
     network: Network
-    weights: Tensor
+    weights: Stack
     average: Average = "probabilities"
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        _check(len(self.weights), self.average)
+        _check(len(self.weights))
 
     def member_outputs(self, inputs: Tensor) -> Tensor:
         """What each member gives, [M, N, C]."""
@@ -75,8 +79,6 @@ def averaged(outputs: Tensor, average: Average) -> Tensor:
     return torch.log_softmax(outputs, 2).logsumexp(0) - math.log(len(outputs))
 
 
-def _check(num_members: int, average: str) -> None:
+def _check(num_members: int) -> None:
     if num_members == 0:
         raise UsageError("an ensemble has no members: give one classifier or more")
-    if average not in ("probabilities", "logits"):
-        raise UsageError(f"unknown average {average!r}: choose 'probabilities' or 'logits'")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fipray.border import checked, described
 from fipray.errors import UsageError
 from fipray.robustness.attack import Attack
 from fipray.robustness.margin import Classifier, check_examples, checked_outputs, correct
@@ -45,6 +47,7 @@ class Robustness:
         return _share(self.worst)
 
 
+@checked
 def evaluate(
     classifier: Classifier,
     inputs: Tensor,
@@ -82,6 +85,7 @@ def evaluate(
     return Robustness(clean, robust)
 
 
+@checked
 def transfer_matrix(
     makers: Mapping[str, Classifier],
     targets: Mapping[str, Classifier],
@@ -125,12 +129,13 @@ def _adversarial(
     until_fooled: bool,
 ) -> Tensor:
     """What the attack makes of the inputs [N, ...], inside the threat model."""
-    made = attack.perturb(classifier, inputs, labels, threat_model, generator, until_fooled=until_fooled).detach()
-    if made.shape != inputs.shape or made.dtype != inputs.dtype:
+    made: Any = attack.perturb(classifier, inputs, labels, threat_model, generator, until_fooled=until_fooled)
+    if not isinstance(made, Tensor) or made.shape != inputs.shape or made.dtype != inputs.dtype:
         raise UsageError(
-            f"attack {attack.name!r} made {made.dtype} of shape {tuple(made.shape)} of inputs that are {inputs.dtype} "
-            f"of shape {tuple(inputs.shape)}: let its perturb() return one for each, of the same kind"
+            f"attack {attack.name!r} made {described(made)} of inputs that are {described(inputs)}: let its perturb() "
+            "return one for each, of the same kind"
         )
+    made = made.detach()
     outside = int((~threat_model.contains(made, inputs)).sum())
     if outside:
         raise UsageError(

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from fipray.border import described
 from fipray.errors import DataError, UsageError
 from fipray.robustness.threat import ThreatModel
 
@@ -91,10 +93,17 @@ def check_examples(inputs: Tensor, labels: Tensor, threat_model: ThreatModel) ->
 
 def checked_outputs(classifier: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
     """classifier(inputs) [N, C]. Raises DataError where that is no such matrix, or labels are outside its classes."""
-    outputs = classifier(inputs)
-    if outputs.dim() != 2 or len(outputs) != len(inputs) or outputs.shape[1] < 2:
+    try:
+        outputs: Any = classifier(inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise DataError(
-            f"the classifier gave outputs of shape {tuple(outputs.shape)} for {len(inputs)} inputs: "
+            f"the classifier does not take inputs of shape {tuple(inputs.shape)} and dtype {inputs.dtype}: {error}"
+        ) from error
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(inputs) or outputs.shape[1] < 2:
+        raise DataError(
+            f"the classifier gave {described(outputs)} for {len(inputs)} inputs: "
             "give one row an input and one column a class, two classes or more; of a single logit z, columns 0 and z"
         )
     smallest, largest = (int(value) for value in labels.aminmax())
@@ -103,7 +112,8 @@ def checked_outputs(classifier: Classifier, inputs: Tensor, labels: Tensor) -> T
             f"the labels range over {smallest}..{largest}, and the classifier's classes are 0..{outputs.shape[1] - 1}: "
             "give labels of these"
         )
-    return outputs
+    checked: Tensor = outputs
+    return checked
 
 
 def _of_class(outputs: Tensor, classes: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.robustness.attack import PGD, Attack
 from fipray.robustness.auto_attack import AutoAttack
@@ -30,6 +31,7 @@ _SAME_OUTPUTS = 1e-4  # relative: sums on a GPU may run in another order
 _LARGEST_WITHOUT_BOUNDS = 16  # epsilons
 
 
+@checked
 def masking_warnings(
     classifier: Classifier,
     inputs: Tensor,

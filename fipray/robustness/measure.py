@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import DataError, UsageError
 from fipray.robustness.calibration import (
     aurc,
@@ -47,6 +48,7 @@ class Measures:
     kappa: float | None
 
 
+@checked
 def measure(
     classifier: Classifier,
     inputs: Tensor,

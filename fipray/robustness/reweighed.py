@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.robustness.attack import PGD, Attack
 from fipray.robustness.ensemble import Ensemble, StackedEnsemble, averaged
@@ -17,6 +18,7 @@ from fipray.robustness.margin import Classifier
 from fipray.robustness.threat import ThreatModel
 
 
+@checked
 @dataclass(frozen=True)
 class OnLogits:
     """An attack with the gradients of the members' mean logits, whatever the ensemble averages; the outputs it sees,
@@ -31,6 +33,7 @@ class OnLogits:
     def name(self) -> str:
         return f"{self.attack.name}-on-logits"
 
+    @checked
     def perturb(
         self,
         classifier: Classifier,
@@ -45,6 +48,7 @@ class OnLogits:
         return self.attack.perturb(guided, inputs, labels, threat_model, generator, until_fooled=until_fooled)
 
 
+@checked
 @dataclass(frozen=True)
 class ReweighedPGD:
     """`PGD` with the gradients of `sum_m w_m z_m / sum_m w_m`, w as of `member_weights` at each iterate; the outputs it
@@ -69,6 +73,7 @@ class ReweighedPGD:
     def name(self) -> str:
         return f"reweighed-{self._pgd().name}"
 
+    @checked
     def perturb(
         self,
         classifier: Classifier,

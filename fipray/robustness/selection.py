@@ -11,7 +11,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import DataError, UsageError
+from fipray.geometry.arrays import Square
 from fipray.robustness.margin import correct
 
 SetScore = Callable[[tuple[int, ...]], float]
@@ -27,6 +29,7 @@ class RoundScore(Protocol):
         ...
 
 
+@checked
 def greedy_selection(
     num_candidates: int,
     num_members: int,
@@ -65,6 +68,7 @@ def greedy_selection(
     return chosen
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class EnsembleAccuracy:
     """The accuracy, 0..1, of the averaged ensemble (as `Ensemble` averages) on S sets of the same N examples.
@@ -102,6 +106,7 @@ class EnsembleAccuracy:
         return float((right.all(0) if self.worst else right).double().mean())
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class MeanOfPairs:
     """The mean of a symmetric matrix [K, K] over the pairs of a set: of a disagreement, or of minus a coherence.
@@ -109,11 +114,11 @@ class MeanOfPairs:
     0 for a single candidate: without `chosen`, the first choice is candidate 0.
     """
 
-    matrix: Tensor
+    matrix: Square
 
     def __post_init__(self) -> None:
         shape = tuple(self.matrix.shape)
-        if len(shape) != 2 or shape[0] != shape[1] or not self.matrix.allclose(self.matrix.mT, equal_nan=True):
+        if not self.matrix.allclose(self.matrix.mT, equal_nan=True):
             raise DataError(f"the matrix of shape {shape} is not symmetric: give a number for every pair [K, K]")
 
     def __call__(self, chosen: tuple[int, ...]) -> float:

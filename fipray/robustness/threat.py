@@ -9,9 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 
 
+@checked
 @dataclass(frozen=True)
 class ThreatModel:
     """What an attacker may do: move an input at most `epsilon` (in `norm`), staying within [lower, upper] everywhere.
@@ -25,8 +27,6 @@ class ThreatModel:
     upper: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.norm not in ("linf", "l2"):
-            raise UsageError(f"unknown norm {self.norm!r}: choose 'linf' or 'l2'")
         if not (math.isfinite(self.epsilon) and self.epsilon >= 0):
             raise UsageError(
                 f"epsilon is {self.epsilon}: give a finite number of at least 0, in the units of the inputs"

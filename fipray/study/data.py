@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fipray.border import checked
 from fipray.errors import DataError
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Task:
     """A task that paths may learn: labelled inputs [N, ...] with labels [N], and others to judge it by, or none."""
@@ -28,6 +30,7 @@ class Task:
             raise DataError("test_inputs and test_labels of a task come together: give both or neither")
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Data:
     """Numpy arrays, so that Ray's workers on one machine share them.

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from fipray.border import checked
+from fipray.border.kinds import Seed
 from fipray.errors import UsageError
 from fipray.robustness import FGSM, PGD, Attack, TargetedPGD, ThreatModel
 
@@ -27,6 +29,7 @@ def verdicts_on(name: str, attack: str, first_example: int) -> str:
     return f"{attack} on {name} from example {first_example}"
 
 
+@checked
 @dataclass(frozen=True)
 class Evaluation:
     """How base, path ends and ensembles are judged: under which attacks, on the first `num_examples` test inputs or as
@@ -43,7 +46,7 @@ class Evaluation:
     threat_model: ThreatModel
     attacks: tuple[Attack, ...] = (FGSM(), TargetedPGD(), PGD())
     num_examples: int = 1000
-    seed: int = 0
+    seed: Seed = 0
     chunk_size: int = 500
     check_masking: bool = False
 

@@ -20,7 +20,7 @@ Asked = TypeVar("Asked", Study, Search)
 def find(reference: str) -> StudyFunction:
     """The function that `module:function` names. Raises UsageError, with what there is, where there is none."""
     module_name, colon, function_name = reference.partition(":")
-    if not (module_name and colon and function_name):
+    if not (module_name and colon and function_name) or module_name.startswith("."):
         raise UsageError(
             f"a study is named module:function, such as experiments.quickstart:study; {reference!r} was given"
         )

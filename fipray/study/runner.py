@@ -8,12 +8,13 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
-from fipray.errors import CorruptFileError, FiprayError, RunError
-from fipray.geometry import copied
+from fipray.border import checked
+from fipray.errors import CorruptFileError, FiprayError, RunError, UsageError
+from fipray.geometry import check_device, copied
 from fipray.records import Attempt, Store
 from fipray.records.layout import log_file
 from fipray.study import resume
@@ -25,6 +26,7 @@ from fipray.study.work import Made, Material, Tables, Work, made_of
 from fipray.study.worker import PathWorker
 
 
+@runtime_checkable
 class Runner(Protocol):
     """Carries out what a results directory still lacks of a study."""
 
@@ -157,6 +159,7 @@ class Agenda:
         )
 
 
+@checked
 @dataclass(frozen=True)
 class LocalRunner:
     """Carries out a study in this process, one piece of work after the other: for debugging, and without Ray."""
@@ -164,6 +167,12 @@ class LocalRunner:
     threads: int = 1
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise UsageError(f"a run takes at least one thread; threads={self.threads} was given")
+        check_device(self.device)
+
+    @checked
     def run(self, study: Study, directory: str | Path, watch: Watch | None = None) -> Store:
         threads = torch.get_num_threads()
         agenda = Agenda(study, directory, watch or Quiet())

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fipray.border import checked
+from fipray.border.kinds import Seed
 from fipray.errors import UsageError
 from fipray.study.canonical import digest, encode, to_json
 from fipray.study.evaluation import AttackSpec, RobustnessSpec
@@ -27,6 +29,7 @@ AT_POINTS = (
 ROBUST = "robust_accuracy"
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Search:
     """Walks the one path of a study again and again, with other values in some fields of its spec, and tells which
@@ -56,7 +59,7 @@ class Search:
     scheduler: str = "none"
     grace: float = 0.1
     reduction_factor: float = 3.0
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if len(self.study.paths) != 1 or self.study.ensembles:

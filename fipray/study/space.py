@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, get_type_hints
 
+from fipray.border import checked
 from fipray.errors import UsageError
 
 
+@checked
 @dataclass(frozen=True)
 class Uniform:
     """Any number from `low` to `high`, each as likely."""
@@ -27,6 +29,7 @@ class Uniform:
         return float(drawn)
 
 
+@checked
 @dataclass(frozen=True)
 class LogUniform:
     """Any number from `low` > 0 to `high`, each order of magnitude as likely."""
@@ -47,6 +50,7 @@ class LogUniform:
         return float(drawn)
 
 
+@checked
 @dataclass(frozen=True)
 class Integers:
     """Any whole number from `low` to `high`, both included."""
@@ -65,15 +69,16 @@ class Integers:
         return int(drawn)
 
 
+@checked
 @dataclass(frozen=True)
 class Choice:
     """One of `values`: whatever a spec may hold, such as two steppers. What is drawn is its place among them."""
 
-    values: Sequence[Any]
+    values: tuple[Any, ...]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.values, tuple) or not self.values:
-            raise UsageError(f"a choice is among the values of a tuple with one or more; {self.values!r} was given")
+        if not self.values:
+            raise UsageError("a choice is among one or more values; none was given")
 
     @property
     def extremes(self) -> tuple[Any, ...]:
@@ -102,13 +107,13 @@ def check(spec: Any, space: Mapping[str, Domain]) -> None:
     for name, domain in space.items():
         if within := [other for other in space if name.startswith(f"{other}.")]:
             raise UsageError(f"{name} is a part of {within[0]}, which is searched too: search one of them")
+        if isinstance(domain, (Uniform, LogUniform)) and _type_of(spec, name) is int:
+            raise UsageError(f"{name} is a whole number: give Integers or a Choice, not {domain}")
         for value in domain.extremes:
             try:
                 with_fields(spec, {name: value})
             except (UsageError, TypeError) as error:
                 raise UsageError(f"{name}={value!r}: {error}") from error
-        if isinstance(domain, (Uniform, LogUniform)) and _type_of(spec, name) is int:
-            raise UsageError(f"{name} is a whole number: give Integers or a Choice, not {domain}")
 
 
 def _with(whole: Any, part: Any, name: str, steps: list[str], value: Any) -> Any:
@@ -140,7 +145,7 @@ def _names(value: Any, before: str) -> Iterator[str]:
 def _type_of(spec: Any, name: str) -> Any:
     *outer, last = name.split(".")
     for step in outer:
-        spec = _parts(spec)[step]
+        spec = _parts(spec).get(step)
     return None if isinstance(spec, tuple) else get_type_hints(type(spec)).get(last)
 
 

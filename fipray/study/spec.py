@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from fipray.border import checked
+from fipray.border.kinds import Seed
 from fipray.errors import DataError, NetworkError, UsageError
 from fipray.geometry import FisherRao, Network, OutputGeometry, copied, num_classes, parameter_names
 from fipray.paths import (
@@ -48,6 +50,7 @@ from fipray.study.rounds import RoundSpec, check, expanded
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+@checked
 @dataclass(frozen=True)
 class PathSpec:
     """One path: everything that decides where it goes but the base network and the data, which the study holds.
@@ -79,7 +82,7 @@ class PathSpec:
     variations: tuple[Variation, ...] = ()
     memory: KroneckerMemory | None = None
     held_out: tuple[str, ...] = ()
-    seed: int = 0
+    seed: Seed = 0
     moving: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -100,6 +103,7 @@ class PathSpec:
         return made_networks((self.start, *self.others))
 
 
+@checked
 @dataclass(frozen=True)
 class EnsembleSpec:
     """Networks judged together: names of paths, whose ends are the members, or "base".
@@ -126,6 +130,7 @@ class EnsembleSpec:
 Spec = PathSpec | RoundSpec | AttackSpec | RobustnessSpec | TransferSpec
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Study:
     """A set of paths from one base network, what is made of them, and how that is judged.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from fipray.study.work import Tables, Work
 
 
+@runtime_checkable
 class Watch(Protocol):
     """Is told how a run goes on."""
 
@@ -20,6 +21,7 @@ class Watch(Protocol):
     def note(self, sentence: str) -> None: ...
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Is given the rows of work that is committed, to show them elsewhere."""
 

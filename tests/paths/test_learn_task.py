@@ -149,7 +149,7 @@ def test_what_cannot_be_learned_is_refused(network, examples, anchors):
     for wrong, message in (
         ({"batch_size": 0}, "batches of at least 1"),
         ({"smoothing": 1.0}, "share of a label"),
-        ({"loss": "hinge"}, '"cross-entropy" or "squared"'),
+        ({"loss": "hinge"}, "'cross-entropy' or 'squared'"),
     ):
         with pytest.raises(fip.UsageError, match=message):
             fip.LearnTask("new", **wrong)

@@ -104,7 +104,7 @@ class TestPatterns:
             at_end(Sparsify(0.5, pattern=NofM()), problem(mlp(6, 9)))
         with pytest.raises(UsageError, match="not all; 4 of 4"):
             NofM(4, 4)
-        with pytest.raises(UsageError, match="'network' or the 'layer'"):
+        with pytest.raises(UsageError, match="'network' or 'layer'"):
             Unstructured("channel")  # type: ignore[arg-type]
 
     def test_a_bias_that_is_zero_moves_and_a_weight_that_is_zero_does_not(self):

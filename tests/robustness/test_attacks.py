@@ -224,7 +224,7 @@ def test_names_tell_attacks_and_their_strength():
         (lambda: PGD(0), r"num_steps is 0: give at least 1"),
         (lambda: PGD(5, -1), r"num_restarts is -1: give at least 1"),
         (lambda: PGD(step_fraction=0.0), r"step_fraction is 0.0: give a finite number above 0"),
-        (lambda: PGD(step_fraction=math.nan), r"step_fraction is nan: give a finite number above 0"),
+        (lambda: PGD(step_fraction=math.nan), r"step_fraction is nan; expected a number"),
         (lambda: TargetedPGD(0), r"num_steps is 0: give at least 1"),
         (lambda: TargetedPGD(5, 0), r"num_targets is 0: give at least 1"),
         (lambda: TargetedPGD(step_fraction=math.inf), r"step_fraction is inf: give a finite number above 0"),

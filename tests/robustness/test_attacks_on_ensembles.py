@@ -134,6 +134,6 @@ def test_names_and_effort():
     assert OnLogits(TargetedPGD(5, 2)).name == "targeted-pgd-5x2-on-logits"
     with pytest.raises(UsageError, match=r"num_steps is 0: give at least 1"):
         ReweighedPGD(0)
-    for softness in (-1.0, math.nan):
+    for softness in (-1.0, math.inf):
         with pytest.raises(UsageError, match=r"softness is .*: give a finite number of at least 0"):
             ReweighedPGD(softness=softness)

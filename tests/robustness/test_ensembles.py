@@ -114,7 +114,7 @@ def test_one_sure_member_decides_the_mean_of_logits_but_not_that_of_probabilitie
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Ensemble(members(2), "votes"), r"unknown average 'votes': choose 'probabilities' or 'logits'"),
+        (lambda: Ensemble(members(2), "votes"), r"average is 'votes'; expected 'probabilities' or 'logits'"),
         (lambda: StackedEnsemble(mlp(3, 2), torch.zeros(0, 8)), r"no members: give one classifier or more"),
     ],
 )

@@ -132,10 +132,10 @@ def test_equal_generators_give_equal_verdicts():
         ),
         (lambda inputs, threat_model, generator: inputs - 0.1, r"left the threat model on 1 of 4"),
         (lambda inputs, threat_model, generator: inputs * math.nan, r"left the threat model on 4 of 4 inputs"),
-        (lambda inputs, threat_model, generator: inputs[:1], r"torch.float64 of shape \(1, 1\) of .* shape \(4, 1\)"),
+        (lambda inputs, threat_model, generator: inputs[:1], r"float64 tensor \[1, 1\] of .* \[4, 1\]"),
         (
             lambda inputs, threat_model, generator: inputs.float(),
-            r"torch.float32 of shape \(4, 1\) of .* torch.float64",
+            r"float32 tensor \[4, 1\] of .* float64",
         ),
     ],
     ids=["epsilon", "bounds", "nan", "shape", "dtype"],

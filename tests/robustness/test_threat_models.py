@@ -133,13 +133,13 @@ def test_what_leaves_the_threat_model_is_not_contained():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("l1", 0.1), r"unknown norm 'l1': choose 'linf' or 'l2'"),
+        (("l1", 0.1), r"norm is 'l1'; expected 'linf' or 'l2'"),
         (("linf", -0.1), r"epsilon is -0.1: give a finite number of at least 0"),
-        (("linf", math.nan), r"epsilon is nan: give a finite"),
+        (("linf", math.nan), r"epsilon is nan; expected a number"),
         (("l2", math.inf), r"epsilon is inf: give a finite"),
         (("l2", 0.1, 1.0, 1.0), r"the bounds are \[1.0, 1.0\]: give a lower bound below"),
         (("l2", 0.1, 1.0, 0.0), r"the bounds are \[1.0, 0.0\]: give a lower bound below"),
-        (("l2", 0.1, math.nan), r"the bounds are \[nan, 1.0\]: give a lower bound below"),
+        (("l2", 0.1, math.nan), r"lower is nan; expected a number"),
     ],
 )
 def test_a_threat_model_that_makes_no_sense_is_refused(arguments, says):

@@ -64,7 +64,7 @@ def test_a_search_refuses(changes, sentence):
         (fip.Uniform, (1, 1), "from low up to high"),
         (fip.LogUniform, (0, 1), "begins above 0"),
         (fip.Integers, (3, 2), "from low up to high"),
-        (fip.Choice, ((),), "a tuple with one or more"),
+        (fip.Choice, ((),), "one or more values"),
     ],
 )
 def test_a_domain_refuses(domain, arguments, sentence):

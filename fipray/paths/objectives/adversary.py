@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, class_logits
 from fipray.paths.problem import Batch, Problem
 from fipray.robustness.threat import ThreatModel
 
 
+@checked
 @dataclass(frozen=True)
 class Adversary:
     """Looks near the inputs of a batch for those on which a network's outputs are furthest from the start's clean ones.

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from fipray.border import checked, takes
 from fipray.errors import UsageError
 from fipray.geometry import Network
 from fipray.paths.problem import Batch, Problem
@@ -17,6 +18,7 @@ from fipray.paths.problem import Batch, Problem
 Function = Callable[[Network, Tensor], float]
 
 
+@checked
 @dataclass(frozen=True)
 class BlackBox:
     """A number that no gradient leads to: a reward, a latency, a score of another program.
@@ -41,11 +43,6 @@ class BlackBox:
     spread: float = 0.01
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.function, str) or callable(self.function)):
-            raise UsageError(
-                "function is called with a network and weights [P], or names such a function as module:function; "
-                f"{self.function!r} was given"
-            )
         if isinstance(self.function, str):
             function_named(self.function)
         if self.num_samples < 1:
@@ -103,4 +100,6 @@ def function_named(reference: str) -> Function:
         raise UsageError(f"{module_name} has no function {name!r}: {error}") from error
     if not callable(function):
         raise UsageError(f"{reference!r} names a {type(function).__name__}, which is no function")
-    return function
+    if not takes(function, (None, None)):
+        raise UsageError(f"{reference!r} names a function that does not take two arguments, a network and weights [P]")
+    return cast(Function, function)

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.paths.problem import Batch, Problem
 
 
+@checked
 @dataclass(frozen=True)
 class Disagree:
     """Differ from the start and the other networks on inputs far from the data, while agreeing on the data.

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Network, class_logits, twice_differentiable
 from fipray.paths.problem import Batch, Problem
 
 
+@checked
 @dataclass(frozen=True)
 class Diversify:
     """Turn the input gradients away from those of the start and of the other networks, so that what fools one fools not

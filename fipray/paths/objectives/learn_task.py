@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import class_logits
 from fipray.paths.objective import Asked
 from fipray.paths.problem import Batch, Problem
 
 
+@checked
 @dataclass(frozen=True)
 class LearnTask:
     """Learn a task from its labelled examples, while the function stays on the anchors: those of earlier tasks.
@@ -40,8 +42,6 @@ class LearnTask:
             raise UsageError(f"a task is learned from batches of at least 1; batch_size={self.batch_size} was given")
         if not 0 <= self.smoothing < 1:
             raise UsageError(f"smoothing is a share of a label, 0 or more and below 1; {self.smoothing} was given")
-        if self.loss not in ("cross-entropy", "squared"):
-            raise UsageError(f'loss is "cross-entropy" or "squared"; {self.loss!r} was given')
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.paths.problem import Batch, Problem
 
 
+@checked
 @dataclass(frozen=True)
 class MoveAway:
     """Leave the start and the other networks behind in weight space: the diversity of Raghavan & Thomson 2022.

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.paths.problem import Batch, Problem
 
 
+@checked
 @dataclass(frozen=True)
 class RandomWalk:
     """Diffuse: at every step a new direction `xi ~ N(0, I)`, which the stepper projects.

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.paths.problem import Batch, Problem
 
 
+@checked
 @dataclass(frozen=True)
 class Remember:
     """`value = sum_k (w - w0)^T g_k (w - w0)` over the metrics g_k that the problem remembers, w0 the start: the

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.paths.objective import Asked
 from fipray.paths.objectives.adversary import Adversary, divergence
 from fipray.paths.problem import Batch, Problem
 
 
+@checked
 @dataclass(frozen=True)
 class Resist:
     """Say of inputs that an adversary moved what the start says of them unmoved: adversarial training without labels.

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.paths.objectives.diversify import input_gradients
 from fipray.paths.problem import Batch, Problem
 
 
+@checked
 @dataclass(frozen=True)
 class Smooth:
     """Flatten the margin in the inputs, so that the same step moves the outputs less.

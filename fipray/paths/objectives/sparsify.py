@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from fipray.border import checked, shaped_like
 from fipray.errors import UsageError
 from fipray.geometry import Network, check_norms_move, re_estimated, refuse_computed_weights
 from fipray.paths.objective import Projection
@@ -16,6 +18,7 @@ from fipray.paths.problem import Batch, Problem
 from fipray.paths.saliency import Magnitude, Saliency
 
 
+@checked
 @dataclass(frozen=True)
 class Sparsify:
     """Walk to `sparsity`, the fraction, 0..1, of weights that are exactly zero; of which weights, the pattern says.
@@ -101,9 +104,11 @@ class Sparsify:
         """Indices of what is to be zeroed so that `sparsity` is reached."""
         if sparsity <= 0:
             return torch.empty(0, dtype=torch.int64, device=weights.device)
-        return self.pattern.zeroed(
-            problem.network, weights, lambda: self.saliency.losses(problem, weights, batch), sparsity
-        )
+        return self.pattern.zeroed(problem.network, weights, lambda: self._losses(problem, weights, batch), sparsity)
+
+    def _losses(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        found = self.saliency.losses(problem, weights, batch)
+        return cast(Tensor, shaped_like(found, weights, f"{type(self.saliency).__name__}.losses()"))
 
     def _asked(self, progress: float) -> tuple[float, bool]:
         """The sparsity that is asked for after a share of the path, and whether it is that of a ramp's end."""

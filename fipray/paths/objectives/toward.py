@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.paths.problem import Batch, Problem
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Toward:
     """Walk to the weights `w1` of another network of the same architecture.

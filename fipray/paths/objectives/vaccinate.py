@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.paths.objectives.adversary import Adversary, divergence
 from fipray.paths.problem import Batch, Problem
 
 
+@checked
 @dataclass(frozen=True)
 class Vaccinate:
     """Say of inputs that an adversary moved to fool the *other* networks what the start says of them unmoved.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Network
 from fipray.paths.objective import (
@@ -21,10 +21,12 @@ from fipray.paths.objective import (
     restrict,
     tangent,
     tasks_of,
+    value,
 )
 from fipray.paths.problem import Batch, Problem
 
 
+@checked
 @dataclass(frozen=True)
 class WeightedSum:
     """`value = sum_i c_i value_i` for pairs `(c_i, objective_i)`: `WeightedSum(((1.0, Diversify()), (0.1, Toward())))`.
@@ -37,15 +39,14 @@ class WeightedSum:
     parts: tuple[tuple[float, Objective], ...]
 
     def __post_init__(self) -> None:
-        parts: Any = self.parts  # a list of lists would do but has no hash
-        if not (isinstance(parts, tuple) and parts and all(map(_is_part, parts))):
+        if not (self.parts and all(math.isfinite(coefficient) for coefficient, _ in self.parts)):
             raise UsageError(
                 "a sum has one or more parts, a tuple of pairs (finite coefficient, objective), such as "
                 f"((1.0, Diversify()), (0.1, Toward())); {self.parts!r} was given"
             )
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        return torch.stack([c * part.value(problem, weights, batch) for c, part in self._counted]).sum()
+        return torch.stack([c * value(part, problem, weights, batch) for c, part in self._counted]).sum()
 
     def gradient(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         return torch.stack([c * gradient(part, problem, weights, batch) for c, part in self._counted]).sum(0)
@@ -81,13 +82,3 @@ class WeightedSum:
     @property
     def _counted(self) -> tuple[tuple[float, Objective], ...]:
         return tuple((c, part) for c, part in self.parts if c != 0) or self.parts[:1]
-
-
-def _is_part(pair: Any) -> bool:
-    return (
-        isinstance(pair, tuple)
-        and len(pair) == 2
-        and isinstance(pair[0], (int, float))
-        and math.isfinite(pair[0])
-        and callable(getattr(pair[1], "value", None))
-    )

@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.paths.objective import Objective, Projection, restrict, tangent
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, Stepper, promised
 
 
+@checked
 @dataclass(frozen=True)
 class Corrected:
     """A step of `predictor`, then one of `corrector` from where it leads, which only brings the function back.
@@ -37,6 +39,7 @@ class Corrected:
         return promised(situation, ahead.displacement + back.displacement, states)
 
 
+@checked
 @dataclass(frozen=True)
 class Switch:
     """`far` until a share `at`, 0..1, of the path is walked, then `near`: cheap while far, exact near the end.

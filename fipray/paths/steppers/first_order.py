@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.adam import adam
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import (
     FisherRao,
@@ -24,13 +25,14 @@ from fipray.geometry import (
     statistics_of,
     unfolded,
 )
-from fipray.paths.objective import Asked, OfOutputs
+from fipray.paths.objective import Asked, OfOutputs, scalar
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, within
 
 _STATISTICS = "statistics "  # in the state, before the name of a buffer
 
 
+@checked
 @dataclass(frozen=True)
 class FirstOrderStep:
     """Adam (Kingma & Ba 2015) on `D(w)^2 + beta objective(w)`, D the functional distance on the batch.
@@ -123,7 +125,7 @@ class FirstOrderStep:
         asked = self._asked(situation, batch)
         with torch.enable_grad():
             if asked:
-                loss = self._loss(problem, batch, asked, beta, partial(problem.network, moving))
+                loss = self._loss(situation, batch, asked, beta, partial(problem.network, moving))
                 return situation.allowed(torch.autograd.grad(loss, moving)[0])
             distance = self._squared_distance(problem, problem.network(moving, batch.inputs), batch)
             slope = situation.allowed(torch.autograd.grad(distance, moving)[0])
@@ -137,7 +139,7 @@ class FirstOrderStep:
         asked = self._asked(situation, batch)
         with torch.enable_grad():
             if asked:
-                loss = self._loss(problem, batch, asked, beta, outputs_on)
+                loss = self._loss(situation, batch, asked, beta, outputs_on)
                 return situation.allowed(torch.autograd.grad(loss, moving)[0])
             distance = self._squared_distance(problem, outputs_on(batch.inputs), batch)
             slope = situation.allowed(torch.autograd.grad(distance, moving)[0])
@@ -155,10 +157,11 @@ class FirstOrderStep:
         return asked if asked.inputs.shape[1:] == batch.inputs.shape[1:] else None
 
     def _loss(
-        self, problem: Problem, batch: Batch, asked: Asked, beta: float, outputs_on: Callable[[Tensor], Tensor]
+        self, situation: Situation, batch: Batch, asked: Asked, beta: float, outputs_on: Callable[[Tensor], Tensor]
     ) -> Tensor:
+        problem, objective = situation.problem, situation.objective
         here, there = outputs_on(torch.cat([batch.inputs, asked.inputs])).split([len(batch), len(asked.inputs)])
-        return self._squared_distance(problem, here, batch) + beta * asked.value(there)
+        return self._squared_distance(problem, here, batch) + beta * scalar(asked.value(there), objective)
 
     def _held(self, batch: Batch) -> Batch:
         return batch.first(math.ceil(self.held * len(batch)))

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Layer, Metric
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
 
 
+@checked
 @dataclass(frozen=True)
 class KroneckerStep:
     """The natural step in an approximate metric that is cheap to invert: K-FAC (Martens & Grosse 2015; for convolutions

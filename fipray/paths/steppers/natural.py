@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Metric, StreamedMetric, conjugate_gradients, solve_in_sample_space
 from fipray.geometry.metric import Precision
@@ -14,6 +15,7 @@ from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
 
 
+@checked
 @dataclass(frozen=True)
 class NaturalStep:
     """Down the objective as far as the function allows, and back to the function, in one damped solve.

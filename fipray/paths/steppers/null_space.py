@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
+from fipray.border import checked
 from fipray.errors import NetworkError, UsageError
 from fipray.geometry import Metric
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
 
 
+@checked
 @dataclass(frozen=True)
 class InputNullSpaceStep:
     """Down the objective by weights that no input reaches: `dW a = 0` for all that each layer sees.

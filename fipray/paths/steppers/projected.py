@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Metric, NullSpace, solve_in_sample_space
 from fipray.paths.problem import Problem
@@ -15,6 +16,7 @@ from fipray.paths.stepper import Proposal, Situation, State, promised
 LARGEST_JACOBIAN = 2**29  # numbers, 2 GiB in float32: what an exact solve may have to hold where layers do not tell J
 
 
+@checked
 @dataclass(frozen=True)
 class ProjectedStep:
     """Down the objective within the null space of J, and back to the function by the shortest way: damping m -> 0.

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
+from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.paths.objective import gradient
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State
 
 
+@checked
 @dataclass(frozen=True)
 class PublishedStep:
     """The scheme of the code released with the paper, the baseline: `w <- w - length u / |u|`.
@@ -45,6 +47,7 @@ class PublishedStep:
         return Proposal(-length * slope / torch.linalg.vector_norm(slope).clamp(min=1e-30), 0.0)
 
 
+@checked
 @dataclass(frozen=True)
 class OneShot:
     """No step at all: only a restriction acts. With `Sparsify` and one step this is one-shot magnitude pruning."""

@@ -1,0 +1,103 @@
+"""A decorator for public functions and classes, by which a wrong argument becomes a sentence of the library's own."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, wraps
+from importlib import import_module
+from typing import Any, TypeVar, cast
+
+from fipray.border.wording import advice, described, expected, subject
+from fipray.errors import DataError, NetworkError, UsageError
+
+Thing = TypeVar("Thing", bound=Callable[..., Any])
+_ERRORS = {"array": DataError, "network": NetworkError}
+
+
+def checked(thing: Thing) -> Thing:
+    """Check the arguments of a function, or of a class when an instance is made, against their annotations.
+
+    Lists become tuples where tuples are annotated, and numpy's numbers Python's own. An argument that does not fit, is
+    unknown or is missing raises UsageError: DataError for arrays, NetworkError for modules. For what users call, not
+    for what a path calls at every step.
+    """
+    if isinstance(thing, type):
+        made: Any = thing
+        made.__init__ = _guarded(made.__init__, thing.__name__)
+        return thing
+    return cast(Thing, _guarded(thing, thing.__qualname__))
+
+
+def _guarded(function: Any, name: str) -> Any:
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise UsageError(f"{name}(): {error}; {_parameters(signature)}") from None
+        _fit(bound.arguments, _hints(function), name)
+        return function(*bound.args, **bound.kwargs)
+
+    return guarded
+
+
+def _fit(arguments: dict[str, Any], hints: Mapping[str, Any], name: str) -> None:
+    """Replace each argument by itself as its annotation wants it."""
+    from fipray.border.fitting import Misfit, fitted, one_scope  # loads beartype: with the first call of anything
+
+    parameter = ""
+    try:
+        with one_scope():
+            for parameter in arguments:
+                if parameter in hints:
+                    arguments[parameter] = fitted(arguments[parameter], hints[parameter])
+    except Misfit as misfit:
+        found, wanted = misfit.value, misfit.hint
+        raise _ERRORS.get(subject(wanted), UsageError)(
+            f"{name}(): {parameter}{misfit.place} is {described(found)}; expected {expected(wanted)}"
+            f"{advice(found, wanted)}"
+        ) from None
+
+
+def _parameters(signature: inspect.Signature) -> str:
+    names = [name for name in signature.parameters if name not in ("self", "cls")]
+    return f"it takes: {', '.join(names)}" if names else "it takes no arguments"
+
+
+@cache
+def _hints(function: Any) -> Mapping[str, Any]:
+    """The annotations of the parameters, in their order, but for `*args` and `**kwargs`."""
+    names, found = dict(inspect.unwrap(function).__globals__), {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        single = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if single and parameter.annotation is not parameter.empty:
+            found[name] = _evaluated(parameter.annotation, names)
+    return found
+
+
+def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
+    """An annotation that may be a text; what is imported for type checkers alone is imported now."""
+    while isinstance(annotation, str):
+        try:
+            annotation = eval(annotation, names)
+        except NameError as error:
+            missing = str(error.name)
+            names[missing] = _import_for_type_checkers(names["__name__"], missing)
+    return annotation
+
+
+def _import_for_type_checkers(module: str, name: str) -> Any:
+    for node in _imports_for_type_checkers(module):
+        if node.module and name in [alias.asname or alias.name for alias in node.names]:
+            return getattr(import_module(node.module), name)
+    raise NameError(f"{module} annotates an argument with {name}, which it imports nowhere", name=name)
+
+
+def _imports_for_type_checkers(module: str) -> Iterator[ast.ImportFrom]:
+    for node in ast.parse(inspect.getsource(import_module(module))).body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from (one for one in node.body if isinstance(one, ast.ImportFrom))

@@ -1,0 +1,130 @@
+"""Whether a value fits an annotation: containers item by item, everything else by beartype and jaxtyping."""
+
+from __future__ import annotations
+
+import collections.abc
+import math
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import UnionType
+from typing import Annotated, Any, TextIO, Union, get_args, get_origin
+
+import numpy as np
+from beartype import BeartypeConf, FrozenDict
+from beartype.door import is_bearable
+from beartype.vale import Is
+from jaxtyping import jaxtyped
+
+from fipray.border.protocols import lacking, takes
+from fipray.border.wording import is_odd
+
+
+class Misfit(Exception):
+    """The innermost value that does not fit, the annotation that it should, and its place, such as `[2]['a']`."""
+
+    def __init__(self, value: Any, hint: Any, place: str = "") -> None:
+        super().__init__(place)
+        self.value, self.hint, self.place = value, hint, place
+
+    def inside(self, place: str) -> Misfit:
+        return Misfit(self.value, self.hint, place + self.place)
+
+
+def one_scope() -> AbstractContextManager[Any]:
+    """Within it a letter in the shapes of arrays, such as N, stands for one length."""
+    return jaxtyped("context")
+
+
+def _is_integer(value: Any) -> bool:
+    return not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and not math.isnan(float(value))
+    except OverflowError:
+        return False
+
+
+# A truth value is no number, NaN is no setting, and tensors hold integers of 64 bits.
+_NUMBERS: Any = {int: Annotated[int, Is[_is_integer]], float: Annotated[int | float, Is[_is_number]]}
+_STRICT = BeartypeConf(hint_overrides=FrozenDict(_NUMBERS))
+
+
+def fitted(value: Any, hint: Any) -> Any:
+    """`value`, or what it becomes where lists stand for tuples, or numpy's numbers for Python's. Raises Misfit."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return _fitted_to_one(value, hint, inner)
+    if origin is tuple:
+        return _fitted_tuple(value, hint, inner)
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        return _fitted_mapping(value, hint, inner)
+    if origin in (Sequence, Collection):
+        return _fitted_items(value, hint, origin, inner)
+    plain = value.item() if isinstance(value, np.generic) and not isinstance(value, (str, bytes)) else value
+    if not _fits(plain, hint, origin, inner):
+        raise Misfit(value, hint)
+    return plain if hint in (int, float, bool) or origin is Annotated else value
+
+
+def _fits(value: Any, hint: Any, origin: Any, inner: tuple[Any, ...]) -> bool:
+    if origin is collections.abc.Callable:
+        takes_any = not isinstance(inner[0], list)
+        return callable(value) and not isinstance(value, type) and (takes_any or takes(value, (None,) * len(inner[0])))
+    if getattr(hint, "_is_protocol", False):
+        return not lacking(value, hint)
+    if is_odd(value):
+        return False
+    if hint is TextIO:  # most files are none by their class
+        return hasattr(value, "write")
+    return is_bearable(value, hint, conf=_STRICT)
+
+
+def _fitted_to_one(value: Any, hint: Any, inner: tuple[Any, ...]) -> Any:
+    misfits = []
+    for one in inner:
+        try:
+            return fitted(value, one)
+        except Misfit as misfit:
+            misfits.append(misfit)
+    # what is wrong further inside says more than that none of the kinds fits
+    raise next((misfit for misfit in misfits if misfit.place), Misfit(value, hint))
+
+
+def _fitted_tuple(value: Any, hint: Any, inner: tuple[Any, ...]) -> Any:
+    if not isinstance(value, (tuple, list)) or hasattr(value, "_fields"):
+        raise Misfit(value, hint)
+    if inner[-1] is not Ellipsis and len(value) != len(inner):
+        raise Misfit(value, hint)
+    hints = inner if inner[-1] is not Ellipsis else (inner[0],) * len(value)
+    items = [_fitted_inside(value[place], one, f"[{place}]") for place, one in enumerate(hints)]
+    return value if isinstance(value, tuple) and all(map(_is, items, value)) else tuple(items)
+
+
+def _fitted_items(value: Any, hint: Any, origin: Any, inner: tuple[Any, ...]) -> Any:
+    if not isinstance(value, origin) or isinstance(value, (str, bytes, Mapping)):
+        raise Misfit(value, hint)
+    items = [_fitted_inside(item, inner[0], f"[{place}]") for place, item in enumerate(value)]
+    return value if all(map(_is, items, value)) else tuple(items)
+
+
+def _fitted_mapping(value: Any, hint: Any, inner: tuple[Any, ...]) -> Any:
+    if not isinstance(value, Mapping):
+        raise Misfit(value, hint)
+    items = {
+        _fitted_inside(name, inner[0], f": the key {name!r:.60}"): _fitted_inside(item, inner[1], f"[{name!r:.60}]")
+        for name, item in value.items()
+    }
+    return value if all(items[name] is value[name] for name in value) else items
+
+
+def _fitted_inside(value: Any, hint: Any, place: str) -> Any:
+    try:
+        return fitted(value, hint)
+    except Misfit as misfit:
+        raise misfit.inside(place) from None
+
+
+def _is(one: Any, other: Any) -> bool:
+    return one is other

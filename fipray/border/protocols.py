@@ -1,0 +1,47 @@
+"""Whether objects have what a protocol asks for, and functions take what they are called with."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+
+def lacking(value: Any, protocol: Any) -> tuple[str, ...]:
+    """What an object lacks of a protocol: members, and methods that take what they are called with. A class lacks all,
+    since it is no object of its own."""
+    if isinstance(value, type):
+        return _members(protocol)
+    return tuple(name for name in _members(protocol) if not _has(value, protocol, name))
+
+
+@cache
+def _members(protocol: Any) -> tuple[str, ...]:
+    inherited = [one for one in protocol.__mro__ if getattr(one, "_is_protocol", False)]
+    return tuple(name for one in inherited for name in vars(one) if not name.startswith("_"))
+
+
+def _has(value: Any, protocol: Any, name: str) -> bool:
+    if not hasattr(value, name):
+        return False
+    asked = inspect.getattr_static(protocol, name)
+    if not inspect.isfunction(asked):
+        return True
+    parameters = list(inspect.signature(asked).parameters.values())[1:]
+    given = [None for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+    named = {one.name: None for one in parameters if one.kind is one.KEYWORD_ONLY}
+    return takes(getattr(value, name), given, named)
+
+
+def takes(function: Any, given: Sequence[Any], named: Mapping[str, Any] | None = None) -> bool:
+    """Whether it can be called so, as far as it says what it takes."""
+    if not callable(function):
+        return False
+    try:
+        inspect.signature(function).bind(*given, **(named or {}))
+    except TypeError:
+        return False
+    except ValueError:  # written in C, and silent
+        return True
+    return True
