@@ -25,6 +25,7 @@ from fipray.paths import (
     SaveAt,
     Stepper,
     Variation,
+    check_max_seconds,
     milestones,
     tasks_of,
 )
@@ -58,6 +59,8 @@ class PathSpec:
     variations: what more is made of the anchors, such as shifted copies of images; it is not kept, and made again.
     memory: what more it remembers of its start than its start does already of others', for `Remember`.
     held_out: names among the `sets` on which staying is judged; without any, the data's `held_out`.
+    max_seconds: wall-clock limit of the walk, over all attempts; None for none. It is part of the path's ID, as
+        num_steps is, because it decides where the path ends; a machine of another speed ends it at another step.
     """
 
     name: str
@@ -76,6 +79,7 @@ class PathSpec:
     memory: KroneckerMemory | None = None
     held_out: tuple[str, ...] = ()
     seed: int = 0
+    max_seconds: float | None = None
 
     def __post_init__(self) -> None:
         _check_name(self.name, "path")
@@ -84,6 +88,7 @@ class PathSpec:
                 f"path {self.name!r}: num_steps and batch_size are at least 1; {self.num_steps} and {self.batch_size} "
                 "were given"
             )
+        check_max_seconds(self.max_seconds)
         to_json(self)  # refuses what cannot be written down
 
     @property
