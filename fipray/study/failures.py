@@ -87,10 +87,11 @@ def interruptions() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def threads_watched() -> Iterator[None]:
+def threads_watched(log: Any) -> Iterator[None]:
     """Raise RunError at the end when a thread that was started meanwhile ended with an exception.
 
-    Without this Python only prints it, and the work would count as done. Threads that were there before are left alone.
+    Without this Python only prints it, and the work would count as done. Its traceback goes to the stream `log`.
+    Threads that were there before are left alone.
     """
     there, before, raised = set(threading.enumerate()), threading.excepthook, list[str]()
 
@@ -99,7 +100,7 @@ def threads_watched() -> Iterator[None]:
             before(arguments)
             return
         raised.append(sentence_of(arguments.exc_value))
-        traceback.print_exception(arguments.exc_value)
+        traceback.print_exception(arguments.exc_value, file=log)
 
     threading.excepthook = hook
     try:

@@ -39,7 +39,7 @@ def logged(store: Store, work: Work, where: str) -> Iterator[None]:
                 warnings.catch_warnings(),  # each attempt warns anew of what an earlier one in this process warned of
                 redirect_stdout(cast(TextIO, _Tee(sys.stdout, text))),
                 redirect_stderr(cast(TextIO, _Tee(sys.stderr, text))),
-                threads_watched(),
+                threads_watched(text),
             ):
                 yield
         except BaseException:

@@ -34,11 +34,12 @@ class PathWorker:
         device: str = "cpu",
         node_id: str | None = None,
         worker_id: str | None = None,
+        heartbeat: Heartbeat | None = None,
     ) -> None:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(True)  # the tails of a softmax are denormal numbers, slow on a CPU
         self._device, self._store = device, Store.open(directory)
-        self.heartbeat = Heartbeat()
+        self.heartbeat = heartbeat or Heartbeat()
         self._network = Network.of(material.module).to(device)
         study, geometry, data = material.study, material.geometry, material.data
         tensors = Tensors(data, device)
