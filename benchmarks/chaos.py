@@ -1,12 +1,21 @@
-"""What is left of a study on Ray when a worker, a node and the driver are killed while it runs, and it is run again.
+"""What is left of a study on Ray when processes are killed or stopped while it runs, and the same command goes on.
 
-    python -m benchmarks.chaos [--quick] [--seeds 0 1 2] [--paths N] [--json FILE]
+    python -m benchmarks.chaos [--quick] [--only NAME ...] [--seeds 0 1] [--paths N] [--json FILE]
 
-Three nodes of one CPU each, as processes on this machine. After numbers of commits that the seed draws, one worker, one
-raylet (a node with all that is on it; another joins in its place) and the driver are ended with `kill -9`, in an order
-that the seed draws; a killed driver is started again with the same command. Then every (path, step) must be there once,
-all rows of a path from one attempt, and everything but places, durations and attempts equal to an undisturbed run, the
-digests of the weights with it.
+Three nodes of one CPU each, as processes on this machine. At numbers of commits that the seed draws:
+
+    kills           one worker, one raylet (a node with all that is on it; another joins in its place) and the driver
+                    get `kill -9`, in an order that the seed draws; a killed driver is started again
+    control         Ray's control process (GCS) gets `kill -9`; the run must end with a sentence and status 1 or 2
+                    within 20 seconds; the cluster is started again, and the same command goes on
+    control-local   the same in a private session, which the command starts itself
+    stopped-actor   one worker is stopped (SIGSTOP) for 20 to 60 seconds, and goes on
+    stalled-actor   one worker is stopped for good; `--stall-seconds` ends it
+    stopped-driver  the driver is stopped for 60 seconds, and goes on; `--stall-seconds` must blame no worker
+    two-drivers     two drivers work into one directory at the same time
+
+Then every (path, step) must be there once, all rows of a path from one attempt, and everything but places, durations
+and attempts equal to an undisturbed run, the digests of the weights with it.
 """
 
 from __future__ import annotations
@@ -23,9 +32,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +52,9 @@ MAY_DIFFER = {"attempt", "host", "node_id", "worker_id", "device", "seconds", "w
 KILLED = ("worker", "raylet", "driver")
 NUM_NODES = 3
 PATIENCE_SECONDS = 300.0
+SENTENCE_SECONDS = 20.0  # within which a run says that the control process is gone, and ends
+STOPPED_SECONDS = 60.0
+STALL_SECONDS = 10.0
 # Nodes are found to be lost in seconds, not minutes; these are read by every process of Ray.
 QUICK_TO_NOTICE = {
     "RAY_health_check_initial_delay_ms": "1000",
@@ -80,10 +92,13 @@ def study(*, paths: int = 24, num_steps: int = 150) -> fip.Study:
 
 @dataclass(frozen=True)
 class Record:
-    """What was killed after how many commits, and what is left."""
+    """What happened, the seconds until the run ended with its sentence where it was to, and what is left."""
 
+    scenario: str
     seed: int
-    kills: dict[str, int]
+    happened: str
+    sentence_seconds: float | None
+    seconds: float
     drivers: int
     attempts: int
     points: int
@@ -91,6 +106,11 @@ class Record:
     duplicated: int
     mixed: int
     equal: bool
+
+    @property
+    def is_well(self) -> bool:
+        in_time = self.sentence_seconds is None or self.sentence_seconds <= SENTENCE_SECONDS
+        return self.equal and in_time and not (self.lost or self.duplicated or self.mixed)
 
 
 class Nodes:
@@ -126,6 +146,11 @@ class Nodes:
             process for raylet in raylets for process in _children(raylet) if _command(process)[:10] == "ray::Actor"
         ]
 
+    @property
+    def control(self) -> int:
+        """The control process, on the head."""
+        return _control(self._started[0].pid)
+
     def lose_one(self, draws: random.Random) -> None:
         """Kill the raylet of a node that is not the head."""
         node = draws.choice([node for node in self._started[1:] if _raylets(node)])
@@ -138,6 +163,7 @@ class Nodes:
             node.terminate()
         for node in reversed(self._started):
             node.wait()
+        self._started.clear()
 
 
 @contextmanager
@@ -160,51 +186,175 @@ def nodes() -> Iterator[Nodes]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def disturbed(cluster: Nodes, seed: int, num_paths: int, directory: Path) -> tuple[dict[str, int], int]:
-    """Run the study while things are killed; returns after how many commits each was, and how many drivers it took."""
-    draws = random.Random(seed)
-    moments = sorted(draws.sample(range(1, num_paths - 2), len(KILLED)))
-    kills = list(zip(moments, draws.sample(KILLED, len(KILLED)), strict=True))
-    made, drivers = {}, 0
+@dataclass
+class Run:
+    """A study that is carried out into a directory, and what is done to it meanwhile."""
+
+    cluster: Nodes
+    draws: random.Random
+    num_paths: int
+    directory: Path
+    options: tuple[str, ...] = ()
     driver: subprocess.Popen[bytes] | None = None
-    log = open(directory.with_suffix(".log"), "wb")  # noqa: SIM115 (for as long as drivers live)
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    drivers: int = 0
+    happened: list[str] = field(default_factory=list)
+    sentence_seconds: float | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.directory.with_suffix(".log")
+
+    @property
+    def num_done(self) -> int:
+        return len(list((self.directory / "commits").glob("*.json")))
+
+    def moments(self, number: int) -> list[int]:
+        """Numbers of commits at which something happens, in order."""
+        return sorted(self.draws.sample(range(1, self.num_paths - 2), number))
+
+    def start(self, *more: str) -> subprocess.Popen[bytes]:
+        """The same command each time, but for `more`."""
+        place = self.options or ("--address", self.cluster.address)
+        self.driver = _driver(self.num_paths, self.directory, self.log, *place, *more)
+        self.drivers += 1
+        return self.driver
+
+    def until(self, done: int) -> int:
+        """Wait for so many commits; returns how many there are then."""
+        _wait(lambda: self.num_done >= done or self._is_over(), f"{done} commits of {self.directory.name}")
+        return self.num_done
+
+    def finish(self) -> None:
+        """Wait for the end. Raises RunError where it is not a good one."""
+        _wait(self._is_over, f"the end of {self.directory.name}")
+        assert self.driver is not None
+        if self.driver.returncode:
+            raise fip.RunError(f"{self.directory.name} ended with {self.driver.returncode}; see {self.log}")
+
+    def ends_with_a_sentence(self) -> None:
+        """Wait until the driver has said that the control process is gone, and has ended."""
+        began = time.monotonic()
+        _wait(self._is_over, f"{self.directory.name} to notice")
+        self.sentence_seconds = time.monotonic() - began
+        assert self.driver is not None
+        said = self.log.read_text().strip().splitlines()[-1]
+        if (
+            self.driver.returncode not in (1, 2)
+            or "control process" not in said
+            or "the same command goes on" not in said
+        ):
+            raise fip.RunError(
+                f"{self.directory.name} ended with {self.driver.returncode} and {said!r}; see {self.log}"
+            )
+
+    def close(self) -> None:
+        if self.driver and self.driver.poll() is None:
+            self.driver.send_signal(signal.SIGCONT)
+            self.driver.kill()
+            self.driver.wait()
+
+    def a_worker(self) -> int:
+        _wait(lambda: bool(self.cluster.workers()), "a worker")
+        return self.draws.choice(self.cluster.workers())
+
+    def _is_over(self) -> bool:
+        return self.driver is not None and self.driver.poll() is not None
+
+
+def kills(run: Run) -> None:
+    run.start()
+    for moment, what in zip(run.moments(len(KILLED)), run.draws.sample(KILLED, len(KILLED)), strict=True):
+        run.happened.append(f"{what} {run.until(moment)}")
+        if what == "driver":
+            run.close()
+            run.start()
+        elif what == "raylet":
+            run.cluster.lose_one(run.draws)
+            run.cluster.join()
+        else:
+            os.kill(run.a_worker(), signal.SIGKILL)
+    run.finish()
+
+
+def control(run: Run) -> None:
+    run.start()
+    run.happened.append(f"control {run.until(*run.moments(1))}")
+    os.kill(run.cluster.control, signal.SIGKILL)
+    run.ends_with_a_sentence()
+    run.cluster.close()
+    run.cluster.start()
+    run.start()
+    run.finish()
+
+
+def control_local(run: Run) -> None:
+    run.options = ("--address", "local", "--workers", "2")
+    driver = run.start()
+    run.happened.append(f"control {run.until(*run.moments(1))}")
+    os.kill(_control(driver.pid), signal.SIGKILL)
+    run.ends_with_a_sentence()
+    run.start()
+    run.finish()
+
+
+def stopped_actor(run: Run) -> None:
+    run.start()
+    done, seconds = run.until(*run.moments(1)), run.draws.uniform(20, STOPPED_SECONDS)
+    run.happened.append(f"worker stopped {done}, for {seconds:.0f} s")
+    worker = run.a_worker()
+    os.kill(worker, signal.SIGSTOP)
+    time.sleep(seconds)
+    if worker in run.cluster.workers():  # or it was taken for lost, and ended
+        os.kill(worker, signal.SIGCONT)
+    run.finish()
+
+
+def stalled_actor(run: Run) -> None:
+    run.start("--stall-seconds", str(STALL_SECONDS))
+    run.happened.append(f"worker stopped {run.until(*run.moments(1))}")
+    os.kill(run.a_worker(), signal.SIGSTOP)
+    run.finish()
+    run.happened[-1] += ", ended by the limit" if "was lost with" in run.log.read_text() else ", without work"
+
+
+def stopped_driver(run: Run) -> None:
+    driver = run.start("--stall-seconds", str(STALL_SECONDS))
+    run.happened.append(f"driver stopped {run.until(*run.moments(1))}, for {STOPPED_SECONDS:.0f} s")
+    driver.send_signal(signal.SIGSTOP)
+    time.sleep(STOPPED_SECONDS)
+    driver.send_signal(signal.SIGCONT)
+    run.finish()
+    if "was lost" in run.log.read_text():
+        raise fip.RunError(f"{run.directory.name}: a driver that was stopped took workers for lost; see {run.log}")
+
+
+def two_drivers(run: Run) -> None:
+    first = run.start("--workers", "2")
+    second = run.start("--workers", "1")
+    run.happened.append("two drivers")
     try:
-        while driver is None or driver.poll() is None:
-            if time.monotonic() > deadline:
-                raise fip.RunError(f"seed {seed} is not done after {PATIENCE_SECONDS:g} s; see {log.name}")
-            if driver is None:
-                driver, drivers = _driver(cluster, num_paths, directory, log), drivers + 1
-            done = len(list((directory / "commits").glob("*.json")))
-            if kills and done >= kills[0][0]:
-                what = kills[0][1]
-                if what == "driver":
-                    driver.kill()
-                    driver.wait()
-                    driver = None
-                elif what == "raylet":
-                    cluster.lose_one(draws)
-                    cluster.join()
-                elif workers := cluster.workers():
-                    os.kill(draws.choice(workers), signal.SIGKILL)
-                else:
-                    continue
-                made[kills.pop(0)[1]] = done
-            time.sleep(0.02)
-        if driver.returncode:
-            raise fip.RunError(f"seed {seed} ended with {driver.returncode}; see {log.name}")
+        run.finish()
     finally:
-        if driver and driver.poll() is None:
-            driver.kill()
-            driver.wait()
-        log.close()
-    return made, drivers
+        if run.driver is second:
+            run.driver = first
+    run.finish()
 
 
-def examined(seed: int, kills: dict[str, int], drivers: int, directory: Path, calm: analysis.Results) -> Record:
+SCENARIOS: dict[str, Callable[[Run], None]] = {
+    "kills": kills,
+    "control": control,
+    "control-local": control_local,
+    "stopped-actor": stopped_actor,
+    "stalled-actor": stalled_actor,
+    "stopped-driver": stopped_driver,
+    "two-drivers": two_drivers,
+}
+
+
+def examined(scenario: str, seed: int, run: Run, seconds: float, calm: analysis.Results) -> Record:
     """What is left, against an undisturbed run."""
-    Store.open(directory).verify()
-    found = analysis.load(directory)
+    Store.open(run.directory).verify()
+    found = analysis.load(run.directory)
     key = ["path_id", "step"]
     rows, expected = ({*map(tuple, results.points[key].to_numpy().tolist())} for results in (found, calm))
     equal = True
@@ -214,9 +364,12 @@ def examined(seed: int, kills: dict[str, int], drivers: int, directory: Path, ca
         )
         equal = equal and one.equals(other)
     return Record(
+        scenario=scenario,
         seed=seed,
-        kills=kills,
-        drivers=drivers,
+        happened=", ".join(run.happened),
+        sentence_seconds=run.sentence_seconds,
+        seconds=seconds,
+        drivers=run.drivers,
         attempts=int(found.paths["attempt"].sum()),
         points=len(found.points),
         lost=len(expected - rows),
@@ -226,27 +379,39 @@ def examined(seed: int, kills: dict[str, int], drivers: int, directory: Path, ca
     )
 
 
-def survive(seeds: list[int], num_paths: int, folder: Path) -> Iterator[Record]:
-    """A record for each seed; results and logs are in `folder`."""
+def survive(names: list[str], seeds: list[int], num_paths: int, folder: Path) -> Iterator[Record]:
+    """A record for each scenario and seed; results and logs are in `folder`."""
     with nodes() as cluster:
-        with open(folder / "calm.log", "wb") as log:
-            if _driver(cluster, num_paths, folder / "calm", log).wait():
-                raise fip.RunError(f"the undisturbed run failed; see {log.name}")
+        if _driver(num_paths, folder / "calm", folder / "calm.log", "--runner", "local").wait():
+            raise fip.RunError(f"the undisturbed run failed; see {folder / 'calm.log'}")
         calm = analysis.load(folder / "calm")
-        for seed in seeds:
-            directory = folder / f"seed-{seed}"
-            kills, drivers = disturbed(cluster, seed, num_paths, directory)
-            yield examined(seed, kills, drivers, directory, calm)
+        for name in names:
+            for seed in seeds:
+                began = time.monotonic()
+                run = Run(cluster, random.Random(f"{name} {seed}"), num_paths, folder / f"{name}-{seed}")
+                try:
+                    SCENARIOS[name](run)
+                finally:
+                    run.close()
+                yield examined(name, seed, run, time.monotonic() - began, calm)
 
 
-def _driver(cluster: Nodes, num_paths: int, directory: Path, log: object) -> subprocess.Popen[bytes]:
+def _driver(num_paths: int, directory: Path, log: Path, *options: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "fipray.cli", "run", "benchmarks.chaos:study", "-p", f"paths={num_paths}"]
-    command += ["--address", cluster.address, "--into", str(directory)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)  # type: ignore[call-overload]
+    with open(log, "ab") as stream:
+        return subprocess.Popen(
+            [*command, "--into", str(directory), *options], cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT
+        )
 
 
 def _raylets(node: subprocess.Popen[bytes]) -> list[int]:
     return [process for process in _children(node.pid) if _command(process).partition(" ")[0].endswith("/raylet")]
+
+
+def _control(process: int) -> int:
+    """The control process that a process has started."""
+    (found,) = (child for child in _children(process) if _command(child).partition(" ")[0].endswith("/gcs_server"))
+    return found
 
 
 def _children(process: int) -> list[int]:
@@ -284,26 +449,34 @@ def _wait(true: object, what: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one seed, eight paths: within a minute")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
+    parser = argparse.ArgumentParser(description=(__doc__ or ""), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="kills alone, one seed, eight paths: within a minute")
+    parser.add_argument("--only", nargs="+", choices=list(SCENARIOS), default=list(SCENARIOS), metavar="NAME")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--paths", type=int, default=24)
     parser.add_argument("--json", type=Path, help="write the records here")
     chosen = parser.parse_args()
-    seeds, num_paths = ([0], 8) if chosen.quick else (chosen.seeds, chosen.paths)
-    table = Table("seed", "killed, after commits", "drivers", "attempts", "points", "lost", "twice", "mixed", "equal")
+    names, seeds, num_paths = (["kills"], [0], 8) if chosen.quick else (chosen.only, chosen.seeds, chosen.paths)
+    columns = ("scenario", "seed", "happened, after commits", "sentence, s", "s", "drivers", "attempts", "points")
+    table = Table(*columns, "lost", "twice", "mixed", "equal")
     records = []
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    for record in survive(seeds, num_paths, folder):
+    for record in survive(names, seeds, num_paths, folder):
         records.append(record)
-        kills = ", ".join(f"{what} {commits}" for what, commits in record.kills.items())
-        values = (record.drivers, record.attempts, record.points, record.lost, record.duplicated, record.mixed)
-        table.add_row(str(record.seed), kills, *map(str, values), "yes" if record.equal else "NO")
-        print(f"seed {record.seed}: {kills}; lost {record.lost}, equal {record.equal}", flush=True)
-    Console().print(table)
+        sentence = "" if record.sentence_seconds is None else f"{record.sentence_seconds:.1f}"
+        counts = (record.drivers, record.attempts, record.points, record.lost, record.duplicated, record.mixed)
+        where = (record.scenario, str(record.seed), record.happened, sentence, f"{record.seconds:.0f}")
+        table.add_row(*where, *map(str, counts), "yes" if record.equal else "NO")
+        print(
+            f"{record.scenario} {record.seed}: {record.happened}; sentence {sentence or 'none'}, lost {record.lost}, "
+            f"equal {record.equal}",
+            flush=True,
+        )
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    print(f"{sum(record.is_well for record in records)} of {len(records)} as they should be")
     if chosen.json:
         chosen.json.write_text(json.dumps([asdict(record) for record in records], indent=1))
-    if all(r.equal and not (r.lost or r.duplicated or r.mixed) and len(r.kills) == 3 for r in records):
+    if all(record.is_well for record in records):
         shutil.rmtree(folder)
     else:
         raise SystemExit(f"not as it should be; results and logs are in {folder}")

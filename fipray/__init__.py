@@ -126,6 +126,7 @@ _CATALOGUE = {
     "fipray.cluster": ("RayRunner",),
     "fipray.cluster.search": ("search",),
     "fipray.errors": (
+        "ClusterLostError",
         "CorruptFileError",
         "DataError",
         "FiprayError",
@@ -160,6 +161,7 @@ if TYPE_CHECKING:
         search as search,
     )
     from fipray.errors import (
+        ClusterLostError as ClusterLostError,
         CorruptFileError as CorruptFileError,
         DataError as DataError,
         FiprayError as FiprayError,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 import fipray
-from fipray.errors import FiprayError, RunError
+from fipray.errors import ClusterLostError, FiprayError, RunError
 
 if TYPE_CHECKING:
     from fipray.study import Runner
@@ -63,11 +64,27 @@ def run(
     placement: Annotated[
         str, typer.Option(help="'pack': fill a node to half, then the next; 'spread': over many nodes.")
     ] = "pack",
+    stall_seconds: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Kill and retry work that finishes no step for as long (the first: three times); by default never.",
+        ),
+    ] = None,
     tensorboard: Annotated[Path | None, typer.Option(help="A directory for TensorBoard: a curve a measure.")] = None,
     mlflow: Annotated[str | None, typer.Option(help="MLflow's URI, such as sqlite:///mlflow.db: a run a path.")] = None,
 ) -> None:
     """Trace the paths of a study and judge them. The same command run again does only what is missing."""
-    asked = (address, workers, gpus_per_worker, threads_per_worker, memory_per_worker, resource, placement)
+    asked = (
+        address,
+        workers,
+        gpus_per_worker,
+        threads_per_worker,
+        memory_per_worker,
+        resource,
+        placement,
+        stall_seconds,
+    )
     chosen = _runner(runner, *asked)
     from fipray.study import reference  # loads torch: after what the cluster has was asked
     from fipray.study.watch import Watches
@@ -104,9 +121,16 @@ def search(
         float | None, typer.Option(help="GPUs of each, or a fraction; by default 1 where there are.")
     ] = None,
     threads_per_worker: Annotated[int, typer.Option(help="CPU cores of each.")] = 1,
+    stall_seconds: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Kill and retry work that finishes no step for as long (the first: three times); by default never.",
+        ),
+    ] = None,
 ) -> None:
     """Search the fields of a path's spec with Ray Tune. The same command run again does only what is missing."""
-    runner = fipray.RayRunner(address, workers, gpus_per_worker, threads_per_worker)
+    runner = fipray.RayRunner(address, workers, gpus_per_worker, threads_per_worker, stall_seconds=stall_seconds)
     runner.preflight()
     from fipray.study import reference
     from fipray.terminal import TerminalWatch, print_summary
@@ -199,17 +223,26 @@ def _runner(
     memory: str,
     resources: list[str],
     placement: str,
+    stall_seconds: float | None,
 ) -> Runner:
     if name == "local":
-        if (address, workers, gpus, memory, resources, placement) != (None, None, None, "0", [], "pack"):
+        if (address, workers, gpus, memory, resources, placement, stall_seconds) != (
+            *[None] * 3,
+            "0",
+            [],
+            "pack",
+            None,
+        ):
             raise fipray.UsageError(
                 "--runner local works in this process: it takes no --address, --workers, --gpus-per-worker, "
-                "--memory-per-worker, --resource or --placement"
+                "--memory-per-worker, --resource, --placement or --stall-seconds"
             )
         return fipray.LocalRunner(threads=threads)
     if name != "ray":
         raise fipray.UsageError(f"there is no runner {name!r}; there are: ray, local")
-    runner = fipray.RayRunner(address, workers, gpus, threads, _size(memory), _amounts(resources), placement)
+    runner = fipray.RayRunner(
+        *(address, workers, gpus, threads, _size(memory), _amounts(resources), placement), stall_seconds=stall_seconds
+    )
     runner.preflight()
     return runner
 
@@ -272,6 +305,10 @@ def main() -> None:
     importlib.invalidate_caches()
     try:
         app()
+    except ClusterLostError as error:
+        typer.echo(f"fipray: {error}", err=True)
+        sys.stderr.flush()
+        os._exit(1)  # without Ray's own exit handler, which waits for the process that is gone
     except RunError as error:
         _end(error, 1)
     except FiprayError as error:

@@ -7,6 +7,7 @@
     ├── RecordsError        a results directory that cannot be read or written
     │   └── CorruptFileError    a file in it that is truncated or altered
     └── RunError            work that was asked for correctly and failed while it ran
+        └── ClusterLostError    the cluster's control process is gone; the same command goes on once there is one
 
 The command line ends with status 2 for UsageError and RecordsError, and with status 1 for RunError.
 """
@@ -45,3 +46,7 @@ class CorruptFileError(RecordsError):
 
 class RunError(FiprayError):
     """Work that was asked for correctly and failed while it ran."""
+
+
+class ClusterLostError(RunError):
+    """The cluster that a run is on cannot be reached any more. What is done is kept."""

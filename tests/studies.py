@@ -196,10 +196,11 @@ class Signals:
 
 @dataclass(frozen=True)
 class IsInterrupted:
-    """Does what Ctrl-C does."""
+    """Sends its process what Ctrl-C sends."""
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+        return weights.square().sum()
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def test_show_prints_the_same_summary(fipray, directory):
         (["tests.studies:study", "--runner", "local", "--workers", "2"], "takes no --address, --workers"),
         (
             ["tests.studies:study", "--runner", "local", "--memory-per-worker", "4GB"],
-            "--memory-per-worker, --resource or --placement",
+            "--memory-per-worker, --resource, --placement or --stall-seconds",
         ),
         (["tests.studies:study", "--runner", "ray", "--memory-per-worker", "much"], "such as 500MB or 4GB; 'much'"),
         (
@@ -193,11 +193,12 @@ def test_show_of_no_results_directory_ends_with_2(fipray, tmp_path):
     assert "no results directory" in err
 
 
-def test_failed_work_ends_with_1_and_the_traceback_of_the_work(fipray, tmp_path):
+def test_failed_work_ends_with_1_and_a_sentence_for_each(fipray, tmp_path):
     status, _, err = fipray("run", "tests.studies:failing", "--into", tmp_path, "--runner", "local")
     assert status == 1
     assert "5 of 11 pieces of work failed" in err
-    assert "ZeroDivisionError: the mistake" in err
+    assert "path sparse: ZeroDivisionError: the mistake, raised at " in err
+    assert "Traceback" not in err
 
 
 def test_ctrl_c_ends_with_130_and_keeps_what_is_done(fipray, tmp_path):

@@ -10,46 +10,59 @@ import ray
 import torch
 from ray import cloudpickle
 
+from fipray.cluster.heart import Heart, Pulse
+from fipray.cluster.place import Place
+from fipray.study.failures import interruptions, sentence_of
+from fipray.study.heartbeat import Heartbeat
 from fipray.study.work import Material, Tables, Work
 from fipray.study.worker import PathWorker
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a worker is: its node, its host, its process, and the file of what it prints as errors."""
+class Failure:
+    """Why work failed, as a sentence. Exceptions stay here: not every one can be pickled, or shown."""
 
-    node_id: str
-    host: str
-    process: int
-    log_file: str
-
-    def __str__(self) -> str:
-        log = f", log file {self.log_file}" if self.log_file else ""
-        return f"process {self.process} on {self.host}, node {self.node_id}{log}"
+    reason: str
 
 
 class Actor:
-    """A PathWorker on whatever Ray gave to it."""
+    """A PathWorker on whatever Ray gave to it. It speaks under `key` while it works, where a `pulse` is given."""
 
-    def __init__(self, material: Material, directory: str, threads: int) -> None:
-        device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+    def __init__(self, material: Material, directory: str, threads: int, pulse: Pulse | None, key: str) -> None:
+        self._material, self._directory, self._threads = material, directory, threads
+        self._heartbeat = Heartbeat()
+        if pulse:
+            Heart(pulse, key, self._heartbeat)
+
+    def place(self) -> Place | Failure:
+        """Sets the worker up; answers once it is."""
         here = ray.get_runtime_context()
-        self._node_id = here.get_node_id()
-        self._worker = PathWorker(
-            material,
-            directory,
-            threads=threads,
-            device=device,
-            node_id=self._node_id,
-            worker_id=here.get_actor_id(),
-        )
-
-    def place(self) -> Place:
-        """Answers once the worker is set up."""
+        with interruptions() as is_interrupted:
+            try:
+                self._worker = PathWorker(
+                    self._material,
+                    self._directory,
+                    threads=self._threads,
+                    device="cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu",
+                    node_id=here.get_node_id(),
+                    worker_id=here.get_actor_id(),
+                    heartbeat=self._heartbeat,
+                )
+            except BaseException as error:
+                if is_interrupted():
+                    raise
+                return Failure(sentence_of(error))
         process = ray._private.worker.global_worker
         log_file = getattr(process, "get_err_file_path", str)()  # no public name in Ray 2.60
-        return Place(self._node_id, socket.gethostname(), os.getpid(), log_file)
+        return Place(here.get_node_id(), socket.gethostname(), os.getpid(), log_file)
 
-    def carry_out(self, packed: bytes) -> Tables:
-        work: Work = cloudpickle.loads(packed)
-        return self._worker.carry_out(work)
+    def carry_out(self, packed: bytes) -> Tables | Failure:
+        """What the work made, or why it failed. Raises only what a signal raised: then the worker is lost."""
+        with interruptions() as is_interrupted:
+            try:
+                work: Work = cloudpickle.loads(packed)
+                return self._worker.carry_out(work)
+            except BaseException as error:  # KeyboardInterrupt and SystemExit of a study's own code, too
+                if is_interrupted():
+                    raise
+                return Failure(sentence_of(error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -68,9 +68,8 @@ def workers_that_fit(share: Share) -> int:
     return max(_fitting(alive, share), _fitting(_planned(), share))
 
 
-def pending(num_workers: int, share: Share) -> str:
-    """What workers that are not placed wait for, as a sentence."""
-    nodes = alive_nodes()
+def pending(num_workers: int, share: Share, nodes: Mapping[str, Amounts]) -> str:
+    """What workers that are not placed wait for, as a sentence; `nodes` are those that are there."""
     fit = sum(share.fits(has) for has in nodes.values())
     there = f"{len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}, which can hold {fit}"
     if fit >= num_workers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -10,6 +10,10 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
+from fipray.cluster.causes import cause_of
+from fipray.cluster.heart import end_process
+from fipray.cluster.lookout import Lookout
+from fipray.cluster.stalls import Stalls
 from fipray.cluster.trial import ERROR, IS_GIVEN_UP, PERCENT, ROWS, Done
 from fipray.records import Store
 from fipray.study import resume
@@ -20,13 +24,18 @@ from fipray.study.work import Work
 
 
 class Desk:
-    """Where reports of trials arrive. The only writer of tables and commit records of a search."""
+    """Where reports of trials arrive. The only writer of tables and commit records of a search.
 
-    def __init__(self, search: Search, store: Store, watch: Watch) -> None:
+    Where there are `stalls` it has trials that make no progress ended.
+    """
+
+    def __init__(
+        self, search: Search, store: Store, watch: Watch, lookout: Lookout, stalls: Stalls | None = None
+    ) -> None:
         self._search, self._store, self._watch = search, store, watch
+        self._lookout, self._stalls, self._view = lookout, stalls, lookout.view
+        self._ended: dict[str, str] = {}  # why the worker of a trial was ended, by the trial's id
         self._failed: dict[str, str] = {}  # reasons, by label
-        self.num_done = store.read_table("trials").num_rows
-        watch.begin(search.study.name, search.total, self.num_done)
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -35,6 +44,19 @@ class Desk:
             yield
         finally:
             _OPEN.reset(token)
+
+    def look(self, trials: Sequence[Trial]) -> None:
+        """Raises ClusterLostError where the cluster's control process is gone."""
+        self._lookout.check()
+        if self._stalls is None or self._lookout.pulse is None or self._view is self._lookout.view:
+            return
+        self._view = self._lookout.view
+        running = {self._lookout.pulse.key(trial.trial_id): trial for trial in trials if trial.status == Trial.RUNNING}
+        jobs = {key: trial.num_failures for key, trial in running.items() if trial.trial_id not in self._ended}
+        for key, stall in self._stalls.look(self._view.at, self._view.beats, jobs).items():
+            self._ended[running[key].trial_id] = str(stall)
+            end_process(stall.beat)
+        self._lookout.watched = tuple(running)
 
     def started(self, trial: Trial) -> None:
         self._watch.started(self._path(trial), f"trial {trial.trial_id}")
@@ -64,12 +86,17 @@ class Desk:
 
     def failed(self, trial: Trial) -> None:
         reason = self._failed.setdefault(
-            self._label(trial), f"its worker was lost again and again: {trial.get_error()}"
+            self._label(trial),
+            f"given up: its worker was lost again and again, the last time because {self._cause(trial)}",
         )
         self._watch.failed(self._path(trial), reason)
 
     def lost(self, trial: Trial) -> None:
-        self._watch.note(f"a worker was lost with {self._label(trial)}, which is begun again")
+        self._watch.note(f"a worker was lost with {self._label(trial)}: {self._cause(trial)}. It is begun again")
+
+    def _cause(self, trial: Trial) -> str:
+        """Why its worker was lost."""
+        return self._ended.pop(trial.trial_id, "") or cause_of(trial.get_error() or RuntimeError("nothing is known"))
 
     def close(self) -> Store:
         if self._failed:
@@ -100,6 +127,9 @@ _OPEN: ContextVar[Desk] = ContextVar("the desk of the search that is under way")
 
 class Listener(tune.Callback):  # type: ignore[misc]
     """Hands Tune's calls to the desk that is open: Tune keeps its callbacks by pickle, and a restored one has none."""
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
+        _OPEN.get().look(trials)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         _OPEN.get().started(trial)

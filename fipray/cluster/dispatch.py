@@ -8,18 +8,20 @@ import ray
 import ray.exceptions
 
 from fipray.cluster import parcel
-from fipray.cluster.actor import Actor
-from fipray.cluster.capacity import alive_nodes, pending, workers_that_fit
+from fipray.cluster.actor import Actor, Failure
+from fipray.cluster.capacity import pending
+from fipray.cluster.causes import cause_of
 from fipray.cluster.fleet import LOST, Fleet, Worker
+from fipray.cluster.lookout import Lookout, View
 from fipray.cluster.retries import GivenUp, Loss, Retries
 from fipray.cluster.share import Share
-from fipray.errors import FiprayError
+from fipray.cluster.stalls import Stall, Stalls
+from fipray.errors import ClusterLostError
 from fipray.study.runner import Agenda
 from fipray.study.watch import Watch
 from fipray.study.work import Tables, Work, steps_walked
 
 TICK_SECONDS = 1.0
-NODES_SECONDS = 2.0
 COMMIT_SECONDS = 0.1  # between commits: what ends meanwhile shares one, which is faster, and fewer files
 PATIENCE_SECONDS = 20.0
 LOOKING = 0.02  # at most this part of the driver's time goes into looking how far paths are
@@ -33,39 +35,64 @@ def work_off(
     max_attempts: int,
     watch: Watch,
     actor_class: type[Actor] = Actor,
+    stall_seconds: float | None = None,
 ) -> None:
     """Works off the agenda with `num_workers` actors, or as many as fit at each moment.
 
-    Raises RunError where actors cannot be set up.
+    Ends those that make no progress for `stall_seconds`.
+
+    Raises RunError where actors cannot be set up, ClusterLostError where the cluster's control process is gone.
     """
     everything = parcel.put(agenda.material, watch.note)
     options = {**share.options, "scheduling_strategy": placement, "max_restarts": 0}
-    fleet = Fleet(ray.remote(**options)(actor_class), everything, agenda.store.location, share.cpus)
-    try:
-        _Dispatch(agenda, fleet, num_workers, share, Retries(max_attempts), watch).run()
-    finally:
-        fleet.close()  # also after Ctrl-C: in a session that goes on they would work on
+    stalls = Stalls(stall_seconds) if stall_seconds else None
+    lookout = Lookout(share, stalls.pulse() if stalls else None)
+    arguments = (everything, agenda.store.location, share.cpus)
+    fleet = Fleet(ray.remote(**options)(actor_class), arguments, lookout.pulse)
+    with lookout:
+        try:
+            _Dispatch(agenda, fleet, num_workers, share, Retries(max_attempts), watch, lookout, stalls).run()
+        finally:
+            fleet.close()  # also after Ctrl-C: in a session that goes on they would work on
 
 
 class _Dispatch:
     """The driver's loop. A worker has one work at a time, so that none queues where it could be lost or held up."""
 
     def __init__(
-        self, agenda: Agenda, fleet: Fleet, num_workers: int | None, share: Share, retries: Retries, watch: Watch
+        self,
+        agenda: Agenda,
+        fleet: Fleet,
+        num_workers: int | None,
+        share: Share,
+        retries: Retries,
+        watch: Watch,
+        lookout: Lookout,
+        stalls: Stalls | None,
     ) -> None:
         self._agenda, self._fleet, self._retries, self._watch = agenda, fleet, retries, watch
-        self._asked, self._share, self._fit = num_workers, share, 0
+        self._asked, self._share, self._lookout, self._stalls = num_workers, share, lookout, stalls
+        self._view = lookout.view
         self._running: dict[ray.ObjectRef, tuple[Worker, Work]] = {}
         self._done: list[tuple[Work, Tables]] = []  # and not committed yet
-        self._nodes: set[str] = set()
-        self._next_nodes = self._next_look = self._next_commit = 0.0
+        self._next_look = self._next_commit = 0.0
         self._patience, self._said = time.monotonic() + PATIENCE_SECONDS, ""
 
     def run(self) -> None:
+        try:
+            self._run()
+        except ClusterLostError:
+            # At once: to leave a cluster without its control process takes its time.
+            self._watch.note("Ray's control process (GCS) does not answer any more: the run is ended")
+            self._agenda.commit_all(self._done)
+            raise
+
+    def _run(self) -> None:
         while left := self._agenda.num_waiting + len(self._retries) + len(self._running) + len(self._done):
-            if time.monotonic() >= self._next_nodes:
-                self._see_nodes()
-            self._fleet.grow(min(self._fit if self._asked is None else self._asked, left))
+            self._lookout.check()
+            if self._view is not self._lookout.view:
+                self._see(self._lookout.view)
+            self._fleet.grow(min(self._view.fit if self._asked is None else self._asked, left))
             self._fleet.shrink(left)
             self._give()
             if self._fleet.idle and not (self._running or self._retries or self._done):
@@ -77,14 +104,27 @@ class _Dispatch:
                 self._done = []
                 self._next_commit = time.monotonic() + COMMIT_SECONDS
 
-    def _see_nodes(self) -> None:
-        """Which nodes there are: workers come with them and go with them."""
-        nodes = set(alive_nodes())
-        if nodes - self._nodes:
+    def _see(self, view: View) -> None:
+        """Workers come with nodes and go with them, and those that stall are ended."""
+        if view.nodes.keys() - self._view.nodes.keys():
             self._fleet.nodes_joined()
-        self._fleet.end_idle_on_lost_nodes(nodes)
-        self._nodes, self._fit = nodes, workers_that_fit(self._share)
-        self._next_nodes = time.monotonic() + NODES_SECONDS
+        self._fleet.end_idle_on_lost_nodes(view.nodes)
+        self._view = view
+        if self._stalls:
+            busy = {worker.key: ref for ref, (worker, _) in self._running.items()}
+            busy |= {worker.key: ref for ref, worker in self._fleet.starting.items()}
+            for key, stall in self._stalls.look(view.at, view.beats, busy).items():
+                self._end_stalled(busy[key], stall)
+            self._lookout.watched = tuple(busy)
+
+    def _end_stalled(self, ref: ray.ObjectRef, stall: Stall) -> None:
+        if ref not in self._running:
+            worker = self._fleet.starting[ref]
+            self._watch.note(f"{worker} was not set up within {stall.seconds:.0f} s, and was ended")
+            self._fleet.set_up_failed(worker, f"it was not set up within {stall.seconds:.0f} s")
+            return
+        worker, work = self._running.pop(ref)
+        self._lose(worker, work, str(stall))
 
     def _give(self) -> None:
         """Work for idle workers: first what was lost, and is due again."""
@@ -99,11 +139,8 @@ class _Dispatch:
                 return
 
     def _again(self, where: str) -> Work | None:
-        now = time.monotonic()
-        if not self._retries.has_due(now):
-            return None
-        alive = alive_nodes()
-        while due := self._retries.pop(now, alive):
+        # Which nodes are lost is judged by what was seen when the wait was over, not before.
+        while due := self._retries.pop(self._view.at, self._view.nodes):
             if not isinstance(due, GivenUp):
                 return self._agenda.again(due, where)
             self._agenda.fail(due.work, due.reason)
@@ -127,28 +164,28 @@ class _Dispatch:
     def _taken(self, ref: ray.ObjectRef) -> tuple[Work, Tables] | None:
         if ref in self._fleet.starting:
             if wrong := self._fleet.arrived(ref):
-                self._watch.note(f"a worker could not be set up: {_short(wrong)}")
+                self._watch.note(f"a worker could not be set up: {wrong}")
             return None
         worker, work = self._running.pop(ref)
         try:
-            tables: Tables = ray.get(ref)
+            made: Tables | Failure = ray.get(ref)
         except LOST as error:
-            self._fleet.end(worker)
-            loss = Loss(
-                worker.place.node_id if worker.place else None,
-                f"{worker} ({worker.place}): {type(error).__name__}: {_short(error)}",
-            )
-            seconds = self._retries.add(work, loss, time.monotonic())
-            self._watch.note(f"{worker} was lost with {work.label}, which is tried again in {seconds:g} s")
+            self._lose(worker, work, cause_of(error, worker.place))
             return None
         except ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None)
-            said = isinstance(cause, FiprayError)  # a sentence for people; all else needs its traceback
-            self._agenda.fail(work, str(cause if said else error))
-            self._fleet.idle[worker.number] = worker
-            return None
+            made = Failure(cause_of(error))
         self._fleet.idle[worker.number] = worker
-        return work, tables
+        if isinstance(made, Failure):
+            self._agenda.fail(work, made.reason)
+            return None
+        return work, made
+
+    def _lose(self, worker: Worker, work: Work, cause: str) -> None:
+        """End a worker, and have its work wait for another one."""
+        self._fleet.end(worker)
+        loss = Loss(worker.place.node_id if worker.place else None, f"{cause}; {worker} was {worker.place}")
+        seconds = self._retries.add(work, loss, time.monotonic())
+        self._watch.note(f"{worker} was lost with {work.label}: {cause}. It is tried again in {seconds:g} s")
 
     def _look(self) -> None:
         """Tell the watch how far paths are, unless looking takes too long."""
@@ -163,13 +200,7 @@ class _Dispatch:
         self._patience = time.monotonic() + PATIENCE_SECONDS
         if not self._fleet.starting and len(self._fleet):
             return
-        sentence = pending(max(len(self._fleet), 1), self._share)
+        sentence = pending(max(len(self._fleet), 1), self._share, self._view.nodes)
         if sentence != self._said:
             self._said = sentence
             self._watch.note(sentence)
-
-
-def _short(error: object) -> str:
-    """A failure in one line: its beginning and its end, 600 letters."""
-    line = "; ".join(stripped for part in str(error).splitlines() if (stripped := part.strip()))
-    return line if len(line) <= 600 else f"{line[:250]} ... {line[-345:]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -12,7 +13,10 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from fipray.cluster.actor import Place
+from fipray.cluster.actor import Failure
+from fipray.cluster.causes import cause_of
+from fipray.cluster.heart import Pulse
+from fipray.cluster.place import Place
 from fipray.errors import RunError
 
 # One event shows as any of these, by chance; after any of them the work may or may not have been done.
@@ -24,13 +28,15 @@ LOST = (
     ray.exceptions.OutOfMemoryError,
 )
 SET_UPS, SET_UP_SECONDS = 3, 1.0
+CLOSE_SECONDS = 2.0
 
 
 @dataclass(eq=False)
 class Worker:
-    """An actor, the number that people know it by, and its place once it is set up."""
+    """An actor, the number that people know it by, the key that it speaks under, and its place once it is set up."""
 
     number: int
+    key: str
     actor: Any
     place: Place | None = None
 
@@ -41,8 +47,10 @@ class Worker:
 class Fleet:
     """As many workers as are wanted and Ray finds a place for. One that has no place yet holds nobody up."""
 
-    def __init__(self, actor_class: Any, *arguments: object) -> None:
-        self._class, self._arguments = actor_class, arguments
+    def __init__(self, actor_class: Any, arguments: tuple[object, ...], pulse: Pulse | None = None) -> None:
+        self._class, self._arguments, self._pulse = actor_class, arguments, pulse
+        self._serial = count(1)
+        self._killing: list[threading.Thread] = []
         self._all: set[Worker] = set()
         self.idle: dict[int, Worker] = {}
         self.starting: dict[ray.ObjectRef, Worker] = {}
@@ -60,7 +68,9 @@ class Fleet:
             self._failures = min(self._failures, SET_UPS - 1)
         while len(self) < wanted and self._failures < SET_UPS and time.monotonic() >= self._not_before:
             taken = {worker.number for worker in self._all}
-            worker = Worker(next(n for n in count(1) if n not in taken), self._class.remote(*self._arguments))
+            key = self._pulse.key(next(self._serial)) if self._pulse else ""
+            actor = self._class.remote(*self._arguments, self._pulse, key)
+            worker = Worker(next(n for n in count(1) if n not in taken), key, actor)
             self._all.add(worker)
             self.starting[worker.actor.place.remote()] = worker
 
@@ -77,19 +87,27 @@ class Fleet:
         """
         worker = self.starting.pop(ref)
         try:
-            worker.place = ray.get(ref)
+            found = ray.get(ref)
         except ray.exceptions.RayError as error:
-            self.end(worker)
-            now = time.monotonic()
-            if now >= self._not_before:  # those that fail together, as on one node, failed once
-                self._not_before = now + SET_UP_SECONDS * 2**self._failures
-                self._failures += 1
-            if self._failures >= SET_UPS and not self._all:
-                raise RunError(f"no worker could be set up, {self._failures} times; the last time:\n{error}") from error
-            return str(error)
-        self._failures = 0
+            found = Failure(cause_of(error))
+        if isinstance(found, Failure):
+            self.set_up_failed(worker, found.reason)
+            return found.reason
+        worker.place, self._failures = found, 0
         self.idle[worker.number] = worker
         return None
+
+    def set_up_failed(self, worker: Worker, reason: str) -> None:
+        """End a worker that could not be set up. Raises RunError when that was so again and again, and there is no
+        other worker.
+        """
+        self.end(worker)
+        now = time.monotonic()
+        if now >= self._not_before:  # those that fail together, as on one node, failed once
+            self._not_before = now + SET_UP_SECONDS * 2**self._failures
+            self._failures += 1
+        if self._failures >= SET_UPS and not self._all:
+            raise RunError(f"no worker could be set up, {self._failures} times; the last time: {reason}")
 
     def nodes_joined(self) -> None:
         self._failures = 0
@@ -105,9 +123,20 @@ class Fleet:
         self.idle.pop(worker.number, None)
         for ref in [ref for ref, starting in self.starting.items() if starting is worker]:
             del self.starting[ref]
-        with suppress(Exception):
-            ray.kill(worker.actor)
+        thread = threading.Thread(target=_kill, args=(worker.actor,), daemon=True)
+        thread.start()
+        self._killing = [other for other in self._killing if other.is_alive()] + [thread]
 
     def close(self) -> None:
+        """End all workers; wait for that, but not for long."""
         for worker in list(self._all):
             self.end(worker)
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for thread in self._killing:
+            thread.join(max(deadline - time.monotonic(), 0))
+
+
+def _kill(actor: Any) -> None:
+    """Never returns for an actor that was not there yet when the control process died: not to be called in a loop."""
+    with suppress(Exception):
+        ray.kill(actor)

@@ -12,6 +12,7 @@ from fipray.border import checked
 from fipray.cluster import session
 from fipray.cluster.capacity import Capacity
 from fipray.cluster.share import Share
+from fipray.cluster.stalls import check_stall_seconds
 from fipray.errors import UsageError
 
 if TYPE_CHECKING:  # what loads torch is loaded when a run begins: a cluster that is too small says so before
@@ -38,6 +39,10 @@ class RayRunner:
         many nodes as there are. Neither is a promise.
     max_attempts: how often one spec is tried when its actor is lost. Losses for which a node was lost do not count,
         unless there are four times as many.
+    stall_seconds: work that finishes no step (of a path) and no forward pass (of an attack) for as long is named, its
+        worker is killed, and it is tried again from its last kept point, which counts as one of `max_attempts`. Until
+        the first step of an attempt three times as long may pass, as it may compile the network. None: never, because a
+        single step may rightly take hours; where nobody watches, give a multiple of the slowest step.
 
     Raises UsageError, before anything is written, when the cluster lacks what is asked.
     """
@@ -50,6 +55,7 @@ class RayRunner:
     resources_per_worker: Mapping[str, float] = field(default_factory=dict)
     placement: str = "pack"
     max_attempts: int = 3
+    stall_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if self.num_workers is not None and self.num_workers < 1:
@@ -58,6 +64,7 @@ class RayRunner:
             raise UsageError(f"max_attempts is at least 1; {self.max_attempts} was given")
         if self.placement not in PLACEMENTS:
             raise UsageError(f"there is no placement {self.placement!r}; there are: {', '.join(PLACEMENTS)}")
+        check_stall_seconds(self.stall_seconds)
         _ = self._share
 
     @checked
@@ -80,7 +87,15 @@ class RayRunner:
                 gpus = f" with {share.gpus:g} GPU each" if share.gpus else ""
                 nodes = f"{capacity.num_nodes} {'node' if capacity.num_nodes == 1 else 'nodes'}"
                 watch.note(f"{slots} {'worker' if slots == 1 else 'workers'}{gpus} on {nodes}")
-                work_off(agenda, self.num_workers, share, PLACEMENTS[self.placement], self.max_attempts, watch)
+                work_off(
+                    agenda,
+                    self.num_workers,
+                    share,
+                    PLACEMENTS[self.placement],
+                    self.max_attempts,
+                    watch,
+                    stall_seconds=self.stall_seconds,
+                )
         return agenda.close()
 
     def preflight(self) -> Capacity:

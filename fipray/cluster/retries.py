@@ -51,9 +51,6 @@ class Retries:
         self._waiting[work.id] = now + seconds, work
         return seconds
 
-    def has_due(self, now: float) -> bool:
-        return any(due <= now for due, _ in self._waiting.values())
-
     def pop(self, now: float, alive: Collection[str]) -> Work | GivenUp | None:
         """The work that is due next, if any; `alive` are the ids of the nodes that are there."""
         due, work = min(self._waiting.values(), key=lambda entry: entry[0], default=(now, None))
@@ -66,4 +63,4 @@ class Retries:
             return work
         with_nodes = f" ({len(losses) - own} of them with its node)" if own < len(losses) else ""
         times = "once" if len(losses) == 1 else f"{len(losses)} times{with_nodes}"
-        return GivenUp(work, f"given up: its worker was lost {times}, the last time so: {losses[-1].evidence}")
+        return GivenUp(work, f"given up: its worker was lost {times}, the last time because {losses[-1].evidence}")

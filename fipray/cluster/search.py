@@ -25,7 +25,9 @@ from ray.tune.search import BasicVariantGenerator, Searcher
 from fipray.border import checked
 from fipray.cluster import parcel
 from fipray.cluster.desk import Desk, Listener
+from fipray.cluster.lookout import Lookout
 from fipray.cluster.ray_runner import RayRunner
+from fipray.cluster.stalls import Stalls
 from fipray.cluster.trial import PERCENT, walk_trial
 from fipray.errors import UsageError
 from fipray.records import Store
@@ -57,20 +59,27 @@ def search(search: Search, directory: str | Path, runner: RayRunner | None = Non
     capacity = runner.preflight()
     store = Store.create_or_open(directory, search.manifest)
     store.verify(weights=store.is_near)
-    desk = Desk(search, store, watch)
-    if desk.num_done == search.total:
+    num_done = store.read_table("trials").num_rows
+    watch.begin(search.study.name, search.total, num_done)
+    if num_done == search.total:
         return store
     base, threads = material_of(search.study, store).module, runner.threads_per_worker
     there = replace(search, study=replace(search.study, module=base))
     slots = min(capacity.num_workers, search.total)
-    with runner.session(), _settings(), desk.open():
+    stalls = Stalls(runner.stall_seconds) if runner.stall_seconds else None
+    pulse = stalls.pulse() if stalls else None
+    with runner.session(), _settings(), Lookout(capacity.share, pulse) as lookout:
+        desk = Desk(search, store, watch, lookout, stalls)
         watch.note(f"{search.total} trials by {slots} {'worker' if slots == 1 else 'workers'}")
         with parcel.by_value():
-            walk = tune.with_parameters(walk_trial, search=there, directory=store.location, threads=threads)
+            walk = tune.with_parameters(
+                walk_trial, search=there, directory=store.location, threads=threads, pulse=pulse
+            )
         names = {"CPU": "cpu", "GPU": "gpu"}  # as Tune has them
         amounts = {names.get(name, name): amount for name, amount in capacity.share.amounts.items()}
         walk = tune.with_resources(walk, amounts)
-        _tuner(search, store, walk, slots, runner.max_attempts).fit()
+        with desk.open():
+            _tuner(search, store, walk, slots, runner.max_attempts).fit()
     return desk.close()
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import ray
 
-from fipray.errors import UsageError
+from fipray.cluster.token import keep_token_private
+from fipray.errors import ClusterLostError, UsageError
+
+LEAVING_SECONDS = 9.0  # a session of our own takes seven to end without its control process
 
 
 def address_of(address: str | None) -> str:
@@ -35,6 +39,7 @@ def session(address: str | None) -> Iterator[None]:
         with _private_session():
             yield
         return
+    _check_listens(where)
     try:
         with _handlers_kept():
             ray.init(address=where, log_to_driver=False, logging_level="error")
@@ -42,26 +47,68 @@ def session(address: str | None) -> Iterator[None]:
         raise UsageError(
             f"no Ray cluster answers at {where!r}: {error}. Is the address right, and the token?"
         ) from error
-    try:
+    with _left_at_the_end():
         yield
-    finally:
-        ray.shutdown()
 
 
 @contextmanager
 def _private_session() -> Iterator[None]:
     """A Ray session of our own on this machine. Ray puts a token on it; the environment is left as it was."""
     before = os.environ.get("RAY_AUTH_MODE")
+    keep_token_private()
     try:
-        with _handlers_kept():
-            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error")
-        with suppress(OSError):  # Ray makes the token readable to everybody on the machine
-            (Path.home() / ".ray" / "auth_token").chmod(0o600)
-        yield
+        with _left_at_the_end():
+            with _handlers_kept():
+                ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error")
+            yield
     finally:
-        ray.shutdown()
         if before is None:
             os.environ.pop("RAY_AUTH_MODE", None)
+
+
+@contextmanager
+def _left_at_the_end() -> Iterator[None]:
+    """Shut Ray down at the end. Where its control process is gone that waits for many answers that never come, so it is
+    left to a thread after some seconds.
+    """
+    try:
+        with _silent_about_workers():
+            yield
+    except ClusterLostError:
+        leaving = threading.Thread(target=ray.shutdown, daemon=True)
+        leaving.start()
+        leaving.join(LEAVING_SECONDS)
+        raise
+    except BaseException:
+        ray.shutdown()
+        raise
+    ray.shutdown()
+
+
+@contextmanager
+def _silent_about_workers() -> Iterator[None]:
+    """Have Ray print no paragraph for every worker that is lost: the run says so in a line. It has no switch for it."""
+    worker = ray._private.worker
+    before = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = before
+
+
+def _check_listens(address: str) -> None:
+    """Raises UsageError where the connection is refused: Ray itself asks again for minutes."""
+    host = urlsplit(f"//{address.removeprefix('ray://')}")
+    try:
+        if host.hostname and host.port:
+            socket.create_connection((host.hostname, host.port), timeout=5).close()
+    except ConnectionRefusedError as error:
+        raise UsageError(
+            f"no Ray cluster answers at {address!r}: nothing listens there. Start Ray there, or name another address"
+        ) from error
+    except (OSError, ValueError):
+        pass  # Ray says more of it
 
 
 @contextmanager

@@ -8,7 +8,6 @@ ended there. The driver commits those of the last report, whoever ended the tria
 from __future__ import annotations
 
 import json
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +17,10 @@ import ray
 import torch
 from ray import tune
 
-from fipray.errors import FiprayError
+from fipray.cluster.heart import Heart, Pulse
+from fipray.errors import RunError
 from fipray.records import Store
+from fipray.study.failures import sentence_of
 from fipray.study.search import ROBUST, Search
 from fipray.study.spec import PathSpec
 from fipray.study.walking import GIVEN_UP
@@ -28,6 +29,7 @@ from fipray.study.worker import PathWorker
 
 PERCENT, ROWS, IS_GIVEN_UP, ERROR = "percent", "rows", "given_up", "error"
 _WORKERS: dict[str, PathWorker] = {}  # of this process, by directory: an actor carries out many trials of one search
+_HEARTS: dict[str, Heart] = {}  # by run
 
 
 @dataclass(frozen=True)
@@ -44,21 +46,35 @@ class Done:
         return [cls(**each) for each in json.loads(text)]
 
 
-def walk_trial(config: dict[str, Any], *, search: Search, directory: str, threads: int) -> None:
-    """What Tune calls in an actor. Raises what the path raises, when it has told the driver why."""
+def walk_trial(
+    config: dict[str, Any], *, search: Search, directory: str, threads: int, pulse: Pulse | None = None
+) -> None:
+    """What Tune calls in an actor. Raises RunError where the path fails, when it has told the driver why."""
     reports = _Reports(search)
     try:
-        _carry_out(config, search, directory, threads, reports)
-    except Exception as error:  # whatever a study's own objective or stepper raises
-        # a sentence for people where it is ours; all else needs its traceback
-        reports.fail(str(error) if isinstance(error, FiprayError) else traceback.format_exc())
-        raise
+        if directory not in _WORKERS:
+            _WORKERS[directory] = _worker(search, directory, threads)
+        worker = _WORKERS[directory]
+        if pulse:
+            _speak(pulse, worker)
+        _carry_out(config, search, worker, Store.open(directory), reports)
+    except BaseException as error:  # KeyboardInterrupt and SystemExit of a study's own code, too
+        if reports.is_over:
+            raise
+        reason = sentence_of(error)
+        reports.fail(reason)
+        raise RunError(reason) from None
 
 
-def _carry_out(config: dict[str, Any], search: Search, directory: str, threads: int, reports: _Reports) -> None:
-    if directory not in _WORKERS:
-        _WORKERS[directory] = _worker(search, directory, threads)
-    worker, store = _WORKERS[directory], Store.open(directory)
+def _speak(pulse: Pulse, worker: PathWorker) -> None:
+    """Say how far this trial is from now on."""
+    key = pulse.key(tune.get_context().get_trial_id())
+    if pulse.run not in _HEARTS:
+        _HEARTS[pulse.run] = Heart(pulse, key, worker.heartbeat)
+    _HEARTS[pulse.run].key = key
+
+
+def _carry_out(config: dict[str, Any], search: Search, worker: PathWorker, store: Store, reports: _Reports) -> None:
     made: dict[str, Made] = {}
     for id, spec in search.work(config).items():
         if store.is_committed(id):
@@ -91,6 +107,7 @@ class _Reports:
         }
         self._objectives = search.objectives
         self._done: list[Done] = []
+        self.is_over = False
 
     def point(self, work: Work, tables: Tables) -> None:
         """A point on the way. The end is told when all that belongs to it is there."""
@@ -129,7 +146,11 @@ class _Reports:
         tune.report({**self._metrics, ROWS: "[]", ERROR: reason})
 
     def _tell(self, done: list[Done]) -> None:
-        tune.report({**self._metrics, ROWS: json.dumps([vars(each) for each in done])})
+        try:
+            tune.report({**self._metrics, ROWS: json.dumps([vars(each) for each in done])})
+        except SystemExit:  # so Tune ends a trial that is given up
+            self.is_over = True
+            raise
 
 
 def _worker(search: Search, directory: str, threads: int) -> PathWorker:

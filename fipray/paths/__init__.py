@@ -2,7 +2,7 @@
 
 from fipray.paths.align import aligned
 from fipray.paths.connect import Connection, LossProfile, connect, loss_profile
-from fipray.paths.event import Event, FunctionalDistanceAbove, ObjectiveBelow, Outcome
+from fipray.paths.event import Event, FunctionalDistanceAbove, ObjectiveBelow, Outcome, check_max_seconds
 from fipray.paths.memory import KroneckerMemory, packed, unpacked
 from fipray.paths.objective import Objective, Restriction, check_network, milestones, restrict, tasks_of
 from fipray.paths.objectives import (
@@ -101,6 +101,7 @@ __all__ = [
     "WeightedSum",
     "WholeChannels",
     "aligned",
+    "check_max_seconds",
     "check_network",
     "connect",
     "loss_profile",

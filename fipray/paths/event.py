@@ -13,13 +13,25 @@ from fipray.paths.path import PathPoint
 @dataclass(frozen=True)
 class Outcome:
     """`kind` is one of "completed", "stopped" (by an event), "stuck" (the radius shrank to nothing), "not finite",
-    "given up" (by a search), and "paused" for a path that was asked to wait and goes on when it is resumed."""
+    "out of time" (by max_seconds), "given up" (by a search), and "paused" for a path that was asked to wait and goes on
+    when it is resumed."""
 
     kind: str
     sentence: str
 
     def __str__(self) -> str:
         return self.sentence
+
+
+def out_of_time(seconds: float, max_seconds: float, step: int) -> Outcome:
+    """The outcome of a path that has walked for `seconds`, by `step`, of at most `max_seconds`."""
+    return Outcome("out of time", f"stopped: {seconds:.3g} s were walked of at most {max_seconds:g} at step {step}")
+
+
+def check_max_seconds(max_seconds: float | None) -> None:
+    """Raises UsageError for a time limit that is not above 0."""
+    if max_seconds is not None and not max_seconds > 0:
+        raise UsageError(f"max_seconds is above 0, or None for no limit; {max_seconds} was given")
 
 
 @runtime_checkable

@@ -19,7 +19,7 @@ from fipray.border.kinds import Seed
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, KroneckerMetric, Network, OutputGeometry, functional_distance, sparsity_of
 from fipray.geometry.arrays import AnyWeights, Inputs
-from fipray.paths.event import Event, Outcome, reason_of
+from fipray.paths.event import Event, Outcome, check_max_seconds, out_of_time, reason_of
 from fipray.paths.objective import Objective, check_network, milestones, restrict, tasks_of, value
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
 from fipray.paths.problem import Batch, Examples, Problem
@@ -45,10 +45,12 @@ def walk(
     resume: PathPoint | None = None,
     until: int | None = None,
     stops: Collection[int] = (),
+    max_seconds: float | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> Generator[PathPoint, None, Outcome]:
     """Yield each accepted point of a path from `problem.start`, or from the point `resume` of the same path, up to step
     `until`, and those at the steps `stops`, accepted or not; return why it ended. On a CPU with the same threads a
-    resumed path is bit for bit the uninterrupted one.
+    resumed path is bit for bit the uninterrupted one. `on_step` and `max_seconds`: as for `trace`.
     """
     began = time.perf_counter()
     weights, reach, done = problem.start, number(radius.begin(problem), f"{type(radius).__name__}.begin()"), 0
@@ -73,6 +75,9 @@ def walk(
     batch = anchors.draw(batch_size, generator)
     step, stop = done, num_steps if until is None else min(until, num_steps)
     for step in range(done + 1, stop + 1):
+        seconds = time.perf_counter() - began
+        if max_seconds is not None and seconds >= max_seconds:
+            return out_of_time(seconds, max_seconds, step - 1)
         progress = step / num_steps
         situation = Situation(problem, objective, weights, batch, reach, progress, 1 / num_steps)
         proposal = proposed(stepper, situation, state)
@@ -93,6 +98,8 @@ def walk(
             weights = allowed
             kept = {**state, RANDOMNESS: before_draw}
             yield PathPoint(step, weights, reach, time.perf_counter() - began, solver_state=kept)
+        if on_step:
+            on_step(step)
         if not verdict.accepted and reach < smallest and step < num_steps:
             outcome = Outcome("stuck", f"no step longer than {reach:.1g} was acceptable at step {step}")
             break
@@ -128,6 +135,8 @@ def trace(
     on_point: Callable[[PathPoint], None] | None = None,
     resume: Sequence[PathPoint] = (),
     until: int | None = None,
+    max_seconds: float | None = None,
+    on_step: Callable[[int], None] | None = None,
     seed: Seed = 0,
 ) -> WeightPath:
     """Trace one functionally invariant path from the network's own weights (`network.at(weights)` has others), along
@@ -147,6 +156,10 @@ def trace(
     until: a step after which the path is paused: its last accepted point is kept too, and points have solver states,
         whatever `save_at` says. Resumed, the path goes on from there as if it had never been paused, but that `others`
         may be new; steps that were refused since that point are proposed again.
+    max_seconds: wall-clock limit, above 0. Asked before every step; a path that has taken as long, with what the points
+        of `resume` took, ends at its last accepted point with an outcome of kind "out of time". Machines of different
+        speed end at different steps.
+    on_step: called with the number of every step that is over, accepted or not.
 
     Raises DataError for inputs that cannot be used, NetworkError for a module that is no function of its weights,
     UsageError for settings out of range. A path that ends early is no error: `outcome` says why.
@@ -155,6 +168,7 @@ def trace(
         raise UsageError(f"num_steps and batch_size are at least 1; {num_steps} and {batch_size} were given")
     if until is not None and until < 1:
         raise UsageError(f"a path is paused after its first step or a later one; until={until} was given")
+    check_max_seconds(max_seconds)
     stepper, radius = stepper or NaturalStep(), radius or AdaptiveRadius()
     save_at = (save_at or SaveAt()).and_also(share for share, _ in milestones(objective))
     geometry = geometry or FisherRao()
@@ -212,6 +226,8 @@ def trace(
         resume=resume[-1] if resume else None,
         until=until,
         stops=save_at.steps(num_steps),
+        max_seconds=max_seconds,
+        on_step=on_step,
     )
     points, outcome = save_at.without_pause(resume, num_steps), None
     if not points:

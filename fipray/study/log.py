@@ -15,6 +15,7 @@ from typing import Any, TextIO, cast
 from fipray.errors import RecordsError
 from fipray.printable import without_credentials
 from fipray.records import Store
+from fipray.study.failures import threads_watched
 from fipray.study.work import Work
 
 MOST_CHARACTERS = 200_000
@@ -28,6 +29,7 @@ def logged(store: Store, work: Work, where: str) -> Iterator[None]:
     the logger `fipray`.
 
     The log is written whole at the end and on failure, then with the traceback; an attempt that is killed leaves none.
+    Raises RunError when a thread that was started inside ended with an exception.
     """
     text = _Text()
     began = time.perf_counter()
@@ -38,6 +40,7 @@ def logged(store: Store, work: Work, where: str) -> Iterator[None]:
                 warnings.catch_warnings(),  # each attempt warns anew of what an earlier one in this process warned of
                 redirect_stdout(cast(TextIO, _Tee(sys.stdout, text))),
                 redirect_stderr(cast(TextIO, _Tee(sys.stderr, text))),
+                threads_watched(text),
             ):
                 yield
         except BaseException:
@@ -72,8 +75,9 @@ class _Text:
         self._is_cut = False
 
     def write(self, text: str) -> None:
-        self._parts.append(text)
-        self._length += len(text)
+        self._is_cut = self._is_cut or len(text) > MOST_CHARACTERS
+        self._parts.append(text[-MOST_CHARACTERS:])
+        self._length += len(self._parts[-1])
         while self._length > MOST_CHARACTERS and len(self._parts) > 1:
             self._length -= len(self._parts.popleft())
             self._is_cut = True
@@ -95,7 +99,13 @@ class _Tee:
 
     def write(self, text: str) -> int:
         self._text.write(text)
-        return self._stream.write(text)
+        with suppress(OSError, ValueError):  # on a full disk, or closed: no reason for a path to end
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import time
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from fipray.records import Attempt, Store
 from fipray.records.layout import log_file
 from fipray.study import resume
 from fipray.study.arrays import state_arrays, to_tensor
+from fipray.study.failures import interruptions, sentence_of
 from fipray.study.rounds import RoundSpec
 from fipray.study.spec import Study
 from fipray.study.watch import Quiet, Watch
@@ -162,7 +162,11 @@ class Agenda:
 @checked
 @dataclass(frozen=True)
 class LocalRunner:
-    """Carries out a study in this process, one piece of work after the other: for debugging, and without Ray."""
+    """Carries out a study in this process, one piece of work after the other: for debugging, and without Ray.
+
+    What the study's own code raises, KeyboardInterrupt and SystemExit too, fails one path; Ctrl-C ends the run. Nothing
+    here can end a step that never returns: where that may happen, use `RayRunner(num_workers=1, stall_seconds=...)`.
+    """
 
     threads: int = 1
     device: str = "cpu"
@@ -178,15 +182,18 @@ class LocalRunner:
         agenda = Agenda(study, directory, watch or Quiet())
         try:
             worker = PathWorker(agenda.material, directory, threads=self.threads, device=self.device)
-            while work := agenda.next("this process"):
-                try:
-                    tables = worker.carry_out(work)
-                except FiprayError as error:
-                    agenda.fail(work, str(error))
-                except Exception:  # whatever a study's own objective or stepper raises: the other paths go on
-                    agenda.fail(work, traceback.format_exc())
-                else:
-                    agenda.commit(work, tables)
+            with interruptions() as is_interrupted:
+                while work := agenda.next("this process"):
+                    try:
+                        tables = worker.carry_out(work)
+                    except BaseException as error:  # whatever a study's own code raises: the other paths go on
+                        if is_interrupted():
+                            raise KeyboardInterrupt from error
+                        agenda.fail(work, sentence_of(error))
+                    else:
+                        agenda.commit(work, tables)
+                        if is_interrupted():  # and the study's own code went on regardless
+                            raise KeyboardInterrupt
         finally:
             torch.set_num_threads(threads)
         return agenda.close()

@@ -27,6 +27,7 @@ from fipray.paths import (
     SaveAt,
     Stepper,
     Variation,
+    check_max_seconds,
     check_network,
     milestones,
     tasks_of,
@@ -65,6 +66,8 @@ class PathSpec:
     held_out: names among the `sets` on which staying is judged; without any, the data's `held_out`.
     moving: names of the parameters whose weights may change on this path, or patterns such as "head.*"; without any,
         all that the study moves.
+    max_seconds: wall-clock limit of the walk, over all attempts; None for none. It is part of the path's ID, as
+        num_steps is, because it decides where the path ends; a machine of another speed ends it at another step.
     """
 
     name: str
@@ -84,6 +87,7 @@ class PathSpec:
     held_out: tuple[str, ...] = ()
     seed: Seed = 0
     moving: tuple[str, ...] = ()
+    max_seconds: float | None = None
 
     def __post_init__(self) -> None:
         _check_name(self.name, "path")
@@ -92,6 +96,7 @@ class PathSpec:
                 f"path {self.name!r}: num_steps and batch_size are at least 1; {self.num_steps} and {self.batch_size} "
                 "were given"
             )
+        check_max_seconds(self.max_seconds)
         to_json(self)  # refuses what cannot be written down
 
     @property

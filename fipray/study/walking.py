@@ -35,6 +35,7 @@ from fipray.study import resume
 from fipray.study.canonical import kind_of, to_json
 from fipray.study.describing import describe, describe_tasks, describe_variant
 from fipray.study.evaluation import BASE, variant_of
+from fipray.study.heartbeat import Heartbeat
 from fipray.study.resume import Kept
 from fipray.study.rounds import RoundSpec
 from fipray.study.spec import PathSpec
@@ -75,6 +76,7 @@ class Walker:
     device: str
     node_id: str | None
     worker_id: str | None
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
     _latest: dict[tuple[object, ...], Ground] = field(default_factory=dict)
 
     def _ground(self, work: Work, spec: PathSpec) -> Ground:
@@ -184,7 +186,9 @@ class Walker:
                 resume.save(self.store, work.id, work.attempt, kept)
             if on_kept:
                 on_kept()
+            self.heartbeat.beat()
 
+        self.heartbeat.beat()  # the start's outputs on the anchors are there
         return trace(
             ground.network,
             anchors=ground.drawn,
@@ -205,6 +209,8 @@ class Walker:
             on_point=keep,
             resume=earlier,
             until=until,
+            max_seconds=spec.max_seconds,
+            on_step=self.heartbeat.step_over,
             seed=spec.seed,
         )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from fipray.geometry import Network
 from fipray.records import Store
 from fipray.study.evaluation import BASE, AttackSpec, RobustnessSpec, TransferSpec
+from fipray.study.heartbeat import Heartbeat
 from fipray.study.judging import Judge
 from fipray.study.log import logged
 from fipray.study.rounds import RoundSpec
@@ -33,10 +34,12 @@ class PathWorker:
         device: str = "cpu",
         node_id: str | None = None,
         worker_id: str | None = None,
+        heartbeat: Heartbeat | None = None,
     ) -> None:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(True)  # the tails of a softmax are denormal numbers, slow on a CPU
         self._device, self._store = device, Store.open(directory)
+        self.heartbeat = heartbeat or Heartbeat()
         self._network = Network.of(material.module, moving=material.moving or None).to(device)
         study, geometry, data = material.study, material.geometry, material.data
         tensors = Tensors(data, device)
@@ -45,13 +48,16 @@ class PathWorker:
             held_out = tensors.held_out(())
             self._judge = Judge(study, self._network, geometry, held_out, tests.inputs, tests.labels, tensors.outside)
         probes = {"clean_accuracy": self._judge.accuracy} if self._judge else {}
-        self._walker = Walker(self._store, study, self._network, geometry, tensors, probes, device, node_id, worker_id)
+        self._walker = Walker(
+            self._store, study, self._network, geometry, tensors, probes, device, node_id, worker_id, self.heartbeat
+        )
 
     def carry_out(self, work: Work, report: Report | None = None) -> Tables:
         """Do the work; return the rows of its tables. Weights and a log are written, under the attempt's number.
 
         report: is told the rows of a path at every point, as they would be if it ended there; what it raises ends it.
         """
+        self.heartbeat.begin()
         with logged(self._store, work, f"on {self._device} of {socket.gethostname()}"):
             return self._carry_out(work, partial(self._weights, work), report)
 
@@ -61,17 +67,15 @@ class PathWorker:
                 return self._walker.path(work, work.spec, weights_of, report)
             case RoundSpec():
                 return self._walker.round(work, work.spec, weights_of)
-            case AttackSpec():
-                return self._judging.attack(work, work.spec, weights_of)
-            case RobustnessSpec():
-                return self._judging.judge(work, work.spec, weights_of)
-            case TransferSpec():
-                return self._judging.transfer(work, work.spec, weights_of)
-
-    @property
-    def _judging(self) -> Judge:
         assert self._judge is not None, "a study with an evaluation has labelled test inputs"
-        return self._judge
+        with self.heartbeat.at_every_pass(self._network):
+            match work.spec:
+                case AttackSpec():
+                    return self._judge.attack(work, work.spec, weights_of)
+                case RobustnessSpec():
+                    return self._judge.judge(work, work.spec, weights_of)
+                case TransferSpec():
+                    return self._judge.transfer(work, work.spec, weights_of)
 
     def _weights(self, work: Work, name: str) -> Tensor:
         """End weights [P] of a path, or the base's."""

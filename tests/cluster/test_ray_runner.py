@@ -122,7 +122,10 @@ def test_work_that_kills_its_actor_again_and_again_is_given_up_and_the_rest_is_d
         runner.run(
             study(objective=KillsItsProcess(str(deaths), times=100), other=Fails("the mistake")), tmp_path / "results"
         )
-    assert "path sparse: given up: its worker was lost 2 times, the last time so: worker " in str(failed.value)
+    assert (
+        "path sparse: given up: its worker was lost 2 times, the last time because its process ended without a word"
+        in str(failed.value)
+    )
     assert f"node {ray_session['node_id']}, log file {ray_session['session_dir']}/logs/worker-" in str(failed.value)
     assert "ZeroDivisionError: the mistake" in str(failed.value), "a worker's own error"
     assert "tests/studies.py" in str(failed.value), "with its traceback"

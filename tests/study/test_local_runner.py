@@ -136,7 +136,7 @@ def test_one_failed_path_stops_only_what_needs_it(tmp_path):
         "transfer of attacks",
     }
     assert "ZeroDivisionError: the mistake" in watch.failures["path sparse"]
-    assert "tests/studies.py" in watch.failures["path sparse"], "the traceback shows the line"
+    assert "tests/studies.py" in watch.failures["path sparse"], "the sentence shows the line"
     assert "not begun, because sparse failed" in watch.failures["path sparse-too"]
     assert "5 of 11 pieces of work failed" in "".join(traceback.format_exception_only(failed.value))
     assert sorted(analysis.load(tmp_path).paths["name"]) == ["diverse-0", "diverse-1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -36,7 +37,9 @@ def test_an_error_names_the_log_which_holds_its_traceback(tmp_path):
     with pytest.raises(fip.RunError) as failed:
         LocalRunner().run(failing, tmp_path)
     file = f"{tmp_path}/logs/{failing.path_ids['bad']}/1.log"
-    assert str(failed.value).endswith(f"ZeroDivisionError: the mistake (its log: {file})")
+    said = str(failed.value).splitlines()[-1]
+    assert said.startswith("path bad: ZeroDivisionError: the mistake, raised at ")
+    assert re.search(rf"tests/studies\.py:\d+ \(its log: {re.escape(file)}\)$", said)
     text = Store.open(tmp_path).read_log(failing.path_ids["bad"], 1)
     assert "Traceback" in text
     assert "ZeroDivisionError: the mistake" in text

@@ -112,7 +112,7 @@ def test_a_member_that_fails_costs_its_round_alone(results, tmp_path, loses):
     with pytest.raises(fip.RunError) as failed:
         LocalRunner().run(study, directory)
     said = str(failed.value)
-    assert "path a, round 2 of 3: Traceback" in said
+    assert "path a, round 2 of 3: RuntimeError: cut off, raised at " in said
     for name in "abc":
         assert f"path {name}, round 3 of 3: not begun, because round 2 of a failed" in said
     assert len(Store.open(directory).committed()) == 5
