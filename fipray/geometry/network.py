@@ -13,6 +13,7 @@ from torch.func import functional_call, vmap
 
 from fipray.errors import DataError, NetworkError
 from fipray.geometry.derivatives import transposed
+from fipray.geometry.stacking import stacks
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _WITH_STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
@@ -46,6 +47,7 @@ class Network:
         self._sizes = [slot.shape.numel() for slot in slots]
         parameters = dict(module.named_parameters())
         self.weights = torch.cat([parameters[slot.name].detach().reshape(-1) for slot in slots])
+        self._stacks: dict[tuple[object, ...], bool] = {}  # whether vmap batches it, by the kind of inputs
 
     @classmethod
     def of(cls, module: nn.Module, *, moving: Sequence[str] | None = None) -> Network:
@@ -112,12 +114,18 @@ class Network:
         both arguments. `chunk` rows at a time, or all: activations take as many times one network's memory.
 
         It saves calls, not arithmetic: little where matrix products take most of the time (benchmarks/stacking.py).
+        Networks that `torch.vmap` cannot batch are computed one after the other, with the same values and gradients.
         """
         if weights.ndim != 2 or weights.shape[1] != self.num_weights or len(weights) == 0:
             raise NetworkError(
                 f"a stack of this network's weights is [M, {self.num_weights}], M at least 1; a tensor of shape "
                 f"{tuple(weights.shape)} was given"
             )
+        kind = (inputs.shape[1:], inputs.dtype, inputs.device)
+        if kind not in self._stacks:
+            self._stacks[kind] = stacks(self, self.weights, inputs)
+        if not self._stacks[kind]:
+            return torch.stack([self(one, inputs) for one in weights])
         return vmap(self, in_dims=(0, None), chunk_size=chunk)(weights, inputs)
 
     def named(self, weights: Tensor) -> dict[str, Tensor]:
