@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -53,8 +55,11 @@ def _private_session() -> Iterator[None]:
     """A Ray session of our own on this machine. Ray puts a token on it; the environment is left as it was."""
     before = os.environ.get("RAY_AUTH_MODE")
     try:
-        with _handlers_kept():
-            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error")
+        try:
+            with _handlers_kept():
+                ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error")
+        except Exception as error:  # of any class: files, sockets, and a plain Exception where a process is late
+            raise UsageError(_why_not_started(error)) from error
         with suppress(OSError):  # Ray makes the token readable to everybody on the machine
             (Path.home() / ".ray" / "auth_token").chmod(0o600)
         yield
@@ -62,6 +67,27 @@ def _private_session() -> Iterator[None]:
         ray.shutdown()
         if before is None:
             os.environ.pop("RAY_AUTH_MODE", None)
+
+
+def _why_not_started(error: Exception) -> str:
+    """What keeps Ray from starting on this machine, and the way out, as a sentence."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    folder, home = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), str(Path.home())
+    file = str(getattr(error, "filename", None) or "")
+    if "AF_UNIX path length" in said:
+        way_out = f"the temporary folder {folder} has too long a name for Ray's sockets: set RAY_TMPDIR=/tmp"
+    elif isinstance(error, OSError) and f"{file}/".startswith(f"{home}/"):
+        way_out = f"Ray keeps its token in the home directory {home}: set HOME to a folder that can be written"
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        way_out = f"there is no space left: free some in {folder} and /dev/shm, or set RAY_TMPDIR to another folder"
+    elif isinstance(error, OSError) and file:
+        way_out = f"Ray keeps its files in {folder}: set RAY_TMPDIR to a short folder that can be written"
+    else:
+        way_out = (
+            f"the machine may be overloaded, or short of memory or ports: see the logs in {folder}/ray/session_latest/"
+            "logs, and run the same command again when it is less busy"
+        )
+    return f"Ray could not start on this machine ({said}); {way_out}, or do without Ray: --runner local"
 
 
 @contextmanager
