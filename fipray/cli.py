@@ -40,7 +40,7 @@ Into = Annotated[
 
 @app.command()
 def run(
-    study: Annotated[str, typer.Argument(help="The study, as module:function.")],
+    study: Annotated[str, typer.Argument(help="The study, as module:function or file.py:function.")],
     into: Into,
     parameter: Annotated[
         list[str], typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="A knob of the study.")
@@ -105,7 +105,7 @@ def run(
 
 @app.command()
 def search(
-    search: Annotated[str, typer.Argument(help="The search, as module:function.")],
+    search: Annotated[str, typer.Argument(help="The search, as module:function or file.py:function.")],
     into: Into,
     trials: Annotated[int | None, typer.Option(help="Values that are tried; by default as many as it says.")] = None,
     searcher: Annotated[str | None, typer.Option(help="'random', 'optuna' or 'grid'; by default as it says.")] = None,

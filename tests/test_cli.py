@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fipray import cli
+from fipray import analysis, cli
 from fipray.study import LocalRunner
 from tests.studies import study
 
@@ -68,6 +68,19 @@ def test_run_prints_base_paths_and_ensemble_and_the_line_for_pandas(fipray, tmp_
     exec(line.removeprefix("In pandas: "), scope)
     assert len(scope["results"].paths) == 4  # type: ignore[attr-defined]
     assert re.search(r"path sparse: all 3 steps were walked; objective [0-9.]+ -> 0: better; functional distance", err)
+
+
+def test_a_tilde_is_the_home_directory_wherever_a_directory_is_given(fipray, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    run = ["run", "tests.studies:study", "--runner", "local", "-p", "num_steps=2", "--tensorboard=~/curves"]
+    assert fipray(*run, "--into=~/results")[0] == 0
+    for verb in ("show", "verify", "compact"):
+        assert fipray(verb, "~/results")[0] == 0
+    assert fipray("export", "~/results", "--path=sparse", "--to=~/sparse.pt")[0] == 0
+    assert len(analysis.load("~/results").paths) == 4
+    assert {each.name for each in (tmp_path / "home").iterdir()} == {"results", "curves", "sparse.pt"}
+    assert not (tmp_path / "~").exists()
 
 
 def test_show_prints_the_same_summary(fipray, directory):

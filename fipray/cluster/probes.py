@@ -105,7 +105,7 @@ def temporary_object(into: str) -> Iterator[tuple[str, bytes]]:
     """
     content = f"{socket.gethostname()} {secrets.token_hex(16)}".encode()
     name = f"{into.rstrip('/')}/.fipray-{secrets.token_hex(8)}-doctor"
-    made = _make_directory(Path(into).absolute()) if "://" not in into else []
+    made = _make_directory(Path(into).expanduser().absolute()) if "://" not in into else []
     try:
         system, place = _place(name)
         with system.open_output_stream(place) as stream:
@@ -125,7 +125,7 @@ def temporary_object(into: str) -> Iterator[tuple[str, bytes]]:
 
 def existing(into: str) -> Path:
     """The directory, or the nearest of its parents that is there."""
-    directory = Path(into).absolute()
+    directory = Path(into).expanduser().absolute()
     return next(each for each in (directory, *directory.parents) if each.is_dir())
 
 
@@ -141,7 +141,7 @@ def _place(name: str) -> tuple[Any, str]:
     from pyarrow import fs
 
     if "://" not in name:
-        return fs.LocalFileSystem(), str(Path(name).absolute())
+        return fs.LocalFileSystem(), str(Path(name).expanduser().absolute())
     # An endpoint stands behind the directory: s3://bucket/directory?endpoint_override=HOST:PORT&scheme=http
     head, mark, options = name.partition("?")
     if mark:

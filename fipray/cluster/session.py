@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import ray
@@ -58,12 +61,36 @@ def _private_session() -> Iterator[None]:
     keep_token_private()
     try:
         with _left_at_the_end():
-            with _handlers_kept():
-                ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error")
+            try:
+                with _handlers_kept():
+                    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error")
+            except Exception as error:  # of any class: files, sockets, and a plain Exception where a process is late
+                raise UsageError(_why_not_started(error)) from error
             yield
     finally:
         if before is None:
             os.environ.pop("RAY_AUTH_MODE", None)
+
+
+def _why_not_started(error: Exception) -> str:
+    """What keeps Ray from starting on this machine, and the way out, as a sentence."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    folder, home = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), str(Path.home())
+    file = str(getattr(error, "filename", None) or "")
+    if "AF_UNIX path length" in said:
+        way_out = f"the temporary folder {folder} has too long a name for Ray's sockets: set RAY_TMPDIR=/tmp"
+    elif isinstance(error, OSError) and f"{file}/".startswith(f"{home}/"):
+        way_out = f"Ray keeps its token in the home directory {home}: set HOME to a folder that can be written"
+    elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        way_out = f"there is no space left: free some in {folder} and /dev/shm, or set RAY_TMPDIR to another folder"
+    elif isinstance(error, OSError) and file:
+        way_out = f"Ray keeps its files in {folder}: set RAY_TMPDIR to a short folder that can be written"
+    else:
+        way_out = (
+            f"the machine may be overloaded, or short of memory or ports: see the logs in {folder}/ray/session_latest/"
+            "logs, and run the same command again when it is less busy"
+        )
+    return f"Ray could not start on this machine ({said}); {way_out}, or do without Ray: --runner local"
 
 
 @contextmanager

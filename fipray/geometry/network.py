@@ -28,6 +28,7 @@ from fipray.geometry.modules import (
     unwrapped,
 )
 from fipray.geometry.outputs import OutputGeometry
+from fipray.geometry.stacking import stacks
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _WITH_STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
@@ -83,6 +84,7 @@ class Network:
         self._half = next(iter(every)) if len(every) == 1 and every <= set(_LOW_PRECISION) else None
         self._takes_half_alone = False
         self.checked: set[tuple[object, ...]] = set()
+        self._stacks: dict[tuple[object, ...], bool] = {}  # whether vmap batches it, by the kind of inputs
 
     @classmethod
     @checked
@@ -202,12 +204,19 @@ class Network:
         both arguments. `chunk` rows at a time, or all: activations take as many times one network's memory.
 
         It saves calls, not arithmetic: little where matrix products take most of the time (benchmarks/stacking.py).
+        Networks that `torch.vmap` cannot batch are computed one after the other, with the same values and gradients.
         """
         if weights.ndim != 2 or weights.shape[1] != self.num_weights or len(weights) == 0:
             raise NetworkError(
                 f"a stack of this network's weights is [M, {self.num_weights}], M at least 1; a tensor of shape "
                 f"{tuple(weights.shape)} was given"
             )
+        kind = (inputs.shape[1:], inputs.dtype, inputs.device)
+        if kind not in self._stacks:
+            with nothing_left(self._module):
+                self._stacks[kind] = stacks(self, self.weights, inputs)
+        if not self._stacks[kind]:
+            return torch.stack([self(one, inputs) for one in weights])
         with nothing_left(self._module):
             return vmap(self, in_dims=(0, None), chunk_size=chunk)(weights, inputs)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, final
 
-from fipray.errors import RecordsError
+from fipray.errors import RecordsError, UsageError
 from fipray.records.folder import Folder, Refused, make_directory
 from fipray.records.layout import LOCK
 
@@ -245,7 +245,15 @@ def files_at(directory: str | Path) -> Files:
     """The files of a directory, or of an address in an object store. Raises UsageError for any other address."""
     address = re.sub(r"^(\w+):/(?=[^/])", r"\1://", str(directory))  # a pathlib.Path leaves one slash of two
     if "://" not in address:
-        return LocalFiles(Path(directory).absolute())  # which means the same in every process
+        return LocalFiles(_expanded(Path(directory)).absolute())  # which means the same in every process
     from fipray.records.objects import ObjectFiles  # loaded only by those who need it
 
     return ObjectFiles.at(address)
+
+
+def _expanded(path: Path) -> Path:
+    """The path with `~` or `~user` as that home directory."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path} begins with a home directory that is not known: write it out") from error

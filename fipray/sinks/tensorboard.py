@@ -23,7 +23,7 @@ class TensorBoardSink:
     def __init__(self, directory: str | Path) -> None:
         if "://" in str(directory):
             raise UsageError(f"TensorBoard's files go to a directory; {directory} is an address")
-        self._directory = Path(directory).absolute()
+        self._directory = Path(directory).expanduser().absolute()
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fipray.border import checked
 from fipray.errors import DataError
+from fipray.study.normalised import check_labels, normalised
 
 
 @checked
@@ -26,6 +27,8 @@ class Task:
     test_labels: NDArray[np.integer] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("inputs", "labels", "test_inputs", "test_labels"):
+            object.__setattr__(self, name, normalised(f"{name} of a task", getattr(self, name)))
         if (self.test_inputs is None) != (self.test_labels is None):
             raise DataError("test_inputs and test_labels of a task come together: give both or neither")
 
@@ -43,8 +46,11 @@ class Data:
     sets: further inputs [K, ...] by names of theirs, on which a path may be asked to keep the function, or be judged.
     tasks: what paths may learn, by names of theirs; the end of every path is judged on all that have test inputs.
 
-    Raises DataError for empty arrays, NaN or infinity, inputs of different shapes or outside the bounds, labels that
-    are no integers or below 0.
+    Arrays are kept in native byte order and C order, copied where they are not. Inputs have a dtype that the network
+    takes; attacks need floats.
+
+    Raises DataError for empty arrays, dtypes that torch has not, masks, NaN or infinity, inputs of different shapes or
+    outside the bounds, labels that are no integers or below 0.
     """
 
     anchors: NDArray[np.generic]
@@ -57,16 +63,21 @@ class Data:
     tasks: Mapping[str, Task] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("anchors", "held_out", "test_inputs", "test_labels", "outside_inputs"):
+            object.__setattr__(self, name, normalised(name, getattr(self, name)))
+        object.__setattr__(self, "sets", {name: normalised(f"set {name!r}", some) for name, some in self.sets.items()})
         if (self.test_inputs is None) != (self.test_labels is None):
             raise DataError("test_inputs and test_labels come together: give both or neither")
+        if not self.bounds[0] < self.bounds[1]:
+            raise DataError(f"bounds are a number and a greater one, (low, high); {self.bounds} was given")
         for name, inputs in self.inputs.items():
             self._check_inputs(name, inputs)
         if self.test_inputs is not None and self.test_labels is not None:
-            _check_labels("test_labels", self.test_inputs, self.test_labels)
+            check_labels("test_labels", self.test_inputs, self.test_labels)
         for name, task in self.tasks.items():
-            _check_labels(f"labels of task {name!r}", task.inputs, task.labels)
+            check_labels(f"labels of task {name!r}", task.inputs, task.labels)
             if task.test_inputs is not None and task.test_labels is not None:
-                _check_labels(f"test_labels of task {name!r}", task.test_inputs, task.test_labels)
+                check_labels(f"test_labels of task {name!r}", task.test_inputs, task.test_labels)
 
     @property
     def inputs(self) -> dict[str, NDArray[np.generic]]:
@@ -90,7 +101,7 @@ class Data:
         return {name: labels for name, labels in named.items() if labels is not None}
 
     def _check_inputs(self, name: str, inputs: Any) -> None:
-        if not isinstance(inputs, np.ndarray) or inputs.ndim < 2 or len(inputs) == 0:
+        if not isinstance(inputs, np.ndarray) or inputs.ndim < 2 or inputs.size == 0:
             found = f"shape {inputs.shape}" if isinstance(inputs, np.ndarray) else f"a {type(inputs).__name__}"
             raise DataError(f"{name} is a numpy array of one or more inputs, [N, ...]; this has {found}")
         if inputs.shape[1:] != self.anchors.shape[1:]:
@@ -117,15 +128,5 @@ class Data:
         hashing = hashlib.sha256(f"bounds {self.bounds}".encode())
         for name, array in sorted({**self.inputs, **self.labels}.items()):
             hashing.update(f"{name} {array.dtype.str} {array.shape}".encode())
-            hashing.update(np.ascontiguousarray(array).data)
+            hashing.update(array.data)
         return hashing.hexdigest()[:16]
-
-
-def _check_labels(name: str, inputs: NDArray[np.generic], labels: Any) -> None:
-    if not isinstance(labels, np.ndarray) or labels.shape != (len(inputs),):
-        found = f"shape {labels.shape}" if isinstance(labels, np.ndarray) else f"type {type(labels).__name__}"
-        raise DataError(f"{len(inputs)} inputs need as many labels; {name} has {found}")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"labels are integers, 0 for the first class; {name} has dtype {labels.dtype}")
-    if labels.min() < 0:
-        raise DataError(f"labels begin with 0; {name} holds {labels.min()}")

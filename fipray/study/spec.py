@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.errors import DataError, UsageError
-from fipray.geometry import FisherRao, Network, OutputGeometry, copied, num_classes, parameter_names
+from fipray.geometry import FisherRao, Network, OutputGeometry, copied, parameter_names
 from fipray.paths import (
     AdaptiveRadius,
     Event,
@@ -48,6 +49,7 @@ from fipray.study.evaluation import (
     made_networks,
     variant_of,
 )
+from fipray.study.rehearsal import rehearse
 from fipray.study.rounds import RoundSpec, check, expanded
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -203,8 +205,8 @@ class Study:
 
     def _check_network(self) -> None:
         network = Network.of(self.module, moving=self.moving or None)
-        for inputs in self.data.inputs.values():
-            network.check(torch.from_numpy(inputs[:1024]), self.geometry)
+        for name, inputs in self.data.inputs.items():
+            _check_inputs(network, self.geometry, name, inputs[:1024])
         for path in self.paths:
             try:
                 check_network(path.objective, network.only(path.moving) if path.moving else network)
@@ -213,12 +215,7 @@ class Study:
                 raise type(error)(f"path {path.name!r}: {error}") from error
         if self.evaluation is not None and self.data.test_inputs is None:
             raise DataError("an evaluation needs test_inputs and test_labels in the data")
-        if not self.data.labels:
-            return
-        classes = num_classes(network.outputs(network.weights, torch.from_numpy(self.data.anchors[:1])))
-        for name, labels in self.data.labels.items():
-            if (greatest := int(labels.max())) >= classes:
-                raise DataError(f"the network has {classes} classes, 0..{classes - 1}, but {name} holds {greatest}")
+        rehearse(self, network)
 
     @cached_property
     def material_id(self) -> str:
@@ -295,6 +292,19 @@ def _check_name(name: str, what: str) -> None:
         raise UsageError(
             f"{name!r} is no name for a {what}: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or a digit"
         )
+
+
+def _check_inputs(network: Network, geometry: OutputGeometry, name: str, inputs: NDArray[np.generic]) -> None:
+    try:
+        network.check(torch.from_numpy(inputs), geometry)
+    except DataError as error:
+        wanted = str(network.weights.dtype).removeprefix("torch.")
+        if inputs.dtype.kind != "f" or inputs.dtype.name == wanted:
+            raise
+        raise DataError(
+            f"{name} has dtype {inputs.dtype} and the network's weights {wanted}: give {name}.astype(np.{wanted}) "
+            f"({error})"
+        ) from error
 
 
 def _check_new(name: str, seen: set[str]) -> None:

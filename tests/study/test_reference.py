@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Literal
 
 import pytest
 
 import fipray as fip
 from fipray.study import reference
+from fipray.study.canonical import from_json, to_json
 from tests import studies
 
 
@@ -80,3 +82,108 @@ def test_wrong_assignments_are_refused(assignments, sentence):
 def test_a_function_that_returns_no_study_is_refused():
     with pytest.raises(fip.UsageError, match=r"data returned a Data; a study function returns a fipray\.Study"):
         reference.build(studies.data, {}, fip.Study)
+
+
+STUDY_FILE = """
+from dataclasses import dataclass
+
+from sibling import POWER
+from tests import studies
+import fipray as fip
+
+
+@dataclass(frozen=True)
+class Shrinks:
+    power: float = POWER
+
+    def value(self, problem, weights, batch):
+        return weights.abs().pow(self.power).mean()
+
+
+def study(*, num_steps: int = 2):
+    path = fip.PathSpec("one", Shrinks(), num_steps=num_steps, batch_size=50)
+    return fip.Study("own", studies.module(), studies.data(), (path,))
+
+
+def breaks():
+    return studies.no_such_thing
+
+
+def leaves():
+    raise SystemExit("no data")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Holds a study in a file, and a module beside it."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "sibling.py").write_text("POWER = 2.0\n")
+    (tmp_path / "own_study.py").write_text(STUDY_FILE)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for name in ("own_study", "sibling", "other", "random"):
+        if getattr(sys.modules.get(name), "__file__", "").startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("name", ["own_study.py", "./own_study.py", "{}/own_study.py"])
+def test_a_study_in_a_file_is_found_and_its_specs_survive_json(folder, name):
+    made = reference.build(reference.find(f"{name.format(folder)}:study"), {"num_steps": 3}, fip.Study)
+    assert made.paths[0].num_steps == 3
+    assert '"kind":"own_study:Shrinks"' in to_json(made.paths[0])
+    assert from_json(to_json(made.paths[0])) == made.paths[0]
+
+
+def test_a_study_file_that_was_changed_is_read_anew(folder):
+    assert reference.find("own_study.py:study") is not None
+    (folder / "own_study.py").write_text("def other(): ...\n")
+    with pytest.raises(fip.UsageError, match="has no function 'study'; it has: other"):
+        reference.find("own_study.py:study")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("def study(:\n", "other.py, line 1: invalid syntax"),
+        ("x = 1\n\nraise KeyError('here')\n", "other.py, line 3)"),
+        ("import no_such_module_at_all\n", "needs the module 'no_such_module_at_all', which is not installed"),
+        ("import sys\nsys.exit(3)\n", "could not be imported: SystemExit: 3"),
+    ],
+)
+def test_a_mistake_in_a_study_file_is_named_with_its_line(folder, content, sentence):
+    (folder / "other.py").write_text(content)
+    for name in ("./other.py:study", "other:study"):
+        sys.path.insert(0, str(folder))
+        with pytest.raises(fip.UsageError) as refused:
+            reference.find(name)
+        assert sentence in str(refused.value)
+        assert "other" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        ("breaks", "breaks could not make its study: AttributeError: module 'tests.studies' has no attribute"),
+        ("leaves", "leaves could not make its study: SystemExit: no data"),
+    ],
+)
+def test_a_mistake_in_a_study_function_is_named_with_its_line(folder, function, sentence):
+    with pytest.raises(fip.UsageError) as refused:
+        reference.build(reference.find(f"own_study.py:{function}"), {}, fip.Study)
+    assert sentence in str(refused.value)
+    assert f"{folder / 'own_study.py'}, line" in str(refused.value)
+
+
+def test_files_that_cannot_be_studies_are_refused(folder):
+    (folder / "random.py").touch()
+    (folder / "my-study.py").touch()
+    for name, sentence in (
+        ("./nowhere.py:study", "there is no file"),
+        ("./random.py:study", "has the name of another module, random"),
+        ("./my-study.py:study", "name the file with letters, digits and underscores"),
+        ("own_study:", "a study is named module:function"),
+    ):
+        with pytest.raises(fip.UsageError) as refused:
+            reference.find(name)
+        assert sentence in str(refused.value)

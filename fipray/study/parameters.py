@@ -1,0 +1,83 @@
+"""Parameters of a study function as text, `name=value`, and the values that they mean."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, get_type_hints
+
+from fipray.errors import UsageError
+from fipray.study.parsing import NO_TYPE, parsed, says_nothing, type_of
+
+_NAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_NAME = re.compile(r"[^\W\d]\w*")
+
+
+def parse(function: Callable[..., Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """The arguments that `name=value` texts mean for `function`, by its annotations, or else by its defaults' types.
+
+    Raises UsageError for an unknown name, a missing one, a value that does not fit, and a parameter of unknown type.
+    """
+    parameters = _parameters(function)
+    rest = next((p for p in parameters.values() if p.kind is p.VAR_KEYWORD), None)
+    named = {name: p for name, p in parameters.items() if p.kind in _NAMED}
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise UsageError(f"a parameter is given as name=value; {assignment!r} was given")
+        parameter = named.get(name) or (rest if _NAME.fullmatch(name) else None)
+        if parameter is None:
+            raise UsageError(f"the study has no parameter {name!r}; it has: {', '.join(named) or 'none'}")
+        values[name] = _value(function, name, parameter, text)
+    missing = [name for name, p in named.items() if p.default is p.empty and name not in values]
+    if missing:
+        raise UsageError(f"the study needs {', '.join(missing)}: give -p {missing[0]}=value")
+    return values
+
+
+def call(function: Callable[..., Any], values: dict[str, Any]) -> Any:
+    """`function` with these arguments, those that take no name by their place."""
+    parameters = _parameters(function).values()
+    places = [p for p in parameters if p.kind is p.POSITIONAL_ONLY]
+    given = [p.name in values for p in places]
+    last = len(given) - given[::-1].index(True) if any(given) else 0
+    positional = [values.get(p.name, p.default) for p in places[:last]]
+    names = {p.name for p in places}
+    return function(*positional, **{name: value for name, value in values.items() if name not in names})
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(function).parameters)
+
+
+def _value(function: Callable[..., Any], name: str, parameter: inspect.Parameter, text: str) -> Any:
+    hint = _hint(function, parameter)
+    if hint is NO_TYPE:
+        hint = type_of(parameter.default) if parameter.default is not parameter.empty else NO_TYPE
+    if hint is NO_TYPE:
+        raise UsageError(
+            f"the type of parameter {name!r} is not known, so the text {text!r} has no meaning for it: annotate it in "
+            f"{getattr(function, '__qualname__', function)}, as in {name}: float"
+        )
+    try:
+        return parsed(text, hint)
+    except ValueError as error:
+        raise UsageError(f"parameter {name}={text!r}: {error}") from error
+
+
+def _hint(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """The annotation; NO_TYPE where there is none, one of names that only type checkers import, or one of anything."""
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
+        return NO_TYPE
+    holder = SimpleNamespace(__annotations__={"it": annotation})
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    try:
+        hint = get_type_hints(holder, globalns=names, include_extras=True)["it"]
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        return NO_TYPE
+    return NO_TYPE if says_nothing(hint) else hint

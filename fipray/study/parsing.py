@@ -1,0 +1,214 @@
+"""Values of a type, as people write them on a command line.
+
+Numbers (also fractions such as 8/255), words of true and false, "none", names of enumerations, and lists of them:
+`3,4`, `[3,4]` and `(3,4)` are the same.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+from collections import abc
+from collections.abc import Sequence
+from enum import Enum
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+NO_TYPE: Final = object()
+
+_OPENING, _CLOSING, _QUOTES = "([{", ")]}", "'\""
+_NONE = ("none", "null")
+_FRACTION = re.compile(r"\s*([^/\s]+)\s*/\s*([^/\s]+)\s*")
+_SEQUENCES: dict[Any, type] = {
+    **{kind: kind for kind in (tuple, list, set, frozenset)},
+    **dict.fromkeys((abc.Sequence, abc.Iterable, abc.Collection), tuple),
+    **dict.fromkeys((abc.MutableSequence,), list),
+    **dict.fromkeys((abc.Set, abc.MutableSet), set),
+}
+_MAPPINGS = (dict, abc.Mapping, abc.MutableMapping)
+
+
+def says_nothing(hint: Any) -> bool:
+    """Whether an annotation leaves open what a text means: anything, or a container of anything."""
+    return hint in (Any, object) or (not get_args(hint) and (hint in _SEQUENCES or hint in _MAPPINGS))
+
+
+def type_of(default: Any) -> Any:
+    """The type that a parameter with this default has; NO_TYPE where it says none."""
+    if default is None or (isinstance(default, (list, tuple, set, frozenset, dict)) and not default):
+        return NO_TYPE
+    if isinstance(default, tuple):
+        kinds = [type_of(item) for item in default]
+        if NO_TYPE in kinds:
+            return NO_TYPE
+        return tuple[kinds[0], ...] if all(kind == kinds[0] for kind in kinds) else tuple[tuple(kinds)]  # type: ignore[misc, valid-type]
+    if isinstance(default, (list, set, frozenset)):
+        kind = _only(map(type_of, default))
+        return NO_TYPE if kind is NO_TYPE else type(default)[kind]  # type: ignore[index]
+    if isinstance(default, dict):
+        key, value = _only(map(type_of, default)), _only(map(type_of, default.values()))
+        return NO_TYPE if NO_TYPE in (key, value) else dict[key, value]  # type: ignore[valid-type]
+    return type(default)
+
+
+def parsed(text: str, hint: Any) -> Any:
+    """What `text` means as a value of the type `hint`. Raises ValueError, with what is valid, where it is none."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is str:
+        return text
+    if hint is None or hint is type(None):
+        return _none(text)
+    if hint in (bool, int):
+        return _by_pydantic(text.strip(), hint)
+    if hint is float:
+        return _number(text)
+    if origin is Literal:
+        return _one_of(text, {_written(option): option for option in arguments})
+    if origin in (Union, types.UnionType):
+        return _first_of(text, arguments)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return _one_of(text, {_written(each.value): each for each in hint} | {each.name: each for each in hint})
+    if (origin or hint) in _SEQUENCES:
+        return _several(text, _SEQUENCES[origin or hint], arguments)
+    if (origin or hint) in _MAPPINGS:
+        return _mapping(text, arguments)
+    if origin is Annotated:
+        return _by_pydantic(parsed(text, arguments[0]), hint)
+    if isinstance(alias := getattr(hint, "__value__", None), type) or get_origin(alias):
+        return parsed(text, alias)
+    return _by_pydantic(text, hint)
+
+
+def _none(text: str) -> None:
+    if text.strip().lower() not in _NONE:
+        raise ValueError("it can only be none")
+
+
+def _number(text: str) -> float:
+    """A number, or a fraction of two."""
+    fraction = _FRACTION.fullmatch(text)
+    try:
+        value = float(fraction[1]) / float(fraction[2]) if fraction else float(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError("it should be a number, such as 0.03, 3e-2 or 8/255") from error
+    if math.isnan(value):
+        raise ValueError("it should be a number, and NaN is none")
+    return value
+
+
+def _written(option: Any) -> str:
+    """How an option is written: as in Python, but text without quotes."""
+    return option if isinstance(option, str) else str(option)
+
+
+def _one_of(text: str, options: dict[str, Any]) -> Any:
+    for written, option in options.items():
+        if text == written or (not isinstance(option, (str, Enum)) and text.strip().lower() == written.lower()):
+            return option
+    raise ValueError(f"it should be {' or '.join(repr(written) for written in options)}")
+
+
+def _first_of(text: str, options: Sequence[Any]) -> Any:
+    """As the first of several types that it can be; text, which anything is, last of all."""
+    if type(None) in options and text.strip().lower() in _NONE:
+        return None
+    reasons = []
+    for option in sorted((each for each in options if each is not type(None)), key=lambda each: each is str):
+        try:
+            return parsed(text, option)
+        except ValueError as error:
+            reasons.append(str(error))
+    raise ValueError("; or ".join(dict.fromkeys(reasons)) + ("; or none" if type(None) in options else ""))
+
+
+def _several(text: str, kind: type, arguments: Sequence[Any]) -> Any:
+    items = _items(text)
+    if not arguments:
+        hints: list[Any] = [str] * len(items)
+    elif kind is not tuple or arguments[-1] is Ellipsis:
+        hints = [arguments[0]] * len(items)
+    else:
+        hints = list(arguments)
+    if len(hints) != len(items):
+        raise ValueError(f"it should have {len(hints)} items, and has {len(items)}")
+    return kind(parsed(item, hint) for item, hint in zip(items, hints, strict=True))
+
+
+def _mapping(text: str, arguments: Sequence[Any]) -> dict[Any, Any]:
+    key_hint, value_hint = arguments or (str, str)
+    found = {}
+    for item in _items(text):
+        parts = _split(item, ":=")
+        if len(parts) != 2:
+            raise ValueError("it should be pairs such as a:1,b:2")
+        key, value = (_unquoted(part) for part in parts)
+        found[parsed(key, key_hint)] = parsed(value, value_hint)
+    return found
+
+
+def _items(text: str) -> list[str]:
+    """The texts between commas, without the brackets around all of them."""
+    text = text.strip()
+    if text and text[0] in _OPENING and _end_of_bracket(text) == len(text) - 1:
+        text = text[1:-1].strip()
+    if not text:
+        return []
+    items = [item.strip() for item in _split(text, ",")]
+    if items[-1] == "":
+        items.pop()  # as of (3,)
+    return [_unquoted(item) for item in items]
+
+
+def _split(text: str, separators: str) -> list[str]:
+    """The parts between separators that stand in no brackets and no quotes."""
+    parts, depth, quote = [""], 0, ""
+    for letter in text:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in _QUOTES and not parts[-1].strip():
+            quote = letter
+        else:
+            depth += (letter in _OPENING) - (letter in _CLOSING)
+            if depth < 0:
+                break
+            if depth == 0 and letter in separators:
+                parts.append("")
+                continue
+        parts[-1] += letter
+    if quote or depth:
+        raise ValueError("brackets and quotes should come in pairs")
+    return parts
+
+
+def _end_of_bracket(text: str) -> int:
+    """Where the bracket closes that `text` begins with."""
+    depth = 0
+    for place, letter in enumerate(text):
+        depth += (letter in _OPENING) - (letter in _CLOSING)
+        if depth == 0:
+            return place
+    return -1
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES else text
+
+
+def _by_pydantic(value: Any, hint: Any) -> Any:
+    try:
+        adapter = TypeAdapter(hint)
+    except PydanticUserError as error:
+        raise ValueError(f"a {getattr(hint, '__name__', hint)} cannot be given as text") from error
+    try:
+        return adapter.validate_strings(value) if isinstance(value, str) else adapter.validate_python(value)
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"]) from error
+
+
+def _only(kinds: abc.Iterable[Any]) -> Any:
+    """The type that all of them are; NO_TYPE where they differ."""
+    found = list(kinds)
+    return found[0] if all(kind == found[0] for kind in found) else NO_TYPE
