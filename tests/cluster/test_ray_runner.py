@@ -52,7 +52,9 @@ def assert_equal_tables(first: analysis.Results, second: analysis.Results) -> No
 
 def row_norm(directory: Path, row: pd.Series) -> float:
     """The norm of the weights at the end of a path."""
-    return float(np.linalg.norm(Store.open(directory).read_weights(row["weights_file"], None)["weights"]))
+    return float(
+        np.linalg.norm(Store.open(directory).read_weights(row["weights_file"], row["weights_sha256"])["weights"])
+    )
 
 
 @pytest.fixture(scope="module")

@@ -78,10 +78,10 @@ def made_of(arrays: dict) -> fip.Data:
     [
         ({"anchors": np.ma.masked_array(GOOD.anchors, GOOD.anchors > 0.9)}, "anchors is a masked array"),
         ({"anchors": GOOD.anchors.astype(object)}, "anchors has dtype object, of which torch has no tensors"),
-        ({"held_out": GOOD.held_out.astype(str)}, "is a <U21 numpy array [100]; expected a numpy array of integers"),
+        ({"held_out": GOOD.held_out.astype(str)}, "of which torch has no tensors"),
         (
             {"held_out": GOOD.held_out.astype(np.longdouble)},
-            "is a <U21 numpy array [100]; expected a numpy array of integers",
+            "of which torch has no tensors",
         ),
         ({"anchors": GOOD.anchors.astype(complex)}, "give real and imaginary parts as numbers of their own"),
         ({"anchors": GOOD.anchors.tolist()}, "anchors is a list; expected a numpy array"),
