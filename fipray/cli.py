@@ -19,6 +19,7 @@ from fipray.errors import FiprayError, RunError
 
 if TYPE_CHECKING:
     from fipray.study import Runner
+    from fipray.study.changed import Changed
     from fipray.study.watch import Sink
 
 app = typer.Typer(
@@ -33,6 +34,13 @@ Into = Annotated[
     str,
     typer.Option(
         help="The results directory, or an address such as s3://bucket/x: new, or one that this command began."
+    ),
+]
+
+ChangedOption = Annotated[
+    str,
+    typer.Option(
+        metavar="stop|redo", help="Where your own code has changed since: stop, or redo what depends on it in there."
     ),
 ]
 
@@ -63,6 +71,7 @@ def run(
     placement: Annotated[
         str, typer.Option(help="'pack': fill a node to half, then the next; 'spread': over many nodes.")
     ] = "pack",
+    changed: ChangedOption = "stop",
     tensorboard: Annotated[Path | None, typer.Option(help="A directory for TensorBoard: a curve a measure.")] = None,
     mlflow: Annotated[str | None, typer.Option(help="MLflow's URI, such as sqlite:///mlflow.db: a run a path.")] = None,
 ) -> None:
@@ -80,7 +89,7 @@ def run(
         made = reference.build(function, values, fipray.Study)
         with TerminalWatch() as terminal:
             watch = Watches([terminal], sinks)
-            store = chosen.run(made, into, watch)
+            store = chosen.run(made, into, watch, _changed(changed))
             if sinks:  # what earlier runs committed
                 watch.write({name: store.read_table(name).to_pylist() for name in ("paths", "points")})
     print_summary(into)
@@ -104,6 +113,7 @@ def search(
         float | None, typer.Option(help="GPUs of each, or a fraction; by default 1 where there are.")
     ] = None,
     threads_per_worker: Annotated[int, typer.Option(help="CPU cores of each.")] = 1,
+    changed: ChangedOption = "stop",
 ) -> None:
     """Search the fields of a path's spec with Ray Tune. The same command run again does only what is missing."""
     runner = fipray.RayRunner(address, workers, gpus_per_worker, threads_per_worker)
@@ -122,7 +132,7 @@ def search(
             scheduler=scheduler or made.scheduler,
         )
         with TerminalWatch() as watch:
-            fipray.search(made, into, runner, watch)
+            fipray.search(made, into, runner, watch, _changed(changed))
     print_summary(into)
 
 
@@ -211,6 +221,12 @@ def _runner(
     runner = fipray.RayRunner(address, workers, gpus, threads, _size(memory), _amounts(resources), placement)
     runner.preflight()
     return runner
+
+
+def _changed(text: str) -> Changed:
+    if text not in ("stop", "redo"):
+        raise fipray.UsageError(f"--changed is 'stop' or 'redo'; {text!r} was given")
+    return "redo" if text == "redo" else "stop"
 
 
 def _size(text: str) -> int:

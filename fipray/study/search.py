@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from fipray.errors import UsageError
 from fipray.study.canonical import digest, encode, to_json
+from fipray.study.code import Code, code_of
 from fipray.study.evaluation import AttackSpec, RobustnessSpec
 from fipray.study.space import Choice, Domain, check, with_fields
 from fipray.study.spec import PathSpec, Spec, Study
@@ -120,6 +122,11 @@ class Search:
             total *= len(domain.extremes)
         return total
 
+    @cached_property
+    def code(self) -> Code:
+        """Digests of the user's own code that decides about results: that of all trials."""
+        return {**self.study.code, **code_of(self.space)}
+
     def values(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
         """The values of the searched fields that were drawn from their domains."""
         return {name: domain.value(drawn[name]) for name, domain in self.space.items()}
@@ -133,7 +140,7 @@ class Search:
         """What a trial does, by id, in order: its path, and what judges the end of that."""
         named = f"{self.path.name[:55]}-{digest(self.config_json(drawn))[:8]}"
         spec = replace(with_fields(self.path, self.values(drawn)), name=named)
-        specs = replace(self.study, paths=(spec,)).specs
+        specs = replace(self.study, paths=(spec,)).identified(lambda _: self.code)
         return {
             id: one
             for id, one in specs.items()
@@ -157,6 +164,7 @@ class Search:
         evaluation = to_json(self.study.evaluation)
         return {
             **study,
+            "code": self.code,
             "study_id": digest(study["study_id"], evaluation, json.dumps(settings)),
             "parameters": {**study["parameters"], **settings},
             "objectives": dict(self.objectives),
