@@ -20,6 +20,7 @@ from fipray.errors import ClusterLostError, FiprayError, RunError
 
 if TYPE_CHECKING:
     from fipray.study import Runner
+    from fipray.study.changed import Changed
     from fipray.study.watch import Sink
 
 app = typer.Typer(
@@ -34,6 +35,13 @@ Into = Annotated[
     str,
     typer.Option(
         help="The results directory, or an address such as s3://bucket/x: new, or one that this command began."
+    ),
+]
+
+ChangedOption = Annotated[
+    str,
+    typer.Option(
+        metavar="stop|redo", help="Where your own code has changed since: stop, or redo what depends on it in there."
     ),
 ]
 
@@ -71,6 +79,7 @@ def run(
             help="Kill and retry work that finishes no step for as long (the first: three times); by default never.",
         ),
     ] = None,
+    changed: ChangedOption = "stop",
     tensorboard: Annotated[Path | None, typer.Option(help="A directory for TensorBoard: a curve a measure.")] = None,
     mlflow: Annotated[str | None, typer.Option(help="MLflow's URI, such as sqlite:///mlflow.db: a run a path.")] = None,
 ) -> None:
@@ -97,7 +106,7 @@ def run(
         made = reference.build(function, values, fipray.Study)
         with TerminalWatch() as terminal:
             watch = Watches([terminal], sinks)
-            store = chosen.run(made, into, watch)
+            store = chosen.run(made, into, watch, _changed(changed))
             if sinks:  # what earlier runs committed
                 watch.write({name: store.read_table(name).to_pylist() for name in ("paths", "points")})
     print_summary(into)
@@ -128,6 +137,7 @@ def search(
             help="Kill and retry work that finishes no step for as long (the first: three times); by default never.",
         ),
     ] = None,
+    changed: ChangedOption = "stop",
 ) -> None:
     """Search the fields of a path's spec with Ray Tune. The same command run again does only what is missing."""
     runner = fipray.RayRunner(address, workers, gpus_per_worker, threads_per_worker, stall_seconds=stall_seconds)
@@ -146,7 +156,7 @@ def search(
             scheduler=scheduler or made.scheduler,
         )
         with TerminalWatch() as watch:
-            fipray.search(made, into, runner, watch)
+            fipray.search(made, into, runner, watch, _changed(changed))
     print_summary(into)
 
 
@@ -245,6 +255,12 @@ def _runner(
     )
     runner.preflight()
     return runner
+
+
+def _changed(text: str) -> Changed:
+    if text not in ("stop", "redo"):
+        raise fipray.UsageError(f"--changed is 'stop' or 'redo'; {text!r} was given")
+    return "redo" if text == "redo" else "stop"
 
 
 def _size(text: str) -> int:

@@ -226,3 +226,39 @@ def test_a_missing_option_ends_with_2(fipray):
     status, _, err = fipray("run", "tests.studies:study")
     assert status == 2
     assert "--into" in err
+
+
+OWN_STUDY = """
+from dataclasses import dataclass
+import fipray as fip
+from tests import studies
+
+
+@dataclass(frozen=True)
+class Shrinks:
+    def value(self, problem, weights, batch):
+        return weights.square().sum()
+
+
+def study():
+    path = fip.PathSpec("own", Shrinks(), num_steps=2, batch_size=50)
+    return fip.Study("own", studies.module(), studies.data(), (path,))
+"""
+
+
+def test_a_study_file_is_run_and_its_changed_code_is_seen(fipray, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    file, command = tmp_path / "owns_study.py", ["--into", tmp_path / "results", "--runner", "local"]
+    file.write_text(OWN_STUDY)
+    assert fipray("run", f"{file}:study", *command)[0] == 0
+    file.write_text(OWN_STUDY.replace("class Shrinks", "class  Shrinks  "))
+    assert fipray("run", f"{file}:study", *command)[0] == 0
+    file.write_text(OWN_STUDY.replace("square()", "abs()"))
+    status, _, err = fipray("run", f"{file}:study", *command)
+    assert status == 2
+    assert "Shrinks, Shrinks.value in owns_study.py changed since" in err or "Shrinks.value in owns_study.py" in err
+    status, out, _ = fipray("run", f"{file}:study", *command, "--changed", "redo")
+    assert status == 0
+    assert sum(line.split()[:1] == ["own"] for line in out.splitlines()) == 1
+    assert fipray("run", f"{file}:study", *command, "--changed", "perhaps")[0] == 2
+    del sys.modules["owns_study"]

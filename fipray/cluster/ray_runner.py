@@ -18,6 +18,7 @@ from fipray.errors import UsageError
 if TYPE_CHECKING:  # what loads torch is loaded when a run begins: a cluster that is too small says so before
     from fipray.records import Store
     from fipray.study import Study, Watch
+    from fipray.study.changed import Changed
 
 PLACEMENTS = {"pack": "DEFAULT", "spread": "SPREAD"}  # Ray's names
 
@@ -68,8 +69,11 @@ class RayRunner:
         _ = self._share
 
     @checked
-    def run(self, study: Study, directory: str | Path, watch: Watch | None = None) -> Store:
-        """Returns when all is there. Raises RunError when some of it failed; the rest is there then."""
+    def run(self, study: Study, directory: str | Path, watch: Watch | None = None, changed: Changed = "stop") -> Store:
+        """Returns when all is there. Raises RunError when some of it failed; the rest is there then.
+
+        changed: where the directory was made by other code of the user's own, "stop", or "redo" what depends on it.
+        """
         capacity = self.preflight()
         from fipray.cluster.dispatch import work_off
         from fipray.cluster.metrics import RayMetrics
@@ -77,7 +81,7 @@ class RayRunner:
         from fipray.study.watch import Quiet, Watches
 
         watch = Watches([watch or Quiet(), RayMetrics()])
-        agenda = Agenda(study, directory, watch)
+        agenda = Agenda(study, directory, watch, changed)
         slots = min(capacity.num_workers, agenda.num_waiting)
         if slots:
             if session.is_to_be_started(self.address):

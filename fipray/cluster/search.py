@@ -30,7 +30,8 @@ from fipray.cluster.ray_runner import RayRunner
 from fipray.cluster.stalls import Stalls
 from fipray.cluster.trial import PERCENT, walk_trial
 from fipray.errors import UsageError
-from fipray.records import Store
+from fipray.records import RENEWALS, Store
+from fipray.study.changed import Changed, opened
 from fipray.study.runner import material_of
 from fipray.study.search import Search
 from fipray.study.space import Choice, Domain, Integers, LogUniform
@@ -47,17 +48,25 @@ SETTINGS = {
 
 
 @checked
-def search(search: Search, directory: str | Path, runner: RayRunner | None = None, watch: Watch | None = None) -> Store:
+def search(
+    search: Search,
+    directory: str | Path,
+    runner: RayRunner | None = None,
+    watch: Watch | None = None,
+    changed: Changed = "stop",
+) -> Store:
     """Carries out what the results directory still lacks of a search, with the workers that `runner` says.
+
+    changed: where the directory was made by other code of the user's own, "stop", or "redo" the search.
 
     Raises UsageError where the cluster lacks what is asked, where the directory is of another search or study, and
     where the searcher is not installed; RunError when trials failed: the others are there then, and the same call again
     begins the failed ones anew.
     """
-    runner, watch = runner or RayRunner(), watch or Quiet()
+    runner, watch, search = runner or RayRunner(), watch or Quiet(), replace(search)  # which reads code anew
     _check_installed(search)
     capacity = runner.preflight()
-    store = Store.create_or_open(directory, search.manifest)
+    store = opened(directory, search.manifest, (), changed)
     store.verify(weights=store.is_near)
     num_done = store.read_table("trials").num_rows
     watch.begin(search.study.name, search.total, num_done)
@@ -65,6 +74,7 @@ def search(search: Search, directory: str | Path, runner: RayRunner | None = Non
         return store
     base, threads = material_of(search.study, store).module, runner.threads_per_worker
     there = replace(search, study=replace(search.study, module=base))
+    vars(there)["code"] = search.code  # workers may lack the files
     slots = min(capacity.num_workers, search.total)
     stalls = Stalls(runner.stall_seconds) if runner.stall_seconds else None
     pulse = stalls.pulse() if stalls else None
@@ -86,6 +96,8 @@ def search(search: Search, directory: str | Path, runner: RayRunner | None = Non
 def _tuner(search: Search, store: Store, walk: Any, slots: int, max_attempts: int) -> tune.Tuner:
     """A new one, or that which was cut off. Tune's state lies beside the tables, under a name with a dot."""
     (place, files), name = store.beside(".tune"), store.manifest["study_id"]
+    if count := store.manifest.get(RENEWALS):
+        name = f"{name}-{count}"  # what Tune knows of before does not count
     if tune.Tuner.can_restore(f"{place}/{name}", storage_filesystem=files):
         return tune.Tuner.restore(f"{place}/{name}", walk, restart_errored=True, storage_filesystem=files)
     with suppress(FileNotFoundError):

@@ -31,7 +31,6 @@ from fipray.robustness import (
 )
 from fipray.study.canonical import encode
 from fipray.study.evaluation import Evaluation
-from fipray.study.own import is_own_module
 from fipray.study.tensors import Tensors
 
 if TYPE_CHECKING:
@@ -200,15 +199,15 @@ def _without_numbers(data: Any) -> Any:
 
 
 def _has_own_code(value: Any) -> bool:
-    """Whether anything in a spec is of a class of the user's own, or names a function as `module:function`."""
+    """Whether anything in a spec is of a class that is not fipray's, or names a function as `module:function`."""
     if isinstance(value, tuple):
         return any(map(_has_own_code, value))
     if isinstance(value, str):
-        return is_own_module(value.partition(":")[0]) if ":" in value else False
+        return ":" in value
     if not is_dataclass(value) or isinstance(value, type):
         return callable(value)
     inner = (getattr(value, each.name) for each in fields(value))
-    return is_own_module(type(value).__module__) or any(map(_has_own_code, inner))
+    return type(value).__module__.partition(".")[0] != "fipray" or any(map(_has_own_code, inner))
 
 
 @contextmanager

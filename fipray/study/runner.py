@@ -18,6 +18,7 @@ from fipray.records import Attempt, Store
 from fipray.records.layout import log_file
 from fipray.study import resume
 from fipray.study.arrays import state_arrays, to_tensor
+from fipray.study.changed import Changed, opened
 from fipray.study.failures import interruptions, sentence_of
 from fipray.study.rounds import RoundSpec
 from fipray.study.spec import Study
@@ -30,8 +31,11 @@ from fipray.study.worker import PathWorker
 class Runner(Protocol):
     """Carries out what a results directory still lacks of a study."""
 
-    def run(self, study: Study, directory: str | Path, watch: Watch | None = None) -> Store:
-        """Returns when all is there. Raises RunError when some of it failed; the rest is there then."""
+    def run(self, study: Study, directory: str | Path, watch: Watch | None = None, changed: Changed = "stop") -> Store:
+        """Returns when all is there. Raises RunError when some of it failed; the rest is there then.
+
+        changed: where the directory was made by other code of the user's own, "stop", or "redo" what depends on it.
+        """
         ...
 
 
@@ -41,17 +45,18 @@ class Agenda:
     The only writer of tables and commit records.
     """
 
-    def __init__(self, study: Study, directory: str | Path, watch: Watch) -> None:
-        self.store = Store.create_or_open(directory, study.manifest)
+    def __init__(self, study: Study, directory: str | Path, watch: Watch, changed: Changed = "stop") -> None:
+        specs = study.specs
+        self.store = opened(directory, study.manifest, specs.keys(), changed)
         self.store.verify(weights=self.store.is_near)
         self.material = material_of(study, self.store)
         self._watch = watch
         self._made = self._read_made()
         committed = self.store.committed()
-        self._total = len(study.specs)
-        self._ids = {spec.makes: id for id, spec in study.specs.items() if spec.makes}
-        self._waiting = {id: spec for id, spec in study.specs.items() if id not in committed}
-        self._place = {id: number for number, id in enumerate(study.specs)}
+        self._total = len(specs)
+        self._ids = {spec.makes: id for id, spec in specs.items() if spec.makes}
+        self._waiting = {id: spec for id, spec in specs.items() if id not in committed}
+        self._place = {id: number for number, id in enumerate(specs)}
         self._ready: list[tuple[int, str]] = []  # a heap: what can be begun, in the order of the study
         self._lacking: dict[str, int] = {}  # how many names each id still waits for
         self._wanted_by: dict[str, list[str]] = {}  # the ids that wait for a name
@@ -65,7 +70,7 @@ class Agenda:
         self._failed: dict[str, str] = {}  # reasons, by label
         self._lost: dict[str, str] = {}  # what will never be made, and that for whose lack it will not
         self._began: dict[str, float] = {}
-        watch.begin(study.name, len(study.specs), len(study.specs) - len(self._waiting))
+        watch.begin(study.name, len(specs), len(specs) - len(self._waiting))
 
     @property
     def num_waiting(self) -> int:
@@ -177,9 +182,13 @@ class LocalRunner:
         check_device(self.device)
 
     @checked
-    def run(self, study: Study, directory: str | Path, watch: Watch | None = None) -> Store:
+    def run(self, study: Study, directory: str | Path, watch: Watch | None = None, changed: Changed = "stop") -> Store:
+        """Returns when all is there. Raises RunError when some of it failed; the rest is there then.
+
+        changed: where the directory was made by other code of the user's own, "stop", or "redo" what depends on it.
+        """
         threads = torch.get_num_threads()
-        agenda = Agenda(study, directory, watch or Quiet())
+        agenda = Agenda(study, directory, watch or Quiet(), changed)
         try:
             worker = PathWorker(agenda.material, directory, threads=self.threads, device=self.device)
             with interruptions() as is_interrupted:

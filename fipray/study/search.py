@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.errors import UsageError
 from fipray.study.canonical import digest, encode, to_json
+from fipray.study.code import Code, code_of
 from fipray.study.evaluation import AttackSpec, RobustnessSpec
 from fipray.study.space import Choice, Domain, check, with_fields
 from fipray.study.spec import PathSpec, Spec, Study
@@ -123,6 +125,11 @@ class Search:
             total *= len(domain.extremes)
         return total
 
+    @cached_property
+    def code(self) -> Code:
+        """Digests of the user's own code that decides about results: that of all trials."""
+        return {**self.study.code, **code_of(self.space)}
+
     def values(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
         """The values of the searched fields that were drawn from their domains."""
         return {name: domain.value(drawn[name]) for name, domain in self.space.items()}
@@ -136,7 +143,7 @@ class Search:
         """What a trial does, by id, in order: its path, and what judges the end of that."""
         named = f"{self.path.name[:55]}-{digest(self.config_json(drawn))[:8]}"
         spec = replace(with_fields(self.path, self.values(drawn)), name=named)
-        specs = replace(self.study, paths=(spec,)).specs
+        specs = replace(self.study, paths=(spec,)).identified(lambda _: self.code)
         return {
             id: one
             for id, one in specs.items()
@@ -160,6 +167,7 @@ class Search:
         evaluation = to_json(self.study.evaluation)
         return {
             **study,
+            "code": self.code,
             "study_id": digest(study["study_id"], evaluation, json.dumps(settings)),
             "parameters": {**study["parameters"], **settings},
             "objectives": dict(self.objectives),

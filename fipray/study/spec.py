@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -37,6 +37,7 @@ from fipray.paths import (
 )
 from fipray.study.arrays import state_arrays
 from fipray.study.canonical import digest, to_json
+from fipray.study.code import Code, code_of, texts_of
 from fipray.study.data import Data
 from fipray.study.evaluation import (
     BASE,
@@ -167,6 +168,9 @@ class Study:
     base_id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     moving: tuple[str, ...] = ()
+    _identified: dict[str, dict[str, Spec]] = field(
+        default_factory=dict, init=False, repr=False
+    )  # by the code's digest
 
     def __post_init__(self) -> None:
         _check_name(self.name, "study")
@@ -218,13 +222,6 @@ class Study:
         rehearse(self, network)
 
     @cached_property
-    def material_id(self) -> str:
-        """What all specs of this study share: base network, what moves of it, data and output geometry."""
-        base = self.base_id or _weights_digest(self.module)
-        held = () if self._moves_all else tuple(names[0] for names, _ in self._layout)
-        return digest(base, self.data.digest, to_json(self.geometry), *held)
-
-    @cached_property
     def _layout(self) -> list[tuple[list[str], list[int]]]:
         """The names of each parameter that weights hold, more than one where layers share it, and its shape."""
         module = copied(self.module)
@@ -239,9 +236,34 @@ class Study:
     def _moves_all(self) -> bool:
         return len(self._layout) == sum(1 for _ in self.module.parameters())
 
-    @cached_property
+    @property
+    def code(self) -> Code:
+        """Digests of the user's own code that decides about results, by names such as "mystudy:Shrink.value"."""
+        return code_of((self.module, self.geometry, self.paths, self.evaluation))
+
+    @property
     def specs(self) -> dict[str, Spec]:
-        """All work of the study by id, in an order in which it can be done. An id hashes what decides the result."""
+        """All work of the study by id, in an order in which it can be done. An id hashes what decides the result:
+        the spec, what it needs, data, base network, and the user's own code as it is now."""
+        code = digest(*texts_of(self.code))
+        if code not in self._identified:
+            self._identified[code] = self.identified(code_of)
+        return self._identified[code]
+
+    def identified(self, code_of: Callable[[object], Code]) -> dict[str, Spec]:
+        """All work by ids in which the code of a spec, or of module and geometry, is what `code_of` says."""
+        base = digest(*self._material, *texts_of(code_of((self.module, self.geometry))))
+        ids: dict[str, str] = {}  # by what they make
+        result: dict[str, Spec] = {}
+        for spec in self._work:
+            id = digest(base, to_json(spec), *texts_of(code_of(spec)), *(ids[name] for name in spec.needs))
+            if spec.makes:
+                ids[spec.makes] = id
+            result[id] = spec
+        return result
+
+    @cached_property
+    def _work(self) -> list[Spec]:
         specs: list[Spec] = list(expanded(self.paths, self.ensembles))
         if self.evaluation is not None and self.data.test_inputs is not None:
             there = min(self.evaluation.num_examples, len(self.data.test_inputs))
@@ -252,16 +274,16 @@ class Study:
                 *((ensemble.name, "ensemble", ensemble.members) for ensemble in self.ensembles),
             )
             specs += judgements(replace(self.evaluation, num_examples=there), networks)
-        ids: dict[str, str] = {}  # by what they make
-        result: dict[str, Spec] = {}
-        for spec in specs:
-            id = digest(self.material_id, to_json(spec), *(ids[name] for name in spec.needs))
-            if spec.makes:
-                ids[spec.makes] = id
-            result[id] = spec
-        return result
+        return specs
 
     @cached_property
+    def _material(self) -> tuple[str, ...]:
+        """What all specs of this study share: base network, what moves of it, data and output geometry."""
+        base = self.base_id or _weights_digest(self.module)
+        held = () if self._moves_all else tuple(names[0] for names, _ in self._layout)
+        return base, self.data.digest, to_json(self.geometry), *held
+
+    @property
     def path_ids(self) -> dict[str, str]:
         """The ids of the paths by their names; of one that is walked in rounds, that of the last."""
         return {spec.makes: id for id, spec in self.specs.items() if spec.makes == spec.name}
@@ -271,7 +293,8 @@ class Study:
         """What says which study a results directory belongs to."""
         return {
             "study": self.name,
-            "study_id": digest(self.name, self.material_id, *self.specs),
+            "study_id": digest(self.name, digest(*self._material), *self.identified(lambda _: {})),
+            "code": self.code,
             "parameters": {
                 name: value if isinstance(value, (bool, int, float, str)) else str(value)
                 for name, value in self.parameters.items()
