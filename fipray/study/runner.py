@@ -19,6 +19,7 @@ from fipray.records.layout import log_file
 from fipray.study import resume
 from fipray.study.changed import Changed, opened
 from fipray.study.rounds import RoundSpec
+from fipray.study.script import folders
 from fipray.study.spec import Study
 from fipray.study.watch import Quiet, Watch
 from fipray.study.work import Made, Material, Tables, Work, made_of
@@ -232,4 +233,4 @@ def material_of(study: Study, store: Store) -> Material:
         raise CorruptFileError(
             f"the base weights in {store.address} do not fit the study's network: {error}"
         ) from error
-    return Material(study.name, module, study.data, study.geometry)
+    return Material(study.name, module, study.data, study.geometry, folders())

@@ -23,12 +23,13 @@ STEP_FILE = "step-{:08d}"
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What every worker of a study needs: sent to it once."""
+    """What every worker of a study needs: sent to it once. `folders`: where its modules may be imported from."""
 
     study: str
     module: nn.Module
     data: Data
     geometry: OutputGeometry
+    folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
