@@ -207,9 +207,15 @@ def _far(network: Network, weights: Tensor, few: Tensor) -> Iterator[Tensor]:
 def _check_geometry(
     network: Network, geometry: OutputGeometry, few: Tensor, weights: Tensor, first: Tensor, told: Tensor
 ) -> None:
-    name = type(geometry).__name__
+    name, far = type(geometry).__name__, list(_far(network, weights, few))
+    # Inputs that are all zero may ask for nothing on purpose: a layer without bias is the same there at any weights.
+    if bool(few.any()) and all(torch.equal(first, outputs) for outputs in (told, *far)):
+        raise NetworkError(
+            f"the outputs of {kind_of(network)} on these inputs are the same at whatever weights, so every network "
+            "would be at distance 0: look for what cuts them off (a threshold, a layer that is all zero)"
+        )
     if isinstance(geometry, ChecksOutputs):
-        rows = torch.cat([first, told, *_far(network, weights, few)])
+        rows = torch.cat([first, told, *far])
         geometry.check(rows[torch.isfinite(rows).flatten(1).all(1)])
     try:
         one, other = geometry.embed(first), geometry.embed(told)

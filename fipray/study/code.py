@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import PurePath
-from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from fipray.study.source import imports_in, names_in, state_of, text_of
 Code = dict[str, str]  # digests by "module:name"
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), range, slice, torch.dtype, torch.device)
+_CONTAINERS = (tuple, list, set, frozenset, dict, functools.partial)
 # Made by Python and dataclasses of what else is in a class.
 _MADE = {"__eq__", "__hash__", "__repr__", "__lt__", "__le__", "__gt__", "__ge__", "__setattr__", "__delattr__"}
 _MADE |= {"__replace__", "__getstate__", "__setstate__", "__annotate__", "__annotate_func__"}
@@ -52,6 +53,7 @@ class _Walk:
     def __init__(self) -> None:
         self.found: Code = {}
         self._seen: dict[int, Any] = {}  # by id, which is another's once they are gone
+        self._open: set[int] = set()  # containers that are being told
         self._packages: set[str] = set()  # of the classes of specs, also where they are installed
 
     def spec(self, value: Any) -> None:
@@ -86,6 +88,17 @@ class _Walk:
 
     def text(self, value: Any) -> str:
         """`value` as a text that is the same in every process; code that it stands on is taken in."""
+        if id(value) in self._open:
+            return "itself"  # a list that holds itself
+        if not isinstance(value, _CONTAINERS):
+            return self._text(value)
+        self._open.add(id(value))
+        try:
+            return self._text(value)
+        finally:
+            self._open.remove(id(value))
+
+    def _text(self, value: Any) -> str:
         match value:
             case enum.Enum():
                 return f"{self.text(type(value))}.{value.name}"
@@ -97,7 +110,7 @@ class _Walk:
                 return f"{type(value).__name__} [{', '.join(map(self.text, value))}]"
             case set() | frozenset():
                 return f"set {sorted(map(self.text, value))}"
-            case Mapping():
+            case dict() | MappingProxyType():
                 return f"mapping {sorted((self.text(key), self.text(each)) for key, each in value.items())}"
             case re.Pattern():
                 return f"pattern {value.pattern!r} {value.flags}"
@@ -124,7 +137,8 @@ class _Walk:
         """Any other object: its class, and what it holds where that is own, or a network's."""
         cls = type(value)
         if not (is_dataclass(cls) or self._is_own(cls.__module__) or isinstance(value, nn.Module)):
-            return f"a {_named(cls)} {getattr(value, '__name__', '')}"
+            name = getattr(value, "__name__", "")  # as numpy's functions have
+            return f"a {_named(cls)} {name if isinstance(name, str) else ''}"
         if id(value) in self._seen:
             return f"a {_named(cls)}"
         self._seen[id(value)] = value
@@ -213,7 +227,7 @@ def _content(cell: CellType) -> Any:
 
 def _text_of_array(value: Any) -> str:
     if isinstance(value, torch.Tensor):
-        if value.layout != torch.strided:
+        if value.layout != torch.strided or value.is_meta:
             return f"tensor {value.dtype} {tuple(value.shape)} {value.layout}"
         flat = value.detach().cpu().contiguous().reshape(-1)
         array, dtype = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0), str(value.dtype)

@@ -13,11 +13,13 @@ from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fipray.errors import DataError, FiprayError, NetworkError, UsageError
-from fipray.geometry import FisherRao, Network, class_logits, num_classes
+from fipray.geometry import FisherRao, Network, OutputGeometry, class_logits, num_classes
 from fipray.paths import Batch, Examples, Problem, Situation, varied
 from fipray.robustness import (
     Attack,
@@ -31,12 +33,13 @@ from fipray.robustness import (
 )
 from fipray.study.canonical import encode
 from fipray.study.evaluation import Evaluation
-from fipray.study.tensors import Tensors
+from fipray.study.tensors import Tensors, tensor_of
 
 if TYPE_CHECKING:
     from fipray.study.spec import PathSpec, Study
 
 NUM_INPUTS, NUM_EXAMPLES = 2, 8
+NUMPY_FLOATS = ("float16", "float32", "float64")
 EFFORTS = ("num_steps", "num_restarts", "num_targets", "num_queries", "num_draws", "iterations")
 WRITABLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -56,6 +59,20 @@ def rehearse(study: Study, network: Network) -> None:
             _path(study, path, network, tensors)
 
 
+def check_inputs(network: Network, name: str, inputs: NDArray[np.generic], geometry: OutputGeometry) -> None:
+    """Raises DataError, or NetworkError, unless the network is a function on the inputs [N, ...] called `name`."""
+    try:
+        network.check(tensor_of(inputs), geometry)
+    except DataError as error:
+        wanted = str(network.weights.dtype).removeprefix("torch.")
+        if inputs.dtype.kind != "f" or inputs.dtype.name == wanted or wanted not in NUMPY_FLOATS:
+            raise
+        raise DataError(
+            f"{name} has dtype {inputs.dtype} and the network's weights {wanted}: give {name}.astype(np.{wanted}) "
+            f"({error})"
+        ) from error
+
+
 def _check_state(study: Study) -> None:
     """Weights and buffers are written to files."""
     for name, value in study.module.state_dict().items():
@@ -72,7 +89,7 @@ def _check_outputs(study: Study, network: Network) -> None:
     """Where there are labels, outputs are of classes."""
     if not study.data.labels:
         return
-    outputs = network.outputs(network.weights, torch.from_numpy(study.data.anchors[:1]))
+    outputs = network.outputs(network.weights, tensor_of(study.data.anchors[:1]))
     if outputs.ndim != 2:
         raise DataError(
             f"the network's outputs on one input have shape {tuple(outputs.shape)}; accuracies and attacks are of "

@@ -21,6 +21,7 @@ from fipray.study.arrays import state_arrays, to_tensor
 from fipray.study.changed import Changed, opened
 from fipray.study.failures import interruptions, sentence_of
 from fipray.study.rounds import RoundSpec
+from fipray.study.script import folders
 from fipray.study.spec import Study
 from fipray.study.watch import Quiet, Watch
 from fipray.study.work import Made, Material, Tables, Work, made_of
@@ -248,4 +249,4 @@ def material_of(study: Study, store: Store) -> Material:
         raise CorruptFileError(
             f"the base weights in {store.address} do not fit the study's network: {error}"
         ) from error
-    return Material(study.name, module, study.data, study.geometry, study.moving)
+    return Material(study.name, module, study.data, study.geometry, study.moving, folders())

@@ -43,3 +43,9 @@ def loaded(file: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def folders() -> tuple[str, ...]:
+    """The folders of the study files that were loaded, whose other modules they may import later, in workers too."""
+    there = [vars(module) for module in list(sys.modules.values()) if hasattr(module, "__dict__")]
+    return tuple(dict.fromkeys(str(Path(names["__file__"]).parent) for names in there if _LOADED in names))

@@ -10,8 +10,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from fipray.border import checked
@@ -50,7 +48,7 @@ from fipray.study.evaluation import (
     made_networks,
     variant_of,
 )
-from fipray.study.rehearsal import rehearse
+from fipray.study.rehearsal import check_inputs, rehearse
 from fipray.study.rounds import RoundSpec, check, expanded
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -210,7 +208,7 @@ class Study:
     def _check_network(self) -> None:
         network = Network.of(self.module, moving=self.moving or None)
         for name, inputs in self.data.inputs.items():
-            _check_inputs(network, self.geometry, name, inputs[:1024])
+            check_inputs(network, name, inputs[:1024], self.geometry)
         for path in self.paths:
             try:
                 check_network(path.objective, network.only(path.moving) if path.moving else network)
@@ -315,19 +313,6 @@ def _check_name(name: str, what: str) -> None:
         raise UsageError(
             f"{name!r} is no name for a {what}: 1 to 64 letters, digits, '.', '_' or '-', the first a letter or a digit"
         )
-
-
-def _check_inputs(network: Network, geometry: OutputGeometry, name: str, inputs: NDArray[np.generic]) -> None:
-    try:
-        network.check(torch.from_numpy(inputs), geometry)
-    except DataError as error:
-        wanted = str(network.weights.dtype).removeprefix("torch.")
-        if inputs.dtype.kind != "f" or inputs.dtype.name == wanted:
-            raise
-        raise DataError(
-            f"{name} has dtype {inputs.dtype} and the network's weights {wanted}: give {name}.astype(np.{wanted}) "
-            f"({error})"
-        ) from error
 
 
 def _check_new(name: str, seen: set[str]) -> None:

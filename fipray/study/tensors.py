@@ -72,9 +72,14 @@ class Tensors:
         return Examples(self._tensor(inputs), self._tensor(labels).long())
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
-        with warnings.catch_warnings():  # arrays in Ray's object store are read-only; nothing here writes to them
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return torch.from_numpy(array).to(self.device)
+        return tensor_of(array).to(self.device)
+
+
+def tensor_of(array: NDArray[np.generic]) -> Tensor:
+    """The array itself as a tensor on the CPU, for reading alone."""
+    with warnings.catch_warnings():  # arrays in Ray's object store, for example, are read-only
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 @torch.no_grad()

@@ -23,13 +23,14 @@ STEP_FILE = "step-{:08d}"
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What every worker of a study needs: sent to it once."""
+    """What every worker of a study needs: sent to it once. `folders`: where its modules may be imported from."""
 
     study: str
     module: nn.Module
     data: Data
     geometry: OutputGeometry
     moving: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class PathWorker:
         worker_id: str | None = None,
         heartbeat: Heartbeat | None = None,
     ) -> None:
+        sys.path += [folder for folder in material.folders if folder not in sys.path]
         torch.set_num_threads(threads)
         torch.set_flush_denormal(True)  # the tails of a softmax are denormal numbers, slow on a CPU
         self._device, self._store = device, Store.open(directory)

@@ -20,7 +20,8 @@ import ray
 import fipray as fip
 from fipray import analysis, cli
 from fipray.records import TABLES, Store
-from fipray.study import LocalRunner
+from fipray.study import LocalRunner, reference
+from fipray.study.canonical import from_json
 from tests.studies import (
     Fails,
     KillsItsProcess,
@@ -254,3 +255,42 @@ def test_a_runner_refuses(asked, sentence):
     with pytest.raises(fip.UsageError) as refused:
         fip.RayRunner(**asked)
     assert sentence in str(refused.value)
+
+
+STUDY_FILE = """
+from dataclasses import dataclass
+import fipray as fip
+from tests import studies
+
+
+@dataclass(frozen=True)
+class Shrinks:
+    def value(self, problem, weights, batch):
+        from beside_the_study import raised
+
+        return raised(weights).mean()
+
+
+def study():
+    paths = [fip.PathSpec(f"p{seed}", Shrinks(), num_steps=2, batch_size=50, seed=seed) for seed in range(2)]
+    return fip.Study("own", studies.module(), studies.data(), tuple(paths))
+"""
+
+
+def test_a_study_file_with_modules_beside_it_runs_on_actors_and_goes_on(runner, tmp_path, monkeypatch):
+    (tmp_path / "study_in_a_file.py").write_text(STUDY_FILE)
+    (tmp_path / "beside_the_study.py").write_text("def raised(weights):\n    return weights.square()\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def made() -> fip.Study:
+        return reference.build(reference.find(f"{tmp_path}/study_in_a_file.py:study"), {}, fip.Study)
+
+    runner.run(made(), tmp_path / "ray")
+    next((tmp_path / "ray" / "commits").iterdir()).unlink()
+    runner.run(made(), tmp_path / "ray")
+    LocalRunner().run(made(), tmp_path / "local")
+    assert_equal_tables(analysis.load(tmp_path / "ray"), analysis.load(tmp_path / "local"))
+    spec = from_json(analysis.load(tmp_path / "ray").paths["spec_json"].iloc[0])
+    assert type(spec.objective) is sys.modules["study_in_a_file"].Shrinks
+    for name in ("study_in_a_file", "beside_the_study"):
+        del sys.modules[name]

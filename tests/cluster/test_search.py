@@ -112,3 +112,31 @@ def test_a_trial_whose_worker_is_killed_goes_on_and_one_that_fails_is_told_with_
     assert "ZeroDivisionError: the mistake" in str(failed.value)
     assert len(list(deaths.iterdir())) == 1
     assert list(analysis.load(tmp_path / "results").trials["outcome_kind"]) == ["completed"]
+
+
+FACTOR = 1.0
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """The weights' sum of squares, times a constant."""
+
+    def value(self, problem, weights, batch):
+        return FACTOR * weights.square().sum()
+
+
+def test_a_search_whose_code_changed_stops_or_is_done_again(ray_session, tmp_path, monkeypatch):
+    path = replace(searching().study.paths[0], objective=Scaled(), num_steps=2)
+    study = replace(searching().study, paths=(path,), evaluation=None)
+    made = fip.Search(study, {"seed": fip.Choice((0, 1))}, {"objective_value": "min"}, searcher="grid")
+    runner = fip.RayRunner(num_workers=1)
+    fip.search(made, tmp_path / "results", runner)
+    before = analysis.load(tmp_path / "results").points
+    monkeypatch.setattr(f"{__name__}.FACTOR", 2.0)
+    with pytest.raises(fip.UsageError, match=r"was made by other code: FACTOR in test_search\.py changed since"):
+        fip.search(made, tmp_path / "results", runner)
+    fip.search(made, tmp_path / "results", runner, changed="redo")
+    after = analysis.load(tmp_path / "results")
+    assert len(after.trials) == len(after.paths) == 2
+    first = [points.query("step == 0")["objective_value"].tolist() for points in (before, after.points)]
+    assert first[1] == [2 * value for value in first[0]]

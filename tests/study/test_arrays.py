@@ -57,6 +57,12 @@ def test_the_memory_layout_of_arrays_changes_nothing(layout, tmp_path):
         np.testing.assert_array_equal(kept, array)
 
 
+def test_a_study_of_read_only_arrays_is_made_without_a_warning():
+    arrays = [read_only(array) for array in (GOOD.anchors, GOOD.held_out, INPUTS, LABELS)]
+    path = fip.PathSpec("one", fip.Diversify(), fip.FirstOrderStep(beta=0.1))
+    fip.Study("s", module(), fip.Data(*arrays), (path,), evaluation=fip.Evaluation(fip.ThreatModel("linf", 0.1)))
+
+
 @pytest.mark.parametrize("dtype", [">i2", "<i4", "u1", "u2", "u4", "u8", "i1", "i8"])
 def test_integer_labels_of_every_dtype_give_the_accuracy_that_they_have(dtype, tmp_path):
     path = fip.PathSpec("one", fip.Diversify(), fip.FirstOrderStep(beta=0.1), num_steps=1, batch_size=50)

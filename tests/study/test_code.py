@@ -8,8 +8,10 @@ import os
 import subprocess
 import sys
 import textwrap
+from os import environ
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -250,6 +252,22 @@ def test_code_without_source_counts_by_its_instructions():
     assert code(source) == code(source.replace("Its value.", "Another word."))
     for old, new in (("weights.sum()", "weights.prod()"), ("2.0", "3.0"), ('"c"', '"d"')):
         assert code(source) != code(source.replace(old, new))
+
+
+ROUND: list[object] = [1]
+ROUND.append(ROUND)
+
+
+@dataclasses.dataclass(frozen=True)
+class LooksAround:
+    def value(self, problem, weights, batch):
+        return ROUND, os.environ, environ, Path, np.exp, weights
+
+
+def test_a_list_that_holds_itself_and_the_environment_are_no_trouble(monkeypatch):
+    before = code_of(LooksAround())
+    monkeypatch.setenv("ANOTHER", "1")
+    assert code_of(LooksAround()) == before
 
 
 def test_nothing_is_said_of_what_is_fiprays_or_torchs():

@@ -157,3 +157,15 @@ def test_paths_that_differ_in_numbers_alone_are_tried_once(monkeypatch):
     calls.clear()
     fip.Study("s", module(), GOOD, tuple(paths[:1]))
     assert len(calls) == few
+
+
+def test_outputs_that_the_geometry_is_not_for_are_refused_when_the_study_is_made():
+    module = nn.Sequential(nn.Linear(6, 3), nn.Softmax(1)).eval()
+    with pytest.raises(fip.NetworkError, match="probabilities"):
+        fip.Study("s", module, GOOD, (fip.PathSpec("p", fip.RandomWalk(), num_steps=1),))
+
+
+def test_outputs_that_never_change_are_refused_when_the_study_is_made():
+    module = nn.Sequential(nn.Linear(6, 3), nn.Threshold(1e9, 0.0)).eval()
+    with pytest.raises(fip.NetworkError, match="the same at whatever weights"):
+        fip.Study("s", module, GOOD, (fip.PathSpec("p", fip.RandomWalk(), num_steps=1),))
