@@ -1,4 +1,4 @@
-"""Run by hand: `python -m benchmarks.fuzz --calls 3000 --seed 0`. Ends with status 1 for a call that is raw or wrong."""
+"""Run by hand: `python -m benchmarks.fuzz --calls 3000 --seed 0`. Ends with status 1 if a call is raw or wrong."""
 
 from __future__ import annotations
 

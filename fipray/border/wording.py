@@ -38,13 +38,15 @@ def a_class(name: str) -> str:
 
 def expected(hint: Any) -> str:
     """What an annotation asks for."""
+    from fipray.border.kinds import Seed  # loads beartype, which only a refusal needs here
+
     origin, inner = get_origin(hint), get_args(hint)
     if hint in _PLAIN:
         return _PLAIN[hint]
     if origin in (Union, UnionType):
         return _or([expected(one) for one in inner])
     if origin is Annotated:
-        return next((one for one in inner[1:] if isinstance(one, str)), expected(inner[0]))
+        return "a seed, an integer from 0 to 2^63 - 1" if hint == Seed else expected(inner[0])
     if origin is Literal:
         return _or([repr(one) for one in inner])
     if origin is tuple and inner[-1] is not Ellipsis:
