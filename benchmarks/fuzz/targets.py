@@ -43,9 +43,7 @@ def targets() -> Iterator[Target]:
     for home in (paths, geometry, robustness, studies, cluster, analysis):
         for name in home.__all__:
             function = getattr(home, name)
-            guarded = function.__init__ if isinstance(function, type) else function
-            is_checked = getattr(getattr(guarded, "__code__", None), "co_name", "") == "guarded"
-            if is_checked and name not in APART:
+            if is_checked(function) and name not in APART:
                 check = getattr(oracles, f"check_{name}", spec if is_dataclass(function) else oracles.finite)
                 yield Target(name, function, check, 3 if isinstance(function, type) else 2)
     yield Target("trace", traced, oracles.check_trace, 60, ("num_steps", "batch_size"))

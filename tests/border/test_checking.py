@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import fipray as fip
 from fipray import analysis, geometry, paths, robustness, study
 from fipray.border import checked
-from fipray.border.checking import _hints
+from fipray.border.checking import _hints, is_checked
 from fipray.border.wording import names_that_fit
 from fipray.geometry.arrays import Inputs, Labels, Stack, Weights
 from fipray.study.canonical import from_json, to_json
@@ -266,12 +266,24 @@ def test_points_of_another_network_or_stepper_resume_no_path():
     )
 
 
+# What users are given, and do not make.
+RESULTS = {
+    *("Channels", "Connection", "LossProfile", "Measures", "Outcome", "PathPoint", "Sizes", "WeightPath"),
+    *("Network", "RunError", "RecordsError", "UsageError", "DataError", "NetworkError", "CorruptFileError"),
+    *("FiprayError", "__version__"),
+}
+
+
+def test_every_public_name_checks_its_arguments():
+    assert [name for name in fip.__all__ if name not in RESULTS and not is_checked(getattr(fip, name))] == []
+    assert is_checked(fip.Network.of)
+
+
 def everything_checked() -> list[Any]:
     homes = (paths, geometry, robustness, study, analysis)
     there = [getattr(home, name) for home in homes for name in home.__all__]
     there += [fip.RayRunner, fip.RayRunner.run, fip.search, fip.LocalRunner.run]
-    guarded = [one.__init__ if isinstance(one, type) else one for one in there]
-    return [one for one in guarded if getattr(getattr(one, "__code__", None), "co_name", "") == "guarded"]
+    return [one.__init__ if isinstance(one, type) else one for one in there if is_checked(one)]
 
 
 def test_every_annotation_of_what_is_checked_can_be_resolved():
