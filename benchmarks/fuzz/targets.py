@@ -16,6 +16,7 @@ import fipray as fip
 from benchmarks.fuzz import oracles, subjects
 from benchmarks.fuzz.values import arguments_of
 from fipray import analysis, cluster, export, geometry, paths, robustness, study as studies
+from fipray.border.checking import is_checked
 from fipray.study.canonical import from_json, to_json
 
 APART = {"search", "print_summary", "trace", "walk", "connect"}  # starts Ray; prints; below

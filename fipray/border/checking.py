@@ -32,7 +32,7 @@ def checked(thing: Thing) -> Thing:
 
 def is_checked(thing: Any) -> bool:
     """Whether a function or a class checks its arguments."""
-    function = thing.__init__ if isinstance(thing, type) else thing
+    function = vars(thing).get("__init__") if isinstance(thing, type) else thing
     return getattr(getattr(function, "__code__", None), "co_name", "") == "guarded"
 
 
