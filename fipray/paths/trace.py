@@ -23,7 +23,7 @@ from fipray.paths.event import Event, Outcome, reason_of
 from fipray.paths.objective import Objective, milestones, restrict, tasks_of, value
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
 from fipray.paths.problem import Batch, Examples, Problem
-from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, Verdict
+from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, Verdict, first_radius
 from fipray.paths.stepper import Situation, Stepper, proposed
 from fipray.paths.steppers import NaturalStep
 
@@ -51,7 +51,7 @@ def walk(
     resumed path is bit for bit the uninterrupted one.
     """
     began = time.perf_counter()
-    weights, reach, done = problem.start, number(radius.begin(problem), f"{type(radius).__name__}.begin()"), 0
+    weights, reach, done = problem.start, first_radius(radius, problem), 0
     if resume is None or resume.step == 0:
         state = an_instance(stepper.begin(problem), dict, f"{type(stepper).__name__}.begin()")
     else:
@@ -212,7 +212,7 @@ def trace(
     )
     points, outcome = save_at.without_pause(resume, num_steps), None
     if not points:
-        keep(measured(PathPoint(0, problem.start, radius.begin(problem), 0.0)))
+        keep(measured(PathPoint(0, problem.start, first_radius(radius, problem), 0.0)))
     last = resume[-1] if resume else points[-1]
     if last is points[-1] and last.step > 0:
         outcome, last = stopped(last)  # it may have been cut off at its very end

@@ -234,12 +234,18 @@ class Radii(Answering):
         ({"radius": Answering("far")}, "Answering.begin() returned 'far'; expected a number"),
         ({"radius": Radii(True)}, "Radii.judge() returned True; expected a Verdict"),
         ({"events": (Answering(True),)}, "Answering.reason() returned True; expected a sentence"),
-        ({"geometry": Answering(torch.zeros(2))}, "Answering.embed() returned a float32 tensor [2] for 8 outputs"),
         ({"probes": {"a": lambda w: w}}, "probe 'a' returned a float32 tensor [6]; expected a number"),
     ],
 )
 def test_answers_of_a_users_own_objects_are_checked_when_they_come(wrong, said):
     assert said in refusal(lambda: fip.trace(**traced_with() | wrong))
+
+
+def test_an_embedding_has_a_row_for_each_of_the_outputs():
+    network = traced_with()["network"]
+    problem = paths.Problem(network, Answering(torch.zeros(2)), network.weights)
+    said = "Answering.embed() returned a float32 tensor [2] for 8 outputs"
+    assert said in refusal(lambda: paths.Batch.of(problem, torch.rand(8, 2)))
 
 
 def test_a_classifier_is_one_of_tensors_and_an_attack_returns_some():
