@@ -50,10 +50,13 @@ class Tally:
         return "  ".join(f"{name} {count:5d}" for name, count in zip(names, self.counts, strict=True))
 
 
-def fuzz(calls: int, seed: int = 0, only: str = "") -> dict[str, Tally]:
-    """About so many calls, shared out among the targets by weight; a quarter of them of the command line."""
+def fuzz(calls: int, seed: int = 0, only: str = "", without: tuple[str, ...] = ()) -> dict[str, Tally]:
+    """About so many calls, shared out among the targets by weight; a quarter of them of the command line.
+
+    Of targets whose names hold `only`, and do not begin as one of `without`.
+    """
     torch.set_num_threads(1)
-    chosen = [target for target in targets() if only in target.name]
+    chosen = [target for target in targets() if only in target.name and not target.name.startswith(without)]
     whole = sum(target.weight for target in chosen) or 1
     share = 0.75 if not only else 1.0
     tallies = {}

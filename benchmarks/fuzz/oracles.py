@@ -13,7 +13,7 @@ from torch import Tensor
 import fipray as fip
 
 Arguments = Mapping[str, Any]
-KINDS = {"completed", "stopped", "stuck", "not finite", "paused", "given up"}
+KINDS = {"completed", "out of time", "stopped", "stuck", "not finite", "paused", "given up"}
 
 
 def nothing(arguments: Arguments, result: Any) -> None:

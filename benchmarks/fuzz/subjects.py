@@ -25,6 +25,7 @@ def module(seed: int = 0) -> nn.Module:
 
 @cache
 def network(seed: int = 0) -> fip.Network:
+    """The network of a seed; of seed 2 only the last layer moves."""
     return fip.Network.of(module(seed), moving="2.*" if seed == 2 else None)
 
 

@@ -16,6 +16,7 @@ import fipray as fip
 from benchmarks.fuzz import oracles, subjects
 from benchmarks.fuzz.values import arguments_of
 from fipray import analysis, cluster, export, geometry, paths, robustness, study as studies
+from fipray.border.checking import is_checked
 from fipray.study.canonical import from_json, to_json
 
 APART = {"search", "print_summary", "trace", "walk", "connect"}  # starts Ray; prints; below
@@ -43,9 +44,7 @@ def targets() -> Iterator[Target]:
     for home in (paths, geometry, robustness, studies, cluster, analysis):
         for name in home.__all__:
             function = getattr(home, name)
-            guarded = function.__init__ if isinstance(function, type) else function
-            is_checked = getattr(getattr(guarded, "__code__", None), "co_name", "") == "guarded"
-            if is_checked and name not in APART:
+            if is_checked(function) and name not in APART:
                 check = getattr(oracles, f"check_{name}", spec if is_dataclass(function) else oracles.finite)
                 yield Target(name, function, check, 3 if isinstance(function, type) else 2)
     yield Target("trace", traced, oracles.check_trace, 60, ("num_steps", "batch_size"))

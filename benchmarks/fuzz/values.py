@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import fipray as fip
 from benchmarks.fuzz import subjects
 from fipray import analysis
-from fipray.border.checking import _hints
+from fipray.border.checking import _hints, is_checked
 from fipray.border.wording import names_that_fit
 from fipray.geometry import KroneckerMetric
 from fipray.paths import Batch, Problem
@@ -349,6 +349,8 @@ def made(draw: st.DrawFn, protocol: Any) -> Any:
     """An instance of a class that fits, with edges among its settings where it takes them."""
     package = __import__(".".join(protocol.__module__.split(".")[:2]), fromlist=["_"])
     cls = getattr(package, draw(st.sampled_from(names_that_fit(protocol))))
+    if not is_checked(cls):
+        return draw(st.sampled_from(of_protocol(protocol)))
     try:
         return cls(**draw(arguments_of(cls, cls.__name__)))
     except fip.FiprayError:

@@ -30,6 +30,12 @@ def checked(thing: Thing) -> Thing:
     return cast(Thing, _guarded(thing, thing.__qualname__))
 
 
+def is_checked(thing: Any) -> bool:
+    """Whether a function or a class checks its arguments."""
+    function = vars(thing).get("__init__") if isinstance(thing, type) else thing
+    return getattr(getattr(function, "__code__", None), "co_name", "") == "guarded"
+
+
 def _guarded(function: Any, name: str) -> Any:
     signature = inspect.signature(function)
 

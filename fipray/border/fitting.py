@@ -16,7 +16,7 @@ from beartype.vale import Is
 from jaxtyping import jaxtyped
 
 from fipray.border.protocols import lacking, takes
-from fipray.border.wording import is_odd
+from fipray.border.wording import oddity
 
 
 class Misfit(Exception):
@@ -74,7 +74,7 @@ def _fits(value: Any, hint: Any, origin: Any, inner: tuple[Any, ...]) -> bool:
         return callable(value) and not isinstance(value, type) and (takes_any or takes(value, (None,) * len(inner[0])))
     if getattr(hint, "_is_protocol", False):
         return not lacking(value, hint)
-    if is_odd(value):
+    if oddity(value):
         return False
     if hint is TextIO:  # most files are none by their class
         return hasattr(value, "write")

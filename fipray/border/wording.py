@@ -24,8 +24,9 @@ def described(value: Any) -> str:
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
     if _is_array(value):
         what = "tensor" if type(value).__module__.startswith("torch") else "numpy array"
-        odd = "meta, sparse, nested or quantised " if is_odd(value) else ""
-        return a_class(f"{odd}{str(value.dtype).removeprefix('torch.')} {what} [{', '.join(map(str, value.shape))}]")
+        return a_class(
+            f"{oddity(value)}{str(value.dtype).removeprefix('torch.')} {what} [{', '.join(map(str, value.shape))}]"
+        )
     if isinstance(value, (tuple, list)) and len(repr(value)) <= _LONGEST:
         return f"the {type(value).__name__} {value!r}"
     return a_class(type(value).__name__)
@@ -38,13 +39,15 @@ def a_class(name: str) -> str:
 
 def expected(hint: Any) -> str:
     """What an annotation asks for."""
+    from fipray.border.kinds import Seed  # loads beartype, which only a refusal needs here
+
     origin, inner = get_origin(hint), get_args(hint)
     if hint in _PLAIN:
         return _PLAIN[hint]
     if origin in (Union, UnionType):
         return _or([expected(one) for one in inner])
     if origin is Annotated:
-        return next((one for one in inner[1:] if isinstance(one, str)), expected(inner[0]))
+        return "a seed, an integer from 0 to 2^63 - 1" if hint == Seed else expected(inner[0])
     if origin is Literal:
         return _or([repr(one) for one in inner])
     if origin is tuple and inner[-1] is not Ellipsis:
@@ -113,7 +116,7 @@ def advice(value: Any, hint: Any) -> str:
     found = ""
     if isinstance(value, type) and not wanted & {"type"}:
         found = f"Give an instance, as {value.__name__}(...) makes it"
-    elif is_odd(value):
+    elif oddity(value):
         found = "Give a dense one that holds numbers, as to_dense() or dequantize() makes it"
     elif "Tensor" in arrays and "DataLoader" in names:
         found = "Join the inputs of its batches: torch.cat([inputs for inputs, *_ in loader])"
@@ -170,11 +173,17 @@ def _is_mapping(origin: Any) -> bool:
     return getattr(origin, "__name__", "") in ("Mapping", "dict")
 
 
-def is_odd(value: Any) -> bool:
-    """Whether it is a tensor without numbers, or with another layout than a dense one, of which little can be asked."""
+def oddity(value: Any) -> str:
+    """In a word, with a space after it, what keeps a tensor from being a dense one that holds numbers; else empty."""
     if not (_is_array(value) and hasattr(value, "layout")):
-        return False
-    return bool(value.is_meta or str(value.layout) != "torch.strided" or value.is_nested or value.is_quantized)
+        return ""
+    kinds = {
+        "meta ": value.is_meta,
+        "nested ": value.is_nested,
+        "quantised ": value.is_quantized,
+        "sparse ": str(value.layout) != "torch.strided",
+    }
+    return next((kind for kind, holds in kinds.items() if holds), "")
 
 
 def _is_array(value: Any) -> bool:

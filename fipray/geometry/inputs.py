@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
 from fipray.border import described
-from fipray.errors import DataError, UsageError
+from fipray.errors import DataError, FiprayError, UsageError
 
 
 def check_inputs(inputs: Tensor, weights: Tensor) -> None:
@@ -25,6 +28,18 @@ def check_inputs(inputs: Tensor, weights: Tensor) -> None:
         )
     if inputs.requires_grad:
         raise DataError("the inputs require gradients, and a network is judged without: give inputs.detach()")
+
+
+@contextmanager
+def refused_by_forward(inputs: Tensor) -> Iterator[None]:
+    """Raise DataError for what a module's forward raises on `inputs` that it does not take."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, FiprayError):
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"the network does not take {described(inputs)}: {reason}") from error
 
 
 def check_device(name: str | torch.device) -> None:

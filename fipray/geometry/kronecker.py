@@ -69,6 +69,12 @@ class KroneckerMetric:
         return torch.stack([layer.squared(displacement) for layer in self.layers]).sum()
 
     @property
+    def num_weights(self) -> int:
+        """P, of the network: every weight lies in one of the layers."""
+        places = [layer.place for layer in self.layers]
+        return sum(place.size + (0 if place.bias is None else place.num_outputs) for place in places)
+
+    @property
     def num_bytes(self) -> int:
         return sum(layer.left.nbytes + layer.right.nbytes for layer in self.layers)
 

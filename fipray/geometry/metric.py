@@ -12,7 +12,9 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import NetworkError, UsageError
+from fipray.geometry.arrays import AnyWeights, Inputs
 from fipray.geometry.derivatives import transposed, twice_differentiable
+from fipray.geometry.inputs import refused_by_forward
 from fipray.geometry.layers import Layer, Recording
 from fipray.geometry.network import Network
 from fipray.geometry.outputs import OutputGeometry
@@ -38,8 +40,8 @@ class Metric:
     def __init__(
         self,
         network: Network,
-        weights: Tensor,
-        inputs: Tensor,
+        weights: AnyWeights,
+        inputs: Inputs,
         geometry: OutputGeometry,
         *,
         precision: Precision = "full",
@@ -50,7 +52,8 @@ class Metric:
         self._network, self._inputs = network, inputs
         self._recording = Recording(self._weights)
         with torch.enable_grad(), twice_differentiable(), self._recording:
-            with torch.autocast(weights.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            low = torch.autocast(weights.device.type, torch.bfloat16, enabled=precision == "bf16")
+            with low, refused_by_forward(inputs):
                 outputs = network(self._weights, inputs)
             self._kept = geometry.embed(outputs.to(weights.dtype))
         self.embedded = self._kept.detach()
@@ -226,19 +229,22 @@ class StreamedMetric:
     def __init__(
         self,
         network: Network,
-        weights: Tensor,
-        inputs: Tensor,
+        weights: AnyWeights,
+        inputs: Inputs,
         geometry: OutputGeometry,
         *,
         chunk: int,
         precision: Precision = "full",
     ) -> None:
+        if chunk < 1:
+            raise UsageError(f"a chunk holds at least one input; {chunk} was given")
         self._parts = inputs.split(chunk)
         self._metric: Callable[[Tensor], Metric] = partial(
             Metric, network, weights, geometry=geometry, precision=precision
         )
         self.num_inputs = len(inputs)
-        self.embedded = torch.cat([geometry.embed(network.outputs(weights, part)) for part in self._parts])
+        with refused_by_forward(inputs):
+            self.embedded = torch.cat([geometry.embed(network.outputs(weights, part)) for part in self._parts])
 
     def j(self, direction: Tensor) -> Tensor:
         """`J v` [N, C] for `v` [P]."""

@@ -75,6 +75,12 @@ class Problem:
     def __post_init__(self) -> None:
         for weights in (self.start, *self.others):
             self.network.named(weights)  # refuses weights of another network
+        for metric in self.memory:
+            if metric.num_weights != self.network.num_weights:
+                raise UsageError(
+                    f"memory holds a metric of {metric.num_weights} weights, and {self.network.num_weights} move here: "
+                    "give what was remembered of this network"
+                )
 
     @cached_property
     def length(self) -> float:

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from fipray.border import checked
+from fipray.border import checked, number
 from fipray.errors import UsageError
 from fipray.paths.objective import value
 from fipray.paths.problem import Batch, Problem
@@ -99,6 +99,11 @@ class RadiusControl(Protocol):
     def judge(self, candidate: Candidate) -> Verdict:
         """What becomes of a candidate: `candidate.made` says with which radius, and after which share of the path."""
         ...
+
+
+def first_radius(radius: RadiusControl, problem: Problem) -> float:
+    """Where a radius control begins. Raises UsageError where that is no number."""
+    return number(radius.begin(problem), f"{type(radius).__name__}.begin()")
 
 
 @checked

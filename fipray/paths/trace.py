@@ -32,7 +32,7 @@ from fipray.paths.event import (
 from fipray.paths.objective import Objective, check_network, milestones, restrict, tasks_of, value
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath, not_finite
 from fipray.paths.problem import Batch, Examples, Problem
-from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, Verdict
+from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, Verdict, first_radius
 from fipray.paths.stepper import Situation, Stepper, check_is_followed, proposed
 from fipray.paths.steppers import NaturalStep
 
@@ -62,7 +62,7 @@ def walk(
     resumed path is bit for bit the uninterrupted one. `on_step` and `max_seconds`: as for `trace`.
     """
     began = time.perf_counter()
-    weights, reach, done = problem.start, number(radius.begin(problem), f"{type(radius).__name__}.begin()"), 0
+    weights, reach, done = problem.start, first_radius(radius, problem), 0
     if resume is None or resume.step == 0:
         state = an_instance(stepper.begin(problem), dict, f"{type(stepper).__name__}.begin()")
     else:
@@ -254,7 +254,7 @@ def trace(
     )
     points, outcome = save_at.without_pause(resume, num_steps), None
     if not points:
-        start = measured(PathPoint(0, problem.start, radius.begin(problem), 0.0))
+        start = measured(PathPoint(0, problem.start, first_radius(radius, problem), 0.0))
         if broken := not_finite(start):
             raise UsageError(f"not finite where the path begins, so there is nothing to walk from: {broken}")
         keep(start)

@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import fipray as fip
+from fipray import analysis, geometry, paths, robustness, study
+from fipray.border import checked
+from fipray.border.checking import _hints, is_checked
+from fipray.border.wording import names_that_fit
+from fipray.geometry.arrays import Inputs, Labels, Stack, Weights
+from fipray.study.canonical import from_json, to_json
+
+LINF = fip.ThreatModel("linf", 0.1)
+
+
+@checked
+@dataclass(frozen=True)
+class Spec:
+    number: float = 1.0
+    count: int | None = None
+    names: tuple[str, ...] = ()
+    pairs: Mapping[str, tuple[float, int]] | None = None
+    kind: Literal["a", "b"] = "a"
+    flag: bool = False
+
+
+@checked
+def arrays(inputs: Inputs, labels: Labels | None = None, weights: Weights | None = None, stack: Stack | None = None):
+    return inputs
+
+
+@checked
+def called(function: Callable[[Tensor, Tensor], float], items: Sequence[int] = ()):
+    return items
+
+
+def refusal(call: Callable[[], Any]) -> str:
+    with pytest.raises(fip.UsageError) as refused:
+        call()
+    assert "\n" not in str(refused.value)
+    assert "beartype" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"number": True}, "Spec(): number is True; expected a number"),
+        ({"number": float("nan")}, "number is nan; expected a number. NaN is none"),
+        ({"number": "0.5"}, "number is '0.5'; expected a number"),
+        ({"number": torch.tensor(0.5)}, "expected a number. Give its number: value.item()"),
+        ({"number": 10**400}, "expected a number"),
+        ({"count": 2.0}, "count is 2.0; expected an integer or None. Give 2"),
+        ({"count": 2**63}, "expected an integer or None"),
+        (
+            {"names": "ab"},
+            "expected a tuple, of which each item is a string. Give a tuple of one: ('ab',)",
+        ),
+        ({"names": ("a", 3)}, "names[1] is 3; expected a string"),
+        ({"pairs": {"x": (1.0, 2.5)}}, "pairs['x'][1] is 2.5; expected an integer"),
+        ({"pairs": {3: (1.0, 2)}}, "the key 3 is 3; expected a string"),
+        ({"kind": "c"}, "kind is 'c'; expected 'a' or 'b'"),
+        ({"flag": 1}, "flag is 1; expected True or False"),
+        ({"nmber": 1}, "got an unexpected keyword argument 'nmber'; it takes: number, count, names, pairs, kind, flag"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_what_was_there_and_what_is_expected(wrong, said):
+    assert said in refusal(lambda: Spec(**wrong))
+
+
+def test_lists_become_tuples_and_numbers_of_numpy_become_those_of_python():
+    made = Spec(np.float32(0.5), np.int64(3), ["a"], {"x": [1, np.int32(2)]}, flag=np.bool_(True))
+    assert made == Spec(0.5, 3, ("a",), {"x": (1, 2)}, flag=True)
+    assert type(made.number) is float
+    assert type(made.count) is int
+    assert type(made.names) is tuple
+    assert type(made.pairs["x"][1]) is int
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (
+            {"inputs": np.zeros((3, 2))},
+            "a float64 numpy array [3, 2]; expected a tensor [N, ...]. Convert it",
+        ),
+        ({"inputs": torch.tensor(1.0)}, "a float32 tensor []; expected a tensor [N, ...]"),
+        ({"inputs": torch.eye(2).to_sparse()}, "sparse"),
+        ({"inputs": torch.zeros(2, 2, device="meta")}, "dense one that holds numbers"),
+        (
+            {"inputs": DataLoader(TensorDataset(torch.zeros(2, 2)))},
+            "expected a tensor [N, ...]. Join the inputs",
+        ),
+        ({"inputs": TensorDataset(torch.zeros(2, 2))}, "a TensorDataset; expected a tensor [N, ...]. Stack its inputs"),
+        ({"inputs": [[0.0]]}, "Convert it with torch.tensor(values)"),
+        ({"labels": torch.zeros(2)}, "a float32 tensor [2]; expected an int64 tensor [N]"),
+        ({"weights": torch.zeros(2, 2)}, "expected a floating-point tensor [P]"),
+        ({"weights": torch.zeros(2), "stack": torch.zeros(1, 3)}, "stack is a float32 tensor [1, 3]"),
+    ],
+)
+def test_arrays_are_checked_by_kind_dtype_and_shape(wrong, said):
+    with pytest.raises(fip.DataError) as refused:
+        arrays(**{"inputs": torch.zeros(2, 2)} | wrong)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("wrong", [lambda a: 0.0, lambda: 0.0, int, "f", None])
+def test_functions_are_asked_whether_they_take_what_they_are_called_with(wrong):
+    assert "expected a function of a Tensor, a Tensor" in refusal(lambda: called(wrong))
+    assert called(lambda a, b: 0.0, [1]) == [1]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: fip.Resist(LINF), "expected an Adversary. Make one of it: Adversary(threat_model)"),
+        (lambda: fip.PathSpec("a", LINF), "expected an Objective, such as BlackBox, Disagree, "),
+        (lambda: fip.PathSpec("a", fip.Diversify), "is the class Diversify; expected an Objective"),
+        (lambda: fip.PathSpec("a", fip.Diversify(), "adam"), "expected a Stepper, such as Corrected, FirstOrderStep"),
+        (lambda: fip.PathSpec("a", fip.Diversify(), fip.AdaptiveRadius()), "AdaptiveRadius lacks propose"),
+        (lambda: fip.PathSpec("a", fip.Diversify(), events=fip.ObjectiveBelow(0)), "Give a tuple, also where"),
+        (lambda: fip.PathSpec("a", fip.Diversify(), seed=-1), "seed is -1; expected a seed"),
+        (lambda: fip.Evaluation(LINF, attacks=(fip.PGD,)), "attacks[0] is the class PGD"),
+        (lambda: fip.Network.of(fip.Diversify()), "expected a Module"),
+        (lambda: analysis.summary("results"), "Load it: fipray.analysis.load(directory)"),
+        (lambda: fip.LocalRunner(threads=0), "at least one thread"),
+        (lambda: fip.LocalRunner(device="abacus"), "there is no device 'abacus' here"),
+        (lambda: fip.RayRunner(address=3), "expected a string or None"),
+    ],
+)
+def test_frequent_mistakes_are_refused_at_the_call_with_what_helps(call, said):
+    assert said in refusal(call)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        ({"network": nn.Linear(2, 2)}, fip.NetworkError, "Make one with Network.of(module)"),
+        ({"anchors": np.zeros((4, 2))}, fip.DataError, "torch.from_numpy(array)"),
+        ({"anchors": torch.rand(4, 2).requires_grad_()}, fip.DataError, "inputs.detach()"),
+        ({"held_out": torch.rand(4, 2, device="meta")}, fip.DataError, "expected a tensor"),
+        ({"others": (torch.zeros(3),)}, fip.NetworkError, "this network has 6 weights; a float32 tensor [3] was given"),
+        ({"others": torch.zeros(2, 6)}, fip.UsageError, "Give a tuple"),
+        ({"num_steps": 2.0}, fip.UsageError, "Give 2"),
+        ({"seed": 2**63}, fip.UsageError, "expected a seed"),
+        ({"probes": {"a": lambda: 0.0}}, fip.UsageError, "probes['a'] is a function"),
+        ({"events": "stop"}, fip.UsageError, "events is 'stop'"),
+        (
+            {"helt_out": 1},
+            fip.UsageError,
+            "argument 'helt_out'; it takes: network, anchors, held_out",
+        ),
+    ],
+)
+def test_trace_refuses_arguments_that_do_not_fit_before_it_walks(wrong, error, said):
+    arguments = traced_with() | wrong
+    with pytest.raises(error) as refused:
+        fip.trace(**arguments)
+    assert said in str(refused.value)
+
+
+def traced_with() -> dict[str, Any]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network, inputs = fip.Network.of(nn.Linear(2, 2)), torch.rand(8, 2)
+    return {"network": network, "anchors": inputs, "held_out": inputs, "objective": fip.MoveAway(), "num_steps": 1}
+
+
+@dataclass(frozen=True)
+class Answering:
+    """An objective, stepper, radius control, event, saliency and geometry that answers the same whatever is asked."""
+
+    answer: Any
+    goal: bool = False
+    limit: bool = False
+
+    def value(self, problem, weights, batch):
+        return self.answer(weights) if callable(self.answer) else self.answer
+
+    def begin(self, problem):
+        return self.answer
+
+    def propose(self, situation, state):
+        return self.answer
+
+    def judge(self, candidate):
+        return self.answer
+
+    def reason(self, point):
+        return self.answer
+
+    def embed(self, outputs):
+        return self.answer
+
+    def losses(self, problem, weights, batch):
+        return self.answer
+
+
+class Steps(Answering):
+    def begin(self, problem):
+        return {}
+
+
+class Radii(Answering):
+    def begin(self, problem):
+        return 0.1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"objective": Answering(0.5)}, "Answering.value() returned 0.5; expected a scalar tensor"),
+        ({"objective": Answering(lambda w: w)}, "returned a float32 tensor [6]; expected a scalar"),
+        ({"objective": Answering(lambda w: w.detach().sum())}, "without a gradient by the weights"),
+        ({"objective": Answering(lambda w: torch.zeros(()))}, "without a gradient by the weights"),
+        ({"objective": fip.WeightedSum(((1.0, Answering(0.5)),))}, "Answering.value() returned 0.5"),
+        ({"objective": fip.Sparsify(0.5, saliency=Answering(torch.zeros(2)))}, "Answering.losses() returned a float32"),
+        ({"stepper": Answering(None)}, "Answering.begin() returned None; expected a dict"),
+        ({"stepper": Steps(torch.zeros(6))}, "Steps.propose() returned a float32 tensor [6]; expected a Proposal"),
+        (
+            {"stepper": Steps(paths.Proposal(torch.zeros(3), 0.0))},
+            "tensor [3]; expected a float32 tensor [6]",
+        ),
+        ({"radius": Answering("far")}, "Answering.begin() returned 'far'; expected a number"),
+        ({"radius": Radii(True)}, "Radii.judge() returned True; expected a Verdict"),
+        ({"events": (Answering(True),)}, "Answering.reason() returned True; expected a sentence"),
+        ({"probes": {"a": lambda w: w}}, "probe 'a' returned a float32 tensor [6]; expected a number"),
+    ],
+)
+def test_answers_of_a_users_own_objects_are_checked_when_they_come(wrong, said):
+    assert said in refusal(lambda: fip.trace(**traced_with() | wrong))
+
+
+def test_an_embedding_has_a_row_for_each_of_the_outputs():
+    network = traced_with()["network"]
+    problem = paths.Problem(network, Answering(torch.zeros(2)), network.weights)
+    said = "Answering.embed() returned a float32 tensor [2] for 8 outputs"
+    assert said in refusal(lambda: paths.Batch.of(problem, torch.rand(8, 2)))
+
+
+def test_a_classifier_is_one_of_tensors_and_an_attack_returns_some():
+    inputs, labels, generator = torch.rand(4, 2), torch.zeros(4, dtype=torch.int64), torch.Generator()
+    assert "expected a function" in refusal(
+        lambda: fip.evaluate(traced_with()["network"], inputs, labels, LINF, (fip.FGSM(),), generator)
+    )
+    assert "the classifier gave 3" in refusal(
+        lambda: fip.evaluate(lambda x: 3, inputs, labels, LINF, (fip.FGSM(),), generator)
+    )
+    assert "does not take inputs" in refusal(
+        lambda: fip.evaluate(nn.Linear(3, 2), inputs, labels, LINF, (fip.FGSM(),), generator)
+    )
+
+
+def test_points_of_another_network_or_stepper_resume_no_path():
+    arguments = traced_with()
+    points = fip.trace(**arguments | {"num_steps": 2}, until=1).points
+    other = arguments["network"].at(arguments["network"].weights + 1)
+    assert "from other weights" in refusal(lambda: fip.trace(**arguments | {"network": other}, resume=points))
+    stepper = fip.KroneckerStep()
+    assert "which KroneckerStep keeps" in refusal(
+        lambda: fip.trace(**arguments | {"num_steps": 2}, stepper=stepper, resume=points)
+    )
+
+
+# What users are given, and do not make.
+RESULTS = {
+    *("Channels", "Connection", "LossProfile", "Measures", "Outcome", "PathPoint", "Sizes", "WeightPath"),
+    *("Network", "__version__"),
+}
+
+
+def test_every_public_name_checks_its_arguments():
+    there = {name: getattr(fip, name) for name in fip.__all__ if name not in RESULTS}
+    made = {name: one for name, one in there.items() if not (isinstance(one, type) and issubclass(one, Exception))}
+    assert [name for name, one in made.items() if not is_checked(one)] == []
+    assert is_checked(fip.Network.of)
+
+
+def everything_checked() -> list[Any]:
+    homes = (paths, geometry, robustness, study, analysis)
+    there = [getattr(home, name) for home in homes for name in home.__all__]
+    there += [fip.RayRunner, fip.RayRunner.run, fip.search, fip.LocalRunner.run]
+    return [one.__init__ if isinstance(one, type) else one for one in there if is_checked(one)]
+
+
+def test_every_annotation_of_what_is_checked_can_be_resolved():
+    there = everything_checked()
+    assert len(there) > 100
+    for function in there:
+        assert not any(isinstance(hint, str) for hint in _hints(function.__wrapped__).values())
+
+
+def test_all_public_protocols_name_what_fits():
+    protocols = [one for home in (paths, geometry, robustness, study) for one in map(home.__dict__.get, home.__all__)]
+    protocols = [one for one in protocols if getattr(one, "_is_protocol", False)]
+    assert {one.__name__ for one in protocols} >= {
+        "Objective",
+        "Stepper",
+        "RadiusControl",
+        "Event",
+        "Attack",
+        "Pattern",
+    }
+    for protocol in protocols:
+        isinstance(object(), protocol)
+        if protocol not in (paths.Restriction, robustness.RoundScore):
+            assert names_that_fit(protocol), protocol
+
+
+def test_what_is_checked_is_copied_pickled_and_written_as_before():
+    for spec in (fip.Sparsify(0.5), fip.PGD(3), fip.NaturalStep(), fip.PathSpec("a", fip.Diversify(), seed=3), LINF):
+        assert is_dataclass(spec)
+        assert (
+            pickle.loads(pickle.dumps(spec)) == copy.deepcopy(spec) == replace(spec) == from_json(to_json(spec)) == spec
+        )
+    assert fip.trace.__doc__.startswith("Trace one functionally invariant path")
+    assert pickle.loads(pickle.dumps(fip.trace)) is fip.trace
