@@ -95,7 +95,7 @@ def test_show_prints_the_same_summary(fipray, directory):
         (["tests.studies:study", "--runner", "local", "--workers", "2"], "takes no --address, --workers"),
         (
             ["tests.studies:study", "--runner", "local", "--memory-per-worker", "4GB"],
-            "--memory-per-worker, --resource or --placement",
+            "--memory-per-worker, --resource, --placement or --stall-seconds",
         ),
         (["tests.studies:study", "--runner", "ray", "--memory-per-worker", "much"], "such as 500MB or 4GB; 'much'"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -27,6 +28,7 @@ LOST = (
     ray.exceptions.OutOfMemoryError,
 )
 SET_UPS, SET_UP_SECONDS = 3, 1.0
+CLOSE_SECONDS = 2.0
 
 
 @dataclass(eq=False)
@@ -48,6 +50,7 @@ class Fleet:
     def __init__(self, actor_class: Any, arguments: tuple[object, ...], pulse: Pulse | None = None) -> None:
         self._class, self._arguments, self._pulse = actor_class, arguments, pulse
         self._serial = count(1)
+        self._killing: list[threading.Thread] = []
         self._all: set[Worker] = set()
         self.idle: dict[int, Worker] = {}
         self.starting: dict[ray.ObjectRef, Worker] = {}
@@ -120,9 +123,20 @@ class Fleet:
         self.idle.pop(worker.number, None)
         for ref in [ref for ref, starting in self.starting.items() if starting is worker]:
             del self.starting[ref]
-        with suppress(Exception):
-            ray.kill(worker.actor)
+        thread = threading.Thread(target=_kill, args=(worker.actor,), daemon=True)
+        thread.start()
+        self._killing = [other for other in self._killing if other.is_alive()] + [thread]
 
     def close(self) -> None:
+        """End all workers; wait for that, but not for long."""
         for worker in list(self._all):
             self.end(worker)
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for thread in self._killing:
+            thread.join(max(deadline - time.monotonic(), 0))
+
+
+def _kill(actor: Any) -> None:
+    """Never returns for an actor that was not there yet when the control process died: not to be called in a loop."""
+    with suppress(Exception):
+        ray.kill(actor)

@@ -65,7 +65,7 @@ def test_lost_work_waits_longer_each_time_and_is_given_up_with_its_last_evidence
     assert retries.add(work, Loss("node", "killed again"), now=100) == 4
     end = retries.pop(104, {"node"})
     assert isinstance(end, GivenUp)
-    assert end.reason == "given up: its worker was lost 3 times, the last time so: killed again"
+    assert end.reason == "given up: its worker was lost 3 times, the last time because killed again"
     assert len(retries) == 0
 
 
