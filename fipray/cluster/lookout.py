@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
@@ -43,13 +43,13 @@ class Lookout:
     view: the newest one. watched: keys of workers whose beats are asked for, where there is a pulse.
     """
 
-    def __init__(self, share: Share, pulse: Pulse | None = None) -> None:
+    def __init__(self, share: Share, pulse: Pulse | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.view = View(float("-inf"))
         self.watched: Collection[str] = ()
-        self._share, self.pulse = share, pulse
+        self._share, self.pulse, self._clock = share, pulse, clock
         self._address = _control_address()
         self._is_refused, self._over = False, threading.Event()
-        self._silence, self._checked, self._last = 0.0, time.monotonic(), self.view
+        self._silence, self._checked, self._last = 0.0, clock(), self.view
         self._thread = threading.Thread(target=self._look, name="lookout", daemon=True)
 
     def __enter__(self) -> Self:
@@ -62,7 +62,7 @@ class Lookout:
 
     def check(self) -> None:
         """Raises ClusterLostError when the control process has not answered for some seconds."""
-        now = time.monotonic()
+        now = self._clock()
         self._silence += min(now - self._checked, LONGEST_TICK)
         self._checked = now
         if self._last is not self.view:
@@ -80,7 +80,7 @@ class Lookout:
             self._is_refused = not _listens(self._address)
             if not self._is_refused:
                 with suppress(Exception):  # what is not answered counts as silence
-                    at = time.monotonic()
+                    at = self._clock()
                     beats = beats_of(self.watched) if self.pulse else {}
                     self.view = View(at, alive_nodes(), workers_that_fit(self._share), beats)
             if self._over.wait(LOOK_SECONDS):
