@@ -331,13 +331,17 @@ def stopped_driver(run: Run) -> None:
 def two_drivers(run: Run) -> None:
     first = run.start("--workers", "2")
     second = run.start("--workers", "1")
-    run.happened.append("two drivers")
     try:
         run.finish()
     finally:
         if run.driver is second:
             run.driver = first
     run.finish()
+    store = Store.open(run.directory)
+    contested = sum(len(store.attempts(id)) > 1 for id in store.committed())
+    run.happened.append(f"two drivers, {contested} paths walked by both")
+    if not contested:
+        raise fip.RunError(f"{run.directory.name}: the drivers did not overlap, so nothing was tried; see {run.log}")
 
 
 SCENARIOS: dict[str, Callable[[Run], None]] = {

@@ -257,6 +257,22 @@ class CutOff:
 
 
 @dataclass(frozen=True)
+class StopsOnce:
+    """First-order steps, but stops its own process in the second half of the path, and leaves the file `stopped`."""
+
+    stopped: str
+
+    def begin(self, problem: Problem) -> State:
+        return fip.FirstOrderStep(beta=0.1).begin(problem)
+
+    def propose(self, situation: Situation, state: State) -> Proposal:
+        if situation.progress > 0.6 and not Path(self.stopped).exists():
+            Path(self.stopped).touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return fip.FirstOrderStep(beta=0.1).propose(situation, state)
+
+
+@dataclass(frozen=True)
 class Talks:
     """`Diversify`, but prints, warns and reports."""
 

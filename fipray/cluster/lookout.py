@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Self
@@ -24,6 +24,7 @@ from fipray.errors import ClusterLostError
 LOOK_SECONDS = 1.0
 REFUSED_SECONDS, SILENT_SECONDS = 5.0, 15.0  # until the control process counts as gone
 PROBE_SECONDS = 3.0
+CHECK_SECONDS = 3.0  # within which a driver that is not stuck has checked
 LONGEST_TICK = 2.0  # seconds between two checks that count: a driver that was stopped itself has heard nothing
 
 
@@ -40,16 +41,23 @@ class View:
 class Lookout:
     """Looks at the cluster every second while the context is open.
 
+    on_stuck: is told, in that thread, where the control process is gone and nobody checks, as in a call that hangs.
     view: the newest one. watched: keys of workers whose beats are asked for, where there is a pulse.
     """
 
-    def __init__(self, share: Share, pulse: Pulse | None = None) -> None:
+    def __init__(
+        self,
+        share: Share,
+        pulse: Pulse | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        on_stuck: Callable[[ClusterLostError], None] | None = None,
+    ) -> None:
         self.view = View(float("-inf"))
         self.watched: Collection[str] = ()
-        self._share, self.pulse = share, pulse
+        self._share, self.pulse, self._clock, self._on_stuck = share, pulse, clock, on_stuck
         self._address = _control_address()
         self._is_refused, self._over = False, threading.Event()
-        self._silence, self._checked, self._last = 0.0, time.monotonic(), self.view
+        self._silence, self._checked, self._last = 0.0, clock(), self.view
         self._thread = threading.Thread(target=self._look, name="lookout", daemon=True)
 
     def __enter__(self) -> Self:
@@ -62,25 +70,32 @@ class Lookout:
 
     def check(self) -> None:
         """Raises ClusterLostError when the control process has not answered for some seconds."""
-        now = time.monotonic()
+        now = self._clock()
         self._silence += min(now - self._checked, LONGEST_TICK)
         self._checked = now
         if self._last is not self.view:
             self._last, self._silence = self.view, 0.0
         if self._silence > (REFUSED_SECONDS if self._is_refused else SILENT_SECONDS):
-            raise ClusterLostError(
-                f"Ray's control process (GCS){f' at {self._address}' if self._address else ''} has not answered for "
-                f"{self._silence:.0f} s{', and nothing listens there' if self._is_refused else ''}: it has died, or "
-                "its machine is gone. What is done is kept. Start Ray again where it was not started by this command; "
-                "then the same command goes on"
-            )
+            raise self._lost(self._silence)
+
+    def _lost(self, seconds: float) -> ClusterLostError:
+        return ClusterLostError(
+            f"Ray's control process (GCS){f' at {self._address}' if self._address else ''} has not answered for "
+            f"{seconds:.0f} s{', and nothing listens there' if self._is_refused else ''}: it has died, or its machine "
+            "is gone. What is done is kept. Start Ray again where it was not started by this command; then the same "
+            "command goes on"
+        )
 
     def _look(self) -> None:
+        refusals = 0
         while True:
             self._is_refused = not _listens(self._address)
+            refusals = refusals + 1 if self._is_refused else 0
+            if self._on_stuck and refusals * LOOK_SECONDS > REFUSED_SECONDS + CHECK_SECONDS:
+                self._on_stuck(self._lost(refusals * LOOK_SECONDS))
             if not self._is_refused:
                 with suppress(Exception):  # what is not answered counts as silence
-                    at = time.monotonic()
+                    at = self._clock()
                     beats = beats_of(self.watched) if self.pulse else {}
                     self.view = View(at, alive_nodes(), workers_that_fit(self._share), beats)
             if self._over.wait(LOOK_SECONDS):

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import ray
 from pyarrow.fs import LocalFileSystem
 from ray import tune
 from ray.tune.experiment import Trial
@@ -29,7 +31,7 @@ from fipray.cluster.lookout import Lookout
 from fipray.cluster.ray_runner import RayRunner
 from fipray.cluster.stalls import Stalls
 from fipray.cluster.trial import PERCENT, walk_trial
-from fipray.errors import UsageError
+from fipray.errors import ClusterLostError, UsageError
 from fipray.records import RENEWALS, Store
 from fipray.study.changed import Changed, opened
 from fipray.study.runner import material_of
@@ -78,7 +80,7 @@ def search(
     slots = min(capacity.num_workers, search.total)
     stalls = Stalls(runner.stall_seconds) if runner.stall_seconds else None
     pulse = stalls.pulse() if stalls else None
-    with runner.session(), _settings(), Lookout(capacity.share, pulse) as lookout:
+    with runner.session(), _settings(), Lookout(capacity.share, pulse, on_stuck=_end_process) as lookout:
         desk = Desk(search, store, watch, lookout, stalls)
         watch.note(f"{search.total} trials by {slots} {'worker' if slots == 1 else 'workers'}")
         with parcel.by_value():
@@ -91,6 +93,18 @@ def search(
         with desk.open():
             _tuner(search, store, walk, slots, runner.max_attempts).fit()
     return desk.close()
+
+
+def _end_process(error: ClusterLostError) -> NoReturn:
+    """Tune's own loop asks the control process, and hangs where it is gone, until Ray aborts this process a minute
+    later. So it ends before, with a sentence. Everything that is done is on disk already.
+    """
+    sys.stderr.write(f"fipray: {error}\n")
+    sys.stderr.flush()
+    if node := ray._private.worker._global_node:  # what a session of our own has started; of a cluster, nothing
+        with suppress(Exception):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+    os._exit(1)
 
 
 def _tuner(search: Search, store: Store, walk: Any, slots: int, max_attempts: int) -> tune.Tuner:

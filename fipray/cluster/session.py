@@ -18,7 +18,7 @@ import ray
 from fipray.cluster.token import keep_token_private
 from fipray.errors import ClusterLostError, UsageError
 
-LEAVING_SECONDS = 9.0  # a session of our own takes seven to end without its control process
+LEAVING_SECONDS, ENDING_SECONDS = 2.0, 9.0  # without its control process a session of our own takes seven to end
 
 
 def address_of(address: str | None) -> str:
@@ -50,7 +50,7 @@ def session(address: str | None) -> Iterator[None]:
         raise UsageError(
             f"no Ray cluster answers at {where!r}: {error}. Is the address right, and the token?"
         ) from error
-    with _left_at_the_end():
+    with _left_at_the_end(LEAVING_SECONDS):
         yield
 
 
@@ -60,7 +60,7 @@ def _private_session() -> Iterator[None]:
     before = os.environ.get("RAY_AUTH_MODE")
     keep_token_private()
     try:
-        with _left_at_the_end():
+        with _left_at_the_end(ENDING_SECONDS):
             try:
                 with _handlers_kept():
                     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error")
@@ -94,9 +94,9 @@ def _why_not_started(error: Exception) -> str:
 
 
 @contextmanager
-def _left_at_the_end() -> Iterator[None]:
+def _left_at_the_end(seconds: float) -> Iterator[None]:
     """Shut Ray down at the end. Where its control process is gone that waits for many answers that never come, so it is
-    left to a thread after some seconds.
+    left to a thread after so many seconds.
     """
     try:
         with _silent_about_workers():
@@ -104,7 +104,7 @@ def _left_at_the_end() -> Iterator[None]:
     except ClusterLostError:
         leaving = threading.Thread(target=ray.shutdown, daemon=True)
         leaving.start()
-        leaving.join(LEAVING_SECONDS)
+        leaving.join(seconds)
         raise
     except BaseException:
         ray.shutdown()

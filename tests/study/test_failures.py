@@ -1,0 +1,127 @@
+"""Whatever a study's own code raises is a sentence, and the other paths go on."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+import fipray as fip
+from fipray.paths import Batch, Problem
+from fipray.records import Store
+from fipray.study import LocalRunner
+from fipray.study.failures import LONGEST, in_a_line, interruptions, sentence_of
+from tests.studies import Fails, IsInterrupted, study
+
+
+class Unspeakable(Exception):
+    """One that cannot be shown, nor pickled."""
+
+    def __init__(self, first: object, second: object) -> None:
+        self.lock = threading.Lock()
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt
+
+
+def recursing(number: int) -> int:
+    return recursing(number + 1)
+
+
+WAYS = {
+    "KeyboardInterrupt": lambda: exec("raise KeyboardInterrupt"),
+    "SystemExit: 3": lambda: sys.exit(3),
+    "MemoryError": lambda: bytearray(2**60),
+    "RuntimeError: ": lambda: torch.empty(2**55),
+    "Unspeakable: its message cannot be shown, as its __str__ raised KeyboardInterrupt": lambda: exec(
+        "raise Unspeakable(1, 2)", {"Unspeakable": Unspeakable}
+    ),
+    "RecursionError: maximum recursion depth exceeded": lambda: recursing(0),
+    "ValueError: one two ?[31mred": lambda: exec(r"raise ValueError('one\n  two\n\x1b[31mred')"),
+    "a thread that it had started ended with ZeroDivisionError: division by zero": lambda: in_a_thread(),
+}
+
+
+def in_a_thread() -> None:
+    thread = threading.Thread(target=lambda: 1 / 0)
+    thread.start()
+    thread.join()
+
+
+@dataclass(frozen=True)
+class Raises:
+    """Does what `WAYS` has under a name."""
+
+    way: str
+
+    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        WAYS[self.way]()
+        return weights.square().sum()
+
+
+def paths_alone(*paths: fip.PathSpec) -> fip.Study:
+    return replace(study(), paths=paths, ensembles=(), evaluation=None)
+
+
+def test_what_a_path_raises_is_one_sentence_with_the_line_and_the_log_and_the_others_go_on(tmp_path):
+    specs = [fip.PathSpec(f"path-{n}", Raises(way), num_steps=1, batch_size=20) for n, way in enumerate(WAYS)]
+    many = paths_alone(*specs, fip.PathSpec("fine", fip.Diversify(), num_steps=1, batch_size=20))
+    with pytest.raises(fip.RunError, match="8 of 9 pieces of work failed") as failed:
+        LocalRunner().run(many, tmp_path)
+    _, *lines = str(failed.value).splitlines()
+    assert len(lines) == len(WAYS)
+    for number, (line, way) in enumerate(zip(lines, WAYS, strict=True)):
+        assert line.startswith(f"path path-{number}: {way}")
+        assert ", raised at " in line
+        assert line.endswith(f"(its log: {tmp_path}/logs/{many.path_ids[f'path-{number}']}/1.log)")
+    assert Store.open(tmp_path).committed() == {many.path_ids["fine"]}
+
+
+def test_a_real_ctrl_c_ends_the_run(tmp_path):
+    both = paths_alone(
+        fip.PathSpec("one", IsInterrupted(), num_steps=1, batch_size=20),
+        fip.PathSpec("two", Fails("never"), num_steps=1, batch_size=20),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        LocalRunner().run(both, tmp_path)
+    assert not (tmp_path / "logs" / both.path_ids["two"]).exists()
+
+
+def test_without_a_signal_nothing_is_an_interruption():
+    with interruptions() as is_interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            raise KeyboardInterrupt
+        assert not is_interrupted()
+
+
+def test_a_full_place_for_what_is_printed_fails_no_path(tmp_path, monkeypatch):
+    @dataclass(frozen=True)
+    class Prints:
+        def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+            print("a word" * 10_000, flush=True)  # noqa: T201
+            return fip.Diversify().value(problem, weights, batch)
+
+    printing = paths_alone(fip.PathSpec("one", Prints(), num_steps=1, batch_size=20))
+    full = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
+    monkeypatch.setattr(sys, "stdout", full)
+    store = LocalRunner().run(printing, tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="No space"):
+        full.close()
+    assert "a word" in store.read_log(printing.path_ids["one"], 1)
+
+
+def test_a_long_message_keeps_its_beginning_and_its_end():
+    line = in_a_line("begin " + "x" * 10_000 + " end")
+    assert line.startswith("begin x")
+    assert line.endswith("x end")
+    assert len(line) <= LONGEST + len(" ... ")
+
+
+def test_an_error_of_ours_is_its_message():
+    assert sentence_of(fip.UsageError("what to do")) == "what to do"
