@@ -9,12 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests import margins
+
 os.environ.update(
-    # Read by torch and OpenBLAS when they are loaded, which is later than this, and handed on to every process a test
-    # starts: tests are small, and the threads of many processes on few cores only wait for each other.
-    OMP_NUM_THREADS="1",
-    OPENBLAS_NUM_THREADS="1",
-    MKL_NUM_THREADS="1",
     # Read by Ray when it is imported, which test modules do before any fixture runs. With a token in the environment
     # Ray neither makes nor reads one in the home directory.
     RAY_AUTH_MODE="token",
@@ -31,6 +28,19 @@ os.environ.update(
 )
 
 pytest.register_assert_rewrite("fipray.testing")  # its assertions show both sides, as those of tests do
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("margins", "what tests/margins.py varies")
+    group.addoption("--seed-shift", type=int, default=0, help="add another number to every seed")
+    group.addoption("--threads", default="1", help="threads of torch and OpenBLAS")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Read by torch and OpenBLAS when they are loaded, which is later than this, and handed on to every process a test
+    # starts: tests are small, and the threads of many processes on few cores only wait for each other.
+    os.environ.update(dict.fromkeys(margins.THREADS, config.getoption("--threads")))
+    margins.shift_seeds(config.getoption("--seed-shift"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fipray.geometry import Network, class_logits
 from fipray.paths import Examples
+from fipray.robustness.margin import correct
 from fipray.study.data import Data
 
 
@@ -84,6 +85,6 @@ def tensor_of(array: NDArray[np.generic]) -> Tensor:
 
 @torch.no_grad()
 def accuracy(network: Network, weights: Tensor, examples: Examples) -> float:
-    """Share of the examples, 0..1, that the network classifies correctly at `weights` [P]."""
+    """Share of the examples, 0..1, that the network classifies correctly at `weights` [P]; NaN is wrong."""
     outputs = class_logits(network.outputs(weights, examples.inputs))
-    return float((outputs.argmax(1) == examples.labels).double().mean())
+    return float(correct(outputs, examples.labels).double().mean())

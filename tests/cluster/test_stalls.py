@@ -66,7 +66,7 @@ class TestStalls:
     @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
     def test_a_limit_is_a_number_above_zero(self, seconds):
         with pytest.raises(
-            fip.UsageError, match="stall_seconds is (a number of seconds above 0|nan; expected a number)"
+            fip.UsageError, match=r"stall_seconds is (a number of seconds above 0|nan; expected a number)"
         ):
             fip.RayRunner(stall_seconds=seconds)
 

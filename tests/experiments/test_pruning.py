@@ -13,6 +13,7 @@ import fipray as fip
 from experiments import super_resolution
 from experiments.pruning import _PATTERNS, _SALIENCIES, SETTINGS, PatternName, SaliencyName, mirrored, study
 from fipray import analysis
+from tests.margins import assert_above, assert_below
 
 HERE = "tests.experiments.test_pruning"
 
@@ -75,6 +76,8 @@ def test_patches_hold_the_photograph_and_a_blurred_copy():
     blurred, sharp = super_resolution.patches(0, stride=200)
     assert blurred.shape == (len(sharp), 1, 24, 24)
     assert sharp.shape[1] == 576
-    assert 0.005 < np.sqrt(((blurred.reshape(len(sharp), -1) - sharp) ** 2).mean()) < 0.1
+    moved = np.sqrt(((blurred.reshape(len(sharp), -1) - sharp) ** 2).mean())
+    assert_above(moved, 0.005)
+    assert_below(moved, 0.1)
     module = super_resolution.srcnn()
     assert module(torch.from_numpy(blurred[:2])).shape == (2, 576)

@@ -11,6 +11,7 @@ from torch import nn
 import fipray as fip
 from fipray.geometry import Euclidean
 from fipray.paths import Batch, Problem
+from tests.margins import assert_above, assert_below
 
 D, C, NUM_ANCHORS, NUM_EXAMPLES = 8, 3, 4, 30
 
@@ -109,7 +110,7 @@ def test_a_linear_network_learns_to_the_constrained_optimum_and_keeps_its_output
     path = _walked(network, anchors, examples, fip.LearnTask("new", 1000, loss="squared"), num_steps=300)
     before = network(network.weights, anchors)
     for point in path.points:
-        assert float((network(point.weights, anchors) - before).abs().max()) < 1e-12
+        assert_below((network(point.weights, anchors) - before).abs().max(), 1e-12)
     start, inputs = network.weights.view(C, D), examples.inputs.T
     away = torch.eye(D, dtype=torch.float64) - torch.linalg.pinv(anchors) @ anchors
     wanted = torch.nn.functional.one_hot(examples.labels, C).double().T
@@ -117,11 +118,11 @@ def test_a_linear_network_learns_to_the_constrained_optimum_and_keeps_its_output
     losses = [point.objective_value for point in path.points]
     least = float((best @ inputs - wanted).square().sum(0).mean() / 2)
     unconstrained = wanted @ torch.linalg.pinv(inputs)
-    assert losses[0] > 1.2 * least
-    assert least > 1.2 * float((unconstrained @ inputs - wanted).square().sum(0).mean() / 2)
-    assert all(later < earlier + 1e-6 for earlier, later in pairwise(losses))
-    assert losses[-1] == pytest.approx(least, rel=1e-6)
-    assert float((path.end.weights.view(C, D) - best).abs().max()) < 1e-3
+    assert_above(losses[0] / least, 1.2)
+    assert_above(least / float((unconstrained @ inputs - wanted).square().sum(0).mean() / 2), 1.2)
+    assert_below(max(later - earlier for earlier, later in pairwise(losses)), 1e-6)
+    assert_below(abs(losses[-1] / least - 1), 1e-6)
+    assert_below((path.end.weights.view(C, D) - best).abs().max(), 1e-3)
 
 
 def test_a_linear_classifier_comes_to_where_no_allowed_direction_lowers_the_cross_entropy(network, examples, anchors):
@@ -131,9 +132,9 @@ def test_a_linear_classifier_comes_to_where_no_allowed_direction_lowers_the_cros
     (slope,) = torch.autograd.grad(loss, end)
     away = torch.eye(D, dtype=torch.float64) - torch.linalg.pinv(anchors) @ anchors
     allowed = slope.view(C, D) @ away
-    assert float(allowed.norm()) < 1e-3 * float(slope.norm())
+    assert_below(allowed.norm() / slope.norm(), 1e-3)
     before = network(network.weights, anchors)
-    assert float((network(path.end.weights, anchors) - before).abs().max()) < 1e-12
+    assert_below((network(path.end.weights, anchors) - before).abs().max(), 1e-12)
 
 
 def test_what_cannot_be_learned_is_refused(network, examples, anchors):

@@ -28,6 +28,7 @@ from fipray.paths import (
     SwitchedRadius,
     trace,
 )
+from tests.margins import assert_above
 from tests.problems import mlp, normal
 
 ANCHORS, HELD_OUT = normal(40, 6, seed=1), normal(30, 6, seed=2)
@@ -153,7 +154,7 @@ class TestALimit:
         assert path.outcome.kind == "stopped"
         assert "above 0.1" in str(path.outcome)
         assert all(point.functional_distance_held_out <= 0.1 for point in path.points)
-        assert path.end.functional_distance_held_out > 0.08
+        assert_above(path.end.functional_distance_held_out, 0.08)
         assert [point.step for point in path.points] == sorted({point.step for point in path.points})
 
     @pytest.mark.parametrize("seed", range(4))
@@ -223,7 +224,7 @@ class TestAPause:
             points, paused = [through_a_file(point) for point in path.points], paused + 1
         else:
             path = traced(**settings, resume=points)
-        assert paused > 2
+        assert_above(paused, 2)
         assert_equal_from(0, path, whole)
 
     def test_the_last_point_is_kept_with_its_state_and_told_whatever_save_at_says(self):

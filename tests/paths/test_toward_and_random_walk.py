@@ -14,6 +14,7 @@ from fipray.geometry import Euclidean, Network
 from fipray.paths import AdaptiveRadius, NaturalStep, RandomWalk, ScheduledRadius, Toward, trace
 from fipray.paths.objective import gradient
 from fipray.study.canonical import from_json, to_json
+from tests.margins import assert_above, assert_below
 from tests.problems import batch, linear, mlp, normal, problem
 
 
@@ -75,7 +76,7 @@ class TestToward:
             num_steps=60,
         )
         expected = torch.stack([network.weights[0], *goal[1:]])
-        torch.testing.assert_close(path.end.weights, expected, rtol=0, atol=1e-3)
+        assert_below((path.end.weights - expected).abs().max(), 1e-3)
 
     def test_what_cannot_be_walked_to_is_refused(self):
         where = problem(mlp(5, 6, 3))
@@ -102,7 +103,7 @@ class TestRandomWalk:
         first, second = (replace(everything, seed=seed) for seed in (1, 2))
         slopes = [gradient(RandomWalk(), where, where.start, draw) for draw in (first, first, second)]
         assert torch.equal(slopes[0], slopes[1])
-        assert abs(float(torch.cosine_similarity(slopes[0], slopes[2], dim=0))) < 0.5
+        assert_below(torch.cosine_similarity(slopes[0], slopes[2], dim=0).abs(), 0.5)
 
     def test_a_step_gains_on_its_own_batch_what_it_promises(self):
         where = problem(mlp(5, 6, 3))
@@ -128,10 +129,11 @@ class TestRandomWalk:
             num_steps=100,
         )
         moved = path.end.weights - network.weights
-        assert moved.view(100, 4)[:, 0].abs().max() < 1e-9
+        assert_below(moved.view(100, 4)[:, 0].abs().max(), 1e-9)
         radius = 0.1 * torch.linalg.vector_norm(network.weights)
         expected = 100 * radius**2 * 300 / 400
-        assert float(moved.square().sum() / expected) == pytest.approx(1, abs=0.2)
+        assert_below(moved.square().sum() / expected, 1.2)
+        assert_above(moved.square().sum() / expected, 0.8)
 
     def test_it_is_offered_by_the_catalogue(self):
         assert fipray.RandomWalk is RandomWalk

@@ -30,6 +30,7 @@ from fipray.paths import (
     trace,
     walk,
 )
+from tests.margins import assert_above, assert_below
 from tests.problems import batch, generator, linear, mlp, normal, problem
 
 ANCHORS, HELD_OUT = normal(60, 6, seed=1), normal(40, 6, seed=2)
@@ -72,17 +73,17 @@ def test_a_sparsifying_path_that_gets_stuck_or_reaches_its_goal_ends_exactly_spa
     reached = traced(Sparsify(0.5), NaturalStep(), events=[ObjectiveBelow(1.0)], num_steps=40, save_at=SaveAt(40))
     assert stuck.outcome.kind == "stuck"
     assert reached.outcome.kind == "stopped"
-    assert reached.end.step < 40
+    assert_below(reached.end.step, 40)
     for path in (stuck, reached):
         assert int((path.end.weights == 0).sum()) == round(0.5 * len(path.end.weights))
 
 
 def test_a_natural_path_gains_and_keeps_the_function_where_plain_descent_loses_it():
     kept = traced(Diversify(), NaturalStep(), radius=AdaptiveRadius(tolerance=0.1), num_steps=40)
-    assert kept.end.objective_value < 0.9
-    assert kept.end.functional_distance < 0.2
+    assert_below(kept.end.objective_value, 0.9)
+    assert_below(kept.end.functional_distance, 0.2)
     descent = traced(Diversify(), NaturalStep(damping=1e6), radius=ScheduledRadius(0.05), num_steps=40)
-    assert descent.end.functional_distance > 3 * kept.end.functional_distance
+    assert_below(kept.end.functional_distance / descent.end.functional_distance, 1 / 3)
 
 
 def test_on_a_linear_network_a_quadratic_objective_is_reached_along_the_null_space():
@@ -101,7 +102,7 @@ def test_on_a_linear_network_a_quadratic_objective_is_reached_along_the_null_spa
     way = torch.ones(2, 8, dtype=torch.float64)
     free = way - way @ torch.linalg.pinv(anchors) @ anchors
     torch.testing.assert_close(path.end.weights, network.weights + free.flatten(), rtol=0, atol=1e-6)
-    assert path.end.functional_distance < 1e-9
+    assert_below(path.end.functional_distance, 1e-9)
 
 
 def test_equal_seeds_give_equal_paths_bit_for_bit_and_others_do_not():
@@ -135,7 +136,8 @@ def test_an_event_ends_the_path_and_the_outcome_says_why():
     assert path.outcome.kind == "stopped"
     assert "functional distance on held-out inputs would have come to" in str(path.outcome)
     assert f"by step {path.end.step}" in str(path.outcome)
-    assert 0.19 < path.end.functional_distance_held_out <= 0.2
+    assert path.end.functional_distance_held_out <= 0.2
+    assert_above(path.end.functional_distance_held_out, 0.19)
 
 
 def test_a_path_whose_step_is_not_finite_ends_at_the_last_good_point():
@@ -259,7 +261,7 @@ class TestFocus:
         drawn = focused.draw(2000, generator(1)).inputs[:, 0]
         in_doubt = float((drawn == 1).double().mean())
         expected = 0.8 * 0.5**0.5 / (0.5**0.5 + 2e-3) + 0.2 / 3
-        assert abs(in_doubt - expected) < 0.03
+        assert_below(abs(in_doubt - expected), 0.03)
 
     def test_it_is_for_classifiers_and_a_share(self):
         with pytest.raises(UsageError, match="a share of each batch"):

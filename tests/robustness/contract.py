@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fipray.robustness import Attack, ThreatModel, evaluate
+from tests.margins import assert_above, assert_below
 from tests.problems import generator
 from tests.robustness.classifiers import FREE_L2, FREE_LINF, L2, LINF, Tanh, images, predictions
 
@@ -65,7 +66,8 @@ class AttackContract:
         classifier, _, labels, made = self.perturb(threat_model, seed)
         *_, stopped = self.perturb(threat_model, seed, until_fooled=True)
         verdicts = predictions(classifier, made) == labels
-        assert 0 < int(verdicts.sum()) < len(verdicts), "a problem on which the attack partly succeeds"
+        assert_above(verdicts.sum(), 0)  # a problem on which the attack partly succeeds
+        assert_below(verdicts.sum(), len(verdicts))
         assert torch.equal(predictions(classifier, stopped) == labels, verdicts)
 
     @every_seed
@@ -77,7 +79,9 @@ class AttackContract:
         verdict = evaluate(classifier, inputs, labels, threat_model, [self.attack], generator(), batch_size=16)
         robust = verdict.robust[self.attack.name]
         assert not (robust & ~verdict.clean).any()
-        assert 0 < int(robust.sum()) < int(verdict.clean.sum()) < 40
+        assert_above(robust.sum(), 0)
+        assert_below(robust.sum() - verdict.clean.sum(), 0)
+        assert_below(verdict.clean.sum(), 40)
 
     @every_threat_model
     def test_the_layout_of_images_in_memory_does_not_matter(self, threat_model):

@@ -11,6 +11,7 @@ from fipray.errors import UsageError
 from fipray.robustness import PGD, Ensemble, OnLogits, ReweighedPGD, StackedEnsemble, TargetedPGD, evaluate
 from fipray.robustness.margin import margin_gradient
 from fipray.robustness.reweighed import _guided, member_weights
+from tests.margins import assert_above, assert_below
 from tests.problems import generator, mlp, normal
 from tests.robustness.classifiers import LINF, Linear, Tanh, images, predictions
 from tests.robustness.contract import every_threat_model
@@ -72,7 +73,8 @@ def test_what_they_make_is_allowed_and_the_ensemble_judges_it(attack, threat_mod
     assert torch.equal(predictions(ensemble, stopped) == labels, predictions(ensemble, made) == labels)
     robust = evaluate(ensemble, inputs, labels, threat_model, [attack], generator()).worst
     assert torch.equal(robust, predictions(ensemble, made) == labels)
-    assert 0 < int(robust.sum()) < len(labels)
+    assert_above(robust.sum(), 0)
+    assert_below(robust.sum(), len(labels))
 
 
 def test_a_stack_is_attacked_as_the_ensemble_of_its_members():
@@ -108,7 +110,7 @@ def test_weights_of_saturated_members_are_what_they_are_at_a_gap_of_ten():
     scaled = outputs / (gap / 10).clamp_min(1)[:, None]
     likeliest = outputs.log_softmax(2).logsumexp(0).topk(2, dim=1).indices
     same = (likeliest == scaled.log_softmax(2).logsumexp(0).topk(2, dim=1).indices).all(1)
-    assert int(same.sum()) > 5
+    assert_above(same.sum(), 5)
     torch.testing.assert_close(member_weights(outputs)[:, same], member_weights(scaled)[:, same], rtol=0, atol=1e-12)
 
 

@@ -10,6 +10,7 @@ import torch
 from fipray.errors import UsageError
 from fipray.robustness import PGD, FromSurrogates, RandomNoise, RandomSearch, evaluate, transfer_matrix
 from fipray.robustness.margin import correct, margins
+from tests.margins import assert_above, assert_below
 from tests.problems import generator
 from tests.robustness.classifiers import L2, LINF, Linear, Tanh, images, predictions
 from tests.robustness.contract import AttackContract, every_threat_model
@@ -69,7 +70,7 @@ def test_the_search_comes_close_to_the_closed_form_on_two_linear_classes(threat_
     lowest = classifier.worst_margins(inputs, labels, 1 - labels, threat_model)
     assert bool((found >= lowest - 1e-12).all())
     share = float(((clean - found) / (clean - lowest)).mean())
-    assert share > (0.9 if threat_model.norm == "linf" else 0.66)
+    assert_above(share, 0.9 if threat_model.norm == "linf" else 0.66)
 
 
 @every_threat_model
@@ -95,7 +96,8 @@ def test_of_several_surrogates_the_worst_counts(threat_model):
         alone &= predictions(classifier, made) == labels
     attack = FromSurrogates(surrogates, PGD(5))
     assert torch.equal(evaluate(classifier, inputs, labels, threat_model, [attack], generator(3)).worst, alone)
-    assert 0 < int(alone.sum()) < 40
+    assert_above(alone.sum(), 0)
+    assert_below(alone.sum(), 40)
 
 
 def test_replayed_on_the_surrogate_itself_it_is_white_box():

@@ -17,6 +17,7 @@ from fipray.study import LocalRunner
 from fipray.study.evaluation import RobustnessSpec
 from fipray.study.judging import Judge
 from fipray.study.runner import describe
+from fipray.study.tensors import accuracy
 from fipray.study.work import Work
 from tests.studies import data, module, study
 
@@ -128,6 +129,13 @@ def test_a_network_of_nan_is_judged_and_not_measured(members):
     assert "measures" not in tables
     assert [row["robust_accuracy"] for row in tables["robustness"]] == [0, 0, 0]
     assert describe(tables).endswith("; no measures, as there are outputs with NaN")
+
+
+def test_outputs_of_nan_are_wrong_for_every_class():
+    """Also for the first, which `argmax` says of them."""
+    judge = Judge("small", NETWORK, fip.FisherRao(), HELD_OUT, TESTS, torch.zeros_like(LABELS), OUTSIDE)
+    assert judge.accuracy(WEIGHTS["nan"]) == 0
+    assert accuracy(NETWORK, WEIGHTS["nan"], fip.Examples(TESTS, torch.zeros_like(LABELS))) == 0
 
 
 def test_signs_of_masked_gradients_stand_in_the_row_of_the_worst_attack():

@@ -75,9 +75,9 @@ def test_every_step_is_told():
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
 def test_a_limit_is_above_zero(seconds):
-    with pytest.raises(fip.UsageError, match="max_seconds is (above 0|nan; expected a number)"):
+    with pytest.raises(fip.UsageError, match=r"max_seconds is (above 0|nan; expected a number)"):
         traced(max_seconds=seconds)
-    with pytest.raises(fip.UsageError, match="max_seconds is (above 0|nan; expected a number)"):
+    with pytest.raises(fip.UsageError, match=r"max_seconds is (above 0|nan; expected a number)"):
         fip.PathSpec("one", fip.Diversify(), max_seconds=seconds)
 
 
