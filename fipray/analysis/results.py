@@ -147,6 +147,5 @@ def in_order(column: "pd.Series[Any]") -> "pd.Series[Any]":
 
 
 def _frame(table: str, rows: pa.Table) -> pd.DataFrame:
-    types = {"schema_version": "int64", **({"accuracy_collapsed_step": "float64"} if table == "paths" else {})}
-    frame = rows.to_pandas().astype(types)  # NaN where accuracy did not collapse
+    frame = rows.to_pandas().astype({"schema_version": "int64"})
     return frame.sort_values(_SORTED_BY[table], key=in_order, ignore_index=True)

@@ -21,7 +21,6 @@ NETWORK = ["kind", "name"]
 KINDS = ["base", "path", "variant", "ensemble"]
 WORST, NO_ATTACK = "worst", "none"
 _MEASURES = ["sparsity", "functional_distance_held_out", "clean_accuracy"]
-_OF_PATHS = ["objective_start", "objective_end", "accuracy_collapsed_step"]
 _ROBUST = "robust_accuracy "
 _WIDTH_OF_A_PIPE = 120
 _NARROWEST_OUTCOME, _GAP = 14, 2  # characters
@@ -33,16 +32,13 @@ def summary(results: Results) -> pd.DataFrame:
     """One row for the base, each path, each sparse variant on its way, and each ensemble, in this order.
 
     Columns: name, kind, num_members, outcome (of paths only), sparsity, functional_distance_held_out, clean_accuracy
-    (on all test inputs once the network was judged), objective_start and objective_end (of paths; lower is better),
-    accuracy_collapsed_step (of paths: the first kept step at which clean accuracy had collapsed), and
-    `robust_accuracy ATTACK NORM EPSILON` for every attack and threat model, `worst` the last of each. NaN where a
-    network was not judged.
+    (on all test inputs once the network was judged), and `robust_accuracy ATTACK NORM EPSILON` for every attack and
+    threat model, `worst` the last of each. NaN where a network was not judged.
     """
     from_base = results.paths[results.paths["start"] == BASE]["path_id"]
     first = (results.points["step"] == 0) & results.points["path_id"].isin(from_base)
     start = results.points[first].head(1).assign(kind="base", name=BASE)
-    walked = pd.concat([start, results.paths.assign(kind="path")])
-    walked = walked.reindex(columns=[*NETWORK, "outcome", *_MEASURES, *_OF_PATHS])
+    walked = pd.concat([start, results.paths.assign(kind="path")])[[*NETWORK, "outcome", *_MEASURES]]
     # The row of no attack is the one on the most examples: on all of them.
     judged = results.robustness.sort_values("num_examples", kind="stable").drop_duplicates(NETWORK, keep="last")
     judged = judged[[*NETWORK, "num_members", *_MEASURES]]
@@ -56,7 +52,7 @@ def summary(results: Results) -> pd.DataFrame:
     robust = cells.pivot(index=NETWORK, columns="column", values="robust_accuracy")
     table = table.merge(robust.reset_index(), on=NETWORK, how="left")
     table = table.sort_values(NETWORK, key=_kinds_first, ignore_index=True)
-    return table[["name", "kind", "num_members", "outcome", *_MEASURES, *_OF_PATHS, *columns.unique()]]
+    return table[["name", "kind", "num_members", "outcome", *_MEASURES, *columns.unique()]]
 
 
 def attacked(results: Results) -> pd.DataFrame:
@@ -90,17 +86,9 @@ def render(results: Results) -> "SummaryTable":
         results.manifest["study"],
         sorted(judged["num_examples"].unique()),
         masked,
-        _no_better(results.paths),
         chained=bool((results.paths["start"] != BASE).any()),
         learned=_learned(results),
     )
-
-
-def _no_better(paths: pd.DataFrame) -> list[str]:
-    """The paths whose objective ended no better than it began, or that came to NaN or lost their clean accuracy."""
-    collapsed = paths["accuracy_collapsed_step"].notna()
-    marked = ~paths["objective_improved"].astype(bool) | collapsed | (paths["outcome_kind"] == "not finite")
-    return list(dict.fromkeys(paths.loc[marked, "name"]))
 
 
 def _learned(results: Results) -> list[str]:
@@ -142,14 +130,13 @@ class SummaryTable:
     """A summary laid out for the console that it is printed on: a narrow one gets fewer attacks, the worst to the last.
 
     `num_examples`: the different numbers of examples that were attacked, in order. `masked`: names of networks with
-    signs of masked gradients. `no_better`: names of paths that did not do what they were walked for.
+    signs of masked gradients.
     """
 
     frame: pd.DataFrame
     study: str
     num_examples: Sequence[int]
     masked: Sequence[str] = ()
-    no_better: Sequence[str] = ()
     chained: bool = False
     learned: Sequence[str] = ()
 
@@ -168,11 +155,6 @@ class SummaryTable:
             yield Text(
                 "Gradients may be masked, so that attacks find too little (column `warnings` of `robustness`), in: "
                 + printable(", ".join(self.masked))
-            )
-        if len(self.no_better):
-            yield Text(
-                "The objective ended no better than it began, the path came to NaN, or clean accuracy collapsed on the "
-                "way (column `outcome` of `paths` says which), in: " + printable(", ".join(self.no_better))
             )
         for sentence in self.learned:
             yield Text(printable(sentence))

@@ -2,7 +2,7 @@
 
 from fipray.paths.align import aligned
 from fipray.paths.connect import Connection, LossProfile, connect, loss_profile
-from fipray.paths.event import Event, FunctionalDistanceAbove, ObjectiveBelow, Outcome, check_max_seconds, compared
+from fipray.paths.event import Event, FunctionalDistanceAbove, ObjectiveBelow, Outcome, check_max_seconds
 from fipray.paths.memory import KroneckerMemory, packed, unpacked
 from fipray.paths.objective import Objective, Restriction, check_network, milestones, restrict, tasks_of
 from fipray.paths.objectives import (
@@ -26,7 +26,7 @@ from fipray.paths.patterns import NofM, Pattern, Unstructured, WholeChannels
 from fipray.paths.problem import Batch, Examples, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, ScheduledRadius, SwitchedRadius, Verdict
 from fipray.paths.saliency import Magnitude, MetricDiagonal, OptimalBrainSurgeon, Saliency
-from fipray.paths.stepper import Proposal, Situation, Stepper, check_is_followed
+from fipray.paths.stepper import Proposal, Situation, Stepper
 from fipray.paths.steppers import (
     Corrected,
     FirstOrderStep,
@@ -101,10 +101,8 @@ __all__ = [
     "WeightedSum",
     "WholeChannels",
     "aligned",
-    "check_is_followed",
     "check_max_seconds",
     "check_network",
-    "compared",
     "connect",
     "loss_profile",
     "milestones",

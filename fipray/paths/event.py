@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from fipray.border import checked, described
@@ -21,29 +21,6 @@ class Outcome:
 
     def __str__(self) -> str:
         return self.sentence
-
-
-NOT_FINITE = "not finite"
-_ROUNDING = 1e-6  # relative; sums in float32 over a thousand inputs differ by as much
-
-
-def gone(what: str, step: int, last: int) -> Outcome:
-    """The outcome of a path on which `what` is NaN or infinite at `step`; `last`: the step of its last finite point."""
-    return Outcome(
-        NOT_FINITE, f"at step {step} not finite: {what}; the path ends at its last finite point, step {last}"
-    )
-
-
-def with_objective(outcome: Outcome, start: float, end: float) -> Outcome:
-    """The outcome, whose sentence also says what became of the objective between the start and the end of the path."""
-    return replace(outcome, sentence=f"{outcome.sentence}; objective {start:.4g} -> {end:.4g}: {compared(start, end)}")
-
-
-def compared(start: float, end: float) -> str:
-    """Whether an objective, which is minimised, ended "better", "worse", or "no better": the same to rounding."""
-    if abs(end - start) <= _ROUNDING * max(abs(start), abs(end)):
-        return "no better"
-    return "better" if end < start else "worse"
 
 
 def out_of_time(seconds: float, max_seconds: float, step: int) -> Outcome:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -39,21 +38,6 @@ class PathPoint:
     sparsity: float = float("nan")
     probes: Mapping[str, float] = field(default_factory=dict)
     solver_state: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-def not_finite(point: PathPoint) -> str:
-    """The names of what is NaN or infinite at a measured point, as text; empty where everything is finite."""
-    if not bool(torch.isfinite(point.weights).all()):
-        return "the weights"
-    values = {
-        "the functional distance on anchors": point.functional_distance,
-        "the functional distance on held-out inputs": point.functional_distance_held_out,
-        "the objective": point.objective_value,
-        "the sparsity": point.sparsity,
-        "the radius": point.radius,
-        **{f"probe {name!r}": value for name, value in point.probes.items()},
-    }
-    return ", ".join(name for name, value in values.items() if not math.isfinite(value))
 
 
 @dataclass(frozen=True)

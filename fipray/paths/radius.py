@@ -38,12 +38,12 @@ class Candidate:
     @cached_property
     def distance_after(self) -> float:
         """Functional distance to the start after it: the greater one of those on the step's own and the fresh batch."""
-        return _greater(self._fresh[0], self._distance_on_own)
+        return max(self._fresh[0], self._distance_on_own)
 
     @cached_property
     def distance_at_most(self) -> float:
         """The same plus two standard errors of the fresh batch's mean: what a lucky batch does not get below."""
-        return _greater(self._fresh[1], self._distance_on_own)
+        return max(self._fresh[1], self._distance_on_own)
 
     @cached_property
     def gain(self) -> float:
@@ -139,7 +139,7 @@ class AdaptiveRadius:
 
     def judge(self, candidate: Candidate) -> Verdict:
         radius = candidate.made.radius
-        if not candidate.distance_after <= self.tolerance:  # also where it is NaN, which is never nearer
+        if candidate.distance_after > self.tolerance:
             nearer = candidate.distance_after < candidate.distance_before
             return Verdict(nearer, radius * self.growth if nearer else radius / self.shrink)
         # Where nothing was promised (a step that mostly corrects, a stepper that does not predict) the distance alone
@@ -226,8 +226,3 @@ class SwitchedRadius:
         # the last step of the far part leaves the radius that the near part begins with
         is_last = made.progress + made.share > self.at
         return Verdict(verdict.accepted, self.near.begin(made.problem)) if is_last else verdict
-
-
-def _greater(one: float, other: float) -> float:
-    """The greater of two numbers; NaN where one of them is."""
-    return math.nan if math.isnan(one) or math.isnan(other) else max(one, other)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from fipray.border import an_instance, number, shaped_like
-from fipray.errors import UsageError
-from fipray.paths.objective import Objective, Projection, Restriction, everything, gradient, tangent
+from fipray.paths.objective import Objective, Projection, everything, gradient, tangent
 from fipray.paths.problem import Batch, Problem
 
 State = dict[str, Tensor]
@@ -113,27 +112,3 @@ def within(radius: float, displacement: Tensor) -> Tensor:
     """`displacement` [P], shortened to `radius` where it is longer."""
     length = float(torch.linalg.vector_norm(displacement))
     return displacement * (radius / length) if length > radius else displacement
-
-
-@runtime_checkable
-class MayIgnore(Protocol):
-    """A stepper that, with some settings, does not follow the objective."""
-
-    @property
-    def ignores_objective(self) -> bool: ...
-
-
-def ignores_objective(stepper: Stepper) -> bool:
-    return stepper.ignores_objective if isinstance(stepper, MayIgnore) else False
-
-
-def check_is_followed(stepper: Stepper, objective: Objective, problem: Problem) -> None:
-    """Raise UsageError where no step follows the objective, and it does not restrict the weights either."""
-    if not ignores_objective(stepper):
-        return
-    restricts = isinstance(objective, Restriction) and objective.tangent(problem, problem.start) is not everything
-    if not restricts:
-        raise UsageError(
-            f"{stepper} does not follow an objective, so {type(objective).__name__} would change nothing: give the "
-            "stepper a weight above 0 for it (FirstOrderStep(beta=...), PublishedStep(penalty=...)), or another stepper"
-        )

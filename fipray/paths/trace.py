@@ -16,24 +16,15 @@ from torch import Tensor
 
 from fipray.border import an_instance, checked, number
 from fipray.border.kinds import Seed
-from fipray.errors import NetworkError, UsageError
+from fipray.errors import UsageError
 from fipray.geometry import FisherRao, KroneckerMetric, Network, OutputGeometry, functional_distance, sparsity_of
 from fipray.geometry.arrays import AnyWeights, Inputs
-from fipray.paths.event import (
-    NOT_FINITE,
-    Event,
-    Outcome,
-    check_max_seconds,
-    gone,
-    out_of_time,
-    reason_of,
-    with_objective,
-)
+from fipray.paths.event import Event, Outcome, check_max_seconds, out_of_time, reason_of
 from fipray.paths.objective import Objective, check_network, milestones, restrict, tasks_of, value
-from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath, not_finite
+from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
 from fipray.paths.problem import Batch, Examples, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, Verdict, first_radius
-from fipray.paths.stepper import Situation, Stepper, check_is_followed, proposed
+from fipray.paths.stepper import Situation, Stepper, proposed
 from fipray.paths.steppers import NaturalStep
 
 RANDOMNESS = "randomness"  # in a solver state: the generator's, before the next step's batch is drawn
@@ -90,8 +81,8 @@ def walk(
         progress = step / num_steps
         situation = Situation(problem, objective, weights, batch, reach, progress, 1 / num_steps)
         proposal = proposed(stepper, situation, state)
-        if not math.isfinite(float(torch.linalg.vector_norm(proposal.displacement)) + proposal.predicted_gain):
-            outcome = gone("the proposed step", step, step - 1)
+        if not math.isfinite(float(torch.linalg.vector_norm(proposal.displacement))):
+            outcome = Outcome("not finite", f"step {step} was not finite, so the path ended at the point before it")
             break
 
         before_draw = generator.get_state()
@@ -100,9 +91,6 @@ def walk(
         verdict = radius.judge(Candidate(situation, moved, proposal.predicted_gain, batch))
         an_instance(verdict, Verdict, f"{type(radius).__name__}.judge()")
         reach = number(verdict.radius, f"{type(radius).__name__}.judge(), as radius,")
-        if not math.isfinite(reach):
-            outcome = gone("the radius", step, step - 1)
-            break
         if verdict.accepted:
             state = proposal.state
         allowed = restrict(objective, problem, moved if verdict.accepted else weights, progress, batch)
@@ -195,9 +183,6 @@ def trace(
         raise UsageError("resume holds points of a path from other weights than the network's: give its own points")
     on_anchors = anchors if isinstance(anchors, Batch) else Batch.of(problem, anchors)
     on_held_out = Batch.of(problem, held_out)
-    for name, batch in (("anchors", on_anchors), ("held-out inputs", on_held_out)):
-        _check_reference(batch, name)
-    check_is_followed(stepper, objective, problem)
     if focus > 0 and not isinstance(problem.geometry, FisherRao):
         raise UsageError(f"focus={focus} asks for inputs on which classes are in doubt: it needs geometry=FisherRao()")
     drawn = on_anchors.focused(focus) if focus else on_anchors
@@ -229,14 +214,6 @@ def trace(
             point = replace(point, weights=restrict(objective, problem, point.weights, 1.0, on_anchors.first(1000)))
         return Outcome("stopped", "; ".join(reason for _, reason in reasons)), point
 
-    def within_limits(candidate: PathPoint) -> tuple[Outcome | None, PathPoint]:
-        """The last point on the way to a measured one that is finite and within all limits, and why it ends there."""
-        if broken := not_finite(candidate):
-            return gone(broken, candidate.step, points[-1].step), points[-1]
-        if passed := _passed(events, candidate):
-            return Outcome("stopped", passed), _last_within(points[-1], candidate, events, measured)
-        return None, candidate
-
     steps = walk(
         problem,
         drawn,
@@ -254,10 +231,7 @@ def trace(
     )
     points, outcome = save_at.without_pause(resume, num_steps), None
     if not points:
-        start = measured(PathPoint(0, problem.start, first_radius(radius, problem), 0.0))
-        if broken := not_finite(start):
-            raise UsageError(f"not finite where the path begins, so there is nothing to walk from: {broken}")
-        keep(start)
+        keep(measured(PathPoint(0, problem.start, first_radius(radius, problem), 0.0)))
     last = resume[-1] if resume else points[-1]
     if last is points[-1] and last.step > 0:
         outcome, last = stopped(last)  # it may have been cut off at its very end
@@ -269,32 +243,20 @@ def trace(
             break
         if not save_at.due(points[-1].step, last.step, num_steps):
             continue
-        outcome, last = within_limits(measured(last))
-        if outcome is None:
-            keep(last)
-            outcome, last = stopped(last)
+        candidate = measured(last)
+        if passed := _passed(events, candidate):
+            last, outcome = _last_within(points[-1], candidate, events, measured), Outcome("stopped", passed)
+            break
+        keep(candidate)
+        outcome, last = stopped(candidate)
     if last.step > points[-1].step or last.weights is not points[-1].weights:
         end_point = measured(last)
-        ended, within = within_limits(end_point)
-        if ended and (outcome.kind != "paused" or ended.kind == NOT_FINITE):
-            outcome, end_point = ended, within
-        if end_point is not points[-1]:
-            if end_point.step == points[-1].step:
-                points.pop()
-            keep(end_point)
-    if outcome.kind != "paused":
-        outcome = with_objective(outcome, points[0].objective_value, points[-1].objective_value)
+        if outcome.kind != "paused" and (passed := _passed(events, end_point)):
+            end_point, outcome = _last_within(points[-1], end_point, events, measured), Outcome("stopped", passed)
+        if end_point.step == points[-1].step:
+            points.pop()
+        keep(end_point)
     return WeightPath(tuple(points), outcome)
-
-
-def _check_reference(batch: Batch, name: str) -> None:
-    """Raise NetworkError where the start's outputs on some of these inputs are not finite."""
-    broken = ~torch.isfinite(batch.reference).flatten(1).all(1)
-    if bool(broken.any()):
-        raise NetworkError(
-            f"the network's outputs on {int(broken.sum())} of {len(batch)} {name} are NaN or infinite, the first at "
-            f"index {int(broken.int().argmax())}: leave these inputs out, or repair the network"
-        )
 
 
 def _passed(events: Sequence[Event], point: PathPoint) -> str:
@@ -311,7 +273,7 @@ def _last_within(
         middle = (low + high) / 2
         weights = torch.lerp(inside.weights, outside.weights, middle)
         between = measured(replace(outside, weights=weights, solver_state={}))
-        if not_finite(between) or _passed(events, between):
+        if _passed(events, between):
             high = middle
         else:
             low, found = middle, between

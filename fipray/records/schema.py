@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from fipray.errors import UsageError
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 6
 
 TEXT, INT32, INT64, FLOAT, BOOLEAN = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
 BOOLEANS = pa.list_(pa.field("element", pa.bool_(), nullable=False))  # named as Parquet names it
@@ -78,10 +78,7 @@ _KIND = Column("kind", TEXT, "", "base, path, variant or ensemble")
 _NUM_MEMBERS = Column("num_members", INT64, "1", "number of networks that were judged together")
 _OUTCOME = Column("outcome", TEXT, "", "why the path ended, as a sentence")
 _OUTCOME_KIND = Column(
-    "outcome_kind",
-    TEXT,
-    "",
-    "the same as one word: completed, stopped, stuck, not finite, out of time, given up or paused",
+    "outcome_kind", TEXT, "", "the same as one word: completed, stopped, stuck, not finite, given up or paused"
 )
 _NODE_ID = Column("node_id", TEXT, "", "the cluster's id of the machine; null where there is no cluster", True)
 _WORKER_ID = Column("worker_id", TEXT, "", "the cluster's id of the worker; null where there is no cluster", True)
@@ -115,11 +112,7 @@ PATHS = Table(
         _DISTANCE,
         _DISTANCE_HELD_OUT,
         _OBJECTIVE_VALUE,
-        Column("objective_start", FLOAT, "of the objective", "the secondary objective at the path's start"),
-        Column("objective_end", FLOAT, "of the objective", "the same at its end, on the same inputs; lower is better"),
-        Column("objective_improved", BOOLEAN, "boolean", "whether it is lower at the end, by more than rounding"),
         _CLEAN_ACCURACY,
-        Column("accuracy_collapsed_step", INT64, "1", "first kept step at which clean accuracy had collapsed", True),
         Column("anchor_bytes", INT64, "byte", "size of the inputs on which the function had to stay"),
         Column("memory_bytes", INT64, "byte", "size of what was remembered of inputs that nobody kept"),
         _WEIGHTS_FILE,

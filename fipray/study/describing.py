@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -16,22 +16,6 @@ from fipray.study.tensors import accuracy
 from fipray.study.work import WeightsFile
 
 Row = dict[str, Any]
-
-
-def collapse(points: Sequence[PathPoint], num_examples: int) -> tuple[int, str] | None:
-    """The first kept step at which clean accuracy had collapsed, and a sentence; None where it did not.
-
-    Collapsed: below the path's start by more than 10 percentage points, and by more than four standard errors of an
-    accuracy on so many examples.
-    """
-    before = points[0].probes.get("clean_accuracy")
-    if before is None or not num_examples:
-        return None
-    fall = max(0.1, 4 * (before * (1 - before) / num_examples) ** 0.5)
-    for point in points:
-        if (now := point.probes["clean_accuracy"]) < before - fall:
-            return point.step, f"clean accuracy fell from {before:.1%} to {now:.1%} by step {point.step}"
-    return None
 
 
 def describe(point: PathPoint, start: PathPoint, weights: WeightsFile) -> Row:

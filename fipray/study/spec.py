@@ -14,7 +14,7 @@ from torch import nn
 
 from fipray.border import checked
 from fipray.border.kinds import Seed
-from fipray.errors import DataError, UsageError
+from fipray.errors import DataError, NetworkError, UsageError
 from fipray.geometry import FisherRao, Network, OutputGeometry, copied, parameter_names
 from fipray.paths import (
     AdaptiveRadius,
@@ -22,12 +22,10 @@ from fipray.paths import (
     KroneckerMemory,
     NaturalStep,
     Objective,
-    Problem,
     RadiusControl,
     SaveAt,
     Stepper,
     Variation,
-    check_is_followed,
     check_max_seconds,
     check_network,
     milestones,
@@ -212,9 +210,8 @@ class Study:
         for path in self.paths:
             try:
                 check_network(path.objective, network.only(path.moving) if path.moving else network)
-                check_is_followed(path.stepper, path.objective, Problem(network, self.geometry, network.weights))
-            except UsageError as error:
-                raise type(error)(f"path {path.name!r}: {error}") from error
+            except NetworkError as error:
+                raise NetworkError(f"path {path.name!r}: {error}") from error
         if self.evaluation is not None and self.data.test_inputs is None:
             raise DataError("an evaluation needs test_inputs and test_labels in the data")
         rehearse(self, network)

@@ -21,7 +21,6 @@ from fipray.paths import (
     Problem,
     SaveAt,
     WeightPath,
-    compared,
     milestones,
     packed,
     restrict,
@@ -34,7 +33,7 @@ from fipray.records import Store
 from fipray.records.layout import attempt_directory
 from fipray.study import resume
 from fipray.study.canonical import kind_of, to_json
-from fipray.study.describing import collapse, describe, describe_tasks, describe_variant
+from fipray.study.describing import describe, describe_tasks, describe_variant
 from fipray.study.evaluation import BASE, variant_of
 from fipray.study.heartbeat import Heartbeat
 from fipray.study.resume import Kept
@@ -251,15 +250,9 @@ class Walker:
             "weights_file",
             "weights_sha256",
         )
-        tests = self.data.tests
-        fallen = collapse(path.points, len(tests) if tests else 0)
         row = {
             **shared,
             **{column: points[-1][column] for column in in_both},
-            "objective_start": start.objective_value,
-            "objective_end": path.end.objective_value,
-            "objective_improved": compared(start.objective_value, path.end.objective_value) == "better",
-            "accuracy_collapsed_step": fallen[0] if fallen else None,
             "start": spec.start,
             "parent_path_id": ground.parent_path_id,
             "anchor_bytes": ground.anchor_bytes,
@@ -268,7 +261,7 @@ class Walker:
             "objective": kind_of(spec.objective),
             "stepper": kind_of(spec.stepper),
             "spec_json": to_json(work.spec),
-            "outcome": "; ".join([path.outcome.sentence, *([fallen[1]] if fallen else [])]),
+            "outcome": path.outcome.sentence,
             "outcome_kind": path.outcome.kind,
             "num_steps": path.end.step,
             "walk_seconds": path.end.seconds,

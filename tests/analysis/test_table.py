@@ -2,7 +2,6 @@
 
 import io
 import math
-import re
 from dataclasses import replace
 
 import pandas as pd
@@ -58,9 +57,6 @@ def test_the_summary_has_the_figures_found_by_hand(by_hand):
             "sparsity": [0.0, 0.75, 0.5, nan],
             "functional_distance_held_out": [0.0, 0.02, 0.02, 0.03],
             "clean_accuracy": [0.75, 0.75, 0.97, 0.99],
-            "objective_start": [nan, 2.0, 2.0, nan],
-            "objective_end": [nan, 1.0, 1.0, nan],
-            "accuracy_collapsed_step": [nan, nan, nan, nan],
             "robust_accuracy worst l2 1.5": [nan, nan, 0.25, nan],
             "robust_accuracy fgsm linf 0.1": [nan, nan, 0.7, nan],
             "robust_accuracy pgd-20x1 linf 0.1": [nan, nan, 0.6, nan],
@@ -158,24 +154,3 @@ def test_the_note_says_on_how_many_examples_the_attacks_were(by_hand):
     more = by_hand.robustness.copy()
     more.loc[more["norm"] == "l2", "num_examples"] = 2000
     assert "on 500 to 2000 examples" in " ".join(printed(replace(by_hand, robustness=more), 120).split())
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"objective_improved": False, "objective_end": 3.0},
-        {"accuracy_collapsed_step": 2},
-        {"outcome_kind": "not finite"},
-    ],
-    ids=["worse", "collapsed", "not finite"],
-)
-def test_a_path_that_did_not_do_what_it_was_walked_for_is_marked(tmp_path, changes):
-    store = Store.create_or_open(tmp_path, MANIFEST)
-    for id, name, changed in (("a", "good", {}), ("b", "bad", changes)):
-        store.commit(id, "path", 1, {"paths": [path_row(id, name, 1, **changed)], "points": point_rows(id, name)})
-    shown = " ".join(printed(analysis.load(tmp_path), 160).split())
-    assert re.search(r"ended no better than it began, .*, in: bad$", shown)
-
-
-def test_nothing_is_marked_where_every_path_did(by_hand):
-    assert "no better" not in printed(by_hand, 160)

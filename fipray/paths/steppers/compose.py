@@ -11,7 +11,7 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.paths.objective import Objective, Projection, restrict, tangent
 from fipray.paths.problem import Batch, Problem
-from fipray.paths.stepper import Proposal, Situation, State, Stepper, ignores_objective, promised
+from fipray.paths.stepper import Proposal, Situation, State, Stepper, promised
 
 
 @checked
@@ -25,10 +25,6 @@ class Corrected:
 
     predictor: Stepper
     corrector: Stepper
-
-    @property
-    def ignores_objective(self) -> bool:
-        return ignores_objective(self.predictor)
 
     def begin(self, problem: Problem) -> State:
         return _joined(predictor=self.predictor.begin(problem), corrector=self.corrector.begin(problem))
@@ -58,10 +54,6 @@ class Switch:
     def __post_init__(self) -> None:
         if not 0 < self.at < 1:
             raise UsageError(f"a path switches after a share of it, above 0 and below 1; at={self.at} was given")
-
-    @property
-    def ignores_objective(self) -> bool:
-        return ignores_objective(self.far) and ignores_objective(self.near)
 
     def begin(self, problem: Problem) -> State:
         return _joined(far=self.far.begin(problem), near=self.near.begin(problem))

@@ -64,8 +64,8 @@ class FirstOrderStep:
     batch_statistics: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.beta < math.inf:
-            raise UsageError(f"beta is at least 0 and finite; {self.beta} was given")
+        if not self.beta >= 0:
+            raise UsageError(f"beta is at least 0; {self.beta} was given")
         if self.final_beta is not None and not (self.final_beta > 0 and self.beta > 0):
             raise UsageError(f"with a final_beta both are above 0; {self.beta} and {self.final_beta} were given")
         if not 0 <= self.held <= 1:
@@ -77,10 +77,6 @@ class FirstOrderStep:
             raise UsageError(f"D is taken on at least 1 output; outputs={self.outputs} was given")
         if not (0 <= self.decay < 1 and 0 <= self.decay_squares < 1):
             raise UsageError(f"decays lie in 0..1, 1 excluded; {self.decay} and {self.decay_squares} were given")
-
-    @property
-    def ignores_objective(self) -> bool:
-        return self.beta == 0
 
     def begin(self, problem: Problem) -> State:
         if self.temperature != 1 and not isinstance(problem.geometry, FisherRao):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -31,12 +29,6 @@ class PublishedStep:
     def __post_init__(self) -> None:
         if not self.length > 0:
             raise UsageError(f"a step has a length above 0; {self.length} was given")
-        if not math.isfinite(self.penalty):
-            raise UsageError(f"penalty is a finite weight of the objective; {self.penalty} was given")
-
-    @property
-    def ignores_objective(self) -> bool:
-        return self.penalty == 0
 
     def begin(self, problem: Problem) -> State:
         return {}
@@ -59,8 +51,6 @@ class PublishedStep:
 @dataclass(frozen=True)
 class OneShot:
     """No step at all: only a restriction acts. With `Sparsify` and one step this is one-shot magnitude pruning."""
-
-    ignores_objective: ClassVar[bool] = True
 
     def begin(self, problem: Problem) -> State:
         return {}
