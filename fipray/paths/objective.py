@@ -88,6 +88,31 @@ class Learns(Protocol):
         ...
 
 
+@runtime_checkable
+class Sum(Protocol):
+    """An objective that is made of others."""
+
+    @property
+    def summands(self) -> tuple[Objective, ...]:
+        """Those whose value counts."""
+        ...
+
+
+def is_compared(objective: Objective) -> bool:
+    """Whether a lower value is an improvement: not where an objective says `compared = False`, as `RandomWalk`, whose
+    values at the two ends of a path say nothing of it."""
+    if isinstance(objective, Sum):
+        return all(map(is_compared, objective.summands))
+    return bool(getattr(objective, "compared", True))
+
+
+def only_descended(objective: Objective) -> Objective | None:
+    """The objective, or the part of a sum, that acts through its gradient alone; None where all of it restricts."""
+    if isinstance(objective, Sum):
+        return next((found for found in map(only_descended, objective.summands) if found is not None), None)
+    return None if isinstance(objective, Restriction) else objective
+
+
 def tasks_of(objective: Objective) -> tuple[str, ...]:
     return objective.tasks if isinstance(objective, Learns) else ()
 

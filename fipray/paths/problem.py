@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fipray.errors import DataError, UsageError
+from fipray.errors import DataError, NetworkError, UsageError
 from fipray.geometry import KroneckerMetric, Network, OutputGeometry
 
 
@@ -72,6 +72,15 @@ class Problem:
         """`|w0|`, of the start."""
         return float(torch.linalg.vector_norm(self.start))
 
+    def check(self) -> None:
+        """Raise NetworkError where weights of the start are not finite, UsageError where those of another are not."""
+        for number, weights in enumerate((self.start, *self.others)):
+            if broken := int((~torch.isfinite(weights)).sum()):
+                said = f"{broken} of {len(weights)} weights are NaN or infinite"
+                if number == 0:
+                    raise NetworkError(f"{said} in the network: train or load it again")
+                raise UsageError(f"{said} in network {number} of the others: leave it out")
+
     def task(self, name: str) -> Examples:
         """Raises UsageError for a name that no task has."""
         if name not in self.tasks:
@@ -124,6 +133,15 @@ class Batch:
             raise UsageError(f"focus is a share of each batch, 0..1; {share} was given")
         doubt = (1 - (self.reference.double() / 2).square().amax(1)).clamp(min=1e-6).sqrt()
         return Batch(self.inputs, self.reference, self.seed, doubt.cumsum(0).cpu(), share)
+
+    def check(self, what: str) -> None:
+        """Raise DataError where the start's outputs on an input are not finite; `what` the inputs are."""
+        (broken,) = torch.where(~torch.isfinite(self.reference).flatten(1).all(1))
+        if len(broken):
+            raise DataError(
+                f"the network's outputs are not finite on {len(broken)} of {len(self)} {what}, the first at index "
+                f"{int(broken[0])}: remove these inputs, or mend the network's weights"
+            )
 
     def first(self, size: int) -> Batch:
         return Batch(self.inputs[:size], self.reference[:size], self.seed)

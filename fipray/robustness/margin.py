@@ -35,8 +35,9 @@ def margins(outputs: Tensor, labels: Tensor, rivals: Tensor | None = None) -> Te
 
 
 def correct(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Whether each example [N] gets its label; outputs [N, C] with a NaN are wrong, whatever the largest is."""
-    return (outputs.argmax(1) == labels) & ~outputs.isnan().any(1)
+    """Whether each example [N] gets its label; outputs [N, C] that are no logarithms of probabilities, with NaN or
+    plus infinity, are wrong, whatever the largest is."""
+    return (outputs.argmax(1) == labels) & (outputs < math.inf).all(1)
 
 
 def margin_gradient(
@@ -114,5 +115,5 @@ def _of_class(outputs: Tensor, classes: Tensor) -> Tensor:
 def check_counts(**counts: int) -> None:
     """Raises UsageError for a count of steps, restarts, targets, draws or queries below 1."""
     for name, count in counts.items():
-        if count < 1:
+        if not count >= 1:
             raise UsageError(f"{name} is {count}: give at least 1")

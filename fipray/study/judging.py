@@ -19,6 +19,7 @@ from fipray.robustness import (
     Measures,
     Robustness,
     StackedEnsemble,
+    correct,
     evaluate,
     masking_warnings,
     measure,
@@ -185,8 +186,7 @@ class Judge:
     @torch.no_grad()
     def _share_correct(self, classifier: Classifier) -> float:
         parts = zip(self.inputs.split(1024), self.labels.split(1024), strict=True)
-        correct = sum(int((classifier(inputs).argmax(1) == labels).sum()) for inputs, labels in parts)
-        return correct / len(self.labels)
+        return sum(int(correct(classifier(inputs), labels).sum()) for inputs, labels in parts) / len(self.labels)
 
     @torch.no_grad()
     def _distance(self, classifier: Classifier) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fipray.geometry import Network
 from fipray.paths import Examples
+from fipray.robustness import correct
 from fipray.study.data import Data
 
 
@@ -80,4 +81,4 @@ class Tensors:
 @torch.no_grad()
 def accuracy(network: Network, weights: Tensor, examples: Examples) -> float:
     """Share of the examples, 0..1, that the network classifies correctly at `weights` [P]."""
-    return float((network.outputs(weights, examples.inputs).argmax(1) == examples.labels).double().mean())
+    return float(correct(network.outputs(weights, examples.inputs), examples.labels).double().mean())
