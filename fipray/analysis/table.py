@@ -29,8 +29,8 @@ _MOST_SENTENCES = 12
 def summary(results: Results) -> pd.DataFrame:
     """One row for the base, each path, each sparse variant on its way, and each ensemble, in this order.
 
-    Columns: name, kind, num_members; of paths only: outcome, objective_start, objective_end, accuracy_collapsed_step and
-    warnings (empty where nothing speaks against a path); sparsity, functional_distance_held_out, clean_accuracy (on
+    Columns: name, kind, num_members; of paths only: outcome, objective_start, objective_end, accuracy_collapsed_step
+    and warnings (empty where nothing speaks against a path); sparsity, functional_distance_held_out, clean_accuracy (on
     all test inputs once the network was judged), and `robust_accuracy ATTACK NORM EPSILON` for every attack and
     threat model, `worst` the last of each. NaN where a network was not judged.
     """

@@ -35,9 +35,8 @@ def margins(outputs: Tensor, labels: Tensor, rivals: Tensor | None = None) -> Te
 
 
 def correct(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Whether each example [N] gets its label; outputs [N, C] that are no logarithms of probabilities, with NaN or
-    plus infinity, are wrong, whatever the largest is."""
-    return (outputs.argmax(1) == labels) & (outputs < math.inf).all(1)
+    """Whether each example [N] gets its label; outputs [N, C] with a NaN are wrong, whatever the largest is."""
+    return (outputs.argmax(1) == labels) & ~outputs.isnan().any(1)
 
 
 def margin_gradient(
