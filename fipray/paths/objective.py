@@ -18,7 +18,8 @@ class Objective(Protocol):
     """A secondary objective, minimised. Its decrease is the gain.
 
     The gradient is taken through `value`; an objective that is not differentiable, or that knows better, says its own
-    (`GradientEstimate`).
+    (`GradientEstimate`). The outcome of a path compares its values at the start and at the end, unless it has an
+    attribute `compared = False`.
     """
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
@@ -99,8 +100,8 @@ class Sum(Protocol):
 
 
 def is_compared(objective: Objective) -> bool:
-    """Whether a lower value is an improvement: not where an objective says `compared = False`, as `RandomWalk`, whose
-    values at the two ends of a path say nothing of it."""
+    """Whether a lower value at the end of a path than at its start is an improvement, as it is unless an objective says
+    `compared = False`."""
     if isinstance(objective, Sum):
         return all(map(is_compared, objective.summands))
     return bool(getattr(objective, "compared", True))
