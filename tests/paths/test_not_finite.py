@@ -38,6 +38,7 @@ from fipray.paths import (
     Toward,
     Verdict,
     WeightPath,
+    aligned,
     connect,
     loss_profile,
     trace,
@@ -515,6 +516,11 @@ class TestConnecting:
         assert math.isnan(profile.barrier)
         fine = LossProfile((0.0, 0.5, 1.0), (0.0, 2.0, 1.0))
         assert (fine.maximum, fine.barrier) == (2.0, 1.5)
+
+    def test_weights_that_are_not_finite_are_not_aligned(self):
+        broken = network().weights * math.nan
+        with pytest.raises(NetworkError, match="59 weights are NaN or infinite"):
+            aligned(network(), network().weights, broken, ANCHORS)
 
     def test_points_of_a_polyline_are_finite(self):
         with pytest.raises(UsageError, match="hold NaN or infinity"):
