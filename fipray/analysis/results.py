@@ -16,6 +16,7 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.printable import printable
 from fipray.records import Store
+from fipray.records.schema import INT64, table_named
 
 BASE = "base"  # the name of the network that every path starts from
 _NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -147,5 +148,6 @@ def in_order(column: "pd.Series[Any]") -> "pd.Series[Any]":
 
 
 def _frame(table: str, rows: pa.Table) -> pd.DataFrame:
-    frame = rows.to_pandas().astype({"schema_version": "int64"})
+    missing = [column.name for column in table_named(table).columns if column.optional and column.type == INT64]
+    frame = rows.to_pandas().astype({"schema_version": "int64", **dict.fromkeys(missing, "float64")})
     return frame.sort_values(_SORTED_BY[table], key=in_order, ignore_index=True)

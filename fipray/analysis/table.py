@@ -21,6 +21,7 @@ NETWORK = ["kind", "name"]
 KINDS = ["base", "path", "variant", "ensemble"]
 WORST, NO_ATTACK = "worst", "none"
 _MEASURES = ["sparsity", "functional_distance_held_out", "clean_accuracy"]
+_OF_PATHS = ["outcome", "objective_start", "objective_end", "accuracy_collapsed_step", "warnings"]
 _ROBUST = "robust_accuracy "
 _WIDTH_OF_A_PIPE = 120
 _NARROWEST_OUTCOME, _GAP = 14, 2  # characters
@@ -31,14 +32,15 @@ _MOST_SENTENCES = 12
 def summary(results: Results) -> pd.DataFrame:
     """One row for the base, each path, each sparse variant on its way, and each ensemble, in this order.
 
-    Columns: name, kind, num_members, outcome (of paths only), sparsity, functional_distance_held_out, clean_accuracy
-    (on all test inputs once the network was judged), and `robust_accuracy ATTACK NORM EPSILON` for every attack and
+    Columns: name, kind, num_members; of paths only: outcome, objective_start, objective_end, accuracy_collapsed_step
+    and warnings (empty where nothing speaks against a path); sparsity, functional_distance_held_out, clean_accuracy (on
+    all test inputs once the network was judged), and `robust_accuracy ATTACK NORM EPSILON` for every attack and
     threat model, `worst` the last of each. NaN where a network was not judged.
     """
     from_base = results.paths[results.paths["start"] == BASE]["path_id"]
     first = (results.points["step"] == 0) & results.points["path_id"].isin(from_base)
     start = results.points[first].head(1).assign(kind="base", name=BASE)
-    walked = pd.concat([start, results.paths.assign(kind="path")])[[*NETWORK, "outcome", *_MEASURES]]
+    walked = pd.concat([start, results.paths.assign(kind="path")])[[*NETWORK, *_OF_PATHS, *_MEASURES]]
     # The row of no attack is the one on the most examples: on all of them.
     judged = results.robustness.sort_values("num_examples", kind="stable").drop_duplicates(NETWORK, keep="last")
     judged = judged[[*NETWORK, "num_members", *_MEASURES]]
@@ -52,7 +54,7 @@ def summary(results: Results) -> pd.DataFrame:
     robust = cells.pivot(index=NETWORK, columns="column", values="robust_accuracy")
     table = table.merge(robust.reset_index(), on=NETWORK, how="left")
     table = table.sort_values(NETWORK, key=_kinds_first, ignore_index=True)
-    return table[["name", "kind", "num_members", "outcome", *_MEASURES, *columns.unique()]]
+    return table[["name", "kind", "num_members", *_OF_PATHS, *_MEASURES, *columns.unique()]]
 
 
 def attacked(results: Results) -> pd.DataFrame:
@@ -106,8 +108,12 @@ def _learned(results: Results) -> list[str]:
                 f"{end.name}: {len(series.learned_at)} tasks learned, average accuracy "
                 f"{100 * series.average_accuracy:.1f} %, forgetting {100 * series.forgetting:.1f} %"
             )
+    return _few(sentences, "ends of chains")
+
+
+def _few(sentences: Sequence[str], of_what: str) -> list[str]:
     hidden = len(sentences) - _MOST_SENTENCES
-    return [*sentences[:_MOST_SENTENCES], *([f"and {hidden} more ends of chains"] if hidden > 0 else [])]
+    return [*sentences[:_MOST_SENTENCES], *([f"and {hidden} more {of_what}"] if hidden > 0 else [])]
 
 
 @checked
@@ -156,8 +162,14 @@ class SummaryTable:
                 "Gradients may be masked, so that attacks find too little (column `warnings` of `robustness`), in: "
                 + printable(", ".join(self.masked))
             )
-        for sentence in self.learned:
+        for sentence in (*self._warnings(), *self.learned):
             yield Text(printable(sentence))
+
+    def _warnings(self) -> list[str]:
+        """A sentence for each path that something speaks against; few of them."""
+        marked = self.frame[self.frame["warnings"].fillna("") != ""]
+        sentences = [f"{name}: {said}" for name, said in zip(marked["name"], marked["warnings"], strict=True)]
+        return _few(sentences, "paths with warnings")
 
     def _width_of_names(self, width: int) -> int:
         """A quarter of the table at most; longer names are folded."""

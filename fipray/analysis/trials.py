@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fipray.analysis.results import Results
 
 CONFIG = "config."
-GIVEN_UP = "given up"
+GIVEN_UP, NOT_FINITE = "given up", "not finite"
 _MEASURED = (
     "sparsity",
     "functional_distance",
@@ -53,14 +53,14 @@ def objectives_of(results: "Results") -> Mapping[str, str]:
 
 
 def front_of_trials(results: "Results", objectives: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """The trials that walked their path to its end and that no other such trial beats, the best in the first objective
-    first.
+    """The trials that walked their path to its end, finite all the way, and that no other such trial beats, the best in
+    the first objective first.
 
     objectives: columns of `judged_trials`, each with "min" or "max"; by default those of the search.
     """
     objectives = objectives or objectives_of(results)
     trials = judged_trials(results)
-    ended = trials[trials["outcome_kind"] != GIVEN_UP]
+    ended = trials[~trials["outcome_kind"].isin([GIVEN_UP, NOT_FINITE])]
     if unknown := [name for name in objectives if name not in ended]:
         raise UsageError(f"trials have no column {unknown[0]!r}; they have: {', '.join(ended)}")
     higher = ended.assign(**{f"better {n}": ended[n] * (1 if m == "max" else -1) for n, m in objectives.items()})
@@ -76,8 +76,9 @@ def table_of_trials(results: "Results") -> "Table":
 
     objectives, front = objectives_of(results), front_of_trials(results)
     fields = [column for column in front if column.startswith(CONFIG)]
-    given_up, num_steps = int((results.trials["outcome_kind"] == GIVEN_UP).sum()), results.trials["num_steps"].sum()
-    title = f"front of {len(results.trials)} trials ({given_up} given up), {num_steps} steps"
+    kinds, num_steps = results.trials["outcome_kind"].value_counts(), results.trials["num_steps"].sum()
+    said = [f"{kinds.get(GIVEN_UP, 0)} given up", *([f"{kinds[NOT_FINITE]} not finite"] if NOT_FINITE in kinds else [])]
+    title = f"front of {len(results.trials)} trials ({', '.join(said)}), {num_steps} steps"
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, title=title, title_justify="left")
     table.add_column("name", overflow="fold")
     for header in [*(field.removeprefix(CONFIG) for field in fields), *(f"{n} ({m})" for n, m in objectives.items())]:

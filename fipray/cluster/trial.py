@@ -8,6 +8,7 @@ ended there. The driver commits those of the last report, whoever ended the tria
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,7 @@ from fipray.records import Store
 from fipray.study.failures import sentence_of
 from fipray.study.search import ROBUST, Search
 from fipray.study.spec import PathSpec
-from fipray.study.walking import GIVEN_UP
+from fipray.study.walking import GIVEN_UP, NOT_FINITE
 from fipray.study.work import Made, Material, Tables, Work, made_of
 from fipray.study.worker import PathWorker
 
@@ -107,7 +108,7 @@ class _Reports:
         }
         self._objectives = search.objectives
         self._done: list[Done] = []
-        self.is_over = False
+        self.is_over = self._is_broken = False
 
     def point(self, work: Work, tables: Tables) -> None:
         """A point on the way. The end is told when all that belongs to it is there."""
@@ -129,8 +130,11 @@ class _Reports:
             num_steps = json.loads(row["spec_json"])["num_steps"]
             self._measure_point(tables["points"][-1], 100 * row["num_steps"] / num_steps)
             self._metrics[IS_GIVEN_UP] = row["outcome_kind"] == GIVEN_UP
+            self._is_broken = row["outcome_kind"] == NOT_FINITE
         if tables.get("robustness") and ROBUST in self._objectives:
             self._metrics[ROBUST] = tables["robustness"][-1]["robust_accuracy"]
+        if self._is_broken:  # its end may be the base, at no distance: the searcher is to look elsewhere
+            self._metrics |= {name: math.inf if mode == "min" else -math.inf for name, mode in self._objectives.items()}
 
     def _measure_point(self, point: Mapping[str, Any], percent: float) -> None:
         self._metrics |= {name: point[name] for name in self._objectives if name in point}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,10 +27,13 @@ def conjugate_gradients(
     """Solve `A x = right` for a symmetric positive semidefinite A given by its product (Hestenes & Stiefel 1952).
 
     `right` may have any shape. Ends after `iterations` products, or when the relative residual is at most `tolerance`,
-    or rounding: beyond it the iterations of a singular A would only amplify what is rounded.
+    or rounding: beyond it the iterations of a singular A would only amplify what is rounded. Where `right` or a product
+    is not finite, the solution is NaN.
     """
     tolerance = max(tolerance, 8 * torch.finfo(right.dtype).eps)
     norm = torch.linalg.vector_norm(right)
+    if not math.isfinite(float(norm)):
+        return _unsolved(right, 0)
     solution = torch.zeros_like(right) if initial is None else initial.clone()
     remaining = right.clone() if initial is None else right - product(solution)
     direction = remaining.clone()
@@ -39,6 +43,8 @@ def conjugate_gradients(
         image = product(direction)
         curvature = (direction * image).sum()
         done += 1
+        if not math.isfinite(float(curvature)):
+            return _unsolved(right, done)
         if not float(curvature) > 0:  # the rest lies in the null space of A, to rounding
             break
         length = square / curvature
@@ -56,9 +62,12 @@ def minimal_residual(product: Product, right: Tensor, *, iterations: int, tolera
     GMRES (Saad & Schultz 1986) with every vector of the basis kept, one like `right` an iteration, and orthogonalised
     twice: in float32 and where A is badly conditioned, conjugate gradients, which keep none, take several times as many
     products. `right` may have any shape. Ends after `iterations` products (one more measures the residual that is
-    stated), when the relative residual is at most `tolerance` but for rounding, or when the space is exhausted.
+    stated), when the relative residual is at most `tolerance` but for rounding, or when the space is exhausted. Where
+    `right` or a product is not finite, the solution is NaN.
     """
     norm = float(torch.linalg.vector_norm(right))
+    if not math.isfinite(norm):
+        return _unsolved(right, 0)
     if iterations < 1 or norm == 0:
         return LinearSolution(torch.zeros_like(right), float(norm > 0), 0)
     basis = right.new_empty(iterations + 1, right.numel())
@@ -69,6 +78,8 @@ def minimal_residual(product: Product, right: Tensor, *, iterations: int, tolera
     for k in range(iterations):
         image = product(basis[k].view_as(right)).flatten()
         scale = float(torch.linalg.vector_norm(image))
+        if not math.isfinite(scale):
+            return _unsolved(right, k + 1)
         for _ in range(2):
             along = basis[: k + 1] @ image
             image = image - basis[: k + 1].T @ along
@@ -92,13 +103,25 @@ def solve_in_sample_space(gram: Tensor, right: Tensor, *, shift: float) -> Tenso
     """`(G + shift I)^-1 right` for a Gram matrix G = J J^T [K, K] and `right` [K]; `shift` >= 0.
 
     By Cholesky where `shift` is above the rounding of G. With `shift` = 0 the pseudo-inverse is meant: directions whose
-    eigenvalue is rounding error are left out.
+    eigenvalue is rounding error are left out. NaN where G is not finite.
     """
     if shift > len(gram) * torch.finfo(gram.dtype).eps * float(gram.diagonal().max()):
         factor, failed = torch.linalg.cholesky_ex(gram + shift * torch.eye(len(gram)).to(gram))
         if not int(failed):
             return torch.cholesky_solve(right[:, None], factor)[:, 0]
-    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = eigh(gram)
     floor = values.abs().max() * len(gram) * torch.finfo(gram.dtype).eps
     inverse = torch.where(values > floor, 1 / (values.clamp(min=0) + shift), 1 / shift if shift > 0 else 0.0)
     return vectors @ (inverse * (vectors.T @ right))
+
+
+def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues [K] and eigenvectors [K, K] of a symmetric matrix; NaN where it is not finite: LAPACK would fail."""
+    if bool(torch.isfinite(matrix).all()):
+        values, vectors = torch.linalg.eigh(matrix)
+        return values, vectors
+    return torch.full_like(matrix[0], math.nan), torch.full_like(matrix, math.nan)
+
+
+def _unsolved(right: Tensor, iterations: int) -> LinearSolution:
+    return LinearSolution(torch.full_like(right, math.nan), math.nan, iterations)

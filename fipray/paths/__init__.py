@@ -2,7 +2,16 @@
 
 from fipray.paths.align import aligned
 from fipray.paths.connect import Connection, LossProfile, connect, loss_profile
-from fipray.paths.event import Event, FunctionalDistanceAbove, ObjectiveBelow, Outcome, check_max_seconds
+from fipray.paths.event import (
+    NOT_FINITE,
+    Event,
+    FunctionalDistanceAbove,
+    ObjectiveBelow,
+    Outcome,
+    check_max_seconds,
+    improvement,
+    judged,
+)
 from fipray.paths.memory import KroneckerMemory, packed, unpacked
 from fipray.paths.objective import Objective, Restriction, check_network, milestones, restrict, tasks_of
 from fipray.paths.objectives import (
@@ -26,7 +35,7 @@ from fipray.paths.patterns import NofM, Pattern, Unstructured, WholeChannels
 from fipray.paths.problem import Batch, Examples, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, ScheduledRadius, SwitchedRadius, Verdict
 from fipray.paths.saliency import Magnitude, MetricDiagonal, OptimalBrainSurgeon, Saliency
-from fipray.paths.stepper import Proposal, Situation, Stepper
+from fipray.paths.stepper import Proposal, Situation, Stepper, check_heeded
 from fipray.paths.steppers import (
     Corrected,
     FirstOrderStep,
@@ -42,6 +51,7 @@ from fipray.paths.trace import trace, walk
 from fipray.paths.variations import Shifted, Variation, varied
 
 __all__ = [
+    "NOT_FINITE",
     "AdaptiveRadius",
     "Adversary",
     "Batch",
@@ -101,9 +111,12 @@ __all__ = [
     "WeightedSum",
     "WholeChannels",
     "aligned",
+    "check_heeded",
     "check_max_seconds",
     "check_network",
     "connect",
+    "improvement",
+    "judged",
     "loss_profile",
     "milestones",
     "packed",

@@ -6,6 +6,7 @@ loss_profile()   the loss along a polyline through weight space, and its barrier
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -18,7 +19,7 @@ from fipray.border.kinds import Seed
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, Network, OutputGeometry, functional_distance
 from fipray.geometry.arrays import AnyWeights, Inputs, Weights
-from fipray.paths.event import Outcome
+from fipray.paths.event import NOT_FINITE, Outcome
 from fipray.paths.objectives import Toward
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.radius import AdaptiveRadius, RadiusControl
@@ -35,7 +36,8 @@ class Connection:
 
     points: weights [P], the first and the last those of the two networks; gap: length of the straight segment that
     joins the two sides, cut in four; distance: the greatest functional distance on it, held out, to the nearer of the
-    two networks; outcome: "connected" where that is within what was allowed, or "not connected".
+    two networks, infinite where outputs are not finite; outcome: "connected" where that is within what was allowed,
+    "not connected", or "not finite" where outputs ceased to be finite on the way; the points are those before.
     """
 
     points: tuple[Tensor, ...]
@@ -83,8 +85,8 @@ def connect(
             "num_rounds, num_steps and batch_size are at least 1; "
             f"{num_rounds}, {num_steps} and {batch_size} were given"
         )
-    if not allowed_distance > 0:
-        raise UsageError(f"allowed_distance is a functional distance above 0; {allowed_distance} was given")
+    if not 0 < allowed_distance < math.inf:
+        raise UsageError(f"allowed_distance is a functional distance above 0, and finite; {allowed_distance} was given")
     stepper = stepper or NaturalStep()
     radius = radius or AdaptiveRadius(initial=0.02, tolerance=0.75 * allowed_distance)
     geometry = geometry or FisherRao()
@@ -92,14 +94,19 @@ def connect(
         network.check(inputs, geometry)
     here = Problem(network, geometry, network.weights)
     problems = (here, replace(here, start=Toward(other).goal(here)))
+    for problem in problems:
+        problem.check()
     batches = [Batch.of(problem, anchors) for problem in problems]
     judges = [Batch.of(problem, held_out) for problem in problems]
+    for batch, judge in zip(batches, judges, strict=True):
+        batch.check("anchors")
+        judge.check("held-out inputs")
     sides = [[problem.start] for problem in problems]
     generator = torch.Generator().manual_seed(seed)
-    distance = _farthest(here, judges, here.start, problems[1].start)
+    distance, broken = _farthest(here, judges, here.start, problems[1].start), ""
     for turn in range(2 * num_rounds):
         own, theirs = sides[turn % 2], sides[1 - turn % 2]
-        if distance <= allowed_distance or torch.equal(own[-1], theirs[-1]):
+        if broken or distance <= allowed_distance or torch.equal(own[-1], theirs[-1]):
             break
         # the batch holds the network's own function: the walk goes on from a later point, and keeps that of the first
         steps = walk(
@@ -112,42 +119,57 @@ def connect(
             batch_size=batch_size,
             generator=generator,
         )
-        own.extend(point.weights for point in steps)
+        walked = [point.weights for point in steps]
+        if walked and not math.isfinite(_farthest(here, judges, walked[-1], walked[-1])):
+            broken = f"the outputs were no longer finite where round {turn // 2 + 1} led, which was taken back; "
+            continue
+        own.extend(walked)
         distance = _farthest(here, judges, own[-1], theirs[-1])
     gap = float(torch.linalg.vector_norm(sides[0][-1] - sides[1][-1]))
     said = f"distance {distance:.2g} on the last segment, {gap:.3g} long, where {allowed_distance:g} is allowed"
-    connected = distance <= allowed_distance
-    outcome = Outcome("connected", said) if connected else Outcome("not connected", f"{said}: walk more rounds")
+    if distance <= allowed_distance:
+        outcome = Outcome("connected", said)
+    elif broken:
+        outcome = Outcome(NOT_FINITE, f"{broken}{said}")
+    else:
+        outcome = Outcome("not connected", f"{said}: walk more rounds")
     between = [torch.lerp(sides[0][-1], sides[1][-1], place) for place in PLACES[1:-1]]
     return Connection((*sides[0], *between, *reversed(sides[1])), gap, distance, outcome)
 
 
 def _farthest(problem: Problem, judges: Sequence[Batch], first: Tensor, last: Tensor) -> float:
-    """The greatest functional distance on the segment between two weights [P], to the nearer of the judges."""
+    """The greatest functional distance on the segment between two weights [P], to the nearer of the judges; infinite
+    where outputs are not finite."""
 
     def nearest(weights: Tensor) -> float:
         embedded = problem.geometry.embed(problem.network.outputs(weights, judges[0].inputs))
-        return min(float(functional_distance(embedded, judge.reference)) for judge in judges)
+        distances = [float(functional_distance(embedded, judge.reference)) for judge in judges]
+        return min(distances) if all(map(math.isfinite, distances)) else math.inf
 
     return max(nearest(torch.lerp(first, last, place)) for place in PLACES)
 
 
 @dataclass(frozen=True)
 class LossProfile:
-    """Losses along a polyline, at `places`: 0 at its first point, 1 at its last, and by length between."""
+    """Losses along a polyline, at `places`: 0 at its first point, 1 at its last, and by length between.
+
+    Where a loss is NaN, so are `maximum` and `barrier`.
+    """
 
     places: tuple[float, ...]
     losses: tuple[float, ...]
 
     @property
     def maximum(self) -> float:
-        return max(self.losses)
+        return _greatest(self.losses)
 
     @property
     def barrier(self) -> float:
         """`max_t loss(t) - ((1 - t) loss(0) + t loss(1))`, at least 0 (Frankle et al. 2020; Entezari et al. 2022)."""
         first, last = self.losses[0], self.losses[-1]
-        return max(loss - ((1 - t) * first + t * last) for t, loss in zip(self.places, self.losses, strict=True))
+        return _greatest(
+            [loss - ((1 - t) * first + t * last) for t, loss in zip(self.places, self.losses, strict=True)]
+        )
 
 
 @checked
@@ -163,6 +185,8 @@ def loss_profile(points: Sequence[Weights], loss: Callable[[Tensor], float], *, 
         )
     ends = torch.cat([torch.zeros(1, dtype=torch.float64), _lengths(points).cumsum(0)])
     whole = float(ends[-1])
+    if not math.isfinite(whole):
+        raise UsageError("points of the polyline hold NaN or infinity: leave them out")
     if not whole > 0:
         raise UsageError("all points of the polyline are equal, so nothing lies between them")
     places, losses = [0.0], [number(loss(points[0]), "loss()")]
@@ -172,6 +196,10 @@ def loss_profile(points: Sequence[Weights], loss: Callable[[Tensor], float], *, 
             places.append((begin + share * (end - begin)) / whole)
             losses.append(number(loss(torch.lerp(first, last, share) if place <= num_between else last), "loss()"))
     return LossProfile(tuple(places), tuple(losses))
+
+
+def _greatest(values: Sequence[float]) -> float:
+    return math.nan if any(map(math.isnan, values)) else max(values)
 
 
 def _lengths(points: Sequence[Tensor]) -> Tensor:

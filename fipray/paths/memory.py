@@ -34,7 +34,7 @@ class KroneckerMemory:
     temperature: float = math.inf
 
     def __post_init__(self) -> None:
-        if not self.sets or self.num_inputs < 1:
+        if not (self.sets and self.num_inputs >= 1):
             raise UsageError(
                 f"a memory is of one or more inputs of one or more sets; num_inputs={self.num_inputs} and "
                 f"sets={self.sets} were given"

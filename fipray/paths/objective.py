@@ -22,7 +22,8 @@ class Objective(Protocol):
     """A secondary objective, minimised. Its decrease is the gain.
 
     The gradient is taken through `value`; an objective that is not differentiable, or that knows better, says its own
-    (`GradientEstimate`).
+    (`GradientEstimate`). The outcome of a path compares its values at the start and at the end, unless it has an
+    attribute `compared = False`.
     """
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
@@ -99,6 +100,31 @@ class Learns(Protocol):
     def tasks(self) -> tuple[str, ...]:
         """The names of the problem's tasks that it cannot do without."""
         ...
+
+
+@runtime_checkable
+class Sum(Protocol):
+    """An objective that is made of others."""
+
+    @property
+    def summands(self) -> tuple[Objective, ...]:
+        """Those whose value counts."""
+        ...
+
+
+def is_compared(objective: Objective) -> bool:
+    """Whether a lower value at the end of a path than at its start is an improvement, as it is unless an objective says
+    `compared = False`."""
+    if isinstance(objective, Sum):
+        return all(map(is_compared, objective.summands))
+    return bool(getattr(objective, "compared", True))
+
+
+def only_descended(objective: Objective) -> Objective | None:
+    """The objective, or the part of a sum, that acts through its gradient alone; None where all of it restricts."""
+    if isinstance(objective, Sum):
+        return next((found for found in map(only_descended, objective.summands) if found is not None), None)
+    return None if isinstance(objective, Restriction) else objective
 
 
 def tasks_of(objective: Objective) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -40,9 +41,24 @@ class PathPoint:
     solver_state: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+def not_finite(point: PathPoint) -> str:
+    """What of a measured point is NaN or infinite, in words; empty where nothing is."""
+    measured = {
+        "the radius": point.radius,
+        "the functional distance on anchors": point.functional_distance,
+        "the functional distance on held-out inputs": point.functional_distance_held_out,
+        "the objective": point.objective_value,
+        **{f"the probe {name!r}": value for name, value in point.probes.items()},
+    }
+    found = [f"{name} was {value}" for name, value in measured.items() if not math.isfinite(value)]
+    if broken := int((~torch.isfinite(point.weights)).sum()):
+        found.insert(0, f"{broken} of {len(point.weights)} weights were not finite")
+    return " and ".join(found)
+
+
 @dataclass(frozen=True)
 class WeightPath:
-    """The measured points of a path, the first of them its start, and why it ended."""
+    """The measured points of a path, the first of them its start, and why it ended. All that was measured is finite."""
 
     points: tuple[PathPoint, ...]
     outcome: Outcome
@@ -72,7 +88,7 @@ class SaveAt:
     also: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.num_points < 1:
+        if not self.num_points >= 1:
             raise UsageError(f"at least one point is kept; num_points={self.num_points} was given")
         if not all(0 < share <= 1 for share in self.also):
             raise UsageError(f"also names shares of the path, above 0 and up to 1; {self.also} was given")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fipray.border import checked, described
-from fipray.errors import DataError, UsageError
+from fipray.errors import DataError, NetworkError, UsageError
 from fipray.geometry import KroneckerMetric, Network, OutputGeometry, num_classes
 from fipray.geometry.arrays import Inputs
 
@@ -88,6 +88,15 @@ class Problem:
         mask = self.network.mask
         return float(torch.linalg.vector_norm(self.start if mask is None else self.start * mask))
 
+    def check(self) -> None:
+        """Raise NetworkError where weights of the start are not finite, UsageError where those of another are not."""
+        for number, weights in enumerate((self.start, *self.others)):
+            if broken := int((~torch.isfinite(weights)).sum()):
+                said = f"{broken} of {len(weights)} weights are NaN or infinite"
+                if number == 0:
+                    raise NetworkError(f"{said} in the network: train or load it again")
+                raise UsageError(f"{said} in network {number} of the others: leave it out")
+
     def task(self, name: str) -> Examples:
         """Raises UsageError for a name that no task has."""
         if name not in self.tasks:
@@ -150,6 +159,15 @@ class Batch:
             raise UsageError("focus is for one classification an input; outputs here are maps, with one for each place")
         doubt = (1 - chances.amax(1)).clamp(min=1e-6).sqrt()
         return Batch(self.inputs, self.reference, self.seed, doubt.cumsum(0).cpu(), share)
+
+    def check(self, what: str) -> None:
+        """Raise DataError where the start's outputs on an input are not finite; `what` the inputs are."""
+        (broken,) = torch.where(~torch.isfinite(self.reference).flatten(1).all(1))
+        if len(broken):
+            raise DataError(
+                f"the network's outputs are not finite on {len(broken)} of {len(self)} {what}, the first at index "
+                f"{int(broken[0])}: remove these inputs, or mend the network's weights"
+            )
 
     def first(self, size: int) -> Batch:
         return Batch(self.inputs[:size], self.reference[:size], self.seed)

@@ -16,6 +16,8 @@ from fipray.paths.objective import value
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Situation
 
+LARGEST_RADIUS = 1e6  # of |w0|: where steps are shorter than the radius, nothing else ends its growth
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -38,17 +40,29 @@ class Candidate:
     @cached_property
     def distance_after(self) -> float:
         """Functional distance to the start after it: the greater one of those on the step's own and the fresh batch."""
-        return max(self._fresh[0], self._distance_on_own)
+        return _greatest(self._fresh[0], self._distance_on_own)
 
     @cached_property
     def distance_at_most(self) -> float:
         """The same plus two standard errors of the fresh batch's mean: what a lucky batch does not get below."""
-        return max(self._fresh[1], self._distance_on_own)
+        return _greatest(self._fresh[1], self._distance_on_own)
 
     @cached_property
     def gain(self) -> float:
         """The decrease of the objective, on the fresh inputs, with the randomness of the step's own batch."""
         return self._before - self._objective(self.after)
+
+    @property
+    def not_finite(self) -> str:
+        """What of all that was asked for so far is NaN or infinite, in words; empty where nothing is."""
+        named = {
+            "distance_before": "the functional distance before the step",
+            "distance_after": "the functional distance after the step",
+            "distance_at_most": "the functional distance after the step, with its error,",
+            "gain": "the gain",
+        }
+        there = {name: vars(self)[key] for key, name in named.items() if key in vars(self)}
+        return " and ".join(f"{name} was {value}" for name, value in there.items() if not math.isfinite(value))
 
     @property
     def rounding(self) -> float:
@@ -78,6 +92,11 @@ class Candidate:
         mean = float(squares.mean())
         error = float(squares.std()) / len(squares) ** 0.5 if len(squares) > 1 else 0.0
         return mean**0.5, (mean + 2 * error) ** 0.5
+
+
+def _greatest(one: float, other: float) -> float:
+    """NaN where either is: `max` would depend on their order."""
+    return math.nan if math.isnan(one) or math.isnan(other) else max(one, other)
 
 
 @dataclass(frozen=True)
@@ -117,7 +136,8 @@ class AdaptiveRadius:
     `least_gain_ratio` of what was predicted, or when it brings a path that is outside nearer to the start. A refused
     candidate divides the radius by `shrink`; one that uses less than 0.8 of the tolerance, two standard errors of the
     batch included, and gains more than half of what was predicted multiplies it by `growth`.
-    Where no gain beyond rounding was predicted, the distance alone judges.
+    Where no gain beyond rounding was predicted, the distance alone judges. A candidate of which anything that is judged
+    is not finite is refused. The radius grows to a million |w0| at most.
     """
 
     initial: float = 0.01
@@ -127,35 +147,47 @@ class AdaptiveRadius:
     least_gain_ratio: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.initial > 0:
-            raise UsageError(f"the first radius is above 0; initial={self.initial} was given")
+        if not 0 < self.initial < math.inf:
+            raise UsageError(f"the first radius is above 0 and finite; initial={self.initial} was given")
         if not self.tolerance > 0:
             raise UsageError(f"tolerance is a functional distance above 0; {self.tolerance} was given")
-        if not (self.growth >= 1 and self.shrink > 1):
-            raise UsageError(f"growth is at least 1 and shrink above 1; {self.growth} and {self.shrink} were given")
+        if not (1 <= self.growth < math.inf and 1 < self.shrink < math.inf):
+            raise UsageError(
+                f"growth is at least 1 and shrink above 1, both finite; {self.growth} and {self.shrink} were given"
+            )
+        if not self.least_gain_ratio < 1:
+            raise UsageError(
+                "least_gain_ratio is a share of the predicted gain, below 1 (and below 0 for candidates that lose); "
+                f"{self.least_gain_ratio} was given"
+            )
 
     def begin(self, problem: Problem) -> float:
         return self.initial * problem.length
 
     def judge(self, candidate: Candidate) -> Verdict:
         radius = candidate.made.radius
+        smaller = radius / self.shrink
+        larger = min(radius * self.growth, LARGEST_RADIUS * candidate.made.problem.length)
+        if not (math.isfinite(candidate.predicted_gain) and math.isfinite(candidate.distance_after)):
+            return Verdict(False, smaller)
         if candidate.distance_after > self.tolerance:
             nearer = candidate.distance_after < candidate.distance_before
-            return Verdict(nearer, radius * self.growth if nearer else radius / self.shrink)
+            return Verdict(nearer, larger if nearer else smaller)
         # Where nothing was promised (a step that mostly corrects, a stepper that does not predict) the distance alone
         # judges: a radius that did not grow then would leave room for the correction only, from there on.
-        promised = candidate.predicted_gain > 0 and candidate.predicted_gain > candidate.rounding
+        promised = candidate.predicted_gain > 0 and not candidate.predicted_gain <= candidate.rounding < math.inf
         ratio = candidate.gain / candidate.predicted_gain if promised else 1.0
-        if not ratio >= self.least_gain_ratio:
-            return Verdict(False, radius / self.shrink)
+        if not self.least_gain_ratio <= ratio < math.inf:
+            return Verdict(False, smaller)
         grows = ratio > 0.5 and candidate.distance_at_most < 0.8 * self.tolerance
-        return Verdict(True, radius * self.growth if grows else radius)
+        return Verdict(True, larger if grows else radius)
 
 
 @checked
 @dataclass(frozen=True)
 class ScheduledRadius:
-    """Accepts every candidate. The radius falls from `initial` to `final`, in units of |w0|, along half a cosine.
+    """Accepts every candidate, and measures none: a path whose outputs are no longer finite ends where it is next
+    measured (`SaveAt`). The radius falls from `initial` to `final`, in units of |w0|, along half a cosine.
 
     warmup: a share of the path, or of each cycle, 0..1, along which it first rises from 0 to `initial`. Adam's first
         steps are as long as the radius whatever the gradient; where the radius is large they would throw the network
@@ -170,12 +202,14 @@ class ScheduledRadius:
     cycles: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
-        if not (self.initial > 0 and 0 <= self.final <= self.initial):
-            raise UsageError(f"0 <= final <= initial and initial > 0; {self.initial} and {self.final} were given")
+        if not (0 < self.initial < math.inf and 0 <= self.final <= self.initial):
+            raise UsageError(
+                f"0 <= final <= initial and 0 < initial, finite; {self.initial} and {self.final} were given"
+            )
         if not 0 <= self.warmup < 1:
             raise UsageError(f"warmup is a share of the path, 0..1, 1 excluded; {self.warmup} was given")
-        if not (self.cycles and all(factor > 0 for factor in self.cycles)):
-            raise UsageError(f"cycles are one or more factors above 0; {self.cycles} was given")
+        if not (self.cycles and all(0 < factor < math.inf for factor in self.cycles)):
+            raise UsageError(f"cycles are one or more finite factors above 0; {self.cycles} was given")
 
     def begin(self, problem: Problem) -> float:
         return self._at(0.0) * problem.length

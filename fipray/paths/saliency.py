@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -66,15 +67,15 @@ class OptimalBrainSurgeon:
 
     def __post_init__(self) -> None:
         _check(self.num_inputs)
-        if not self.damping > 0:
-            raise UsageError(f"damping is above 0; {self.damping} was given")
+        if not 0 < self.damping < math.inf:
+            raise UsageError(f"damping is above 0 and finite; {self.damping} was given")
 
     def losses(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         metric = _metric(problem, weights, batch, self.num_inputs)
         rows = metric.jacobian()
         mean = float(rows.square().sum()) / metric.num_inputs / len(weights)
-        if mean == 0:
-            return torch.zeros_like(weights)
+        if not 0 < mean < math.inf:  # no output moves; or what they are is not finite, and neither is any loss
+            return torch.full_like(weights, mean)
         damping = self.damping * mean
         gram = rows @ rows.T
         gram.diagonal().add_(metric.num_inputs * damping)
@@ -88,5 +89,5 @@ def _metric(problem: Problem, weights: Tensor, batch: Batch, num_inputs: int) ->
 
 
 def _check(num_inputs: int) -> None:
-    if num_inputs < 1:
+    if not num_inputs >= 1:
         raise UsageError(f"a metric needs an input; num_inputs={num_inputs} was given")

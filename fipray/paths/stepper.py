@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fipray.border import an_instance, number, shaped_like
-from fipray.paths.objective import Objective, Projection, everything, gradient, tangent
+from fipray.errors import UsageError
+from fipray.paths.objective import Objective, Projection, everything, gradient, only_descended, tangent
 from fipray.paths.problem import Batch, Problem
 
 State = dict[str, Tensor]
@@ -42,7 +44,7 @@ class Situation:
     def descent(self) -> Tensor:
         """`-t l` [P]: straight down the objective, as long as the radius; zero where the objective is flat."""
         length = float(torch.linalg.vector_norm(self.slope))
-        return self.slope * (-self.radius / length) if length > 0 else torch.zeros_like(self.slope)
+        return torch.zeros_like(self.slope) if length == 0 else self.slope * (-self.radius / length)
 
     @property
     def restricted(self) -> bool:
@@ -74,6 +76,14 @@ class Proposal:
     predicted_gain: float
     state: State = field(default_factory=dict)
 
+    @property
+    def not_finite(self) -> str:
+        """What of it is NaN or infinite, in words; empty where nothing is."""
+        length = float(torch.linalg.vector_norm(self.displacement))
+        if not math.isfinite(length):
+            return f"the length of the displacement was {length}"
+        return "" if math.isfinite(self.predicted_gain) else f"the predicted gain was {self.predicted_gain}"
+
 
 @runtime_checkable
 class Stepper(Protocol):
@@ -100,6 +110,33 @@ def proposed(stepper: Stepper, situation: Situation, state: State) -> Proposal:
     number(proposal.predicted_gain, f"{name}, as predicted_gain,")
     an_instance(proposal.state, dict, f"{name}, as state,")
     return proposal
+
+
+@runtime_checkable
+class MayIgnore(Protocol):
+    """A stepper that, as it is set, may not go down the objective."""
+
+    @property
+    def ignores_objective(self) -> str:
+        """Why it does not, such as "its beta is 0"; empty where it does."""
+        ...
+
+
+def ignores(stepper: Stepper) -> str:
+    """Why the stepper does not go down the objective; empty where it does."""
+    why = stepper.ignores_objective if isinstance(stepper, MayIgnore) else ""
+    return f"{type(stepper).__name__}: {why}" if why else ""
+
+
+def check_heeded(stepper: Stepper, objective: Objective) -> None:
+    """Raise UsageError for a stepper that ignores the objective, where nothing else would come of that."""
+    why, ignored = ignores(stepper), only_descended(objective)
+    if why and ignored is not None:
+        raise UsageError(
+            f"the stepper would ignore the objective {type(ignored).__name__} ({why}): give a stepper that goes down "
+            "it, such as NaturalStep() or FirstOrderStep(beta=0.1), or an objective that acts without, as Sparsify "
+            "does by its restriction (Sparsify(0.0) asks for nothing)"
+        )
 
 
 def promised(situation: Situation, displacement: Tensor, state: State | None = None) -> Proposal:

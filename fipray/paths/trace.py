@@ -19,12 +19,21 @@ from fipray.border.kinds import Seed
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, KroneckerMetric, Network, OutputGeometry, functional_distance, sparsity_of
 from fipray.geometry.arrays import AnyWeights, Inputs
-from fipray.paths.event import Event, Outcome, check_max_seconds, out_of_time, reason_of
+from fipray.paths.event import (
+    NOT_FINITE,
+    Event,
+    Outcome,
+    broken_answer,
+    check_max_seconds,
+    judged,
+    out_of_time,
+    reason_of,
+)
 from fipray.paths.objective import Objective, check_network, milestones, restrict, tasks_of, value
-from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
+from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath, not_finite
 from fipray.paths.problem import Batch, Examples, Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, Verdict, first_radius
-from fipray.paths.stepper import Situation, Stepper, proposed
+from fipray.paths.stepper import Situation, Stepper, check_heeded, proposed
 from fipray.paths.steppers import NaturalStep
 
 RANDOMNESS = "randomness"  # in a solver state: the generator's, before the next step's batch is drawn
@@ -51,7 +60,10 @@ def walk(
     """Yield each accepted point of a path from `problem.start`, or from the point `resume` of the same path, up to step
     `until`, and those at the steps `stops`, accepted or not; return why it ended. On a CPU with the same threads a
     resumed path is bit for bit the uninterrupted one. `on_step` and `max_seconds`: as for `trace`.
+
+    Raises UsageError for a stepper that ignores the objective.
     """
+    check_heeded(stepper, objective)
     began = time.perf_counter()
     weights, reach, done = problem.start, first_radius(radius, problem), 0
     if resume is None or resume.step == 0:
@@ -74,6 +86,7 @@ def walk(
     before_draw = generator.get_state()
     batch = anchors.draw(batch_size, generator)
     step, stop = done, num_steps if until is None else min(until, num_steps)
+    refused = ""  # what was not finite of the last step, where the radius control refused it
     for step in range(done + 1, stop + 1):
         seconds = time.perf_counter() - began
         if max_seconds is not None and seconds >= max_seconds:
@@ -81,16 +94,22 @@ def walk(
         progress = step / num_steps
         situation = Situation(problem, objective, weights, batch, reach, progress, 1 / num_steps)
         proposal = proposed(stepper, situation, state)
-        if not math.isfinite(float(torch.linalg.vector_norm(proposal.displacement))):
-            outcome = Outcome("not finite", f"step {step} was not finite, so the path ended at the point before it")
+        if broken := proposal.not_finite:
+            outcome = Outcome(NOT_FINITE, f"{broken} at step {step}")
             break
 
         before_draw = generator.get_state()
         batch = anchors.draw(batch_size, generator)  # judged on a fresh batch, from which the next step is made
         moved = problem.network.moved(weights, proposal.displacement)
-        verdict = radius.judge(Candidate(situation, moved, proposal.predicted_gain, batch))
+        candidate = Candidate(situation, moved, proposal.predicted_gain, batch)
+        verdict = radius.judge(candidate)
         an_instance(verdict, Verdict, f"{type(radius).__name__}.judge()")
-        reach = number(verdict.radius, f"{type(radius).__name__}.judge(), as radius,")
+        judged_radius = number(verdict.radius, f"{type(radius).__name__}.judge(), as radius,")
+        broken = "" if math.isfinite(judged_radius) else f"the next radius was {judged_radius}"
+        if broken or (verdict.accepted and (broken := candidate.not_finite)):
+            outcome = Outcome(NOT_FINITE, f"{broken} at step {step}")
+            break
+        refused, reach = candidate.not_finite, judged_radius
         if verdict.accepted:
             state = proposal.state
         allowed = restrict(objective, problem, moved if verdict.accepted else weights, progress, batch)
@@ -101,12 +120,15 @@ def walk(
         if on_step:
             on_step(step)
         if not verdict.accepted and reach < smallest and step < num_steps:
-            outcome = Outcome("stuck", f"no step longer than {reach:.1g} was acceptable at step {step}")
+            stuck = f"no step longer than {reach:.1g} was acceptable at step {step}"
+            outcome = Outcome(NOT_FINITE, f"{stuck}: {refused}") if refused else Outcome("stuck", stuck)
             break
     else:
         if stop < num_steps:
             return Outcome("paused", f"paused at step {stop} of {num_steps}")
         outcome = Outcome("completed", f"all {num_steps} steps were walked" if num_steps > 1 else "its step was walked")
+        if refused:
+            outcome = Outcome(NOT_FINITE, f"{refused} at step {step}, which was refused")
     finished = restrict(objective, problem, weights, 1.0, batch)
     if finished is not weights:
         yield PathPoint(step, finished, reach, time.perf_counter() - began)
@@ -161,8 +183,10 @@ def trace(
         speed end at different steps.
     on_step: called with the number of every step that is over, accepted or not.
 
-    Raises DataError for inputs that cannot be used, NetworkError for a module that is no function of its weights,
-    UsageError for settings out of range. A path that ends early is no error: `outcome` says why.
+    Raises DataError for inputs that cannot be used, or on which the network's outputs are not finite; NetworkError for
+    a module that is no function of its weights; UsageError for settings out of range, for a stepper that ignores the
+    objective, and for an objective or a probe that is not finite at the start. A path that ends early is no error:
+    `outcome` says why. What is measured at its points is finite: one that is not ends the path at the point before.
     """
     if num_steps < 1 or batch_size < 1:
         raise UsageError(f"num_steps and batch_size are at least 1; {num_steps} and {batch_size} were given")
@@ -170,31 +194,39 @@ def trace(
         raise UsageError(f"a path is paused after its first step or a later one; until={until} was given")
     check_max_seconds(max_seconds)
     stepper, radius = stepper or NaturalStep(), radius or AdaptiveRadius()
+    check_heeded(stepper, objective)
     save_at = (save_at or SaveAt()).and_also(share for share, _ in milestones(objective))
     geometry = geometry or FisherRao()
+    alike = tuple(other.detach().to(network.weights) for other in others)
+    problem = Problem(network, geometry, network.weights, alike, tasks or {}, tuple(memory))
+    problem.check()
     for inputs in (anchors.inputs if isinstance(anchors, Batch) else anchors, held_out):
         network.check(inputs, geometry)
     check_network(objective, network)
-    alike = tuple(other.detach().to(network.weights) for other in others)
-    problem = Problem(network, geometry, network.weights, alike, tasks or {}, tuple(memory))
     for name in tasks_of(objective):
         problem.task(name).check(network)
     if resume and resume[0].step == 0 and not torch.equal(resume[0].weights, problem.start):
         raise UsageError("resume holds points of a path from other weights than the network's: give its own points")
     on_anchors = anchors if isinstance(anchors, Batch) else Batch.of(problem, anchors)
     on_held_out = Batch.of(problem, held_out)
+    on_anchors.check("anchors")
+    on_held_out.check("held-out inputs")
     if focus > 0 and not isinstance(problem.geometry, FisherRao):
         raise UsageError(f"focus={focus} asks for inputs on which classes are in doubt: it needs geometry=FisherRao()")
     drawn = on_anchors.focused(focus) if focus else on_anchors
     generator = torch.Generator().manual_seed(seed)
 
+    some = on_anchors.first(1000)
+
+    def value_at(weights: Tensor) -> float:
+        return float(value(objective, problem, weights, some).detach())
+
     def measured(point: PathPoint) -> PathPoint:
-        some = on_anchors.first(1000)
         return replace(
             point,
             functional_distance=_distance(problem, point.weights, some),
             functional_distance_held_out=_distance(problem, point.weights, on_held_out),
-            objective_value=float(value(objective, problem, point.weights, some).detach()),
+            objective_value=value_at(point.weights),
             sparsity=sparsity_of(network, point.weights),
             probes={name: number(probe(point.weights), f"probe {name!r}") for name, probe in (probes or {}).items()},
             solver_state=point.solver_state if save_at.solver_state or until is not None else {},
@@ -211,7 +243,7 @@ def trace(
         if not reasons:
             return None, point
         if all(event.goal for event, _ in reasons):
-            point = replace(point, weights=restrict(objective, problem, point.weights, 1.0, on_anchors.first(1000)))
+            point = replace(point, weights=restrict(objective, problem, point.weights, 1.0, some))
         return Outcome("stopped", "; ".join(reason for _, reason in reasons)), point
 
     steps = walk(
@@ -231,7 +263,12 @@ def trace(
     )
     points, outcome = save_at.without_pause(resume, num_steps), None
     if not points:
-        keep(measured(PathPoint(0, problem.start, first_radius(radius, problem), 0.0)))
+        start = measured(PathPoint(0, problem.start, first_radius(radius, problem), 0.0))
+        if broken := not_finite(start):
+            raise UsageError(f"{broken} at the path's start, so nothing can be walked or compared from there: mend it")
+        keep(start)
+    elif others:  # which may be new: the start and the end are compared on equal terms
+        points[0] = replace(points[0], objective_value=value_at(points[0].weights))
     last = resume[-1] if resume else points[-1]
     if last is points[-1] and last.step > 0:
         outcome, last = stopped(last)  # it may have been cut off at its very end
@@ -244,6 +281,9 @@ def trace(
         if not save_at.due(points[-1].step, last.step, num_steps):
             continue
         candidate = measured(last)
+        if broken := _broken(events, candidate):
+            last, outcome = points[-1], Outcome(NOT_FINITE, f"{broken} at step {candidate.step}")
+            break
         if passed := _passed(events, candidate):
             last, outcome = _last_within(points[-1], candidate, events, measured), Outcome("stopped", passed)
             break
@@ -251,12 +291,23 @@ def trace(
         outcome, last = stopped(candidate)
     if last.step > points[-1].step or last.weights is not points[-1].weights:
         end_point = measured(last)
-        if outcome.kind != "paused" and (passed := _passed(events, end_point)):
+        if broken := _broken(events, end_point):
+            end_point, outcome = points[-1], Outcome(NOT_FINITE, f"{broken} at step {end_point.step}")
+        elif outcome.kind != "paused" and (passed := _passed(events, end_point)):
             end_point, outcome = _last_within(points[-1], end_point, events, measured), Outcome("stopped", passed)
-        if end_point.step == points[-1].step:
-            points.pop()
-        keep(end_point)
-    return WeightPath(tuple(points), outcome)
+        if end_point is not points[-1]:
+            if end_point.step == points[-1].step:
+                points.pop()
+            keep(end_point)
+    if outcome.kind == NOT_FINITE:
+        where = f"the path ended at step {points[-1].step}, its last finite point"
+        outcome = Outcome(NOT_FINITE, f"{outcome.sentence}, so {where}")
+    return WeightPath(tuple(points), outcome if outcome.kind == "paused" else judged(outcome, objective, points))
+
+
+def _broken(events: Sequence[Event], point: PathPoint) -> str:
+    """What of a measured point, or of what events say of it, is not finite, in words."""
+    return not_finite(point) or broken_answer(events, point)
 
 
 def _passed(events: Sequence[Event], point: PathPoint) -> str:
@@ -273,7 +324,7 @@ def _last_within(
         middle = (low + high) / 2
         weights = torch.lerp(inside.weights, outside.weights, middle)
         between = measured(replace(outside, weights=weights, solver_state={}))
-        if _passed(events, between):
+        if _broken(events, between) or _passed(events, between):
             high = middle
         else:
             low, found = middle, between

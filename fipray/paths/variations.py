@@ -41,7 +41,7 @@ class Shifted:
     image: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.copies < 1 or self.pixels < 1:
+        if not (self.copies >= 1 and self.pixels >= 1):
             raise UsageError(f"copies and pixels are at least 1; {self.copies} and {self.pixels} were given")
 
     def of(self, inputs: Tensor, generator: torch.Generator) -> Tensor:

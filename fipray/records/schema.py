@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from fipray.errors import UsageError
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 TEXT, INT32, INT64, FLOAT, BOOLEAN = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
 BOOLEANS = pa.list_(pa.field("element", pa.bool_(), nullable=False))  # named as Parquet names it
@@ -112,7 +112,23 @@ PATHS = Table(
         _DISTANCE,
         _DISTANCE_HELD_OUT,
         _OBJECTIVE_VALUE,
+        Column("objective_start", FLOAT, "of the objective", "the objective where the path began, on the same inputs"),
+        Column("objective_end", FLOAT, "of the objective", "the objective at its end, as `objective_value`"),
         _CLEAN_ACCURACY,
+        Column(
+            "accuracy_collapsed_step",
+            INT64,
+            "1",
+            "first kept step at which accuracy on test inputs lay more than 10 percentage points, and more than four "
+            "standard errors of the difference, below the start's; null where it never did, or without labels",
+            True,
+        ),
+        Column(
+            "warnings",
+            TEXT,
+            "",
+            "what speaks against the path: an objective that got no better, a collapsed accuracy; empty if nothing",
+        ),
         Column("anchor_bytes", INT64, "byte", "size of the inputs on which the function had to stay"),
         Column("memory_bytes", INT64, "byte", "size of what was remembered of inputs that nobody kept"),
         _WEIGHTS_FILE,

@@ -26,7 +26,7 @@ from fipray.robustness.diversity import (
 )
 from fipray.robustness.ensemble import Ensemble, StackedEnsemble
 from fipray.robustness.evaluate import Robustness, evaluate, transfer_matrix
-from fipray.robustness.margin import Classifier
+from fipray.robustness.margin import Classifier, correct
 from fipray.robustness.masking import masking_warnings
 from fipray.robustness.measure import Measures, measure
 from fipray.robustness.reweighed import OnLogits, ReweighedPGD
@@ -60,6 +60,7 @@ __all__ = [
     "coherence",
     "coherence_matrix",
     "confidence",
+    "correct",
     "disagreement",
     "disagreement_matrix",
     "evaluate",

@@ -34,7 +34,7 @@ def expected_calibration_error(outputs: Tensor, labels: Tensor, num_bins: int = 
 
     The bins B_b are `num_bins` intervals of confidence (b/num_bins, (b+1)/num_bins] (Guo et al. 2017, equation 3).
     """
-    if num_bins < 1:
+    if not num_bins >= 1:
         raise UsageError(f"num_bins is {num_bins}: give at least 1")
     _log_probabilities(outputs, labels)
     confidences = confidence(outputs)

@@ -158,7 +158,7 @@ def _batches(inputs: Tensor, labels: Tensor, batch_size: int) -> Iterator[tuple[
 
 
 def _check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
+    if not batch_size >= 1:
         raise UsageError(f"batch_size is {batch_size}: give at least 1")
 
 

@@ -124,5 +124,5 @@ def _of_class(outputs: Tensor, classes: Tensor) -> Tensor:
 def check_counts(**counts: int) -> None:
     """Raises UsageError for a count of steps, restarts, targets, draws or queries below 1."""
     for name, count in counts.items():
-        if count < 1:
+        if not count >= 1:
             raise UsageError(f"{name} is {count}: give at least 1")

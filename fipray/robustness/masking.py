@@ -79,6 +79,8 @@ class _Checks:
     @torch.no_grad()
     def repeatable(self) -> Iterator[str]:
         first, second = (checked_outputs(self.classifier, self.inputs, self.labels) for _ in range(2))
+        if broken := int((~(first < math.inf)).any(1).sum()):
+            yield f"the outputs for {broken} of {len(first)} inputs hold NaN or plus infinity, and lead nowhere"
         difference = (first - second).abs().amax(1)
         changed = int((difference > _SAME_OUTPUTS * first.abs().amax(1).clamp_min(1)).sum())
         if changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,9 +62,9 @@ def measure(
     """Measures `classifier` on inputs [N, ...] and labels int64 [N], and how unlike its `members` are, if two or more.
 
     `outside` [N', ...] are inputs of no class. Costs a forward pass of the classifier, and of every member one more
-    and a gradient. Raises DataError for unusable examples and for outputs with NaN.
+    and a gradient. Raises DataError for unusable examples, and for outputs with NaN, of a member too.
     """
-    if batch_size < 1:
+    if not batch_size >= 1:
         raise UsageError(f"batch_size is {batch_size}: give at least 1")
     check_examples(inputs, labels, ANYWHERE)
     if outside is not None and (outside.shape[1:] != inputs.shape[1:] or len(outside) == 0):
@@ -78,7 +79,10 @@ def measure(
         ood_auroc = auroc(log_odds(outputs), log_odds(_outputs(classifier, outside, no_labels, batch_size)))
     cosine = apart = q = agreement = None
     if len(members) > 1:
-        predictions = torch.stack([_outputs(member, inputs, labels, batch_size).argmax(1) for member in members])
+        given = torch.stack([_outputs(member, inputs, labels, batch_size) for member in members])
+        if broken := int((~(given < math.inf)).flatten(1).any(1).sum()):
+            raise DataError(f"{broken} of {len(members)} members give NaN or plus infinity: leave them out")
+        predictions = given.argmax(2)
         cosine = coherence(members, inputs, labels, batch_size=batch_size)
         apart = disagreement(predictions)
         q, agreement = q_statistic(predictions == labels), kappa(predictions == labels)

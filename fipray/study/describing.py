@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from fipray.geometry import Network, sizes_of
-from fipray.paths import Examples, PathPoint, WeightPath
+from fipray.paths import Examples, Objective, PathPoint, WeightPath, improvement
 from fipray.study.tensors import accuracy
 from fipray.study.work import WeightsFile
 
 Row = dict[str, Any]
+ACCURACY = "clean_accuracy"  # the probe that measures it, and the column
+LARGEST_FALL = 0.1  # of accuracy
+STANDARD_ERRORS = 4.0  # of the difference, that chance does not reach
 
 
 def describe(point: PathPoint, start: PathPoint, weights: WeightsFile) -> Row:
@@ -29,11 +32,52 @@ def describe(point: PathPoint, start: PathPoint, weights: WeightsFile) -> Row:
         "gain": start.objective_value - point.objective_value,
         "radius": point.radius,
         "weights_norm_moved": float(torch.linalg.vector_norm(point.weights - start.weights)),
-        "clean_accuracy": point.probes.get("clean_accuracy"),
+        ACCURACY: point.probes.get(ACCURACY),
         "seconds": point.seconds,
         "weights_file": weights.file,
         "weights_sha256": weights.sha256,
     }
+
+
+def describe_end(path: WeightPath, objective: Objective, num_tests: int) -> Row:
+    """What the tables say of a path's end, and of whether anything speaks against the path."""
+    start, end, fall = path.points[0], path.end, collapse(path.points, num_tests)
+    said = improvement(objective, start, end)
+    warnings = [] if said.endswith(": better") else [said] if said else []
+    sentence, step = path.outcome.sentence, None
+    if fall:
+        step, collapsed = fall
+        warnings.append(collapsed)
+        sentence = f"{sentence}; {collapsed}"
+    return {
+        "outcome": sentence,
+        "outcome_kind": path.outcome.kind,
+        "objective_start": start.objective_value,
+        "objective_end": end.objective_value,
+        "accuracy_collapsed_step": step,
+        "warnings": "; ".join(warnings),
+    }
+
+
+def collapse(points: Sequence[PathPoint], num_tests: int) -> tuple[int, str] | None:
+    """Whether the clean accuracy collapsed on the way: the first step at which it did, and a sentence; or None.
+
+    It did at a kept point where it lies more than 10 percentage points below the start's, and more than four standard
+    errors of the difference of two accuracies on `num_tests` examples, `sqrt((a (1 - a) + b (1 - b)) / num_tests)`.
+    """
+    measured = [(point.step, point.probes[ACCURACY]) for point in points if ACCURACY in point.probes]
+    for step, share in measured[1:]:
+        first, last = measured[0][1], measured[-1][1]
+        if _is_collapse(first, share, num_tests):
+            sentence = f"clean accuracy fell from {100 * first:.1f} % to {100 * share:.1f} % by step {step}"
+            is_over = not _is_collapse(first, last, num_tests)
+            return step, f"{sentence}, and came back to {100 * last:.1f} %" if is_over else sentence
+    return None
+
+
+def _is_collapse(first: float, later: float, num_tests: int) -> bool:
+    error = ((first * (1 - first) + later * (1 - later)) / num_tests) ** 0.5
+    return first - later > max(LARGEST_FALL, STANDARD_ERRORS * error)
 
 
 def describe_variant(network: Network, name: str, point: PathPoint, weights: WeightsFile, inputs: Tensor) -> Row:
@@ -45,7 +89,7 @@ def describe_variant(network: Network, name: str, point: PathPoint, weights: Wei
         **{**sizes, "sparsity": point.sparsity},
         "sparsity_by_layer_json": json.dumps(sizes["sparsity"]),
         "functional_distance_held_out": point.functional_distance_held_out,
-        "clean_accuracy": point.probes.get("clean_accuracy"),
+        ACCURACY: point.probes.get(ACCURACY),
         "weights_file": weights.file,
         "weights_sha256": weights.sha256,
     }

@@ -56,9 +56,9 @@ class Evaluation:
         names = [attack.name for attack in self.attacks]
         if twice := {name for name in names if names.count(name) > 1}:
             raise UsageError(f"an evaluation has each attack once; there are two named {', '.join(sorted(twice))}")
-        if self.num_examples < 1:
+        if not self.num_examples >= 1:
             raise UsageError(f"an evaluation needs an example; num_examples={self.num_examples} was given")
-        if self.chunk_size < 1:
+        if not self.chunk_size >= 1:
             raise UsageError(f"a chunk of examples holds at least 1; chunk_size={self.chunk_size} was given")
 
     @property

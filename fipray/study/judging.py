@@ -19,12 +19,12 @@ from fipray.robustness import (
     Measures,
     Robustness,
     StackedEnsemble,
+    correct,
     evaluate,
     masking_warnings,
     measure,
     transfer_matrix,
 )
-from fipray.robustness.margin import correct
 from fipray.study.canonical import digest
 from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec
 from fipray.study.work import Made, Tables, Verdicts, Work, made_of

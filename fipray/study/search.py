@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -87,9 +88,9 @@ class Search:
                 f"a scheduler judges the first objective on the way, and {ROBUST} is known at the end only: name "
                 "another one first, or use no scheduler"
             )
-        if self.num_trials < 1 or not 0 < self.grace < 1 or not self.reduction_factor > 1:
+        if not (self.num_trials >= 1 and 0 < self.grace < 1 and 1 < self.reduction_factor < math.inf):
             raise UsageError(
-                "num_trials is at least 1, grace is above 0 and below 1, and reduction_factor above 1; "
+                "num_trials is at least 1, grace is above 0 and below 1, and reduction_factor above 1 and finite; "
                 f"{self.num_trials}, {self.grace} and {self.reduction_factor} were given"
             )
         continuous = [name for name, domain in self.space.items() if not isinstance(domain, Choice)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, get_type_hints
@@ -150,5 +151,7 @@ def _type_of(spec: Any, name: str) -> Any:
 
 
 def _check_order(domain: Uniform | LogUniform | Integers) -> None:
-    if not domain.low < domain.high:
-        raise UsageError(f"{type(domain).__name__} goes from low up to high; {domain.low} and {domain.high} were given")
+    if not -math.inf < domain.low < domain.high < math.inf:
+        raise UsageError(
+            f"{type(domain).__name__} goes from low up to high, both finite; {domain.low} and {domain.high} were given"
+        )

@@ -26,6 +26,7 @@ from fipray.paths import (
     SaveAt,
     Stepper,
     Variation,
+    check_heeded,
     check_max_seconds,
     check_network,
     milestones,
@@ -92,12 +93,18 @@ class PathSpec:
 
     def __post_init__(self) -> None:
         _check_name(self.name, "path")
-        if self.num_steps < 1 or self.batch_size < 1:
+        if not (self.num_steps >= 1 and self.batch_size >= 1):
             raise UsageError(
                 f"path {self.name!r}: num_steps and batch_size are at least 1; {self.num_steps} and {self.batch_size} "
                 "were given"
             )
         check_max_seconds(self.max_seconds)
+        if not 0 <= self.focus <= 1:
+            raise UsageError(f"path {self.name!r}: focus is a share of each batch, 0..1; {self.focus} was given")
+        try:
+            check_heeded(self.stepper, self.objective)
+        except UsageError as error:
+            raise UsageError(f"path {self.name!r}: {error}") from None
         to_json(self)  # refuses what cannot be written down
 
     @property
@@ -126,7 +133,7 @@ class EnsembleSpec:
 
     def __post_init__(self) -> None:
         _check_name(self.name, "ensemble")
-        if self.rounds < 0:
+        if not self.rounds >= 0:
             raise UsageError(f"ensemble {self.name!r}: rounds are 0 or more; {self.rounds} was given")
         if not self.members:
             raise UsageError(f"ensemble {self.name!r} has no members: name paths of the study, or {BASE!r}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fipray.geometry import Network, class_logits
 from fipray.paths import Examples
-from fipray.robustness.margin import correct
+from fipray.robustness import correct
 from fipray.study.data import Data
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fipray.geometry import KroneckerMetric, Network, OutputGeometry
 from fipray.paths import (
+    NOT_FINITE as NOT_FINITE,
     Batch,
     Outcome,
     PathPoint,
@@ -21,6 +22,7 @@ from fipray.paths import (
     Problem,
     SaveAt,
     WeightPath,
+    judged,
     milestones,
     packed,
     restrict,
@@ -33,7 +35,7 @@ from fipray.records import Store
 from fipray.records.layout import attempt_directory
 from fipray.study import resume
 from fipray.study.canonical import kind_of, to_json
-from fipray.study.describing import describe, describe_tasks, describe_variant
+from fipray.study.describing import describe, describe_end, describe_tasks, describe_variant
 from fipray.study.evaluation import BASE, variant_of
 from fipray.study.heartbeat import Heartbeat
 from fipray.study.resume import Kept
@@ -112,7 +114,8 @@ class Walker:
             points = tuple(kept.points[:number])
             sentence = f"given up by the search after {points[-1].step} of {spec.num_steps} steps"
             if report:
-                report(self._ended(work, spec, ground, WeightPath(points, Outcome(GIVEN_UP, sentence)), kept))
+                outcome = judged(Outcome(GIVEN_UP, sentence), spec.objective, points)
+                report(self._ended(work, spec, ground, WeightPath(points, outcome), kept))
 
         for number in range(1, len(kept.points) + 1):
             tell(number)
@@ -261,8 +264,7 @@ class Walker:
             "objective": kind_of(spec.objective),
             "stepper": kind_of(spec.stepper),
             "spec_json": to_json(work.spec),
-            "outcome": path.outcome.sentence,
-            "outcome_kind": path.outcome.kind,
+            **describe_end(path, spec.objective, len(self.data.tests or ())),
             "num_steps": path.end.step,
             "walk_seconds": path.end.seconds,
             **self._where(work),

@@ -11,6 +11,7 @@ import pytest
 from fipray import analysis
 from fipray.errors import CorruptFileError, RecordsError, UsageError
 from fipray.records import TABLES, Store
+from fipray.records.schema import INT64
 from tests.analysis.made_up import BASE, MANIFEST, NUM_PATHS, NUM_POINTS, write_made_up_study
 from tests.records.rows import path_row, point_rows
 
@@ -32,6 +33,7 @@ def test_frames_have_all_columns_and_their_types_even_when_empty(tmp_path):
     dtypes["list<element: bool not null>"] = "object"
     for name, table in TABLES.items():
         wanted = {column.name: dtypes[str(column.type)] for column in table.columns}
+        wanted |= {column.name: "float64" for column in table.columns if column.optional and column.type == INT64}
         for results in (empty, full):
             frame = getattr(results, name)
             assert {column: str(dtype) for column, dtype in frame.dtypes.items()} == wanted

@@ -22,7 +22,9 @@ def by_hand(tmp_path):
     """A base, a path that was judged, one that was not yet, and an ensemble; two threat models for the path."""
     store = Store.create_or_open(tmp_path, MANIFEST)
     store.commit("a", "path", 1, {"paths": [path_row("a", "near")], "points": point_rows("a", "near")})
-    store.commit("b", "path", 1, {"paths": [path_row("b", "far", sparsity=0.75)], "points": point_rows("b", "far")})
+    marks = {"objective_end": 3.5, "accuracy_collapsed_step": 2, "warnings": "objective 3.00 -> 3.50: worse"}
+    far = path_row("b", "far", sparsity=0.75, **marks)
+    store.commit("b", "path", 1, {"paths": [far], "points": point_rows("b", "far")})
     rows = [
         robustness_row("r", "near", "path", "none", **CLEAN, sparsity=0.5, functional_distance_held_out=0.02),
         robustness_row("r", "near", "path", "pgd-20x1", **LINF, robust_accuracy=0.6),
@@ -54,6 +56,10 @@ def test_the_summary_has_the_figures_found_by_hand(by_hand):
             "kind": ["base", "path", "path", "ensemble"],
             "num_members": [1, 1, 1, 2],
             "outcome": [None, sentence, sentence, None],
+            "objective_start": [nan, 3.0, 3.0, nan],
+            "objective_end": [nan, 3.5, 1.0, nan],
+            "accuracy_collapsed_step": [nan, 2.0, nan, nan],
+            "warnings": [None, "objective 3.00 -> 3.50: worse", "", None],
             "sparsity": [0.0, 0.75, 0.5, nan],
             "functional_distance_held_out": [0.0, 0.02, 0.02, 0.03],
             "clean_accuracy": [0.75, 0.75, 0.97, 0.99],
@@ -63,7 +69,24 @@ def test_the_summary_has_the_figures_found_by_hand(by_hand):
             "robust_accuracy worst linf 0.1": [nan, nan, 0.5, 0.625],
         }
     )
-    pd.testing.assert_frame_equal(analysis.summary(by_hand), wanted.astype({"outcome": "str"}))
+    texts = {"outcome": "str", "warnings": "str"}
+    pd.testing.assert_frame_equal(analysis.summary(by_hand), wanted.astype(texts))
+
+
+def test_a_path_that_something_speaks_against_is_marked_below_the_table(by_hand):
+    marked = [line.rstrip() for line in printed(by_hand, 120).splitlines() if line.startswith(("far: ", "near: "))]
+    assert marked == ["far: objective 3.00 -> 3.50: worse"]
+
+
+def test_of_many_marked_paths_a_few_are_named_and_the_others_counted(tmp_path):
+    store = Store.create_or_open(tmp_path, MANIFEST)
+    for number in range(14):
+        id, name = f"id{number}", f"path-{number}"
+        tables = {"paths": [path_row(id, name, warnings="worse")], "points": point_rows(id, name)}
+        store.commit(id, "path", 1, tables)
+    lines = [line.rstrip() for line in printed(analysis.load(tmp_path), 120).splitlines()]
+    assert [line for line in lines if line.endswith(": worse")] == [f"path-{number}: worse" for number in range(12)]
+    assert lines[-1] == "and 2 more paths with warnings"
 
 
 def test_the_row_without_attack_gives_the_clean_accuracy_and_is_no_attack(results):
@@ -121,7 +144,7 @@ def test_a_narrow_table_drops_attacks_and_says_so_and_a_wide_one_does_not(result
 
 def test_long_names_and_sentences_are_folded_and_not_cut(by_hand):
     name, sentence = "n" * 64, "the objective came to rest at last " * 4
-    paths = by_hand.paths.replace({"name": {"far": name}}).assign(outcome=sentence.strip())
+    paths = by_hand.paths.replace({"name": {"far": name}}).assign(outcome=sentence.strip(), warnings="")
     text = printed(replace(by_hand, paths=paths), 80)
     assert max(map(len, text.splitlines())) <= 80
     assert text.count("n" * 20) == 3
@@ -146,7 +169,7 @@ def test_networks_whose_gradients_may_be_masked_are_named_in_a_sentence(by_hand)
     assert "masked" not in printed(replace(by_hand, robustness=rows), 120)
     rows.loc[(rows["attack"] == "worst") & (rows["name"] == "near"), "warnings"] = "more steps still help"
     text = " ".join(printed(replace(by_hand, robustness=rows), 80).split())
-    assert text.endswith("(column `warnings` of `robustness`), in: near")
+    assert "(column `warnings` of `robustness`), in: near far: objective" in text
 
 
 def test_the_note_says_on_how_many_examples_the_attacks_were(by_hand):

@@ -18,6 +18,7 @@ ENDS = {  # distance, robust accuracy, outcome
     "beaten": (0.2, 0.4, "completed"),
     "sturdiest": (0.3, 0.9, "stopped"),
     "hardly-begun": (0.01, None, "given up"),
+    "broken": (0.0, 0.95, "not finite"),
 }
 
 
@@ -41,7 +42,7 @@ def results(tmp_path):
 
 def test_values_are_columns(results):
     trials = results.trials.set_index("name")
-    assert trials["config.radius.tolerance"].to_dict() == dict(zip(ENDS, (0.0, 0.1, 0.2, 0.3), strict=True))
+    assert trials["config.radius.tolerance"].to_dict() == dict(zip(ENDS, (0.0, 0.1, 0.2, 0.3, 0.4), strict=True))
     assert trials.loc["closest", "config.stepper"] == {"kind": "NaturalStep"}
 
 
@@ -60,7 +61,7 @@ def test_the_front_holds_ended_trials_that_no_other_beats_the_best_in_the_first_
 def test_the_summary_ends_with_the_front(results, capsys):
     analysis.print_summary(results)
     shown = capsys.readouterr().out
-    front = shown[shown.index("front of 4 trials (1 given up)") :]
+    front = shown[shown.index("front of 5 trials (1 given up, 1 not finite)") :]
     assert "closest" in front
     assert "beaten" not in front
 

@@ -74,7 +74,7 @@ def test_a_trial_that_is_given_up_keeps_its_points_and_one_that_ends_is_judged(c
     given_up = paths[paths["outcome_kind"] == "given up"]
     assert 0 < len(given_up) < NUM_TRIALS
     assert (given_up["num_steps"] < 8).all()
-    assert given_up["outcome"].str.fullmatch(r"given up by the search after \d of 8 steps").all()
+    assert given_up["outcome"].str.fullmatch(r"given up by the search after \d of 8 steps; objective .*").all()
     last = cut_off.results.points.groupby("path_id")["step"].max()
     assert (last[paths["path_id"]].to_numpy() == paths["num_steps"].to_numpy()).all()
     assert set(cut_off.results.robustness["name"]) == set(paths["name"]) - set(given_up["name"])

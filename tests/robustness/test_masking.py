@@ -44,6 +44,14 @@ def test_rounded_inputs_have_no_gradient_and_a_search_beats_those_who_follow_it(
     assert not about(warnings, r"change between two calls")
 
 
+def test_outputs_that_are_not_finite_are_told():
+    linear = Linear.drawn(9, 2)
+    warnings = warned(lambda inputs: linear(inputs).masked_fill(inputs[:, :1] > 0.5, torch.nan), labels_of=linear)
+    broken = int((images(40, 9)[:, 0] > 0.5).sum())
+    assert 0 < broken < 40
+    assert about(warnings, f"the outputs for {broken} of 40 inputs hold NaN or plus infinity")
+
+
 def test_outputs_that_differ_from_call_to_call_are_told():
     linear, noise = Linear.drawn(9, 2), generator(9)
 

@@ -73,3 +73,6 @@ def test_what_cannot_be_measured_is_refused():
             measure(MEMBERS[0], INPUTS, LABELS, outside)
     with pytest.raises(DataError, match="40 of 40 outputs are no probabilities"):
         measure(lambda inputs: math.nan * MEMBERS[0](inputs), INPUTS, LABELS)
+    broken = [MEMBERS[0], lambda inputs: math.nan * MEMBERS[1](inputs)]
+    with pytest.raises(DataError, match="1 of 2 members give NaN or plus infinity: leave them out"):
+        measure(MEMBERS[0], INPUTS, LABELS, members=broken)

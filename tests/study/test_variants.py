@@ -48,7 +48,7 @@ def study(module: nn.Module, *, pattern: fip.paths.Pattern | None = None, chunk_
         batch_size=50,
         save_at=fip.SaveAt(1),
     )
-    dense = replace(path, name="diverse", objective=fip.Diversify(), num_steps=2)
+    dense = replace(path, name="diverse", objective=fip.Diversify(), stepper=fip.FirstOrderStep(0.1), num_steps=2)
     attacked = fip.Evaluation(fip.ThreatModel("linf", 0.05), (fip.FGSM(),), num_examples=40, chunk_size=chunk_size)
     return fip.Study("family", module, data(), (path, dense), evaluation=attacked)
 

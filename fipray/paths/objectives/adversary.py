@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,9 +33,9 @@ class Adversary:
     step_fraction: float = 2.5
 
     def __post_init__(self) -> None:
-        if self.num_steps < 1 or not self.step_fraction > 0:
+        if not (self.num_steps >= 1 and 0 < self.step_fraction < math.inf):
             raise UsageError(
-                f"an adversary takes at least 1 step, of a length above 0; num_steps={self.num_steps} and "
+                f"an adversary takes at least 1 step, of a finite length above 0; num_steps={self.num_steps} and "
                 f"step_fraction={self.step_fraction} were given"
             )
 

@@ -45,7 +45,7 @@ class BlackBox:
     def __post_init__(self) -> None:
         if isinstance(self.function, str):
             function_named(self.function)
-        if self.num_samples < 1:
+        if not self.num_samples >= 1:
             raise UsageError(f"at least one direction is needed; num_samples={self.num_samples} was given")
         if not 0 < self.spread < float("inf"):
             raise UsageError(f"spread is a part of the start's norm, finite and above 0; {self.spread} was given")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -28,8 +29,8 @@ class Disagree:
     sigma: float = 0.5
 
     def __post_init__(self) -> None:
-        if not self.sigma > 0:
-            raise UsageError(f"sigma is above 0; {self.sigma} was given")
+        if not 0 < self.sigma < math.inf:
+            raise UsageError(f"sigma is above 0 and finite; {self.sigma} was given")
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         inputs = batch.inputs + self.sigma * batch.normal(*batch.inputs.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -32,8 +33,8 @@ class Diversify:
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.noise >= 0:
-            raise UsageError(f"noise is at least 0; {self.noise} was given")
+        if not 0 <= self.noise < math.inf:
+            raise UsageError(f"noise is at least 0 and finite; {self.noise} was given")
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         inputs = batch.inputs

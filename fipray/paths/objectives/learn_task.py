@@ -38,7 +38,7 @@ class LearnTask:
     own_classes: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
+        if not self.batch_size >= 1:
             raise UsageError(f"a task is learned from batches of at least 1; batch_size={self.batch_size} was given")
         if not 0 <= self.smoothing < 1:
             raise UsageError(f"smoothing is a share of a label, 0 or more and below 1; {self.smoothing} was given")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -23,6 +24,8 @@ class RandomWalk:
     (`dw = Proj(w) o dB`, Hsu 2002, section 3.2), as r goes to 0. One step is r^2 / P of its time, whatever r was, so a
     controlled radius rescales the time and not the walk; where that set is flat, `E |w - w0|^2 = n/P sum r^2`.
     """
+
+    compared: ClassVar[bool] = False  # neither a lower nor a higher value is better
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         direction = batch.normal(problem.network.num_weights)

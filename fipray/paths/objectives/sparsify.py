@@ -63,7 +63,7 @@ class Sparsify:
             )
         if self.ramp is not None and not 0 < self.ramp <= 1:
             raise UsageError(f"ramp is a fraction of the path, above 0 and at most 1, or None; {self.ramp} was given")
-        if self.num_stages < 1:
+        if not self.num_stages >= 1:
             raise UsageError(f"there is at least one stage; num_stages={self.num_stages} was given")
         if self.shrink is not None and not 0 < self.shrink < 1:
             raise UsageError(f"what shrinks loses a share of itself, above 0 and below 1; {self.shrink} was given")

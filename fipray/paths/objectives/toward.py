@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +35,9 @@ class Toward:
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         goal = self.goal(problem)
         whole = (problem.start - goal).square().sum()
-        if not float(whole) > 0:
+        if not math.isfinite(float(whole)):
+            raise UsageError("the weights of the network to walk to hold NaN or infinity: name another")
+        if float(whole) == 0:
             raise UsageError("the network to walk to is the start itself, so there is no way to go: name another")
         return (weights - goal).square().sum() / whole
 

@@ -18,6 +18,7 @@ from fipray.paths.objective import (
     everything,
     gradient,
     milestones,
+    only_descended,
     restrict,
     tangent,
     tasks_of,
@@ -33,7 +34,7 @@ class WeightedSum:
 
     A coefficient below 0 is an objective that is maximised. Gradients that parts estimate are summed with the same
     coefficients. Restrictions of parts all hold, whatever their coefficients: each is applied in turn, so those of two
-    parts must agree, and a part with coefficient 0 only restricts.
+    parts must agree, and a part with coefficient 0 only restricts; one that does not is refused.
     """
 
     parts: tuple[tuple[float, Objective], ...]
@@ -44,6 +45,12 @@ class WeightedSum:
                 "a sum has one or more parts, a tuple of pairs (finite coefficient, objective), such as "
                 f"((1.0, Diversify()), (0.1, Toward())); {self.parts!r} was given"
             )
+        for coefficient, part in self.parts:
+            if coefficient == 0 and (ignored := only_descended(part)) is not None:
+                raise UsageError(
+                    f"the part {type(ignored).__name__} has the coefficient 0, so that nothing would come of it: leave "
+                    "it out, or give it another"
+                )
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         return torch.stack([c * value(part, problem, weights, batch) for c, part in self._counted]).sum()
@@ -70,6 +77,10 @@ class WeightedSum:
     def check(self, network: Network) -> None:
         for _, part in self.parts:
             check_network(part, network)
+
+    @property
+    def summands(self) -> tuple[Objective, ...]:
+        return tuple(part for coefficient, part in self.parts if coefficient != 0)
 
     @property
     def milestones(self) -> tuple[tuple[float, float], ...]:

@@ -11,7 +11,7 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.paths.objective import Objective, Projection, restrict, tangent
 from fipray.paths.problem import Batch, Problem
-from fipray.paths.stepper import Proposal, Situation, State, Stepper, promised
+from fipray.paths.stepper import Proposal, Situation, State, Stepper, ignores, promised
 
 
 @checked
@@ -25,6 +25,10 @@ class Corrected:
 
     predictor: Stepper
     corrector: Stepper
+
+    @property
+    def ignores_objective(self) -> str:
+        return ignores(self.predictor)
 
     def begin(self, problem: Problem) -> State:
         return _joined(predictor=self.predictor.begin(problem), corrector=self.corrector.begin(problem))
@@ -54,6 +58,10 @@ class Switch:
     def __post_init__(self) -> None:
         if not 0 < self.at < 1:
             raise UsageError(f"a path switches after a share of it, above 0 and below 1; at={self.at} was given")
+
+    @property
+    def ignores_objective(self) -> str:
+        return ignores(self.far) or ignores(self.near)
 
     def begin(self, problem: Problem) -> State:
         return _joined(far=self.far.begin(problem), near=self.near.begin(problem))

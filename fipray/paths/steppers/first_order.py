@@ -41,6 +41,8 @@ class FirstOrderStep:
     that may change, so that a step in which all of them move at the full rate is as long as the radius. One gradient a
     step, and the objective's; one for both where the objective is one of outputs (`OfOutputs`).
 
+    beta: the objective's share of what is descended, at least 0. With 0 it is ignored, but for a restriction: such a
+        stepper goes with objectives that restrict, such as `Sparsify`, alone.
     final_beta: where given, beta goes to it along the path, by the same factor each step: upwards, a path that begins
         tight and is let go; downwards, one that begins loose and ends tight.
     held: the share, 0..1, of each batch on which D is taken; the objective always sees all of it. Where the objective
@@ -64,19 +66,31 @@ class FirstOrderStep:
     batch_statistics: bool = False
 
     def __post_init__(self) -> None:
-        if not self.beta >= 0:
-            raise UsageError(f"beta is at least 0; {self.beta} was given")
-        if self.final_beta is not None and not (self.final_beta > 0 and self.beta > 0):
-            raise UsageError(f"with a final_beta both are above 0; {self.beta} and {self.final_beta} were given")
+        if not 0 <= self.beta < math.inf:
+            raise UsageError(f"beta is at least 0 and finite; {self.beta} was given")
+        if self.final_beta is not None and not (0 < self.final_beta < math.inf and self.beta > 0):
+            raise UsageError(
+                f"with a final_beta both are above 0 and finite; {self.beta} and {self.final_beta} were given"
+            )
         if not 0 <= self.held <= 1:
             raise UsageError(f"held is a share of each batch, 0..1; {self.held} was given")
         if self.held == 0 and self.batch_statistics:
             raise UsageError("statistics follow what is held of a batch: batch_statistics asks for a held above 0")
+        if self.held == 0 and not (self.beta > 0 and self.temperature == 1 and self.outputs is None):
+            raise UsageError(
+                "with held=0 there is no D: a step goes down the objective alone, which asks for a beta above 0, and "
+                f"temperature and outputs, which are settings of D, have no effect; beta={self.beta}, "
+                f"temperature={self.temperature} and outputs={self.outputs} were given"
+            )
         Warm(self.temperature)  # refuses what is none
-        if self.outputs is not None and self.outputs < 1:
+        if self.outputs is not None and not self.outputs >= 1:
             raise UsageError(f"D is taken on at least 1 output; outputs={self.outputs} was given")
         if not (0 <= self.decay < 1 and 0 <= self.decay_squares < 1):
             raise UsageError(f"decays lie in 0..1, 1 excluded; {self.decay} and {self.decay_squares} were given")
+
+    @property
+    def ignores_objective(self) -> str:
+        return "" if self.beta > 0 else "its beta is 0"
 
     def begin(self, problem: Problem) -> State:
         if self.temperature != 1 and not isinstance(problem.geometry, FisherRao):

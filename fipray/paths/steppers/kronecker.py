@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Layer, Metric
+from fipray.geometry.linear import eigh
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
 
@@ -36,9 +38,9 @@ class KroneckerStep:
     memory: float = 0.9
 
     def __post_init__(self) -> None:
-        if not self.damping > 0:
-            raise UsageError(f"damping is above 0; {self.damping} was given")
-        if self.refresh < 1 or not 0 <= self.memory < 1:
+        if not 0 < self.damping < math.inf:
+            raise UsageError(f"damping is above 0 and finite; {self.damping} was given")
+        if not self.refresh >= 1 or not 0 <= self.memory < 1:
             raise UsageError(
                 f"refresh is at least 1, memory in 0..1, 1 excluded; {self.refresh} and {self.memory} were given"
             )
@@ -71,7 +73,7 @@ class KroneckerStep:
         }
         for name, value in list(mixed.items()):
             if value.ndim == 2:
-                values, vectors = torch.linalg.eigh(value)
+                values, vectors = eigh(value)
                 mixed[f"values.{name}"], mixed[f"vectors.{name}"] = values, vectors.contiguous()
         return {**state, **mixed}
 

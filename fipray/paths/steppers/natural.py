@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -45,11 +46,11 @@ class NaturalStep:
     precision: Precision = "full"
 
     def __post_init__(self) -> None:
-        if not self.damping >= 0:
-            raise UsageError(f"damping is at least 0; {self.damping} was given")
-        if self.iterations is not None and self.iterations < 1:
+        if not 0 <= self.damping < math.inf:
+            raise UsageError(f"damping is at least 0 and finite; {self.damping} was given")
+        if self.iterations is not None and not self.iterations >= 1:
             raise UsageError(f"at least one iteration is needed; {self.iterations} was given")
-        if self.chunk is not None and self.chunk < 1:
+        if self.chunk is not None and not self.chunk >= 1:
             raise UsageError(f"a chunk holds at least one input; {self.chunk} was given")
 
     def begin(self, problem: Problem) -> State:

@@ -9,6 +9,7 @@ import torch
 from fipray.border import checked
 from fipray.errors import NetworkError, UsageError
 from fipray.geometry import Metric
+from fipray.geometry.linear import eigh
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
 
@@ -35,7 +36,7 @@ class InputNullSpaceStep:
     def __post_init__(self) -> None:
         if not 0 <= self.threshold < 1:
             raise UsageError(f"threshold is a share of energy, at least 0 and below 1; {self.threshold} was given")
-        if self.num_batches < 1:
+        if not self.num_batches >= 1:
             raise UsageError(f"moments are gathered on at least one batch; {self.num_batches} was given")
 
     def begin(self, problem: Problem) -> State:
@@ -78,7 +79,7 @@ class InputNullSpaceStep:
         allowed = 1e3 * torch.finfo(product.dtype).eps * float(torch.linalg.vector_norm(product))
         for layer in metric.layers:
             moment = found[f"moment.{layer.weight}"]
-            values, vectors = torch.linalg.eigh(moment)
+            values, vectors = eigh(moment)
             least = len(values) * torch.finfo(product.dtype).eps ** 2
             quiet = values <= max(self.threshold, least) * values.sum()
             if float(torch.linalg.vector_norm(layer.matrix(told - product))) > allowed:

@@ -39,9 +39,10 @@ class ProjectedStep:
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.iterations < 1 or not 0 < self.tolerance < 1:
+        if not (self.iterations >= 1 and self.dense >= 0 and 0 < self.tolerance < 1):
             raise UsageError(
-                f"iterations are at least 1, tolerance in 0..1; {self.iterations} and {self.tolerance} were given"
+                "iterations are at least 1, dense at least 0, tolerance in 0..1; "
+                f"{self.iterations}, {self.dense} and {self.tolerance} were given"
             )
 
     def begin(self, problem: Problem) -> State:

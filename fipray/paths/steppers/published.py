@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -29,6 +31,12 @@ class PublishedStep:
     def __post_init__(self) -> None:
         if not self.length > 0:
             raise UsageError(f"a step has a length above 0; {self.length} was given")
+        if not 0 <= self.penalty < math.inf:
+            raise UsageError(f"penalty is at least 0 and finite; {self.penalty} was given")
+
+    @property
+    def ignores_objective(self) -> str:
+        return "" if self.penalty > 0 else "its penalty is 0"
 
     def begin(self, problem: Problem) -> State:
         return {}
@@ -51,6 +59,8 @@ class PublishedStep:
 @dataclass(frozen=True)
 class OneShot:
     """No step at all: only a restriction acts. With `Sparsify` and one step this is one-shot magnitude pruning."""
+
+    ignores_objective: ClassVar[str] = "it takes no step"
 
     def begin(self, problem: Problem) -> State:
         return {}
