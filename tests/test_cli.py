@@ -150,7 +150,7 @@ def test_the_doctor_ends_with_0_when_all_is_well_and_with_1_when_it_is_not(fipra
     (tmp_path / "file").write_text("no directory")
     for into, expected in ((tmp_path, 0), (tmp_path / "file" / "results", 1)):
         status, out, err = fipray("doctor", "--address", ray_session["address"], "--into", into)
-        assert (status, err) == (expected, "")
+        assert (status, err) == (expected, ""), out
         assert [line.split()[0] for line in out.splitlines()].count("problem") == expected
         assert "fipray" in out.splitlines()[0]
 

@@ -185,6 +185,7 @@ class TestToken:
             raise RuntimeError("it cannot start")
 
         monkeypatch.setattr(ray, "init", refuse)
+        monkeypatch.setattr(ray, "shutdown", lambda: None)  # the session that other tests share stays
         with pytest.raises(Exception, match="it cannot start"), session._private_session():
             pass
         assert file.read_text() == "a" * 64
