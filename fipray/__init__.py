@@ -125,6 +125,7 @@ _CATALOGUE = {
     ),
     "fipray.cluster": ("RayRunner",),
     "fipray.cluster.search": ("search",),
+    "fipray.registry": ("spec",),
     "fipray.errors": (
         "ClusterLostError",
         "CorruptFileError",
@@ -236,6 +237,9 @@ if TYPE_CHECKING:
         loss_profile as loss_profile,
         trace as trace,
         walk as walk,
+    )
+    from fipray.registry import (
+        spec as spec,
     )
     from fipray.robustness import (
         FGSM as FGSM,

@@ -21,6 +21,7 @@ from ray import tune
 from fipray.cluster.heart import Heart, Pulse
 from fipray.errors import RunError
 from fipray.records import Store
+from fipray.study.canonical import kind_of
 from fipray.study.failures import sentence_of
 from fipray.study.search import ROBUST, Search
 from fipray.study.spec import PathSpec
@@ -114,7 +115,7 @@ class _Reports:
         """A point on the way. The end is told when all that belongs to it is there."""
         self.measure(tables)
         if tables["points"][-1]["step"] < (work.last_step or 0):
-            self._tell([*self._done, Done(work.id, type(work.spec).__name__, work.attempt, tables)])
+            self._tell([*self._done, Done(work.id, kind_of(work.spec), work.attempt, tables)])
 
     def again(self, tables: Tables, spec: PathSpec) -> None:
         """The points on the way of a path that is committed, as a scheduler has not seen them in this trial."""
@@ -141,7 +142,7 @@ class _Reports:
         self._metrics[PERCENT] = percent
 
     def add(self, work: Work, tables: Tables) -> None:
-        self._done.append(Done(work.id, type(work.spec).__name__, work.attempt, tables))
+        self._done.append(Done(work.id, kind_of(work.spec), work.attempt, tables))
 
     def end(self) -> None:
         self._tell(self._done)

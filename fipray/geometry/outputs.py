@@ -13,6 +13,7 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import NetworkError, UsageError
 from fipray.geometry.arrays import Embedded
+from fipray.registry import spec
 
 
 @runtime_checkable
@@ -45,6 +46,7 @@ def num_classes(outputs: Tensor) -> int:
     return max(2, outputs.shape[1])
 
 
+@spec("fisher_rao")
 @checked
 @dataclass(frozen=True)
 class FisherRao:
@@ -74,6 +76,7 @@ class FisherRao:
             )
 
 
+@spec("warm")
 @checked
 @dataclass(frozen=True)
 class Warm:
@@ -100,6 +103,7 @@ class Warm:
         FisherRao().check(outputs)
 
 
+@spec("euclidean")
 @checked
 @dataclass(frozen=True)
 class Euclidean:
@@ -115,6 +119,7 @@ class Euclidean:
         return outputs.flatten(1) / self.scale
 
 
+@spec("heads")
 @checked
 @dataclass(frozen=True)
 class Heads:

@@ -14,10 +14,12 @@ from torch.overrides import TorchFunctionMode
 from fipray.border import checked
 from fipray.geometry.effective import effective
 from fipray.geometry.network import Network
+from fipray.registry import spec
 
 _MULTIPLYING = (functional.linear, torch.conv1d, torch.conv2d, torch.conv3d)
 
 
+@spec("sizes")
 @dataclass(frozen=True)
 class Sizes:
     """Sizes of a network at some weights: of those that layers compute with (`fipray.geometry.effective`). Only weights

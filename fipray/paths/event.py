@@ -13,6 +13,7 @@ from fipray.border import checked, described
 from fipray.errors import UsageError
 from fipray.paths.objective import Objective, is_compared
 from fipray.paths.path import PathPoint
+from fipray.registry import spec
 
 NOT_FINITE = "not finite"
 
@@ -107,6 +108,7 @@ def reason_of(event: Event, point: PathPoint) -> str | None:
     return reason
 
 
+@spec("objective_below")
 @checked
 @dataclass(frozen=True)
 class ObjectiveBelow:
@@ -126,6 +128,7 @@ class ObjectiveBelow:
         return None
 
 
+@spec("functional_distance_above")
 @checked
 @dataclass(frozen=True)
 class FunctionalDistanceAbove:

@@ -12,10 +12,12 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import KroneckerMetric, Metric, Warm
 from fipray.paths.problem import Problem
+from fipray.registry import spec
 
 _NAME = "memory {} "
 
 
+@spec("kronecker_memory")
 @checked
 @dataclass(frozen=True)
 class KroneckerMemory:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.registry import spec
 
 if TYPE_CHECKING:
     from fipray.paths.event import Outcome
@@ -73,6 +74,7 @@ class WeightPath:
         return torch.stack([point.weights for point in self.points])
 
 
+@spec("save_at")
 @checked
 @dataclass(frozen=True)
 class SaveAt:

@@ -14,6 +14,7 @@ from fipray.border import checked
 from fipray.errors import NetworkError, UsageError
 from fipray.geometry import Network, removable_channels
 from fipray.geometry.network import Slot
+from fipray.registry import spec
 
 Losses = Callable[[], Tensor]  # [P], at least 0; may cost passes
 
@@ -33,6 +34,7 @@ class Pattern(Protocol):
         ...
 
 
+@spec("unstructured")
 @checked
 @dataclass(frozen=True)
 class Unstructured:
@@ -78,6 +80,7 @@ class Unstructured:
         return free
 
 
+@spec("semi_structured")
 @checked
 @dataclass(frozen=True)
 class NofM:
@@ -133,6 +136,7 @@ def _groups(network: Network, size: int, device: torch.device) -> Tensor:
     return torch.cat(found)
 
 
+@spec("channels")
 @checked
 @dataclass(frozen=True)
 class WholeChannels:

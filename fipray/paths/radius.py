@@ -15,6 +15,7 @@ from fipray.errors import UsageError
 from fipray.paths.objective import value
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Situation
+from fipray.registry import spec
 
 LARGEST_RADIUS = 1e6  # of |w0|: where steps are shorter than the radius, nothing else ends its growth
 
@@ -125,6 +126,7 @@ def first_radius(radius: RadiusControl, problem: Problem) -> float:
     return number(radius.begin(problem), f"{type(radius).__name__}.begin()")
 
 
+@spec("adaptive_radius")
 @checked
 @dataclass(frozen=True)
 class AdaptiveRadius:
@@ -183,6 +185,7 @@ class AdaptiveRadius:
         return Verdict(True, larger if grows else radius)
 
 
+@spec("scheduled_radius")
 @checked
 @dataclass(frozen=True)
 class ScheduledRadius:
@@ -232,6 +235,7 @@ class ScheduledRadius:
         return self.final + (self.initial - self.final) * (1 + math.cos(phase)) / 2
 
 
+@spec("switched_radius")
 @checked
 @dataclass(frozen=True)
 class SwitchedRadius:

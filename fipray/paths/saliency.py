@@ -13,6 +13,7 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Metric
 from fipray.paths.problem import Batch, Problem
+from fipray.registry import spec
 
 
 @runtime_checkable
@@ -24,6 +25,7 @@ class Saliency(Protocol):
         ...
 
 
+@spec("magnitude")
 @checked
 @dataclass(frozen=True)
 class Magnitude:
@@ -33,6 +35,7 @@ class Magnitude:
         return weights.abs()
 
 
+@spec("metric_diagonal")
 @checked
 @dataclass(frozen=True)
 class MetricDiagonal:
@@ -51,6 +54,7 @@ class MetricDiagonal:
         return weights.square() * _metric(problem, weights, batch, self.num_inputs).diagonal() / 2
 
 
+@spec("optimal_brain_surgeon")
 @checked
 @dataclass(frozen=True)
 class OptimalBrainSurgeon:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from fipray.border import checked
 from fipray.errors import DataError, UsageError
+from fipray.registry import spec
 
 
 @runtime_checkable
@@ -24,6 +25,7 @@ class Variation(Protocol):
         ...
 
 
+@spec("shifted")
 @checked
 @dataclass(frozen=True)
 class Shifted:

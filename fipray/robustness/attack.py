@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.registry import spec
 from fipray.robustness.margin import (
     Classifier,
     check_counts,
@@ -51,6 +52,7 @@ class Attack(Protocol):
         ...
 
 
+@spec("fgsm")
 @checked
 @dataclass(frozen=True)
 class FGSM:
@@ -77,6 +79,7 @@ class FGSM:
         return threat_model.project(inputs + threat_model.epsilon * threat_model.steepest(gradient), inputs)
 
 
+@spec("pgd")
 @checked
 @dataclass(frozen=True)
 class PGD:
@@ -121,6 +124,7 @@ class PGD:
         return search.worst.inputs
 
 
+@spec("targeted_pgd")
 @checked
 @dataclass(frozen=True)
 class TargetedPGD:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.registry import spec
 from fipray.robustness.margin import Classifier, check_counts, check_examples, checked_outputs
 from fipray.robustness.threat import ThreatModel
 
@@ -23,6 +24,7 @@ _FEWEST_CLASSES = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 
 _SMALLEST_SIDE = 5  # of an image for which Square in l2 has a tiling
 
 
+@spec("auto_attack")
 @checked
 @dataclass(frozen=True)
 class AutoAttack:

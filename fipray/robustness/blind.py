@@ -10,12 +10,14 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.registry import spec
 from fipray.robustness.attack import Attack
 from fipray.robustness.margin import Classifier, check_counts, check_examples, checked_outputs
 from fipray.robustness.threat import ThreatModel
 from fipray.robustness.worst import Worst
 
 
+@spec("random_noise")
 @checked
 @dataclass(frozen=True)
 class RandomNoise:
@@ -54,6 +56,7 @@ class RandomNoise:
         return worst.inputs
 
 
+@spec("random_search")
 @checked
 @dataclass(frozen=True)
 class RandomSearch:
@@ -95,6 +98,7 @@ class RandomSearch:
         return worst.inputs
 
 
+@spec("from_surrogates")
 @checked
 @dataclass(frozen=True)
 class FromSurrogates:

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.registry import spec
 from fipray.robustness.attack import PGD, Attack
 from fipray.robustness.ensemble import Ensemble, StackedEnsemble, averaged
 from fipray.robustness.margin import Classifier
 from fipray.robustness.threat import ThreatModel
 
 
+@spec("on_logits")
 @checked
 @dataclass(frozen=True)
 class OnLogits:
@@ -48,6 +50,7 @@ class OnLogits:
         return self.attack.perturb(guided, inputs, labels, threat_model, generator, until_fooled=until_fooled)
 
 
+@spec("reweighed_pgd")
 @checked
 @dataclass(frozen=True)
 class ReweighedPGD:

@@ -14,6 +14,7 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import DataError, UsageError
 from fipray.geometry.arrays import Square
+from fipray.registry import spec
 from fipray.robustness.margin import correct
 
 SetScore = Callable[[tuple[int, ...]], float]
@@ -68,6 +69,7 @@ def greedy_selection(
     return chosen
 
 
+@spec("ensemble_accuracy")
 @checked
 @dataclass(frozen=True, eq=False)
 class EnsembleAccuracy:
@@ -106,6 +108,7 @@ class EnsembleAccuracy:
         return float((right.all(0) if self.worst else right).double().mean())
 
 
+@spec("mean_of_pairs")
 @checked
 @dataclass(frozen=True, eq=False)
 class MeanOfPairs:

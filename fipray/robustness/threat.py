@@ -11,8 +11,10 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.registry import spec
 
 
+@spec("threat_model")
 @checked
 @dataclass(frozen=True)
 class ThreatModel:

@@ -1,7 +1,7 @@
 """Specs as canonical JSON and back.
 
 A spec is a frozen dataclass of numbers, strings, tuples and further such dataclasses. It is written as an object with
-its fields and a `kind`: the name of a class that fipray offers, or `module:Class` for anyone else's.
+its fields and a `kind`: the registered name of its class (`registry.spec`), or `module:Class` of one without.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any
 
-import fipray
 from fipray.errors import UsageError
+from fipray.registry import registered_class, registered_name, registered_names
 
 _INFINITE = "number"  # the one field of what stands for "inf" or "-inf", which JSON does not have
 
@@ -59,7 +59,7 @@ def decode(data: Any) -> Any:
 def kind_of(value: Any) -> str:
     """The name under which `decode` finds the class of `value`."""
     cls = type(value)
-    return cls.__name__ if getattr(fipray, cls.__name__, None) is cls else f"{cls.__module__}:{cls.__qualname__}"
+    return registered_name(cls) or f"{cls.__module__}:{cls.__qualname__}"
 
 
 def to_json(value: Any) -> str:
@@ -80,14 +80,22 @@ def digest(*parts: str) -> str:
 
 
 def _class_named(kind: Any) -> type:
-    try:
-        if ":" in kind:
-            module, name = kind.split(":")
-            found = getattr(import_module(module), name)
-        else:
-            found = getattr(fipray, kind)
-    except (AttributeError, ImportError, ValueError, TypeError) as error:
-        raise UsageError(f"{kind!r} names no kind of spec: {error}") from error
+    found = None
+    if isinstance(kind, str):
+        found = _imported(kind) if ":" in kind else registered_class(kind)
+    if found is None:
+        raise UsageError(
+            f"{kind!r} names no kind of spec: import the module that registers it first; registered are: "
+            + ", ".join(registered_names())
+        )
     if not (isinstance(found, type) and is_dataclass(found)):
         raise UsageError(f"{kind!r} is no kind of spec: a spec is a frozen dataclass")
     return found
+
+
+def _imported(kind: str) -> Any:
+    try:
+        module, name = kind.split(":")
+        return getattr(import_module(module), name)
+    except (AttributeError, ImportError, ValueError) as error:
+        raise UsageError(f"{kind!r} names no kind of spec: {error}") from error

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fipray.registry import registered_name
 from fipray.study.canonical import digest
 from fipray.study.own import is_own_file, is_own_module
 from fipray.study.source import imports_in, names_in, state_of, text_of
@@ -149,7 +150,7 @@ class _Walk:
         return f"{self.text(cls)} {self.text(dict(getattr(value, '__dict__', {})))}"
 
     def _class(self, cls: type) -> str:
-        name, own = _named(cls), vars(cls)
+        name, own = registered_name(cls) or _named(cls), vars(cls)
         if not self._is_own(cls.__module__) or name in self.found:
             return name
         self.found[name] = ""  # meanwhile its functions may name it

@@ -9,6 +9,7 @@ from typing import ClassVar
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.errors import UsageError
+from fipray.registry import spec
 from fipray.robustness import FGSM, PGD, Attack, TargetedPGD, ThreatModel
 
 BASE, VARIANT = "base", "variant"
@@ -29,6 +30,7 @@ def verdicts_on(name: str, attack: str, first_example: int) -> str:
     return f"{attack} on {name} from example {first_example}"
 
 
+@spec("evaluation")
 @checked
 @dataclass(frozen=True)
 class Evaluation:
@@ -67,6 +69,7 @@ class Evaluation:
         return self.num_examples > self.chunk_size
 
 
+@spec("attack")
 @dataclass(frozen=True)
 class AttackSpec:
     """One attack on one network or ensemble, on `num_examples` test inputs from `first_example`, 0 or more."""
@@ -88,6 +91,7 @@ class AttackSpec:
         return made_networks(self.members)
 
 
+@spec("robustness")
 @dataclass(frozen=True)
 class RobustnessSpec:
     """One network or ensemble under the attacks of an evaluation, and without one."""
@@ -123,6 +127,7 @@ class RobustnessSpec:
         return (*made_networks(self.members), *verdicts)
 
 
+@spec("transfer")
 @dataclass(frozen=True)
 class TransferSpec:
     """Inputs made on each network, tried on every other: names of networks and their members."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fipray.errors import UsageError
+from fipray.registry import spec
 from fipray.study.canonical import to_json
 from fipray.study.evaluation import made_networks, path_of
 
@@ -24,6 +25,7 @@ def round_end(name: str, number: int) -> str:
     return f"round {number} of {name}"
 
 
+@spec("round")
 @dataclass(frozen=True)
 class RoundSpec:
     """Round `number`, 1..num_rounds, of the path of one of the `members`; the last of them ends the path."""

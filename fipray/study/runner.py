@@ -18,6 +18,7 @@ from fipray.records import Attempt, Store
 from fipray.records.layout import log_file
 from fipray.study import resume
 from fipray.study.arrays import state_arrays, to_tensor
+from fipray.study.canonical import kind_of
 from fipray.study.changed import Changed, opened
 from fipray.study.failures import interruptions, sentence_of
 from fipray.study.rounds import RoundSpec
@@ -114,7 +115,7 @@ class Agenda:
         """Commit what was done by the same time."""
         if not done:
             return
-        attempts = [Attempt(work.id, type(work.spec).__name__, work.attempt, tables) for work, tables in done]
+        attempts = [Attempt(work.id, kind_of(work.spec), work.attempt, tables) for work, tables in done]
         counting = self.store.commit_all(attempts)
         # Where one does not count, another run into the same directory was first.
         others = self._read_made() if len(counting) < len(done) else {}

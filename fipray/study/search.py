@@ -12,6 +12,7 @@ from typing import Any
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.errors import UsageError
+from fipray.registry import spec
 from fipray.study.canonical import digest, encode, to_json
 from fipray.study.code import Code, code_of
 from fipray.study.evaluation import AttackSpec, RobustnessSpec
@@ -32,6 +33,7 @@ AT_POINTS = (
 ROBUST = "robust_accuracy"
 
 
+@spec("search")
 @checked
 @dataclass(frozen=True, eq=False)
 class Search:

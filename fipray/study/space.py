@@ -9,8 +9,10 @@ from typing import Any, get_type_hints
 
 from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.registry import spec
 
 
+@spec("uniform")
 @checked
 @dataclass(frozen=True)
 class Uniform:
@@ -30,6 +32,7 @@ class Uniform:
         return float(drawn)
 
 
+@spec("log_uniform")
 @checked
 @dataclass(frozen=True)
 class LogUniform:
@@ -51,6 +54,7 @@ class LogUniform:
         return float(drawn)
 
 
+@spec("integers")
 @checked
 @dataclass(frozen=True)
 class Integers:
@@ -70,6 +74,7 @@ class Integers:
         return int(drawn)
 
 
+@spec("choice")
 @checked
 @dataclass(frozen=True)
 class Choice:

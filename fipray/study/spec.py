@@ -32,6 +32,7 @@ from fipray.paths import (
     milestones,
     tasks_of,
 )
+from fipray.registry import spec
 from fipray.study.arrays import state_arrays
 from fipray.study.canonical import digest, to_json
 from fipray.study.code import Code, code_of, texts_of
@@ -53,6 +54,7 @@ from fipray.study.rounds import RoundSpec, check, expanded
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+@spec("path")
 @checked
 @dataclass(frozen=True)
 class PathSpec:
@@ -116,6 +118,7 @@ class PathSpec:
         return made_networks((self.start, *self.others))
 
 
+@spec("ensemble")
 @checked
 @dataclass(frozen=True)
 class EnsembleSpec:
@@ -257,11 +260,11 @@ class Study:
         base = digest(*self._material, *texts_of(code_of((self.module, self.geometry))))
         ids: dict[str, str] = {}  # by what they make
         result: dict[str, Spec] = {}
-        for spec in self._work:
-            id = digest(base, to_json(spec), *texts_of(code_of(spec)), *(ids[name] for name in spec.needs))
-            if spec.makes:
-                ids[spec.makes] = id
-            result[id] = spec
+        for work in self._work:
+            id = digest(base, to_json(work), *texts_of(code_of(work)), *(ids[name] for name in work.needs))
+            if work.makes:
+                ids[work.makes] = id
+            result[id] = work
         return result
 
     @cached_property

@@ -27,7 +27,7 @@ def results(tmp_path):
     store = Store.create_or_open(tmp_path, {**MANIFEST, "objectives": OBJECTIVES})
     for number, (name, (distance, robust, outcome)) in enumerate(ENDS.items()):
         id, shared = f"id{number}", {"outcome_kind": outcome}
-        config = f'{{"radius.tolerance":0.{number},"stepper":{{"kind":"NaturalStep"}}}}'
+        config = f'{{"radius.tolerance":0.{number},"stepper":{{"kind":"natural"}}}}'
         tables = {
             "paths": [path_row(id, name, functional_distance_held_out=distance, **shared)],
             "points": point_rows(id, name),
@@ -43,7 +43,7 @@ def results(tmp_path):
 def test_values_are_columns(results):
     trials = results.trials.set_index("name")
     assert trials["config.radius.tolerance"].to_dict() == dict(zip(ENDS, (0.0, 0.1, 0.2, 0.3, 0.4), strict=True))
-    assert trials.loc["closest", "config.stepper"] == {"kind": "NaturalStep"}
+    assert trials.loc["closest", "config.stepper"] == {"kind": "natural"}
 
 
 def test_trials_are_joined_with_what_their_ends_are_like(results):

@@ -87,7 +87,7 @@ def test_equal_values_are_one_path_and_others_another_whose_id_is_that_of_its_sp
 def test_a_choice_is_drawn_by_its_place_and_written_down_by_its_value():
     made = replace(searching(), space={"stepper": fip.Choice((fip.NaturalStep(), fip.FirstOrderStep(beta=2.0)))})
     assert made.values({"stepper": 1}) == {"stepper": fip.FirstOrderStep(beta=2.0)}
-    assert json.loads(made.config_json({"stepper": 1}))["stepper"]["kind"] == "FirstOrderStep"
+    assert json.loads(made.config_json({"stepper": 1}))["stepper"]["kind"] == "first_order"
 
 
 @pytest.mark.parametrize("changes", [{"num_trials": 5}, {"scheduler": "median"}, {"seed": 1}, {"grace": 0.5}])

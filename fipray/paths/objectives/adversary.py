@@ -12,9 +12,11 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, class_logits
 from fipray.paths.problem import Batch, Problem
+from fipray.registry import spec
 from fipray.robustness.threat import ThreatModel
 
 
+@spec("adversary")
 @checked
 @dataclass(frozen=True)
 class Adversary:

@@ -14,10 +14,12 @@ from fipray.border import checked, takes
 from fipray.errors import UsageError
 from fipray.geometry import Network
 from fipray.paths.problem import Batch, Problem
+from fipray.registry import spec
 
 Function = Callable[[Network, Tensor], float]
 
 
+@spec("zeroth_order")
 @checked
 @dataclass(frozen=True)
 class BlackBox:

@@ -13,8 +13,10 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Network, class_logits, twice_differentiable
 from fipray.paths.problem import Batch, Problem
+from fipray.registry import spec
 
 
+@spec("gradient_diversity")
 @checked
 @dataclass(frozen=True)
 class Diversify:

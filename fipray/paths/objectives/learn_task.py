@@ -14,8 +14,10 @@ from fipray.errors import UsageError
 from fipray.geometry import class_logits
 from fipray.paths.objective import Asked
 from fipray.paths.problem import Batch, Problem
+from fipray.registry import spec
 
 
+@spec("learn_task")
 @checked
 @dataclass(frozen=True)
 class LearnTask:

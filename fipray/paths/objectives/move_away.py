@@ -9,8 +9,10 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.paths.problem import Batch, Problem
+from fipray.registry import spec
 
 
+@spec("weight_diversity")
 @checked
 @dataclass(frozen=True)
 class MoveAway:

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.paths.problem import Batch, Problem
+from fipray.registry import spec
 
 
+@spec("random_walk")
 @checked
 @dataclass(frozen=True)
 class RandomWalk:

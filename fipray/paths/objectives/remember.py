@@ -10,8 +10,10 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.paths.problem import Batch, Problem
+from fipray.registry import spec
 
 
+@spec("kronecker_penalty")
 @checked
 @dataclass(frozen=True)
 class Remember:

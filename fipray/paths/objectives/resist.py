@@ -10,8 +10,10 @@ from fipray.border import checked
 from fipray.paths.objective import Asked
 from fipray.paths.objectives.adversary import Adversary, divergence
 from fipray.paths.problem import Batch, Problem
+from fipray.registry import spec
 
 
+@spec("adversarial_distillation")
 @checked
 @dataclass(frozen=True)
 class Resist:

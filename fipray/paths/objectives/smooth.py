@@ -9,8 +9,10 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.paths.objectives.diversify import input_gradients
 from fipray.paths.problem import Batch, Problem
+from fipray.registry import spec
 
 
+@spec("input_gradient_penalty")
 @checked
 @dataclass(frozen=True)
 class Smooth:

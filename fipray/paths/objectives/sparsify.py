@@ -16,8 +16,10 @@ from fipray.paths.objective import Projection
 from fipray.paths.patterns import Pattern, Unstructured
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.saliency import Magnitude, Saliency
+from fipray.registry import spec
 
 
+@spec("sparsify")
 @checked
 @dataclass(frozen=True)
 class Sparsify:

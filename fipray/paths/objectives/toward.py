@@ -11,8 +11,10 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.paths.problem import Batch, Problem
+from fipray.registry import spec
 
 
+@spec("toward")
 @checked
 @dataclass(frozen=True, eq=False)
 class Toward:

@@ -10,8 +10,10 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.paths.objectives.adversary import Adversary, divergence
 from fipray.paths.problem import Batch, Problem
+from fipray.registry import spec
 
 
+@spec("ensemble_adversarial_distillation")
 @checked
 @dataclass(frozen=True)
 class Vaccinate:

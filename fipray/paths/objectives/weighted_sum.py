@@ -25,8 +25,10 @@ from fipray.paths.objective import (
     value,
 )
 from fipray.paths.problem import Batch, Problem
+from fipray.registry import spec
 
 
+@spec("weighted_sum")
 @checked
 @dataclass(frozen=True)
 class WeightedSum:

@@ -12,8 +12,10 @@ from fipray.errors import UsageError
 from fipray.paths.objective import Objective, Projection, restrict, tangent
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, Stepper, ignores, promised
+from fipray.registry import spec
 
 
+@spec("corrected")
 @checked
 @dataclass(frozen=True)
 class Corrected:
@@ -43,6 +45,7 @@ class Corrected:
         return promised(situation, ahead.displacement + back.displacement, states)
 
 
+@spec("switch")
 @checked
 @dataclass(frozen=True)
 class Switch:

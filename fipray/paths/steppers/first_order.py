@@ -28,10 +28,12 @@ from fipray.geometry import (
 from fipray.paths.objective import Asked, OfOutputs, scalar
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, within
+from fipray.registry import spec
 
 _STATISTICS = "statistics "  # in the state, before the name of a buffer
 
 
+@spec("first_order")
 @checked
 @dataclass(frozen=True)
 class FirstOrderStep:

@@ -14,8 +14,10 @@ from fipray.geometry import Layer, Metric
 from fipray.geometry.linear import eigh
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
+from fipray.registry import spec
 
 
+@spec("kronecker")
 @checked
 @dataclass(frozen=True)
 class KroneckerStep:

@@ -14,8 +14,10 @@ from fipray.geometry import Metric, StreamedMetric, conjugate_gradients, solve_i
 from fipray.geometry.metric import Precision
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
+from fipray.registry import spec
 
 
+@spec("natural")
 @checked
 @dataclass(frozen=True)
 class NaturalStep:

@@ -12,8 +12,10 @@ from fipray.geometry import Metric
 from fipray.geometry.linear import eigh
 from fipray.paths.problem import Batch, Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
+from fipray.registry import spec
 
 
+@spec("input_null_space")
 @checked
 @dataclass(frozen=True)
 class InputNullSpaceStep:

@@ -12,10 +12,12 @@ from fipray.errors import UsageError
 from fipray.geometry import Metric, NullSpace, solve_in_sample_space
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
+from fipray.registry import spec
 
 LARGEST_JACOBIAN = 2**29  # numbers, 2 GiB in float32: what an exact solve may have to hold where layers do not tell J
 
 
+@spec("projected")
 @checked
 @dataclass(frozen=True)
 class ProjectedStep:

@@ -13,8 +13,10 @@ from fipray.errors import UsageError
 from fipray.paths.objective import gradient
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State
+from fipray.registry import spec
 
 
+@spec("published")
 @checked
 @dataclass(frozen=True)
 class PublishedStep:
@@ -55,6 +57,7 @@ class PublishedStep:
         return Proposal(-length * slope / torch.linalg.vector_norm(slope).clamp(min=1e-30), 0.0)
 
 
+@spec("one_shot")
 @checked
 @dataclass(frozen=True)
 class OneShot:

@@ -1,0 +1,64 @@
+"""Registered names: what results directories call a class, whatever Python calls it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from fipray.errors import UsageError
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
+_CLASSES: dict[str, type] = {}
+
+Class = TypeVar("Class", bound=type)
+
+
+def spec(name: str) -> Callable[[Class], Class]:
+    """Register a class of specs under a name.
+
+    The name stands for the class in results directories and in every ID, so the class can be renamed or moved to
+    another module without changing either. An unregistered class is written as `module:Class`.
+
+    Args:
+        name: lower-case words joined by `_`, with a namespace of your own where the class is yours: "mylab.shrink".
+
+    Returns:
+        A class decorator.
+
+    Raises:
+        UsageError: for a malformed name, or for one that another class has.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be registered: a name is lower-case words joined by '_', such as 'mylab.shrink'"
+        )
+
+    def register(cls: Class) -> Class:
+        other = _CLASSES.get(name)
+        if other is not None and _origin(other) != _origin(cls):  # a reloaded module registers its classes again
+            raise UsageError(
+                f"{name!r} is registered for {_origin(other)}: give {_origin(cls)} another name, such as 'mylab.{name}'"
+            )
+        _CLASSES[name] = cls
+        cls.__spec_name__ = name  # type: ignore[attr-defined]
+        return cls
+
+    return register
+
+
+def registered_name(cls: type) -> str | None:
+    """The name of a class itself, None where it has none; a subclass does not inherit its base's."""
+    return vars(cls).get("__spec_name__")
+
+
+def registered_class(name: str) -> type | None:
+    return _CLASSES.get(name)
+
+
+def registered_names() -> list[str]:
+    return sorted(_CLASSES)
+
+
+def _origin(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
