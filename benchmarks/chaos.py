@@ -79,7 +79,7 @@ def study(*, paths: int = 24, num_steps: int = 150) -> fip.Study:
         fip.PathSpec(
             f"path-{number:02d}",
             fip.Sparsify(0.5) if number % 3 else fip.RandomWalk(),
-            steppers[number % 2],
+            stepper=steppers[number % 2],
             num_steps=num_steps,
             batch_size=100,
             save_at=fip.SaveAt(10),

@@ -67,7 +67,10 @@ def measure(quick: bool) -> tuple[list[Record], dict[str, fip.LossProfile]]:
     anchors, held_out = torch.from_numpy(arrays.anchors), torch.from_numpy(arrays.held_out)
     few = slice(2000 if quick else None)
     judge = Judge(network, torch.from_numpy(data.test_inputs[few]), torch.from_numpy(data.test_labels[few]))
-    settings: dict[str, Any] = {"allowed_distance": 0.25, "num_rounds": 4, "batch_size": 512} if quick else {}
+    problem = fip.Problem(network, anchors, held_out)
+    radius = fip.AdaptiveRadius(initial=0.02, tolerance=0.1875)
+    walked = fip.Settings(radius=radius, num_steps=25, batch_size=512) if quick else None
+    allowed: dict[str, Any] = {"allowed_distance": 0.25, "num_rounds": 4} if quick else {}
     records: list[Record] = []
     profiles: dict[str, fip.LossProfile] = {}
 
@@ -93,7 +96,7 @@ def measure(quick: bool) -> tuple[list[Record], dict[str, fip.LossProfile]]:
         return points
 
     def connection(end: Tensor) -> Sequence[Tensor]:
-        return fip.connect(network, end, anchors=anchors, held_out=held_out, **settings).points
+        return fip.connect(problem, end, walked, **allowed).points
 
     record("straight line", lambda: (network.weights, other), 49)
     _, near = record(

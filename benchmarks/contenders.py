@@ -24,7 +24,7 @@ from experiments.baselines import (
     Trades,
 )
 from experiments.ensembles import LOOKS_AT_OTHERS, Settings, member_paths
-from fipray.paths import Batch, Problem
+from fipray.paths import Problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,10 +125,10 @@ def paths(
 
 def _seconds_of(network: fip.Network, setting: Setting, spec: fip.PathSpec, num_others: int) -> tuple[float, float]:
     """Processor seconds of what the base says of an anchor, and of a step, the first few left out."""
-    problem = Problem(network, fip.FisherRao(), network.weights, (network.weights,) * num_others)
-    Batch.of(problem, setting.inputs[: spec.batch_size])  # the first call is slow
+    problem = Problem(network, others=(network.weights,) * num_others)
+    problem.batch(setting.inputs[: spec.batch_size])  # the first call is slow
     began = time.process_time()
-    anchors = Batch.of(problem, setting.inputs[: 4 * spec.batch_size])
+    anchors = problem.batch(setting.inputs[: 4 * spec.batch_size])
     an_anchor = (time.process_time() - began) / len(anchors)
     marks = [
         time.process_time()

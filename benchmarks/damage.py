@@ -65,7 +65,9 @@ def study() -> fip.Study:
             ).backward()
             optimiser.step()
     paths = (
-        fip.PathSpec("sparse", fip.Sparsify(0.6, through=(0.3,)), fip.FirstOrderStep(), num_steps=6, batch_size=50),
+        fip.PathSpec(
+            "sparse", fip.Sparsify(0.6, through=(0.3,)), stepper=fip.FirstOrderStep(), num_steps=6, batch_size=50
+        ),
         fip.PathSpec("diverse", fip.Diversify(), num_steps=4, batch_size=50, seed=1),
         fip.PathSpec("other", fip.Diversify(), num_steps=4, batch_size=50, others=("diverse",), seed=2),
     )

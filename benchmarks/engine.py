@@ -173,10 +173,10 @@ def works_of(subject: Subject, size: int, device: torch.device, with_steppers: b
     """All that is timed."""
     generator = torch.Generator().manual_seed(0)
     network = Network.of(subject.module).to(device)
-    start = network.weights.to(device)
-    problem = Problem(network, FisherRao(), start)
+    start = network.weights
+    problem = Problem(network, geometry=FisherRao())
     inputs = subject.inputs[torch.randint(len(subject.inputs), (size,), generator=generator)].to(device)
-    batch = Batch.of(problem, inputs)
+    batch = problem.batch(inputs)
     length = torch.linalg.vector_norm(start)
 
     def random_direction() -> Tensor:

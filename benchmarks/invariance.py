@@ -32,7 +32,7 @@ from torch import Tensor
 from experiments.data import mnist
 from experiments.networks import lenet_300_100
 from experiments.training import Recipe, trained
-from fipray.geometry import FisherRao, Network, functional_distance
+from fipray.geometry import Network, functional_distance
 from fipray.paths import (
     AdaptiveRadius,
     Batch,
@@ -252,9 +252,9 @@ def settings(data: str, seed: int) -> list[Setting]:
     base, other = networks[0], networks[1].weights
     made = []
     for name, objective, others in (("diversify", Diversify(), ()), ("toward", Toward(), (other,))):
-        problem = Problem(base, FisherRao(), base.weights, others)
-        anchors = Batch.of(problem, torch.from_numpy(arrays.anchors))
-        made.append(Setting(name, objective, problem, anchors, Batch.of(problem, torch.from_numpy(arrays.held_out))))
+        problem = Problem(base, others=others)
+        anchors = problem.batch(torch.from_numpy(arrays.anchors))
+        made.append(Setting(name, objective, problem, anchors, problem.batch(torch.from_numpy(arrays.held_out))))
     return made
 
 

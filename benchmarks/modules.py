@@ -49,15 +49,14 @@ def row(name: str, kind: Kind) -> Row:
     try:
         network = Network.of(module)
         path = fip.trace(
-            network,
-            anchors=inputs,
-            held_out=held_out,
-            objective=kind.objective or fip.RandomWalk(),
-            stepper=fip.FirstOrderStep(beta=1.0),
-            radius=fip.ScheduledRadius(0.05),
-            num_steps=NUM_STEPS,
-            batch_size=16,
-            geometry=kind.geometry,
+            fip.Problem(network, anchors=inputs, held_out=held_out, geometry=kind.geometry),
+            kind.objective or fip.RandomWalk(),
+            fip.Settings(
+                stepper=fip.FirstOrderStep(beta=1.0),
+                radius=fip.ScheduledRadius(0.05),
+                num_steps=NUM_STEPS,
+                batch_size=16,
+            ),
         )
     except fip.FiprayError as error:
         return Row(name, "refused", f"{type(error).__name__}: {error}")

@@ -39,7 +39,9 @@ def study(num_paths: int, num_steps: int) -> fip.Study:
         torch.manual_seed(0)
         module = nn.Sequential(nn.Linear(200, 300), nn.Tanh(), nn.Linear(300, 10)).eval()
     paths = tuple(
-        fip.PathSpec(f"path-{number:05d}", fip.Sparsify(0.5), fip.FirstOrderStep(), num_steps=num_steps, seed=number)
+        fip.PathSpec(
+            f"path-{number:05d}", fip.Sparsify(0.5), stepper=fip.FirstOrderStep(), num_steps=num_steps, seed=number
+        )
         for number in range(num_paths)
     )
     return fip.Study("overhead", module, fip.Data(inputs[:2000], inputs[2000:]), paths)

@@ -31,7 +31,7 @@ from experiments import networks
 from experiments.data import mnist
 from experiments.training import Recipe, trained
 from fipray.geometry import FisherRao, Metric, Network, NullSpace, Sweeps
-from fipray.paths import Batch, Problem
+from fipray.paths import Problem
 from fipray.paths.objective import gradient
 
 GEOMETRY = FisherRao()
@@ -231,22 +231,18 @@ def main() -> None:
     anchors = torch.from_numpy(everything.train_inputs[: 2000 if chosen.quick else 10_000])
     held_out = torch.from_numpy(everything.train_inputs[-5000:])
     path = fip.trace(
-        network,
-        anchors=anchors,
-        held_out=held_out[:1000],
-        objective=fip.Diversify(),
-        stepper=fip.NaturalStep(),
-        radius=fip.AdaptiveRadius(tolerance=0.15),
-        num_steps=10,
+        fip.Problem(network, anchors=anchors, held_out=held_out[:1000]),
+        fip.Diversify(),
+        fip.Settings(stepper=fip.NaturalStep(), radius=fip.AdaptiveRadius(tolerance=0.15), num_steps=10),
     )
     iterations = 200 if chosen.quick else 400
     print(f"{len(anchors)} anchors, {torch.get_num_threads()} thread(s); target {TARGET:g}")
     columns = "sweeps   anchors  held out    kept  seconds      CPU    MiB"
     print(f"{'case':20} {'method':20} {columns}")
     random = torch.randn(network.num_weights, generator=torch.Generator().manual_seed(0))
-    problem = Problem(network, GEOMETRY, network.weights)
+    problem = Problem(network, geometry=GEOMETRY)
     away = path.end.weights
-    slope = gradient(fip.Diversify(), problem, away, Batch.of(problem, anchors[:1000]))
+    slope = gradient(fip.Diversify(), problem, away, problem.batch(anchors[:1000]))
     cases = [
         Case(network, network.weights, "start, random", random, held_out),
         Case(network, away, "10 steps, gradient", slope, held_out),

@@ -19,7 +19,7 @@ from experiments.cifar import cifar10_subset
 from experiments.data import mnist
 from experiments.mlpnet import published_mlpnet
 from experiments.paths import pruning_baselines
-from fipray.paths import Batch, Problem
+from fipray.paths import Problem
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def path(task: Task, spec: fip.PathSpec, inputs: Tensor) -> tuple[nn.Module, flo
     """The end of a path with as many steps as the seconds allow; where it took longer, it is walked again."""
     began = time.process_time()
     network = fip.Network.of(task.subject.base)
-    problem = Problem(network, fip.FisherRao(), network.weights)
-    anchors = Batch.of(problem, inputs)
+    problem = Problem(network)
+    anchors = problem.batch(inputs)
     spent = time.process_time() - began
     # of a long path, in which stages of the mask are as rare as they will be
     trial = fip.walk(
@@ -101,17 +101,17 @@ def path(task: Task, spec: fip.PathSpec, inputs: Tensor) -> tuple[nn.Module, flo
         began = time.process_time() - spent
         num_steps = max(1, int(0.93 * (task.seconds - spent) / cost))
         found = fip.trace(
-            network,
-            anchors=anchors,
-            held_out=task.subject.inputs[:100],
-            objective=spec.objective,
-            stepper=spec.stepper,
-            radius=spec.radius,
-            num_steps=num_steps,
-            batch_size=spec.batch_size,
-            focus=spec.focus,
-            save_at=fip.SaveAt(num_points=1, solver_state=False),
-            seed=task.seed,
+            fip.Problem(network, anchors=anchors, held_out=task.subject.inputs[:100]),
+            spec.objective,
+            fip.Settings(
+                stepper=spec.stepper,
+                radius=spec.radius,
+                num_steps=num_steps,
+                batch_size=spec.batch_size,
+                focus=spec.focus,
+                save_at=fip.SaveAt(num_points=1, solver_state=False),
+                seed=task.seed,
+            ),
         )
         seconds = time.process_time() - began
         if seconds <= 1.03 * task.seconds or attempt == 2:

@@ -83,21 +83,25 @@ def chain(setting: Setting, *, stored: bool, metric: bool = False, published: bo
         began = time.process_time()
         if spec.memory:
             gone = torch.cat([torch.from_numpy(data.sets[name]) for name in spec.memory.sets])
-            remembered.append(spec.memory.of(Problem(network, study.geometry, network.weights), gone))
+            remembered.append(spec.memory.of(Problem(network, geometry=study.geometry), gone))
         sets = torch.cat([torch.from_numpy(data.sets[name]) for name in spec.anchors or spec.held_out])
         path = fip.trace(
-            network,
-            anchors=varied(sets, spec.variations),
-            held_out=torch.from_numpy(data.sets[spec.held_out[0]]),
-            objective=spec.objective,
-            stepper=fip.PublishedStep() if published else spec.stepper,
-            radius=fip.ScheduledRadius(1, 1) if published else spec.radius,
-            num_steps=spec.num_steps,
-            batch_size=spec.batch_size,
-            save_at=fip.SaveAt(num_points=1, solver_state=False),
-            tasks=tasks,
-            memory=remembered,
-            seed=spec.seed,
+            fip.Problem(
+                network,
+                anchors=varied(sets, spec.variations),
+                held_out=torch.from_numpy(data.sets[spec.held_out[0]]),
+                tasks=tasks,
+                memory=remembered,
+            ),
+            spec.objective,
+            fip.Settings(
+                stepper=fip.PublishedStep() if published else spec.stepper,
+                radius=fip.ScheduledRadius(1, 1) if published else spec.radius,
+                num_steps=spec.num_steps,
+                batch_size=spec.batch_size,
+                save_at=fip.SaveAt(num_points=1, solver_state=False),
+                seed=spec.seed,
+            ),
         )
         network = network.at(path.end.weights)
         seconds += time.process_time() - began

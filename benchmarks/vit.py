@@ -23,8 +23,8 @@ from rich.console import Console
 from torchvision.models import VisionTransformer, vit_b_16
 
 from benchmarks.engine import Toward
-from fipray.geometry import FisherRao, Network
-from fipray.paths import Batch, NaturalStep, Problem, Situation
+from fipray.geometry import Network
+from fipray.paths import NaturalStep, Problem, Situation
 
 GIB_AT_MOST = 12.0
 
@@ -55,8 +55,8 @@ def main(
     # A new network of torchvision has a head of zeros, which would hide all that is below it.
     torch.nn.init.normal_(module.heads.head.weight, std=module.hidden_dim**-0.5)
     network = Network.of(module.eval())
-    problem = Problem(network, FisherRao(), network.weights)
-    anchors = Batch.of(problem, torch.randn(batch, 3, 224, 224))
+    problem = Problem(network)
+    anchors = problem.batch(torch.randn(batch, 3, 224, 224))
     objective, radius = Toward(torch.zeros_like(problem.start)), 0.01 * float(problem.start.norm())
     began, began_processor = time.perf_counter(), time.process_time()
     proposal = NaturalStep().propose(Situation(problem, objective, problem.start, anchors, radius), {})

@@ -159,8 +159,8 @@ def pruned(
     prunes = fip.PathSpec(
         "pruned",
         fip.Sparsify(sparsity),
-        fip.FirstOrderStep(),
-        fip.ScheduledRadius(radius),
+        stepper=fip.FirstOrderStep(),
+        radius=fip.ScheduledRadius(radius),
         num_steps=num_steps,
         batch_size=128,
         focus=0.5,

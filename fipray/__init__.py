@@ -10,6 +10,10 @@ __version__ = "0.1.0"
 
 _CATALOGUE = {
     "fipray.geometry": (
+        "Slopes",
+        "Equivariant",
+        "Residual",
+        "Outputs",
         "Channels",
         "Network",
         "FisherRao",
@@ -27,6 +31,8 @@ _CATALOGUE = {
         "slimmed",
     ),
     "fipray.paths": (
+        "Settings",
+        "Problem",
         "AdaptiveRadius",
         "Vaccinate",
         "Smooth",
@@ -173,13 +179,17 @@ if TYPE_CHECKING:
     )
     from fipray.geometry import (
         Channels as Channels,
+        Equivariant as Equivariant,
         Euclidean as Euclidean,
         FisherRao as FisherRao,
         Heads as Heads,
         Metric as Metric,
         MultiHead as MultiHead,
         Network as Network,
+        Outputs as Outputs,
+        Residual as Residual,
         Sizes as Sizes,
+        Slopes as Slopes,
         fitted as fitted,
         for_task as for_task,
         functional_distance as functional_distance,
@@ -214,6 +224,7 @@ if TYPE_CHECKING:
         OptimalBrainSurgeon as OptimalBrainSurgeon,
         Outcome as Outcome,
         PathPoint as PathPoint,
+        Problem as Problem,
         ProjectedStep as ProjectedStep,
         PublishedStep as PublishedStep,
         RandomWalk as RandomWalk,
@@ -221,6 +232,7 @@ if TYPE_CHECKING:
         Resist as Resist,
         SaveAt as SaveAt,
         ScheduledRadius as ScheduledRadius,
+        Settings as Settings,
         Shifted as Shifted,
         Smooth as Smooth,
         Sparsify as Sparsify,

@@ -11,6 +11,8 @@ assertions that show both sides, `pytest.register_assert_rewrite("fipray.testing
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -213,12 +215,11 @@ def small_problem(seed: int = 0, geometry: OutputGeometry | None = None) -> Prob
         torch.manual_seed(seed)
         module = nn.Sequential(nn.Linear(NUM_INPUTS, NUM_HIDDEN), nn.Tanh(), nn.Linear(NUM_HIDDEN, NUM_OUTPUTS))
     network = Network.of(module.double())
-    return Problem(network, geometry or FisherRao(), network.weights)
+    return Problem(network, geometry=geometry)
 
 
 def small_batch(problem: Problem, size: int, seed: int = 1) -> Batch:
-    made = Batch.of(problem, normal(size, NUM_INPUTS, seed=seed))
-    return Batch(made.inputs, made.reference, seed)
+    return replace(problem.batch(normal(size, NUM_INPUTS, seed=seed)), seed=seed)
 
 
 def drift(made: Situation, weights: Tensor) -> float:

@@ -52,7 +52,7 @@ def study(
     second = fip.PathSpec(
         "diverse-1",
         other or fip.Diversify(),
-        fip.FirstOrderStep(beta=0.1),
+        stepper=fip.FirstOrderStep(beta=0.1),
         num_steps=num_steps,
         others=("diverse-0",),
         seed=2,
@@ -87,9 +87,9 @@ def cooperating(
         fip.PathSpec(
             name,
             (objective if name == "a" else None) or fip.Diversify(),
-            (stepper if name == "a" else None) or fip.FirstOrderStep(beta=0.1),
-            fip.ScheduledRadius(0.05),
-            events if name == "a" else (),
+            stepper=(stepper if name == "a" else None) or fip.FirstOrderStep(beta=0.1),
+            radius=fip.ScheduledRadius(0.05),
+            events=events if name == "a" else (),
             num_steps=num_steps,
             batch_size=50,
             save_at=fip.SaveAt(4),
@@ -116,8 +116,8 @@ def chained(*, stepper: Stepper | None = None, objective: Objective | None = Non
     usual = fip.PathSpec(
         "learns-first",
         fip.LearnTask("first", batch_size=16),
-        fip.FirstOrderStep(beta=0.5),
-        fip.ScheduledRadius(0.05),
+        stepper=fip.FirstOrderStep(beta=0.5),
+        radius=fip.ScheduledRadius(0.05),
         num_steps=num_steps,
         batch_size=50,
         save_at=fip.SaveAt(5),
@@ -291,8 +291,8 @@ def searching(*, num_steps: int = 8, domain: str = "few") -> fip.Search:
     path = fip.PathSpec(
         "searched",
         fip.Sparsify(0.5),
-        fip.FirstOrderStep(),
-        fip.ScheduledRadius(0.05),
+        stepper=fip.FirstOrderStep(),
+        radius=fip.ScheduledRadius(0.05),
         num_steps=num_steps,
         batch_size=50,
         save_at=fip.SaveAt(8),

@@ -125,7 +125,8 @@ def check_walk(arguments: Arguments, result: list[Any]) -> None:
 
 def check_trace(arguments: Arguments, path: Any) -> None:
     """A path begins at the network, and distances and sparsities are what float64 makes of its weights."""
-    network, held_out = arguments["network"], arguments["held_out"]
+    problem = arguments["problem"]
+    network, held_out = problem.network, problem.held_out.inputs
     assert path.outcome.kind in KINDS
     assert path.outcome.sentence
     assert [point.step for point in path.points] == sorted(point.step for point in path.points)
@@ -134,7 +135,7 @@ def check_trace(arguments: Arguments, path: Any) -> None:
     for point in path.points:
         assert bool(torch.isfinite(point.weights).all())
         assert close(point.sparsity, float((point.weights == 0).double().mean()))
-        if isinstance(arguments.get("geometry") or fip.FisherRao(), fip.FisherRao) and held_out.is_floating_point():
+        if isinstance(problem.geometry, fip.FisherRao) and held_out.is_floating_point():
             roots = [
                 2 * np.sqrt(probabilities(network.module_at(weights)(held_out)))
                 for weights in (network.weights, point.weights)
@@ -149,7 +150,7 @@ def check_trace(arguments: Arguments, path: Any) -> None:
 
 
 def check_connect(arguments: Arguments, made: Any) -> None:
-    assert torch.equal(made.points[0], arguments["network"].weights)
+    assert torch.equal(made.points[0], arguments["problem"].start)
     assert torch.equal(made.points[-1], arguments["other"].to(made.points[0]))
     assert made.outcome.kind == (
         "connected" if made.distance <= arguments.get("allowed_distance", 0.2) else "not connected"

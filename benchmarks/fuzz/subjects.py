@@ -45,11 +45,11 @@ def classifier(given: Tensor) -> Tensor:
 
 def problem() -> Problem:
     tasks = {"a": fip.Examples(inputs(), labels())}
-    return Problem(network(), fip.FisherRao(), network().weights, (network(1).weights,), tasks)
+    return Problem(network(), others=(network(1).weights,), tasks=tasks)
 
 
 def batch() -> Batch:
-    return Batch.of(problem(), inputs())
+    return problem().batch(inputs())
 
 
 @cache
@@ -67,7 +67,9 @@ def data() -> fip.Data:
 def path() -> fip.WeightPath:
     """One that was paused after a step."""
     given = inputs(), inputs(1)
-    return fip.trace(network(), anchors=given[0], held_out=given[1], objective=fip.Diversify(), num_steps=3, until=1)
+    return fip.trace(
+        fip.Problem(network(), anchors=given[0], held_out=given[1]), fip.Diversify(), fip.Settings(num_steps=3), until=1
+    )
 
 
 def study(

@@ -19,7 +19,7 @@ from fipray import analysis, cluster, export, geometry, paths, robustness, study
 from fipray.border.checking import is_checked
 from fipray.study.canonical import from_json, to_json
 
-APART = {"search", "print_summary", "trace", "walk", "connect"}  # starts Ray; prints; below
+APART = {"search", "print_summary", "trace", "walk", "connect", "Problem"}  # starts Ray; prints; below
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,10 @@ def targets() -> Iterator[Target]:
             if is_checked(function) and name not in APART:
                 check = getattr(oracles, f"check_{name}", spec if is_dataclass(function) else oracles.finite)
                 yield Target(name, function, check, 3 if isinstance(function, type) else 2)
-    yield Target("trace", traced, oracles.check_trace, 60, ("num_steps", "batch_size"))
-    yield Target("walk", walked, oracles.check_walk, 10, ("num_steps", "batch_size"))
-    yield Target("connect", fip.connect, oracles.check_connect, 10, ("num_rounds", "num_steps"))
+    yield Target("Problem", fip.Problem, oracles.nothing, 40)
+    yield Target("trace", traced, oracles.check_trace, 40)
+    yield Target("walk", walked, oracles.check_walk, 10)
+    yield Target("connect", fip.connect, oracles.check_connect, 10, ("num_rounds",))
     yield Target("Network.of", fip.Network.of, oracles.check_network, 4)
     yield Target("Network.at", subjects.network().at, oracles.nothing, 2)
     yield Target("Network.module_at", subjects.network().module_at, oracles.nothing, 2)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, wraps
 from importlib import import_module
 from typing import Any, TypeVar, cast
@@ -25,7 +26,7 @@ def checked(thing: Thing) -> Thing:
     """
     if isinstance(thing, type):
         made: Any = thing
-        made.__init__ = _guarded(made.__init__, thing.__name__)
+        made.__init__ = _guarded(made.__init__, thing.__name__, thing)
         return thing
     return cast(Thing, _guarded(thing, thing.__qualname__))
 
@@ -36,7 +37,7 @@ def is_checked(thing: Any) -> bool:
     return getattr(getattr(function, "__code__", None), "co_name", "") == "guarded"
 
 
-def _guarded(function: Any, name: str) -> Any:
+def _guarded(function: Any, name: str, owner: type | None = None) -> Any:
     signature = inspect.signature(function)
 
     @wraps(function)
@@ -45,7 +46,7 @@ def _guarded(function: Any, name: str) -> Any:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
             raise UsageError(f"{name}(): {error}; {_parameters(signature)}") from None
-        _fit(bound.arguments, _hints(function), name)
+        _fit(bound.arguments, _hints(function, owner), name)
         return function(*bound.args, **bound.kwargs)
 
     return guarded
@@ -75,32 +76,39 @@ def _parameters(signature: inspect.Signature) -> str:
 
 
 @cache
-def _hints(function: Any) -> Mapping[str, Any]:
-    """The annotations of the parameters, in their order, but for `*args` and `**kwargs`."""
-    names, found = dict(inspect.unwrap(function).__globals__), {}
+def _hints(function: Any, owner: type | None) -> Mapping[str, Any]:
+    """The annotations of the parameters, in their order, but for `*args` and `**kwargs`; `owner`: the class whose
+    `__init__` it is, which may take over fields of a dataclass from other modules."""
+    modules = [cls.__module__ for cls in reversed(owner.__mro__) if cls is not object] if owner else []
+    names, found = dict[str, Any](), dict[str, Any]()
+    for module in modules:
+        names |= vars(sys.modules[module])
+    names |= inspect.unwrap(function).__globals__
+    modules.append(names["__name__"])
     for name, parameter in inspect.signature(function).parameters.items():
         single = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if single and parameter.annotation is not parameter.empty:
-            found[name] = _evaluated(parameter.annotation, names)
+            found[name] = _evaluated(parameter.annotation, names, modules)
     return found
 
 
-def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
+def _evaluated(annotation: Any, names: dict[str, Any], modules: Sequence[str]) -> Any:
     """An annotation that may be a text; what is imported for type checkers alone is imported now."""
     while isinstance(annotation, str):
         try:
             annotation = eval(annotation, names)
         except NameError as error:
             missing = str(error.name)
-            names[missing] = _import_for_type_checkers(names["__name__"], missing)
+            names[missing] = _import_for_type_checkers(modules, missing)
     return annotation
 
 
-def _import_for_type_checkers(module: str, name: str) -> Any:
-    for node in _imports_for_type_checkers(module):
-        if node.module and name in [alias.asname or alias.name for alias in node.names]:
-            return getattr(import_module(node.module), name)
-    raise NameError(f"{module} annotates an argument with {name}, which it imports nowhere", name=name)
+def _import_for_type_checkers(modules: Sequence[str], name: str) -> Any:
+    for module in modules:
+        for node in _imports_for_type_checkers(module):
+            if node.module and name in [alias.asname or alias.name for alias in node.names]:
+                return getattr(import_module(node.module), name)
+    raise NameError(f"{modules[-1]} annotates an argument with {name}, which it imports nowhere", name=name)
 
 
 def _imports_for_type_checkers(module: str) -> Iterator[ast.ImportFrom]:

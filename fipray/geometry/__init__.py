@@ -5,6 +5,7 @@ from fipray.geometry.derivatives import twice_differentiable
 from fipray.geometry.effective import computed_weights, effective, refuse_computed_weights, sparsity_of
 from fipray.geometry.heads import MultiHead, for_task, grown
 from fipray.geometry.inputs import check_device
+from fipray.geometry.keeps import Equivariant, Kept, Outputs, Residual, Slopes
 from fipray.geometry.kronecker import KroneckerMetric
 from fipray.geometry.layers import Layer
 from fipray.geometry.linear import LinearSolution, conjugate_gradients, minimal_residual, solve_in_sample_space
@@ -24,6 +25,7 @@ from fipray.geometry.outputs import (
 from fipray.geometry.projections import NullSpace, Projected
 from fipray.geometry.sizes import Sizes, sizes_of
 from fipray.geometry.slim import fitted, slimmed
+from fipray.geometry.stacked import StackedMetric
 from fipray.geometry.statistics import (
     Statistics,
     check_norms_move,
@@ -37,9 +39,11 @@ from fipray.geometry.sweeps import Sweeps
 
 __all__ = [
     "Channels",
+    "Equivariant",
     "Euclidean",
     "FisherRao",
     "Heads",
+    "Kept",
     "KroneckerMetric",
     "Layer",
     "LinearSolution",
@@ -48,8 +52,12 @@ __all__ = [
     "Network",
     "NullSpace",
     "OutputGeometry",
+    "Outputs",
     "Projected",
+    "Residual",
     "Sizes",
+    "Slopes",
+    "StackedMetric",
     "Statistics",
     "StreamedMetric",
     "Sweeps",

@@ -22,54 +22,27 @@ from fipray.geometry.outputs import OutputGeometry
 Precision = Literal["full", "bf16"]
 
 
-@checked
-class Metric:
-    """`g = J^T J / N` at `weights` [P] on `inputs` [N, ...], where `J = ds/dw` [N C, P] and s are embedded outputs [N,
-    C].
+class Products:
+    """Products with `J = ds/dw` [N C, P], from a kept forward pass that gave s [N, C] at `weights` [P].
 
-    g is never formed. The forward pass, and the backward graph that `J v` needs, are made once and kept: `J^T u` costs
-    one backward pass, `J v` one backward pass through the backward graph (the derivative of `J^T z` by z in direction
-    v), which is about one gradient each or less.
-
-    precision: of the layers' products: "full"; "bf16" (bfloat16 with float32 accumulation, by autocast: half the
-    memory, and the speed of a GPU's matrix units); the outputs are embedded in the weights' own dtype either way.
-
-    Raises NetworkError, which names the module, where the network has no second derivative.
+    The backward graph that `J v` needs is made once: `J^T u` costs one backward pass, `J v` one backward pass through
+    the backward graph (the derivative of `J^T z` by z in direction v), which is about one gradient each or less.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        weights: AnyWeights,
-        inputs: Inputs,
-        geometry: OutputGeometry,
-        *,
-        precision: Precision = "full",
-    ) -> None:
-        if precision == "bf16" and weights.dtype is torch.float64:
-            raise UsageError("precision='bf16' is for weights in float32; these are in float64: use 'full'")
-        self._weights = weights.detach().requires_grad_(True)
-        self._network, self._inputs = network, inputs
-        self._recording = Recording(self._weights)
-        with torch.enable_grad(), twice_differentiable(), self._recording:
-            low = torch.autocast(weights.device.type, torch.bfloat16, enabled=precision == "bf16")
-            with low, refused_by_forward(inputs):
-                outputs = network(self._weights, inputs)
-            self._kept = geometry.embed(outputs.to(weights.dtype))
-        self.embedded = self._kept.detach()
+    def __init__(self, network: Network, weights: Tensor, inputs: Tensor, kept: Tensor) -> None:
+        """`weights` require gradients, and `kept` [N, C] was computed from them on `inputs` [N, ...]."""
+        self._network, self._weights, self._inputs, self._kept = network, weights, inputs, kept
+        self.embedded = kept.detach()
         self.num_inputs = len(inputs)
         self._probe: Tensor | None = None
         self._transposed: Tensor | None = None
 
     @property
-    def layers(self) -> list[Layer]:
-        """The linear maps and convolutions of the pass, in the order in which they were made."""
-        return self._recording.layers
-
-    @property
-    def in_layers(self) -> bool:
-        """Whether every weight acts in one of `layers`, and once."""
-        return self._first_sensitivities is not None
+    def depends(self) -> bool:
+        """Whether autograd sees the weights behind s."""
+        if not self._kept.requires_grad:
+            return False
+        return torch.autograd.grad(self._kept.sum(), self._weights, retain_graph=True, allow_unused=True)[0] is not None
 
     def jt(self, sensitivities: Tensor) -> Tensor:
         """`J^T u` [P] for `u` [N, C]."""
@@ -109,6 +82,72 @@ class Metric:
         """`J J^T u` [N, C] for `u` [N, C], without the Gram matrix."""
         return self.j(self.jt(sensitivities))
 
+    def jacobian(self) -> Tensor:
+        """`J` [N C, P]: N C P numbers, N C backward passes. For small batches."""
+        rows = torch.eye(self._kept.numel()).to(self._kept)
+        return torch.stack([self.jt(row.view_as(self._kept)) for row in rows])
+
+    def gram(self) -> Tensor:
+        """`J J^T` [N C, N C]. For small batches: see `jacobian`."""
+        rows = self.jacobian()
+        return rows @ rows.T
+
+    @property
+    def flops(self) -> float:
+        """Cost of a forward pass, in any unit; a product costs twice as much."""
+        return 1.0
+
+    @property
+    def gram_flops(self) -> float:
+        """Cost of `gram()`, in the same unit."""
+        return 2.0 * self._kept.numel()
+
+
+@checked
+class Metric(Products):
+    """`g = J^T J / N` at `weights` [P] on `inputs` [N, ...], where `J = ds/dw` [N C, P] and s are embedded outputs [N,
+    C].
+
+    g is never formed. The forward pass, and the backward graph that `J v` needs, are made once and kept: `J^T u` costs
+    one backward pass, `J v` one backward pass through the backward graph (the derivative of `J^T z` by z in direction
+    v), which is about one gradient each or less.
+
+    precision: of the layers' products: "full"; "bf16" (bfloat16 with float32 accumulation, by autocast: half the
+    memory, and the speed of a GPU's matrix units); the outputs are embedded in the weights' own dtype either way.
+
+    Raises NetworkError, which names the module, where the network has no second derivative.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        weights: AnyWeights,
+        inputs: Inputs,
+        geometry: OutputGeometry,
+        *,
+        precision: Precision = "full",
+    ) -> None:
+        if precision == "bf16" and weights.dtype is torch.float64:
+            raise UsageError("precision='bf16' is for weights in float32; these are in float64: use 'full'")
+        moving = weights.detach().requires_grad_(True)
+        self._recording = Recording(moving)
+        with torch.enable_grad(), twice_differentiable(), self._recording:
+            low = torch.autocast(weights.device.type, torch.bfloat16, enabled=precision == "bf16")
+            with low, refused_by_forward(inputs):
+                outputs = network(moving, inputs)
+            kept = geometry.embed(outputs.to(weights.dtype))
+        super().__init__(network, moving, inputs, kept)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The linear maps and convolutions of the pass, in the order in which they were made."""
+        return self._recording.layers
+
+    @property
+    def in_layers(self) -> bool:
+        """Whether every weight acts in one of `layers`, and once."""
+        return self._first_sensitivities is not None
+
     def by_layer(self, sensitivities: Tensor) -> tuple[list[Tensor], Tensor]:
         """`u` [N, C] carried back to the output of each layer, [N, T, out] each, and `J^T u` [P]: one backward pass."""
         outputs = [layer.output for layer in self.layers]
@@ -127,8 +166,7 @@ class Metric:
         C backward passes where every weight acts in one linear layer or convolution, else N C of them.
         """
         if self._sensitivities is None:
-            rows = torch.eye(self._kept.numel()).to(self._kept)
-            return torch.stack([self.jt(row.view_as(self._kept)) for row in rows])
+            return super().jacobian()
         found = self._kept.new_empty(self._kept.numel(), len(self._weights))
         for layer, by_output in zip(self.layers, self._sensitivities, strict=True):
             layer.put(found, _per_output(layer, by_output))
@@ -156,8 +194,7 @@ class Metric:
     def gram(self) -> Tensor:
         """`J J^T` [N C, N C]. For small batches: layer by layer, without `J` where that can be (see `jacobian`)."""
         if self._sensitivities is None:
-            rows = self.jacobian()
-            return rows @ rows.T
+            return super().gram()
         size = self._kept.numel()
         total = self._kept.new_zeros(size, size)
         for layer, by_output in zip(self.layers, self._sensitivities, strict=True):

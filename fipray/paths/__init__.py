@@ -1,6 +1,7 @@
 """How one moves: objectives, steppers, radius control, events, and the loop that traces a path."""
 
 from fipray.paths.align import aligned
+from fipray.paths.batch import Batch, Part
 from fipray.paths.connect import Connection, LossProfile, connect, loss_profile
 from fipray.paths.event import (
     NOT_FINITE,
@@ -12,6 +13,7 @@ from fipray.paths.event import (
     improvement,
     judged,
 )
+from fipray.paths.examples import Examples
 from fipray.paths.memory import KroneckerMemory, packed, unpacked
 from fipray.paths.objective import Objective, Restriction, check_network, milestones, restrict, tasks_of
 from fipray.paths.objectives import (
@@ -32,9 +34,10 @@ from fipray.paths.objectives import (
 )
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
 from fipray.paths.patterns import NofM, Pattern, Unstructured, WholeChannels
-from fipray.paths.problem import Batch, Examples, Problem
+from fipray.paths.problem import Problem
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, ScheduledRadius, SwitchedRadius, Verdict
 from fipray.paths.saliency import Magnitude, MetricDiagonal, OptimalBrainSurgeon, Saliency
+from fipray.paths.settings import Settings
 from fipray.paths.stepper import Proposal, Situation, Stepper, check_heeded
 from fipray.paths.steppers import (
     Corrected,
@@ -80,6 +83,7 @@ __all__ = [
     "OneShot",
     "OptimalBrainSurgeon",
     "Outcome",
+    "Part",
     "PathPoint",
     "Pattern",
     "Probe",
@@ -95,6 +99,7 @@ __all__ = [
     "Saliency",
     "SaveAt",
     "ScheduledRadius",
+    "Settings",
     "Shifted",
     "Situation",
     "Smooth",

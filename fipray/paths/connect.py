@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from fipray.border import checked, number
-from fipray.border.kinds import Seed
 from fipray.errors import UsageError
-from fipray.geometry import FisherRao, Network, OutputGeometry, functional_distance
-from fipray.geometry.arrays import AnyWeights, Inputs, Weights
+from fipray.geometry import functional_distance
+from fipray.geometry.arrays import AnyWeights, Weights
+from fipray.paths.batch import Batch
 from fipray.paths.event import NOT_FINITE, Outcome
 from fipray.paths.objectives import Toward
-from fipray.paths.problem import Batch, Problem
-from fipray.paths.radius import AdaptiveRadius, RadiusControl
-from fipray.paths.stepper import Stepper
-from fipray.paths.steppers import NaturalStep
+from fipray.paths.problem import Problem, anchors_and_held_out
+from fipray.paths.radius import AdaptiveRadius
+from fipray.paths.settings import Settings
+from fipray.paths.stepper import needs_outputs_alone
 from fipray.paths.trace import walk
 
 PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the segment between two ends, where its function is judged
@@ -53,72 +53,58 @@ class Connection:
 
 @checked
 def connect(
-    network: Network,
+    problem: Problem,
     other: AnyWeights,
+    settings: Settings | None = None,
     *,
-    anchors: Inputs,
-    held_out: Inputs,
-    stepper: Stepper | None = None,
-    radius: RadiusControl | None = None,
     allowed_distance: float = 0.2,
     num_rounds: int = 12,
-    num_steps: int = 25,
-    batch_size: int = 1024,
-    geometry: OutputGeometry | None = None,
-    seed: Seed = 0,
 ) -> Connection:
-    """Connect the network with `other` [P], another of its architecture, by a path along which the function stays.
+    """Connect the problem's network with another of its architecture, by a path along which the function stays.
 
-    Both ends walk, in turn and `num_steps` steps at a time, straight at the other's last point as far as the function
-    lets them (`Toward`); each keeps the function of its own network. That ends when the functional distance on the
-    straight segment between them, to the nearer of the two networks, is at most `allowed_distance` on the held-out
-    inputs, or when each has walked `num_rounds` times.
+    Both ends walk, in turn, straight at the other's last point as far as the function lets them (`Toward`); each keeps
+    the function of its own network. That ends when the functional distance on the straight segment between them, to the
+    nearer of the two networks, is at most `allowed_distance` on the held-out inputs, or when each has walked
+    `num_rounds` times.
 
-    radius: where none is given, steps keep within three quarters of `allowed_distance` on the anchors, which leaves
-        room for other inputs and for the last segment.
-    anchors, held_out, stepper, batch_size, geometry: as in `trace`.
+    Args:
+        problem: the first network, with anchors and held-out inputs.
+        other: weights [P] of the second.
+        settings: how each round is walked. By default 25 steps on batches of 1,024 that keep within three quarters of
+            `allowed_distance` on the anchors, which leaves room for other inputs and for the last segment.
+        allowed_distance: functional distance, above 0.
+        num_rounds: at least 1.
 
-    All accepted points are kept, in memory: up to 2 num_rounds num_steps networks.
+    Returns:
+        The polyline. All accepted points are kept, in memory: up to 2 num_rounds num_steps networks.
+
+    Raises:
+        UsageError: for numbers out of range, and a problem without anchors or held-out inputs, or of other kept
+            quantities than outputs.
     """
-    if min(num_rounds, num_steps, batch_size) < 1:
-        raise UsageError(
-            "num_rounds, num_steps and batch_size are at least 1; "
-            f"{num_rounds}, {num_steps} and {batch_size} were given"
-        )
+    if num_rounds < 1:
+        raise UsageError(f"num_rounds is at least 1; {num_rounds} was given")
     if not 0 < allowed_distance < math.inf:
         raise UsageError(f"allowed_distance is a functional distance above 0, and finite; {allowed_distance} was given")
-    stepper = stepper or NaturalStep()
-    radius = radius or AdaptiveRadius(initial=0.02, tolerance=0.75 * allowed_distance)
-    geometry = geometry or FisherRao()
-    for inputs in (anchors, held_out):
-        network.check(inputs, geometry)
-    here = Problem(network, geometry, network.weights)
-    problems = (here, replace(here, start=Toward(other).goal(here)))
-    for problem in problems:
-        problem.check()
-    batches = [Batch.of(problem, anchors) for problem in problems]
-    judges = [Batch.of(problem, held_out) for problem in problems]
-    for batch, judge in zip(batches, judges, strict=True):
-        batch.check("anchors")
-        judge.check("held-out inputs")
+    settings = settings or Settings(
+        radius=AdaptiveRadius(initial=0.02, tolerance=0.75 * allowed_distance), num_steps=25, batch_size=1024
+    )
+    needs_outputs_alone(problem, "connect()")
+    anchors, held_out = anchors_and_held_out(problem)
+    here, far = problem, problem.network.at(Toward(other).goal(problem))
+    problems = (here, Problem(far, anchors.inputs, held_out.inputs, geometry=problem.geometry))
+    batches, judges = zip(*map(anchors_and_held_out, problems), strict=True)
     sides = [[problem.start] for problem in problems]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(settings.seed)
     distance, broken = _farthest(here, judges, here.start, problems[1].start), ""
     for turn in range(2 * num_rounds):
         own, theirs = sides[turn % 2], sides[1 - turn % 2]
         if broken or distance <= allowed_distance or torch.equal(own[-1], theirs[-1]):
             break
         # the batch holds the network's own function: the walk goes on from a later point, and keeps that of the first
-        steps = walk(
-            replace(problems[turn % 2], start=own[-1]),
-            batches[turn % 2],
-            Toward(theirs[-1]),
-            stepper,
-            radius,
-            num_steps=num_steps,
-            batch_size=batch_size,
-            generator=generator,
-        )
+        later = replace(problems[turn % 2], network=here.network.at(own[-1]))
+        drawn = replace(settings, seed=int(torch.randint(2**62, (), generator=generator)))
+        steps = walk(later, batches[turn % 2], Toward(theirs[-1]), drawn)
         walked = [point.weights for point in steps]
         if walked and not math.isfinite(_farthest(here, judges, walked[-1], walked[-1])):
             broken = f"the outputs were no longer finite where round {turn // 2 + 1} led, which was taken back; "

@@ -132,9 +132,13 @@ class ObjectiveBelow:
 @checked
 @dataclass(frozen=True)
 class FunctionalDistanceAbove:
-    """The functional distance on held-out inputs would pass `distance` > 0: the path ends before, within it."""
+    """The functional distance on held-out inputs would pass `distance` > 0: the path ends before, within it.
+
+    of: name of one kept quantity whose distance is meant; "" for that of all.
+    """
 
     distance: float
+    of: str = ""
     goal: ClassVar[bool] = False
     limit: ClassVar[bool] = True
 
@@ -143,9 +147,14 @@ class FunctionalDistanceAbove:
             raise UsageError(f"a functional distance to stop at is above 0 and finite; {self.distance} was given")
 
     def reason(self, point: PathPoint) -> str | None:
-        if point.functional_distance_held_out > self.distance:
+        if self.of and self.of not in point.distances_held_out:
+            there = ", ".join(map(repr, point.distances_held_out)) or "none"
+            raise UsageError(f"an event is about the distance of {self.of!r}; the kept quantities are: {there}")
+        found = point.distances_held_out[self.of] if self.of else point.functional_distance_held_out
+        if found > self.distance:
+            what = f"distance of {self.of!r}" if self.of else "functional distance"
             return (
-                f"the functional distance on held-out inputs would have come to "
-                f"{point.functional_distance_held_out:.4g}, above {self.distance:.4g}, by step {point.step}"
+                f"the {what} on held-out inputs would have come to {found:.4g}, above {self.distance:.4g}, by step "
+                f"{point.step}"
             )
         return None

@@ -27,6 +27,7 @@ class PathPoint:
     step: proposals made so far; weights: [P]; radius: the cap on the next step; seconds: since the path began;
     functional_distance: to the start, on anchors; functional_distance_held_out: the same on inputs that no step saw;
     objective_value: on anchors; sparsity: the fraction of weights that are zero; probes: a number each, by name;
+    distances, distances_held_out: the functional distance of each kept quantity, by name;
     solver_state: with which a path goes on from here exactly as if it had never stopped.
     """
 
@@ -39,6 +40,8 @@ class PathPoint:
     objective_value: float = float("nan")
     sparsity: float = float("nan")
     probes: Mapping[str, float] = field(default_factory=dict)
+    distances: Mapping[str, float] = field(default_factory=dict)
+    distances_held_out: Mapping[str, float] = field(default_factory=dict)
     solver_state: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -49,6 +52,8 @@ def not_finite(point: PathPoint) -> str:
         "the functional distance on anchors": point.functional_distance,
         "the functional distance on held-out inputs": point.functional_distance_held_out,
         "the objective": point.objective_value,
+        **{f"the distance of {name!r} on anchors": value for name, value in point.distances.items()},
+        **{f"the distance of {name!r} on held-out inputs": value for name, value in point.distances_held_out.items()},
         **{f"the probe {name!r}": value for name, value in point.probes.items()},
     }
     found = [f"{name} was {value}" for name, value in measured.items() if not math.isfinite(value)]

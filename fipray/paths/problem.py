@@ -1,86 +1,109 @@
-"""What stays the same along a path: the network, its start, the others it is compared with, the anchor inputs, and the
-tasks that it may learn."""
+"""What must stay along a path, and what an objective may look at."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fipray.border import checked, described
-from fipray.errors import DataError, NetworkError, UsageError
-from fipray.geometry import KroneckerMetric, Network, OutputGeometry, num_classes
-from fipray.geometry.arrays import Inputs
+from fipray.errors import NetworkError, UsageError
+from fipray.geometry import Euclidean, FisherRao, KroneckerMetric, Metric, Network, OutputGeometry, StreamedMetric
+from fipray.geometry.arrays import AnyWeights, Inputs
+from fipray.geometry.keeps import Kept, Outputs, values_of
+from fipray.geometry.metric import Precision
+from fipray.geometry.stacked import StackedMetric, products
+from fipray.paths.batch import OUTPUTS, Batch, Part
+from fipray.paths.examples import Examples
 
 
 @checked
-@dataclass(frozen=True)
-class Examples:
-    """What a task is learned from: `inputs` [N, ...] and their classes, `labels` [N]."""
-
-    inputs: Tensor
-    labels: Tensor
-
-    def __post_init__(self) -> None:
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.inputs.shape[:1] or not len(self.inputs):
-            raise DataError(
-                f"examples are one or more inputs [N, ...] with int64 labels [N]; {tuple(self.inputs.shape)} and "
-                f"{self.labels.dtype} {tuple(self.labels.shape)} were given"
-            )
-
-    def __len__(self) -> int:
-        return len(self.inputs)
-
-    def check(self, network: Network) -> None:
-        """Raise DataError for inputs that the network does not take, and for classes that it does not have."""
-        network.check(self.inputs)
-        least, greatest = int(self.labels.min()), int(self.labels.max())
-        num_outputs = num_classes(network.outputs(network.weights, self.inputs[:1]))
-        if least < 0 or greatest >= num_outputs:
-            raise DataError(
-                f"the network has {num_outputs} classes, 0..{num_outputs - 1}; labels hold {least}..{greatest}"
-            )
-
-    @cached_property
-    def classes(self) -> Tensor:
-        """Those that there are, in order."""
-        return self.labels.unique()
-
-    def draw(self, size: int, seed: int) -> Examples:
-        """`size` of them, with replacement; all of them where there are no more."""
-        if size >= len(self):
-            return self
-        chosen = torch.randint(len(self), (size,), generator=torch.Generator().manual_seed(seed))
-        chosen = chosen.to(self.inputs.device)
-        return Examples(self.inputs[chosen], self.labels[chosen])
-
-
-@checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, eq=False)
 class Problem:
-    """`start` [P]: the weights where the path begins; `others`: weights [P] of further networks of the same
-    architecture; `tasks`: what they are learned from, by name; `memory`: metrics on inputs that are gone."""
+    """What must stay along a path: quantities of a network on given inputs. Batches are drawn from it.
+
+    Args:
+        network: the base network, at the weights where paths begin; a module is copied (`Network.of`).
+        anchors: inputs [N, ...] from which steps draw batches on which the function must stay. None where no path is
+            traced, only objectives evaluated.
+        held_out: inputs [M, ...] on which staying is judged; no step sees them.
+        geometry: embedding of the outputs that must stay; short for `keeps={"outputs": Outputs(geometry)}`. FisherRao
+            by default.
+        keeps: kept quantities by name, where they are others than the outputs on the anchors.
+        sets: inputs by name, for kept quantities on inputs of their own (`Kept.on`, `Kept.held_out`).
+        others: weights [P] of further networks of the same architecture, for objectives that look at them.
+        tasks: what further tasks are learned from, by name, for objectives that learn them.
+        memory: metrics on inputs that are gone, for objectives that hold them.
+
+    Raises:
+        DataError: for inputs that cannot be used, or on which what is kept is not finite.
+        NetworkError: for a module that is no function of its weights, or weights that are not finite.
+        UsageError: for a kept quantity that names an unknown set, or does not depend on the weights.
+    """
 
     network: Network
+    anchors: Batch | None
+    held_out: Batch | None
     geometry: OutputGeometry
-    start: Tensor
-    others: tuple[Tensor, ...] = ()
-    tasks: Mapping[str, Examples] = field(default_factory=dict)
-    memory: tuple[KroneckerMetric, ...] = ()
+    keeps: Mapping[str, Kept]
+    sets: Mapping[str, Tensor]
+    others: tuple[Tensor, ...]
+    tasks: Mapping[str, Examples]
+    memory: tuple[KroneckerMetric, ...]
 
-    def __post_init__(self) -> None:
-        for weights in (self.start, *self.others):
-            self.network.named(weights)  # refuses weights of another network
-        for metric in self.memory:
-            if metric.num_weights != self.network.num_weights:
-                raise UsageError(
-                    f"memory holds a metric of {metric.num_weights} weights, and {self.network.num_weights} move here: "
-                    "give what was remembered of this network"
-                )
+    def __init__(
+        self,
+        network: Network | nn.Module,
+        anchors: Inputs | Batch | None = None,
+        held_out: Inputs | Batch | None = None,
+        *,
+        geometry: OutputGeometry | None = None,
+        keeps: Mapping[str, Kept] | None = None,
+        sets: Mapping[str, Tensor] | None = None,
+        others: Sequence[AnyWeights] = (),
+        tasks: Mapping[str, Examples] | None = None,
+        memory: Sequence[KroneckerMetric] = (),
+    ) -> None:
+        network = network if isinstance(network, Network) else Network.of(network)
+        keeps = dict(keeps) if keeps else {OUTPUTS: Outputs(geometry or FisherRao())}
+        main = _main(keeps)
+        if geometry is not None and main is not None and main.geometry != geometry:
+            raise UsageError(
+                f"two geometries are given for the same outputs, {geometry!r} and {main.geometry!r}: leave out geometry"
+            )
+        embedding = main.geometry if main is not None else geometry or Euclidean()
+        alike = tuple(other.detach().to(network.weights) for other in others)
+        for name, value in {
+            "network": network,
+            "geometry": embedding,
+            "keeps": keeps,
+            "sets": dict(sets or {}),
+            "others": alike,
+            "tasks": dict(tasks or {}),
+            "memory": tuple(memory),
+        }.items():
+            object.__setattr__(self, name, value)
+        self._check_weights()
+        judged_by = embedding if main is not None or geometry is not None else None
+        for name, inputs in (("anchors", anchors), ("held_out", held_out)):
+            if inputs is not None:
+                network.check(inputs.inputs if isinstance(inputs, Batch) else inputs, judged_by)
+            if isinstance(inputs, Tensor):
+                inputs = self.batch(inputs, held_out=name == "held_out")
+            object.__setattr__(self, name, inputs)
+        for name, batch in (("anchors", self.anchors), ("held-out inputs", self.held_out)):
+            if batch is not None:
+                batch.check(name)
+
+    @property
+    def start(self) -> Tensor:
+        """The weights [P] where paths begin."""
+        return self.network.weights
 
     @cached_property
     def length(self) -> float:
@@ -88,14 +111,68 @@ class Problem:
         mask = self.network.mask
         return float(torch.linalg.vector_norm(self.start if mask is None else self.start * mask))
 
-    def check(self) -> None:
-        """Raise NetworkError where weights of the start are not finite, UsageError where those of another are not."""
-        for number, weights in enumerate((self.start, *self.others)):
-            if broken := int((~torch.isfinite(weights)).sum()):
-                said = f"{broken} of {len(weights)} weights are NaN or infinite"
-                if number == 0:
-                    raise NetworkError(f"{said} in the network: train or load it again")
-                raise UsageError(f"{said} in network {number} of the others: leave it out")
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all kept quantities, the outputs on the anchors first."""
+        return tuple(sorted(self.keeps, key=lambda name: self.keeps[name] is not _main(self.keeps)))
+
+    def batch(self, inputs: Inputs, *, held_out: bool = False) -> Batch:
+        """Inputs [N, ...] with the values at which kept quantities must stay on them.
+
+        Args:
+            inputs: those on which the outputs must stay, and every quantity that names no set of its own.
+            held_out: take the sets of such quantities on which they are judged, not those on which steps keep them.
+        """
+        reference: Any = self.geometry.embed(self.network.outputs(self.start, inputs))
+        if not isinstance(reference, Tensor) or reference.ndim != 2 or len(reference) != len(inputs):
+            raise UsageError(
+                f"{type(self.geometry).__name__}.embed() returned {described(reference)} for {len(inputs)} outputs; "
+                "expected a tensor [N, C'], a row for each"
+            )
+        main = _main(self.keeps)
+        parts = [self._part(name, kept, inputs, held_out) for name, kept in self.keeps.items() if kept is not main]
+        return Batch(inputs, reference, keeps_outputs=main is not None, parts=tuple(parts))
+
+    def metric(
+        self, weights: Tensor, batch: Batch, *, chunk: int | None = None, precision: Precision = "full"
+    ) -> Metric | StreamedMetric | StackedMetric:
+        """The metric of all that is kept, at `weights` [P] on a batch; its rows are those of `batch.target`.
+
+        Args:
+            chunk: inputs that are held in memory at once; a larger batch is streamed. For outputs alone.
+            precision: of the layers' products, see `Metric`.
+
+        Raises:
+            UsageError: where several quantities are kept on more inputs than a chunk.
+        """
+        if batch.is_plain:
+            given = (self.network, weights, batch.inputs, self.geometry)
+            if chunk is not None and len(batch) > chunk:
+                return StreamedMetric(*given, chunk=chunk, precision=precision)
+            return Metric(*given, precision=precision)
+        if chunk is not None and max(len(batch), *(len(part.inputs) for part in batch.parts)) > chunk:
+            raise UsageError(
+                f"a batch of several kept quantities is not streamed: take batches of at most chunk={chunk} inputs"
+            )
+        own: list[tuple[Kept, Tensor]] = [(Outputs(self.geometry), batch.inputs)] if batch.keeps_outputs else []
+        parts = [*own, *((part.kept, part.inputs) for part in batch.parts)]
+        return StackedMetric(self.network, weights, parts, num_inputs=len(batch), precision=precision)
+
+    def squares(self, weights: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """`|q_n(w) - t_n|^2` [N] of each kept quantity on a batch, by its name, without a graph."""
+        found = {}
+        if batch.keeps_outputs:
+            with torch.no_grad():
+                embedded = self.geometry.embed(self.network.outputs(weights, batch.inputs))
+                found[self.names[0]] = (embedded - batch.reference).square().sum(1)
+        for part in batch.parts:
+            value = values_of(part.kept, self.network, weights, part.inputs)
+            found[part.name] = (value - part.target).square().sum(1)
+        return found
+
+    def distances(self, weights: Tensor, batch: Batch) -> dict[str, float]:
+        """The functional distance `sqrt(mean_n |q_n(w) - t_n|^2)` of each kept quantity on a batch, by its name."""
+        return {name: float(squares.mean().sqrt()) for name, squares in self.squares(weights, batch).items()}
 
     def task(self, name: str) -> Examples:
         """Raises UsageError for a name that no task has."""
@@ -104,80 +181,50 @@ class Problem:
             raise UsageError(f"there is no task {name!r} to learn; there are: {there}")
         return self.tasks[name]
 
+    def _check_weights(self) -> None:
+        for number, weights in enumerate((self.start, *self.others)):
+            self.network.named(weights)  # refuses weights of another network
+            if broken := int((~torch.isfinite(weights)).sum()):
+                said = f"{broken} of {len(weights)} weights are NaN or infinite"
+                if number == 0:
+                    raise NetworkError(f"{said} in the network: train or load it again")
+                raise UsageError(f"{said} in network {number} of the others: leave it out")
+        for metric in self.memory:
+            if metric.num_weights != self.network.num_weights:
+                raise UsageError(
+                    f"memory holds a metric of {metric.num_weights} weights, and {self.network.num_weights} move here: "
+                    "give what was remembered of this network"
+                )
 
-@dataclass(frozen=True)
-class Batch:
-    """`inputs` [N, ...], and `reference` [N, C]: the start's embedded outputs on them, which a path must keep.
-
-    `seed` belongs to this draw: what else is random at the step that is made on this batch begins there. `chances` [N]
-    summed up, and `focus`: a share of a draw is taken in proportion to the chances, the rest evenly (see `focused`).
-    """
-
-    inputs: Tensor
-    reference: Tensor
-    seed: int = 0
-    chances: Tensor | None = None
-    focus: float = 0.0
-
-    @classmethod
-    @checked
-    def of(cls, problem: Problem, inputs: Inputs) -> Batch:
-        reference: Any = problem.geometry.embed(problem.network.outputs(problem.start, inputs))
-        if not isinstance(reference, Tensor) or reference.ndim != 2 or len(reference) != len(inputs):
+    def _part(self, name: str, kept: Kept, inputs: Tensor, held_out: bool) -> Part:
+        wanted = kept.held_out or kept.on if held_out else kept.on
+        if wanted and wanted not in self.sets:
+            there = ", ".join(map(repr, self.sets)) or "none"
+            raise UsageError(f"the kept quantity {name!r} is on the set {wanted!r}; the sets are: {there}")
+        own = self.sets[wanted] if wanted else inputs
+        self.network.check(own)
+        if not products(self.network, self.start, kept, own[:2]).depends:
             raise UsageError(
-                f"{type(problem.geometry).__name__}.embed() returned {described(reference)} for {len(inputs)} outputs; "
-                "expected a tensor [N, C'], a row for each"
+                f"the kept quantity {name!r} does not depend on the weights: compute it in torch from the network that "
+                "it is given, without detach(), no_grad() or numpy"
             )
-        return cls(inputs, reference)
+        return Part(name, kept, own, kept.target(values_of(kept, self.network, self.start, own)))
 
-    def __len__(self) -> int:
-        return len(self.inputs)
 
-    def draw(self, size: int, generator: torch.Generator) -> Batch:
-        """`size` of the inputs, with replacement; all of them where there are no more."""
-        seed = int(torch.randint(2**62, (), generator=generator))
-        if size >= len(self):
-            return Batch(self.inputs, self.reference, seed)
-        chosen = torch.randint(len(self), (size,), generator=generator)
-        if self.chances is not None:
-            few = round(self.focus * size)
-            marks = torch.rand(few, generator=generator, dtype=torch.float64) * self.chances[-1]
-            chosen[:few] = torch.searchsorted(self.chances, marks).clamp(max=len(self) - 1)
-        chosen = chosen.to(self.inputs.device)
-        return Batch(self.inputs[chosen], self.reference[chosen], seed)
+def anchors_and_held_out(problem: Problem) -> tuple[Batch, Batch]:
+    """Both of them. Raises UsageError for a problem that lacks one."""
+    if problem.anchors is None or problem.held_out is None:
+        lacking = "anchors" if problem.anchors is None else "held_out"
+        raise UsageError(f"the problem has no {lacking}: give both, Problem(network, anchors=..., held_out=...)")
+    return problem.anchors, problem.held_out
 
-    def focused(self, share: float) -> Batch:
-        """These inputs, of which a draw takes a `share`, 0..1, by the start's doubt, the root of `1 - max_k p_k`.
 
-        On inputs where a classifier is sure nothing is lost for a while; the doubtful ones are those whose outputs move
-        first, and on which staying has to be learned. For Fisher-Rao references.
-        """
-        if not 0 <= share <= 1:
-            raise UsageError(f"focus is a share of each batch, 0..1; {share} was given")
-        chances = (self.reference.double() / 2).square()
-        if len(chances) and float(chances.sum(1).amax()) > 1.5:
-            raise UsageError("focus is for one classification an input; outputs here are maps, with one for each place")
-        doubt = (1 - chances.amax(1)).clamp(min=1e-6).sqrt()
-        return Batch(self.inputs, self.reference, self.seed, doubt.cumsum(0).cpu(), share)
+def total(distances: Mapping[str, float]) -> float:
+    """The functional distance of several kept quantities: their squares add up."""
+    found = list(distances.values())
+    return found[0] if len(found) == 1 else math.hypot(*found)
 
-    def check(self, what: str) -> None:
-        """Raise DataError where the start's outputs on an input are not finite; `what` the inputs are."""
-        (broken,) = torch.where(~torch.isfinite(self.reference).flatten(1).all(1))
-        if len(broken):
-            raise DataError(
-                f"the network's outputs are not finite on {len(broken)} of {len(self)} {what}, the first at index "
-                f"{int(broken[0])}: remove these inputs, or mend the network's weights"
-            )
 
-    def first(self, size: int) -> Batch:
-        return Batch(self.inputs[:size], self.reference[:size], self.seed)
-
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers of this draw, like `reference` in dtype and device; the same at every call."""
-        generator = torch.Generator().manual_seed(self.seed)
-        return torch.randn(*shape, generator=generator, dtype=self.reference.dtype).to(self.reference.device)
-
-    @property
-    def labels(self) -> Tensor:
-        """The classes [N] that the start predicts."""
-        return self.reference.argmax(1)
+def _main(keeps: Mapping[str, Kept]) -> Outputs | None:
+    """The outputs on the anchors, where they are kept."""
+    return next((kept for kept in keeps.values() if isinstance(kept, Outputs) and not kept.on), None)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from fipray.border import checked, number
 from fipray.errors import UsageError
+from fipray.paths.batch import Batch
 from fipray.paths.objective import value
-from fipray.paths.problem import Batch, Problem
+from fipray.paths.problem import Problem
 from fipray.paths.stepper import Situation
 from fipray.registry import spec
 
@@ -47,6 +48,16 @@ class Candidate:
     def distance_at_most(self) -> float:
         """The same plus two standard errors of the fresh batch's mean: what a lucky batch does not get below."""
         return _greatest(self._fresh[1], self._distance_on_own)
+
+    @cached_property
+    def leaves_budget(self) -> bool:
+        """Whether a kept quantity is beyond its budget after the step, and no nearer to it than before."""
+        problem = self.made.problem
+        budgets = {name: kept.budget for name, kept in problem.keeps.items() if kept.budget < math.inf}
+        if not budgets:
+            return False
+        before, after = (problem.distances(weights, self.batch) for weights in (self.made.weights, self.after))
+        return any(after[name] > budget and not after[name] < before[name] for name, budget in budgets.items())
 
     @cached_property
     def gain(self) -> float:
@@ -86,13 +97,12 @@ class Candidate:
     def _distance_on_own(self) -> float:
         return self._distance(self.after, self.made.batch)[0]
 
-    @torch.no_grad()
     def _distance(self, weights: Tensor, batch: Batch) -> tuple[float, float]:
-        problem = self.made.problem
-        squares = (problem.geometry.embed(problem.network(weights, batch.inputs)) - batch.reference).square().sum(1)
-        mean = float(squares.mean())
-        error = float(squares.std()) / len(squares) ** 0.5 if len(squares) > 1 else 0.0
-        return mean**0.5, (mean + 2 * error) ** 0.5
+        """Of all kept quantities, and the same plus two standard errors of their means."""
+        squares = self.made.problem.squares(weights, batch).values()
+        mean = sum(float(each.mean()) for each in squares)
+        errors = [float(each.std()) / len(each) ** 0.5 if len(each) > 1 else 0.0 for each in squares]
+        return mean**0.5, (mean + 2 * math.hypot(*errors)) ** 0.5
 
 
 def _greatest(one: float, other: float) -> float:
@@ -138,6 +148,7 @@ class AdaptiveRadius:
     `least_gain_ratio` of what was predicted, or when it brings a path that is outside nearer to the start. A refused
     candidate divides the radius by `shrink`; one that uses less than 0.8 of the tolerance, two standard errors of the
     batch included, and gains more than half of what was predicted multiplies it by `growth`.
+    A step that takes a kept quantity beyond its own budget (`Kept.budget`) is refused.
     Where no gain beyond rounding was predicted, the distance alone judges. A candidate of which anything that is judged
     is not finite is refused. The radius grows to a million |w0| at most.
     """
@@ -171,6 +182,8 @@ class AdaptiveRadius:
         smaller = radius / self.shrink
         larger = min(radius * self.growth, LARGEST_RADIUS * candidate.made.problem.length)
         if not (math.isfinite(candidate.predicted_gain) and math.isfinite(candidate.distance_after)):
+            return Verdict(False, smaller)
+        if candidate.leaves_budget:
             return Verdict(False, smaller)
         if candidate.distance_after > self.tolerance:
             nearer = candidate.distance_after < candidate.distance_before

@@ -12,7 +12,8 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Metric
-from fipray.paths.problem import Batch, Problem
+from fipray.paths.batch import Batch
+from fipray.paths.problem import Problem
 from fipray.registry import spec
 
 

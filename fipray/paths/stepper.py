@@ -12,8 +12,10 @@ from torch import Tensor
 
 from fipray.border import an_instance, number, shaped_like
 from fipray.errors import UsageError
+from fipray.geometry.keeps import Outputs
+from fipray.paths.batch import Batch
 from fipray.paths.objective import Objective, Projection, everything, gradient, only_descended, tangent
-from fipray.paths.problem import Batch, Problem
+from fipray.paths.problem import Problem
 
 State = dict[str, Tensor]
 
@@ -136,6 +138,16 @@ def check_heeded(stepper: Stepper, objective: Objective) -> None:
             f"the stepper would ignore the objective {type(ignored).__name__} ({why}): give a stepper that goes down "
             "it, such as NaturalStep() or FirstOrderStep(beta=0.1), or an objective that acts without, as Sparsify "
             "does by its restriction (Sparsify(0.0) asks for nothing)"
+        )
+
+
+def needs_outputs_alone(problem: Problem, stepper: str) -> None:
+    """Raise UsageError for a problem of other kept quantities than the outputs on the anchors."""
+    others = [name for name, kept in problem.keeps.items() if not (isinstance(kept, Outputs) and not kept.on)]
+    if others:
+        raise UsageError(
+            f"{stepper} keeps the outputs on the anchors alone, and {', '.join(map(repr, others))} must be kept too: "
+            "take NaturalStep, ProjectedStep or FirstOrderStep"
         )
 
 

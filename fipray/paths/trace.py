@@ -15,26 +15,24 @@ import torch
 from torch import Tensor
 
 from fipray.border import an_instance, checked, number
-from fipray.border.kinds import Seed
 from fipray.errors import UsageError
-from fipray.geometry import FisherRao, KroneckerMetric, Network, OutputGeometry, functional_distance, sparsity_of
-from fipray.geometry.arrays import AnyWeights, Inputs
+from fipray.geometry import FisherRao, sparsity_of
+from fipray.paths.batch import Batch
 from fipray.paths.event import (
     NOT_FINITE,
     Event,
     Outcome,
     broken_answer,
-    check_max_seconds,
     judged,
     out_of_time,
     reason_of,
 )
 from fipray.paths.objective import Objective, check_network, milestones, restrict, tasks_of, value
-from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath, not_finite
-from fipray.paths.problem import Batch, Examples, Problem
-from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, Verdict, first_radius
-from fipray.paths.stepper import Situation, Stepper, check_heeded, proposed
-from fipray.paths.steppers import NaturalStep
+from fipray.paths.path import PathPoint, Probe, WeightPath, not_finite
+from fipray.paths.problem import Problem, anchors_and_held_out, total
+from fipray.paths.radius import Candidate, Verdict, first_radius
+from fipray.paths.settings import Settings
+from fipray.paths.stepper import Situation, check_heeded, proposed
 
 RANDOMNESS = "randomness"  # in a solver state: the generator's, before the next step's batch is drawn
 SMALLEST_RADIUS = 1e-8  # of |w0|: below it a float32 step changes nothing
@@ -45,24 +43,34 @@ def walk(
     problem: Problem,
     anchors: Batch,
     objective: Objective,
-    stepper: Stepper,
-    radius: RadiusControl,
+    settings: Settings,
     *,
-    num_steps: int,
-    batch_size: int,
-    generator: torch.Generator,
     resume: PathPoint | None = None,
     until: int | None = None,
     stops: Collection[int] = (),
-    max_seconds: float | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Generator[PathPoint, None, Outcome]:
-    """Yield each accepted point of a path from `problem.start`, or from the point `resume` of the same path, up to step
-    `until`, and those at the steps `stops`, accepted or not; return why it ended. On a CPU with the same threads a
-    resumed path is bit for bit the uninterrupted one. `on_step` and `max_seconds`: as for `trace`.
+    """Yield each accepted point of a path.
 
-    Raises UsageError for a stepper that ignores the objective.
+    Args:
+        problem: what must stay; the path begins at `problem.start`.
+        anchors: inputs from which batches are drawn.
+        objective: what improves.
+        settings: how the path is walked; its events and `save_at` are not looked at.
+        resume: a point of the same path from which it goes on. On a CPU with the same threads a resumed path is bit for
+            bit the uninterrupted one.
+        until: step after which the path is paused.
+        stops: steps whose points are yielded whether the step was accepted or not.
+        on_step: called with the number of every step that is over, accepted or not.
+
+    Returns:
+        Why the path ended, as the generator's value.
+
+    Raises:
+        UsageError: for a stepper that ignores the objective, and for a point without a solver state.
     """
+    stepper, radius, num_steps, batch_size = settings.stepper, settings.radius, settings.num_steps, settings.batch_size
+    max_seconds, generator = settings.max_seconds, torch.Generator().manual_seed(settings.seed)
     check_heeded(stepper, objective)
     began = time.perf_counter()
     weights, reach, done = problem.start, first_radius(radius, problem), 0
@@ -137,84 +145,61 @@ def walk(
 
 @checked
 def trace(
-    network: Network,
-    *,
-    anchors: Inputs | Batch,
-    held_out: Inputs,
+    problem: Problem,
     objective: Objective,
-    stepper: Stepper | None = None,
-    radius: RadiusControl | None = None,
-    events: Sequence[Event] = (),
-    num_steps: int = 100,
-    batch_size: int = 512,
-    focus: float = 0.0,
-    save_at: SaveAt | None = None,
-    geometry: OutputGeometry | None = None,
-    others: Sequence[AnyWeights] = (),
-    tasks: Mapping[str, Examples] | None = None,
-    memory: Sequence[KroneckerMetric] = (),
+    settings: Settings | None = None,
+    *,
     probes: Mapping[str, Probe] | None = None,
     on_point: Callable[[PathPoint], None] | None = None,
     resume: Sequence[PathPoint] = (),
     until: int | None = None,
-    max_seconds: float | None = None,
     on_step: Callable[[int], None] | None = None,
-    seed: Seed = 0,
 ) -> WeightPath:
-    """Trace one functionally invariant path from the network's own weights (`network.at(weights)` has others), along
-    which all weights may change, or those of some parameters alone (`network.only(["head.*"])`).
+    """Trace one functionally invariant path from `problem.start`.
 
-    anchors: inputs [N, ...] on which the function must stay; batches are drawn from them. Of many paths from one start
-        each needs the start's outputs on all of them: `Batch.of` them once, and give that.
-    focus: the share, 0..1, of each batch that is drawn where the start is in doubt (`Batch.focused`); for classifiers.
-    held_out: inputs [M, ...] on which staying is judged; no step sees them.
-    others: weights [P] of further networks of the same architecture, for objectives that look at them.
-    tasks: what further tasks are learned from, by name, for objectives that learn them.
-    memory: metrics on inputs that are gone, for `Remember`.
-    probes: functions of the weights [P] that give a number, measured at every kept point.
-    on_point: is told every kept point as soon as it is measured.
-    resume: the points so far of a path that was traced with the same arguments and ended too early; it goes on from the
-        last of them, and on a CPU with the same threads it is bit for bit the uninterrupted path.
-    until: a step after which the path is paused: its last accepted point is kept too, and points have solver states,
-        whatever `save_at` says. Resumed, the path goes on from there as if it had never been paused, but that `others`
-        may be new; steps that were refused since that point are proposed again.
-    max_seconds: wall-clock limit, above 0. Asked before every step; a path that has taken as long, with what the points
-        of `resume` took, ends at its last accepted point with an outcome of kind "out of time". Machines of different
-        speed end at different steps.
-    on_step: called with the number of every step that is over, accepted or not.
+    All weights may change, or those of some parameters alone (`network.only(["head.*"])`).
 
-    Raises DataError for inputs that cannot be used, or on which the network's outputs are not finite; NetworkError for
-    a module that is no function of its weights; UsageError for settings out of range, for a stepper that ignores the
-    objective, and for an objective or a probe that is not finite at the start. A path that ends early is no error:
-    `outcome` says why. What is measured at its points is finite: one that is not ends the path at the point before.
+    Args:
+        problem: what must stay, with anchors and held-out inputs. Of many paths from one start each needs the start's
+            outputs on all anchors: give them the same problem.
+        objective: what improves, minimised.
+        settings: how the path is walked.
+        probes: functions of the weights [P] that give a number, measured at every kept point.
+        on_point: called with every kept point as soon as it is measured.
+        resume: the points so far of a path that was traced with the same arguments and ended too early; it goes on from
+            the last of them, and on a CPU with the same threads it is bit for bit the uninterrupted path.
+        until: step after which the path is paused: its last accepted point is kept too, and points have solver states,
+            whatever `save_at` says. Resumed, the path goes on from there as if it had never been paused, but that
+            `problem.others` may be new; steps that were refused since that point are proposed again.
+        on_step: called with the number of every step that is over, accepted or not.
+
+    Returns:
+        The kept points and why the path ended. A path that ends early is no error: `outcome` says why. What is measured
+        at its points is finite: one that is not ends the path at the point before.
+
+    Raises:
+        NetworkError: for a network that the objective is not for.
+        UsageError: for a problem without anchors or held-out inputs, for a stepper that ignores the objective, and for
+            an objective or a probe that is not finite at the start.
     """
-    if num_steps < 1 or batch_size < 1:
-        raise UsageError(f"num_steps and batch_size are at least 1; {num_steps} and {batch_size} were given")
+    settings = settings or Settings()
     if until is not None and until < 1:
         raise UsageError(f"a path is paused after its first step or a later one; until={until} was given")
-    check_max_seconds(max_seconds)
-    stepper, radius = stepper or NaturalStep(), radius or AdaptiveRadius()
-    check_heeded(stepper, objective)
-    save_at = (save_at or SaveAt()).and_also(share for share, _ in milestones(objective))
-    geometry = geometry or FisherRao()
-    alike = tuple(other.detach().to(network.weights) for other in others)
-    problem = Problem(network, geometry, network.weights, alike, tasks or {}, tuple(memory))
-    problem.check()
-    for inputs in (anchors.inputs if isinstance(anchors, Batch) else anchors, held_out):
-        network.check(inputs, geometry)
+    on_anchors, on_held_out = anchors_and_held_out(problem)
+    check_heeded(settings.stepper, objective)
+    num_steps, events = settings.num_steps, settings.events
+    save_at = settings.save_at.and_also(share for share, _ in milestones(objective))
+    network = problem.network
     check_network(objective, network)
     for name in tasks_of(objective):
         problem.task(name).check(network)
     if resume and resume[0].step == 0 and not torch.equal(resume[0].weights, problem.start):
         raise UsageError("resume holds points of a path from other weights than the network's: give its own points")
-    on_anchors = anchors if isinstance(anchors, Batch) else Batch.of(problem, anchors)
-    on_held_out = Batch.of(problem, held_out)
-    on_anchors.check("anchors")
-    on_held_out.check("held-out inputs")
-    if focus > 0 and not isinstance(problem.geometry, FisherRao):
-        raise UsageError(f"focus={focus} asks for inputs on which classes are in doubt: it needs geometry=FisherRao()")
-    drawn = on_anchors.focused(focus) if focus else on_anchors
-    generator = torch.Generator().manual_seed(seed)
+    if settings.focus > 0 and not isinstance(problem.geometry, FisherRao):
+        raise UsageError(
+            f"focus={settings.focus} asks for inputs on which classes are in doubt: it needs geometry=FisherRao()"
+        )
+    drawn = on_anchors.focused(settings.focus) if settings.focus else on_anchors
 
     some = on_anchors.first(1000)
 
@@ -222,10 +207,13 @@ def trace(
         return float(value(objective, problem, weights, some).detach())
 
     def measured(point: PathPoint) -> PathPoint:
+        here, there = (problem.distances(point.weights, batch) for batch in (some, on_held_out))
         return replace(
             point,
-            functional_distance=_distance(problem, point.weights, some),
-            functional_distance_held_out=_distance(problem, point.weights, on_held_out),
+            functional_distance=total(here),
+            functional_distance_held_out=total(there),
+            distances=here,
+            distances_held_out=there,
             objective_value=value_at(point.weights),
             sparsity=sparsity_of(network, point.weights),
             probes={name: number(probe(point.weights), f"probe {name!r}") for name, probe in (probes or {}).items()},
@@ -250,24 +238,19 @@ def trace(
         problem,
         drawn,
         objective,
-        stepper,
-        radius,
-        num_steps=num_steps,
-        batch_size=batch_size,
-        generator=generator,
+        settings,
         resume=resume[-1] if resume else None,
         until=until,
         stops=save_at.steps(num_steps),
-        max_seconds=max_seconds,
         on_step=on_step,
     )
     points, outcome = save_at.without_pause(resume, num_steps), None
     if not points:
-        start = measured(PathPoint(0, problem.start, first_radius(radius, problem), 0.0))
+        start = measured(PathPoint(0, problem.start, first_radius(settings.radius, problem), 0.0))
         if broken := not_finite(start):
             raise UsageError(f"{broken} at the path's start, so nothing can be walked or compared from there: mend it")
         keep(start)
-    elif others:  # which may be new: the start and the end are compared on equal terms
+    elif problem.others:  # which may be new: the start and the end are compared on equal terms
         points[0] = replace(points[0], objective_value=value_at(points[0].weights))
     last = resume[-1] if resume else points[-1]
     if last is points[-1] and last.step > 0:
@@ -329,9 +312,3 @@ def _last_within(
         else:
             low, found = middle, between
     return found
-
-
-@torch.no_grad()
-def _distance(problem: Problem, weights: Tensor, batch: Batch) -> float:
-    embedded = problem.geometry.embed(problem.network.outputs(weights, batch.inputs))
-    return float(functional_distance(embedded, batch.reference))

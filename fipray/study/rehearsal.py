@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fipray.errors import DataError, FiprayError, NetworkError, UsageError
 from fipray.geometry import FisherRao, Network, OutputGeometry, class_logits, num_classes
-from fipray.paths import Batch, Examples, Problem, Situation, varied
+from fipray.paths import Examples, Problem, Situation, varied
 from fipray.robustness import (
     Attack,
     Classifier,
@@ -176,13 +176,13 @@ def _path(study: Study, path: PathSpec, network: Network, tensors: Tensors) -> N
     """The objective, its gradient and one proposal, at the base network."""
     with _stage(f"path {path.name!r}: its variations of the anchors"):
         inputs = varied(tensors.anchors(path.anchors)[:NUM_INPUTS], path.variations)[:NUM_EXAMPLES]
-    problem = Problem(network, study.geometry, network.weights)
+    problem = Problem(network, geometry=study.geometry)
     with _stage(f"path {path.name!r}: its memory"):
         memory = (path.memory.of(problem, tensors.anchors(path.memory.sets)[:NUM_INPUTS]),) if path.memory else ()
     others = (network.weights,) * min(len(path.others), 1)
     problem = replace(problem, others=others, tasks=_few(tensors.tasks), memory=memory)
     with _stage(f"path {path.name!r}: its geometry"):
-        batch = Batch.of(problem, inputs)
+        batch = problem.batch(inputs)
     if path.focus > 0 and not isinstance(study.geometry, FisherRao):
         raise UsageError(f"path {path.name!r}: focus={path.focus} needs geometry=FisherRao(), where there are classes")
     objective, stepper = path.objective, path.stepper

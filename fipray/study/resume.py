@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fipray.errors import RecordsError
 from fipray.paths import Outcome, PathPoint
@@ -16,8 +18,10 @@ from fipray.records.encoding import safetensors_bytes, sha256_of
 from fipray.records.layout import step_of
 from fipray.study.arrays import to_array, to_tensor
 
-_STATE, _NUMBERS, _FILES, _DIGESTS, _ROUND, _SEAL = "state-{:08d}", "numbers", "files", "digests", "round", "seal"
-_FIELDS = [f.name for f in fields(PathPoint) if f.name not in ("weights", "probes", "solver_state")]
+_STATE, _NUMBERS, _COLUMNS, _FILES, _DIGESTS = "state-{:08d}", "numbers", "columns", "files", "digests"
+_ROUND, _SEAL = "round", "seal"
+_BY_NAME = ("probes", "distances", "distances_held_out")  # the fields of a point that hold a number for each name
+_FIELDS = [f.name for f in fields(PathPoint) if f.name not in ("weights", "solver_state", *_BY_NAME)]
 
 Files = dict[int, tuple[str, str]]  # of each kept step: the weights file and its sha256
 
@@ -36,11 +40,12 @@ class Kept:
 
 def save(store: Store, id: str, attempt: int, kept: Kept) -> None:
     """Write what the path needs to go on from the last of its points, in place of what an earlier point left."""
-    last, probes = kept.points[-1], sorted(kept.points[-1].probes)
-    numbers = [[float(getattr(p, name)) for name in _FIELDS] + [p.probes[name] for name in probes] for p in kept.points]
+    last = kept.points[-1]
+    rows = [_numbers(point) for point in kept.points]
     outcome = (kept.outcome.kind, kept.outcome.sentence) if kept.outcome else ()
     arrays = {f"solver.{name}": to_array(value) for name, value in last.solver_state.items()}
-    arrays[_NUMBERS] = np.array(numbers, dtype=np.float64)
+    arrays[_NUMBERS] = np.array([list(row.values()) for row in rows], dtype=np.float64)
+    arrays[_COLUMNS] = _array(list(rows[-1]))
     arrays[_FILES], arrays[_DIGESTS] = (_array([kept.files[p.step][k] for p in kept.points]) for k in (0, 1))
     arrays[_ROUND] = _array([str(kept.round), *outcome])
     arrays[_SEAL] = _seal(arrays)
@@ -87,6 +92,21 @@ def _whole(store: Store, file: str, probes: Sequence[str], device: str) -> Kept 
         return None  # whatever is in the file: it was not written by `save`
 
 
+def _numbers(point: PathPoint) -> dict[str, float]:
+    """All that was measured at a point, by columns such as "step" and "probes/clean_accuracy"."""
+    found = {name: float(getattr(point, name)) for name in _FIELDS}
+    return found | {f"{name}/{key}": value for name in _BY_NAME for key, value in sorted(getattr(point, name).items())}
+
+
+def _point(numbers: Mapping[str, float], weights: Tensor) -> PathPoint:
+    """The point that `_numbers` made these of."""
+    values: dict[str, Any] = {name: numbers[name] for name in _FIELDS}
+    for name in _BY_NAME:
+        start = f"{name}/"
+        values[name] = {key.removeprefix(start): value for key, value in numbers.items() if key.startswith(start)}
+    return PathPoint(**{**values, "step": int(numbers["step"]), "weights": weights})
+
+
 def _array(texts: Sequence[str]) -> np.ndarray:
     return np.frombuffer("\n".join(texts).encode(), dtype=np.uint8)
 
@@ -105,14 +125,12 @@ def _load(store: Store, file: str, probes: Sequence[str], device: str) -> Kept:
     if not np.array_equal(arrays.pop(_SEAL), _seal(arrays)):
         raise ValueError(f"{file} is altered")
     names, digests, (number, *ended) = (_texts(arrays[name]) for name in (_FILES, _DIGESTS, _ROUND))
-    points: list[PathPoint] = []
+    columns, points = _texts(arrays[_COLUMNS]), list[PathPoint]()
     for row, name, digest in zip(arrays[_NUMBERS], names, digests, strict=True):
-        values = dict(zip([*_FIELDS, *probes], (float(value) for value in row), strict=True))
-        values["step"] = int(values["step"])
         weights = torch.from_numpy(store.read_weights(name, digest)["weights"]).to(device)
-        points.append(
-            PathPoint(weights=weights, probes={p: values.pop(p) for p in probes}, **values)  # type: ignore[arg-type]
-        )
+        points.append(_point(dict(zip(columns, map(float, row), strict=True)), weights))
+        if sorted(points[-1].probes) != probes:
+            raise ValueError(f"{file} holds points with other probes")
     steps = [point.step for point in points]
     if steps[0] != 0 or steps != sorted(set(steps)):
         raise ValueError(f"{file} holds points at steps {steps}")

@@ -13,21 +13,14 @@ import numpy as np
 from torch import nn
 
 from fipray.border import checked
-from fipray.border.kinds import Seed
 from fipray.errors import DataError, NetworkError, UsageError
 from fipray.geometry import FisherRao, Network, OutputGeometry, copied, parameter_names
 from fipray.paths import (
-    AdaptiveRadius,
-    Event,
     KroneckerMemory,
-    NaturalStep,
     Objective,
-    RadiusControl,
-    SaveAt,
-    Stepper,
+    Settings,
     Variation,
     check_heeded,
-    check_max_seconds,
     check_network,
     milestones,
     tasks_of,
@@ -57,53 +50,41 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 @spec("path")
 @checked
 @dataclass(frozen=True)
-class PathSpec:
+class PathSpec(Settings):
     """One path: everything that decides where it goes but the base network and the data, which the study holds.
 
-    start: where it begins: "base", the end of a path that stands before this one in the study, by its name, or a sparse
-        variant that one passes through, such as "sparse@0.9". What must stay is the function there.
-    others: paths that stand before this one in the study; it is traced when they are, and their ends are the other
-        networks that its objective looks at.
-    anchors: names among the data's `sets`, on which together the function must stay; without any, its `anchors`.
-    variations: what more is made of the anchors, such as shifted copies of images; it is not kept, and made again.
-    memory: what more it remembers of its start than its start does already of others', for `Remember`.
-    held_out: names among the `sets` on which staying is judged; without any, the data's `held_out`.
-    moving: names of the parameters whose weights may change on this path, or patterns such as "head.*"; without any,
-        all that the study moves.
-    max_seconds: wall-clock limit of the walk, over all attempts; None for none. It is part of the path's ID, as
-        num_steps is, because it decides where the path ends; a machine of another speed ends it at another step.
+    Args:
+        name: of the path and of the network at its end.
+        objective: what improves.
+        start: where it begins: "base", the end of a path that stands before this one in the study, by its name, or a
+            sparse variant that one passes through, such as "sparse@0.9". What must stay is the function there.
+        others: paths that stand before this one in the study; it is traced when they are, and their ends are the other
+            networks that its objective looks at.
+        anchors: names among the data's `sets`, on which together the function must stay; without any, its `anchors`.
+        variations: what more is made of the anchors, such as shifted copies of images; it is not kept, and made again.
+        memory: what more it remembers of its start than its start does already of others', for `Remember`.
+        held_out: names among the `sets` on which staying is judged; without any, the data's `held_out`.
+        moving: names of the parameters whose weights may change on this path, or patterns such as "head.*"; without
+            any, all that the study moves.
+
+    Everything else is a setting of the path, by keyword: see `Settings`. `max_seconds` counts over all attempts, and is
+    part of the path's ID, as num_steps is.
     """
 
-    name: str
-    objective: Objective
-    stepper: Stepper = NaturalStep()
-    radius: RadiusControl = AdaptiveRadius()
-    events: tuple[Event, ...] = ()
-    num_steps: int = 100
-    batch_size: int = 512
-    focus: float = 0.0
-    save_at: SaveAt = SaveAt()
-    start: str = BASE
-    others: tuple[str, ...] = ()
-    anchors: tuple[str, ...] = ()
-    variations: tuple[Variation, ...] = ()
-    memory: KroneckerMemory | None = None
-    held_out: tuple[str, ...] = ()
-    seed: Seed = 0
-    moving: tuple[str, ...] = ()
-    max_seconds: float | None = None
+    name: str = field(kw_only=False)
+    objective: Objective = field(kw_only=False)
+    start: str = field(default=BASE, kw_only=True)
+    others: tuple[str, ...] = field(default=(), kw_only=True)
+    anchors: tuple[str, ...] = field(default=(), kw_only=True)
+    variations: tuple[Variation, ...] = field(default=(), kw_only=True)
+    memory: KroneckerMemory | None = field(default=None, kw_only=True)
+    held_out: tuple[str, ...] = field(default=(), kw_only=True)
+    moving: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         _check_name(self.name, "path")
-        if not (self.num_steps >= 1 and self.batch_size >= 1):
-            raise UsageError(
-                f"path {self.name!r}: num_steps and batch_size are at least 1; {self.num_steps} and {self.batch_size} "
-                "were given"
-            )
-        check_max_seconds(self.max_seconds)
-        if not 0 <= self.focus <= 1:
-            raise UsageError(f"path {self.name!r}: focus is a share of each batch, 0..1; {self.focus} was given")
         try:
+            super().__post_init__()
             check_heeded(self.stepper, self.objective)
         except UsageError as error:
             raise UsageError(f"path {self.name!r}: {error}") from None

@@ -94,10 +94,10 @@ class Walker:
                 arrays = self.store.read_weights(start.file, start.sha256)
                 tensors = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
                 network, memory = network.at(tensors["weights"]), unpacked(tensors)
-            problem, inputs = Problem(network, self.geometry, network.weights), self.data.anchors(spec.anchors)
+            problem, inputs = Problem(network, geometry=self.geometry), self.data.anchors(spec.anchors)
             if spec.memory:
                 memory += (spec.memory.of(problem, self.data.anchors(spec.memory.sets)),)
-            drawn = Batch.of(problem, varied(inputs, spec.variations))
+            drawn = problem.batch(varied(inputs, spec.variations))
             while len(self._latest) >= NUM_KEPT:
                 del self._latest[next(iter(self._latest))]
             self._latest[key] = Ground(network, drawn, inputs.nbytes, memory, start.path_id if start else None)
@@ -192,29 +192,24 @@ class Walker:
             self.heartbeat.beat()
 
         self.heartbeat.beat()  # the start's outputs on the anchors are there
-        return trace(
+        problem = Problem(
             ground.network,
-            anchors=ground.drawn,
-            held_out=self.data.held_out(spec.held_out),
-            objective=spec.objective,
-            stepper=spec.stepper,
-            radius=spec.radius,
-            events=spec.events,
-            num_steps=spec.num_steps,
-            batch_size=spec.batch_size,
-            focus=spec.focus,
-            save_at=spec.save_at,
+            ground.drawn,
+            self.data.held_out(spec.held_out),
             geometry=self.geometry,
             others=others,
             tasks=self.data.tasks,
             memory=ground.memory,
+        )
+        return trace(
+            problem,
+            spec.objective,
+            spec.settings,
             probes=self.probes,
             on_point=keep,
             resume=earlier,
             until=until,
-            max_seconds=spec.max_seconds,
             on_step=self.heartbeat.step_over,
-            seed=spec.seed,
         )
 
     def _write(self, work: Work, kept: Kept, point: PathPoint, memory: Sequence[KroneckerMetric]) -> None:
@@ -284,7 +279,7 @@ class Walker:
         """What the tables say of the sparse networks that the path was asked for, those of them that it reached."""
         asked = milestones(spec.objective)
         steps = SaveAt(also=tuple(share for share, _ in asked)).steps(spec.num_steps)
-        problem, few = Problem(ground.network, self.geometry, ground.network.weights), ground.drawn.first(64)
+        problem, few = Problem(ground.network, geometry=self.geometry), ground.drawn.first(64)
         rows = []
         for (share, sparsity), step in zip(asked, steps, strict=True):
             found = [path.end] if share == 1 else [point for point in path.points if point.step == step]

@@ -19,6 +19,7 @@ from fipray.border.checking import _hints, is_checked
 from fipray.border.wording import names_that_fit
 from fipray.geometry.arrays import Inputs, Labels, Stack, Weights
 from fipray.study.canonical import from_json, to_json
+from tests.problems import path_of
 
 LINF = fip.ThreatModel("linf", 0.1)
 
@@ -126,8 +127,11 @@ def test_functions_are_asked_whether_they_take_what_they_are_called_with(wrong):
         (lambda: fip.Resist(LINF), "expected an Adversary. Make one of it: Adversary(threat_model)"),
         (lambda: fip.PathSpec("a", LINF), "expected an Objective, such as BlackBox, Disagree, "),
         (lambda: fip.PathSpec("a", fip.Diversify), "is the class Diversify; expected an Objective"),
-        (lambda: fip.PathSpec("a", fip.Diversify(), "adam"), "expected a Stepper, such as Corrected, FirstOrderStep"),
-        (lambda: fip.PathSpec("a", fip.Diversify(), fip.AdaptiveRadius()), "AdaptiveRadius lacks propose"),
+        (
+            lambda: fip.PathSpec("a", fip.Diversify(), stepper="adam"),
+            "expected a Stepper, such as Corrected, ",
+        ),
+        (lambda: fip.PathSpec("a", fip.Diversify(), stepper=fip.AdaptiveRadius()), "AdaptiveRadius lacks propose"),
         (lambda: fip.PathSpec("a", fip.Diversify(), events=fip.ObjectiveBelow(0)), "Give a tuple, also where"),
         (lambda: fip.PathSpec("a", fip.Diversify(), seed=-1), "seed is -1; expected a seed"),
         (lambda: fip.Evaluation(LINF, attacks=(fip.PGD,)), "attacks[0] is the class PGD"),
@@ -145,7 +149,7 @@ def test_frequent_mistakes_are_refused_at_the_call_with_what_helps(call, said):
 @pytest.mark.parametrize(
     ("wrong", "error", "said"),
     [
-        ({"network": nn.Linear(2, 2)}, fip.NetworkError, "Make one with Network.of(module)"),
+        ({"network": "resnet"}, fip.UsageError, "network is 'resnet'; expected a Network"),
         ({"anchors": np.zeros((4, 2))}, fip.DataError, "torch.from_numpy(array)"),
         ({"anchors": torch.rand(4, 2).requires_grad_()}, fip.DataError, "inputs.detach()"),
         ({"held_out": torch.rand(4, 2, device="meta")}, fip.DataError, "expected a tensor"),
@@ -158,14 +162,14 @@ def test_frequent_mistakes_are_refused_at_the_call_with_what_helps(call, said):
         (
             {"helt_out": 1},
             fip.UsageError,
-            "argument 'helt_out'; it takes: network, anchors, held_out",
+            "argument 'helt_out'; it takes: problem, objective, settings",
         ),
     ],
 )
 def test_trace_refuses_arguments_that_do_not_fit_before_it_walks(wrong, error, said):
     arguments = traced_with() | wrong
     with pytest.raises(error) as refused:
-        fip.trace(**arguments)
+        path_of(**arguments)
     assert said in str(refused.value)
 
 
@@ -238,14 +242,14 @@ class Radii(Answering):
     ],
 )
 def test_answers_of_a_users_own_objects_are_checked_when_they_come(wrong, said):
-    assert said in refusal(lambda: fip.trace(**traced_with() | wrong))
+    assert said in refusal(lambda: path_of(**traced_with() | wrong))
 
 
 def test_an_embedding_has_a_row_for_each_of_the_outputs():
     network = traced_with()["network"]
-    problem = paths.Problem(network, Answering(torch.zeros(2)), network.weights)
+    problem = paths.Problem(network, geometry=Answering(torch.zeros(2)))
     said = "Answering.embed() returned a float32 tensor [2] for 8 outputs"
-    assert said in refusal(lambda: paths.Batch.of(problem, torch.rand(8, 2)))
+    assert said in refusal(lambda: problem.batch(torch.rand(8, 2)))
 
 
 def test_a_classifier_is_one_of_tensors_and_an_attack_returns_some():
@@ -263,12 +267,12 @@ def test_a_classifier_is_one_of_tensors_and_an_attack_returns_some():
 
 def test_points_of_another_network_or_stepper_resume_no_path():
     arguments = traced_with()
-    points = fip.trace(**arguments | {"num_steps": 2}, until=1).points
+    points = path_of(**arguments | {"num_steps": 2}, until=1).points
     other = arguments["network"].at(arguments["network"].weights + 1)
-    assert "from other weights" in refusal(lambda: fip.trace(**arguments | {"network": other}, resume=points))
+    assert "from other weights" in refusal(lambda: path_of(**arguments | {"network": other}, resume=points))
     stepper = fip.KroneckerStep()
     assert "which KroneckerStep keeps" in refusal(
-        lambda: fip.trace(**arguments | {"num_steps": 2}, stepper=stepper, resume=points)
+        lambda: path_of(**arguments | {"num_steps": 2}, stepper=stepper, resume=points)
     )
 
 
@@ -280,7 +284,7 @@ RESULTS = {
 
 
 def test_every_public_name_checks_its_arguments():
-    there = {name: getattr(fip, name) for name in fip.__all__ if name not in RESULTS}
+    there = {name: getattr(fip, name) for name in fip.__all__ if name not in RESULTS | {"spec"}}
     made = {name: one for name, one in there.items() if not (isinstance(one, type) and issubclass(one, Exception))}
     assert [name for name, one in made.items() if not is_checked(one)] == []
     assert is_checked(fip.Network.of)
@@ -290,14 +294,15 @@ def everything_checked() -> list[Any]:
     homes = (paths, geometry, robustness, study, analysis)
     there = [getattr(home, name) for home in homes for name in home.__all__]
     there += [fip.RayRunner, fip.RayRunner.run, fip.search, fip.LocalRunner.run]
-    return [one.__init__ if isinstance(one, type) else one for one in there if is_checked(one)]
+    return [one for one in there if is_checked(one)]
 
 
 def test_every_annotation_of_what_is_checked_can_be_resolved():
     there = everything_checked()
     assert len(there) > 100
-    for function in there:
-        assert not any(isinstance(hint, str) for hint in _hints(function.__wrapped__).values())
+    for one in there:
+        function, owner = (one.__init__, one) if isinstance(one, type) else (one, None)
+        assert not any(isinstance(hint, str) for hint in _hints(function.__wrapped__, owner).values())
 
 
 def test_all_public_protocols_name_what_fits():

@@ -76,7 +76,12 @@ def test_a_stopped_worker_is_named_and_ended_and_its_path_goes_on_from_its_last_
     """SIGSTOP, in the middle of the path: no thread of the process runs any more."""
     stopped = tmp_path / "stopped"
     path = fip.PathSpec(
-        "one", fip.Diversify(), StopsOnce(str(stopped)), fip.ScheduledRadius(0.05), num_steps=8, batch_size=20
+        "one",
+        fip.Diversify(),
+        stepper=StopsOnce(str(stopped)),
+        radius=fip.ScheduledRadius(0.05),
+        num_steps=8,
+        batch_size=20,
     )
     said: list[str] = []
     fip.RayRunner(num_workers=1, stall_seconds=3).run(

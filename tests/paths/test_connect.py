@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fipray import NetworkError, UsageError
 from fipray.geometry import Euclidean, Network
-from fipray.paths import aligned, connect, loss_profile
+from fipray.paths import AdaptiveRadius, Problem, Settings, aligned, connect, loss_profile
 from tests.margins import assert_above, assert_below
 from tests.problems import generator, linear, mlp, normal
 
@@ -124,11 +124,16 @@ class TestLossProfile:
             loss_profile([torch.zeros(3), torch.zeros(3)], lambda w: 0.0)
 
 
+NEAR = AdaptiveRadius(initial=0.02, tolerance=0.0075)
+
+
 class TestConnect:
     def test_the_same_network_with_its_neurons_shuffled_is_reached_along_its_own_function(self):
         network, hidden, _ = NETWORKS["linear"]
         other, inputs = shuffled(network, hidden), normal(40, 6)
-        made = connect(network, other, anchors=inputs, held_out=inputs, allowed_distance=0.01, num_steps=15)
+        made = connect(
+            Problem(network, inputs, inputs), other, Settings(radius=NEAR, num_steps=15), allowed_distance=0.01
+        )
         assert made.outcome.kind == "connected", str(made.outcome)
         assert torch.equal(made.points[0], network.weights)
         assert torch.equal(made.points[-1], other)
@@ -144,21 +149,18 @@ class TestConnect:
     def test_networks_whose_functions_differ_by_less_than_is_allowed_are_joined_by_the_line(self):
         network, inputs = mlp(5, 6, 3), normal(20, 5)
         other = network.weights + 1e-4 * normal(network.num_weights)
-        made = connect(network, other, anchors=inputs, held_out=inputs)
+        made = connect(Problem(network, inputs, inputs), other)
         assert len(made.points) == 2 + 3
         assert made.gap == pytest.approx(made.length)
 
     def test_networks_of_different_functions_are_not_connected_and_the_outcome_says_so(self):
         network, inputs = linear(5, 3), normal(20, 5)
         made = connect(
-            network,
+            Problem(network, inputs, inputs, geometry=Euclidean()),
             -network.weights,
-            anchors=inputs,
-            held_out=inputs,
-            geometry=Euclidean(),
+            Settings(num_steps=3),
             allowed_distance=0.1,
             num_rounds=1,
-            num_steps=3,
         )
         assert made.outcome.kind == "not connected"
         assert "walk more rounds" in str(made.outcome)
@@ -171,4 +173,4 @@ class TestConnect:
             (-network.weights, {"allowed_distance": 0.0}, "above 0"),
         ):
             with pytest.raises(UsageError, match=said):
-                connect(network, other, anchors=inputs, held_out=inputs, **settings)
+                connect(Problem(network, inputs, inputs), other, **settings)

@@ -46,7 +46,7 @@ def anchors() -> torch.Tensor:
 
 
 def _problem(network: fip.Network, examples: fip.Examples) -> Problem:
-    return Problem(network, fip.FisherRao(), network.weights, tasks={"new": examples})
+    return Problem(network, tasks={"new": examples})
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -56,7 +56,7 @@ def test_the_value_is_the_cross_entropy(network, examples, anchors, smoothing):
     truth = torch.nn.functional.one_hot(examples.labels, C).double() * (1 - smoothing) + smoothing / C
     expected = -(truth * outputs.log_softmax(1)).sum(1).mean()
     objective = fip.LearnTask("new", batch_size=100, smoothing=smoothing)
-    torch.testing.assert_close(objective.value(problem, network.weights, Batch.of(problem, anchors)), expected)
+    torch.testing.assert_close(objective.value(problem, network.weights, problem.batch(anchors)), expected)
 
 
 def test_the_squared_loss_is_to_labels_as_unit_vectors(network, examples, anchors):
@@ -66,7 +66,7 @@ def test_the_squared_loss_is_to_labels_as_unit_vectors(network, examples, anchor
         float((output - torch.eye(C, dtype=torch.float64)[label]).square().sum()) / 2
         for output, label in zip(outputs, examples.labels, strict=True)
     )
-    value = fip.LearnTask("new", 100, loss="squared").value(problem, network.weights, Batch.of(problem, anchors))
+    value = fip.LearnTask("new", 100, loss="squared").value(problem, network.weights, problem.batch(anchors))
     assert float(value) == pytest.approx(expected / NUM_EXAMPLES, rel=1e-12)
 
 
@@ -77,12 +77,12 @@ def test_among_its_own_classes_the_others_outputs_count_for_nothing(network, anc
     outputs = network(network.weights, few.inputs)[:, [0, 2]]
     expected = torch.nn.functional.cross_entropy(outputs, few.labels // 2)
     objective = fip.LearnTask("new", batch_size=100, own_classes=True)
-    torch.testing.assert_close(objective.value(problem, network.weights, Batch.of(problem, anchors)), expected)
+    torch.testing.assert_close(objective.value(problem, network.weights, problem.batch(anchors)), expected)
 
 
 def test_each_step_draws_its_own_examples_and_the_same_at_every_call(network, examples, anchors):
     problem, objective = _problem(network, examples), fip.LearnTask("new", batch_size=5)
-    drawn = Batch.of(problem, anchors)
+    drawn = problem.batch(anchors)
     generator = torch.Generator().manual_seed(0)
     one, other = drawn.draw(2, generator), drawn.draw(2, generator)
     first = objective.value(problem, network.weights, one)
@@ -92,16 +92,11 @@ def test_each_step_draws_its_own_examples_and_the_same_at_every_call(network, ex
 
 def _walked(network, anchors, examples, objective, *, num_steps: int) -> fip.WeightPath:
     return fip.trace(
-        network,
-        anchors=anchors,
-        held_out=anchors,
-        objective=objective,
-        stepper=fip.ProjectedStep(),
-        radius=fip.ScheduledRadius(0.1),
-        num_steps=num_steps,
-        geometry=Euclidean(),
-        tasks={"new": examples},
-        save_at=fip.SaveAt(20),
+        fip.Problem(network, anchors=anchors, held_out=anchors, geometry=Euclidean(), tasks={"new": examples}),
+        objective,
+        fip.Settings(
+            stepper=fip.ProjectedStep(), radius=fip.ScheduledRadius(0.1), num_steps=num_steps, save_at=fip.SaveAt(20)
+        ),
     )
 
 
@@ -140,7 +135,7 @@ def test_a_linear_classifier_comes_to_where_no_allowed_direction_lowers_the_cros
 def test_what_cannot_be_learned_is_refused(network, examples, anchors):
     problem = _problem(network, examples)
     with pytest.raises(fip.UsageError, match="no task 'old' to learn; there are: 'new'"):
-        fip.LearnTask("old").value(problem, network.weights, Batch.of(problem, anchors))
+        fip.LearnTask("old").value(problem, network.weights, problem.batch(anchors))
     with pytest.raises(fip.DataError, match=r"int64 labels \[N\]"):
         fip.Examples(anchors, torch.zeros(3, dtype=torch.int64))
     with pytest.raises(fip.DataError, match=r"3 classes, 0..2; labels hold 0..3"):
@@ -169,7 +164,7 @@ class Unsaid:
 @pytest.mark.parametrize("held", [1.0, 0.5])
 def test_one_pass_for_the_task_and_what_stays_makes_the_step_of_two(network, examples, anchors, held):
     problem, stepper = _problem(network, examples), fip.FirstOrderStep(beta=0.7, held=held)
-    batch, learns = Batch.of(problem, anchors), fip.LearnTask("new", 12)
+    batch, learns = problem.batch(anchors), fip.LearnTask("new", 12)
     start, passes = network.weights + 0.1, []
     real = network._module.forward
     network._module.forward = lambda inputs: passes.append(len(inputs)) or real(inputs)

@@ -10,7 +10,7 @@ from torch import nn
 
 import fipray as fip
 from fipray.geometry import Euclidean, KroneckerMetric, Metric
-from fipray.paths import Batch, Problem, packed, unpacked
+from fipray.paths import Problem, packed, unpacked
 from tests.margins import assert_below
 from tests.problems import mlp, normal
 
@@ -27,19 +27,19 @@ def test_a_linear_network_comes_to_the_optimum_that_the_inputs_themselves_would_
     `K = A A^T / M`; no step sees A."""
     network, gone, weight = _linear(), normal(40, D, seed=1), 0.3
     examples = fip.Examples(normal(30, D, seed=2), torch.arange(30) % C)
-    problem = Problem(network, Euclidean(), network.weights)
+    problem = Problem(network, geometry=Euclidean())
     metric = fip.KroneckerMemory(("gone",), num_inputs=40, share=1.0, temperature=1.0).of(problem, gone)
     path = fip.trace(
-        network,
-        anchors=normal(2, D, seed=3),
-        held_out=gone,
-        objective=fip.WeightedSum(((1.0, fip.LearnTask("new", 30, loss="squared")), (weight, fip.Remember()))),
-        stepper=fip.FirstOrderStep(1.0, held=0.0),
-        radius=fip.ScheduledRadius(0.05),
-        num_steps=1500,
-        geometry=Euclidean(),
-        tasks={"new": examples},
-        memory=[metric],
+        fip.Problem(
+            network,
+            anchors=normal(2, D, seed=3),
+            held_out=gone,
+            geometry=Euclidean(),
+            tasks={"new": examples},
+            memory=[metric],
+        ),
+        fip.WeightedSum(((1.0, fip.LearnTask("new", 30, loss="squared")), (weight, fip.Remember()))),
+        fip.Settings(stepper=fip.FirstOrderStep(1.0, held=0.0), radius=fip.ScheduledRadius(0.05), num_steps=1500),
     )
     start, inputs = network.weights.view(C, D), examples.inputs
     truth = torch.nn.functional.one_hot(examples.labels, C).double()
@@ -52,12 +52,12 @@ def test_a_linear_network_comes_to_the_optimum_that_the_inputs_themselves_would_
 
 def test_metrics_of_several_tasks_add_up():
     network = mlp(5, 6, 3)
-    problem = Problem(network, fip.FisherRao(), network.weights)
+    problem = Problem(network)
     both = [fip.KroneckerMemory(("any",)).of(problem, normal(9, 5, seed=seed)) for seed in (1, 2)]
     weights = network.weights + 0.1 * normal(network.num_weights, seed=3)
-    batch = Batch.of(problem, normal(2, 5))
+    batch = problem.batch(normal(2, 5))
     values = [
-        fip.Remember().value(Problem(network, problem.geometry, problem.start, memory=some), weights, batch)
+        fip.Remember().value(Problem(network, geometry=problem.geometry, memory=some), weights, batch)
         for some in ((both[0],), (both[1],), tuple(both))
     ]
     torch.testing.assert_close(values[0] + values[1], values[2])
@@ -65,7 +65,7 @@ def test_metrics_of_several_tasks_add_up():
 
 def test_memory_is_of_evenly_spaced_inputs_and_warm_classes():
     network, inputs = mlp(5, 6, 3), normal(20, 5, seed=1)
-    problem, v = Problem(network, fip.FisherRao(), network.weights), normal(network.num_weights, seed=2)
+    problem, v = Problem(network), normal(network.num_weights, seed=2)
     found = fip.KroneckerMemory(("any",), num_inputs=5, share=1.0, temperature=2.0).of(problem, inputs)
     by_hand = KroneckerMetric.of(Metric(network, network.weights, inputs[::4], fip.geometry.Warm(2.0)))
     torch.testing.assert_close(found.squared_length(v), by_hand.squared_length(v))
@@ -73,7 +73,7 @@ def test_memory_is_of_evenly_spaced_inputs_and_warm_classes():
 
 def test_what_is_remembered_survives_being_written_beside_other_arrays():
     network = mlp(5, 6, 3)
-    problem, v = Problem(network, fip.FisherRao(), network.weights), normal(network.num_weights, seed=2)
+    problem, v = Problem(network), normal(network.num_weights, seed=2)
     memory = [fip.KroneckerMemory(("any",)).of(problem, normal(9, 5, seed=seed)) for seed in range(11)]
     again = unpacked({"weights": network.weights, **packed(memory)})
     assert [float(one.squared_length(v)) for one in again] == [float(one.squared_length(v)) for one in memory]
@@ -84,7 +84,7 @@ def test_nothing_to_remember_and_settings_out_of_range_are_refused():
     network = mlp(5, 6, 3)
     inputs = normal(4, 5)
     with pytest.raises(fip.UsageError, match="nothing to remember: give the path a memory"):
-        fip.trace(network, anchors=inputs, held_out=inputs, objective=fip.Remember(), num_steps=1)
+        fip.trace(fip.Problem(network, anchors=inputs, held_out=inputs), fip.Remember(), fip.Settings(num_steps=1))
     with pytest.raises(fip.UsageError, match="one or more sets"):
         fip.KroneckerMemory(())
     with pytest.raises(fip.UsageError, match="above 0 and up to 1"):

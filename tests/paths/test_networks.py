@@ -22,12 +22,13 @@ from fipray.paths import (
     NaturalStep,
     Problem,
     SaveAt,
+    Settings,
     Stepper,
     trace,
 )
 from tests.geometry.test_second_derivatives import Once
 from tests.margins import assert_above, assert_below
-from tests.problems import generator, normal
+from tests.problems import generator, normal, path_of
 
 NUM_INPUTS, TOLERANCE = 10, 0.05
 
@@ -182,15 +183,14 @@ def test_the_objective_improves_and_the_function_stays_which_a_straight_way_as_l
     chosen, how = KINDS[kind], WALKS[walk]
     network, anchors = chosen.network(), chosen.inputs()
     path = trace(
-        network,
-        anchors=anchors,
-        held_out=anchors,
-        objective=Slope(),
-        stepper=how.stepper,
-        radius=AdaptiveRadius(initial=0.02, tolerance=TOLERANCE),
-        geometry=chosen.geometry,
-        num_steps=how.num_steps,
-        save_at=SaveAt(1),
+        Problem(network, anchors=anchors, held_out=anchors, geometry=chosen.geometry),
+        Slope(),
+        Settings(
+            stepper=how.stepper,
+            radius=AdaptiveRadius(initial=0.02, tolerance=TOLERANCE),
+            num_steps=how.num_steps,
+            save_at=SaveAt(1),
+        ),
     )
     assert path.outcome.kind == "completed"
     assert path.end.functional_distance <= TOLERANCE
@@ -206,12 +206,12 @@ def test_a_network_without_a_second_derivative_takes_first_order_steps_and_else_
     network = Network.of(nn.Sequential(nn.Linear(4, 3), Once()).double())
     settings = {"anchors": normal(8, 4), "held_out": normal(8, 4), "objective": Slope(), "num_steps": 3}
     with pytest.raises(NetworkError, match=r"^1 \(Once\) has no second derivative"):
-        trace(network, **settings)
-    assert_below(trace(network, stepper=FirstOrderStep(beta=1.0), **settings).end.objective_value, 0)
+        path_of(network, **settings)
+    assert_below(path_of(network, stepper=FirstOrderStep(beta=1.0), **settings).end.objective_value, 0)
 
 
 def test_a_vision_transformer_can_be_diversified():
     chosen = KINDS["vision transformer"]
     network, anchors = chosen.network(), chosen.inputs()
-    path = trace(network, anchors=anchors, held_out=anchors, objective=Diversify(), num_steps=4)
+    path = trace(Problem(network, anchors=anchors, held_out=anchors), Diversify(), Settings(num_steps=4))
     assert_below(path.end.objective_value, 1)

@@ -28,10 +28,12 @@ from fipray.paths import (
     OneShot,
     OptimalBrainSurgeon,
     PathPoint,
+    Problem,
     ProjectedStep,
     Proposal,
     SaveAt,
     ScheduledRadius,
+    Settings,
     Situation,
     Sparsify,
     Switch,
@@ -44,7 +46,7 @@ from fipray.paths import (
     trace,
     walk,
 )
-from tests.problems import batch, generator, linear, mlp, normal, problem
+from tests.problems import batch, generator, linear, mlp, normal, path_of, problem
 
 ANCHORS, HELD_OUT = normal(30, 6, seed=1), normal(20, 6, seed=2)
 BROKEN = (math.nan, math.inf, -math.inf)
@@ -108,7 +110,7 @@ def network() -> Network:
 def traced(objective: Any = None, stepper: Any = None, **changes: Any) -> WeightPath:
     usual = {"radius": ScheduledRadius(1.0), "num_steps": 8, "save_at": SaveAt(8), "batch_size": 10}
     given = {"anchors": ANCHORS, "held_out": HELD_OUT, **usual, **changes}
-    return trace(network(), objective=objective or Breaks(1.0, 0), stepper=stepper or Moving(), **given)
+    return path_of(network(), objective=objective or Breaks(1.0, 0), stepper=stepper or Moving(), **given)
 
 
 def assert_ended(path: WeightPath, step: int, cause: str) -> None:
@@ -388,15 +390,9 @@ class TestOutputs:
     @pytest.mark.parametrize("num_points", [1, 10])
     def test_a_path_to_where_they_are_nan_ends_before(self, stepper, radius, num_points):
         path = trace(
-            self.network(),
-            anchors=ANCHORS,
-            held_out=HELD_OUT,
-            objective=Sparsify(0.6),
-            stepper=stepper,
-            radius=radius,
-            num_steps=10,
-            batch_size=10,
-            save_at=SaveAt(num_points),
+            Problem(self.network(), anchors=ANCHORS, held_out=HELD_OUT),
+            Sparsify(0.6),
+            Settings(stepper=stepper, radius=radius, num_steps=10, batch_size=10, save_at=SaveAt(num_points)),
         )
         assert path.outcome.kind == "not finite"
         assert_finite(path)
@@ -405,13 +401,9 @@ class TestOutputs:
     @pytest.mark.parametrize("saliency", [MetricDiagonal(), OptimalBrainSurgeon()])
     def test_saliencies_are_not_finite_there_either_and_the_path_ends_before(self, saliency):
         path = trace(
-            self.network(),
-            anchors=ANCHORS,
-            held_out=HELD_OUT,
-            objective=Sparsify(0.8, saliency=saliency),
-            radius=ScheduledRadius(0.05),
-            num_steps=10,
-            batch_size=10,
+            Problem(self.network(), anchors=ANCHORS, held_out=HELD_OUT),
+            Sparsify(0.8, saliency=saliency),
+            Settings(radius=ScheduledRadius(0.05), num_steps=10, batch_size=10),
         )
         assert path.outcome.kind == "not finite"
         assert_finite(path)
@@ -422,11 +414,9 @@ class TestOutputs:
             where,
             batch(where, 20, 6),
             Diversify(),
-            Moving(at=3, displacement=math.nan),
-            ScheduledRadius(1.0),
-            num_steps=5,
-            batch_size=10,
-            generator=generator(),
+            Settings(
+                stepper=Moving(at=3, displacement=math.nan), radius=ScheduledRadius(1.0), num_steps=5, batch_size=10
+            ),
         )
         assert [next(steps).step for _ in range(2)] == [1, 2]
         with pytest.raises(StopIteration) as end:
@@ -442,23 +432,23 @@ class TestOutputs:
         given = {"anchors": inputs, "held_out": inputs, what: broken}
         name = {"anchors": "anchors", "held_out": "held-out inputs"}[what]
         with pytest.raises(DataError, match=f"not finite on 3 of 100 {name}, the first at index 70"):
-            trace(Network.of(Logarithm().double()), objective=Toward(torch.zeros(1)), geometry=Euclidean(), **given)
+            path_of(Network.of(Logarithm().double()), objective=Toward(torch.zeros(1)), geometry=Euclidean(), **given)
         with pytest.raises(DataError, match=f"not finite on 3 of 100 {name}, the first at index 70"):
-            connect(Network.of(Logarithm().double()), torch.full((1,), 2.0), geometry=Euclidean(), **given)
+            Problem(Logarithm().double(), geometry=Euclidean(), **given)
 
     def test_weights_that_are_not_finite_are_named(self):
         broken = network().weights.clone()
         broken[3] = math.inf
         given = {"anchors": ANCHORS, "held_out": HELD_OUT, "objective": Diversify()}
         with pytest.raises(UsageError, match="1 of 59 weights are NaN or infinite in network 2 of the others"):
-            trace(network(), others=(network().weights, broken), **given)
+            path_of(network(), others=(network().weights, broken), **given)
         unused = Network.of(Unused().double())
         with pytest.raises(NetworkError, match="1 of 7 weights are NaN or infinite in the network"):
-            trace(unused, **given)
+            path_of(unused, **given)
         with pytest.raises(UsageError, match="the network to walk to hold NaN or infinity"):
-            trace(network(), **{**given, "objective": Toward(broken)})
+            path_of(network(), **{**given, "objective": Toward(broken)})
         with pytest.raises(UsageError, match="1 of 59 weights are NaN or infinite"):
-            connect(network(), broken, anchors=ANCHORS, held_out=HELD_OUT)
+            connect(Problem(network(), ANCHORS, HELD_OUT), broken)
 
 
 class Normalised(nn.Linear):
@@ -490,11 +480,12 @@ class Hole(nn.Module):
 class TestConnecting:
     INPUTS = normal(20, 2, seed=5)
 
-    def connected(self, **changes: Any) -> Any:
-        network = Network.of(Hole().double())
+    def connected(self, **settings: Any) -> Any:
+        problem = Problem(Hole().double(), self.INPUTS, self.INPUTS, geometry=Euclidean())
         other = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
-        given = {"anchors": self.INPUTS, "held_out": self.INPUTS, "geometry": Euclidean(), "num_rounds": 2}
-        return connect(network, other, **{**given, "num_steps": 10, "allowed_distance": 5.0, **changes})
+        near = {"radius": AdaptiveRadius(initial=0.02, tolerance=3.75)}
+        walked = Settings(num_steps=10, **{**near, **settings})
+        return connect(problem, other, walked, allowed_distance=5.0, num_rounds=2)
 
     def test_a_segment_on_which_outputs_are_nan_is_no_connection(self):
         """Both ends are well within what is allowed, and nothing leads round the hole."""
@@ -562,6 +553,6 @@ class TestSolvers:
 def test_a_linear_network_is_as_it_was():
     """Where all is finite nothing ends early."""
     path = trace(
-        linear(6, 2), anchors=ANCHORS, held_out=HELD_OUT, objective=Toward(torch.zeros(12)), geometry=Euclidean()
+        Problem(linear(6, 2), anchors=ANCHORS, held_out=HELD_OUT, geometry=Euclidean()), Toward(torch.zeros(12))
     )
     assert path.outcome.kind == "completed"

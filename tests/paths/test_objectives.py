@@ -12,7 +12,6 @@ from fipray import UsageError
 from fipray.geometry import Euclidean, FisherRao, Network
 from fipray.paths import BlackBox, Diversify, RandomWalk, Sparsify, Toward, WeightedSum
 from fipray.paths.objectives.diversify import input_gradients
-from fipray.paths.problem import Batch
 from fipray.testing import ObjectiveContract, RestrictedObjectiveContract
 from tests.margins import assert_above
 from tests.problems import batch, generator, linear, mlp, normal, problem
@@ -130,6 +129,6 @@ class TestInputGradients:
 def test_labels_are_what_the_start_predicts():
     where = problem(mlp(5, 3))
     inputs = normal(20, 5)
-    made = Batch.of(where, inputs)
+    made = where.batch(inputs)
     assert torch.equal(made.labels, where.network(where.start, inputs).argmax(1))
-    assert torch.equal(Batch.of(problem(where.network, Euclidean()), inputs).labels, made.labels)
+    assert torch.equal(problem(where.network, Euclidean()).batch(inputs).labels, made.labels)

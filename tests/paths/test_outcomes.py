@@ -38,10 +38,9 @@ from fipray.paths import (
     WeightedSum,
     improvement,
     judged,
-    trace,
     walk,
 )
-from tests.problems import batch, generator, mlp, normal, problem
+from tests.problems import batch, mlp, normal, path_of, problem
 
 
 def point(objective: float, dtype: torch.dtype = torch.float64) -> PathPoint:
@@ -92,7 +91,7 @@ ANCHORS, HELD_OUT = normal(30, 6, seed=1), normal(20, 6, seed=2)
 def traced(objective: Any, stepper: Any, **changes: Any) -> fip.WeightPath:
     usual = {"radius": ScheduledRadius(0.05), "num_steps": 4, "batch_size": 10}
     given = {"anchors": ANCHORS, "held_out": HELD_OUT, **usual, **changes}
-    return trace(mlp(6, 5, 4), objective=objective, stepper=stepper, **given)
+    return path_of(mlp(6, 5, 4), objective=objective, stepper=stepper, **given)
 
 
 @dataclass(frozen=True)
@@ -180,16 +179,12 @@ class TestIgnored:
                     where,
                     batch(where, 10, 6),
                     objective,
-                    IGNORING[why],
-                    ScheduledRadius(),
-                    num_steps=2,
-                    batch_size=5,
-                    generator=generator(),
+                    fip.Settings(stepper=IGNORING[why], radius=ScheduledRadius(), num_steps=2, batch_size=5),
                 )
             )
         if not isinstance(objective, Size):  # which cannot be written down
             with pytest.raises(UsageError, match=f"path 'one': the stepper {said}"):
-                fip.PathSpec("one", objective, IGNORING[why])
+                fip.PathSpec("one", objective, stepper=IGNORING[why])
 
     @pytest.mark.parametrize("why", IGNORING)
     def test_with_a_restriction_it_does_what_it_is_for(self, why):

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from fipray import ScheduledRadius, UsageError
-from fipray.paths import Candidate, FirstOrderStep, RandomWalk, Situation, Toward, trace
+from fipray.paths import Candidate, FirstOrderStep, Problem, RandomWalk, Settings, Situation, Toward, trace
 from tests.problems import batch, mlp, normal, problem
 
 
@@ -44,13 +44,9 @@ def test_a_radius_that_falls_to_nothing_between_cycles_does_not_end_a_path():
     inputs = normal(20, 5, seed=1)
     radius = ScheduledRadius(1e-9, cycles=(1.0, 2.0))
     path = trace(
-        where.network,
-        anchors=inputs,
-        held_out=inputs,
-        objective=RandomWalk(),
-        stepper=FirstOrderStep(0.1),
-        radius=radius,
-        num_steps=8,
+        Problem(where.network, anchors=inputs, held_out=inputs),
+        RandomWalk(),
+        Settings(stepper=FirstOrderStep(0.1), radius=radius, num_steps=8),
     )
     assert (path.outcome.kind, path.end.step) == ("completed", 8)
 

@@ -21,15 +21,17 @@ from fipray.paths import (
     NaturalStep,
     ObjectiveBelow,
     PathPoint,
+    Problem,
     SaveAt,
     ScheduledRadius,
+    Settings,
     Sparsify,
     Switch,
     SwitchedRadius,
     trace,
 )
 from tests.margins import assert_above
-from tests.problems import mlp, normal
+from tests.problems import mlp, normal, path_of
 
 ANCHORS, HELD_OUT = normal(40, 6, seed=1), normal(30, 6, seed=2)
 STEPPERS = {
@@ -49,7 +51,7 @@ OBJECTIVES = {"diversify": Diversify(), "sparsify": Sparsify(0.5)}
 
 
 def traced(objective="diversify", stepper="first order", radius="scheduled", **settings):
-    return trace(
+    return path_of(
         mlp(6, 8, 4),
         anchors=ANCHORS,
         held_out=HELD_OUT,
@@ -139,17 +141,17 @@ class TestALimit:
     @pytest.mark.parametrize("num_points", [1, 15])
     def test_every_kept_point_is_within_and_the_end_is_close_to_the_limit(self, seed, num_points):
         path = trace(
-            mlp(6, 8, 4, seed=seed),
-            anchors=ANCHORS,
-            held_out=HELD_OUT,
-            objective=Diversify(),
-            stepper=FirstOrderStep(beta=10),
-            radius=ScheduledRadius(0.05),
-            events=[FunctionalDistanceAbove(0.1)],
-            num_steps=15,
-            batch_size=16,
-            save_at=SaveAt(num_points),
-            seed=seed,
+            Problem(mlp(6, 8, 4, seed=seed), anchors=ANCHORS, held_out=HELD_OUT),
+            Diversify(),
+            Settings(
+                stepper=FirstOrderStep(beta=10),
+                radius=ScheduledRadius(0.05),
+                events=[FunctionalDistanceAbove(0.1)],
+                num_steps=15,
+                batch_size=16,
+                save_at=SaveAt(num_points),
+                seed=seed,
+            ),
         )
         assert path.outcome.kind == "stopped"
         assert "above 0.1" in str(path.outcome)
@@ -161,17 +163,17 @@ class TestALimit:
     @pytest.mark.parametrize("stepper", [FirstOrderStep(beta=1e-3), NaturalStep()])
     def test_a_restricted_path_that_ends_at_its_limit_keeps_the_zeros_that_it_had(self, seed, stepper):
         path = trace(
-            mlp(6, 8, 4, seed=seed),
-            anchors=ANCHORS,
-            held_out=HELD_OUT,
-            objective=Sparsify(0.9 - 12 / 92),
-            stepper=stepper,
-            radius=ScheduledRadius(0.01),
-            events=[FunctionalDistanceAbove(0.1)],
-            num_steps=15,
-            batch_size=16,
-            save_at=SaveAt(15),
-            seed=seed,
+            Problem(mlp(6, 8, 4, seed=seed), anchors=ANCHORS, held_out=HELD_OUT),
+            Sparsify(0.9 - 12 / 92),
+            Settings(
+                stepper=stepper,
+                radius=ScheduledRadius(0.01),
+                events=[FunctionalDistanceAbove(0.1)],
+                num_steps=15,
+                batch_size=16,
+                save_at=SaveAt(15),
+                seed=seed,
+            ),
         )
         assert path.outcome.kind == "stopped"
         assert all(point.functional_distance_held_out <= 0.1 for point in path.points)
@@ -192,10 +194,10 @@ def test_a_path_that_was_cut_off_at_its_goal_still_ends_exactly_sparse():
         "events": [ObjectiveBelow(1e9)],
         "num_steps": 10,
     }
-    whole = trace(mlp(6, 9, 4), on_point=told.append, **settings)
+    whole = path_of(mlp(6, 9, 4), on_point=told.append, **settings)
     reached = next(point for point in told if point.step > 0)
     assert reached.sparsity < whole.end.sparsity
-    resumed = trace(mlp(6, 9, 4), resume=[told[0], reached], **settings)
+    resumed = path_of(mlp(6, 9, 4), resume=[told[0], reached], **settings)
     assert torch.equal(resumed.end.weights, whole.end.weights)
     assert resumed.outcome == whole.outcome
     assert len(resumed.points) == len(whole.points)

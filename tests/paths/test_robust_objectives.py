@@ -59,9 +59,9 @@ class TestNoisyDiversify(ObjectiveContract):
 def sure(size: int = 6, seed: int = 3) -> tuple[Problem, Batch]:
     """A linear network of two classes whose start is surer of every input than a `doubtful` one is anywhere nearby."""
     where = problem(linear(5, 2))
-    where = replace(where, start=100 * where.start)
+    where = replace(where, network=where.network.at(100 * where.start))
     inputs = torch.rand(size, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return where, Batch.of(where, inputs)
+    return where, where.batch(inputs)
 
 
 def doubtful(where: Problem, seed: int) -> Tensor:
@@ -97,7 +97,7 @@ class TestAdversary:
     def test_what_it_finds_is_allowed_and_worse_than_where_it_began(self, norm):
         where = problem(mlp(6, 9, 4))
         inputs = torch.rand(20, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        made, threat_model = Batch.of(where, inputs), ThreatModel(norm, 0.3)
+        made, threat_model = where.batch(inputs), ThreatModel(norm, 0.3)
         weights = where.start + 0.2 * normal(where.network.num_weights)
         found = Adversary(threat_model).inputs(where, weights, made)
         assert bool(threat_model.contains(found, inputs).all())
@@ -108,14 +108,14 @@ class TestAdversary:
     def test_inputs_outside_the_bounds_and_settings_out_of_range_are_refused(self):
         where = problem(mlp(6, 9, 4))
         with pytest.raises(UsageError, match="anchors range over"):
-            Adversary(self.threat_model).inputs(where, where.start, Batch.of(where, normal(8, 6)))
+            Adversary(self.threat_model).inputs(where, where.start, where.batch(normal(8, 6)))
         with pytest.raises(UsageError, match="num_steps=0"):
             Adversary(self.threat_model, num_steps=0)
 
     def test_equal_seeds_find_equal_inputs_and_other_seeds_others(self):
         where = problem(mlp(6, 9, 4))
         inputs = torch.rand(20, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        made = Batch.of(where, inputs)
+        made = where.batch(inputs)
         first, again, other = (BOUNDLESS.inputs(where, where.start, replace(made, seed=seed)) for seed in (1, 1, 2))
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
@@ -190,7 +190,7 @@ class TestValues:
 
     def test_networks_disagree_by_the_mean_of_squared_distances_on_noisy_inputs(self):
         where = problem(mlp(5, 3))
-        made = Batch.of(where, normal(6, 5))
+        made = where.batch(normal(6, 5))
         other = where.start + 0.3 * normal(18, seed=2)
         weights = where.start + 0.2 * normal(18, seed=3)
         noisy = made.inputs + 0.7 * made.normal(6, 5)
@@ -202,7 +202,7 @@ class TestValues:
 
     def test_moving_away_is_the_mean_distance_in_units_of_the_start(self):
         where = problem(mlp(5, 3))
-        made = Batch.of(where, normal(6, 5))
+        made = where.batch(normal(6, 5))
         weights, other = where.start + normal(18, seed=2), where.start + normal(18, seed=3)
         length = where.start.norm()
         expected = -((weights - where.start).norm() + (weights - other).norm()) / 2 / length
@@ -210,14 +210,14 @@ class TestValues:
 
     def test_where_it_stands_on_another_network_any_way_leads_away(self):
         where = problem(mlp(5, 3))
-        made = Batch.of(where, normal(6, 5))
+        made = where.batch(normal(6, 5))
         slope = gradient(MoveAway(), where, where.start, made)
         assert float(slope.norm()) == pytest.approx(1 / float(where.start.norm()))
         assert not torch.equal(slope, gradient(MoveAway(), where, where.start, replace(made, seed=2)))
 
     def test_noise_turns_gradients_on_every_other_input_alone(self):
         where = problem(mlp(5, 6, 3))
-        made = Batch.of(where, normal(8, 5))
+        made = where.batch(normal(8, 5))
         weights = where.start + 0.3 * normal(where.network.num_weights, seed=2)
         mixed = made.inputs + 0.4 * made.normal(8, 5) * torch.tensor([1.0, 0.0] * 4)[:, None]
         expected = Diversify().value(where, weights, replace(made, inputs=mixed))

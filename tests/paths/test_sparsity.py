@@ -23,10 +23,9 @@ from fipray.paths import (
     Sparsify,
     Unstructured,
     WholeChannels,
-    trace,
 )
 from fipray.testing import RestrictedObjectiveContract
-from tests.problems import batch, linear, mlp, normal, problem
+from tests.problems import batch, linear, mlp, normal, path_of, problem
 
 
 class TestByLayer(RestrictedObjectiveContract):
@@ -52,7 +51,7 @@ def convolutional() -> Problem:
             nn.Conv2d(2, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 4, 2, stride=2), nn.Flatten(), nn.Linear(16, 3)
         )
     network = Network.of(module.double())
-    return Problem(network, FisherRao(), network.weights)
+    return Problem(network)
 
 
 def at_end(objective: Sparsify, where: Problem, inputs: int = 6) -> torch.Tensor:
@@ -119,7 +118,7 @@ class TestPatterns:
 
 
 def batch_of_images(where: Problem, size: int = 5) -> Batch:
-    return Batch.of(where, normal(size, 2, 4, 4, seed=3))
+    return where.batch(normal(size, 2, 4, 4, seed=3))
 
 
 class TestWholeChannelsByHand:
@@ -221,7 +220,7 @@ class TestSaliencies:
 def walked(objective: Sparsify, num_steps: int, stepper: object = None, radius: object = None, **settings: object):
     where = problem(mlp(6, 12, 4))
     inputs = normal(60, 6, seed=5)
-    return trace(
+    return path_of(
         where.network,
         anchors=inputs[:40],
         held_out=inputs[40:],

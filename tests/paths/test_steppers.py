@@ -260,7 +260,9 @@ def test_with_the_statistics_of_batches_first_order_steps_are_adams_in_training(
         inputs = batch(where, 8, 5, seed=seed)
         module = theirs.eval()
         in_evaluation = Network.of(module).weights.requires_grad_(True)  # the objective sees the statistics frozen
-        value = objective.value(Problem(Network.of(module), where.geometry, where.start), in_evaluation, inputs)
+        value = objective.value(
+            Problem(Network.of(module).at(where.start), geometry=where.geometry), in_evaluation, inputs
+        )
         far = torch.autograd.grad(value, in_evaluation)[0].split([p.numel() for p in theirs.parameters()])
         theirs.train()
         adam.zero_grad()
@@ -441,7 +443,7 @@ class TestNaturalStepsAgree:
             torch.manual_seed(0)
             network = Network.of(nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4)))
         where = problem(network)
-        inputs = Batch.of(where, normal(64, 8).float())
+        inputs = where.batch(normal(64, 8).float())
         weights = where.start + 0.05 * normal(network.num_weights, seed=3).float()
         full, rough = (
             NaturalStep(damping=0.1, iterations=20, precision=precision, chunk=32)
@@ -531,7 +533,7 @@ class TestInputNullSpace:
             parts = [nn.Linear(20, 30), activation(), nn.Linear(30, 25), activation(), nn.Linear(25, 3)]
             network = Network.of(nn.Sequential(*parts).double())
         where = problem(network, Euclidean())
-        inputs = Batch.of(where, normal(12, 6, seed=1) @ normal(6, 20, seed=2))  # rank 6 of 20
+        inputs = where.batch(normal(12, 6, seed=1) @ normal(6, 20, seed=2))  # rank 6 of 20
         stepper = InputNullSpaceStep()
         made = stepper.propose(Situation(where, Slope(), where.start, inputs, 10.0), stepper.begin(where))
         assert float(torch.linalg.vector_norm(made.displacement)) == pytest.approx(10)
@@ -561,7 +563,7 @@ class TestInputNullSpace:
             torch.manual_seed(0)
             network = Network.of(Tied().double())
         where = problem(network, Euclidean())
-        inputs = Batch.of(where, torch.randint(15, (4, 3), generator=generator(1)))
+        inputs = where.batch(torch.randint(15, (4, 3), generator=generator(1)))
         stepper = InputNullSpaceStep()
         made = stepper.propose(Situation(where, Slope(), where.start, inputs, 10.0), stepper.begin(where))
         parts = network.named(made.displacement)

@@ -13,8 +13,10 @@ from fipray.paths import (
     Diversify,
     FirstOrderStep,
     NaturalStep,
+    Problem,
     RandomWalk,
     ScheduledRadius,
+    Settings,
     Sparsify,
     Toward,
     WeightedSum,
@@ -100,13 +102,9 @@ class TestBlackBox:
         network, box = where.network, BlackBox(half_square, num_samples=15)
         inputs = torch.zeros(4, 5, dtype=torch.float64)
         path = trace(
-            network,
-            anchors=inputs,
-            held_out=inputs,
-            objective=box,
-            stepper=stepper,
-            radius=ScheduledRadius(0.1, 0.1),
-            num_steps=5,
+            Problem(network, anchors=inputs, held_out=inputs),
+            box,
+            Settings(stepper=stepper, radius=ScheduledRadius(0.1, 0.1), num_steps=5),
         )
         values = [point.objective_value for point in path.points]
         assert values == sorted(values, reverse=True)

@@ -11,7 +11,7 @@ from torch import nn
 import fipray
 from fipray import UsageError
 from fipray.geometry import Euclidean, Network
-from fipray.paths import AdaptiveRadius, NaturalStep, RandomWalk, ScheduledRadius, Toward, trace
+from fipray.paths import AdaptiveRadius, NaturalStep, Problem, RandomWalk, ScheduledRadius, Settings, Toward, trace
 from fipray.paths.objective import gradient
 from fipray.study.canonical import from_json, to_json
 from tests.margins import assert_above, assert_below
@@ -46,15 +46,9 @@ class TestToward:
         inputs = torch.zeros(8, 4, dtype=torch.float64)  # no weight changes the outputs on them
         goal = normal(network.num_weights)
         path = trace(
-            network,
-            anchors=inputs,
-            held_out=inputs,
-            objective=Toward(),
-            others=(goal,),
-            stepper=NaturalStep(),
-            radius=ScheduledRadius(0.05, 0.05),
-            geometry=Euclidean(),
-            num_steps=10,
+            Problem(network, anchors=inputs, held_out=inputs, geometry=Euclidean(), others=(goal,)),
+            Toward(),
+            Settings(stepper=NaturalStep(), radius=ScheduledRadius(0.05, 0.05), num_steps=10),
         )
         way = (goal - network.weights) / torch.linalg.vector_norm(goal - network.weights)
         step = 0.05 * torch.linalg.vector_norm(network.weights)
@@ -66,14 +60,9 @@ class TestToward:
         inputs = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
         goal = normal(3)
         path = trace(
-            network,
-            anchors=inputs,
-            held_out=inputs,
-            objective=Toward(goal),
-            stepper=NaturalStep(damping=0.0, iterations=None),
-            radius=AdaptiveRadius(),
-            geometry=Euclidean(),
-            num_steps=60,
+            Problem(network, anchors=inputs, held_out=inputs, geometry=Euclidean()),
+            Toward(goal),
+            Settings(stepper=NaturalStep(damping=0.0, iterations=None), radius=AdaptiveRadius(), num_steps=60),
         )
         expected = torch.stack([network.weights[0], *goal[1:]])
         assert_below((path.end.weights - expected).abs().max(), 1e-3)
@@ -119,14 +108,9 @@ class TestRandomWalk:
             network = Network.of(nn.Linear(4, 100, bias=False).double())
         inputs = torch.eye(4, dtype=torch.float64)[:1]  # 100 of 400 weights matter
         path = trace(
-            network,
-            anchors=inputs,
-            held_out=inputs,
-            objective=RandomWalk(),
-            stepper=NaturalStep(damping=0.0, iterations=2),
-            radius=ScheduledRadius(0.1, 0.1),
-            geometry=Euclidean(),
-            num_steps=100,
+            Problem(network, anchors=inputs, held_out=inputs, geometry=Euclidean()),
+            RandomWalk(),
+            Settings(stepper=NaturalStep(damping=0.0, iterations=2), radius=ScheduledRadius(0.1, 0.1), num_steps=100),
         )
         moved = path.end.weights - network.weights
         assert_below(moved.view(100, 4)[:, 0].abs().max(), 1e-9)

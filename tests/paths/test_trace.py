@@ -25,19 +25,20 @@ from fipray.paths import (
     PublishedStep,
     SaveAt,
     ScheduledRadius,
+    Settings,
     Situation,
     Sparsify,
     trace,
     walk,
 )
 from tests.margins import assert_above, assert_below
-from tests.problems import batch, generator, linear, mlp, normal, problem
+from tests.problems import batch, generator, linear, mlp, normal, path_of, problem
 
 ANCHORS, HELD_OUT = normal(60, 6, seed=1), normal(40, 6, seed=2)
 
 
 def traced(objective, stepper=None, **settings):
-    return trace(
+    return path_of(
         mlp(6, 12, 4),
         anchors=ANCHORS,
         held_out=HELD_OUT,
@@ -90,14 +91,13 @@ def test_on_a_linear_network_a_quadratic_objective_is_reached_along_the_null_spa
     """The end is w0 + the projection of the way to the goal on the null space of J, to 1e-6."""
     network, anchors = linear(8, 2), normal(5, 8, seed=1)
     path = trace(
-        network,
-        anchors=anchors,
-        held_out=anchors,
-        objective=Nearer(),
-        stepper=NaturalStep(damping=0, iterations=None),
-        radius=AdaptiveRadius(initial=0.1, tolerance=1e-6),
-        geometry=Euclidean(),
-        num_steps=200,
+        Problem(network, anchors=anchors, held_out=anchors, geometry=Euclidean()),
+        Nearer(),
+        Settings(
+            stepper=NaturalStep(damping=0, iterations=None),
+            radius=AdaptiveRadius(initial=0.1, tolerance=1e-6),
+            num_steps=200,
+        ),
     )
     way = torch.ones(2, 8, dtype=torch.float64)
     free = way - way @ torch.linalg.pinv(anchors) @ anchors
@@ -167,11 +167,7 @@ def test_walk_yields_accepted_points_and_returns_the_outcome():
         where,
         batch(where, 30, 6),
         Diversify(),
-        NaturalStep(),
-        ScheduledRadius(),
-        num_steps=4,
-        batch_size=10,
-        generator=generator(),
+        Settings(radius=ScheduledRadius(), num_steps=4, batch_size=10),
     )
     points = [next(steps) for _ in range(4)]
     assert [point.step for point in points] == [1, 2, 3, 4]
@@ -229,12 +225,12 @@ class TestWrongUse:
         broken = ANCHORS.clone()
         broken[3, 2] = torch.nan
         with pytest.raises(DataError, match="1 of 60 inputs hold NaN"):
-            trace(mlp(6, 12, 4), anchors=broken, held_out=HELD_OUT, objective=Diversify())
+            trace(Problem(mlp(6, 12, 4), anchors=broken, held_out=HELD_OUT), Diversify())
 
     @pytest.mark.parametrize("settings", [{"num_steps": 0}, {"batch_size": 0}])
     def test_counts_below_one(self, settings):
         with pytest.raises(UsageError, match="at least 1"):
-            trace(mlp(6, 12, 4), anchors=ANCHORS, held_out=HELD_OUT, objective=Diversify(), **settings)
+            path_of(mlp(6, 12, 4), anchors=ANCHORS, held_out=HELD_OUT, objective=Diversify(), **settings)
 
     @pytest.mark.parametrize(
         "wrong",
@@ -264,7 +260,7 @@ class TestFocus:
         assert_below(abs(in_doubt - expected), 0.03)
 
     def test_it_is_for_classifiers_and_a_share(self):
-        with pytest.raises(UsageError, match="a share of each batch"):
+        with pytest.raises(UsageError, match="a fraction of each batch"):
             traced(Diversify(), num_steps=1, focus=1.5)
         with pytest.raises(UsageError, match="FisherRao"):
             traced(Diversify(), num_steps=1, focus=0.5, geometry=Euclidean())

@@ -23,11 +23,10 @@ from fipray.paths import (
     ScheduledRadius,
     Sparsify,
     Switch,
-    trace,
 )
+from fipray.paths.examples import Examples
 from fipray.paths.patterns import NofM, Unstructured, WholeChannels
-from fipray.paths.problem import Examples
-from tests.problems import mlp, normal
+from tests.problems import mlp, normal, path_of
 
 MOVING = ["2.*"]
 
@@ -68,7 +67,7 @@ def network() -> Network:
 
 def walked(of: Network, **settings):
     defaults = {"objective": RandomWalk(), "radius": ScheduledRadius(0.05), "num_steps": 4, "batch_size": 10}
-    return trace(of, anchors=normal(20, 6), held_out=normal(9, 6, seed=1), **{**defaults, **settings})
+    return path_of(of, anchors=normal(20, 6), held_out=normal(9, 6, seed=1), **{**defaults, **settings})
 
 
 def bits(weights: Tensor) -> Tensor:

@@ -59,13 +59,13 @@ def test_the_memory_layout_of_arrays_changes_nothing(layout, tmp_path):
 
 def test_a_study_of_read_only_arrays_is_made_without_a_warning():
     arrays = [read_only(array) for array in (GOOD.anchors, GOOD.held_out, INPUTS, LABELS)]
-    path = fip.PathSpec("one", fip.Diversify(), fip.FirstOrderStep(beta=0.1))
+    path = fip.PathSpec("one", fip.Diversify(), stepper=fip.FirstOrderStep(beta=0.1))
     fip.Study("s", module(), fip.Data(*arrays), (path,), evaluation=fip.Evaluation(fip.ThreatModel("linf", 0.1)))
 
 
 @pytest.mark.parametrize("dtype", [">i2", "<i4", "u1", "u2", "u4", "u8", "i1", "i8"])
 def test_integer_labels_of_every_dtype_give_the_accuracy_that_they_have(dtype, tmp_path):
-    path = fip.PathSpec("one", fip.Diversify(), fip.FirstOrderStep(beta=0.1), num_steps=1, batch_size=50)
+    path = fip.PathSpec("one", fip.Diversify(), stepper=fip.FirstOrderStep(beta=0.1), num_steps=1, batch_size=50)
     given = fip.Data(GOOD.anchors, GOOD.held_out, INPUTS[::-1], LABELS[::-1].astype(dtype))
     LocalRunner().run(fip.Study("s", module(), given, (path,)), tmp_path)
     first = analysis.load(tmp_path).points.sort_values("step")["clean_accuracy"].iloc[0]

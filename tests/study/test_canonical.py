@@ -16,9 +16,9 @@ from tests.studies import Fails, cooperating, study
 SPEC = fip.PathSpec(
     "all-of-it",
     fip.Sparsify(0.75, ramp=None),
-    fip.NaturalStep(damping=1e-4, iterations=None),
-    fip.ScheduledRadius(0.5, 0.25),
-    (fip.ObjectiveBelow(1e-4), fip.FunctionalDistanceAbove(0.3)),
+    stepper=fip.NaturalStep(damping=1e-4, iterations=None),
+    radius=fip.ScheduledRadius(0.5, 0.25),
+    events=(fip.ObjectiveBelow(1e-4), fip.FunctionalDistanceAbove(0.3)),
     num_steps=7,
     save_at=fip.SaveAt(3),
     others=("a", "b"),

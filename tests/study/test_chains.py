@@ -40,18 +40,22 @@ def _traced(spec: fip.PathSpec, results: analysis.Results, anchors: np.ndarray, 
     """The path that a spec of the second task asks for, without a study."""
     task = DATA.tasks["second"]
     return fip.trace(
-        NETWORK.at(_weights(results, spec.start)),
-        anchors=torch.from_numpy(anchors),
-        held_out=torch.from_numpy(DATA.sets["others"]),
-        objective=spec.objective,
-        stepper=spec.stepper,
-        radius=spec.radius,
-        num_steps=spec.num_steps,
-        batch_size=spec.batch_size,
-        save_at=spec.save_at,
-        tasks={"second": Examples(torch.from_numpy(task.inputs), torch.from_numpy(task.labels))},
-        memory=memory,
-        seed=spec.seed,
+        fip.Problem(
+            NETWORK.at(_weights(results, spec.start)),
+            anchors=torch.from_numpy(anchors),
+            held_out=torch.from_numpy(DATA.sets["others"]),
+            tasks={"second": Examples(torch.from_numpy(task.inputs), torch.from_numpy(task.labels))},
+            memory=memory,
+        ),
+        spec.objective,
+        fip.Settings(
+            stepper=spec.stepper,
+            radius=spec.radius,
+            num_steps=spec.num_steps,
+            batch_size=spec.batch_size,
+            save_at=spec.save_at,
+            seed=spec.seed,
+        ),
     )
 
 
@@ -189,8 +193,8 @@ def test_members_of_rounds_may_go_on_from_the_end_of_a_path(tmp_path):
         fip.PathSpec(
             name,
             fip.Diversify(),
-            fip.FirstOrderStep(beta=0.1),
-            fip.ScheduledRadius(0.05),
+            stepper=fip.FirstOrderStep(beta=0.1),
+            radius=fip.ScheduledRadius(0.05),
             num_steps=4,
             batch_size=50,
             start="learns-first",
@@ -252,7 +256,7 @@ def test_what_a_path_remembers_goes_on_to_those_that_begin_at_its_end(tmp_path):
     memory, spec = [], study.paths[2]
     for name, start in (("few", "learns-first"), ("others", "learns-second")):
         network = NETWORK.at(_weights(results, start))
-        problem = fip.paths.Problem(network, fip.FisherRao(), network.weights)
+        problem = fip.paths.Problem(network)
         settings = fip.KroneckerMemory((name,), share=0.9) if name == "few" else spec.memory
         memory.append(settings.of(problem, torch.from_numpy(DATA.sets[name])))
     path = _traced(spec, results, DATA.anchors, memory)

@@ -299,7 +299,7 @@ def ids(module: nn.Module) -> set[str]:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.fill_(0.1)
-    path = fip.PathSpec("p", fip.Diversify(), fip.FirstOrderStep(beta=0.1))
+    path = fip.PathSpec("p", fip.Diversify(), stepper=fip.FirstOrderStep(beta=0.1))
     return set(fip.Study("s", module.eval(), studies.data(), (path,), base_id="same").specs)
 
 

@@ -45,7 +45,7 @@ class Mended:
 
 def small(chunk_size: int, attacks: tuple[fip.Attack, ...] = (fip.FGSM(), fip.PGD(3))) -> fip.Study:
     """A path, an ensemble of it and the base, and attacks on 40 examples."""
-    path = fip.PathSpec("one", fip.Diversify(), fip.FirstOrderStep(beta=0.1), num_steps=1, batch_size=50)
+    path = fip.PathSpec("one", fip.Diversify(), stepper=fip.FirstOrderStep(beta=0.1), num_steps=1, batch_size=50)
     evaluation = fip.Evaluation(LINF, attacks, num_examples=40, chunk_size=chunk_size)
     both = fip.EnsembleSpec("both", ("base", "one"))
     return replace(study(), paths=(path,), ensembles=(both,), evaluation=evaluation)

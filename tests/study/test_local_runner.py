@@ -158,7 +158,12 @@ def test_the_callers_number_of_threads_is_left_as_it_was(tmp_path):
 class TestAPathThatWasCutOff:
     def cut_off(self, tmp_path, mended):
         path = fip.PathSpec(
-            "one", fip.Diversify(), CutOff(str(mended)), fip.ScheduledRadius(), num_steps=10, batch_size=50
+            "one",
+            fip.Diversify(),
+            stepper=CutOff(str(mended)),
+            radius=fip.ScheduledRadius(),
+            num_steps=10,
+            batch_size=50,
         )
         return replace(study(), paths=(path,), ensembles=(), evaluation=None)
 
@@ -195,7 +200,9 @@ class TestAPathThatWasCutOff:
     def test_an_attempt_that_is_lost_after_its_end_is_not_walked_again_and_gives_the_same_rows(self, tmp_path):
         """Also where the end replaced a kept point: the goal is reached, and the whole of the sparsity imposed."""
         goal = (fip.ObjectiveBelow(1e9),)
-        path = fip.PathSpec("one", fip.Sparsify(0.5), fip.FirstOrderStep(), events=goal, num_steps=10, batch_size=50)
+        path = fip.PathSpec(
+            "one", fip.Sparsify(0.5), stepper=fip.FirstOrderStep(), events=goal, num_steps=10, batch_size=50
+        )
         agenda = Agenda(replace(study(), paths=(path,), ensembles=(), evaluation=None), tmp_path / "lost", Recorder())
         worker = PathWorker(agenda.material, tmp_path / "lost")
         lost = agenda.next("here")

@@ -112,7 +112,7 @@ def study(*paths: fip.PathSpec) -> fip.Study:
 
 def path(name: str, objective: object, stepper: object, **changes: object) -> fip.PathSpec:
     usual = {"radius": fip.ScheduledRadius(0.1), "num_steps": 6, "batch_size": 30, "save_at": fip.SaveAt(6)}
-    return fip.PathSpec(name, objective, stepper, **{**usual, **changes})  # type: ignore[arg-type]
+    return fip.PathSpec(name, objective, stepper=stepper, **{**usual, **changes})  # type: ignore[arg-type]
 
 
 class Lines:

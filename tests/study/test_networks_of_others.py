@@ -13,9 +13,9 @@ import fipray as fip
 from fipray import analysis
 from fipray.export import export
 from fipray.geometry import FisherRao, Network, functional_distance
-from fipray.paths import Batch, LearnTask, Problem
+from fipray.paths import LearnTask, Problem
+from fipray.paths.examples import Examples
 from fipray.paths.objectives.adversary import divergence
-from fipray.paths.problem import Examples
 from fipray.robustness import Ensemble, StackedEnsemble
 from fipray.study.tensors import accuracy
 from tests.problems import mlp, normal
@@ -36,7 +36,9 @@ def inputs(num: int, seed: int) -> np.ndarray:
 def made(module: nn.Module, **changes) -> fip.Study:
     labels = np.arange(30) % changes.pop("num_classes", 3)
     data = fip.Data(inputs(40, 1), inputs(20, 2), inputs(30, 3), labels, bounds=(-10, 10))
-    path = fip.PathSpec("one", fip.Sparsify(0.4), fip.FirstOrderStep(), fip.ScheduledRadius(0.05), num_steps=4)
+    path = fip.PathSpec(
+        "one", fip.Sparsify(0.4), stepper=fip.FirstOrderStep(), radius=fip.ScheduledRadius(0.05), num_steps=4
+    )
     return fip.Study("s", module, data, (path,), **changes)
 
 
@@ -120,13 +122,13 @@ def test_objectives_take_a_single_logit_for_two_classes():
     """To 1e-12: cross-entropy is that of a Bernoulli variable, and divergence is KL of two."""
     of, x = mlp(6, 8, 1), normal(5, 6)
     labels = torch.tensor([0, 1, 1, 0, 1])
-    where = Problem(of, FisherRao(), of.weights, tasks={"new": Examples(x, labels)})
+    where = Problem(of, tasks={"new": Examples(x, labels)})
     where.task("new").check(of)
     z = of(of.weights, x)
-    loss = LearnTask("new").value(where, of.weights, Batch.of(where, x))
+    loss = LearnTask("new").value(where, of.weights, where.batch(x))
     expected = functional.binary_cross_entropy_with_logits(z[:, 0], labels.double())
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
     p, q = torch.sigmoid(z[:, 0]), torch.sigmoid(2 * z[:, 0])
     expected = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
-    torch.testing.assert_close(divergence(where, 2 * z, Batch.of(where, x).reference), expected, rtol=1e-9, atol=1e-12)
-    assert torch.equal(Batch.of(where, x).labels, (z[:, 0] > 0).long())
+    torch.testing.assert_close(divergence(where, 2 * z, where.batch(x).reference), expected, rtol=1e-9, atol=1e-12)
+    assert torch.equal(where.batch(x).labels, (z[:, 0] > 0).long())

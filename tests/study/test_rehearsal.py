@@ -68,7 +68,7 @@ def made(net: nn.Module | None = None, objective=None, *, threat=THREAT, given=G
         threat, **{name: more.pop(name) for name in ("attacks", "check_masking") if name in more}
     )
     settings = {"evaluation": evaluation} | more
-    paths = (fip.PathSpec("p", objective or fip.Diversify(), stepper, **path),)
+    paths = (fip.PathSpec("p", objective or fip.Diversify(), stepper=stepper, **path),)
     return fip.Study("s", (net or module()).eval(), given, paths, **settings)
 
 
@@ -151,7 +151,9 @@ def test_paths_that_differ_in_numbers_alone_are_tried_once(monkeypatch):
         return value(self, *arguments)
 
     monkeypatch.setattr(fip.Diversify, "value", counted)
-    paths = [fip.PathSpec(f"p{i}", fip.Diversify(), fip.FirstOrderStep(beta=i + 1.0), seed=i) for i in range(200)]
+    paths = [
+        fip.PathSpec(f"p{i}", fip.Diversify(), stepper=fip.FirstOrderStep(beta=i + 1.0), seed=i) for i in range(200)
+    ]
     fip.Study("s", module(), GOOD, tuple(paths))
     few = len(calls)
     calls.clear()

@@ -63,19 +63,23 @@ def test_members_see_the_others_as_the_round_before_left_them_and_nobody_in_the_
             before = {name: path[-1].weights for name, path in points.items() if path}
             for spec in study.paths:
                 path = fip.trace(
-                    network,
-                    anchors=torch.from_numpy(study.data.anchors),
-                    held_out=torch.from_numpy(study.data.held_out),
-                    objective=spec.objective,
-                    stepper=spec.stepper,
-                    radius=spec.radius,
-                    num_steps=6,
-                    batch_size=50,
-                    save_at=spec.save_at,
-                    others=[weights for name, weights in before.items() if name != spec.name],
+                    fip.Problem(
+                        network,
+                        anchors=torch.from_numpy(study.data.anchors),
+                        held_out=torch.from_numpy(study.data.held_out),
+                        others=[weights for name, weights in before.items() if name != spec.name],
+                    ),
+                    spec.objective,
+                    fip.Settings(
+                        stepper=spec.stepper,
+                        radius=spec.radius,
+                        num_steps=6,
+                        batch_size=50,
+                        save_at=spec.save_at,
+                        seed=spec.seed,
+                    ),
                     resume=points[spec.name],
                     until=until,
-                    seed=spec.seed,
                 )
                 points[spec.name] = path.points
     finally:
@@ -87,11 +91,11 @@ def test_members_see_the_others_as_the_round_before_left_them_and_nobody_in_the_
 def test_members_that_look_at_nobody_walk_the_paths_that_they_walk_alone(tmp_path):
     """Steps that are refused, restrictions and limits; and rounds that end between the points that are kept."""
     step, settings = fip.FirstOrderStep(beta=0.1), {"num_steps": 9, "batch_size": 50}
-    sparse = fip.PathSpec("sparse", fip.Sparsify(0.5), step, save_at=fip.SaveAt(2), **settings)
+    sparse = fip.PathSpec("sparse", fip.Sparsify(0.5), stepper=step, save_at=fip.SaveAt(2), **settings)
     shrinks = fip.AdaptiveRadius(initial=1.0, tolerance=0.01)
-    refused = fip.PathSpec("refused", fip.RandomWalk(), step, shrinks, save_at=fip.SaveAt(4), **settings)
+    refused = fip.PathSpec("refused", fip.RandomWalk(), stepper=step, radius=shrinks, save_at=fip.SaveAt(4), **settings)
     limits = (fip.FunctionalDistanceAbove(0.14),)
-    limited = fip.PathSpec("limited", fip.Sparsify(0.5), step, events=limits, **settings)
+    limited = fip.PathSpec("limited", fip.Sparsify(0.5), stepper=step, events=limits, **settings)
     alone = replace(cooperating(), paths=(sparse, refused, limited), ensembles=())
     ensemble = fip.EnsembleSpec("all", ("sparse", "refused", "limited"), rounds=4)
     first, second = run(alone, tmp_path / "alone"), run(replace(alone, ensembles=(ensemble,)), tmp_path / "together")
@@ -143,7 +147,9 @@ def test_a_path_that_is_done_early_stays_where_it_ended_and_the_others_go_on(tmp
 def test_what_refers_to_a_member_goes_on_when_its_last_round_is_done(tmp_path):
     """A path that looks at it, attacks on it and on the ensemble, and transfer."""
     together = cooperating(rounds=2, num_steps=2)
-    later = fip.PathSpec("later", fip.Diversify(), fip.FirstOrderStep(0.1), num_steps=1, batch_size=50, others=("a",))
+    later = fip.PathSpec(
+        "later", fip.Diversify(), stepper=fip.FirstOrderStep(0.1), num_steps=1, batch_size=50, others=("a",)
+    )
     evaluation = fip.Evaluation(fip.ThreatModel("linf", 0.05), (fip.FGSM(),), num_examples=20)
     results = run(replace(together, paths=(*together.paths, later), evaluation=evaluation), tmp_path)
     assert list(results.paths["name"]) == ["a", "b", "c", "later"]

@@ -42,8 +42,8 @@ def study(module: nn.Module, *, pattern: fip.paths.Pattern | None = None, chunk_
     path = fip.PathSpec(
         "sparse",
         fip.Sparsify(LEVELS[-1], through=LEVELS[:-1], pattern=pattern or fip.Unstructured()),
-        fip.FirstOrderStep(),
-        fip.ScheduledRadius(0.02, cycles=(1.0, 1.0, 1.0)),
+        stepper=fip.FirstOrderStep(),
+        radius=fip.ScheduledRadius(0.02, cycles=(1.0, 1.0, 1.0)),
         num_steps=30,
         batch_size=50,
         save_at=fip.SaveAt(1),

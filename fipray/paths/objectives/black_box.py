@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fipray.border import checked, takes
+from fipray.border import checked
+from fipray.border.functions import function_named
 from fipray.errors import UsageError
 from fipray.geometry import Network
-from fipray.paths.problem import Batch, Problem
+from fipray.paths.batch import Batch
+from fipray.paths.problem import Problem
 from fipray.registry import spec
 
 Function = Callable[[Network, Tensor], float]
+ARGUMENTS = ("a network", "weights [P]")
 
 
 @spec("zeroth_order")
@@ -46,7 +48,7 @@ class BlackBox:
 
     def __post_init__(self) -> None:
         if isinstance(self.function, str):
-            function_named(self.function)
+            function_named(self.function, ARGUMENTS)
         if not self.num_samples >= 1:
             raise UsageError(f"at least one direction is needed; num_samples={self.num_samples} was given")
         if not 0 < self.spread < float("inf"):
@@ -72,7 +74,7 @@ class BlackBox:
         return directions @ torch.as_tensor(slopes, dtype=weights.dtype, device=weights.device)
 
     def _call(self, problem: Problem, weights: Tensor) -> float:
-        function = function_named(self.function) if isinstance(self.function, str) else self.function
+        function = function_named(self.function, ARGUMENTS) if isinstance(self.function, str) else self.function
         answer: Any = function(problem.network, weights)
         try:
             return float(answer)
@@ -84,24 +86,3 @@ def orthonormal(batch: Batch, size: int, count: int) -> Tensor:
     """`count`, at most `size`, random orthonormal columns [size, K], of this batch's draw."""
     basis, triangle = torch.linalg.qr(batch.normal(size, min(size, count)))
     return basis * triangle.diagonal().sign()  # of the uniform distribution (Mezzadri 2007)
-
-
-def function_named(reference: str) -> Function:
-    """The function that `module:function` names. Raises UsageError where there is none."""
-    module_name, _, name = reference.partition(":")
-    if not (module_name and name):
-        raise UsageError(f"a function is named module:function, such as my.module:latency; {reference!r} was given")
-    try:
-        function = getattr(import_module(module_name), name)
-    except ImportError as error:
-        raise UsageError(
-            f"the module of {reference!r} cannot be imported: {error}. Run from the folder that holds it, or put it on "
-            "PYTHONPATH"
-        ) from error
-    except AttributeError as error:
-        raise UsageError(f"{module_name} has no function {name!r}: {error}") from error
-    if not callable(function):
-        raise UsageError(f"{reference!r} names a {type(function).__name__}, which is no function")
-    if not takes(function, (None, None)):
-        raise UsageError(f"{reference!r} names a function that does not take two arguments, a network and weights [P]")
-    return cast(Function, function)

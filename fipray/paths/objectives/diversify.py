@@ -12,7 +12,8 @@ from torch.nn.functional import cosine_similarity
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Network, class_logits, twice_differentiable
-from fipray.paths.problem import Batch, Problem
+from fipray.paths.batch import Batch
+from fipray.paths.problem import Problem
 from fipray.registry import spec
 
 

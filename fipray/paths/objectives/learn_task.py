@@ -12,8 +12,9 @@ from torch.nn import functional
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import class_logits
+from fipray.paths.batch import Batch
 from fipray.paths.objective import Asked
-from fipray.paths.problem import Batch, Problem
+from fipray.paths.problem import Problem
 from fipray.registry import spec
 
 

@@ -8,7 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from fipray.border import checked
-from fipray.paths.problem import Batch, Problem
+from fipray.paths.batch import Batch
+from fipray.paths.problem import Problem
 from fipray.registry import spec
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fipray.border import checked
+from fipray.paths.batch import Batch
 from fipray.paths.objective import Asked
 from fipray.paths.objectives.adversary import Adversary, divergence
-from fipray.paths.problem import Batch, Problem
+from fipray.paths.problem import Problem
 from fipray.registry import spec
 
 

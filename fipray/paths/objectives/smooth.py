@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fipray.border import checked
+from fipray.paths.batch import Batch
 from fipray.paths.objectives.diversify import input_gradients
-from fipray.paths.problem import Batch, Problem
+from fipray.paths.problem import Problem
 from fipray.registry import spec
 
 

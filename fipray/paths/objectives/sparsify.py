@@ -12,9 +12,10 @@ from torch import Tensor
 from fipray.border import checked, shaped_like
 from fipray.errors import UsageError
 from fipray.geometry import Network, check_norms_move, re_estimated, refuse_computed_weights
+from fipray.paths.batch import Batch
 from fipray.paths.objective import Projection
 from fipray.paths.patterns import Pattern, Unstructured
-from fipray.paths.problem import Batch, Problem
+from fipray.paths.problem import Problem
 from fipray.paths.saliency import Magnitude, Saliency
 from fipray.registry import spec
 

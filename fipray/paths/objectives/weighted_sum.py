@@ -11,6 +11,7 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Network
+from fipray.paths.batch import Batch
 from fipray.paths.objective import (
     Objective,
     Projection,
@@ -24,7 +25,7 @@ from fipray.paths.objective import (
     tasks_of,
     value,
 )
-from fipray.paths.problem import Batch, Problem
+from fipray.paths.problem import Problem
 from fipray.registry import spec
 
 

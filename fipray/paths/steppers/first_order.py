@@ -25,9 +25,10 @@ from fipray.geometry import (
     statistics_of,
     unfolded,
 )
+from fipray.paths.batch import Batch
 from fipray.paths.objective import Asked, OfOutputs, scalar
-from fipray.paths.problem import Batch, Problem
-from fipray.paths.stepper import Proposal, Situation, State, within
+from fipray.paths.problem import Problem
+from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone, within
 from fipray.registry import spec
 
 _STATISTICS = "statistics "  # in the state, before the name of a buffer
@@ -102,6 +103,7 @@ class FirstOrderStep:
         if self.outputs == 1 and isinstance(problem.geometry, FisherRao):
             raise UsageError("of a single class the probability is always 1: give outputs of at least 2, or None")
         if self.batch_statistics:
+            needs_outputs_alone(problem, "FirstOrderStep(batch_statistics=True)")
             check_norms_move(problem.network)
         zeros = torch.zeros_like(problem.start)
         state = {"mean": zeros, "square": zeros, "count": zeros.new_zeros((), dtype=torch.float32)}
@@ -142,8 +144,11 @@ class FirstOrderStep:
         with torch.enable_grad():
             if asked:
                 loss = self._loss(situation, batch, asked, beta, partial(problem.network, moving))
+                loss = loss + self._of_parts(problem, moving, batch)
                 return situation.allowed(torch.autograd.grad(loss, moving)[0])
-            distance = self._squared_distance(problem, problem.network(moving, batch.inputs), batch)
+            distance = self._of_parts(problem, moving, batch)
+            if batch.keeps_outputs:
+                distance = distance + self._squared_distance(problem, problem.network(moving, batch.inputs), batch)
             slope = situation.allowed(torch.autograd.grad(distance, moving)[0])
         return slope + beta * situation.slope if beta else slope
 
@@ -170,7 +175,7 @@ class FirstOrderStep:
         if not (self._beta(situation) and isinstance(situation.objective, OfOutputs)):
             return None
         asked = situation.objective.asks(situation.problem, situation.weights.detach(), situation.batch)
-        return asked if asked.inputs.shape[1:] == batch.inputs.shape[1:] else None
+        return asked if asked.inputs.shape[1:] == batch.inputs.shape[1:] and batch.keeps_outputs else None
 
     def _loss(
         self, situation: Situation, batch: Batch, asked: Asked, beta: float, outputs_on: Callable[[Tensor], Tensor]
@@ -181,6 +186,14 @@ class FirstOrderStep:
 
     def _held(self, batch: Batch) -> Batch:
         return batch.first(math.ceil(self.held * len(batch)))
+
+    def _of_parts(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        """`D^2` of what is kept beside the outputs on the anchors."""
+        found = weights.new_zeros(())
+        for part in batch.parts:
+            drift = part.kept.quantities(problem.network, weights, part.inputs).flatten(1) - part.target
+            found = found + drift.square().sum(1).mean()
+        return found
 
     def _squared_distance(self, problem: Problem, outputs: Tensor, batch: Batch) -> Tensor:
         """Of the start and of the function that has these outputs on the batch."""

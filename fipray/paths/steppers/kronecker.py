@@ -13,7 +13,7 @@ from fipray.errors import UsageError
 from fipray.geometry import Layer, Metric
 from fipray.geometry.linear import eigh
 from fipray.paths.problem import Problem
-from fipray.paths.stepper import Proposal, Situation, State, promised
+from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone, promised
 from fipray.registry import spec
 
 
@@ -48,6 +48,7 @@ class KroneckerStep:
             )
 
     def begin(self, problem: Problem) -> State:
+        needs_outputs_alone(problem, type(self).__name__)
         return {"count": torch.zeros((), dtype=torch.int64)}
 
     def propose(self, situation: Situation, state: State) -> Proposal:

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
-from fipray.geometry import Metric, StreamedMetric, conjugate_gradients, solve_in_sample_space
+from fipray.geometry import Metric, StackedMetric, StreamedMetric, conjugate_gradients, solve_in_sample_space
 from fipray.geometry.metric import Precision
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
 from fipray.registry import spec
+
+AnyMetric = Metric | StreamedMetric | StackedMetric
 
 
 @spec("natural")
@@ -60,22 +62,16 @@ class NaturalStep:
 
     def propose(self, situation: Situation, state: State) -> Proposal:
         problem, batch = situation.problem, situation.batch
-        streamed = self.chunk is not None and len(batch) > self.chunk
-        arguments = (problem.network, situation.weights, batch.inputs, problem.geometry)
-        metric = (
-            StreamedMetric(*arguments, chunk=self.chunk, precision=self.precision)
-            if streamed and self.chunk is not None
-            else Metric(*arguments, precision=self.precision)
-        )
+        metric = problem.metric(situation.weights, batch, chunk=self.chunk, precision=self.precision)
         descent = situation.descent
-        target = -metric.j(descent) - (metric.embedded - batch.reference)
-        if isinstance(metric, Metric) and (self.iterations is None or self._exact_is_cheaper(metric, situation)):
-            correction = self._exact(metric, situation, target)
-        else:
+        target = -metric.j(descent) - (metric.embedded - batch.target)
+        if isinstance(metric, StreamedMetric) or not self._exact_is_cheaper(metric, situation):
             correction = self._iterated(metric, situation, target, state)
+        else:
+            correction = self._exact(metric, situation, target)
         return promised(situation, descent + correction, {"correction": correction} if self.warm else {})
 
-    def _iterated(self, metric: Metric | StreamedMetric, situation: Situation, target: Tensor, state: State) -> Tensor:
+    def _iterated(self, metric: AnyMetric, situation: Situation, target: Tensor, state: State) -> Tensor:
         last = state.get("correction") if self.warm else None
         return conjugate_gradients(
             lambda z: situation.allowed(metric @ z) + self.damping * z,
@@ -84,7 +80,7 @@ class NaturalStep:
             initial=None if last is None else situation.allowed(last),
         ).solution
 
-    def _exact(self, metric: Metric, situation: Situation, target: Tensor) -> Tensor:
+    def _exact(self, metric: Metric | StackedMetric, situation: Situation, target: Tensor) -> Tensor:
         shift = len(situation.batch) * self.damping
         if situation.restricted:
             rows = torch.stack([situation.allowed(row) for row in metric.jacobian()])
@@ -94,7 +90,7 @@ class NaturalStep:
         answer = solve_in_sample_space(gram, target.flatten(), shift=shift).view_as(target)
         return situation.allowed(metric.jt(answer))
 
-    def _exact_is_cheaper(self, metric: Metric, situation: Situation) -> bool:
+    def _exact_is_cheaper(self, metric: Metric | StackedMetric, situation: Situation) -> bool:
         """By floating-point operations: of the Gram matrix and its factor, against the iterations' passes."""
         if self.iterations is None or self.damping == 0:
             return self.iterations is None

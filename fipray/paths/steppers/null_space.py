@@ -10,8 +10,9 @@ from fipray.border import checked
 from fipray.errors import NetworkError, UsageError
 from fipray.geometry import Metric
 from fipray.geometry.linear import eigh
-from fipray.paths.problem import Batch, Problem
-from fipray.paths.stepper import Proposal, Situation, State, promised
+from fipray.paths.batch import Batch
+from fipray.paths.problem import Problem
+from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone, promised
 from fipray.registry import spec
 
 
@@ -42,6 +43,7 @@ class InputNullSpaceStep:
             raise UsageError(f"moments are gathered on at least one batch; {self.num_batches} was given")
 
     def begin(self, problem: Problem) -> State:
+        needs_outputs_alone(problem, type(self).__name__)
         return {"count": torch.zeros((), dtype=torch.int64)}
 
     def propose(self, situation: Situation, state: State) -> Proposal:

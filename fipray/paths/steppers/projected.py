@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
-from fipray.geometry import Metric, NullSpace, solve_in_sample_space
+from fipray.geometry import NullSpace, StreamedMetric, solve_in_sample_space
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
 from fipray.registry import spec
@@ -53,8 +53,14 @@ class ProjectedStep:
     def propose(self, situation: Situation, state: State) -> Proposal:
         descent = situation.descent
         problem, batch = situation.problem, situation.batch
-        if batch.reference.numel() <= self.dense and batch.reference.numel() * len(descent) <= LARGEST_JACOBIAN:
+        size = batch.target.numel()
+        if size <= self.dense and size * len(descent) <= LARGEST_JACOBIAN:
             return promised(situation, descent + self._exact(situation, descent))
+        if not batch.is_plain:
+            raise UsageError(
+                f"of several kept quantities ProjectedStep solves for at most dense={self.dense} numbers a batch, and "
+                f"this one has {size}: take a smaller batch_size, or NaturalStep"
+            )
         allowed = situation.allowed if situation.restricted else None
         space = NullSpace(problem.network, situation.weights, batch.inputs, problem.geometry, allowed=allowed)
         embedded = problem.geometry.embed(problem.network.outputs(situation.weights, batch.inputs))
@@ -64,8 +70,9 @@ class ProjectedStep:
 
     def _exact(self, situation: Situation, descent: Tensor) -> Tensor:
         problem, batch = situation.problem, situation.batch
-        metric = Metric(problem.network, situation.weights, batch.inputs, problem.geometry)
-        target = -metric.j(descent) - (metric.embedded - batch.reference)
+        metric = problem.metric(situation.weights, batch)
+        target = -metric.j(descent) - (metric.embedded - batch.target)
+        assert not isinstance(metric, StreamedMetric)  # nothing is streamed without a chunk
         if situation.restricted:
             rows = torch.stack([situation.allowed(row) for row in metric.jacobian()])
             gram = rows @ rows.T

@@ -12,7 +12,7 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.paths.objective import gradient
 from fipray.paths.problem import Problem
-from fipray.paths.stepper import Proposal, Situation, State
+from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone
 from fipray.registry import spec
 
 
@@ -41,6 +41,7 @@ class PublishedStep:
         return "" if self.penalty > 0 else "its penalty is 0"
 
     def begin(self, problem: Problem) -> State:
+        needs_outputs_alone(problem, type(self).__name__)
         return {}
 
     def propose(self, situation: Situation, state: State) -> Proposal:

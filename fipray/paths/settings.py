@@ -1,0 +1,65 @@
+"""How a path is walked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from fipray.border import checked
+from fipray.border.kinds import Seed
+from fipray.errors import UsageError
+from fipray.paths.event import Event, check_max_seconds
+from fipray.paths.path import SaveAt
+from fipray.paths.radius import AdaptiveRadius, RadiusControl
+from fipray.paths.stepper import Stepper
+from fipray.paths.steppers import NaturalStep
+from fipray.registry import spec
+
+
+@spec("settings")
+@checked
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a path is walked: everything that decides where it goes but the problem and the objective.
+
+    Args:
+        stepper: what proposes each step.
+        radius: what judges a step, and how far the next one may reach.
+        events: conditions under which the path ends early.
+        num_steps: steps that are proposed, at least 1.
+        batch_size: anchors in the batch of a step, at least 1; drawn with replacement, all of them where there are no
+            more.
+        focus: fraction of each batch, 0..1, that is drawn where the start is in doubt (`Batch.focused`). For
+            classifiers.
+        save_at: which points are measured and kept.
+        max_seconds: wall-clock limit, above 0; None for none. Asked before every step, with the seconds that the points
+            of a resumed path took: the path ends at its last accepted point with an outcome of kind "out of time".
+            Machines of different speed end at different steps.
+        seed: of the batches and of all else that is random on the path.
+
+    Raises:
+        UsageError: for a number out of range.
+    """
+
+    stepper: Stepper = NaturalStep()
+    radius: RadiusControl = AdaptiveRadius()
+    events: tuple[Event, ...] = ()
+    num_steps: int = 100
+    batch_size: int = 512
+    focus: float = 0.0
+    save_at: SaveAt = SaveAt()
+    max_seconds: float | None = None
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        if not (self.num_steps >= 1 and self.batch_size >= 1):
+            raise UsageError(
+                f"num_steps and batch_size are at least 1; {self.num_steps} and {self.batch_size} were given"
+            )
+        check_max_seconds(self.max_seconds)
+        if not 0 <= self.focus <= 1:
+            raise UsageError(f"focus is a fraction of each batch, 0..1; {self.focus} was given")
+
+    @property
+    def settings(self) -> Settings:
+        """The same without what a subclass adds."""
+        return Settings(**{each.name: getattr(self, each.name) for each in fields(Settings)})
