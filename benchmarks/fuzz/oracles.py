@@ -135,7 +135,7 @@ def check_trace(arguments: Arguments, path: Any) -> None:
     for point in path.points:
         assert bool(torch.isfinite(point.weights).all())
         assert close(point.sparsity, float((point.weights == 0).double().mean()))
-        if isinstance(problem.geometry, fip.FisherRao) and held_out.is_floating_point():
+        if problem.held_out.is_plain and isinstance(problem.geometry, fip.FisherRao) and held_out.is_floating_point():
             roots = [
                 2 * np.sqrt(probabilities(network.module_at(weights)(held_out)))
                 for weights in (network.weights, point.weights)

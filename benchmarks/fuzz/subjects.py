@@ -45,7 +45,7 @@ def classifier(given: Tensor) -> Tensor:
 
 def problem() -> Problem:
     tasks = {"a": fip.Examples(inputs(), labels())}
-    return Problem(network(), others=(network(1).weights,), tasks=tasks)
+    return Problem(network(), inputs(), inputs(1), others=(network(1).weights,), tasks=tasks)
 
 
 def batch() -> Batch:
@@ -64,6 +64,25 @@ def data() -> fip.Data:
 
 
 @cache
+def kept() -> Problem:
+    """One that keeps two quantities."""
+    return Problem(network(), inputs(), inputs(1), keeps={"outputs": fip.Outputs(), "slopes": fip.Slopes(10.0)})
+
+
+def settings() -> list[fip.Settings]:
+    """A few ways to walk."""
+    steppers = (fip.NaturalStep(), fip.NaturalStep(iterations=None), fip.FirstOrderStep(beta=0.1), fip.ProjectedStep())
+    steppers += (fip.KroneckerStep(), fip.InputNullSpaceStep(), fip.PublishedStep(), fip.FirstOrderStep())
+    radii = (fip.AdaptiveRadius(), fip.ScheduledRadius(0.1))
+    events = ((), (fip.FunctionalDistanceAbove(0.01),))
+    return [
+        fip.Settings(stepper=stepper, radius=radius, events=ends, num_steps=3, batch_size=5)
+        for stepper in steppers
+        for radius in radii
+        for ends in events
+    ]
+
+
 def path() -> fip.WeightPath:
     """One that was paused after a step."""
     given = inputs(), inputs(1)

@@ -266,7 +266,8 @@ OF_CLASS: dict[Any, Any] = {
     fip.Study: lambda: [subjects.study(), subjects.searching().study],
     fip.Evaluation: lambda: [subjects.study().evaluation],
     fip.KroneckerMemory: lambda: [fip.KroneckerMemory(("more",))],
-    Problem: lambda: [subjects.problem()],
+    Problem: lambda: [subjects.problem(), subjects.kept()],
+    fip.Settings: subjects.settings,
     Batch: lambda: [subjects.batch()],
     KroneckerMetric: lambda: [subjects.metric()],
 }
@@ -325,7 +326,7 @@ def by_hint(hint: Any) -> SearchStrategy[Any]:
 def arguments_of(function: Any, name: str, always: tuple[str, ...] = ()) -> SearchStrategy[dict[str, Any]]:
     """Arguments of a call: mostly right ones, some of them doubtful, missing, or unknown."""
     guarded = function.__init__ if isinstance(function, type) else function
-    hints = _hints(inspect.unwrap(guarded))
+    hints = _hints(inspect.unwrap(guarded), function if isinstance(function, type) else None)
     parameters = [one for one in inspect.signature(function).parameters.values() if one.name in hints]
 
     @st.composite
