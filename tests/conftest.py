@@ -32,7 +32,7 @@ pytest.register_assert_rewrite("fipray.testing")  # its assertions show both sid
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("margins", "what tests/margins.py varies")
-    group.addoption("--seed-shift", type=int, default=0, help="add another number to every seed")
+    group.addoption("--seed-shift", type=int, default=0, help="another seed everywhere, but in started processes")
     group.addoption("--threads", default="1", help="threads of torch and OpenBLAS")
 
 

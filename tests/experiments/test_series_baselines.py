@@ -24,7 +24,6 @@ from experiments.baselines.series import (
     Learned,
     Learner,
     LwF,
-    Naive,
     Scenario,
     Task,
 )
@@ -172,22 +171,43 @@ MILD: dict[str, Learner] = {
 """Settings with which a small network still learns."""
 
 
-def forgotten(learner: Learner) -> float:
-    """Errors in the first two of three tasks that have the same labels for clouds in other places."""
-    series = tasks("domain")
-    learned = learnt(learner, series, network(2), num_iterations=120).module
-    assert_above(accuracy(learned, series[-1]), 0.7)
-    return 2 - accuracy(learned, series[0]) - accuracy(learned, series[1])
+def opposed(draw: int, num_examples: int = 60) -> list[Task]:
+    """Two tasks of the same labels, each two clouds at both ends of a line; the cosine of the lines is -.4, so that
+    what one task asks of the weights goes against the other, and both can be met."""
+    first, across = torch.linalg.qr(normal(8, 2, seed=10 + draw)).Q.T
+    labels = torch.arange(2).repeat(num_examples // 2)
+    sides = 3.0 * (2 * labels[:, None] - 1)
+    lines = first, -0.4 * first + math.sqrt(1 - 0.4**2) * across
+    return [
+        Task(str(number), sides * line + normal(num_examples, 8, seed=100 + 2 * draw + number), labels)
+        for number, line in enumerate(lines)
+    ]
 
 
-@pytest.fixture(scope="module")
-def forgotten_by_naive() -> float:
-    return forgotten(Naive())
+def in_a_course_each(learner: Learner, series: list[Task], num_iterations: int) -> nn.Module:
+    """The same batches and steps, but nothing is kept from task to task."""
+    module = network(2)
+    for task in series:
+        module = learnt(learner, [task], module, num_iterations).module
+    return module
+
+
+def loss(module: nn.Module, task: Task) -> float:
+    with torch.no_grad():
+        return float(task.loss(module, task.inputs, task.labels))
 
 
 @pytest.mark.parametrize("name", [name for name in LEARNERS if name != "naive"])
-def test_each_learns_and_forgets_less_than_naive(name: str, forgotten_by_naive: float):
-    assert_above(forgotten_by_naive - forgotten(MILD.get(name) or LEARNERS[name]("domain")), 0.02)
+def test_each_learns_and_forgets_less_than_where_it_keeps_nothing(name: str):
+    learner = MILD.get(name) or LEARNERS[name]("domain")
+    learned, gains = [], []
+    for draw in range(3):
+        old, new = series = opposed(draw)
+        module = learnt(learner, series, network(2), num_iterations=200).module
+        learned.append(accuracy(module, new))
+        gains.append(math.log(loss(in_a_course_each(learner, series, 200), old) / loss(module, old)))
+    assert_above(sum(learned) / len(learned), 0.7)
+    assert_above(sum(gains) / len(gains), 0.1)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -255,12 +275,12 @@ def test_as_many_examples_of_each_class_are_stored_and_drawn_alike():
     assert len(part.inputs.unique()) == 15
     assert torch.equal(task.labels[part.inputs.flatten().long()], part.labels)
     more = Stored(columns(0), torch.full((1, 1), 99.0), torch.tensor([7]))
-    batch = drawn([part, more], generator(), num=1600)
+    batch = drawn([part, more], generator(), num=16_000)
     assert [one.seen_by for one in batch] == [part.seen_by, more.seen_by]
     counts = torch.cat([one.inputs for one in batch]).unique(return_counts=True)[1]
     assert len(counts) == 16
-    assert_above(counts.min(), 60)
-    assert_below(counts.max(), 140)
+    assert_above(counts.min(), 600)
+    assert_below(counts.max(), 1400)
 
 
 def test_stored_examples_are_judged_as_their_task_sees_them():
@@ -416,7 +436,7 @@ def test_ogd_leaves_the_true_outputs_of_a_linear_model_at_stored_inputs(bias: bo
     after = learnt(OGD(rate=0.1), [old, new], module, num_iterations=50, first=1).module
     chosen = torch.arange(9), old.labels
     torch.testing.assert_close(after(old.inputs)[chosen], module(old.inputs)[chosen])
-    assert_above((after(new.inputs) - module(new.inputs)).abs().max(), 0.1)
+    assert_above(((after(new.inputs) - module(new.inputs)).norm() / module(new.inputs).norm()).log(), -4)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -426,7 +446,7 @@ def test_gpm_leaves_a_linear_model_at_stored_inputs(bias: bool):
     new = Task("new", normal(30, 12, seed=1), torch.arange(30) % 3)
     after = learnt(GPM(threshold=1.0), [old, new], module, num_iterations=50, first=1).module
     torch.testing.assert_close(after(old.inputs), module(old.inputs))
-    assert_above((after(new.inputs) - module(new.inputs)).abs().max(), 0.1)
+    assert_above(((after(new.inputs) - module(new.inputs)).norm() / module(new.inputs).norm()).log(), -4)
 
 
 def test_gpm_leaves_a_convolution_at_stored_inputs_and_frees_the_last_layer_where_tasks_have_heads():
@@ -436,7 +456,8 @@ def test_gpm_leaves_a_convolution_at_stored_inputs_and_frees_the_last_layer_wher
     after = learnt(GPM(threshold=1.0, rate=0.05), [old, new], module, num_iterations=20, first=1)
     torch.testing.assert_close(after.module[0](old.inputs), module[0](old.inputs))
     torch.testing.assert_close(after.module(old.inputs)[:, :2], module(old.inputs)[:, :2])
-    assert_above((after.module(old.inputs) - module(old.inputs)).abs().max(), 1e-3)
+    last, before = after.module[-1].weight[2:4], module[-1].weight[2:4]
+    assert_above(((last - before).norm() / before.norm()).log(), -4)
     assert after.memory_bytes % (10 * 8) == 0  # of patches of 9 and a 1, nothing of the last layer
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -97,7 +99,7 @@ class TestNullSpace:
         measured = torch.linalg.vector_norm(jacobian @ found.vector) / torch.linalg.vector_norm(jacobian @ v)
         assert found.iterations == 4
         assert found.residual == pytest.approx(float(measured), rel=1e-9)
-        assert_above(found.residual, 1e-8)
+        assert_above(math.log10(found.residual), -8)
         assert_below(found.residual, 1)
 
 
@@ -134,7 +136,9 @@ def test_a_direction_of_no_effect_is_kept_whole():
 def test_float32_reaches_a_thousandth_on_saturated_outputs():
     network, inputs = mlp(6, 30, 4, seed=3), normal(40, 6)
     sure = Network.of(network.module_at(12 * network.weights).float())
-    found = NullSpace(sure, sure.weights, inputs.float(), FisherRao()).project(normal(sure.num_weights).float())
+    found = NullSpace(sure, sure.weights, inputs.float(), FisherRao()).project(
+        normal(sure.num_weights).float(), tolerance=1e-4
+    )
     assert_below(found.residual, 1e-3)
 
 
@@ -151,7 +155,7 @@ def test_it_begins_anew_where_the_basis_is_full():
     jacobian, v = rows(network, inputs, Euclidean()), normal(network.num_weights, seed=2)
     space = NullSpace(network, network.weights, inputs, Euclidean(), restart=12, block=None)
     found = space.project(v, iterations=2000, tolerance=1e-9)
-    assert_above(found.iterations, 12)
+    assert_above(math.log(found.iterations / 12), 0)
     assert_below(found.iterations, 2000)
     assert found.residual <= 1e-9
     torch.testing.assert_close(found.vector, v - inverse(jacobian) @ (jacobian @ v), rtol=1e-6, atol=1e-6)
@@ -188,14 +192,17 @@ class TestMinimalResidual:
 
 
 def test_sweeps_alone_converge_to_the_least_norm_solution():
-    """Two blocks of a small network, against the dense pseudo-inverse, to 1e-4 of its length."""
-    network, inputs = mlp(6, 12, 3), normal(6, 6)
+    """Two blocks of a small network, against the dense pseudo-inverse, to 1e-9 of its length.
+
+    Inputs at right angles and a wide layer leave J J^T well conditioned, whatever is drawn.
+    """
+    network, inputs = mlp(6, 30, 3), torch.linalg.qr(normal(6, 6)).Q * 6**0.5
     jacobian = Metric(network, network.weights, inputs, Euclidean()).jacobian()
     right = (jacobian @ normal(network.num_weights, seed=5)).view(6, 3)
     expected = torch.linalg.pinv(jacobian) @ right.flatten()
     for kept_bytes in (0, 2**31):
         sweep = Sweeps(network, network.weights, inputs, Euclidean(), block=3, kept_bytes=kept_bytes)
         solution = torch.zeros_like(network.weights)
-        for _ in range(200):
+        for _ in range(100):
             solution = sweep(solution, right)
-        assert_below((solution - expected).norm() / expected.norm(), 1e-4)
+        assert_below((solution - expected).norm() / expected.norm(), 1e-9)

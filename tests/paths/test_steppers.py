@@ -128,12 +128,12 @@ class Slope:
     ],
 )
 def test_a_projected_step_on_a_linear_network_changes_no_output_to_rounding(stepper):
-    where = problem(linear(10, 3), Euclidean())
-    inputs = batch(where, 6, 10)
+    where = problem(linear(30, 3), Euclidean())
+    inputs = batch(where, 6, 30)
     made = stepper.propose(Situation(where, Slope(), where.start, inputs, 1.0), {})
     before = where.network(where.start, inputs.inputs)
     after = where.network(where.start + made.displacement, inputs.inputs)
-    assert_above(torch.linalg.vector_norm(made.displacement), 0.3)
+    assert_above(torch.linalg.vector_norm(made.displacement), 0.5)
     torch.testing.assert_close(after, before, rtol=0, atol=1e-10)
     assert made.predicted_gain > 0
 
@@ -490,10 +490,10 @@ class TestKroneckerFactors:
     def test_on_one_layer_and_many_inputs_it_is_the_natural_step(self):
         """There g = A (x) I, and B tends to I as 1 / sqrt(N): 3 x 3 numbers, each within 4 / sqrt(N)."""
         where = problem(linear(5, 3), Euclidean())
-        inputs = batch(where, 10_000, 5)
+        inputs = batch(where, 100_000, 5)
         situation = replace(flat(where, inputs), objective=Slope(), radius=2.0)
         made = KroneckerStep(0.1).propose(situation, KroneckerStep().begin(where)).displacement
-        exact = NaturalStep(0.1, iterations=60, chunk=10_000).propose(situation, {}).displacement
+        exact = NaturalStep(0.1, iterations=60, chunk=100_000).propose(situation, {}).displacement
         assert_below(torch.linalg.vector_norm(made - exact) / torch.linalg.vector_norm(exact), 0.04)
 
     def test_the_diagonal_for_weights_outside_layers_is_that_of_the_metric_on_average(self):
@@ -509,11 +509,11 @@ class TestKroneckerFactors:
                 stepper.propose(
                     Situation(where, Flat(), where.start, replace(inputs, seed=seed), 1.0), stepper.begin(where)
                 ).state["diagonal"][scale]
-                for seed in range(100)
+                for seed in range(200)
             ]
         )
-        off = (drawn.mean(0) - rows.square().sum(0)[scale] / 6) / (drawn.std(0) / 100**0.5)
-        assert_below(off.abs().max(), 3)
+        ratios = drawn.mean(0) / (rows.square().sum(0)[scale] / 6)  # of means of 200 squares of normal numbers
+        assert_below((ratios - 1).abs().max(), 0.35)
 
     def test_factors_are_made_anew_only_every_so_many_steps(self):
         where, stepper = problem(mlp(5, 6, 3)), KroneckerStep(refresh=3)

@@ -86,8 +86,31 @@ def worst_change(slope: Tensor, clean: Tensor, threat_model: ThreatModel) -> Ten
 
 def images(num_examples: int, *shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     """Inputs [N, *shape] in [0, 1]: one in three of 0 and 1 alone, as handwriting nearly is, others uniform."""
-    drawn = torch.rand(num_examples, *shape, generator=generator(seed), dtype=torch.float64)
-    drawn[::3] = drawn[::3].round()
+    return _drawn(1, num_examples, *shape, seed=seed, dtype=dtype)[0]
+
+
+def contested(
+    classifier: Classifier, num_examples: int, *shape: int, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """Inputs [N, *shape] of which attacks fool some and not all, whatever the seed.
+
+    Half lie next to a decision boundary and a quarter far from any: each is the one of 600 images whose two largest
+    outputs are closest together or furthest apart. The others, as drawn, are those that a weaker attack may miss.
+    """
+    drawn = _drawn(600, num_examples, *shape, seed=seed, dtype=dtype)
+    with torch.no_grad():
+        likeliest = classifier(drawn.flatten(0, 1)).topk(2, dim=1).values
+    gaps = (likeliest[:, 0] - likeliest[:, 1]).view(-1, num_examples)
+    examples = torch.arange(num_examples)
+    chosen = torch.where(examples % 2 == 0, gaps.argmin(0), 0)
+    chosen = torch.where(examples % 4 == 1, gaps.argmax(0), chosen)
+    return drawn[chosen, examples]
+
+
+def _drawn(num_draws: int, num_examples: int, *shape: int, seed: int, dtype: torch.dtype) -> Tensor:
+    """That many draws of `images`: [K, N, *shape]."""
+    drawn = torch.rand(num_draws, num_examples, *shape, generator=generator(seed), dtype=torch.float64)
+    drawn[:, ::3] = drawn[:, ::3].round()
     return drawn.to(dtype)
 
 

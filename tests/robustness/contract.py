@@ -8,7 +8,7 @@ import torch
 from fipray.robustness import Attack, ThreatModel, evaluate
 from tests.margins import assert_above, assert_below
 from tests.problems import generator
-from tests.robustness.classifiers import FREE_L2, FREE_LINF, L2, LINF, Tanh, images, predictions
+from tests.robustness.classifiers import FREE_L2, FREE_LINF, L2, LINF, Tanh, contested, predictions
 
 every_threat_model = pytest.mark.parametrize("threat_model", [LINF, L2, FREE_LINF, FREE_L2])
 every_seed = pytest.mark.parametrize("seed", range(2))
@@ -20,7 +20,8 @@ class AttackContract:
     attack: Attack
 
     def perturb(self, threat_model: ThreatModel, seed: int, dtype: torch.dtype = torch.float64, **settings: bool):
-        classifier, inputs = Tanh.drawn(seed=seed, dtype=dtype), images(40, 1, 3, 3, seed=seed, dtype=dtype)
+        classifier = Tanh.drawn(seed=seed, dtype=dtype)
+        inputs = contested(classifier, 40, 1, 3, 3, seed=seed, dtype=dtype)
         labels = predictions(classifier, inputs)
         made = self.attack.perturb(classifier, inputs, labels, threat_model, generator(seed), **settings)
         return classifier, inputs, labels, made
@@ -73,7 +74,8 @@ class AttackContract:
     @every_seed
     @every_threat_model
     def test_nothing_is_robust_that_is_not_right_as_it_is(self, threat_model, seed):
-        classifier, inputs = Tanh.drawn(seed=seed), images(40, 1, 3, 3, seed=seed)
+        classifier = Tanh.drawn(seed=seed)
+        inputs = contested(classifier, 40, 1, 3, 3, seed=seed)
         labels = predictions(classifier, inputs)
         labels[::3] = (labels[::3] + 1) % 4
         verdict = evaluate(classifier, inputs, labels, threat_model, [self.attack], generator(), batch_size=16)

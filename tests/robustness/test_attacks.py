@@ -12,7 +12,7 @@ from fipray.robustness import FGSM, PGD, TargetedPGD, ThreatModel, evaluate
 from fipray.robustness.margin import correct, margins
 from tests.margins import assert_above, assert_below
 from tests.problems import generator
-from tests.robustness.classifiers import FREE_L2, FREE_LINF, L2, LINF, Linear, Tanh, images, predictions
+from tests.robustness.classifiers import FREE_L2, FREE_LINF, L2, LINF, Linear, Tanh, contested, images, predictions
 from tests.robustness.contract import AttackContract, every_seed, every_threat_model
 
 WIDE_LINF, WIDE_L2 = ThreatModel("linf", 0.2), ThreatModel("l2", 0.4)  # most examples meet the bounds
@@ -36,7 +36,8 @@ class TestTargetedPGD(AttackContract):
 
 
 def two_classes(seed: int):
-    classifier, inputs = Linear.drawn(12, 2, seed), images(60, 3, 4, seed=seed)
+    classifier = Linear.drawn(12, 2, seed)
+    inputs = contested(classifier, 60, 3, 4, seed=seed)
     return classifier, inputs, predictions(classifier, inputs)
 
 
@@ -78,7 +79,8 @@ def test_fgsm_within_bounds_is_never_below_the_closed_form(threat_model, seed):
 @every_seed
 @pytest.mark.parametrize("threat_model", EXACT)
 def test_with_every_rival_a_target_it_is_exact_on_linear_classes(threat_model, seed):
-    classifier, inputs = Linear.drawn(12, 5, seed), images(80, 12, seed=seed)
+    classifier = Linear.drawn(12, 5, seed)
+    inputs = contested(classifier, 80, 12, seed=seed)
     labels = predictions(classifier, inputs)
     verdict = evaluate(classifier, inputs, labels, threat_model, [TargetedPGD(25, 4)], generator(seed))
     assert torch.equal(verdict.worst, classifier.withstands(inputs, labels, threat_model))
@@ -133,7 +135,7 @@ def test_more_effort_is_never_worse_for_the_attacker(attacks, threat_model, seed
 def test_a_saturated_softmax_is_fooled_as_the_unscaled_one(threat_model, attack, seed):
     """Two classes, logits times 1,000, in float32: where an attack on cross-entropy would stand still."""
     classifier = Tanh.drawn(num_classes=2, seed=seed, dtype=torch.float32)
-    inputs = images(60, 9, seed=seed, dtype=torch.float32)
+    inputs = contested(classifier, 60, 9, seed=seed, dtype=torch.float32)
     labels = predictions(classifier, inputs)
     unscaled, saturated = (
         evaluate(of, inputs, labels, threat_model, [attack], generator(seed)).worst
@@ -148,7 +150,7 @@ def test_a_saturated_softmax_is_fooled_as_the_unscaled_one(threat_model, attack,
 @every_threat_model
 def test_towards_one_class_the_scale_of_many_does_not_matter(threat_model, seed):
     classifier = Tanh.drawn(seed=seed, dtype=torch.float32)
-    inputs = images(60, 9, seed=seed, dtype=torch.float32)
+    inputs = contested(classifier, 60, 9, seed=seed, dtype=torch.float32)
     labels = predictions(classifier, inputs)
     unscaled, saturated = (
         evaluate(of, inputs, labels, threat_model, [TargetedPGD(10)], generator(seed)).worst

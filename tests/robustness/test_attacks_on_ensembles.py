@@ -13,7 +13,7 @@ from fipray.robustness.margin import margin_gradient
 from fipray.robustness.reweighed import _guided, member_weights
 from tests.margins import assert_above, assert_below
 from tests.problems import generator, mlp, normal
-from tests.robustness.classifiers import LINF, Linear, Tanh, images, predictions
+from tests.robustness.classifiers import LINF, Linear, Tanh, contested, images, predictions
 from tests.robustness.contract import every_threat_model
 
 
@@ -22,7 +22,7 @@ def members(count: int) -> list[Tanh]:
 
 
 def problem(ensemble):
-    inputs = images(40, 9)
+    inputs = contested(ensemble, 40, 9)
     return inputs, predictions(ensemble, inputs)
 
 

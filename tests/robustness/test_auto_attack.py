@@ -14,7 +14,7 @@ from fipray.robustness import AutoAttack, Ensemble, OnLogits, ThreatModel, evalu
 from fipray.robustness.margin import correct
 from tests.margins import assert_above, assert_below
 from tests.problems import generator
-from tests.robustness.classifiers import L2, LINF, Linear, Tanh, images, predictions
+from tests.robustness.classifiers import L2, LINF, Linear, Tanh, contested, predictions
 
 PARTS = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
 SMALL = {"num_steps": 3, "num_queries": 10}
@@ -28,7 +28,7 @@ def library():
 def problem(*shape: int, dtype: torch.dtype = torch.float32, num_classes: int = 4, num_examples: int = 30):
     shape = shape or (1, 5, 5)
     classifier = Tanh.drawn(math.prod(shape), num_classes, dtype=dtype)
-    inputs = images(num_examples, *shape, dtype=dtype)
+    inputs = contested(classifier, num_examples, *shape, dtype=dtype)
     return classifier, inputs, predictions(classifier, inputs)
 
 
@@ -86,7 +86,8 @@ def test_what_it_makes_has_the_dtype_of_the_inputs(library, dtype, threat_model)
 
 def test_on_linear_classes_it_is_exact(library):
     """In float64, to which the library's float32 is rounding."""
-    classifier, inputs = Linear.drawn(25, 5), images(40, 1, 5, 5)
+    classifier = Linear.drawn(25, 5)
+    inputs = contested(classifier, 40, 1, 5, 5)
     labels = predictions(classifier, inputs)
     attack = AutoAttack(("apgd-ce", "apgd-t"), num_steps=25)
     verdict = evaluate(classifier, inputs, labels, LINF, [attack], generator())
@@ -149,7 +150,7 @@ def test_it_is_silent_and_leaves_global_state_and_gradients_as_they_were(library
 
 def test_it_takes_ensembles_and_the_gradients_of_their_logits(library):
     ensemble = Ensemble([Tanh.drawn(25, seed=seed, dtype=torch.float32) for seed in range(3)])
-    inputs = images(30, 1, 5, 5, dtype=torch.float32)
+    inputs = contested(ensemble, 30, 1, 5, 5, dtype=torch.float32)
     attack = AutoAttack(("apgd-ce", "apgd-t"), num_steps=5)
     labels = predictions(ensemble, inputs)
     verdict = evaluate(ensemble, inputs, labels, LINF, [attack, OnLogits(attack)], generator())

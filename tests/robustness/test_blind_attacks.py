@@ -12,7 +12,7 @@ from fipray.robustness import PGD, FromSurrogates, RandomNoise, RandomSearch, ev
 from fipray.robustness.margin import correct, margins
 from tests.margins import assert_above, assert_below
 from tests.problems import generator
-from tests.robustness.classifiers import L2, LINF, Linear, Tanh, images, predictions
+from tests.robustness.classifiers import L2, LINF, Linear, Tanh, contested, images, predictions
 from tests.robustness.contract import AttackContract, every_threat_model
 
 
@@ -26,12 +26,18 @@ class TestRandomSearch(AttackContract):
 
 class TestFromSurrogates(AttackContract):
     attack = FromSurrogates(
-        {"near": lambda x: Tanh.drawn(seed=0)(x.double()), "other": lambda x: -x.flatten(1)}, PGD(3)
+        {
+            "near": lambda x: Tanh.drawn(seed=0)(x.double()),
+            "one way": lambda x: x.flatten(1),
+            "the other": lambda x: -x.flatten(1),  # from next to a boundary, one of the two leads across
+        },
+        PGD(3),
     )
 
 
 def problem(seed: int = 0):
-    classifier, inputs = Tanh.drawn(seed=seed), images(40, 9, seed=seed)
+    classifier = Tanh.drawn(seed=seed)
+    inputs = contested(classifier, 40, 9, seed=seed)
     return classifier, inputs, predictions(classifier, inputs)
 
 

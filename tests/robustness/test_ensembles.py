@@ -9,7 +9,7 @@ from fipray.errors import UsageError
 from fipray.geometry import Network
 from fipray.robustness import Ensemble, StackedEnsemble
 from fipray.robustness.margin import margin_gradient
-from tests.margins import assert_above, assert_below
+from tests.margins import assert_above
 from tests.problems import mlp, normal
 from tests.robustness.classifiers import Tanh, images, predictions
 
@@ -62,16 +62,17 @@ def test_an_ensemble_of_equals_is_the_member(count):
 
 def test_saturated_members_that_agree_keep_a_gradient_where_probabilities_have_none():
     """Logits some 1,000 apart in float32, where the naive formula is log 0."""
-    inputs = images(200, 9, dtype=torch.float32)
+    inputs = images(20_000, 9, dtype=torch.float32)
     calls = torch.stack([predictions(member, inputs) for member in members(3, torch.float32)])
-    inputs, labels = inputs[(calls == calls[0]).all(0)], calls[0, (calls == calls[0]).all(0)]
+    agreed = (calls == calls[0]).all(0)
+    inputs, labels = inputs[agreed][:20], calls[0, agreed][:20]
     assert_above(len(labels), 5)
     saturated = [lambda inputs, of=of: 1000 * of(inputs) for of in members(3, torch.float32)]
     outputs, _, gradient = margin_gradient(Ensemble(saturated), inputs, labels)
     assert bool(outputs.isfinite().all())
-    assert_below(outputs.min(), -1000)
+    assert_above((-outputs.min()).log10(), 3)
     assert bool(gradient.isfinite().all())
-    assert_above(gradient.norm(dim=1).min(), 1)
+    assert_above(gradient.norm(dim=1).min().log10(), 0)
 
 
 def test_an_ensemble_without_members_is_refused():
