@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fipray.geometry import Network, OutputGeometry
-from fipray.paths import Batch, Objective, Problem, Settings, WeightPath, trace
+from fipray.paths import Batch, Problem
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -41,17 +39,6 @@ def linear(num_inputs: int, num_outputs: int) -> Network:
 
 def problem(network: Network, geometry: OutputGeometry | None = None) -> Problem:
     return Problem(network, geometry=geometry)
-
-
-OF_A_PROBLEM = ("anchors", "held_out", "geometry", "keeps", "sets", "others", "tasks", "memory")
-
-
-def path_of(network: Network | nn.Module, objective: Objective, **given: Any) -> WeightPath:
-    """A path by what is given of its problem, its settings, and to `trace`, in one."""
-    problem = Problem(network, **{name: given.pop(name) for name in OF_A_PROBLEM if name in given})
-    walked = {each.name: given.pop(each.name) for each in fields(Settings) if each.name in given}
-    settings = Settings(**{name: one for name, one in walked.items() if one is not None})
-    return trace(problem, objective, settings, **given)
 
 
 def batch(problem: Problem, size: int, num_inputs: int, seed: int = 1) -> Batch:

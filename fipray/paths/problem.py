@@ -21,6 +21,8 @@ from fipray.geometry.stacked import StackedMetric, products
 from fipray.paths.batch import OUTPUTS, Batch, Part
 from fipray.paths.examples import Examples
 
+PROBLEM_ARGUMENTS = ("anchors", "held_out", "geometry", "keeps", "sets", "others", "tasks", "memory")  # but the network
+
 
 @checked
 @dataclass(frozen=True, init=False, eq=False)

@@ -17,7 +17,7 @@ from fipray.registry import spec
 
 @spec("settings")
 @checked
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Settings:
     """How a path is walked: everything that decides where it goes but the problem and the objective.
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fipray.border import an_instance, checked, number
 from fipray.errors import UsageError
-from fipray.geometry import FisherRao, sparsity_of
+from fipray.geometry import FisherRao, Network, sparsity_of
 from fipray.paths.batch import Batch
 from fipray.paths.event import (
     NOT_FINITE,
@@ -29,7 +30,7 @@ from fipray.paths.event import (
 )
 from fipray.paths.objective import Objective, check_network, milestones, restrict, tasks_of, value
 from fipray.paths.path import PathPoint, Probe, WeightPath, not_finite
-from fipray.paths.problem import Problem, anchors_and_held_out, total
+from fipray.paths.problem import PROBLEM_ARGUMENTS, Problem, anchors_and_held_out, total
 from fipray.paths.radius import Candidate, Verdict, first_radius
 from fipray.paths.settings import Settings
 from fipray.paths.stepper import Situation, check_heeded, proposed
@@ -145,7 +146,7 @@ def walk(
 
 @checked
 def trace(
-    problem: Problem,
+    problem: Problem | Network | nn.Module,
     objective: Objective,
     settings: Settings | None = None,
     *,
@@ -154,6 +155,7 @@ def trace(
     resume: Sequence[PathPoint] = (),
     until: int | None = None,
     on_step: Callable[[int], None] | None = None,
+    **given: Any,
 ) -> WeightPath:
     """Trace one functionally invariant path from `problem.start`.
 
@@ -161,7 +163,8 @@ def trace(
 
     Args:
         problem: what must stay, with anchors and held-out inputs. Of many paths from one start each needs the start's
-            outputs on all anchors: give them the same problem.
+            outputs on all anchors: give them the same problem. A network or module stands for the problem that is made
+            of it and of the arguments of `Problem` in `given`.
         objective: what improves, minimised.
         settings: how the path is walked.
         probes: functions of the weights [P] that give a number, measured at every kept point.
@@ -172,6 +175,8 @@ def trace(
             whatever `save_at` says. Resumed, the path goes on from there as if it had never been paused, but that
             `problem.others` may be new; steps that were refused since that point are proposed again.
         on_step: called with the number of every step that is over, accepted or not.
+        given: arguments of `Problem` and fields of `Settings`, in the short form of a call that needs neither by name:
+            `trace(module, objective, anchors=x, held_out=y, num_steps=50)`.
 
     Returns:
         The kept points and why the path ended. A path that ends early is no error: `outcome` says why. What is measured
@@ -182,7 +187,7 @@ def trace(
         UsageError: for a problem without anchors or held-out inputs, for a stepper that ignores the objective, and for
             an objective or a probe that is not finite at the start.
     """
-    settings = settings or Settings()
+    problem, settings = _assembled(problem, settings or Settings(), given)
     if until is not None and until < 1:
         raise UsageError(f"a path is paused after its first step or a later one; until={until} was given")
     on_anchors, on_held_out = anchors_and_held_out(problem)
@@ -286,6 +291,27 @@ def trace(
         where = f"the path ended at step {points[-1].step}, its last finite point"
         outcome = Outcome(NOT_FINITE, f"{outcome.sentence}, so {where}")
     return WeightPath(tuple(points), outcome if outcome.kind == "paused" else judged(outcome, objective, points))
+
+
+def _assembled(
+    problem: Problem | Network | nn.Module, settings: Settings, given: dict[str, Any]
+) -> tuple[Problem, Settings]:
+    """The problem and the settings, with what was given of them one by one."""
+    of_settings = {each.name: given.pop(each.name) for each in fields(Settings) if each.name in given}
+    of_problem = {name: given.pop(name) for name in PROBLEM_ARGUMENTS if name in given}
+    if given:
+        takes = "problem, objective, settings, probes, on_point, resume, until, on_step"
+        raise UsageError(
+            f"trace(): got an unexpected keyword argument {next(iter(given))!r}; it takes: {takes}, the arguments of "
+            f"Problem ({', '.join(PROBLEM_ARGUMENTS)}) and those of Settings "
+            f"({', '.join(each.name for each in fields(Settings))})"
+        )
+    if not isinstance(problem, Problem):
+        problem = Problem(problem, **of_problem)
+    elif of_problem:
+        raise UsageError(f"a problem was given, and {', '.join(of_problem)} beside it: give them to Problem")
+    wanted = {name: one for name, one in of_settings.items() if one is not None or name == "max_seconds"}
+    return problem, replace(settings, **wanted)
 
 
 def _broken(events: Sequence[Event], point: PathPoint) -> str:

@@ -47,10 +47,16 @@ from fipray.study.rounds import RoundSpec, check, expanded
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+@dataclass(frozen=True)
+class _Aim:
+    name: str
+    objective: Objective
+
+
 @spec("path")
 @checked
 @dataclass(frozen=True)
-class PathSpec(Settings):
+class PathSpec(Settings, _Aim):  # in this order `name` and `objective` come first
     """One path: everything that decides where it goes but the base network and the data, which the study holds.
 
     Args:
@@ -67,19 +73,17 @@ class PathSpec(Settings):
         moving: names of the parameters whose weights may change on this path, or patterns such as "head.*"; without
             any, all that the study moves.
 
-    Everything else is a setting of the path, by keyword: see `Settings`. `max_seconds` counts over all attempts, and is
+    Everything else is a setting of the path: see `Settings`. `max_seconds` counts over all attempts, and is
     part of the path's ID, as num_steps is.
     """
 
-    name: str = field(kw_only=False)
-    objective: Objective = field(kw_only=False)
-    start: str = field(default=BASE, kw_only=True)
-    others: tuple[str, ...] = field(default=(), kw_only=True)
-    anchors: tuple[str, ...] = field(default=(), kw_only=True)
-    variations: tuple[Variation, ...] = field(default=(), kw_only=True)
-    memory: KroneckerMemory | None = field(default=None, kw_only=True)
-    held_out: tuple[str, ...] = field(default=(), kw_only=True)
-    moving: tuple[str, ...] = field(default=(), kw_only=True)
+    start: str = BASE
+    others: tuple[str, ...] = ()
+    anchors: tuple[str, ...] = ()
+    variations: tuple[Variation, ...] = ()
+    memory: KroneckerMemory | None = None
+    held_out: tuple[str, ...] = ()
+    moving: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name(self.name, "path")

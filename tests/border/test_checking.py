@@ -19,7 +19,6 @@ from fipray.border.checking import _hints, is_checked
 from fipray.border.wording import names_that_fit
 from fipray.geometry.arrays import Inputs, Labels, Stack, Weights
 from fipray.study.canonical import from_json, to_json
-from tests.problems import path_of
 
 LINF = fip.ThreatModel("linf", 0.1)
 
@@ -169,7 +168,7 @@ def test_frequent_mistakes_are_refused_at_the_call_with_what_helps(call, said):
 def test_trace_refuses_arguments_that_do_not_fit_before_it_walks(wrong, error, said):
     arguments = traced_with() | wrong
     with pytest.raises(error) as refused:
-        path_of(**arguments)
+        fip.trace(**arguments)
     assert said in str(refused.value)
 
 
@@ -242,7 +241,7 @@ class Radii(Answering):
     ],
 )
 def test_answers_of_a_users_own_objects_are_checked_when_they_come(wrong, said):
-    assert said in refusal(lambda: path_of(**traced_with() | wrong))
+    assert said in refusal(lambda: fip.trace(**traced_with() | wrong))
 
 
 def test_an_embedding_has_a_row_for_each_of_the_outputs():
@@ -267,12 +266,12 @@ def test_a_classifier_is_one_of_tensors_and_an_attack_returns_some():
 
 def test_points_of_another_network_or_stepper_resume_no_path():
     arguments = traced_with()
-    points = path_of(**arguments | {"num_steps": 2}, until=1).points
+    points = fip.trace(**arguments | {"num_steps": 2}, until=1).points
     other = arguments["network"].at(arguments["network"].weights + 1)
-    assert "from other weights" in refusal(lambda: path_of(**arguments | {"network": other}, resume=points))
+    assert "from other weights" in refusal(lambda: fip.trace(**arguments | {"network": other}, resume=points))
     stepper = fip.KroneckerStep()
     assert "which KroneckerStep keeps" in refusal(
-        lambda: path_of(**arguments | {"num_steps": 2}, stepper=stepper, resume=points)
+        lambda: fip.trace(**arguments | {"num_steps": 2}, stepper=stepper, resume=points)
     )
 
 

@@ -30,7 +30,7 @@ from fipray.paths import (
 )
 from tests.geometry.test_second_derivatives import Once
 from tests.margins import assert_above, assert_below
-from tests.problems import generator, normal, path_of
+from tests.problems import generator, normal
 
 NUM_INPUTS, TOLERANCE = 10, 0.05
 
@@ -244,8 +244,8 @@ def test_a_network_without_a_second_derivative_takes_first_order_steps_and_else_
     network = Network.of(nn.Sequential(nn.Linear(4, 3), Once()).double())
     settings = {"anchors": normal(8, 4), "held_out": normal(8, 4), "objective": Slope(drawn(network)), "num_steps": 3}
     with pytest.raises(NetworkError, match=r"^1 \(Once\) has no second derivative"):
-        path_of(network, **settings)
-    assert_below(path_of(network, stepper=FirstOrderStep(beta=1.0), **settings).end.objective_value, 0)
+        trace(network, **settings)
+    assert_below(trace(network, stepper=FirstOrderStep(beta=1.0), **settings).end.objective_value, 0)
 
 
 def test_a_vision_transformer_can_be_diversified():

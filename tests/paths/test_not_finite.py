@@ -46,7 +46,7 @@ from fipray.paths import (
     trace,
     walk,
 )
-from tests.problems import batch, generator, linear, mlp, normal, path_of, problem
+from tests.problems import batch, generator, linear, mlp, normal, problem
 
 ANCHORS, HELD_OUT = normal(30, 6, seed=1), normal(20, 6, seed=2)
 BROKEN = (math.nan, math.inf, -math.inf)
@@ -110,7 +110,7 @@ def network() -> Network:
 def traced(objective: Any = None, stepper: Any = None, **changes: Any) -> WeightPath:
     usual = {"radius": ScheduledRadius(1.0), "num_steps": 8, "save_at": SaveAt(8), "batch_size": 10}
     given = {"anchors": ANCHORS, "held_out": HELD_OUT, **usual, **changes}
-    return path_of(network(), objective=objective or Breaks(1.0, 0), stepper=stepper or Moving(), **given)
+    return trace(network(), objective=objective or Breaks(1.0, 0), stepper=stepper or Moving(), **given)
 
 
 def assert_ended(path: WeightPath, step: int, cause: str) -> None:
@@ -432,7 +432,7 @@ class TestOutputs:
         given = {"anchors": inputs, "held_out": inputs, what: broken}
         name = {"anchors": "anchors", "held_out": "held-out inputs"}[what]
         with pytest.raises(DataError, match=f"not finite on 3 of 100 {name}, the first at index 70"):
-            path_of(Network.of(Logarithm().double()), objective=Toward(torch.zeros(1)), geometry=Euclidean(), **given)
+            trace(Network.of(Logarithm().double()), objective=Toward(torch.zeros(1)), geometry=Euclidean(), **given)
         with pytest.raises(DataError, match=f"not finite on 3 of 100 {name}, the first at index 70"):
             Problem(Logarithm().double(), geometry=Euclidean(), **given)
 
@@ -441,12 +441,12 @@ class TestOutputs:
         broken[3] = math.inf
         given = {"anchors": ANCHORS, "held_out": HELD_OUT, "objective": Diversify()}
         with pytest.raises(UsageError, match="1 of 59 weights are NaN or infinite in network 2 of the others"):
-            path_of(network(), others=(network().weights, broken), **given)
+            trace(network(), others=(network().weights, broken), **given)
         unused = Network.of(Unused().double())
         with pytest.raises(NetworkError, match="1 of 7 weights are NaN or infinite in the network"):
-            path_of(unused, **given)
+            trace(unused, **given)
         with pytest.raises(UsageError, match="the network to walk to hold NaN or infinity"):
-            path_of(network(), **{**given, "objective": Toward(broken)})
+            trace(network(), **{**given, "objective": Toward(broken)})
         with pytest.raises(UsageError, match="1 of 59 weights are NaN or infinite"):
             connect(Problem(network(), ANCHORS, HELD_OUT), broken)
 

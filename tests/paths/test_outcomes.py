@@ -40,7 +40,7 @@ from fipray.paths import (
     judged,
     walk,
 )
-from tests.problems import batch, mlp, normal, path_of, problem
+from tests.problems import batch, mlp, normal, problem
 
 
 def point(objective: float, dtype: torch.dtype = torch.float64) -> PathPoint:
@@ -91,7 +91,7 @@ ANCHORS, HELD_OUT = normal(30, 6, seed=1), normal(20, 6, seed=2)
 def traced(objective: Any, stepper: Any, **changes: Any) -> fip.WeightPath:
     usual = {"radius": ScheduledRadius(0.05), "num_steps": 4, "batch_size": 10}
     given = {"anchors": ANCHORS, "held_out": HELD_OUT, **usual, **changes}
-    return path_of(mlp(6, 5, 4), objective=objective, stepper=stepper, **given)
+    return fip.trace(mlp(6, 5, 4), objective=objective, stepper=stepper, **given)
 
 
 @dataclass(frozen=True)

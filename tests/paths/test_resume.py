@@ -32,7 +32,7 @@ from fipray.paths import (
     trace,
 )
 from tests.margins import assert_above
-from tests.problems import mlp, normal, path_of
+from tests.problems import mlp, normal
 
 ANCHORS, HELD_OUT = normal(40, 6, seed=1), normal(30, 6, seed=2)
 STEPPERS = {
@@ -52,7 +52,7 @@ OBJECTIVES = {"diversify": Diversify(), "sparsify": Sparsify(0.5)}
 
 
 def traced(objective="diversify", stepper="first order", radius="scheduled", **settings):
-    return path_of(
+    return trace(
         mlp(6, 8, 4),
         anchors=ANCHORS,
         held_out=HELD_OUT,
@@ -195,10 +195,10 @@ def test_a_path_that_was_cut_off_at_its_goal_still_ends_exactly_sparse():
         "events": [ObjectiveBelow(1e9)],
         "num_steps": 10,
     }
-    whole = path_of(mlp(6, 9, 4), on_point=told.append, **settings)
+    whole = trace(mlp(6, 9, 4), on_point=told.append, **settings)
     reached = next(point for point in told if point.step > 0)
     assert reached.sparsity < whole.end.sparsity
-    resumed = path_of(mlp(6, 9, 4), resume=[told[0], reached], **settings)
+    resumed = trace(mlp(6, 9, 4), resume=[told[0], reached], **settings)
     assert torch.equal(resumed.end.weights, whole.end.weights)
     assert resumed.outcome == whole.outcome
     assert len(resumed.points) == len(whole.points)

@@ -23,9 +23,10 @@ from fipray.paths import (
     Sparsify,
     Unstructured,
     WholeChannels,
+    trace,
 )
 from fipray.testing import RestrictedObjectiveContract
-from tests.problems import batch, linear, mlp, normal, path_of, problem
+from tests.problems import batch, linear, mlp, normal, problem
 
 
 class TestByLayer(RestrictedObjectiveContract):
@@ -220,7 +221,7 @@ class TestSaliencies:
 def walked(objective: Sparsify, num_steps: int, stepper: object = None, radius: object = None, **settings: object):
     where = problem(mlp(6, 12, 4))
     inputs = normal(60, 6, seed=5)
-    return path_of(
+    return trace(
         where.network,
         anchors=inputs[:40],
         held_out=inputs[40:],

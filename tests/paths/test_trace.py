@@ -33,13 +33,13 @@ from fipray.paths import (
     walk,
 )
 from tests.margins import assert_above, assert_below
-from tests.problems import batch, generator, linear, mlp, normal, path_of, problem
+from tests.problems import batch, generator, linear, mlp, normal, problem
 
 ANCHORS, HELD_OUT = normal(60, 6, seed=1), normal(40, 6, seed=2)
 
 
 def traced(objective, stepper=None, **settings):
-    return path_of(
+    return trace(
         mlp(6, 12, 4),
         anchors=ANCHORS,
         held_out=HELD_OUT,
@@ -231,7 +231,7 @@ class TestWrongUse:
     @pytest.mark.parametrize("settings", [{"num_steps": 0}, {"batch_size": 0}])
     def test_counts_below_one(self, settings):
         with pytest.raises(UsageError, match="at least 1"):
-            path_of(mlp(6, 12, 4), anchors=ANCHORS, held_out=HELD_OUT, objective=Diversify(), **settings)
+            trace(mlp(6, 12, 4), anchors=ANCHORS, held_out=HELD_OUT, objective=Diversify(), **settings)
 
     @pytest.mark.parametrize(
         "wrong",

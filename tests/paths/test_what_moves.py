@@ -26,7 +26,7 @@ from fipray.paths import (
 )
 from fipray.paths.examples import Examples
 from fipray.paths.patterns import NofM, Unstructured, WholeChannels
-from tests.problems import mlp, normal, path_of
+from tests.problems import mlp, normal
 
 MOVING = ["2.*"]
 
@@ -67,7 +67,7 @@ def network() -> Network:
 
 def walked(of: Network, **settings):
     defaults = {"objective": RandomWalk(), "radius": ScheduledRadius(0.05), "num_steps": 4, "batch_size": 10}
-    return path_of(of, anchors=normal(20, 6), held_out=normal(9, 6, seed=1), **{**defaults, **settings})
+    return fip.trace(of, anchors=normal(20, 6), held_out=normal(9, 6, seed=1), **{**defaults, **settings})
 
 
 def bits(weights: Tensor) -> Tensor:

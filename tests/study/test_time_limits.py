@@ -11,7 +11,7 @@ import fipray as fip
 from fipray import analysis
 from fipray.paths import Candidate, PathPoint, Problem, Verdict
 from fipray.study import LocalRunner
-from tests.problems import mlp, normal, path_of
+from tests.problems import mlp, normal
 from tests.studies import cooperating, study
 
 
@@ -29,7 +29,7 @@ class Refuses:
 def traced(**settings):
     anchors, held_out = normal(60, 6, seed=1), normal(40, 6, seed=2)
     settings = {"num_steps": 10**6, "batch_size": 20, "save_at": fip.SaveAt(1)} | settings
-    return path_of(mlp(6, 12, 4), anchors=anchors, held_out=held_out, objective=fip.Diversify(), **settings)
+    return fip.trace(mlp(6, 12, 4), anchors=anchors, held_out=held_out, objective=fip.Diversify(), **settings)
 
 
 class Clock:
