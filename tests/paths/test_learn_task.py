@@ -144,9 +144,17 @@ def test_what_cannot_be_learned_is_refused(network, examples, anchors):
     with pytest.raises(fip.DataError, match=r"int64 labels \[N\]"):
         fip.Examples(anchors, torch.zeros(3, dtype=torch.int64))
     with pytest.raises(fip.DataError, match=r"3 classes, 0..2; labels hold 0..3"):
-        _walked(network, anchors, fip.Examples(anchors, torch.arange(len(anchors)) % 4), fip.LearnTask("new"), num_steps=1)
+        _walked(
+            network, anchors, fip.Examples(anchors, torch.arange(len(anchors)) % 4), fip.LearnTask("new"), num_steps=1
+        )
     with pytest.raises(fip.DataError, match="does not take inputs"):
-        _walked(network, anchors, fip.Examples(anchors[:, 1:], torch.arange(len(anchors)) % 3), fip.LearnTask("new"), num_steps=1)
+        _walked(
+            network,
+            anchors,
+            fip.Examples(anchors[:, 1:], torch.arange(len(anchors)) % 3),
+            fip.LearnTask("new"),
+            num_steps=1,
+        )
     for wrong, message in (
         ({"batch_size": 0}, "batches of at least 1"),
         ({"smoothing": 1.0}, "share of a label"),
