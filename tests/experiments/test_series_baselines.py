@@ -200,14 +200,14 @@ def loss(module: nn.Module, task: Task) -> float:
 @pytest.mark.parametrize("name", [name for name in LEARNERS if name != "naive"])
 def test_each_learns_and_forgets_less_than_where_it_keeps_nothing(name: str):
     learner = MILD.get(name) or LEARNERS[name]("domain")
-    learned, gains = [], []
+    learned, ratios = [], []
     for draw in range(3):
         old, new = series = opposed(draw)
         module = learnt(learner, series, network(2), num_iterations=200).module
         learned.append(accuracy(module, new))
-        gains.append(math.log(loss(in_a_course_each(learner, series, 200), old) / loss(module, old)))
-    assert_above(sum(learned) / len(learned), 0.7)
-    assert_above(sum(gains) / len(gains), 0.1)
+        ratios.append(loss(module, old) / loss(in_a_course_each(learner, series, 200), old))
+    assert_above(sum(learned) / len(learned), 0.6)  # what knows the old task alone has less than .5
+    assert_below(sum(ratios) / len(ratios), 0.9)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
