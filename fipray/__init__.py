@@ -31,6 +31,8 @@ _CATALOGUE = {
         "slimmed",
     ),
     "fipray.paths": (
+        "MeasureBelow",
+        "MeasureAbove",
         "Settings",
         "Problem",
         "AdaptiveRadius",
@@ -116,6 +118,7 @@ _CATALOGUE = {
         "transfer_matrix",
     ),
     "fipray.study": (
+        "RobustAccuracy",
         "Choice",
         "Data",
         "EnsembleSpec",
@@ -215,6 +218,8 @@ if TYPE_CHECKING:
         LearnTask as LearnTask,
         LossProfile as LossProfile,
         Magnitude as Magnitude,
+        MeasureAbove as MeasureAbove,
+        MeasureBelow as MeasureBelow,
         MetricDiagonal as MetricDiagonal,
         MoveAway as MoveAway,
         NaturalStep as NaturalStep,
@@ -295,6 +300,7 @@ if TYPE_CHECKING:
         LocalRunner as LocalRunner,
         LogUniform as LogUniform,
         PathSpec as PathSpec,
+        RobustAccuracy as RobustAccuracy,
         Search as Search,
         Study as Study,
         Task as Task,

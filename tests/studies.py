@@ -10,6 +10,7 @@ import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -257,6 +258,22 @@ class CutOff:
 
 
 @dataclass(frozen=True)
+class DiesOnce:
+    """First-order steps, but kills its own process in the second half of the path, and leaves the file `death`."""
+
+    death: str
+
+    def begin(self, problem: Problem) -> State:
+        return fip.FirstOrderStep(beta=0.1).begin(problem)
+
+    def propose(self, situation: Situation, state: State) -> Proposal:
+        if situation.progress > 0.6 and not Path(self.death).exists():
+            Path(self.death).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return fip.FirstOrderStep(beta=0.1).propose(situation, state)
+
+
+@dataclass(frozen=True)
 class StopsOnce:
     """First-order steps, but stops its own process in the second half of the path, and leaves the file `stopped`."""
 
@@ -304,3 +321,26 @@ def searching(*, num_steps: int = 8, domain: str = "few") -> fip.Search:
     wide = {"radius.initial": fip.LogUniform(0.001, 1.0), "seed": fip.Integers(0, 99)}
     objectives = {"functional_distance_held_out": "min", "robust_accuracy": "max"}
     return fip.Search(searched, few if domain == "few" else wide, objectives, num_trials=4)
+
+
+def measured(*, stepper: Stepper | None = None, num_steps: int = 6, **changes: Any) -> fip.Study:
+    """Two paths that keep two quantities, one of them on inputs of its own, and are measured by two measures."""
+    whole, rest = data(), data(7)
+    inputs = replace(whole, sets={"more": rest.anchors, "more held out": rest.held_out})
+    settings = {"radius": fip.ScheduledRadius(0.05), "num_steps": num_steps, "batch_size": 50, "save_at": fip.SaveAt(6)}
+    step = stepper or fip.FirstOrderStep(beta=0.1)
+    paths = [fip.PathSpec(f"path-{seed}", fip.RandomWalk(), stepper=step, seed=seed, **settings) for seed in (0, 1)]
+    total = fip.Residual("tests.quantities:total_output", scale=3.0, on="more", held_out="more held out")
+    measures = {
+        "size": "tests.quantities:size",
+        "robust": fip.RobustAccuracy(fip.ThreatModel("linf", 0.05), fip.FGSM()),
+    }
+    given = {"keeps": {"classes": fip.Outputs(), "total": total}, "measures": measures, **changes}
+    return fip.Study("measured", module(), inputs, tuple(paths), **given)
+
+
+def searching_measures() -> fip.Search:
+    """A search for the path whose end has the largest weights."""
+    study = measured()
+    space = {"radius.initial": fip.Choice((0.02, 0.2))}
+    return fip.Search(replace(study, paths=study.paths[:1]), space, {"size": "max"}, searcher="grid")

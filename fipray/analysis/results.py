@@ -31,6 +31,8 @@ _SORTED_BY = {
     "trials": ["name", "path_id"],
     "variants": ["name", "path_id", "asked_sparsity"],
     "tasks": ["name", "path_id", "task_number"],
+    "point_measures": ["name", "path_id", "step", "measure"],
+    "point_distances": ["name", "path_id", "step", "kept"],
 }
 
 
@@ -54,6 +56,8 @@ class Results:
     trials: pd.DataFrame
     variants: pd.DataFrame
     tasks: pd.DataFrame
+    point_measures: pd.DataFrame
+    point_distances: pd.DataFrame
     manifest: Mapping[str, Any]
     address: str
     location: str  # what it is opened by: not shown, as it may hold credentials
@@ -116,6 +120,8 @@ class Results:
             parts.append(f"{len(self.variants)} sparse variants")
         if len(self.tasks):
             parts.append(f"accuracies on {self.tasks['task'].nunique()} tasks")
+        if len(self.point_measures):
+            parts.append(f"{self.point_measures['measure'].nunique()} measures of points")
         if len(self.trials):
             parts.append(f"{len(self.trials)} trials")
         return printable(f"Results of study {self.manifest['study']!r} in {self.address}: {'; '.join(parts)}")

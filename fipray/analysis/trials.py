@@ -36,12 +36,17 @@ def with_config(trials: pd.DataFrame) -> pd.DataFrame:
 
 @checked
 def judged_trials(results: "Results") -> pd.DataFrame:
-    """The trials with what their ends are like: measures of `paths`, the `gain` of `points`, and `robust_accuracy`
-    under the worst attack, NaN where the end was not attacked."""
+    """The trials with what their ends are like: measures of `paths`, the `gain` of `points`, the study's own measures,
+    and `robust_accuracy` under the worst attack, NaN where the end was not attacked."""
     paths = results.paths.set_index("path_id")[list(_MEASURED)]
     gains = results.points.drop_duplicates("path_id", keep="last").set_index("path_id")["gain"]
     worst = results.robustness[results.robustness["attack"] == "worst"].set_index("name")["robust_accuracy"]
-    return results.trials.join(paths, on="path_id").join(gains, on="path_id").join(worst, on="name")
+    ends = results.point_measures.drop_duplicates(["path_id", "measure"], keep="last")
+    own = ends.pivot(index="path_id", columns="measure", values="value")
+    judged = results.trials
+    for each in (paths, gains, own):
+        judged = judged.join(each, on="path_id")
+    return judged.join(worst, on="name")
 
 
 def objectives_of(results: "Results") -> Mapping[str, str]:

@@ -120,7 +120,7 @@ class _Reports:
     def again(self, tables: Tables, spec: PathSpec) -> None:
         """The points on the way of a path that is committed, as a scheduler has not seen them in this trial."""
         for point in tables["points"]:
-            self._measure_point(point, 100 * point["step"] / spec.num_steps)
+            self._measure_point(tables, point, 100 * point["step"] / spec.num_steps)
             if point["step"] < spec.num_steps:
                 self._tell(self._done)
 
@@ -129,7 +129,7 @@ class _Reports:
         if tables.get("points"):
             row = tables["paths"][0]
             num_steps = json.loads(row["spec_json"])["num_steps"]
-            self._measure_point(tables["points"][-1], 100 * row["num_steps"] / num_steps)
+            self._measure_point(tables, tables["points"][-1], 100 * row["num_steps"] / num_steps)
             self._metrics[IS_GIVEN_UP] = row["outcome_kind"] == GIVEN_UP
             self._is_broken = row["outcome_kind"] == NOT_FINITE
         if tables.get("robustness") and ROBUST in self._objectives:
@@ -137,8 +137,11 @@ class _Reports:
         if self._is_broken:  # its end may be the base, at no distance: the searcher is to look elsewhere
             self._metrics |= {name: math.inf if mode == "min" else -math.inf for name, mode in self._objectives.items()}
 
-    def _measure_point(self, point: Mapping[str, Any], percent: float) -> None:
-        self._metrics |= {name: point[name] for name in self._objectives if name in point}
+    def _measure_point(self, tables: Tables, point: Mapping[str, Any], percent: float) -> None:
+        own = tables.get("point_measures", ())
+        measured = {row["measure"]: row["value"] for row in own if row["step"] == point["step"]}
+        found = {**point, **measured}
+        self._metrics |= {name: found[name] for name in self._objectives if name in found}
         self._metrics[PERCENT] = percent
 
     def add(self, work: Work, tables: Tables) -> None:
@@ -161,7 +164,7 @@ class _Reports:
 def _worker(search: Search, directory: str, threads: int) -> PathWorker:
     study, here = search.study, ray.get_runtime_context()
     return PathWorker(
-        Material(study.name, study.module, study.data, study.geometry, study.moving),
+        Material.of(study),
         directory,
         threads=threads,
         device="cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu",
@@ -173,6 +176,7 @@ def _worker(search: Search, directory: str, threads: int) -> PathWorker:
 def _rows(store: Store, id: str) -> Tables:
     """The committed rows of a piece of work that a trial needs again."""
     keys = {"paths": "path_id", "points": "path_id", "robustness": "robustness_id", "verdicts": "verdicts_id"}
+    keys |= {"point_measures": "path_id"}
     found = {
         table: [row for row in store.read_table(table).to_pylist() if row[key] == id] for table, key in keys.items()
     }

@@ -1,12 +1,14 @@
 """How one moves: objectives, steppers, radius control, events, and the loop that traces a path."""
 
 from fipray.paths.align import aligned
-from fipray.paths.batch import Batch, Part
+from fipray.paths.batch import OUTPUTS, Batch, Part
 from fipray.paths.connect import Connection, LossProfile, connect, loss_profile
 from fipray.paths.event import (
     NOT_FINITE,
     Event,
     FunctionalDistanceAbove,
+    MeasureAbove,
+    MeasureBelow,
     ObjectiveBelow,
     Outcome,
     check_max_seconds,
@@ -55,6 +57,7 @@ from fipray.paths.variations import Shifted, Variation, varied
 
 __all__ = [
     "NOT_FINITE",
+    "OUTPUTS",
     "AdaptiveRadius",
     "Adversary",
     "Batch",
@@ -74,6 +77,8 @@ __all__ = [
     "LearnTask",
     "LossProfile",
     "Magnitude",
+    "MeasureAbove",
+    "MeasureBelow",
     "MetricDiagonal",
     "MoveAway",
     "NaturalStep",

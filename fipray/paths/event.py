@@ -128,6 +128,51 @@ class ObjectiveBelow:
         return None
 
 
+@dataclass(frozen=True)
+class _OfMeasure:
+    measure: str
+    value: float
+    goal: bool = False
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value):
+            raise UsageError(f"a value to stop at is a finite number; {self.value} was given")
+
+    @property
+    def limit(self) -> bool:
+        return not self.goal
+
+    def of(self, point: PathPoint) -> float:
+        if self.measure not in point.probes:
+            there = ", ".join(map(repr, point.probes)) or "none"
+            raise UsageError(f"an event is about the measure {self.measure!r}; measured are: {there}")
+        return point.probes[self.measure]
+
+    def said(self, point: PathPoint, word: str) -> str:
+        came = "came" if self.goal else "would have come"
+        return f"{self.measure} {came} to {self.of(point):.4g}, {word} {self.value:.4g}, by step {point.step}"
+
+
+@spec("measure_above")
+@checked
+@dataclass(frozen=True)
+class MeasureAbove(_OfMeasure):
+    """A measure, by its name, is above `value`: the path ends before, within it, or, with `goal`, has got there."""
+
+    def reason(self, point: PathPoint) -> str | None:
+        return self.said(point, "above") if self.of(point) > self.value else None
+
+
+@spec("measure_below")
+@checked
+@dataclass(frozen=True)
+class MeasureBelow(_OfMeasure):
+    """A measure, by its name, is below `value`: the path ends before, within it, or, with `goal`, has got there."""
+
+    def reason(self, point: PathPoint) -> str | None:
+        return self.said(point, "below") if self.of(point) < self.value else None
+
+
 @spec("functional_distance_above")
 @checked
 @dataclass(frozen=True)

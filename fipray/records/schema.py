@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from fipray.errors import UsageError
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 TEXT, INT32, INT64, FLOAT, BOOLEAN = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
 BOOLEANS = pa.list_(pa.field("element", pa.bool_(), nullable=False))  # named as Parquet names it
@@ -359,9 +359,55 @@ TASKS = Table(
     ),
 )
 
+POINT_MEASURES = Table(
+    "point_measures",
+    "One row a point and measure of the study's own: what was measured there.",
+    ("path_id", "step", "measure"),
+    (
+        VERSION_COLUMN,
+        _STUDY,
+        _PATH_ID,
+        _PATH_NAME,
+        Column("step", INT64, "1", "step of the point"),
+        Column("measure", TEXT, "", "name of the measure in the study"),
+        Column("value", FLOAT, "of the measure", "what was measured"),
+        _ATTEMPT,
+    ),
+)
+
+POINT_DISTANCES = Table(
+    "point_distances",
+    "One row a point and kept quantity, of studies that keep others than the outputs: how far it is from its target.",
+    ("path_id", "step", "kept"),
+    (
+        VERSION_COLUMN,
+        _STUDY,
+        _PATH_ID,
+        _PATH_NAME,
+        Column("step", INT64, "1", "step of the point"),
+        Column("kept", TEXT, "", "name of the kept quantity in the study"),
+        Column("distance", FLOAT, "of its scale", "root mean square distance to its target, on the inputs of steps"),
+        Column("distance_held_out", FLOAT, "of its scale", "the same on the inputs on which it is judged"),
+        _ATTEMPT,
+    ),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
-    for table in (PATHS, POINTS, ROBUSTNESS, VERDICTS, TRANSFER, MEASURES, ROUNDS, TRIALS, VARIANTS, TASKS)
+    for table in (
+        PATHS,
+        POINTS,
+        ROBUSTNESS,
+        VERDICTS,
+        TRANSFER,
+        MEASURES,
+        ROUNDS,
+        TRIALS,
+        VARIANTS,
+        TASKS,
+        POINT_MEASURES,
+        POINT_DISTANCES,
+    )
 }
 
 

@@ -2,6 +2,7 @@
 
 from fipray.study.data import Data, Task
 from fipray.study.evaluation import Evaluation
+from fipray.study.measures import Measure, RobustAccuracy
 from fipray.study.runner import LocalRunner, Runner
 from fipray.study.search import Search
 from fipray.study.space import Choice, Integers, LogUniform, Uniform
@@ -16,8 +17,10 @@ __all__ = [
     "Integers",
     "LocalRunner",
     "LogUniform",
+    "Measure",
     "PathSpec",
     "Quiet",
+    "RobustAccuracy",
     "Runner",
     "Search",
     "Study",

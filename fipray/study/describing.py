@@ -12,11 +12,11 @@ from torch import Tensor
 
 from fipray.geometry import Network, sizes_of
 from fipray.paths import Examples, Objective, PathPoint, WeightPath, improvement
+from fipray.study.measures import ACCURACY
 from fipray.study.tensors import accuracy
 from fipray.study.work import WeightsFile
 
 Row = dict[str, Any]
-ACCURACY = "clean_accuracy"  # the probe that measures it, and the column
 LARGEST_FALL = 0.1  # of accuracy
 STANDARD_ERRORS = 4.0  # of the difference, that chance does not reach
 
@@ -37,6 +37,25 @@ def describe(point: PathPoint, start: PathPoint, weights: WeightsFile) -> Row:
         "weights_file": weights.file,
         "weights_sha256": weights.sha256,
     }
+
+
+def describe_measures(points: Sequence[PathPoint]) -> list[Row]:
+    """What was measured at points for the study alone."""
+    return [
+        {"step": point.step, "measure": name, "value": value}
+        for point in points
+        for name, value in point.probes.items()
+        if name != ACCURACY
+    ]
+
+
+def describe_distances(points: Sequence[PathPoint]) -> list[Row]:
+    """How far each kept quantity is from its target at points."""
+    return [
+        {"step": point.step, "kept": name, "distance": distance, "distance_held_out": point.distances_held_out[name]}
+        for point in points
+        for name, distance in point.distances.items()
+    ]
 
 
 def describe_end(path: WeightPath, objective: Objective, num_tests: int) -> Row:

@@ -33,7 +33,7 @@ from fipray.robustness import (
 )
 from fipray.study.canonical import encode
 from fipray.study.evaluation import Evaluation
-from fipray.study.tensors import Tensors, tensor_of
+from fipray.study.tensors import Tensors, kept_of, tensor_of
 
 if TYPE_CHECKING:
     from fipray.study.spec import PathSpec, Study
@@ -176,7 +176,10 @@ def _path(study: Study, path: PathSpec, network: Network, tensors: Tensors) -> N
     """The objective, its gradient and one proposal, at the base network."""
     with _stage(f"path {path.name!r}: its variations of the anchors"):
         inputs = varied(tensors.anchors(path.anchors)[:NUM_INPUTS], path.variations)[:NUM_EXAMPLES]
-    problem = Problem(network, geometry=study.geometry)
+    with _stage("what must stay"):
+        kept = kept_of(study.geometry, study.keeps, tensors)
+        few = {name: inputs[:NUM_EXAMPLES] for name, inputs in kept.pop("sets").items()}
+        problem = Problem(network, **kept, sets=few)
     with _stage(f"path {path.name!r}: its memory"):
         memory = (path.memory.of(problem, tensors.anchors(path.memory.sets)[:NUM_INPUTS]),) if path.memory else ()
     others = (network.weights,) * min(len(path.others), 1)

@@ -250,4 +250,4 @@ def material_of(study: Study, store: Store) -> Material:
         raise CorruptFileError(
             f"the base weights in {store.address} do not fit the study's network: {error}"
         ) from error
-    return Material(study.name, module, study.data, study.geometry, study.moving, folders())
+    return Material.of(study, module, folders())

@@ -41,8 +41,9 @@ class Search:
     values are best.
 
     space: the fields that are searched, by dotted names such as "radius.tolerance" or "seed", and their values.
-    objectives: columns of the points, or "robust_accuracy" under the worst attack of the study's evaluation, which is
-        known at the end of a path only; each with "min" or "max". With several, the front of them is what is sought.
+    objectives: columns of the points, measures of the study, or "robust_accuracy" under the worst attack of the study's
+        evaluation, which is known at the end of a path only; each with "min" or "max". With several, the front of them
+        is what is sought.
     num_trials: values that are tried. A grid tries all, whatever this says.
     searcher: who proposes values: "random", "optuna" (its tree-structured Parzen estimator, which learns from trials
         that ended) or "grid", where every domain is a Choice.
@@ -100,7 +101,7 @@ class Search:
             raise UsageError(f"a grid is made of choices; {continuous[0]} is {self.space[continuous[0]]}")
 
     def _check_objectives(self) -> None:
-        measured = [*AT_POINTS, *([ROBUST] if self.study.evaluation else [])]
+        measured = [*AT_POINTS, *self.study.measures, *([ROBUST] if self.study.evaluation else [])]
         if self.study.data.test_inputs is None:
             measured.remove("clean_accuracy")
         if not self.objectives:

@@ -14,9 +14,13 @@ from torch import nn
 
 from fipray.border import checked
 from fipray.errors import DataError, NetworkError, UsageError
-from fipray.geometry import FisherRao, Network, OutputGeometry, copied, parameter_names
+from fipray.geometry import FisherRao, Kept, Network, OutputGeometry, Outputs, copied, parameter_names
 from fipray.paths import (
+    OUTPUTS,
+    FunctionalDistanceAbove,
     KroneckerMemory,
+    MeasureAbove,
+    MeasureBelow,
     Objective,
     Settings,
     Variation,
@@ -41,6 +45,7 @@ from fipray.study.evaluation import (
     made_networks,
     variant_of,
 )
+from fipray.study.measures import ACCURACY, Measure, check_measures
 from fipray.study.rehearsal import check_inputs, rehearse
 from fipray.study.rounds import RoundSpec, check, expanded
 
@@ -142,6 +147,10 @@ class Study:
         where training again may not give the same bits, so that a study can be resumed: the results directory keeps
         the weights.
     parameters: the knobs that made this study, kept in the manifest.
+    keeps: kept quantities by name, where others than the outputs must stay; they name sets of the data for inputs of
+        their own. Outputs among them take the place of `geometry`.
+    measures: what is measured at every kept point, by name: a function as `module:function`, which is called with the
+        module at the point's weights and returns a number, or `RobustAccuracy`.
     moving: names of the module's parameters that weights hold, or patterns such as "head.*"; without any, those that
         require gradients. All others stay as they are.
 
@@ -159,6 +168,8 @@ class Study:
     base_id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     moving: tuple[str, ...] = ()
+    keeps: Mapping[str, Kept] = field(default_factory=dict)
+    measures: Mapping[str, str | Measure] = field(default_factory=dict)
     _identified: dict[str, dict[str, Spec]] = field(
         default_factory=dict, init=False, repr=False
     )  # by the code's digest
@@ -173,6 +184,7 @@ class Study:
             _check_known(path.name, (path.start,), starts)
             _check_known(path.name, path.others, earlier)
             self._check_data_of(path)
+            self._check_events_of(path)
             seen.add(path.name)
             earlier.add(path.name)
             starts |= {path.name, *variants_of(path)}
@@ -182,7 +194,19 @@ class Study:
             _check_known(ensemble.name, ensemble.members, members)
             seen.add(ensemble.name)
         check(self.ensembles, self.paths)
+        check_measures(self.measures)
+        self._take_geometry()
         self._check_network()
+
+    def _take_geometry(self) -> None:
+        """Outputs among the kept quantities say how outputs are embedded."""
+        for kept in self.keeps.values():
+            if isinstance(kept, Outputs) and not kept.on:
+                object.__setattr__(self, "geometry", kept.geometry)
+        for name, kept in self.keeps.items():
+            if unknown := [each for each in (kept.on, kept.held_out) if each and each not in self.data.sets]:
+                there = ", ".join(map(repr, self.data.sets)) or "none"
+                raise UsageError(f"the kept quantity {name!r} is on the set {unknown[0]!r}; the data has: {there}")
 
     def _check_data_of(self, path: PathSpec) -> None:
         for what, named, there in (
@@ -196,6 +220,21 @@ class Study:
                 raise UsageError(
                     f"path {path.name!r}: {what} names {', '.join(map(repr, unknown))}, and the data has the {kind}s "
                     f"{', '.join(map(repr, there)) or '(none)'}"
+                )
+
+    def _check_events_of(self, path: PathSpec) -> None:
+        for event in path.events:
+            match event:
+                case MeasureAbove() | MeasureBelow():
+                    what, wanted, there = "measure", event.measure, (ACCURACY, *self.measures)
+                case FunctionalDistanceAbove() if event.of:
+                    what, wanted, there = "kept quantity", event.of, tuple(self.keeps) or (OUTPUTS,)
+                case _:
+                    continue
+            if wanted not in there:
+                raise UsageError(
+                    f"path {path.name!r}: an event is about the {what} {wanted!r}; there are: "
+                    f"{', '.join(map(repr, there))}"
                 )
 
     def _check_network(self) -> None:
@@ -229,7 +268,7 @@ class Study:
     @property
     def code(self) -> Code:
         """Digests of the user's own code that decides about results, by names such as "mystudy:Shrink.value"."""
-        return code_of((self.module, self.geometry, self.paths, self.evaluation))
+        return code_of((*self._decides, self.paths, self.evaluation))
 
     @property
     def specs(self) -> dict[str, Spec]:
@@ -242,7 +281,7 @@ class Study:
 
     def identified(self, code_of: Callable[[object], Code]) -> dict[str, Spec]:
         """All work by ids in which the code of a spec, or of module and geometry, is what `code_of` says."""
-        base = digest(*self._material, *texts_of(code_of((self.module, self.geometry))))
+        base = digest(*self._material, *texts_of(code_of(self._decides)))
         ids: dict[str, str] = {}  # by what they make
         result: dict[str, Spec] = {}
         for work in self._work:
@@ -271,7 +310,13 @@ class Study:
         """What all specs of this study share: base network, what moves of it, data and output geometry."""
         base = self.base_id or _weights_digest(self.module)
         held = () if self._moves_all else tuple(names[0] for names, _ in self._layout)
-        return base, self.data.digest, to_json(self.geometry), *held
+        more = [(name, each) for given in (self.keeps, self.measures) for name, each in sorted(given.items())]
+        return base, self.data.digest, to_json(self.geometry), *held, *([to_json(tuple(more))] if more else [])
+
+    @property
+    def _decides(self) -> tuple[Any, ...]:
+        """What decides about all work of this study, and may be code of the user's own."""
+        return self.module, self.geometry, self.keeps, self.measures
 
     @property
     def path_ids(self) -> dict[str, str]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fipray.geometry import Network, class_logits
+from fipray.geometry import Kept, Network, OutputGeometry, class_logits
 from fipray.paths import Examples
 from fipray.robustness import correct
 from fipray.study.data import Data
@@ -74,6 +76,12 @@ class Tensors:
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return tensor_of(array).to(self.device)
+
+
+def kept_of(geometry: OutputGeometry, keeps: Mapping[str, Kept], tensors: Tensors) -> dict[str, Any]:
+    """What must stay on every path of a study, as arguments of a problem; inputs are those of the data's sets."""
+    named = {name for kept in keeps.values() for name in (kept.on, kept.held_out) if name}
+    return {"geometry": geometry, "keeps": keeps, "sets": {name: tensors.anchors((name,)) for name in sorted(named)}}
 
 
 def tensor_of(array: NDArray[np.generic]) -> Tensor:

@@ -7,12 +7,13 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fipray.geometry import KroneckerMetric, Network, OutputGeometry
+from fipray.geometry import Kept as KeptQuantity, KroneckerMetric, Network, OutputGeometry
 from fipray.paths import (
     NOT_FINITE as NOT_FINITE,
     Batch,
@@ -35,13 +36,20 @@ from fipray.records import Store
 from fipray.records.layout import attempt_directory
 from fipray.study import resume
 from fipray.study.canonical import kind_of, to_json
-from fipray.study.describing import describe, describe_end, describe_tasks, describe_variant
+from fipray.study.describing import (
+    describe,
+    describe_distances,
+    describe_end,
+    describe_measures,
+    describe_tasks,
+    describe_variant,
+)
 from fipray.study.evaluation import BASE, variant_of
 from fipray.study.heartbeat import Heartbeat
 from fipray.study.resume import Kept
 from fipray.study.rounds import RoundSpec
 from fipray.study.spec import PathSpec
-from fipray.study.tensors import Tensors
+from fipray.study.tensors import Tensors, kept_of
 from fipray.study.work import STEP_FILE, Tables, WeightsFile, Work
 
 WeightsOf = Callable[[str], Tensor]
@@ -73,6 +81,7 @@ class Walker:
     study: str
     network: Network
     geometry: OutputGeometry
+    keeps: Mapping[str, KeptQuantity]
     data: Tensors
     probes: Mapping[str, Probe]
     device: str
@@ -80,6 +89,11 @@ class Walker:
     worker_id: str | None
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
     _latest: dict[tuple[object, ...], Ground] = field(default_factory=dict)
+
+    @cached_property
+    def _kept(self) -> dict[str, Any]:
+        """What must stay on every path, as arguments of a problem."""
+        return kept_of(self.geometry, self.keeps, self.data)
 
     def _ground(self, work: Work, spec: PathSpec) -> Ground:
         """The network where a path begins, and the anchors with its outputs on them. Paths that begin at the same
@@ -94,7 +108,7 @@ class Walker:
                 arrays = self.store.read_weights(start.file, start.sha256)
                 tensors = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
                 network, memory = network.at(tensors["weights"]), unpacked(tensors)
-            problem, inputs = Problem(network, geometry=self.geometry), self.data.anchors(spec.anchors)
+            problem, inputs = Problem(network, **self._kept), self.data.anchors(spec.anchors)
             if spec.memory:
                 memory += (spec.memory.of(problem, self.data.anchors(spec.memory.sets)),)
             drawn = problem.batch(varied(inputs, spec.variations))
@@ -196,7 +210,7 @@ class Walker:
             ground.network,
             ground.drawn,
             self.data.held_out(spec.held_out),
-            geometry=self.geometry,
+            **self._kept,
             others=others,
             tasks=self.data.tasks,
             memory=ground.memory,
@@ -265,6 +279,10 @@ class Walker:
             **self._where(work),
         }
         tables = {"points": points, "paths": [row]}
+        if measured := describe_measures(path.points):
+            tables["point_measures"] = [{**shared, **each} for each in measured]
+        if self.keeps:
+            tables["point_distances"] = [{**shared, **each} for each in describe_distances(path.points)]
         if variants := self._variants(spec, ground, path, kept):
             tables["variants"] = [{**shared, **variant} for variant in variants]
         return tables

@@ -9,13 +9,14 @@ from typing import Any
 from torch import nn
 
 from fipray.errors import RunError
-from fipray.geometry import OutputGeometry
+from fipray.geometry import Kept, OutputGeometry
 from fipray.records import Store
 from fipray.records.layout import step_of
 from fipray.study.data import Data
 from fipray.study.evaluation import BASE, AttackSpec, RobustnessSpec, TransferSpec, path_of, verdicts_on
+from fipray.study.measures import Measure
 from fipray.study.rounds import RoundSpec, round_end
-from fipray.study.spec import PathSpec, Spec
+from fipray.study.spec import PathSpec, Spec, Study
 
 Tables = dict[str, list[dict[str, Any]]]
 STEP_FILE = "step-{:08d}"
@@ -31,6 +32,13 @@ class Material:
     geometry: OutputGeometry
     moving: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    keeps: Mapping[str, Kept] = field(default_factory=dict)
+    measures: Mapping[str, str | Measure] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, study: Study, module: nn.Module | None = None, folders: tuple[str, ...] = ()) -> Material:
+        module = study.module if module is None else module
+        return cls(study.name, module, study.data, study.geometry, study.moving, folders, study.keeps, study.measures)
 
 
 @dataclass(frozen=True)

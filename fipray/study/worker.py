@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from fipray.geometry import Network
+from fipray.paths import Probe
 from fipray.records import Store
 from fipray.study.evaluation import BASE, AttackSpec, RobustnessSpec, TransferSpec
 from fipray.study.heartbeat import Heartbeat
 from fipray.study.judging import Judge
 from fipray.study.log import logged
+from fipray.study.measures import ACCURACY, probes_of
 from fipray.study.rounds import RoundSpec
 from fipray.study.spec import PathSpec
 from fipray.study.tensors import Tensors
@@ -49,9 +51,20 @@ class PathWorker:
         if tests := tensors.tests:
             held_out = tensors.held_out(())
             self._judge = Judge(study, self._network, geometry, held_out, tests.inputs, tests.labels, tensors.outside)
-        probes = {"clean_accuracy": self._judge.accuracy} if self._judge else {}
+        probes: dict[str, Probe] = {ACCURACY: self._judge.accuracy} if self._judge else {}
+        probes |= probes_of(material.measures, self._network, tensors.tests)
         self._walker = Walker(
-            self._store, study, self._network, geometry, tensors, probes, device, node_id, worker_id, self.heartbeat
+            store=self._store,
+            study=study,
+            network=self._network,
+            geometry=geometry,
+            keeps=material.keeps,
+            data=tensors,
+            probes=probes,
+            device=device,
+            node_id=node_id,
+            worker_id=worker_id,
+            heartbeat=self.heartbeat,
         )
 
     def carry_out(self, work: Work, report: Report | None = None) -> Tables:

@@ -23,12 +23,14 @@ from fipray.records import TABLES, Store
 from fipray.study import LocalRunner, reference
 from fipray.study.canonical import from_json
 from tests.studies import (
+    DiesOnce,
     Fails,
     KillsItsProcess,
     KillsItsProcessOnce,
     Talks,
     chained,
     cooperating,
+    measured,
     study,
 )
 
@@ -74,6 +76,17 @@ def test_actors_and_this_process_write_equal_tables(runner, ray_session, tmp_pat
     assert_equal_tables(results, analysis.load(tmp_path / "local"))
     assert len(results.verdicts) == 6 * 2 * 2
     assert set(results.paths["node_id"]) == {ray_session["node_id"]}
+
+
+def test_measures_and_distances_are_equal_on_actors_and_here_also_after_an_actor_was_killed(runner, tmp_path):
+    killing = measured(stepper=DiesOnce(str(tmp_path / "death")))
+    runner.run(killing, tmp_path / "ray")
+    assert (tmp_path / "death").exists()
+    LocalRunner().run(killing, tmp_path / "local")
+    results = analysis.load(tmp_path / "ray")
+    assert_equal_tables(results, analysis.load(tmp_path / "local"))
+    assert set(results.point_measures["measure"]) == {"size", "robust"}
+    assert set(results.point_distances["kept"]) == {"classes", "total"}
 
 
 def test_the_run_goes_on_when_an_actor_is_killed(runner, local, tmp_path):

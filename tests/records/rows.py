@@ -223,3 +223,28 @@ def task_row(path_id: str, name: str = "sparse", attempt: int = 1, **changes: An
         "accuracy": 0.75,
         "attempt": attempt,
     } | changes
+
+
+def measured_row(path_id: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "study": STUDY,
+        "path_id": path_id,
+        "name": path_id,
+        "step": 3,
+        "measure": "viscosity",
+        "value": 0.88,
+        "attempt": 1,
+    } | changes
+
+
+def distance_row(path_id: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "study": STUDY,
+        "path_id": path_id,
+        "name": path_id,
+        "step": 3,
+        "kept": "energy",
+        "distance": 0.01,
+        "distance_held_out": 0.02,
+        "attempt": 1,
+    } | changes

@@ -11,6 +11,8 @@ import pytest
 from fipray.errors import UsageError
 from fipray.records import SCHEMA_VERSION, TABLES, Store, to_arrow
 from tests.records.rows import (
+    distance_row,
+    measured_row,
     measures_row,
     path_row,
     point_rows,
@@ -34,6 +36,8 @@ ROWS = {
     "rounds": [round_row("id", number=2, outcome="")],
     "tasks": [task_row("id"), task_row("id", task="second", task_number=2, learned=False)],
     "variants": [variant_row("id"), variant_row("id", network="sparse", asked_sparsity=0.9, bytes_2_4=40)],
+    "point_measures": [measured_row("id"), measured_row("id", measure="drift", value=5e-324)],
+    "point_distances": [distance_row("id"), distance_row("id", kept="outputs")],
     "trials": [trial_row("id", config_json='{"stepper.damping":1e-05}')],
 }
 

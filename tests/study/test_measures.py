@@ -1,0 +1,133 @@
+"""Measures of a study and distances of kept quantities: in tables, in events, and in searches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fipray as fip
+from fipray import DataError, UsageError, analysis
+from fipray.study import LocalRunner
+from tests.quantities import size
+from tests.studies import CutOff, measured, module, searching_measures
+
+
+def run(study: fip.Study, directory) -> analysis.Results:
+    LocalRunner().run(study, directory)
+    return analysis.load(directory)
+
+
+def size_of(found: nn.Module) -> float:
+    return size(found.requires_grad_(False))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> analysis.Results:
+    return run(measured(), tmp_path_factory.mktemp("results") / "measured")
+
+
+def test_a_row_for_each_point_and_measure_says_what_the_module_there_has(results):
+    points = results.points.set_index(["name", "step"])
+    assert len(results.point_measures) == 2 * len(points)
+    network = fip.Network.of(module())
+    sizes = results.point_measures[results.point_measures["measure"] == "size"]
+    for row in sizes.itertuples():
+        weights = results.weights(row.name) if row.step == 6 else None
+        if weights is not None:
+            assert row.value == size_of(network.module_at(torch.from_numpy(weights)))
+    base = sizes[sizes["step"] == 0]["value"]
+    assert (base == size_of(module())).all()
+    robust = results.point_measures[results.point_measures["measure"] == "robust"]["value"]
+    assert robust.between(0, 1).all()
+
+
+def test_a_row_for_each_point_and_kept_quantity_adds_up_to_the_functional_distance(results):
+    distances = results.point_distances.set_index(["name", "step"])
+    assert set(distances["kept"]) == {"classes", "total"}
+    squares = (distances[["distance", "distance_held_out"]] ** 2).groupby(level=["name", "step"]).sum() ** 0.5
+    points = results.points.set_index(["name", "step"])
+    np.testing.assert_allclose(squares["distance"], points["functional_distance"], rtol=1e-6)
+    np.testing.assert_allclose(squares["distance_held_out"], points["functional_distance_held_out"], rtol=1e-6)
+    start = distances.loc[(slice(None), 0), :].set_index("kept")["distance"]
+    assert (start["classes"] == 0).all()
+    assert (start["total"] > 0).all()
+
+
+def test_a_path_that_was_cut_off_goes_on_to_equal_rows(results, tmp_path):
+    mended = tmp_path / "mended"
+    study = measured(stepper=CutOff(str(mended)))
+    with pytest.raises(fip.RunError):
+        LocalRunner().run(study, tmp_path / "results")
+    mended.touch()
+    again = run(study, tmp_path / "results")
+    assert set(again.paths["attempt"]) == {2}
+    for name in ("point_measures", "point_distances"):
+        one, other = (getattr(each, name).drop(columns=["path_id", "attempt"]) for each in (again, results))
+        assert one.equals(other)
+
+
+def test_events_are_about_a_measure_or_a_kept_quantity(tmp_path):
+    largest = size_of(module())
+    limit = fip.MeasureAbove("size", largest * 1.001)
+    goal = fip.MeasureAbove("size", largest * 1.0005, goal=True)
+    near = fip.FunctionalDistanceAbove(1e-3, of="classes")
+    usual = measured().paths[0]
+    paths = [replace(usual, name=name, events=(event,)) for name, event in zip("abc", (limit, goal, near), strict=True)]
+    for path in paths:
+        ended = run(replace(measured(), paths=(path,)), tmp_path / path.name)
+        row = ended.paths.iloc[0]
+        assert row["outcome_kind"] in ("stopped", "completed")
+        if path.name == "c":
+            assert (ended.point_distances.query("kept == 'classes'")["distance_held_out"] <= 1e-3).all()
+
+
+def test_what_does_not_fit_is_refused_when_the_study_is_made():
+    path = measured().paths[0]
+    unknown = replace(path, events=(fip.MeasureBelow("viscosity", 0.5),))
+    far = replace(path, events=(fip.FunctionalDistanceAbove(0.5, of="energy"),))
+    for make, said in (
+        (lambda: replace(measured(), paths=(unknown,)), "about the measure 'viscosity'; there are: 'clean_accuracy'"),
+        (lambda: replace(measured(), paths=(far,)), "the kept quantity 'energy'; there are: 'classes', 'total'"),
+        (lambda: measured(measures={"gain": "tests.quantities:size"}), "'gain' is the name of a column"),
+        (lambda: measured(measures={"a b": "tests.quantities:size"}), "'a b' is no name"),
+        (lambda: measured(measures={"a": "tests.quantities:nothing"}), "has no function 'nothing'"),
+        (lambda: measured(keeps={"a": fip.Slopes(on="nowhere")}), "'a' is on the set 'nowhere'; the data has: 'more'"),
+        (lambda: fip.RobustAccuracy(fip.ThreatModel("linf", 0.1), num_examples=0), "at least one example"),
+        (lambda: fip.MeasureAbove("a", float("inf")), "a finite number"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            make()
+
+
+def test_a_measure_that_is_no_number_fails_its_path_with_a_sentence(tmp_path):
+    with pytest.raises(fip.RunError, match="probe 'a' returned 'large'; expected a number"):
+        LocalRunner().run(measured(measures={"a": "tests.quantities:no_number"}), tmp_path)
+
+
+def test_robust_accuracy_needs_labelled_inputs():
+    measure = fip.RobustAccuracy(fip.ThreatModel("linf", 0.1))
+    network = fip.Network.of(module())
+    with pytest.raises(DataError, match="labelled test inputs"):
+        measure.measured(network, network.weights, None)
+
+
+def test_measures_and_kept_quantities_are_part_of_the_ids():
+    usual = measured()
+    others = [
+        measured(measures={}),
+        measured(measures={"other": "tests.quantities:size"}),
+        measured(keeps={}),
+        measured(keeps={**usual.keeps, "classes": fip.Outputs(budget=0.5)}),
+    ]
+    assert len({next(iter(each.specs)) for each in (usual, *others)}) == 5
+
+
+def test_a_search_is_for_a_measure_and_its_results_have_it():
+    search = searching_measures()
+    assert search.first_objective == "size"
+    with pytest.raises(UsageError, match="objective"):
+        replace(search, objectives={"weight": "max"})
