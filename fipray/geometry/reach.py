@@ -44,8 +44,10 @@ class Watching(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if any(mark in name for mark in _LIKE) or not _has_values(result):
             return result
+        is_written = name.endswith("_") and not name.endswith("__")
+        own = {0} if is_written else {_memory(tensor) for tensor in _tensors(result)}  # views use no values yet
         for tensor in _tensors(args[:1] if name in _AS else (args, kwargs)):
-            if (place := _memory(tensor)) in self._names:
+            if (place := _memory(tensor)) in self._names and place not in own:
                 self.found[self._names[place]] = None
         return result
 
