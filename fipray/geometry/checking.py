@@ -11,13 +11,19 @@ from torch import Tensor, nn
 
 from fipray.errors import DataError, FiprayError, NetworkError, UsageError
 from fipray.geometry.dependence import check_gradients
-from fipray.geometry.forward import NUM_INPUTS, agree, half_hint, kind_of, tried, where
+from fipray.geometry.differences import Place, check_differences
+from fipray.geometry.forward import NUM_INPUTS, agree, half_hint, kind_of, leaves_of, moved, tried, where
+from fipray.geometry.masks import Zeroing
 from fipray.geometry.modules import described, listed, tensors_beside
 from fipray.geometry.outputs import ChecksOutputs, OutputGeometry
+from fipray.geometry.randomness import check_draws, kept_randomness, refusal
 
 if TYPE_CHECKING:
     from fipray.geometry.network import Network
 
+# By how much rows may differ with the size of a batch, for which kernels add up in another order. Modules that are in
+# double precision may still compute parts in single.
+_ROWS = {torch.float64: 1e-5, torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.05}
 _SCALES = (0.3, 0.03, 0.003)  # of a slot's root mean square, by which weights are moved
 
 
@@ -26,31 +32,37 @@ def check(network: Network, inputs: Tensor, geometry: OutputGeometry | None) -> 
 
     - the module takes them and gives one finite row of real numbers for each, whatever else is in the batch;
     - outputs at w0, at weights w1 all of which have moved, and at w0 again are functions of these alone: the same
-      twice, and at w1 those of `module_at(w1)`, which writes into no parameter or buffer of its own;
-    - every parameter that moves matters for the outputs, as autograd sees it, and no other tensor that it sees;
+      twice, whatever random numbers are drawn, and at w1 those of `module_at(w1)`, which writes into no parameter or
+      buffer of its own and reaches none of the module that was given;
+    - every parameter that moves matters for the outputs, as much as autograd says, and no other tensor that it sees;
     - the output geometry takes them and tells outputs at w0 and w1 apart.
 
-    Costs a dozen forward passes and a backward pass on a few inputs, once for inputs of one shape.
+    Costs a dozen and a half forward passes and two backward passes on a few inputs, once for inputs of one shape; more
+    where something looks wrong.
     """
     _check_inputs(inputs)
+    _check_modes(network, inputs)
     few = inputs[:NUM_INPUTS]
     key = (inputs.shape[1:], inputs.dtype, inputs.device, tuple(slot.name for slot in network.moving))
     is_new = key not in network.checked
-    moved = network.module_at(network.weights) if is_new else None  # a copy that no pass has left anything in
-    first = tried(network, network.weights, few)
-    _check_outputs(first, len(few))
-    if moved is None and (geometry is None or (key, geometry) in network.checked):
-        return
-    weights, leaves, told = _moved(network, few)
-    if moved is not None:
-        _put(network, moved, weights)
-        _check_passes(network, moved, few, weights, first)
-        check_gradients(network, inputs, weights, leaves, told)
-        _check_rows(network, few, first)
-        network.checked.add(key)
-    if geometry is not None:
-        _check_geometry(network, geometry, few, weights, first, told.detach())
-        network.checked.add((key, geometry))
+    module = network.module_at(network.weights) if is_new else None  # a copy that no pass has left anything in
+    with kept_randomness(network):
+        first = tried(network, network.weights, few)
+        _check_outputs(first, len(few))
+        if module is None and (geometry is None or (key, geometry) in network.checked):
+            return
+        weights, leaves, told = _moved(network, few)
+        if module is not None:
+            _put(network, module, weights)
+            _check_passes(network, module, few, weights, first)
+            check_gradients(network, inputs, weights, leaves, told)
+            place = Place(network, weights, few, told.detach()).in_double()
+            _check_rows(place)
+            check_differences(place)
+            network.checked.add(key)
+        if geometry is not None:
+            _check_geometry(network, geometry, few, weights, first, told.detach())
+            network.checked.add((key, geometry))
 
 
 def _check_inputs(inputs: Tensor) -> None:
@@ -64,6 +76,31 @@ def _check_inputs(inputs: Tensor) -> None:
     if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
         bad = int((~torch.isfinite(inputs)).flatten(1).any(1).sum())
         raise DataError(f"{bad} of {len(inputs)} inputs hold NaN or infinity: remove or repair them")
+
+
+def _check_modes(network: Network, inputs: Tensor) -> None:
+    """Raise UsageError or DataError in modes of torch in which nothing can be differentiated or drawn."""
+    if torch.is_inference_mode_enabled():
+        raise UsageError(
+            "torch.inference_mode is on, and there are no gradients in it, which every step needs: call this outside "
+            "of it, with a module and inputs made outside"
+        )
+    parts = [parameter for _, part in network.parts() for parameter in part.parameters(recurse=False)]
+    if any(tensor.is_inference() for tensor in (network.weights, *parts)):
+        raise UsageError(
+            f"the weights of {kind_of(network)} were made in torch.inference_mode, so autograd refuses them: call "
+            "Network.of outside of it"
+        )
+    if inputs.is_inference():
+        raise DataError(
+            "the inputs were made in torch.inference_mode, so autograd refuses them: give inputs.clone(), made outside "
+            "of it"
+        )
+    if (default := torch.get_default_device()).type != "cpu":
+        raise UsageError(
+            f"torch's default device is {default}, and random numbers are drawn on the CPU, the same everywhere: call "
+            "torch.set_default_device('cpu'), and move module and inputs with .to(device)"
+        )
 
 
 def _check_outputs(outputs: Tensor, num_inputs: int) -> None:
@@ -84,14 +121,9 @@ def _check_outputs(outputs: Tensor, num_inputs: int) -> None:
 def _moved(network: Network, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """Weights [P] all of which have moved, as far as outputs stay finite, the same as leaves by name, and the outputs
     [N, ...] there with their graph."""
-    noise = torch.randn(network.num_weights, generator=torch.Generator().manual_seed(0)).to(network.weights)
-    for slot in network.slots:
-        own = network.weights[slot.start : slot.stop]
-        size = float(own.square().mean().sqrt()) if own.numel() else 0.0
-        noise[slot.start : slot.stop] *= size or 0.1
     for scale in _SCALES:
-        weights = network.weights + scale * noise
-        leaves = {name: part.detach().clone().requires_grad_() for name, part in network.named(weights).items()}
+        weights = moved(network, scale)
+        leaves = leaves_of(network, weights)
         try:
             with torch.enable_grad():
                 told = network.evaluated(leaves, inputs)
@@ -131,18 +163,25 @@ def _check_passes(network: Network, module: nn.Module, few: Tensor, weights: Ten
         for name, tensor in module.state_dict().items()
         if name in before and not torch.equal(tensor, before[name]) and not bool(tensor.isnan().any())
     ]
-    last = tried(network, network.weights, few)
+    last = check_draws(network, few)
     if written:
         raise NetworkError(
             f"the forward of {kind_of(network)} writes into {listed(written)}, so it is no function of its weights: "
             "call module.eval() first, or let it keep nothing (of fake quantisation, disable the observers)"
         )
     if not (agree(network, first, last) and agree(network, plain, network.outputs_at(module, few))):
+        raise refusal(network, "")
+    watching = network.origin.watched({slot.name for slot in network.slots})
+    with watching, Zeroing(network.named(weights)) as zeroing:
+        told = tried(network, weights, few)  # without a graph, as the module was asked: there may be faster ways then
+    if watching.found:
         raise NetworkError(
-            "the module's output changes between two passes over the same inputs (active dropout or other "
-            "randomness), so it is no function of its weights: call module.eval() first, or make it deterministic"
+            f"the forward of {kind_of(network)} uses {listed(list(watching.found))} of the module that was given, and "
+            "not of its copy, the one in which weights move: a function that it calls, such as a hook, takes it from a "
+            "closure, a global name, a default or a weak reference; take it from self, or from the module that the "
+            "hook is given"
         )
-    told = tried(network, weights, few)  # without a graph, as the module was asked: there may be faster ways then
+    network.zeroed.update(zeroing.found)
     effect = float(torch.nan_to_num(told - first).abs().max())
     if not agree(network, told, plain, effect):
         names = _reached_otherwise(network, few)
@@ -180,16 +219,17 @@ def _holders(network: Network, names: Sequence[str]) -> str:
     return f" (held in {listed(list(dict.fromkeys(found)))})" if found else ""
 
 
-def _check_rows(network: Network, few: Tensor, first: Tensor) -> None:
+def _check_rows(place: Place) -> None:
+    network, few, outputs = place.network, place.inputs, place.outputs
     if len(few) < 3:
         return
-    some = tried(network, network.weights, few[:2])
-    if some.shape != first[:2].shape:
+    some, expected = tried(network, place.weights, few[-2:]), outputs[-2:]
+    if some.shape != expected.shape:
         raise NetworkError(
-            f"{len(few)} inputs gave outputs {tuple(first.shape)}, and 2 inputs {tuple(some.shape)}: a network gives "
+            f"{len(few)} inputs gave outputs {tuple(outputs.shape)}, and 2 inputs {tuple(some.shape)}: a network gives "
             "rows of one shape, one for each input"
         )
-    if float((some - first[:2]).abs().max()) > 0.05 * float(first.abs().max()):
+    if float((some - expected).abs().max()) > _ROWS[place.precision] * float(outputs.abs().max()):
         raise NetworkError(
             f"the outputs of {kind_of(network)} for an input depend on the other inputs of its batch (normalisation by "
             "the batch), so it is no function of one input: use frozen statistics (module.eval(), "

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from fipray.errors import NetworkError
-from fipray.geometry.forward import NUM_INPUTS, agree, half_hint, kind_of, tried
+from fipray.geometry.forward import NUM_INPUTS, agree, half_hint, kind_of, leaves_of, moved, tried
 from fipray.geometry.modules import described, listed, tensors_beside
 
 if TYPE_CHECKING:
     from fipray.geometry.network import Network
 
 _MANY_INPUTS = 1024  # on which a weight may still show that it matters
+_ELSEWHERE = (0.0, 0.03, 1.0, 3.0)  # of the weights' sizes, by which they move to where it may show that, too
+_SOME_INPUTS = 4  # fewer say little where nothing comes through: a rectifier may be off on all of them
 
 
 def check_gradients(network: Network, inputs: Tensor, weights: Tensor, leaves: dict[str, Tensor], told: Tensor) -> None:
@@ -25,28 +27,40 @@ def check_gradients(network: Network, inputs: Tensor, weights: Tensor, leaves: d
             f"{kind} computes with {listed(foreign)}, which its parameters do not name: register it (nn.Parameter as "
             "an attribute, nn.ModuleList, nn.ParameterList), or, if it is a constant, detach it (requires_grad=False)"
         )
-    unused = _unused(network, leaves, told)
+    say_something = len(inputs) >= _SOME_INPUTS and bool(inputs.any())
+    unused = _unused(network, leaves, told, say_something)
     for some in inputs[NUM_INPUTS:_MANY_INPUTS].split(NUM_INPUTS):
-        if not unused:
+        if not _names(network, unused):
             return
         with torch.enable_grad():
-            unused &= _unused(network, leaves, network.evaluated(leaves, some))
-    names = [slot.name for slot in network.moving if slot.name in unused and slot.shape.numel()]
-    if not names:
+            unused &= _unused(network, leaves, network.evaluated(leaves, some), say_something)
+    for number, scale in enumerate(_ELSEWHERE):
+        if not _names(network, unused):
+            return
+        there = leaves_of(network, moved(network, scale, seed=number + 1))
+        with torch.enable_grad():
+            outputs = network.evaluated(there, inputs[:NUM_INPUTS])
+        if bool(torch.isfinite(outputs).all()):
+            unused &= _unused(network, there, outputs, say_something)
+    if not (names := _names(network, unused)):
         return
     if not agree(
         network, tried(network, network.weights, inputs[:NUM_INPUTS]), _without(network, inputs, weights, names)
     ):
         raise NetworkError(
             f"the outputs of {kind} change with {listed(names)}, but autograd does not see it: a detach(), no_grad(), "
-            "rounding or numpy in forward is in the way; take it out, or leave these parameters out of what moves: "
-            "freeze them (requires_grad_(False)), or name the others with moving="
+            "rounding, numpy or activation checkpointing in forward is in the way; take it out, or leave these "
+            "parameters out of what moves: freeze them (requires_grad_(False)), or name the others with moving="
         )
     others = patterns if len(patterns := _others(network, names)) <= 8 else "[...]"
     raise NetworkError(
         f"no output of {kind} depends on {listed(names)} on these inputs (an unused head or layer), so nothing would "
         f"hold them: freeze them (requires_grad_(False)), or name the parameters that move with moving={others}"
     )
+
+
+def _names(network: Network, unused: set[str]) -> list[str]:
+    return [slot.name for slot in network.moving if slot.name in unused and slot.shape.numel()]
 
 
 def _without(network: Network, inputs: Tensor, weights: Tensor, names: Sequence[str]) -> Tensor:
@@ -70,21 +84,33 @@ def _family(name: str) -> str:
     return name.partition(".")[0] + ".*"
 
 
-def _unused(network: Network, leaves: dict[str, Tensor], outputs: Tensor) -> set[str]:
-    """The names of leaves that autograd does not find behind the outputs."""
+def _unused(network: Network, leaves: dict[str, Tensor], outputs: Tensor, zero_is_none: bool) -> set[str]:
+    """The names of leaves that autograd does not find behind the outputs, or whose gradient is 0 throughout."""
     if not outputs.requires_grad:
         return set(leaves)
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randn(outputs.shape, generator=generator, device="cpu").to(outputs)  # a plain sum may be constant
     try:
-        found = torch.autograd.grad(outputs, list(leaves.values()), torch.ones_like(outputs), allow_unused=True)
+        found: Sequence[Tensor | None] = torch.autograd.grad(outputs, list(leaves.values()), mixed, allow_unused=True)
     except RuntimeError as error:
+        if "torch.utils.checkpoint" in str(error):
+            raise _checkpointed(network) from error
         raise NetworkError(
             f"{kind_of(network)} has no gradient by its weights: {error}{half_hint(error, outputs)}"
         ) from error
-    return {name for name, gradient in zip(leaves, found, strict=True) if _is_missing(gradient)}
+    return {
+        name
+        for name, gradient in zip(leaves, found, strict=True)
+        if gradient is None or (zero_is_none and not bool(gradient.any()))
+    }
 
 
-def _is_missing(gradient: Tensor | None) -> bool:
-    return gradient is None
+def _checkpointed(network: Network) -> NetworkError:
+    return NetworkError(
+        f"the forward of {kind_of(network)} uses activation checkpointing (torch.utils.checkpoint), which computes "
+        "again with the module's own parameters and not with those that move: switch it off, as with "
+        "gradient_checkpointing_disable() or set_grad_checkpointing(False)"
+    )
 
 
 def _foreign(network: Network, leaves: dict[str, Tensor], outputs: Tensor) -> list[str]:

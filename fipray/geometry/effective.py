@@ -54,6 +54,13 @@ def refuse_computed_weights(network: Network, what: str) -> None:
             f"{what} makes parameters zero, and {one.name}{more} is computed from {', '.join(one.sources)} by "
             f"{one.way}, so that a zero there is no zero in the layer: call {one.remove} first"
         )
+    for slot in network.moving:
+        if way := network.zeroed.get(slot.name):
+            raise NetworkError(
+                f"{what} makes parameters zero, and {way}() in the network's forward makes others of {slot.name} zero, "
+                "so that the layer has more zeros than its parameter: take it out of forward, and put the zeros into "
+                "the parameter once (with torch.no_grad(): weight *= mask)"
+            )
 
 
 @torch.no_grad()

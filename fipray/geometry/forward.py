@@ -77,6 +77,22 @@ def half_hint(error: Exception, inputs: Tensor) -> str:
     return ""
 
 
+def moved(network: Network, scale: float, seed: int = 0) -> Tensor:
+    """Weights [P] all of which have moved by about `scale` times the root mean square of their parameter."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(network.num_weights, generator=generator, device="cpu").to(network.weights)
+    for slot in network.slots:
+        own = network.weights[slot.start : slot.stop]
+        size = float(own.square().mean().sqrt()) if own.numel() else 0.0
+        noise[slot.start : slot.stop] *= size or 0.1
+    return network.weights + scale * noise
+
+
+def leaves_of(network: Network, weights: Tensor) -> dict[str, Tensor]:
+    """Copies of the parts of `weights` [P] by the parameters' names, which autograd follows."""
+    return {name: part.detach().clone().requires_grad_() for name, part in network.named(weights).items()}
+
+
 def agree(network: Network, one: Tensor, other: Tensor, effect: float = 0.0) -> bool:
     """Whether outputs are the same to rounding, or to a thousandth of the `effect` that weights have on them."""
     size = float(torch.nan_to_num(one).abs().max())

@@ -103,11 +103,12 @@ def _refused(value: Any, place: str) -> Iterator[tuple[str, Any]]:
         with _WithoutGraphs():
             copy.deepcopy(value)
     except Exception:
-        inside = [found for one in _contents(value) for found in _refused(one, place)]
+        inside = [found for one in contents(value) for found in _refused(one, place)]
         yield from inside or [(place, value)]
 
 
-def _contents(value: Any) -> list[Any]:
+def contents(value: Any) -> list[Any]:
+    """What lies in a container; nothing for other values."""
     if isinstance(value, Mapping):
         return list(value.values())
     return list(value) if isinstance(value, (list, tuple, set, frozenset)) else []
@@ -218,7 +219,7 @@ def _tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, nn.Module):
         yield from value.parameters()
     else:
-        for one in _contents(value):
+        for one in contents(value):
             yield from _tensors_in(one)
 
 

@@ -28,6 +28,7 @@ from fipray.geometry.modules import (
     unwrapped,
 )
 from fipray.geometry.outputs import OutputGeometry
+from fipray.geometry.reach import Origin
 from fipray.geometry.stacking import stacks
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -83,6 +84,8 @@ class Network:
         every = {t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()}
         self._half = next(iter(every)) if len(every) == 1 and every <= set(_LOW_PRECISION) else None
         self._takes_half_alone = False
+        self.origin = Origin()
+        self.zeroed: dict[str, str] = {}  # by a parameter's name, what makes a part of it zero in forward
         self.checked: set[tuple[object, ...]] = set()
         self._stacks: dict[tuple[object, ...], bool] = {}  # whether vmap batches it, by the kind of inputs
 
@@ -109,7 +112,7 @@ class Network:
             )
         refuse_what_is_no_network(module)
         refuse_shared_memory(module)
-        module = copied(module)
+        given, module = module, copied(module)
         for part in module.modules():
             if isinstance(part, _WITH_STATISTICS):
                 part.eval()
@@ -117,7 +120,9 @@ class Network:
         devices = {str(tensor.device) for tensor in (*module.parameters(), *module.buffers())}
         if len(devices) > 1:
             raise NetworkError(f"a network lies on one device; this module's tensors are on {', '.join(devices)}")
-        return cls(module, names)
+        network = cls(module, names)
+        network.origin = Origin((name for name, _ in module.named_parameters()), given.parameters())
+        return network
 
     @checked
     def only(self, moving: str | Sequence[str]) -> Network:
