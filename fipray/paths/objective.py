@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -167,7 +168,31 @@ def everything(vector: Tensor) -> Tensor:
 
 def value(objective: Objective, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
     """The objective at `weights`. Raises UsageError where its `value` is no scalar."""
-    return scalar(objective.value(problem, weights, batch), objective)
+    with unchanged(f"{type(objective).__name__}.value()", of_call(problem, weights, batch)):
+        found = objective.value(problem, weights, batch)
+    return scalar(found, objective)
+
+
+def of_call(problem: Problem, weights: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """The tensors that an objective is given, by what they are."""
+    return {"the weights": weights, "the start's weights": problem.start, "the inputs": batch.inputs}
+
+
+@contextmanager
+def unchanged(who: str, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Raise UsageError where one of the tensors, by what it is, is written to meanwhile."""
+    before = [_version(tensor) for tensor in tensors.values()]
+    yield
+    written = [what for (what, one), version in zip(tensors.items(), before, strict=True) if _version(one) != version]
+    if written:
+        raise UsageError(
+            f"{who} wrote into {' and '.join(written)} in place, and the path goes on from there: write into a "
+            "clone(), and use mul, add, clamp for mul_, add_, clamp_"
+        )
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def scalar(found: Any, objective: Objective) -> Tensor:
@@ -184,7 +209,8 @@ def gradient(objective: Objective, problem: Problem, weights: Tensor, batch: Bat
     """`l` [P], the objective's gradient at `weights`. Raises UsageError where there is none."""
     name = type(objective).__name__
     if isinstance(objective, GradientEstimate):
-        found = objective.gradient(problem, weights.detach(), batch)
+        with unchanged(f"{name}.gradient()", of_call(problem, weights, batch)):
+            found = objective.gradient(problem, weights.detach(), batch)
         return cast(Tensor, shaped_like(found, weights, f"{name}.gradient()"))
     moving = weights.detach().requires_grad_(True)
     with torch.enable_grad():

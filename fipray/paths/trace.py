@@ -28,7 +28,7 @@ from fipray.paths.event import (
     out_of_time,
     reason_of,
 )
-from fipray.paths.objective import Objective, check_network, milestones, restrict, tasks_of, value
+from fipray.paths.objective import Objective, check_network, milestones, restrict, tasks_of, unchanged, value
 from fipray.paths.path import PathPoint, Probe, WeightPath, not_finite
 from fipray.paths.problem import PROBLEM_ARGUMENTS, Problem, anchors_and_held_out, total
 from fipray.paths.radius import Candidate, Verdict, first_radius
@@ -211,6 +211,11 @@ def trace(
     def value_at(weights: Tensor) -> float:
         return float(value(objective, problem, weights, some).detach())
 
+    def probed(name: str, probe: Probe, weights: Tensor) -> float:
+        with unchanged(f"probe {name!r}", {"the weights": weights, "the start's weights": problem.start}):
+            found = probe(weights)
+        return number(found, f"probe {name!r}")
+
     def measured(point: PathPoint) -> PathPoint:
         here, there = (problem.distances(point.weights, batch) for batch in (some, on_held_out))
         return replace(
@@ -221,14 +226,15 @@ def trace(
             distances_held_out=there,
             objective_value=value_at(point.weights),
             sparsity=sparsity_of(network, point.weights),
-            probes={name: number(probe(point.weights), f"probe {name!r}") for name, probe in (probes or {}).items()},
+            probes={name: probed(name, probe, point.weights) for name, probe in (probes or {}).items()},
             solver_state=point.solver_state if save_at.solver_state or until is not None else {},
         )
 
     def keep(point: PathPoint) -> None:
         points.append(point)
         if on_point:
-            on_point(point)
+            with unchanged("on_point()", {"the weights": point.weights, "the start's weights": problem.start}):
+                on_point(point)
 
     def stopped(point: PathPoint) -> tuple[Outcome | None, PathPoint]:
         """Why the path ends at a kept point, if it does; at a goal the point gets the whole of a restriction."""

@@ -26,7 +26,7 @@ from fipray.geometry import (
     unfolded,
 )
 from fipray.paths.batch import Batch
-from fipray.paths.objective import Asked, OfOutputs, scalar
+from fipray.paths.objective import Asked, OfOutputs, of_call, scalar, unchanged
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone, within
 from fipray.registry import spec
@@ -174,7 +174,9 @@ class FirstOrderStep:
         """What the objective asks, where one pass can serve it and the inputs on which D is taken."""
         if not (self._beta(situation) and isinstance(situation.objective, OfOutputs)):
             return None
-        asked = situation.objective.asks(situation.problem, situation.weights.detach(), situation.batch)
+        given = of_call(situation.problem, situation.weights, situation.batch)
+        with unchanged(f"{type(situation.objective).__name__}.asks()", given):
+            asked = situation.objective.asks(situation.problem, situation.weights.detach(), situation.batch)
         return asked if asked.inputs.shape[1:] == batch.inputs.shape[1:] and batch.keeps_outputs else None
 
     def _loss(
