@@ -30,11 +30,24 @@ app = typer.Typer(
     help="Functionally invariant paths through the weight space of a network, many at once, on Ray.",
 )
 
-Directory = Annotated[str, typer.Argument(help="A results directory, or an address such as s3://bucket/x.")]
+
+def _place(text: str | None) -> str | None:
+    """The name of a directory or an address, refused before anything else is done where it is none."""
+    from fipray.records.files import check_place
+
+    if text is not None:
+        check_place(text)
+    return text
+
+
+Directory = Annotated[
+    str, typer.Argument(callback=_place, help="A results directory, or an address such as s3://bucket/x.")
+]
 Into = Annotated[
     str,
     typer.Option(
-        help="The results directory, or an address such as s3://bucket/x: new, or one that this command began."
+        callback=_place,
+        help="The results directory, or an address such as s3://bucket/x: new, or one that this command began.",
     ),
 ]
 
@@ -80,7 +93,9 @@ def run(
         ),
     ] = None,
     changed: ChangedOption = "stop",
-    tensorboard: Annotated[Path | None, typer.Option(help="A directory for TensorBoard: a curve a measure.")] = None,
+    tensorboard: Annotated[
+        str | None, typer.Option(callback=_place, help="A directory for TensorBoard: a curve a measure.")
+    ] = None,
     mlflow: Annotated[str | None, typer.Option(help="MLflow's URI, such as sqlite:///mlflow.db: a run a path.")] = None,
 ) -> None:
     """Trace the paths of a study and judge them. The same command run again does only what is missing."""
@@ -213,7 +228,9 @@ def export(
 
 @app.command()
 def doctor(
-    into: Annotated[str | None, typer.Option(help="A results directory, or an address such as s3://bucket/x.")] = None,
+    into: Annotated[
+        str | None, typer.Option(callback=_place, help="A results directory, or an address such as s3://bucket/x.")
+    ] = None,
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster; 'auto' for the one on this machine.")] = None,
 ) -> None:
     """Ask whether everything is there that a run needs. Ends with status 1 where something is not."""
@@ -304,13 +321,13 @@ def _ending_cleanly() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _sinks(tensorboard: Path | None, mlflow: str | None) -> list[Sink]:
+def _sinks(tensorboard: str | None, mlflow: str | None) -> list[Sink]:
     from fipray.sinks import MLflowSink, TensorBoardSink
 
     sinks: list[Sink] = []
-    if tensorboard:
+    if tensorboard is not None:
         sinks.append(TensorBoardSink(tensorboard))
-    if mlflow:
+    if mlflow is not None:
         sinks.append(MLflowSink(mlflow))
     return sinks
 

@@ -15,7 +15,7 @@ from fipray.border import checked
 from fipray.errors import NetworkError, UsageError
 from fipray.geometry import Network, slimmed
 from fipray.records import Store
-from fipray.records.files import write_whole
+from fipray.records.files import check_place, write_whole
 from fipray.study import reference
 from fipray.study.arrays import to_tensor
 
@@ -33,6 +33,7 @@ def export(directory: str | Path, path: str, sparsity: float | None, to: Path, s
     Raises UsageError for a path or a sparsity that is not there, a file that is there or has another suffix, and a
     module that is not the study's; RecordsError where the file cannot be written.
     """
+    check_place(to)
     to = to.expanduser()
     if to.suffix not in _SUFFIXES:
         raise UsageError(f"{to} ends in {to.suffix or 'nothing'}; files are written as {', '.join(_SUFFIXES)}")

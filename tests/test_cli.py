@@ -262,3 +262,32 @@ def test_a_study_file_is_run_and_its_changed_code_is_seen(fipray, tmp_path, monk
     assert sum(line.split()[:1] == ["own"] for line in out.splitlines()) == 1
     assert fipray("run", f"{file}:study", *command, "--changed", "perhaps")[0] == 2
     del sys.modules["owns_study"]
+
+
+@pytest.mark.parametrize("name", ["", " "])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "tests.studies:study", "--runner=local", "--into="),
+        ("search", "tests.studies:study", "--into="),
+        ("run", "tests.studies:study", "--runner=local", "--into=results", "--tensorboard="),
+        ("doctor", "--into="),
+        ("show", ""),
+        ("verify", ""),
+        ("compact", ""),
+        ("export", "--path=sparse", "--to=a.pt", ""),
+    ],
+)
+def test_an_empty_name_of_a_directory_is_refused_at_once(fipray, tmp_path, monkeypatch, arguments, name):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = fipray(*arguments[:-1], arguments[-1] + name)
+    assert status == 2
+    assert out == ""
+    assert "names no file or directory" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_uri_of_mlflow_is_refused(fipray, tmp_path):
+    status, _, err = fipray("run", "tests.studies:study", "--runner=local", f"--into={tmp_path}", "--mlflow=")
+    assert status == 2
+    assert "is no URI of MLflow's" in err

@@ -52,7 +52,8 @@ _STRICT = BeartypeConf(hint_overrides=FrozenDict(_NUMBERS))
 
 
 def fitted(value: Any, hint: Any) -> Any:
-    """`value`, or what it becomes where lists stand for tuples, or numpy's numbers for Python's. Raises Misfit."""
+    """`value`, or what it becomes where lists stand for tuples, numpy's numbers for Python's, or integers for floats.
+    Raises Misfit."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return _fitted_to_one(value, hint, inner)
@@ -65,7 +66,9 @@ def fitted(value: Any, hint: Any) -> Any:
     plain = value.item() if isinstance(value, np.generic) and not isinstance(value, (str, bytes)) else value
     if not _fits(plain, hint, origin, inner):
         raise Misfit(value, hint)
-    return plain if hint in (int, float, bool) or origin is Annotated else value
+    if hint is float:
+        return float(plain)  # so that specs of equal numbers are written alike
+    return plain if hint in (int, bool) or origin is Annotated else value
 
 
 def _fits(value: Any, hint: Any, origin: Any, inner: tuple[Any, ...]) -> bool:

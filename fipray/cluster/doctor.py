@@ -22,6 +22,7 @@ from fipray.cluster import probes
 from fipray.cluster.capacity import gpus_of_machine
 from fipray.cluster.ray_runner import RayRunner
 from fipray.errors import FiprayError
+from fipray.records.files import check_place
 
 LIBRARIES = ("fipray", "torch", "ray", "pyarrow", "pandas")
 MUST_BE_EQUAL = ("python", "fipray", "torch", "ray", "pyarrow")  # on all nodes; workers load no pandas
@@ -44,6 +45,8 @@ Findings = Iterable[Finding]
 
 def examine(address: str | None = None, into: str | None = None) -> Iterator[Finding]:
     """Findings, one after the other, as they are made. `into`: a results directory, or the address of one."""
+    if into is not None:
+        check_place(into)
     yield from _in_time("versions", _versions)
     yield from _in_time("devices", _devices)
     address = address or os.environ.get("RAY_ADDRESS")

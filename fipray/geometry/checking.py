@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fipray.errors import DataError, FiprayError, NetworkError, UsageError
 from fipray.geometry.dependence import check_gradients
 from fipray.geometry.differences import Place, check_differences
-from fipray.geometry.forward import NUM_INPUTS, agree, half_hint, kind_of, leaves_of, moved, tried, where
+from fipray.geometry.forward import NUM_INPUTS, agree, constant, half_hint, kind_of, leaves_of, moved, tried, where
 from fipray.geometry.masks import Zeroing
 from fipray.geometry.modules import described, listed, tensors_beside
 from fipray.geometry.outputs import ChecksOutputs, OutputGeometry
@@ -250,10 +250,7 @@ def _check_geometry(
     name, far = type(geometry).__name__, list(_far(network, weights, few))
     # Inputs that are all zero may ask for nothing on purpose: a layer without bias is the same there at any weights.
     if bool(few.any()) and all(torch.equal(first, outputs) for outputs in (told, *far)):
-        raise NetworkError(
-            f"the outputs of {kind_of(network)} on these inputs are the same at whatever weights, so every network "
-            "would be at distance 0: look for what cuts them off (a threshold, a layer that is all zero)"
-        )
+        raise constant(network)
     if isinstance(geometry, ChecksOutputs):
         rows = torch.cat([first, told, *far])
         geometry.check(rows[torch.isfinite(rows).flatten(1).all(1)])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fipray.errors import NetworkError
-from fipray.geometry.forward import NUM_INPUTS, agree, half_hint, kind_of, leaves_of, moved, tried
+from fipray.geometry.forward import NUM_INPUTS, agree, constant, half_hint, kind_of, leaves_of, moved, tried
 from fipray.geometry.modules import described, listed, tensors_beside
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def check_gradients(network: Network, inputs: Tensor, weights: Tensor, leaves: d
             "rounding, numpy or activation checkpointing in forward is in the way; take it out, or leave these "
             "parameters out of what moves: freeze them (requires_grad_(False)), or name the others with moving="
         )
-    others = patterns if len(patterns := _others(network, names)) <= 8 else "[...]"
+    if not (patterns := _others(network, names)):
+        raise constant(network)
+    others = patterns if len(patterns) <= 8 else "[...]"
     raise NetworkError(
         f"no output of {kind} depends on {listed(names)} on these inputs (an unused head or layer), so nothing would "
         f"hold them: freeze them (requires_grad_(False)), or name the parameters that move with moving={others}"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    from fipray.geometry.network import Network
 
 _RECURRENT = (torch.gru, torch.lstm, torch.rnn_relu, torch.rnn_tanh)
 _BROKEN_OFF = "torch::autograd::Error"
@@ -57,3 +60,44 @@ def _breaks_off(tensor: Tensor) -> bool:
         seen.add(node)
         ahead += [following for following, _ in node.next_functions]
     return False
+
+
+def without_second_derivative(network: Network, weights: Tensor, inputs: Tensor) -> str | None:
+    """The first and innermost part of a network's module, as "name (Class)", whose outputs autograd cannot
+    differentiate twice by `weights` [P]; None where every part can be."""
+    found: list[str] = []
+
+    def try_twice(name: str, part: nn.Module, output: object) -> None:
+        for one in tensors_in(output):
+            if found or not one.requires_grad:
+                continue
+            try:
+                first, probe = transposed(one, weights)
+                if first.requires_grad:
+                    torch.autograd.grad(first, probe, torch.ones_like(first), retain_graph=True)
+            except RuntimeError:
+                found.append(f"{name or 'the network'} ({type(part).__name__})")
+
+    weights = weights.detach().requires_grad_(True)
+    hooks = [
+        part.register_forward_hook(lambda part, _, output, name=name: try_twice(name, part, output))
+        for name, part in network.parts()
+    ]
+    try:
+        with torch.enable_grad():
+            network(weights, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else None
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """The tensors in what a module or a function takes or gives."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from tensors_in(list(value.values()))
+    elif isinstance(value, (tuple, list)):
+        for one in value:
+            yield from tensors_in(one)

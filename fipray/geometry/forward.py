@@ -105,3 +105,10 @@ def agree(network: Network, one: Tensor, other: Tensor, effect: float = 0.0) -> 
 
 def kind_of(network: Network) -> str:
     return next(type(part).__name__ for _, part in network.parts())
+
+
+def constant(network: Network) -> NetworkError:
+    return NetworkError(
+        f"the outputs of {kind_of(network)} on these inputs are the same at whatever weights, so every network would "
+        "be at distance 0: look for what cuts them off (a threshold, a layer that is all zero)"
+    )

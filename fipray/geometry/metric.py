@@ -13,7 +13,7 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import NetworkError, UsageError
 from fipray.geometry.arrays import AnyWeights, Inputs
-from fipray.geometry.derivatives import transposed, twice_differentiable
+from fipray.geometry.derivatives import transposed, twice_differentiable, without_second_derivative
 from fipray.geometry.inputs import refused_by_forward
 from fipray.geometry.layers import Layer, Recording
 from fipray.geometry.network import Network
@@ -66,7 +66,7 @@ class Products:
             raise
         except RuntimeError as error:
             with twice_differentiable():
-                name = self._network.without_second_derivative(self._weights.detach(), self._inputs[:2])
+                name = without_second_derivative(self._network, self._weights.detach(), self._inputs[:2])
             if name is None:
                 raise
             raise NetworkError(

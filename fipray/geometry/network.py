@@ -14,7 +14,6 @@ from fipray.border import checked, described
 from fipray.errors import NetworkError
 from fipray.geometry import checking
 from fipray.geometry.arrays import AnyWeights
-from fipray.geometry.derivatives import transposed
 from fipray.geometry.inputs import check_device, check_inputs
 from fipray.geometry.modules import (
     copied,
@@ -271,35 +270,6 @@ class Network:
         """Outputs [N, ...] without gradients, `chunk` inputs at a time."""
         return torch.cat([self(weights, part) for part in inputs.split(chunk)])
 
-    def without_second_derivative(self, weights: Tensor, inputs: Tensor) -> str | None:
-        """The first and innermost part of the module, as "name (Class)", whose outputs autograd cannot differentiate
-        twice by `weights` [P]; None where every part can be."""
-        found: list[str] = []
-
-        def try_twice(name: str, part: nn.Module, output: object) -> None:
-            for one in _tensors(output):
-                if found or not one.requires_grad:
-                    continue
-                try:
-                    first, probe = transposed(one, weights)
-                    if first.requires_grad:
-                        torch.autograd.grad(first, probe, torch.ones_like(first), retain_graph=True)
-                except RuntimeError:
-                    found.append(f"{name or 'the network'} ({type(part).__name__})")
-
-        weights = weights.detach().requires_grad_(True)
-        hooks = [
-            part.register_forward_hook(lambda part, _, output, name=name: try_twice(name, part, output))
-            for name, part in self.parts()
-        ]
-        try:
-            with torch.enable_grad():
-                self(weights, inputs)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return found[0] if found else None
-
     def check(self, inputs: Tensor, geometry: OutputGeometry | None = None) -> None:
         """Raise unless the module is a function of its weights on `inputs` [N, ...], as `fipray.geometry.checking`
         says, with outputs that mean something in the output geometry, where one is given.
@@ -308,14 +278,3 @@ class Network:
         """
         check_inputs(inputs, self.weights)
         checking.check(self, inputs, geometry)
-
-
-def _tensors(output: object) -> Iterator[Tensor]:
-    """The tensors in what a module gives."""
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, Mapping):
-        yield from _tensors(list(output.values()))
-    elif isinstance(output, (tuple, list)):
-        for one in output:
-            yield from _tensors(one)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 from weakref import ref
@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from fipray.geometry.derivatives import tensors_in
 
 _LIKE = ("_like", "new_")  # in the names of functions that take no more than the kind of their first argument
 _AS = ("to", "type_as", "view_as", "expand_as", "reshape_as")  # and no more than that of their second one
@@ -45,8 +47,8 @@ class Watching(TorchFunctionMode):
         if any(mark in name for mark in _LIKE) or not _has_values(result):
             return result
         is_written = name.endswith("_") and not name.endswith("__")
-        own = {0} if is_written else {_memory(tensor) for tensor in _tensors(result)}  # views use no values yet
-        for tensor in _tensors(args[:1] if name in _AS else (args, kwargs)):
+        own = {0} if is_written else {_memory(tensor) for tensor in tensors_in(result)}  # views use no values yet
+        for tensor in tensors_in(args[:1] if name in _AS else (args, kwargs)):
             if (place := _memory(tensor)) in self._names and place not in own:
                 self.found[self._names[place]] = None
         return result
@@ -64,13 +66,3 @@ def _has_values(result: object) -> bool:
     if isinstance(result, (list, tuple)):
         return any(map(_has_values, result))
     return isinstance(result, (Tensor, np.ndarray, float))
-
-
-def _tensors(given: object) -> Iterator[Tensor]:
-    if isinstance(given, Tensor):
-        yield given
-    elif isinstance(given, dict):
-        yield from _tensors(list(given.values()))
-    elif isinstance(given, (list, tuple)):
-        for one in given:
-            yield from _tensors(one)

@@ -98,6 +98,7 @@ def write_whole(file: Path, content: bytes) -> None:
 
     Durable on return: the file and every directory made for it are fsynced.
     """
+    check_place(file)
     with _said(f"write {file}", _UNWRITTEN):
         make_directory(file.parent)
         with Folder.at(file.parent) as folder:
@@ -243,12 +244,26 @@ def _check_tree(folder: Folder, depth: int) -> None:
 
 def files_at(directory: str | Path) -> Files:
     """The files of a directory, or of an address in an object store. Raises UsageError for any other address."""
+    check_place(directory)
     address = re.sub(r"^(\w+):/(?=[^/])", r"\1://", str(directory))  # a pathlib.Path leaves one slash of two
     if "://" not in address:
         return LocalFiles(_expanded(Path(directory)).absolute())  # which means the same in every process
     from fipray.records.objects import ObjectFiles  # loaded only by those who need it
 
     return ObjectFiles.at(address)
+
+
+def check_place(place: str | Path) -> None:
+    """Raise UsageError for a text that names no file, directory or address on any system."""
+    text = str(place)
+    if not text.strip():
+        raise UsageError(f"{text!r} names no file or directory: name one; the current directory is '.'")
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{text!r} can be no name of a file or directory: {error.reason}") from error
+    if b"\0" in encoded:
+        raise UsageError(f"{text!r} can be no name of a file or directory: it holds a null character")
 
 
 def _expanded(path: Path) -> Path:

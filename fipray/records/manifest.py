@@ -76,12 +76,24 @@ def _are_objectives(value: Any) -> bool:
     return isinstance(value, dict) and len(value) > 0 and all(mode in ("min", "max") for mode in value.values())
 
 
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "study": layout.is_name,
     "study_id": layout.is_name,
     "parameters": lambda value: isinstance(value, dict),
     "parameters_of_module": _are_parameters,
     "objectives": _are_objectives,
+    "code": _are_texts,
+    "base_id": _is_text,
+    "data_id": _is_text,
+    "renewals": lambda value: type(value) is int and value >= 0,
 }
 
 

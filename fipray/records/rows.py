@@ -75,6 +75,8 @@ def unfit_row(table: Table, rows: pa.Table) -> tuple[int, str] | None:
         values = rows[column.name]
         if values.null_count and not column.optional:
             return pc.index(values.is_null(), True).as_py(), f"no {column.name}"
+        if (row := _outside(column, values)) >= 0:
+            return row, f"{column.name} {values[row]}, which must be {column.wanted}"
         if column == VERSION_COLUMN and (row := pc.index(pc.equal(values, SCHEMA_VERSION), False).as_py()) >= 0:
             return row, f"schema version {values[row]}, not {SCHEMA_VERSION}"
         if column.name.endswith("_json"):
@@ -88,6 +90,19 @@ def unfit_row(table: Table, rows: pa.Table) -> tuple[int, str] | None:
         if (row := pc.index(pc.equal(has_file, has_digest), False).as_py()) >= 0:
             return row, "weights without a SHA-256, or the reverse"
     return _second_of_a_key(table, rows)
+
+
+def _outside(column: Column, values: pa.Array | pa.ChunkedArray) -> int:
+    """The first row whose number is not one that the column may hold, NaN where it is no number; -1 for none."""
+    least, most = column.range
+    if column.type in (INT32, INT64):
+        return int(pc.index(pc.greater_equal(values, int(least)), False).as_py())  # counts, which have no greatest
+    if column.type != FLOAT:
+        return -1
+    fits = pc.and_(pc.greater_equal(values, least), pc.less_equal(values, most))
+    if column.undefined:
+        fits = pc.or_(fits, pc.is_nan(values))
+    return int(pc.index(fits, False).as_py())
 
 
 def _second_of_a_key(table: Table, rows: pa.Table) -> tuple[int, str] | None:
@@ -129,6 +144,9 @@ def _array(table: Table, column: Column, values: list[object]) -> pa.Array:
             kind = f"{column.type}{' or None' if column.optional else ''}"
             raise UsageError(f"row {number} for table {table.name!r}: {column.name} is {value!r}, must be {kind}")
     try:
-        return pa.array(values, column.type)
+        array = pa.array(values, column.type)
     except (pa.ArrowException, ValueError, OverflowError) as error:
         raise UsageError(f"{column.name} for table {table.name!r} does not fit {column.type}: {error}") from error
+    if (row := _outside(column, array)) >= 0:
+        raise UsageError(f"row {row} for table {table.name!r}: {column.name} is {values[row]}, must be {column.wanted}")
+    return array

@@ -7,6 +7,8 @@ any one file says how to read it. A change to a column is a change of `SCHEMA_VE
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
+from sys import float_info
 from typing import TypeAlias, final
 
 import pyarrow as pa
@@ -19,17 +21,52 @@ TEXT, INT32, INT64, FLOAT, BOOLEAN = pa.string(), pa.int32(), pa.int64(), pa.flo
 BOOLEANS = pa.list_(pa.field("element", pa.bool_(), nullable=False))  # named as Parquet names it
 Rows: TypeAlias = Sequence[Mapping[str, object]]
 
+_MOST = float_info.max
+# The least and the greatest that numbers of a unit can be. What is measured is finite.
+_RANGES = {
+    "1": (0, _MOST),
+    "byte": (0, _MOST),
+    "s": (0, _MOST),
+    "nat": (0, inf),
+    "radian (Fisher-Rao)": (0, _MOST),
+    "of the inputs": (0, _MOST),
+    "of the weights": (0, _MOST),
+    "fraction 0..1": (0, 1),
+    "0..1": (0, 1),
+    "0..2": (0, 2),
+    "-1..1": (-1, 1),
+    "cosine -1..1": (-1, 1),
+}
+_ROUNDING = 1e-6  # of what is computed in float32
+
 
 @final
 @dataclass(frozen=True)
 class Column:
-    """One column. `unit` is empty for text and `1` for plain numbers; only an `optional` column may hold nulls."""
+    """One column. `unit` is empty for text and `1` for plain numbers, and says in which range its numbers lie; only an
+    `optional` column may hold nulls, and only one that may be `undefined` NaN.
+    """
 
     name: str
     type: pa.DataType
     unit: str
     meaning: str
     optional: bool = False
+    undefined: bool = False
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest number that it may hold, if it holds numbers."""
+        least, most = _RANGES.get(self.unit, (-_MOST, _MOST))
+        return (least - _ROUNDING, most + _ROUNDING) if self.type == FLOAT else (least, most)
+
+    @property
+    def wanted(self) -> str:
+        """The range in words."""
+        least, most = _RANGES.get(self.unit, (-_MOST, _MOST))
+        if most < _MOST:
+            return f"a number in {least}..{most}"
+        return "a finite number" if least < 0 else "a number of 0 or more" + (", and finite" if most == _MOST else "")
 
 
 @final
@@ -260,8 +297,8 @@ MEASURES = Table(
         Column("ood_auroc", FLOAT, "0..1", "area under the ROC of confidence inside against outside; or null", True),
         Column("coherence", FLOAT, "cosine -1..1", f"of input gradients, {_OF_PAIRS}", True),
         Column("disagreement", FLOAT, "fraction 0..1", f"share predicted differently, {_OF_PAIRS}", True),
-        Column("q_statistic", FLOAT, "-1..1", f"Yule's Q of errors, {_OF_PAIRS}, NaN if undefined", True),
-        Column("kappa", FLOAT, "-1..1", f"Cohen's kappa of correctness, {_OF_PAIRS}, NaN if undefined", True),
+        Column("q_statistic", FLOAT, "-1..1", f"Yule's Q of errors, {_OF_PAIRS}, NaN if undefined", True, True),
+        Column("kappa", FLOAT, "-1..1", f"Cohen's kappa of correctness, {_OF_PAIRS}, NaN if undefined", True, True),
         _SECONDS,
         _ATTEMPT,
         _HOST,

@@ -29,6 +29,8 @@ class MLflowSink:
     name: Final = "MLflow"
 
     def __init__(self, uri: str) -> None:
+        if not uri.strip():
+            raise UsageError(f"{uri!r} is no URI of MLflow's: give one such as sqlite:///mlflow.db")
         try:
             from mlflow.tracking import MlflowClient
         except ImportError as error:

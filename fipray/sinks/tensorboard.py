@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from fipray.errors import RecordsError, UsageError
+from fipray.records.files import check_place
 from fipray.records.layout import checked_name
 from fipray.sinks.scalars import paths_in, scalars
 from fipray.study.work import Tables
@@ -21,6 +22,7 @@ class TensorBoardSink:
     name: Final = "TensorBoard"
 
     def __init__(self, directory: str | Path) -> None:
+        check_place(directory)
         if "://" in str(directory):
             raise UsageError(f"TensorBoard's files go to a directory; {directory} is an address")
         self._directory = Path(directory).expanduser().absolute()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from importlib import import_module
 from typing import Any
 
@@ -30,10 +30,16 @@ def encode(value: Any) -> Any:
     if isinstance(value, tuple):
         return [encode(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return {"kind": kind_of(value), **{field.name: encode(getattr(value, field.name)) for field in fields(value)}}
+        return {"kind": kind_of(value), **{each.name: encode(_number(value, each)) for each in fields(value)}}
     raise UsageError(
         f"a spec holds numbers, strings, tuples and frozen dataclasses of them; {value!r} is a {type(value).__name__}"
     )
+
+
+def _number(spec: Any, field: Field[Any]) -> Any:
+    """What is in a field; where it asks for a float an integer as one, so that equal specs are written alike."""
+    value = getattr(spec, field.name)
+    return float(value) if type(value) is int and field.type in (float, "float") else value
 
 
 def decode(data: Any) -> Any:

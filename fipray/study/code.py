@@ -2,21 +2,32 @@
 
 Of every class of the user's own that a spec or a module is made of, its functions, those of the user's own that they
 call, and the constants that they look up, by name. A class may say `version = "2"` instead: then nothing else of it
-counts. Nothing is said of fipray's own classes and of installed packages.
+counts. Nothing is said of fipray's own classes and of installed packages, except what a network's parts hold: a number
+of heads, a hook, an activation decide what it computes as its weights do, whoever wrote the class.
 """
 
 from __future__ import annotations
 
 import enum
 import functools
-import hashlib
-import importlib.util
 import re
 import sys
+import weakref
+from argparse import Namespace
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import PurePath
-from types import BuiltinFunctionType, CellType, FunctionType, MappingProxyType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    MappingProxyType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
 from typing import Any
 
 import numpy as np
@@ -25,16 +36,17 @@ from torch import nn
 
 from fipray.registry import registered_name
 from fipray.study.canonical import digest
-from fipray.study.own import is_own_file, is_own_module
+from fipray.study.contents import array_in, held_by, parts_of, settings_of, structure_of, text_of_numbers
+from fipray.study.left import left_by_passes
+from fipray.study.members import content, does, imported, kind, named
+from fipray.study.own import is_own_module
 from fipray.study.source import imports_in, names_in, state_of, text_of
 
 Code = dict[str, str]  # digests by "module:name"
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...), range, slice, torch.dtype, torch.device)
-_CONTAINERS = (tuple, list, set, frozenset, dict, functools.partial)
-# Made by Python and dataclasses of what else is in a class.
-_MADE = {"__eq__", "__hash__", "__repr__", "__lt__", "__le__", "__gt__", "__ge__", "__setattr__", "__delattr__"}
-_MADE |= {"__replace__", "__getstate__", "__setstate__", "__annotate__", "__annotate_func__"}
+_HOLDERS = (SimpleNamespace, Namespace, deque, Decimal, Fraction)  # installed classes of what is the user's own
+_DEEPEST, _LONGEST = 100, 200  # levels of objects in objects, and characters
 _REFERENCE = re.compile(r"[\w.]+:[\w.]+")
 
 
@@ -45,6 +57,14 @@ def code_of(value: Any) -> Code:
     return walk.found
 
 
+def architecture_of(module: nn.Module) -> str:
+    """16 hexadecimal digits for what decides about a network beside its weights and code of the user's own: its parts,
+    their settings and hooks, and which tensors they share."""
+    walk = _Walk()
+    walk.spec(module)
+    return digest(*walk.settings)
+
+
 def texts_of(code: Code) -> tuple[str, ...]:
     """The same as texts to digest; none where there is no code of the user's own."""
     return tuple(f"{name} {each}" for name, each in sorted(code.items()))
@@ -53,14 +73,25 @@ def texts_of(code: Code) -> tuple[str, ...]:
 class _Walk:
     def __init__(self) -> None:
         self.found: Code = {}
-        self._seen: dict[int, Any] = {}  # by id, which is another's once they are gone
-        self._open: set[int] = set()  # containers that are being told
+        self.settings: list[str] = []  # of networks, where no code of the user's own is in them
+        self._told: dict[tuple[int, bool], tuple[Any, str, bool]] = {}  # by id, which is another's once they are gone
+        self._functions: dict[int, tuple[FunctionType, str, bool]] = {}
+        self._open: dict[int, int] = {}  # what is being told, and how far in it is
         self._packages: set[str] = set()  # of the classes of specs, also where they are installed
+        self._places: dict[int, str] = {}  # of the parts of the networks that are being told
+        self._left: dict[type, frozenset[str]] = {}
+        self._is_deep = False  # whether also objects of installed classes are looked into
+        self._met_own = False
 
     def spec(self, value: Any) -> None:
         """Take in the classes that a spec is made of; its numbers are in its JSON."""
         if isinstance(value, nn.Module):
-            self._network(value)
+            for name, part, structure, settings, is_own in self._network(value):
+                self.settings.append(structure)
+                if is_own:
+                    self.found[f"{named(type(part))} {name or 'the network'}"] = digest(settings)
+                else:
+                    self.settings.append(settings)
         elif isinstance(value, (tuple, list)):
             for item in value:
                 self.spec(item)
@@ -76,114 +107,184 @@ class _Walk:
             for each in fields(value):
                 self.spec(getattr(value, each.name))
 
-    def _network(self, module: nn.Module) -> None:
-        """The classes of a network's parts, functions that are hooked to them, and settings where they are own."""
-        for name, part in module.named_modules():
-            self.text(type(part))
-            for each in (*part._forward_pre_hooks.values(), *part._forward_hooks.values(), *vars(part).values()):
-                if isinstance(each, (FunctionType, MethodType, functools.partial)):
-                    self.text(each)
-            if self._is_own(type(part).__module__):
-                plain = {key: each for key, each in vars(part).items() if _is_plain(each) and key != "training"}
-                self.found[f"{_named(type(part))} {name or 'the network'}"] = digest(self.text(plain))
+    def _network(self, module: nn.Module) -> list[tuple[str, nn.Module, str, str, bool]]:
+        """Of each part of a network its name, its structure and its settings as texts, and whether code of the user's
+        own is in it."""
+        parts = parts_of(module)
+        structure, told = structure_of(parts), []
+        outside, is_deep, met_own = self._places, self._is_deep, self._met_own
+        self._places = outside | {id(part): f"part {len(outside)} {name}" for name, part in parts.items()}
+        self._is_deep = True
+        for name, part in parts.items():
+            self._met_own = False
+            cls = self._class(type(part))
+            attributes, *others = settings_of(part)
+            kept = {key: attributes[key] for key in attributes.keys() - self._left_by(type(part))}
+            settings = self.text((cls, dict(sorted(kept.items())), *others, self._mode(part)))
+            told.append(
+                (name, part, self.text((name, type(part).__qualname__, structure[name])), settings, self._met_own)
+            )
+        self._places, self._is_deep = outside, is_deep
+        self._met_own = met_own or any(is_own for *_, is_own in told)
+        return told
+
+    def _left_by(self, cls: type) -> frozenset[str]:
+        """The attributes of a class that its passes only leave something in."""
+        if cls not in self._left:
+            self._left[cls] = left_by_passes(cls)
+        return self._left[cls]
+
+    def _mode(self, part: nn.Module) -> bool | None:
+        """Whether a part is in training mode, where code of the user's own asks for it."""
+        own = [each for each in type(part).__mro__ if self._is_own(each.__module__)]
+        functions = [each for cls in own for each in vars(cls).values() if isinstance(each, FunctionType)]
+        return part.training if any("training" in names_in(each.__code__) for each in functions) else None
 
     def text(self, value: Any) -> str:
         """`value` as a text that is the same in every process; code that it stands on is taken in."""
+        if type(value) in _PLAIN:
+            return f"{type(value).__name__} {value!r}"
+        if isinstance(value, type):
+            return self._class(value)
+        if isinstance(value, FunctionType):
+            return self._function(value)
+        if place := self._places.get(id(value)):
+            return place
         if id(value) in self._open:
-            return "itself"  # a list that holds itself
-        if not isinstance(value, _CONTAINERS):
-            return self._text(value)
-        self._open.add(id(value))
-        try:
-            return self._text(value)
-        finally:
-            self._open.remove(id(value))
+            return f"itself, {len(self._open) - self._open[id(value)]} further out"  # a list that holds itself
+        key = (id(value), self._is_deep)
+        if key not in self._told:
+            met_own, self._met_own = self._met_own, False
+            self._open[id(value)] = len(self._open)
+            try:
+                text = self._text(value) if len(self._open) < _DEEPEST else f"a {named(type(value))}"
+            finally:
+                del self._open[id(value)]
+            if len(text) > _LONGEST:  # what is in many places is not to be told as many times
+                text = f"{type(value).__name__} {digest(text)}"
+            self._told[key] = value, text, self._met_own
+            self._met_own |= met_own
+        self._met_own |= self._told[key][2]
+        return self._told[key][1]
 
     def _text(self, value: Any) -> str:
         match value:
             case enum.Enum():
                 return f"{self.text(type(value))}.{value.name}"
             case np.ndarray() | np.generic() | torch.Tensor():
-                return _text_of_array(value)
+                inside = array_in(value)
+                return text_of_numbers(value) if inside is None else f"array {self.text(inside)}"
             case PurePath():
                 return f"path {value}"
             case tuple() | list():
-                return f"{type(value).__name__} [{', '.join(map(self.text, value))}]"
+                return f"{kind(value)} [{', '.join(map(self.text, value))}]{self._besides(value)}"
             case set() | frozenset():
-                return f"set {sorted(map(self.text, value))}"
+                return f"{kind(value)} {sorted(map(self.text, value))}{self._besides(value)}"
             case dict() | MappingProxyType():
-                return f"mapping {sorted((self.text(key), self.text(each)) for key, each in value.items())}"
+                pairs = [(self.text(key), self.text(each)) for key, each in value.items()]
+                return f"{kind(value)} {pairs}{self._besides(value)}"
             case re.Pattern():
                 return f"pattern {value.pattern!r} {value.flags}"
             case functools.partial():
                 return f"partial {self.text((value.func, value.args, value.keywords))}"
-            case MethodType() | staticmethod() | classmethod():
+            case MethodType():
+                return f"method {self.text(value.__func__)} of {self.text(value.__self__)}"
+            case staticmethod() | classmethod():
                 return self.text(value.__func__)
             case property():
                 return self.text((value.fget, value.fset))
             case functools.cached_property():
                 return self.text(value.func)
-            case FunctionType():
-                return self._function(value)
-            case type():
-                return self._class(value)
-            case ModuleType() | BuiltinFunctionType():
-                return _named(value)
-        if isinstance(value, _PLAIN):
-            return f"{type(value).__name__} {value!r}"
+            case weakref.ref():
+                return f"reference to {self.text(value())}"
+            case BuiltinFunctionType():
+                of = value.__self__
+                bound = not isinstance(of, (type(None), type, ModuleType)) and self._is_deep
+                return f"{named(value)} of {self.text(of)}" if bound else named(value)
+            case ModuleType():
+                return named(value)
         wrapped = getattr(value, "__wrapped__", None)  # as of functools.lru_cache
         return self.text(wrapped) if isinstance(wrapped, FunctionType) else self._object(value)
+
+    def _besides(self, value: Any) -> str:
+        """What a container holds beside its items."""
+        more = getattr(value, "__dict__", None), getattr(value, "default_factory", None)
+        return f" {self.text(more)}" if any(more) else ""
 
     def _object(self, value: Any) -> str:
         """Any other object: its class, and what it holds where that is own, or a network's."""
         cls = type(value)
-        if not (is_dataclass(cls) or self._is_own(cls.__module__) or isinstance(value, nn.Module)):
-            name = getattr(value, "__name__", "")  # as numpy's functions have
-            return f"a {_named(cls)} {name if isinstance(name, str) else ''}"
-        if id(value) in self._seen:
-            return f"a {_named(cls)}"
-        self._seen[id(value)] = value
         if isinstance(value, nn.Module):
-            self._network(value)
-            state = {name: each for name, each in value.state_dict().items() if isinstance(each, torch.Tensor)}
-            return f"{_named(cls)} {self.text(state)}"
-        return f"{self.text(cls)} {self.text(dict(getattr(value, '__dict__', {})))}"
+            parts = [(structure, settings) for _, _, structure, settings, _ in self._network(value)]
+            return f"{named(cls)} {self.text((parts, dict(value.state_dict())))}"
+        is_seen_through = is_dataclass(cls) or self._is_own(cls.__module__) or issubclass(cls, _HOLDERS)
+        if cls.__module__ == "torch._ops" or not (is_seen_through or self._is_deep):
+            name = getattr(value, "__name__", "")  # as numpy's functions have
+            return f"a {named(cls)} {name if isinstance(name, str) else ''}"
+        return f"{self._class(cls)} {self.text(held_by(value, self._left_by(cls)))}"
 
     def _class(self, cls: type) -> str:
-        name, own = registered_name(cls) or _named(cls), vars(cls)
-        if not self._is_own(cls.__module__) or name in self.found:
+        name, own = registered_name(cls) or named(cls), vars(cls)
+        if not self._is_own(cls.__module__):
+            for base in cls.__mro__[1:]:  # as a parametrization makes an installed class of one's own
+                if self._is_own(base.__module__):
+                    self._class(base)
+            return name
+        self._met_own = True
+        if name in self.found:
             return name
         self.found[name] = ""  # meanwhile its functions may name it
         made = {each.name for each in fields(cls)} if is_dataclass(cls) else set()
         if isinstance(own.get("version"), (int, float, str)) and "version" not in made:
             self.found[name] = digest(f"version {own['version']!r}")
             return name
-        parts = {key: self.text(each) for key, each in own.items() if key not in made and _does(key, each)}
+        parts = {key: self.text(each) for key, each in own.items() if key not in made and does(key, each)}
         if issubclass(cls, enum.Enum):
             parts = {each.name: self.text(each.value) for each in cls}
         self.found[name] = digest(repr((sorted(parts.items()), [self._class(base) for base in cls.__mro__[1:]])))
         return name
 
     def _function(self, function: FunctionType) -> str:
-        name = _named(function)
-        if not self._is_own(function.__module__ or "__main__"):
-            return name
-        source = text_of(function)
+        if id(function) not in self._functions:
+            met_own, self._met_own = self._met_own, self._is_own(function.__module__ or "__main__")
+            self._functions[id(function)] = function, named(function), self._met_own
+            told = self._own_function(function) if self._met_own else self._installed_function(function)
+            self._functions[id(function)] = function, told, self._met_own
+            self._met_own |= met_own
+        self._met_own |= self._functions[id(function)][2]
+        return self._functions[id(function)][1]
+
+    def _installed_function(self, function: FunctionType) -> str:
+        if callable(inner := getattr(function, "_torchdynamo_orig_callable", None)):
+            return self.text(inner)  # torch.compile changes how it is run
+        held = [content(cell) for cell in function.__closure__ or () if self._is_deep]
+        return f"{named(function)} {self.text(held)}" if held else named(function)
+
+    def _own_function(self, function: FunctionType) -> str:
+        name, source = named(function), text_of(function)
         key = f"{name} {digest(source)}" if "<" in name else name  # many are called <lambda>
-        if id(function) in self._seen:
-            return key
-        self._seen[id(function)] = function
-        held = dict(zip(function.__code__.co_freevars, map(_content, function.__closure__ or ()), strict=True))
-        held.pop("__class__", None)
-        told = (function.__defaults__, function.__kwdefaults__, held, getattr(function, "__wrapped__", None))
-        self.found[key] = digest(self.found.get(key, ""), source, *map(self.text, told))
-        names = names_in(function.__code__)
-        for looked_up in sorted(names & function.__globals__.keys() - state_of(function)):
+        self._functions[id(function)] = function, key, True  # meanwhile others may name it
+        state = state_of(function)
+        held = dict(zip(function.__code__.co_freevars, map(content, function.__closure__ or ()), strict=True))
+        held = {name: each for name, each in held.items() if name not in state | {"__class__"}}
+        attributes = {name: each for name, each in vars(function).items() if name != "__wrapped__"}
+        told = (
+            function.__defaults__,
+            function.__kwdefaults__,
+            held,
+            getattr(function, "__wrapped__", None),
+            attributes,
+        )
+        said = [self.text(each) for each in told]
+        self.found[key] = digest(self.found.get(key, ""), source, *said)
+        names, is_deep, self._is_deep = names_in(function.__code__), self._is_deep, False
+        for looked_up in sorted(names & function.__globals__.keys() - state):
             self._global(function.__module__, looked_up, function.__globals__[looked_up], names)
-        for imported, level in imports_in(function):
-            if module := _imported(imported, level, function.__globals__.get("__package__")):
+        for module_name, level in imports_in(function):
+            if module := imported(module_name, level, function.__globals__.get("__package__")):
                 self._global(function.__module__, module.__name__, module, names)
-        return key
+        self._is_deep = is_deep
+        return f"{key} {digest(*said)}" if any(told) else key
 
     def _global(self, holder: str, name: str, value: Any, names: set[str]) -> None:
         """What a function finds by a name; of a module of the user's own, what it may look up there."""
@@ -192,58 +293,9 @@ class _Walk:
                 self._global(value.__name__, each, vars(value)[each], names - {name})
             return
         text = self.text(value)
-        if text != f"{holder}:{name}":
+        if text.partition(" ")[0] != f"{holder}:{name}":
             self.found[f"{holder}:{name}"] = digest(text)
 
     def _is_own(self, module: str) -> bool:
         top = module.partition(".")[0]
         return is_own_module(module) or (top in self._packages and top not in ("fipray", "torch"))
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, _PLAIN) or (isinstance(value, tuple) and all(map(_is_plain, value)))
-
-
-def _does(key: str, value: Any) -> bool:
-    """Whether an entry of a class says what the class does, and was not made by Python or a dataclass."""
-    if key in _MADE or key.startswith("_abc_"):
-        return False
-    if not key.startswith("__"):
-        return True
-    is_generated = isinstance(value, FunctionType) and value.__code__.co_filename == "<string>" and key == "__init__"
-    return isinstance(value, (FunctionType, staticmethod, classmethod)) and not is_generated
-
-
-def _named(value: Any) -> str:
-    module = getattr(value, "__module__", None) or type(value).__module__
-    return f"{module}:{getattr(value, '__qualname__', None) or getattr(value, '__name__', type(value).__qualname__)}"
-
-
-def _content(cell: CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not filled yet
-        return None
-
-
-def _text_of_array(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        if value.layout != torch.strided or value.is_meta:
-            return f"tensor {value.dtype} {tuple(value.shape)} {value.layout}"
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        array, dtype = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0), str(value.dtype)
-    else:
-        array, dtype = np.ascontiguousarray(value), value.dtype.str
-    content = repr(value.tolist()).encode() if array.dtype.hasobject else array.tobytes()
-    return f"array {dtype} {tuple(value.shape)} {hashlib.sha256(content).hexdigest()}"
-
-
-def _imported(name: str, level: int, package: str | None) -> ModuleType | None:
-    """A module of the user's own that a function imports when it is called; None for any other."""
-    try:
-        full = importlib.util.resolve_name("." * level + name, package) if level else name
-        spec = importlib.util.find_spec(full)
-        is_own = spec and spec.origin and is_own_file(spec.origin) and full.partition(".")[0] != "fipray"
-        return importlib.import_module(full) if is_own else None
-    except Exception:  # whatever the module's own code raises: the function will meet it
-        return None

@@ -68,7 +68,9 @@ class Data:
         object.__setattr__(self, "sets", {name: normalised(f"set {name!r}", some) for name, some in self.sets.items()})
         if (self.test_inputs is None) != (self.test_labels is None):
             raise DataError("test_inputs and test_labels come together: give both or neither")
-        if not self.bounds[0] < self.bounds[1]:
+        low, high = (float(bound) + 0.0 for bound in self.bounds)  # 0, 0.0 and -0.0 are one bound
+        object.__setattr__(self, "bounds", (low, high))
+        if not low < high:
             raise DataError(f"bounds are a number and a greater one, (low, high); {self.bounds} was given")
         for name, inputs in self.inputs.items():
             self._check_inputs(name, inputs)

@@ -31,7 +31,7 @@ def describe(point: PathPoint, start: PathPoint, weights: WeightsFile) -> Row:
         "objective_value": point.objective_value,
         "gain": start.objective_value - point.objective_value,
         "radius": point.radius,
-        "weights_norm_moved": float(torch.linalg.vector_norm(point.weights - start.weights)),
+        "weights_norm_moved": float(torch.linalg.vector_norm(point.weights - start.weights, dtype=torch.float64)),
         ACCURACY: point.probes.get(ACCURACY),
         "seconds": point.seconds,
         "weights_file": weights.file,

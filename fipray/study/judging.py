@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -189,12 +190,13 @@ class Judge:
         return sum(int(correct(classifier(inputs), labels).sum()) for inputs, labels in parts) / len(self.labels)
 
     @torch.no_grad()
-    def _distance(self, classifier: Classifier) -> float:
-        """Functional distance of a classifier to the base on the held-out inputs."""
+    def _distance(self, classifier: Classifier) -> float | None:
+        """Functional distance of a classifier to the base on the held-out inputs; None where outputs are not finite."""
         embed, network = self.geometry.embed, self.network
         reference = embed(class_logits(network.outputs(network.weights, self.held_out)))
         own = torch.cat([embed(classifier(part)) for part in self.held_out.split(1024)])
-        return float(functional_distance(own, reference))
+        distance = float(functional_distance(own, reference))
+        return distance if math.isfinite(distance) else None
 
 
 def joined(pieces: Sequence[AttackSpec], made: Mapping[str, Made]) -> tuple[Robustness, dict[str, float]]:

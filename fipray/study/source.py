@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from types import CodeType, FunctionType
 
-_MUTATING = {
+MUTATING = {
     "append",
     "extend",
     "insert",
@@ -59,9 +59,9 @@ def names_in(code: CodeType) -> set[str]:
 
 
 def state_of(function: FunctionType) -> set[str]:
-    """The globals that a function changes itself: what is in them says nothing of what it does."""
-    codes = list(codes_in(function.__code__))
-    stored = {step.argval for code in codes for step in dis.get_instructions(code) if step.opname == "STORE_GLOBAL"}
+    """The globals and outer variables that a function changes itself: what is in them says nothing of what it does."""
+    codes, storing = list(codes_in(function.__code__)), ("STORE_GLOBAL", "STORE_DEREF")
+    stored = {step.argval for code in codes for step in dis.get_instructions(code) if step.opname in storing}
     return stored | {name for node in nodes_of(function) for name in _changed_in(node)}
 
 
@@ -110,7 +110,7 @@ def _changed_in(top: ast.AST) -> Iterator[str]:
         part: ast.AST | None = None
         if isinstance(node, (ast.Subscript, ast.Attribute)) and isinstance(node.ctx, (ast.Store, ast.Del)):
             part = node.value
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _MUTATING:
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in MUTATING:
             part = node.func.value
         if isinstance(part, ast.Name):
             yield part.id

@@ -32,7 +32,7 @@ from fipray.paths import (
 from fipray.registry import spec
 from fipray.study.arrays import state_arrays
 from fipray.study.canonical import digest, to_json
-from fipray.study.code import Code, code_of, texts_of
+from fipray.study.code import Code, architecture_of, code_of, texts_of
 from fipray.study.data import Data
 from fipray.study.evaluation import (
     BASE,
@@ -311,7 +311,8 @@ class Study:
         base = self.base_id or _weights_digest(self.module)
         held = () if self._moves_all else tuple(names[0] for names, _ in self._layout)
         more = [(name, each) for given in (self.keeps, self.measures) for name, each in sorted(given.items())]
-        return base, self.data.digest, to_json(self.geometry), *held, *([to_json(tuple(more))] if more else [])
+        own = [to_json(tuple(more))] if more else []
+        return base, architecture_of(self.module), self.data.digest, to_json(self.geometry), *held, *own
 
     @property
     def _decides(self) -> tuple[Any, ...]:
@@ -364,9 +365,8 @@ def _check_known(name: str, used: tuple[str, ...], known: set[str]) -> None:
 
 
 def _weights_digest(module: nn.Module) -> str:
-    module = copied(module)
-    hashing = hashlib.sha256(repr(module).encode())
-    for name, array in state_arrays(module.state_dict()).items():
+    hashing = hashlib.sha256()
+    for name, array in state_arrays(copied(module).state_dict()).items():
         hashing.update(f"{name} {array.dtype.str} {array.shape}".encode())
         hashing.update(np.ascontiguousarray(array).data)
     return hashing.hexdigest()[:16]

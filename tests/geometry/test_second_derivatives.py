@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from fipray import NetworkError
 from fipray.geometry import Euclidean, Metric, Network, StreamedMetric
+from fipray.geometry.derivatives import without_second_derivative
 from tests.problems import normal
 
 
@@ -69,7 +70,7 @@ def test_a_part_without_a_second_derivative_is_named_innermost_first(part, name,
 
 def test_every_part_of_a_plain_network_has_a_second_derivative():
     where = network(nn.Tanh())
-    assert where.without_second_derivative(where.weights, normal(5, 4)) is None
+    assert without_second_derivative(where, where.weights, normal(5, 4)) is None
 
 
 class LastState(nn.Module):

@@ -1,6 +1,8 @@
 """One truth about tables: what fits is kept exactly, with the whole schema; what does not fit is refused by name."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,8 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from fipray.errors import UsageError
-from fipray.records import SCHEMA_VERSION, TABLES, Store, to_arrow
+from fipray.analysis import load
+from fipray.errors import CorruptFileError, UsageError
+from fipray.records import SCHEMA_VERSION, TABLES, Store, compact, to_arrow
+from fipray.records.encoding import json_bytes, read_json, sha256_of
+from fipray.records.parquet import parquet_bytes
+from fipray.records.schema import Column
 from tests.records.rows import (
     distance_row,
     measured_row,
@@ -27,7 +33,7 @@ from tests.records.rows import (
 from tests.records.writer import MANIFEST
 
 ROWS = {
-    "paths": [path_row("id", seed=2**63 - 1, spec_json='{"x": "∂θ"}', outcome="", objective_value=-math.inf)],
+    "paths": [path_row("id", seed=2**63 - 1, spec_json='{"x": "∂θ"}', outcome="", objective_value=-1.5e300)],
     "points": point_rows("id", objective_value=5e-324, gain=0.1 + 0.2, clean_accuracy=None),
     "robustness": [robustness_row("id", "all", "ensemble", attack, sparsity=None) for attack in ("fgsm", "worst")],
     "verdicts": [verdicts_row("id", "base", attack) for attack in ("fgsm", "pgd-20x1")],
@@ -138,10 +144,49 @@ def test_numbers_of_numpy_are_numbers():
     assert (kept["step"], kept["sparsity"], kept["gain"]) == (4, 0.5, 3.0)
 
 
-def test_nan_is_a_number_and_not_a_missing_one():
-    kept = to_arrow("points", point_rows("id", num_points=1, clean_accuracy=math.nan))["clean_accuracy"]
+def test_nan_is_a_number_where_a_column_may_be_undefined():
+    kept = to_arrow("measures", [measures_row("id", "all", "ensemble", kappa=math.nan)])["kappa"]
     assert kept.null_count == 0
     assert math.isnan(kept[0].as_py())
+
+
+def numbers() -> list[tuple[str, Column]]:
+    kinds = (pa.int32(), pa.int64(), pa.float64())
+    return [(name, each) for name, table in TABLES.items() for each in table.columns[1:] if each.type in kinds]
+
+
+@pytest.mark.parametrize(("name", "column"), numbers(), ids=lambda value: getattr(value, "name", value))
+def test_a_number_outside_the_range_of_its_column_is_refused_when_it_is_written_and_when_it_is_read(
+    name, column, tmp_path
+):
+    least, most = column.range
+    outside = [least - 1, most + 1, -math.inf, math.inf, math.nan]
+    if column.type == pa.float64():
+        strange = [value for value in outside if not (least <= value <= most or (column.undefined and value != value))]
+        assert column.undefined or math.nan in strange
+    else:
+        strange = [-5]
+    store = Store.create_or_open(tmp_path, MANIFEST)
+    store.commit("id", "kind", 1, {name: ROWS[name]})
+    whole = store.read_table(name)
+    for value in strange:
+        with pytest.raises(UsageError, match=f"row 0 for table '{name}': {column.name} is {re.escape(str(value))}"):
+            to_arrow(name, [{**ROWS[name][0], column.name: value}])
+    changed = [{**row, column.name: strange[-1]} if place == 0 else row for place, row in enumerate(whole.to_pylist())]
+    resealed(tmp_path, name, pa.Table.from_pylist(changed, whole.schema))
+    reader = Store.open(tmp_path)
+    for read, *given in ((reader.verify,), (reader.read_table, name), (compact, reader), (load, tmp_path)):
+        with pytest.raises(CorruptFileError, match=rf"{name}.id\.parquet has a row with {column.name} "):
+            read(*given)
+
+
+def resealed(directory: Path, name: str, rows: pa.Table) -> None:
+    """Put other rows in the place of a table's, as who knows the format can."""
+    content = parquet_bytes(rows)
+    (directory / name / "id.parquet").write_bytes(content)
+    record = directory / "commits" / "id.json"
+    data = read_json(record.read_bytes())
+    record.write_bytes(json_bytes({**data, "files": {f"{name}/id.parquet": sha256_of(content)}}))
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -76,6 +76,17 @@ def test_every_field_changes_the_digest():
         replace(SPEC, seed=12),
     ]
     assert len({digest(to_json(spec)) for spec in [SPEC, *changed]}) == 1 + len(changed)
+
+
+@dataclass(frozen=True)
+class OwnNumbers:
+    power: float = 2
+    count: int = 2
+
+
+def test_an_integer_where_a_float_is_asked_for_is_written_as_one():
+    assert to_json(OwnNumbers()) == to_json(OwnNumbers(2.0)) == to_json(OwnNumbers(power=2))
+    assert to_json(OwnNumbers()) != to_json(OwnNumbers(count=3))
 
 
 def test_texts_that_join_alike_have_different_digests():

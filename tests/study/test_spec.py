@@ -46,6 +46,19 @@ def test_an_equal_study_has_equal_ids():
     assert study().manifest == study().manifest
 
 
+def test_equal_numbers_make_equal_ids_whatever_their_type():
+    def path(one: float, zero: float) -> fip.PathSpec:
+        radius = fip.ScheduledRadius(one, zero)
+        return fip.PathSpec("one", fip.Diversify(), fip.FirstOrderStep(beta=one), radius, focus=zero)
+
+    def found(one: float, zero: float) -> list[str]:
+        evaluation = fip.Evaluation(fip.ThreatModel("linf", one, zero, 1), (fip.FGSM(),), num_examples=10)
+        return list(made(paths=(path(one, zero),), evaluation=evaluation).specs)
+
+    assert found(1, 0) == found(1.0, 0.0) == found(np.float32(1), np.int64(0))
+    assert found(1, 0) != found(0.5, 0)
+
+
 def test_work_that_others_need_changes_their_ids_and_no_more():
     before, after = study(sparsity=0.5).path_ids, study(sparsity=0.6).path_ids
     assert {name for name in before if before[name] != after[name]} == {"sparse", "sparse-too"}
@@ -125,6 +138,11 @@ class TestData:
         changed = self.GOOD.anchors.copy()
         changed[0, 0] += 1e-6
         assert fip.Data(changed, self.GOOD.held_out).digest != fip.Data(self.GOOD.anchors, self.GOOD.held_out).digest
+
+    @pytest.mark.parametrize("bounds", [(0.0, 1.0), (-0.0, 1), (np.float32(0), np.int64(1)), [0, 1]])
+    def test_equal_bounds_are_the_same_data(self, bounds):
+        assert replace(data(), bounds=bounds).digest == replace(data(), bounds=(0, 1)).digest
+        assert replace(data(), bounds=bounds).digest != replace(data(), bounds=(0, 2)).digest
 
     def test_all_that_there_is_changes_the_digest_whatever_the_machine(self):
         ramp, labels = np.arange(6, dtype="<f4").reshape(2, 3), np.zeros(2, dtype="<i8")

@@ -1,0 +1,156 @@
+"""What a module's parts and any other objects hold, as plain values in which nothing depends on the process."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+import random
+import subprocess
+import threading
+import warnings
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fipray.geometry.modules import unwrapped
+
+_MACHINERY = vars(nn.Module()).keys() | {"_compiled_call_impl", "_is_torch_compile"}  # of every module
+_WITH_KEYWORDS = {
+    "_forward_pre_hooks": "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks": "_forward_hooks_with_kwargs",
+}
+_HOOKS = (*_WITH_KEYWORDS, "_backward_pre_hooks", "_backward_hooks")
+# Where and when Hugging Face made or loaded a configuration, and hashes that depend on the process.
+_WHENCE = {"name_or_path", "_name_or_path", "_commit_hash", "transformers_version", "_original_object_hash"}
+# Their states belong to a process, or move with every draw.
+_OPAQUE: tuple[type, ...] = (threading.Thread, subprocess.Popen, torch.Stream, torch.Event)
+_OPAQUE += (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
+
+
+def parts_of(module: nn.Module) -> dict[str, nn.Module]:
+    """The module and its submodules by their names, each once; of wrappers such as torch.compile's what they wrap."""
+    found: dict[str, nn.Module] = {}
+    seen: set[int] = set()
+
+    def look(name: str, part: nn.Module) -> None:
+        part = unwrapped(part)
+        if id(part) not in seen:
+            seen.add(id(part))
+            found[name] = part
+            for key, child in part._modules.items():
+                if child is not None:
+                    look(f"{name}.{key}".removeprefix("."), child)
+
+    look("", module)
+    return found
+
+
+def structure_of(parts: dict[str, nn.Module]) -> dict[str, Any]:
+    """Of each part its submodules, parameters and buffers in order, where several are one under the first name, and of
+    tensors shapes and types; values are in the state_dict."""
+    places = {id(part): name for name, part in parts.items()}
+    tensors: dict[int, str] = {}
+
+    def said(name: str, key: str, tensor: Tensor | None) -> Any:
+        if tensor is None:
+            return key, None
+        shared = tensors.setdefault(id(tensor), f"{name}.{key}")
+        return key, shared, str(tensor.dtype), tuple(tensor.shape)
+
+    return {
+        name: (
+            [(key, None if child is None else places[id(unwrapped(child))]) for key, child in part._modules.items()],
+            [said(name, key, parameter) for key, parameter in part._parameters.items()],
+            [said(name, key, buffer) for key, buffer in part._buffers.items()],
+        )
+        for name, part in parts.items()
+    }
+
+
+def settings_of(part: nn.Module) -> tuple[dict[str, Any], ...]:
+    """What else decides what a part computes: its attributes, the buffers that no state_dict has, and its hooks."""
+    before = part._forward_pre_hooks.values()
+    computed = {getattr(hook, name, None) for hook in before for name in ("name", "_tensor_name")}  # by such a hook
+    attributes = {key: each for key, each in vars(part).items() if key not in _MACHINERY | _WHENCE | computed}
+    buffers = {key: part._buffers.get(key) for key in part._non_persistent_buffers_set}
+    hooked = {name: list(_hooks(part, name)) for name in _HOOKS}
+    return _sorted(attributes), _sorted(buffers), hooked
+
+
+def _hooks(part: nn.Module, name: str) -> Iterator[tuple[Any, ...]]:
+    """The hooks of a kind in order, without their numbers, which count all hooks of a process."""
+    keyed = vars(part).get(_WITH_KEYWORDS.get(name, ""), ())
+    for number, hook in vars(part).get(name, {}).items():
+        yield hook, number in keyed
+
+
+def held_by(value: Any, without: Collection[str] = ()) -> Any:
+    """What an object is made of, as `copy` and `pickle` ask for it, without some attributes; None where it cannot be
+    looked into."""
+    if isinstance(value, _OPAQUE) or hasattr(value, "fileno"):
+        return None
+    if isinstance(value, torch.jit.ScriptFunction):
+        return str(value.code)
+    if isinstance(value, torch.fx.Graph):  # linked nodes, as many levels deep as it is long
+        name = operator.attrgetter("name")
+        return [
+            (node.op, node.target, torch.fx.map_arg(node.args, name), torch.fx.map_arg(node.kwargs, name))
+            for node in value.nodes
+        ]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            reduced = value.__reduce_ex__(4)
+    except Exception:  # whatever the class says to it
+        return _attributes(getattr(value, "__dict__", None), without)
+    if not isinstance(reduced, tuple):
+        return reduced
+    make, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+    if isinstance(state, tuple) and len(state) == 2:  # attributes, and those in slots
+        state = tuple(_attributes(each, without) for each in state)
+    return make, arguments, _attributes(state, without), list(items or ()), list(pairs or ())
+
+
+def _attributes(state: Any, without: Collection[str]) -> Any:
+    if type(state) is not dict:
+        return state
+    return _sorted({key: each for key, each in state.items() if key not in _WHENCE and key not in without})
+
+
+def _sorted(attributes: dict[Any, Any]) -> dict[Any, Any]:
+    return dict(sorted(attributes.items(), key=lambda pair: str(pair[0])))
+
+
+def array_in(value: Any) -> Any:
+    """What is in an array or tensor that is not plain numbers in memory; None for one that is."""
+    if isinstance(value, np.ma.MaskedArray):
+        return "masked", value.filled(), np.ma.getmaskarray(value), value.fill_value
+    if isinstance(value, (np.ndarray, np.generic)):
+        return [value.shape, value.tolist()] if value.dtype.hasobject else None
+    if value.is_meta:
+        return "meta", str(value.dtype), tuple(value.shape)
+    if value.is_nested:
+        return "nested", list(value.unbind())
+    if value.layout == torch.sparse_coo:
+        whole = value.detach().coalesce()
+        return "sparse", tuple(value.shape), whole.indices(), whole.values()
+    if value.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return str(value.layout), tuple(value.shape), value.crow_indices(), value.col_indices(), value.values()
+    if value.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return str(value.layout), tuple(value.shape), value.ccol_indices(), value.row_indices(), value.values()
+    if value.is_quantized:
+        return str(value.dtype), value.int_repr(), value.dequantize()
+    return None if value.layout == torch.strided else (str(value.layout), value.to_dense())
+
+
+def text_of_numbers(value: Any) -> str:
+    """The numbers of an array or tensor, their type and its shape, wherever they lie."""
+    if isinstance(value, Tensor):
+        flat = value.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+        array, dtype = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0), str(value.dtype)
+    else:
+        array, dtype = np.ascontiguousarray(value), repr(value.dtype.descr) if value.dtype.names else value.dtype.str
+    return f"array {dtype} {tuple(value.shape)} {hashlib.sha256(array.tobytes()).hexdigest()}"

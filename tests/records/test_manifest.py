@@ -1,0 +1,36 @@
+"""A manifest whose entries are of other kinds than what was written is refused by name."""
+
+import json
+
+import pytest
+
+from fipray import analysis
+from fipray.errors import CorruptFileError
+from fipray.records import Store, compact
+from fipray.records.encoding import json_bytes
+from tests.records.writer import MANIFEST, write_study
+
+WHOLE = {**MANIFEST, "code": {"a:b": "c"}, "base_id": "base", "data_id": "data"}
+STRANGE = [("code", each) for each in (3, [1], {"a": 5}, "text", None, True)]
+STRANGE += [(key, each) for key in ("base_id", "data_id") for each in (3, ["a"], {}, None)]
+STRANGE += [("renewals", each) for each in ("a", -1, 1.5, True, None)]
+STRANGE += [("parameters", [1]), ("study", 3), ("study_id", ["a"]), ("parameters_of_module", 3), ("objectives", [1])]
+
+
+@pytest.mark.parametrize(("key", "value"), STRANGE)
+def test_an_entry_of_another_kind_is_refused_by_all_who_open_the_directory(tmp_path, key, value):
+    write_study(tmp_path, 1)
+    file = tmp_path / "study.json"
+    manifest = json.loads(file.read_text())
+    manifest.pop("seal_sha256", None)
+    file.write_bytes(json_bytes({**manifest, **WHOLE}))
+    Store.open(tmp_path).verify()
+    file.write_bytes(json_bytes({**manifest, **WHOLE, key: value}))
+    for opening in (
+        lambda: Store.create_or_open(tmp_path, WHOLE),
+        lambda: Store.open(tmp_path).verify(),
+        lambda: compact(Store.open(tmp_path)),
+        lambda: analysis.load(tmp_path),
+    ):
+        with pytest.raises(CorruptFileError, match=rf"study\.json is no manifest: {key} is "):
+            opening()

@@ -1,0 +1,41 @@
+"""What names no directory is refused with a sentence wherever a directory is given."""
+
+from pathlib import Path
+
+import pytest
+
+import fipray as fip
+from fipray import analysis
+from fipray.errors import UsageError
+from fipray.export import export
+from fipray.records import Store
+from fipray.records.files import write_whole
+from fipray.sinks import TensorBoardSink
+from tests import studies
+from tests.records.writer import MANIFEST
+
+NOWHERE = ["", " ", "/tmp/a\0b", Path("a\0b"), "/tmp/\ud800", "s3://bucket/a\0b"]
+TAKING = {
+    "create_or_open": lambda place: Store.create_or_open(place, MANIFEST),
+    "open": Store.open,
+    "load": analysis.load,
+    "export": lambda place: export(place, "sparse", None, Path("a.pt")),
+    "TensorBoardSink": TensorBoardSink,
+    "LocalRunner.run": lambda place: fip.LocalRunner().run(studies.study(), place),
+}
+
+
+@pytest.mark.parametrize("taking", TAKING.values(), ids=TAKING)
+@pytest.mark.parametrize("place", NOWHERE, ids=map(repr, NOWHERE))
+def test_what_names_no_directory_is_refused(taking, place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"names no file or directory|can be no name of a file or directory"):
+        taking(place)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_names_no_file_is_refused():
+    with pytest.raises(UsageError, match="it holds a null character"):
+        write_whole(Path("a\0b"), b"")
+    with pytest.raises(UsageError, match="it holds a null character"):
+        export("results", "sparse", None, Path("a\0b.pt"))
