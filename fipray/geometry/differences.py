@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fipray.errors import NetworkError
 from fipray.geometry.forward import kind_of
@@ -103,6 +104,8 @@ def check_differences(place: Place) -> None:
     spans = {slot.name: slice(slot.start, slot.stop) for slot in network.moving if slot.shape.numel()}
     for span in spans.values():
         direction[span] *= float(place.weights[span].square().mean().sqrt())
+    for span in _padding(network):
+        direction[span] = 0
     contributions = slope.gradient() * direction
     told = {name: float(contributions[span].sum()) for name, span in spans.items()}
     effect = sum(map(abs, told.values()))
@@ -120,6 +123,17 @@ def check_differences(place: Place) -> None:
             ".data, no_grad() or a backward of its own hides a part of the effect; take it out of forward, or leave "
             "these parameters out of what moves: freeze them (requires_grad_(False)), or name the others with moving="
         )
+
+
+def _padding(network: Network) -> Iterator[slice]:
+    """Where in the vector embeddings of padding lie, which autograd leaves alone on purpose."""
+    starts = {alias: slot.start for slot in network.slots for alias, own in network.aliases() if own == slot.name}
+    for name, part in network.parts():
+        if isinstance(part, (nn.Embedding, nn.EmbeddingBag)) and part.padding_idx is not None:
+            weight = f"{name}.weight" if name else "weight"
+            if weight in starts:
+                first = starts[weight] + part.padding_idx * part.embedding_dim
+                yield slice(first, first + part.embedding_dim)
 
 
 def _is_another(slope: _Slope, direction: Tensor, told: float, effect: float) -> bool:

@@ -131,7 +131,7 @@ class Network:
         Raises NetworkError where a name fits no parameter in the vector, or none that may change.
         """
         slots = {slot.name: slot for slot in self.moving}
-        aliases = self._aliases()
+        aliases = self.aliases()
         names = matching(moving, [(alias, own) for alias, own in aliases if own in slots])
         held = copy.copy(self)
         held.moving = tuple(slot for slot in self.moving if slot.name in names)
@@ -244,7 +244,7 @@ class Network:
             parameter.requires_grad_(self._required_grad[name])
         return module
 
-    def _aliases(self) -> list[tuple[str, str]]:
+    def aliases(self) -> list[tuple[str, str]]:
         """All names of the parameters in the vector, more than one where layers share them, each with the slot's."""
         names = {id(parameter): name for name, parameter in self._module.named_parameters()}
         inside = {slot.name for slot in self.slots}

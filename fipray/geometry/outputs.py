@@ -53,14 +53,37 @@ class FisherRao:
     """Classification: `s = 2 sqrt(softmax(outputs))`, classes in dimension 1; a single output is the logit of a
     two-class classifier, `s = 2 sqrt((sigmoid(-z), sigmoid(z)))`. Outputs are logits or log-probabilities.
 
+    Args:
+        dim: dimension of the classes, where it is not 1: -1 for the outputs [N, T, C] of language models and token
+            classifiers. For outputs of three dimensions it has to be said, as both are usual.
+
     The class probabilities become points of a sphere of radius 2, on which arc length is the Fisher-Rao distance; the
     metric that is pulled back to the weights is the Fisher information (Amari 1998; Raghavan & Thomson 2022).
     """
 
+    dim: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dim == 0:
+            raise UsageError("dimension 0 of the outputs is that of the inputs: classes are in another, such as dim=1")
+
     def embed(self, outputs: Tensor) -> Tensor:
-        return 2 * (0.5 * torch.log_softmax(class_logits(outputs), dim=1)).exp().flatten(1)
+        return 2 * (0.5 * torch.log_softmax(class_logits(self.arranged(outputs)), dim=1)).exp().flatten(1)
+
+    def arranged(self, outputs: Tensor) -> Tensor:
+        """The outputs with classes in dimension 1."""
+        return outputs if self.dim in (None, 1) else outputs.movedim(self.dim, 1)
 
     def check(self, outputs: Tensor) -> None:
+        if outputs.ndim == 3 and self.dim is None:
+            raise NetworkError(
+                f"the outputs are [N, {outputs.shape[1]}, {outputs.shape[2]}], and classes may be in either dimension: "
+                "say where, geometry=FisherRao(dim=-1) as for language models and token classifiers, or "
+                "FisherRao(dim=1) as for sequences of class maps"
+            )
+        if self.dim is not None and not -outputs.ndim < self.dim < outputs.ndim:
+            raise NetworkError(f"the outputs have {outputs.ndim} dimensions, so none of them is dim={self.dim}")
+        outputs = self.arranged(outputs)
         if not bool(outputs.any()):
             return
         if bool(((outputs >= 0) & (outputs <= 1)).all()):

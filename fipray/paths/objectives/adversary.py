@@ -77,6 +77,7 @@ def divergence(problem: Problem, outputs: Tensor, reference: Tensor) -> Tensor:
     """
     if not isinstance(problem.geometry, FisherRao):
         return (problem.geometry.embed(outputs) - reference).square().sum(1) / 2
+    outputs = problem.geometry.arranged(outputs)
     chances = (reference / 2).square()
     entropy = -torch.special.entr(chances).sum(1)
     return entropy - (chances * torch.log_softmax(class_logits(outputs), dim=1).flatten(1)).sum(1)

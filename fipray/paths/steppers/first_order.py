@@ -31,6 +31,7 @@ from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone, within
 from fipray.registry import spec
 
+_CLASSES_FIRST = FisherRao(dim=1)
 _STATISTICS = "statistics "  # in the state, before the name of a buffer
 
 
@@ -200,14 +201,15 @@ class FirstOrderStep:
     def _squared_distance(self, problem: Problem, outputs: Tensor, batch: Batch) -> Tensor:
         """Of the start and of the function that has these outputs on the batch."""
         reference = batch.reference
-        if isinstance(problem.geometry, FisherRao):
-            outputs = class_logits(outputs)
+        geometry = problem.geometry
+        if isinstance(geometry, FisherRao):
+            geometry, outputs = _CLASSES_FIRST, class_logits(geometry.arranged(outputs))
         if self.outputs is not None:
             outputs, reference = outputs[:, : self.outputs], reference[:, : self.outputs]
-            if isinstance(problem.geometry, FisherRao):
+            if isinstance(geometry, FisherRao):
                 reference = 2 * functional.normalize(reference, dim=1)
         if self.temperature == 1:
-            drift = problem.geometry.embed(outputs) - reference
+            drift = geometry.embed(outputs) - reference
         else:
             warm, of_start = Warm(self.temperature), _log_probabilities(reference).view_as(outputs)
             drift = warm.embed(outputs) - warm.embed(of_start)
