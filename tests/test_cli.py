@@ -95,7 +95,7 @@ def test_show_prints_the_same_summary(fipray, directory):
         (["experiments.nowhere:study"], "there is no module 'experiments.nowhere'"),
         (
             ["tests.studies:nothing"],
-            "has no function 'nothing'; it has: chained, cooperating, data, failing, interrupted, module, searching",
+            "has no function 'nothing'; it has: chained, cooperating, data, failing, interrupted, measured, module",
         ),
         (["tests.studies:study", "-p", "sparstiy=0.5"], "no parameter 'sparstiy'; it has: sparsity, epsilon"),
         (["tests.studies:study", "-p", "sparsity=1.5"], "at least 0 and below 1; 1.5 was given"),

@@ -18,7 +18,18 @@ SPEC_FLOORS = ("fipray.geometry", "fipray.paths", "fipray.robustness", "fipray.s
 # Frozen dataclasses that no spec can hold: what is computed, measured, or holds tensors and modules.
 NOT_IN_SPECS = {
     *("Computed", "Factors", "KroneckerMetric", "Place", "Layer", "LinearSolution", "Slot", "Projected", "Channels"),
-    *("Connection", "LossProfile", "Outcome", "Asked", "PathPoint", "WeightPath", "Examples", "Problem", "Batch"),
+    *(
+        "Connection",
+        "LossProfile",
+        "Outcome",
+        "Asked",
+        "PathPoint",
+        "WeightPath",
+        "Examples",
+        "Problem",
+        "Batch",
+        "Part",
+    ),
     *("Candidate", "Verdict", "Situation", "Proposal", "Ensemble", "StackedEnsemble", "Robustness", "Measures"),
     *("Task", "Data", "Judge", "LocalRunner", "Study", "Tensors", "Ground", "Walker", "Material", "WeightsFile"),
     *("Verdicts", "Work"),

@@ -42,9 +42,9 @@ def judged_trials(results: "Results") -> pd.DataFrame:
     gains = results.points.drop_duplicates("path_id", keep="last").set_index("path_id")["gain"]
     worst = results.robustness[results.robustness["attack"] == "worst"].set_index("name")["robust_accuracy"]
     ends = results.point_measures.drop_duplicates(["path_id", "measure"], keep="last")
-    own = ends.pivot(index="path_id", columns="measure", values="value")
+    own = [ends.pivot(index="path_id", columns="measure", values="value")] if len(ends) else []
     judged = results.trials
-    for each in (paths, gains, own):
+    for each in (paths, gains, *own):
         judged = judged.join(each, on="path_id")
     return judged.join(worst, on="name")
 

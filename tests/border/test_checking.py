@@ -148,7 +148,7 @@ def test_frequent_mistakes_are_refused_at_the_call_with_what_helps(call, said):
 @pytest.mark.parametrize(
     ("wrong", "error", "said"),
     [
-        ({"network": "resnet"}, fip.UsageError, "network is 'resnet'; expected a Network"),
+        ({"network": "resnet"}, fip.NetworkError, "problem is 'resnet'; expected a Problem, a Network or a Module"),
         ({"anchors": np.zeros((4, 2))}, fip.DataError, "torch.from_numpy(array)"),
         ({"anchors": torch.rand(4, 2).requires_grad_()}, fip.DataError, "inputs.detach()"),
         ({"held_out": torch.rand(4, 2, device="meta")}, fip.DataError, "expected a tensor"),
@@ -168,8 +168,12 @@ def test_frequent_mistakes_are_refused_at_the_call_with_what_helps(call, said):
 def test_trace_refuses_arguments_that_do_not_fit_before_it_walks(wrong, error, said):
     arguments = traced_with() | wrong
     with pytest.raises(error) as refused:
-        fip.trace(**arguments)
+        walked(**arguments)
     assert said in str(refused.value)
+
+
+def walked(network: Any, objective: Any, **given: Any) -> fip.WeightPath:
+    return fip.trace(network, objective, **given)
 
 
 def traced_with() -> dict[str, Any]:
@@ -241,7 +245,7 @@ class Radii(Answering):
     ],
 )
 def test_answers_of_a_users_own_objects_are_checked_when_they_come(wrong, said):
-    assert said in refusal(lambda: fip.trace(**traced_with() | wrong))
+    assert said in refusal(lambda: walked(**traced_with() | wrong))
 
 
 def test_an_embedding_has_a_row_for_each_of_the_outputs():
@@ -266,12 +270,12 @@ def test_a_classifier_is_one_of_tensors_and_an_attack_returns_some():
 
 def test_points_of_another_network_or_stepper_resume_no_path():
     arguments = traced_with()
-    points = fip.trace(**arguments | {"num_steps": 2}, until=1).points
+    points = walked(**arguments | {"num_steps": 2}, until=1).points
     other = arguments["network"].at(arguments["network"].weights + 1)
-    assert "from other weights" in refusal(lambda: fip.trace(**arguments | {"network": other}, resume=points))
+    assert "from other weights" in refusal(lambda: walked(**arguments | {"network": other}, resume=points))
     stepper = fip.KroneckerStep()
     assert "which KroneckerStep keeps" in refusal(
-        lambda: fip.trace(**arguments | {"num_steps": 2}, stepper=stepper, resume=points)
+        lambda: walked(**arguments | {"num_steps": 2}, stepper=stepper, resume=points)
     )
 
 
