@@ -78,6 +78,7 @@ def test_actors_and_this_process_write_equal_tables(runner, ray_session, tmp_pat
     assert set(results.paths["node_id"]) == {ray_session["node_id"]}
 
 
+@pytest.mark.slow
 def test_measures_and_distances_are_equal_on_actors_and_here_also_after_an_actor_was_killed(runner, tmp_path):
     killing = measured(stepper=DiesOnce(str(tmp_path / "death")))
     runner.run(killing, tmp_path / "ray")
@@ -290,6 +291,7 @@ def study():
 """
 
 
+@pytest.mark.slow
 def test_a_study_file_with_modules_beside_it_runs_on_actors_and_goes_on(runner, tmp_path, monkeypatch):
     (tmp_path / "study_in_a_file.py").write_text(STUDY_FILE)
     (tmp_path / "beside_the_study.py").write_text("def raised(weights):\n    return weights.square()\n")

@@ -328,7 +328,8 @@ print([(architecture_of(each), code_of(each)) for each in networks])
 """
 
 
-@pytest.mark.parametrize("script", [PROCESS, pytest.param(OTHERS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [PROCESS, OTHERS])
 def test_equal_networks_are_told_alike_in_every_process(tmp_path, script):
     (tmp_path / "networks.py").write_text(script)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
