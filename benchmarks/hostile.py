@@ -402,7 +402,6 @@ HARMLESS = {
     *TEXTS,
     "names that lead outside",
     "the study's name leads outside",
-    "numbers that are none",
     "a step past all steps",
     "a path that goes on from itself",
     "Tune's place is a link",

@@ -248,6 +248,8 @@ OWN: dict[str, Any] = {
     "walk.anchors": lambda: [subjects.batch()],
     "walk.stops": lambda: [(), (1,)],
     "walk.resume": lambda: [None, subjects.path().points[-1]],
+    "Study.keeps": lambda: [{}, {"classes": fip.Outputs(), "slopes": fip.Slopes(10.0)}],
+    "Study.measures": lambda: [{}, {"robust": fip.RobustAccuracy(fip.ThreatModel("linf", 0.1), fip.FGSM(), 10)}],
     "Study.evaluation": lambda: [None, subjects.study().evaluation],
 }
 OF_CLASS: dict[Any, Any] = {
@@ -315,7 +317,7 @@ def by_hint(hint: Any) -> SearchStrategy[Any]:
     if origin is collections.abc.Mapping:
         return st.dictionaries(by_hint(inner[0]), by_hint(inner[1]), max_size=2)
     if getattr(hint, "_is_protocol", False):
-        return st.deferred(lambda: st.one_of(st.sampled_from(of_protocol(hint)), made(hint)))
+        return st.deferred(lambda: st.one_of(*map(st.just, of_protocol(hint)), made(hint)))
     if origin is np.ndarray:
         return st.deferred(lambda: st.sampled_from((subjects.inputs(0, 20).numpy(), subjects.labels(0, 20).numpy())))
     if hasattr(hint, "dim_str"):

@@ -39,6 +39,8 @@ def aligned(network: Network, weights: Tensor, other: Tensor, inputs: Tensor, *,
     Raises NetworkError, which names the module, for anything but a chain of layers.
     """
     network.check(inputs)
+    for each in (weights, other):
+        network.named(each)  # refuses weights of another network
     if broken := int((~torch.isfinite(torch.stack([weights, other]))).sum()):
         raise NetworkError(f"{broken} weights are NaN or infinite, and lie near no others: train or load them again")
     layers = list(_chain(network, weights, other))

@@ -102,6 +102,11 @@ class TestAligned:
         with pytest.raises(NetworkError, match=r"1\.weight does not move"):
             aligned(network, network.weights, network.weights, torch.zeros(2, 3))
 
+    def test_weights_of_another_network_are_refused(self):
+        network = mlp(5, 6, 3)
+        with pytest.raises(NetworkError, match=f"this network has {network.num_weights} weights"):
+            aligned(network, network.weights, normal(7), normal(4, 5))
+
 
 class TestLossProfile:
     def test_the_barrier_of_a_parabola_over_a_line_is_its_height_over_the_chord(self):
