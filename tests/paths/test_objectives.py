@@ -123,7 +123,7 @@ class TestInputGradients:
         inputs = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
         labels = network(sure, inputs).argmax(1)
         gradients = input_gradients(network, sure, inputs, labels)
-        assert_above(gradients.norm(dim=1).min(), 1)
+        assert_above(gradients.norm(dim=1).min().log10(), 0)
 
 
 def test_labels_are_what_the_start_predicts():

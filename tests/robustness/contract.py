@@ -67,7 +67,8 @@ class AttackContract:
         classifier, _, labels, made = self.perturb(threat_model, seed)
         *_, stopped = self.perturb(threat_model, seed, until_fooled=True)
         verdicts = predictions(classifier, made) == labels
-        assert_above(verdicts.sum(), 0)  # a problem on which the attack partly succeeds
+        # A problem on which the attack partly succeeds; the spread of a count's root does not depend on its mean.
+        assert_above(verdicts.sum().sqrt(), 0)
         assert_below(verdicts.sum(), len(verdicts))
         assert torch.equal(predictions(classifier, stopped) == labels, verdicts)
 
