@@ -162,7 +162,7 @@ class Walk:
 
 WALKS = {
     "natural": Walk(NaturalStep(1e-3), 6, 1, 2.0),
-    "first order": Walk(FirstOrderStep(beta=1e-3), 40, 2, 1.1),
+    "first order": Walk(FirstOrderStep(beta=1e-3), 40, 2, 1.2),
     "kronecker": Walk(KroneckerStep(refresh=1), 15, 3, 1.2),
     "corrected": Walk(Corrected(FirstOrderStep(beta=1e-3), NaturalStep(1e-3)), 6, 2, 1.2),
 }
