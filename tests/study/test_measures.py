@@ -70,19 +70,30 @@ def test_a_path_that_was_cut_off_goes_on_to_equal_rows(results, tmp_path):
         assert one.equals(other)
 
 
-def test_events_are_about_a_measure_or_a_kept_quantity(tmp_path):
-    largest = size_of(module())
-    limit = fip.MeasureAbove("size", largest * 1.001)
-    goal = fip.MeasureAbove("size", largest * 1.0005, goal=True)
-    near = fip.FunctionalDistanceAbove(1e-3, of="classes")
+def test_events_are_about_a_measure_or_a_kept_quantity(results, tmp_path):
+    """Limits and goals half of the way that the path goes without them."""
     usual = measured().paths[0]
-    paths = [replace(usual, name=name, events=(event,)) for name, event in zip("abc", (limit, goal, near), strict=True)]
-    for path in paths:
-        ended = run(replace(measured(), paths=(path,)), tmp_path / path.name)
-        row = ended.paths.iloc[0]
-        assert row["outcome_kind"] in ("stopped", "completed")
-        if path.name == "c":
-            assert (ended.point_distances.query("kept == 'classes'")["distance_held_out"] <= 1e-3).all()
+    walked = results.point_measures.query("name == 'path-0' and measure == 'size'")["value"]
+    first, last = walked.iloc[0], walked.iloc[-1]
+    half, beyond = (first + last) / 2, fip.MeasureAbove if last > first else fip.MeasureBelow
+    far = results.point_distances.query("name == 'path-0' and kept == 'classes'")["distance_held_out"].max() / 2
+    events = {
+        "limit": beyond("size", half),
+        "goal": beyond("size", half, goal=True),
+        "near": fip.FunctionalDistanceAbove(far, of="classes"),
+    }
+    for name, event in events.items():
+        ended = run(replace(measured(), paths=(replace(usual, name=name, events=(event,)),)), tmp_path / name)
+        assert ended.paths["outcome_kind"].tolist() == ["stopped"]
+        sizes = ended.point_measures.query("measure == 'size'")["value"]
+        reached = sizes > half if last > first else sizes < half
+        assert reached.iloc[:-1].sum() == 0
+        if name != "near":
+            assert reached.iloc[-1] == (name == "goal")
+            assert "size" in ended.paths["outcome"].iloc[0]
+        else:
+            assert (ended.point_distances.query("kept == 'classes'")["distance_held_out"] <= far).all()
+            assert "the distance of 'classes'" in ended.paths["outcome"].iloc[0]
 
 
 def test_what_does_not_fit_is_refused_when_the_study_is_made():
