@@ -9,7 +9,7 @@ from typing import Any
 from fipray.border.protocols import takes
 from fipray.errors import UsageError
 
-_NUMBERS = {1: "one argument", 2: "two arguments", 3: "three arguments"}
+_NUMBERS = {1: "one argument", 2: "two arguments"}
 
 
 def function_named(reference: str, arguments: tuple[str, ...]) -> Callable[..., Any]:

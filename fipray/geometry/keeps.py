@@ -194,11 +194,6 @@ class Slopes(_Stays):
         return torch.cat([one.flatten(1) for one in found], 1) / self.scale
 
 
-def at_start(kept: Kept, network: Network, inputs: Tensor, *, chunk: int = 1000) -> Tensor:
-    """A kept quantity [N, C] at the network's own weights, without its graph."""
-    return values_of(kept, network, network.weights, inputs, chunk=chunk)
-
-
 def values_of(kept: Kept, network: Network, weights: Tensor, inputs: Tensor, *, chunk: int = 1000) -> Tensor:
     """A kept quantity [N, C] at `weights` [P] on `inputs` [N, ...], `chunk` of them at a time, without its graph.
 

@@ -36,7 +36,7 @@ from fipray.paths.objectives import (
 )
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
 from fipray.paths.patterns import NofM, Pattern, Unstructured, WholeChannels
-from fipray.paths.problem import Problem
+from fipray.paths.problem import Problem, outputs_on_anchors
 from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, ScheduledRadius, SwitchedRadius, Verdict
 from fipray.paths.saliency import Magnitude, MetricDiagonal, OptimalBrainSurgeon, Saliency
 from fipray.paths.settings import Settings
@@ -129,6 +129,7 @@ __all__ = [
     "judged",
     "loss_profile",
     "milestones",
+    "outputs_on_anchors",
     "packed",
     "restrict",
     "tasks_of",

@@ -73,7 +73,7 @@ class Problem:
     ) -> None:
         network = network if isinstance(network, Network) else Network.of(network)
         keeps = dict(keeps) if keeps else {OUTPUTS: Outputs(geometry or FisherRao())}
-        main = _main(keeps)
+        _, main = outputs_on_anchors(keeps)
         if geometry is not None and main is not None and main.geometry != geometry:
             raise UsageError(
                 f"two geometries are given for the same outputs, {geometry!r} and {main.geometry!r}: leave out geometry"
@@ -116,8 +116,10 @@ class Problem:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of all kept quantities, the outputs on the anchors first."""
-        return tuple(sorted(self.keeps, key=lambda name: self.keeps[name] is not _main(self.keeps)))
+        first, _ = outputs_on_anchors(self.keeps)
+        return tuple(sorted(self.keeps, key=lambda name: name != first))
 
+    @checked
     def batch(self, inputs: Inputs, *, held_out: bool = False) -> Batch:
         """Inputs [N, ...] with the values at which kept quantities must stay on them.
 
@@ -131,8 +133,8 @@ class Problem:
                 f"{type(self.geometry).__name__}.embed() returned {described(reference)} for {len(inputs)} outputs; "
                 "expected a tensor [N, C'], a row for each"
             )
-        main = _main(self.keeps)
-        parts = [self._part(name, kept, inputs, held_out) for name, kept in self.keeps.items() if kept is not main]
+        own, main = outputs_on_anchors(self.keeps)
+        parts = [self._part(name, kept, inputs, held_out) for name, kept in self.keeps.items() if name != own]
         return Batch(inputs, reference, keeps_outputs=main is not None, parts=tuple(parts))
 
     def metric(
@@ -227,6 +229,9 @@ def total(distances: Mapping[str, float]) -> float:
     return found[0] if len(found) == 1 else math.hypot(*found)
 
 
-def _main(keeps: Mapping[str, Kept]) -> Outputs | None:
-    """The outputs on the anchors, where they are kept."""
-    return next((kept for kept in keeps.values() if isinstance(kept, Outputs) and not kept.on), None)
+def outputs_on_anchors(keeps: Mapping[str, Kept]) -> tuple[str, Outputs | None]:
+    """The first kept outputs that name no set of their own, with their name; ("", None) where there are none."""
+    for name, kept in keeps.items():
+        if isinstance(kept, Outputs) and not kept.on and not kept.held_out:
+            return name, kept
+    return "", None

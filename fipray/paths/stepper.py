@@ -12,10 +12,9 @@ from torch import Tensor
 
 from fipray.border import an_instance, number, shaped_like
 from fipray.errors import UsageError
-from fipray.geometry.keeps import Outputs
 from fipray.paths.batch import Batch
 from fipray.paths.objective import Objective, Projection, everything, gradient, only_descended, tangent
-from fipray.paths.problem import Problem
+from fipray.paths.problem import Problem, outputs_on_anchors
 
 State = dict[str, Tensor]
 
@@ -143,7 +142,8 @@ def check_heeded(stepper: Stepper, objective: Objective) -> None:
 
 def needs_outputs_alone(problem: Problem, stepper: str) -> None:
     """Raise UsageError for a problem of other kept quantities than the outputs on the anchors."""
-    others = [name for name, kept in problem.keeps.items() if not (isinstance(kept, Outputs) and not kept.on)]
+    outputs, _ = outputs_on_anchors(problem.keeps)
+    others = [name for name in problem.keeps if name != outputs]
     if others:
         raise UsageError(
             f"{stepper} keeps the outputs on the anchors alone, and {', '.join(map(repr, others))} must be kept too: "

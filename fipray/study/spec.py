@@ -14,7 +14,7 @@ from torch import nn
 
 from fipray.border import checked
 from fipray.errors import DataError, NetworkError, UsageError
-from fipray.geometry import FisherRao, Kept, Network, OutputGeometry, Outputs, copied, parameter_names
+from fipray.geometry import FisherRao, Kept, Network, OutputGeometry, copied, parameter_names
 from fipray.paths import (
     OUTPUTS,
     FunctionalDistanceAbove,
@@ -27,6 +27,7 @@ from fipray.paths import (
     check_heeded,
     check_network,
     milestones,
+    outputs_on_anchors,
     tasks_of,
 )
 from fipray.registry import spec
@@ -200,9 +201,9 @@ class Study:
 
     def _take_geometry(self) -> None:
         """Outputs among the kept quantities say how outputs are embedded."""
-        for kept in self.keeps.values():
-            if isinstance(kept, Outputs) and not kept.on:
-                object.__setattr__(self, "geometry", kept.geometry)
+        _, outputs = outputs_on_anchors(self.keeps)
+        if outputs is not None:
+            object.__setattr__(self, "geometry", outputs.geometry)
         for name, kept in self.keeps.items():
             if unknown := [each for each in (kept.on, kept.held_out) if each and each not in self.data.sets]:
                 there = ", ".join(map(repr, self.data.sets)) or "none"

@@ -152,7 +152,30 @@ class TestAPath:
         assert path.end.functional_distance == path.end.distances["energy"]
 
 
+class TestOutputsAmongOthers:
+    OUTPUTS = fip.Outputs(fip.Euclidean(0.5))
+
+    def test_the_same_quantity_under_two_names_counts_twice(self):
+        once, twice = (made(keeps=dict.fromkeys(names, self.OUTPUTS)) for names in ("a", "ab"))
+        weights = once.start + 0.1 * normal(once.network.num_weights, seed=3)
+        one, two = once.distances(weights, once.anchors), twice.distances(weights, twice.anchors)
+        assert set(two) == {"a", "b"}
+        assert two["a"] == pytest.approx(two["b"], rel=1e-12) == pytest.approx(one["a"], rel=1e-12)
+
+    def test_outputs_are_judged_on_the_set_that_they_name(self):
+        problem = made(keeps={"a": fip.Outputs(fip.Euclidean(0.5), held_out="other orbit")})
+        weights = problem.start + 0.1 * normal(problem.network.num_weights, seed=3)
+        x = SETS["other orbit"]
+        drift = (problem.network(weights, x) - problem.network(problem.start, x)) / 0.5
+        found = problem.distances(weights, problem.held_out)["a"]
+        assert found == pytest.approx(float(drift.square().sum(1).mean().sqrt()), rel=1e-12)
+
+
 class TestRefusals:
+    def test_inputs_of_a_batch_are_tensors(self):
+        with pytest.raises(DataError, match=r"Problem.batch\(\): inputs is"):
+            made().batch([[1.0, 2.0]])
+
     def test_what_does_not_fit_is_named(self):
         with pytest.raises(UsageError, match="'energy' is on the set 'orbit'; the sets are: none"):
             made(sets={})
