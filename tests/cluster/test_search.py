@@ -15,7 +15,7 @@ import fipray as fip
 from fipray import analysis
 from fipray.records import Store
 from fipray.study import LocalRunner
-from tests.studies import Fails, KillsItsProcess, searching
+from tests.studies import Fails, KillsItsProcess, searching, searching_measures
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -140,3 +140,21 @@ def test_a_search_whose_code_changed_stops_or_is_done_again(ray_session, tmp_pat
     assert len(after.trials) == len(after.paths) == 2
     first = [points.query("step == 0")["objective_value"].tolist() for points in (before, after.points)]
     assert first[1] == [2 * value for value in first[0]]
+
+
+def test_a_search_for_a_measure_of_the_study_finds_the_largest(ray_session, tmp_path):
+    """As Tune is told, so it stands in the tables, and each trial's path is that of a study of its own, bit for bit."""
+    found = searching_measures()
+    fip.search(found, tmp_path / "search", fip.RayRunner(num_workers=1))
+    results = analysis.load(tmp_path / "search")
+    judged = analysis.judged_trials(results).set_index("name")
+    assert len(judged) == 2
+    assert list(results.pareto()["name"]) == [judged["size"].idxmax()]
+    for config, name in zip(judged["config.radius.initial"], judged.index, strict=True):
+        usual = found.path
+        alone = replace(found.study, paths=(replace(usual, name=name, radius=replace(usual.radius, initial=config)),))
+        LocalRunner().run(alone, tmp_path / name)
+        local = analysis.load(tmp_path / name)
+        columns = ["name", "step", "measure", "value"]
+        own = results.point_measures[results.point_measures["name"] == name][columns].reset_index(drop=True)
+        assert own.equals(local.point_measures[columns])
