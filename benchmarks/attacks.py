@@ -23,7 +23,7 @@ import fipray as fip
 from experiments.data import mnist
 from experiments.networks import lenet_300_100
 from experiments.training import Recipe, trained
-from fipray.geometry import Network
+from fipray.networks import Network
 from fipray.robustness import Classifier
 
 THREAT_MODEL = fip.ThreatModel("linf", 0.1)
@@ -34,7 +34,7 @@ def hardened(module: nn.Module, inputs: Tensor, labels: Tensor, num_steps: int) 
     generator, optimiser = torch.Generator().manual_seed(0), torch.optim.Adam(module.parameters(), 1e-3)
     for _ in range(num_steps):
         some = torch.randint(len(inputs), (128,), generator=generator)
-        made = fip.PGD(7).perturb(module, inputs[some], labels[some], THREAT_MODEL, generator)
+        made = fip.attacks.PGD(7).perturb(module, inputs[some], labels[some], THREAT_MODEL, generator)
         optimiser.zero_grad()
         nn.functional.cross_entropy(module(made), labels[some]).backward()
         optimiser.step()
@@ -66,12 +66,19 @@ def main() -> None:
     subjects: dict[str, Callable[[], Classifier]] = {
         "base": lambda: modules[0],
         "base, trained adversarially": adversarial,
-        "three, mean probabilities": lambda: fip.StackedEnsemble(network, stack),
-        "three, mean logits": lambda: fip.StackedEnsemble(network, stack, "logits"),
+        "three, mean probabilities": lambda: fip.robustness.StackedEnsemble(network, stack),
+        "three, mean logits": lambda: fip.robustness.StackedEnsemble(network, stack, "logits"),
     }
-    ours: list[fip.PGD | fip.TargetedPGD] = [fip.PGD(num_steps), fip.TargetedPGD(num_steps)]
-    referee = [fip.AutoAttack((part,), num_steps) for part in ("apgd-ce", "apgd-t")]
-    extra = [fip.ReweighedPGD(num_steps), fip.OnLogits(fip.PGD(num_steps)), fip.RandomNoise(10)]
+    ours: list[fip.attacks.PGD | fip.attacks.TargetedPGD] = [
+        fip.attacks.PGD(num_steps),
+        fip.attacks.TargetedPGD(num_steps),
+    ]
+    referee = [fip.attacks.AutoAttack((part,), num_steps) for part in ("apgd-ce", "apgd-t")]
+    extra = [
+        fip.attacks.ReweighedPGD(num_steps),
+        fip.attacks.OnLogits(fip.attacks.PGD(num_steps)),
+        fip.attacks.RandomNoise(10),
+    ]
     inputs = torch.from_numpy(everything.test_inputs[:num_images])
     labels = torch.from_numpy(everything.test_labels[:num_images])
     records: list[dict[str, object]] = []
@@ -82,7 +89,7 @@ def main() -> None:
         classifier, left = make(), {}
         for side, attacks in (("ours", ours), ("referee", referee), ("more of ours", extra)):
             began = time.perf_counter()
-            found = fip.evaluate(
+            found = fip.robustness.evaluate(
                 classifier, inputs, labels, THREAT_MODEL, attacks, torch.Generator().manual_seed(0), batch_size=200
             )
             took, left[side] = time.perf_counter() - began, found.worst_accuracy

@@ -74,11 +74,11 @@ def study(*, paths: int = 24, num_steps: int = 150) -> fip.Study:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = nn.Sequential(nn.Linear(20, 64), nn.Tanh(), nn.Linear(64, 5)).eval()
-    steppers = (fip.FirstOrderStep(beta=0.1), fip.NaturalStep())
+    steppers = (fip.steppers.FirstOrder(beta=0.1), fip.steppers.Natural())
     specs = [
         fip.PathSpec(
             f"path-{number:02d}",
-            fip.Sparsify(0.5) if number % 3 else fip.RandomWalk(),
+            fip.objectives.Sparsify(0.5) if number % 3 else fip.objectives.RandomWalk(),
             stepper=steppers[number % 2],
             num_steps=num_steps,
             batch_size=100,
@@ -229,7 +229,7 @@ class Run:
         _wait(self._is_over, f"the end of {self.directory.name}")
         assert self.driver is not None
         if self.driver.returncode:
-            raise fip.RunError(f"{self.directory.name} ended with {self.driver.returncode}; see {self.log}")
+            raise fip.errors.RunError(f"{self.directory.name} ended with {self.driver.returncode}; see {self.log}")
 
     def ends_with_a_sentence(self) -> None:
         """Wait until the driver has said that the control process is gone, and has ended."""
@@ -243,7 +243,7 @@ class Run:
             or "control process" not in said
             or "the same command goes on" not in said
         ):
-            raise fip.RunError(
+            raise fip.errors.RunError(
                 f"{self.directory.name} ended with {self.driver.returncode} and {said!r}; see {self.log}"
             )
 
@@ -325,7 +325,9 @@ def stopped_driver(run: Run) -> None:
     driver.send_signal(signal.SIGCONT)
     run.finish()
     if "was lost" in run.log.read_text():
-        raise fip.RunError(f"{run.directory.name}: a driver that was stopped took workers for lost; see {run.log}")
+        raise fip.errors.RunError(
+            f"{run.directory.name}: a driver that was stopped took workers for lost; see {run.log}"
+        )
 
 
 def two_drivers(run: Run) -> None:
@@ -341,7 +343,9 @@ def two_drivers(run: Run) -> None:
     contested = sum(len(store.attempts(id)) > 1 for id in store.committed())
     run.happened.append(f"two drivers, {contested} paths walked by both")
     if not contested:
-        raise fip.RunError(f"{run.directory.name}: the drivers did not overlap, so nothing was tried; see {run.log}")
+        raise fip.errors.RunError(
+            f"{run.directory.name}: the drivers did not overlap, so nothing was tried; see {run.log}"
+        )
 
 
 SCENARIOS: dict[str, Callable[[Run], None]] = {
@@ -387,7 +391,7 @@ def survive(names: list[str], seeds: list[int], num_paths: int, folder: Path) ->
     """A record for each scenario and seed; results and logs are in `folder`."""
     with nodes() as cluster:
         if _driver(num_paths, folder / "calm", folder / "calm.log", "--runner", "local").wait():
-            raise fip.RunError(f"the undisturbed run failed; see {folder / 'calm.log'}")
+            raise fip.errors.RunError(f"the undisturbed run failed; see {folder / 'calm.log'}")
         calm = analysis.load(folder / "calm")
         for name in names:
             for seed in seeds:
@@ -448,7 +452,7 @@ def _wait(true: object, what: str) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not true():  # type: ignore[operator]
         if time.monotonic() > deadline:
-            raise fip.RunError(f"waited {PATIENCE_SECONDS:g} s for {what}")
+            raise fip.errors.RunError(f"waited {PATIENCE_SECONDS:g} s for {what}")
         time.sleep(0.05)
 
 

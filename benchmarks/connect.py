@@ -30,7 +30,7 @@ from experiments.training import Recipe, trained
 Record = dict[str, str | float]
 
 
-class Judge:
+class Evaluator:
     """Cross-entropies and accuracies on test inputs; each weight vector is judged once."""
 
     def __init__(self, network: fip.Network, inputs: Tensor, labels: Tensor) -> None:
@@ -42,14 +42,14 @@ class Judge:
         self.accuracies.append(float((outputs.argmax(1) == self.labels).double().mean()))
         return float(torch.nn.functional.cross_entropy(outputs, self.labels))
 
-    def along(self, points: Sequence[Tensor], num_between: int) -> tuple[fip.LossProfile, float]:
+    def along(self, points: Sequence[Tensor], num_between: int) -> tuple[fip.paths.LossProfile, float]:
         """The profile of a polyline, and the least accuracy on it."""
         self.accuracies.clear()
-        profile = fip.loss_profile(points, self.loss, num_between=num_between)
+        profile = fip.paths.loss_profile(points, self.loss, num_between=num_between)
         return profile, min(self.accuracies)
 
 
-def measure(quick: bool) -> tuple[list[Record], dict[str, fip.LossProfile]]:
+def measure(quick: bool) -> tuple[list[Record], dict[str, fip.paths.LossProfile]]:
     data = mnist("mnist", "")
     arrays = data.for_paths(num_held_out=5000)
     bases = [
@@ -66,13 +66,13 @@ def measure(quick: bool) -> tuple[list[Record], dict[str, fip.LossProfile]]:
     network, other = bases[0], bases[1].weights
     anchors, held_out = torch.from_numpy(arrays.anchors), torch.from_numpy(arrays.held_out)
     few = slice(2000 if quick else None)
-    judge = Judge(network, torch.from_numpy(data.test_inputs[few]), torch.from_numpy(data.test_labels[few]))
+    judge = Evaluator(network, torch.from_numpy(data.test_inputs[few]), torch.from_numpy(data.test_labels[few]))
     problem = fip.Problem(network, anchors, held_out)
-    radius = fip.AdaptiveRadius(initial=0.02, tolerance=0.1875)
+    radius = fip.radii.Adaptive(initial=0.02, tolerance=0.1875)
     walked = fip.Settings(radius=radius, num_steps=25, batch_size=512) if quick else None
     allowed: dict[str, Any] = {"allowed_distance": 0.25, "num_rounds": 4} if quick else {}
     records: list[Record] = []
-    profiles: dict[str, fip.LossProfile] = {}
+    profiles: dict[str, fip.paths.LossProfile] = {}
 
     def record(what: str, make: Callable[[], Sequence[Tensor]], num_between: int = 1) -> Sequence[Tensor]:
         began = time.perf_counter()
@@ -101,7 +101,7 @@ def measure(quick: bool) -> tuple[list[Record], dict[str, fip.LossProfile]]:
     record("straight line", lambda: (network.weights, other), 49)
     _, near = record(
         "straight line, aligned",
-        lambda: (network.weights, fip.aligned(network, network.weights, other, anchors[:2000])),
+        lambda: (network.weights, fip.paths.aligned(network, network.weights, other, anchors[:2000])),
         49,
     )
     record("path", lambda: connection(other))
@@ -113,20 +113,20 @@ def show(records: Sequence[Record]) -> Table:
     table = Table("", "largest loss", "least accuracy", "barrier", "share", "length", "seconds", box=None)
     table.columns[0].no_wrap = True
     for row in records:
-        share = float(row["barrier"]) / float(records[0]["barrier"])
+        fraction = float(row["barrier"]) / float(records[0]["barrier"])
         table.add_row(
             str(row["what"]),
             f"{row['max_loss']:.4f}",
             f"{100 * float(row['min_accuracy']):.2f} %",
             f"{row['barrier']:.4f}",
-            f"{share:.3f}",
+            f"{fraction:.3f}",
             f"{row['length']:.1f}",
             f"{row['seconds']:.1f}",
         )
     return table
 
 
-def draw(profiles: dict[str, fip.LossProfile], file: Path) -> None:
+def draw(profiles: dict[str, fip.paths.LossProfile], file: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

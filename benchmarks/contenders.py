@@ -66,7 +66,7 @@ class Contender:
             return self.classifiers[0]
         if any(True for _ in self.members[0].buffers()):
             return fip.Ensemble(self.classifiers)
-        return fip.StackedEnsemble(networks[0], torch.stack([network.weights for network in networks]))
+        return fip.robustness.StackedEnsemble(networks[0], torch.stack([network.weights for network in networks]))
 
 
 Maker = Callable[[Setting], Contender]

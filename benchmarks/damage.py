@@ -66,10 +66,16 @@ def study() -> fip.Study:
             optimiser.step()
     paths = (
         fip.PathSpec(
-            "sparse", fip.Sparsify(0.6, through=(0.3,)), stepper=fip.FirstOrderStep(), num_steps=6, batch_size=50
+            "sparse",
+            fip.objectives.Sparsify(0.6, through=(0.3,)),
+            stepper=fip.steppers.FirstOrder(),
+            num_steps=6,
+            batch_size=50,
         ),
-        fip.PathSpec("diverse", fip.Diversify(), num_steps=4, batch_size=50, seed=1),
-        fip.PathSpec("other", fip.Diversify(), num_steps=4, batch_size=50, others=("diverse",), seed=2),
+        fip.PathSpec("diverse", fip.objectives.GradientDiversity(), num_steps=4, batch_size=50, seed=1),
+        fip.PathSpec(
+            "other", fip.objectives.GradientDiversity(), num_steps=4, batch_size=50, others=("diverse",), seed=2
+        ),
     )
     return fip.Study(
         name="damage",
@@ -78,7 +84,7 @@ def study() -> fip.Study:
         data=fip.Data(inputs[:300], inputs[300:400], inputs[1000:1100], labels[1000:1100]),
         paths=paths,
         ensembles=(fip.EnsembleSpec("both", ("base", "diverse", "other")),),
-        evaluation=fip.Evaluation(fip.ThreatModel("linf", 0.05), (fip.FGSM(),), num_examples=30),
+        evaluation=fip.Evaluation(fip.ThreatModel("linf", 0.05), (fip.attacks.FGSM(),), num_examples=30),
     )
 
 
@@ -291,9 +297,9 @@ def verbs(directory: Path) -> None:
     """Every verb on a directory, one after the other, as JSON lines."""
     elsewhere = directory.parent / "own"
 
-    def library(work: Callable[[], object]) -> tuple[int, str]:
+    def library(job: Callable[[], object]) -> tuple[int, str]:
         try:
-            return 0, repr(work())
+            return 0, repr(job())
         except FiprayError as error:
             return 2, str(error)
         except BaseException:
@@ -302,14 +308,14 @@ def verbs(directory: Path) -> None:
     def plots() -> None:
         results = analysis.load(directory)
         for plot in (analysis.plot_points, analysis.plot_robustness, analysis.plot_sparsity, analysis.plot_transfer):
-            with contextlib.suppress(fip.UsageError):
+            with contextlib.suppress(fip.errors.UsageError):
                 plot(results).savefig(elsewhere / "plot.png")
         analysis.plot_lineage(results).savefig(elsewhere / "plot.png")
 
     manifest = study().manifest
     copy = directory.with_name("copy")
     shutil.copytree(directory, copy, symlinks=True, copy_function=_copy_any)
-    for name, work in {
+    for name, job in {
         "verify": lambda: command("verify", directory),
         "show": lambda: command("show", directory),
         "load": lambda: library(lambda: (repr(analysis.load(directory)), [*values(directory)])),
@@ -325,7 +331,7 @@ def verbs(directory: Path) -> None:
         "run": lambda: run(directory, "--tensorboard", elsewhere / "curves"),
         "show after the run": lambda: command("show", directory),
     }.items():
-        print(json.dumps([name, *work()]), flush=True)
+        print(json.dumps([name, *job()]), flush=True)
 
 
 def _copy_any(source: str, target: str) -> None:
@@ -338,7 +344,7 @@ def _copy_any(source: str, target: str) -> None:
         shutil.copy(source, target, follow_symlinks=False)
 
 
-def in_a_process(work: Callable[[], object], sandbox: Path) -> tuple[int, str]:
+def in_a_process(job: Callable[[], object], sandbox: Path) -> tuple[int, str]:
     """The status of a process of its own, killed when its time is over, and what it wrote."""
     answer = sandbox / "tmp" / "answer"
     child = os.fork()
@@ -350,7 +356,7 @@ def in_a_process(work: Callable[[], object], sandbox: Path) -> tuple[int, str]:
             tempfile.tempdir = None
             with answer.open("w") as stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
                 try:
-                    work()
+                    job()
                     status = 0
                 except BaseException:
                     traceback.print_exc()

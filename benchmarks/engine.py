@@ -34,22 +34,23 @@ from torch.utils.flop_counter import FlopCounterMode
 import fipray.paths
 from benchmarks.subjects import SUBJECTS, Subject
 from fipray.errors import UsageError
-from fipray.geometry import FisherRao, Metric, Network, conjugate_gradients
+from fipray.geometry import FisherRao, Metric, conjugate_gradients
 from fipray.geometry.metric import Precision
+from fipray.networks import Network
 from fipray.paths import (
     Batch,
     Corrected,
-    FirstOrderStep,
-    InputNullSpaceStep,
-    KroneckerStep,
-    NaturalStep,
+    FirstOrder,
+    InputNullSpace,
+    Kronecker,
+    Natural,
     Problem,
-    PublishedStep,
+    Published,
     Situation,
     Stepper,
 )
 
-GRADIENT, ITERATION, NATURAL, MATMUL = "gradient", "CG iteration", "NaturalStep, 8 iterations", "matmul"
+GRADIENT, ITERATION, NATURAL, MATMUL = "gradient", "CG iteration", "Natural, 8 iterations", "matmul"
 TARGETS = {ITERATION: 2.0, NATURAL: 18.0}  # gradients, at most
 SIDE = 1024
 
@@ -68,7 +69,7 @@ class Toward:
 
 
 @dataclass(frozen=True)
-class Work:
+class Job:
     """Something to be timed: what it costs is the sum of its parts', each so many times."""
 
     what: str
@@ -152,12 +153,12 @@ def main(
 def measured(subject: Subject, size: int, clock: Clock, rounds: int, title: str, steppers: bool) -> list[Record]:
     """The records of one network and batch size."""
     works = tuple(works_of(subject, size, clock.device, steppers))
-    flops = [sum(share * _flops(call) for share, call in work.parts) for work in works]  # warms up, too
+    flops = [sum(fraction * _flops(call) for fraction, call in job.parts) for job in works]  # warms up, too
     times: list[list[float]] = [[] for _ in works]
     for _ in track(range(rounds), title, console=Console(stderr=True), transient=True):
-        for work, found in zip(works, times, strict=True):
-            found.append(sum(share * clock.seconds(call) for share, call in work.parts))
-    names = [work.what for work in works]
+        for job, found in zip(works, times, strict=True):
+            found.append(sum(fraction * clock.seconds(call) for fraction, call in job.parts))
+    names = [job.what for job in works]
     unit, matmul = times[names.index(GRADIENT)], times[names.index(MATMUL)]
     fastest = 2 * SIDE**3 / statistics.median(matmul) / 1e9
     records = []
@@ -169,7 +170,7 @@ def measured(subject: Subject, size: int, clock: Clock, rounds: int, title: str,
     return records
 
 
-def works_of(subject: Subject, size: int, device: torch.device, with_steppers: bool) -> Iterator[Work]:
+def works_of(subject: Subject, size: int, device: torch.device, with_steppers: bool) -> Iterator[Job]:
     """All that is timed."""
     generator = torch.Generator().manual_seed(0)
     network = Network.of(subject.module).to(device)
@@ -192,8 +193,8 @@ def works_of(subject: Subject, size: int, device: torch.device, with_steppers: b
         distance = (problem.geometry.embed(network(moving, inputs)) - batch.reference).square().sum(1).mean()
         return torch.autograd.grad(distance, moving)[0]
 
-    yield Work(MATMUL, ((1.0, lambda: square @ square),))
-    yield Work(GRADIENT, ((1.0, gradient),))
+    yield Job(MATMUL, ((1.0, lambda: square @ square),))
+    yield Job(GRADIENT, ((1.0, gradient),))
     precisions: Sequence[Precision] = ("full", "bf16") if device.type == "cuda" else ("full",)
     for precision in precisions:
         yield from _products(situation, precision)
@@ -201,33 +202,33 @@ def works_of(subject: Subject, size: int, device: torch.device, with_steppers: b
         yield from _steps(situation)
 
 
-def _steps(situation: Situation) -> Iterator[Work]:
+def _steps(situation: Situation) -> Iterator[Job]:
     """One step of each stepper."""
     steppers: dict[str, Stepper] = {
-        "NaturalStep": NaturalStep(),
-        "FirstOrderStep": FirstOrderStep(),
-        "PublishedStep": PublishedStep(),
-        "InputNullSpaceStep, gathered": InputNullSpaceStep(num_batches=1),
-        "Corrected(FirstOrderStep, NaturalStep(2))": Corrected(FirstOrderStep(), NaturalStep(iterations=2)),
+        "Natural": Natural(),
+        "FirstOrder": FirstOrder(),
+        "Published": Published(),
+        "InputNullSpace, gathered": InputNullSpace(num_batches=1),
+        "Corrected(FirstOrder, Natural(2))": Corrected(FirstOrder(), Natural(iterations=2)),
     }
-    if hasattr(fipray.paths, "ProjectedStep"):
-        steppers["ProjectedStep"] = fipray.paths.ProjectedStep()
+    if hasattr(fipray.paths, "Projected"):
+        steppers["Projected"] = fipray.paths.Projected()
     for name, stepper in steppers.items():
-        yield Work(name, ((1.0, _step(stepper, situation)),))
-    kronecker = KroneckerStep()
+        yield Job(name, ((1.0, _step(stepper, situation)),))
+    kronecker = Kronecker()
     first = kronecker.begin(situation.problem)
     later = kronecker.propose(situation, first).state
-    share = 1 / kronecker.refresh
-    yield Work(
-        f"KroneckerStep, refreshed every {kronecker.refresh}",
+    fraction = 1 / kronecker.refresh
+    yield Job(
+        f"Kronecker, refreshed every {kronecker.refresh}",
         (
-            (share, lambda: kronecker.propose(situation, first)),
-            (1 - share, lambda: kronecker.propose(situation, later)),
+            (fraction, lambda: kronecker.propose(situation, first)),
+            (1 - fraction, lambda: kronecker.propose(situation, later)),
         ),
     )
 
 
-def _products(situation: Situation, precision: Precision) -> Iterator[Work]:
+def _products(situation: Situation, precision: Precision) -> Iterator[Job]:
     """The metric's products, and the natural step that is made of them."""
     problem, inputs, mark = situation.problem, situation.batch.inputs, "" if precision == "full" else f", {precision}"
 
@@ -239,8 +240,8 @@ def _products(situation: Situation, precision: Precision) -> Iterator[Work]:
     metric = made()
     sensitivities = situation.batch.normal(*metric.embedded.shape)
     right = metric.jt(sensitivities)
-    damping = NaturalStep().damping
-    iterated = NaturalStep(damping=0.0, precision=precision)  # without damping it never solves exactly
+    damping = Natural().damping
+    iterated = Natural(damping=0.0, precision=precision)  # without damping it never solves exactly
 
     def iterations() -> object:
         return conjugate_gradients(lambda z: metric @ z + damping * z, right, iterations=2)
@@ -249,11 +250,11 @@ def _products(situation: Situation, precision: Precision) -> Iterator[Work]:
         fresh = Metric(problem.network, situation.weights, inputs, problem.geometry, precision=precision)
         fresh.j(situation.descent)
 
-    yield Work(f"forward pass, graphs, first J v{mark}", ((1.0, graph),))
-    yield Work(f"J v{mark}", ((1.0, lambda: metric.j(right)),))
-    yield Work(f"J^T u{mark}", ((1.0, lambda: metric.jt(sensitivities)),))
-    yield Work(f"{ITERATION}{mark}", ((0.5, iterations),))
-    yield Work(f"{NATURAL}{mark}", ((1.0, _step(iterated, situation)),))
+    yield Job(f"forward pass, graphs, first J v{mark}", ((1.0, graph),))
+    yield Job(f"J v{mark}", ((1.0, lambda: metric.j(right)),))
+    yield Job(f"J^T u{mark}", ((1.0, lambda: metric.jt(sensitivities)),))
+    yield Job(f"{ITERATION}{mark}", ((0.5, iterations),))
+    yield Job(f"{NATURAL}{mark}", ((1.0, _step(iterated, situation)),))
 
 
 def _step(stepper: Stepper, situation: Situation) -> Callable[[], object]:

@@ -46,7 +46,7 @@ RATES = {"lenet_300_100": 1e-2, "lenet_5": 1e-2, "resnet_20": 3e-3}
 """Of adversarial training: those at which it got furthest in the same seconds, on images that no table is about."""
 
 
-class Judge:
+class Evaluator:
     """Test examples, surrogates, and the attacks."""
 
     def __init__(
@@ -75,34 +75,34 @@ class Judge:
             """Whether each example stands each attack; those outside `only` are left out and count as fallen."""
             nonlocal standing
             (some,) = torch.where(standing if only is None else only)
-            verdicts = {a.name: torch.zeros_like(standing) for a in attacks}
+            per_example = {a.name: torch.zeros_like(standing) for a in attacks}
             if len(some):
-                found = fip.evaluate(
+                found = fip.robustness.evaluate(
                     deployed, self.some[some], self.their_labels[some], self.threat_model, attacks, generator
                 )
                 for name, stood in found.robust.items():
-                    verdicts[name][some] = stood
+                    per_example[name][some] = stood
                     standing[some] &= stood
-            return verdicts
+            return per_example
 
-        def note(verdicts: dict[str, Tensor]) -> None:
-            made.update({name: float(stood.double().mean()) for name, stood in verdicts.items()})
+        def note(per_example: dict[str, Tensor]) -> None:
+            made.update({name: float(stood.double().mean()) for name, stood in per_example.items()})
 
         everything = torch.ones_like(standing)
-        replayed = fip.FromSurrogates(self.base, fip.PGD(num_steps=40))
-        transfer = fip.FromSurrogates(self.surrogates, fip.PGD(num_steps=40))
+        replayed = fip.attacks.TransferAttack(self.base, fip.attacks.PGD(num_steps=40))
+        transfer = fip.attacks.TransferAttack(self.surrogates, fip.attacks.PGD(num_steps=40))
         for label, attack in (
-            ("noise", fip.RandomNoise()),
+            ("noise", fip.attacks.RandomNoise()),
             ("from the base", replayed),
             ("transfer", transfer),
-            ("pgd-20", fip.PGD(num_steps=20)),
+            ("pgd-20", fip.attacks.PGD(num_steps=20)),
         ):
             note({label: next(iter(tried([attack], everything).values()))})
-        first = next(iter(tried([fip.AutoAttack(("apgd-ce", "apgd-t"))], everything).values()))
-        rest = next(iter(tried([fip.AutoAttack(("fab-t", "square"))], first).values()))
+        first = next(iter(tried([fip.attacks.AutoAttack(("apgd-ce", "apgd-t"))], everything).values()))
+        rest = next(iter(tried([fip.attacks.AutoAttack(("fab-t", "square"))], first).values()))
         note({"apgd-ce+t": first, "autoattack": rest})
         if len(contender.members) > 1:
-            tried([fip.ReweighedPGD(num_steps=50), fip.OnLogits(fip.PGD(num_steps=50))])
+            tried([fip.attacks.ReweighedPGD(num_steps=50), fip.attacks.OnLogits(fip.attacks.PGD(num_steps=50))])
         note({"worst": standing})
         return made
 
@@ -129,7 +129,7 @@ class Judge:
         return [{**shared, "attack": attack, "robust_accuracy": robust} for attack, robust in found.items()]
 
 
-def heat_maps(setting: Setting, judge: Judge, num_members: int, file: Path) -> None:
+def heat_maps(setting: Setting, judge: Evaluator, num_members: int, file: Path) -> None:
     """Transfer among the members of path ensembles and among networks trained apart, side by side."""
     groups = {
         "paths, vaccinated": paths(setting, objective="vaccinate", num_members=num_members),
@@ -144,19 +144,19 @@ def heat_maps(setting: Setting, judge: Judge, num_members: int, file: Path) -> N
     tables = {}
     for title, contender in groups.items():
         named = {str(number): one for number, one in enumerate(contender.classifiers, 1)}
-        accuracies = fip.transfer_matrix(
+        accuracies = fip.robustness.transfer_matrix(
             named,
             named,
             judge.some,
             judge.their_labels,
             judge.threat_model,
-            fip.PGD(num_steps=20),
+            fip.attacks.PGD(num_steps=20),
             torch.Generator().manual_seed(setting.seed),
         )
         tables[title] = pd.DataFrame(
             [
-                {"maker": maker, "target": target, "accuracy": float(accuracies[i, j])}
-                for i, maker in enumerate(named)
+                {"source": source, "target": target, "accuracy": float(accuracies[i, j])}
+                for i, source in enumerate(named)
                 for j, target in enumerate(named)
             ]
         )
@@ -192,7 +192,7 @@ def setting_of(args: argparse.Namespace, seed: int) -> tuple[Setting, Tensor, Te
         seed=seed,
     )
     if arrays.test_inputs is None or arrays.test_labels is None:
-        raise fip.DataError("the data set has no test part")
+        raise fip.errors.DataError("the data set has no test part")
     return setting, torch.from_numpy(arrays.test_inputs), torch.from_numpy(arrays.test_labels).long()
 
 
@@ -266,7 +266,7 @@ def main() -> None:
         setting, inputs, labels = setting_of(args, seed)
         epsilons = args.epsilons or [setting.settings.epsilon]
         surrogates = surrogates_of(setting, args.surrogate_seconds)
-        judges = [Judge(setting, inputs, labels, args.examples, epsilon, surrogates) for epsilon in epsilons]
+        judges = [Evaluator(setting, inputs, labels, args.examples, epsilon, surrogates) for epsilon in epsilons]
         for name, make in contenders(setting.settings.epsilon, args.members, RATES[args.network]).items():
             done = any(r["method"] == name and r["seed"] == seed for r in records)
             if done or (args.only and not any(asked(text, name) for text in args.only)):

@@ -32,24 +32,25 @@ from torch import Tensor
 from experiments.data import mnist
 from experiments.networks import lenet_300_100
 from experiments.training import Recipe, trained
-from fipray.geometry import Network, functional_distance
+from fipray.geometry import functional_distance
+from fipray.networks import Network
 from fipray.paths import (
-    AdaptiveRadius,
+    Adaptive,
     Batch,
     Corrected,
-    Diversify,
-    FirstOrderStep,
-    InputNullSpaceStep,
-    KroneckerStep,
-    NaturalStep,
+    FirstOrder,
+    GradientDiversity,
+    InputNullSpace,
+    Kronecker,
+    Natural,
     Objective,
     Problem,
-    PublishedStep,
+    Published,
     RadiusControl,
-    ScheduledRadius,
+    Scheduled,
     Stepper,
     Switch,
-    SwitchedRadius,
+    Switched,
     Toward,
     walk,
 )
@@ -67,7 +68,7 @@ class Contender:
     stepper: Stepper
     radius: RadiusControl
     batch_size: int = 256
-    focus: float = 0.0
+    uncertainty_fraction: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def cost(setting: Setting, stepper: Stepper, radius: RadiusControl, batch_size: 
 def planned(setting: Setting, contender: Contender, seconds: float) -> tuple[Stepper, RadiusControl, int]:
     """The contender with as many steps as fill the seconds."""
     stepper, radius = contender.stepper, contender.radius
-    each = cost(setting, stepper, ScheduledRadius(1e-3), contender.batch_size)  # of which no step is refused
+    each = cost(setting, stepper, Scheduled(1e-3), contender.batch_size)  # of which no step is refused
     return stepper, radius, max(10, round(seconds / each))
 
 
@@ -149,7 +150,9 @@ def walked(setting: Setting, contender: Contender, seconds: float, seed: int, ev
     )  # so that a path is whole where steps get dearer
     points = walk(
         setting.problem,
-        setting.anchors.focused(contender.focus) if contender.focus else setting.anchors,
+        setting.anchors.uncertainty_sampled(contender.uncertainty_fraction)
+        if contender.uncertainty_fraction
+        else setting.anchors,
         setting.objective,
         stepper,
         radius,
@@ -186,27 +189,27 @@ def contenders(objective: str) -> list[Contender]:
     """Every stepper with its settings; the last is the controlled path."""
     diverse = objective == "diversify"
     made = [
-        Contender(PUBLISHED, PublishedStep(length=0.01, penalty=penalty), ScheduledRadius(0.01, 0.01), 200)
+        Contender(PUBLISHED, Published(length=0.01, penalty=penalty), Scheduled(0.01, 0.01), 200)
         for penalty in ((0.1, 10.0, 100.0) if diverse else (0.1, 100.0, 1000.0))
     ]
     made += [
-        Contender("natural, adaptive", NaturalStep(damping=3e-3), AdaptiveRadius(tolerance=tolerance), 512)
+        Contender("natural, adaptive", Natural(damping=3e-3), Adaptive(tolerance=tolerance), 512)
         for tolerance in (0.03, 0.06, 0.12)
     ]
     made += [
-        Contender("first order, scheduled", FirstOrderStep(beta=beta), ScheduledRadius(rate * 14.7), 256)
+        Contender("first order, scheduled", FirstOrder(beta=beta), Scheduled(rate * 14.7), 256)
         for beta, rate in ((0.01, 5e-4), (0.01, 1e-3), (0.03, 1e-3))
     ]
     made += [
-        Contender("Kronecker, adaptive", KroneckerStep(damping=3e-3), AdaptiveRadius(tolerance=tolerance), 256)
+        Contender("Kronecker, adaptive", Kronecker(damping=3e-3), Adaptive(tolerance=tolerance), 256)
         for tolerance in (0.06, 0.12)
     ]
-    made += [Contender("input null space", InputNullSpaceStep(), AdaptiveRadius(tolerance=0.1), 256)]
+    made += [Contender("input null space", InputNullSpace(), Adaptive(tolerance=0.1), 256)]
     made += [
         Contender(
             "first order, corrected",
-            Corrected(FirstOrderStep(beta=0.03), NaturalStep(damping=3e-3, iterations=3)),
-            ScheduledRadius(0.015),
+            Corrected(FirstOrder(beta=0.03), Natural(damping=3e-3, iterations=3)),
+            Scheduled(0.015),
             256,
         )
     ]
@@ -220,18 +223,18 @@ def ours(objective: str) -> Contender:
         "diversify": ((0.02, 0.015), (0.06, 0.1), (1.0, 4.0)),
         "toward": ((0.1, 0.1), (1.0, 2.5), (6.0, 20.0)),  # a flatter objective
     }[objective]
-    first, second, third = (FirstOrderStep(beta, final_beta=final) for beta, final in betas)
+    first, second, third = (FirstOrder(beta, final_beta=final) for beta, final in betas)
     longest = 0.0147 if objective == "diversify" else 0.008
     return Contender(
         OURS,
         Switch(first, Switch(second, third, at=10 / 14), at=13 / 27),
-        SwitchedRadius(
-            ScheduledRadius(longest, 0.00147),
-            SwitchedRadius(ScheduledRadius(0.0044, 0.00147), ScheduledRadius(0.0044, 0.0044), at=10 / 14),
+        Switched(
+            Scheduled(longest, 0.00147),
+            Switched(Scheduled(0.0044, 0.00147), Scheduled(0.0044, 0.0044), at=10 / 14),
             at=13 / 27,
         ),
         batch_size=192,
-        focus=0.7,
+        uncertainty_fraction=0.7,
     )
 
 
@@ -251,7 +254,7 @@ def settings(data: str, seed: int) -> list[Setting]:
     ]
     base, other = networks[0], networks[1].weights
     made = []
-    for name, objective, others in (("diversify", Diversify(), ()), ("toward", Toward(), (other,))):
+    for name, objective, others in (("diversify", GradientDiversity(), ()), ("toward", Toward(), (other,))):
         problem = Problem(base, others=others)
         anchors = problem.batch(torch.from_numpy(arrays.anchors))
         made.append(Setting(name, objective, problem, anchors, problem.batch(torch.from_numpy(arrays.held_out))))

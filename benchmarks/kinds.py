@@ -297,7 +297,7 @@ SMALL: Mapping[str, Kind] = {
     "weight_norm, pruned": Kind(
         lambda: behind(parametrizations.weight_norm),
         r"0\.weight is computed from .* by WeightNorm.*remove_parametrizations\(module\.0",
-        objective=fip.Sparsify(sparsity=0.5),
+        objective=fip.objectives.Sparsify(sparsity=0.5),
     ),
     "weight_norm with a row of zeros": Kind(
         lambda: behind(lambda part: parametrizations.weight_norm(_with_a_row_of_zeros(part))), "hold NaN or infinity"
@@ -310,7 +310,7 @@ SMALL: Mapping[str, Kind] = {
     "weight_norm, old, pruned": Kind(
         lambda: behind(lambda part: old(nn.utils.weight_norm, part)),
         r"0\.weight is computed from .* by weight_norm.*remove_weight_norm\(module\.0",
-        objective=fip.Sparsify(sparsity=0.5),
+        objective=fip.objectives.Sparsify(sparsity=0.5),
     ),
     "spectral_norm": Kind(lambda: behind(parametrizations.spectral_norm)),
     "spectral_norm in training": Kind(lambda: behind(parametrizations.spectral_norm).train(), "writes into .*_u"),
@@ -318,7 +318,9 @@ SMALL: Mapping[str, Kind] = {
     "orthogonal": Kind(lambda: behind(parametrizations.orthogonal)),
     "pruning mask": Kind(lambda: behind(masked)),
     "pruning mask, pruned": Kind(
-        lambda: behind(masked), r"a pruning mask.*prune\.remove\(module\.0", objective=fip.Sparsify(sparsity=0.5)
+        lambda: behind(masked),
+        r"a pruning mask.*prune\.remove\(module\.0",
+        objective=fip.objectives.Sparsify(sparsity=0.5),
     ),
     "tied": Kind(tied),
     "tied by memory": Kind(tied_by_memory, "lie in the same memory"),

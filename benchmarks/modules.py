@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 import fipray as fip
 from benchmarks.kinds import SMALL, Kind, of_libraries
-from fipray.geometry import Network, OutputGeometry
+from fipray.geometry import OutputGeometry
+from fipray.networks import Network
 
 NUM_STEPS = 3
 
@@ -50,10 +51,10 @@ def row(name: str, kind: Kind) -> Row:
         network = Network.of(module)
         path = fip.trace(
             fip.Problem(network, anchors=inputs, held_out=held_out, geometry=kind.geometry),
-            kind.objective or fip.RandomWalk(),
+            kind.objective or fip.objectives.RandomWalk(),
             fip.Settings(
-                stepper=fip.FirstOrderStep(beta=1.0),
-                radius=fip.ScheduledRadius(0.05),
+                stepper=fip.steppers.FirstOrder(beta=1.0),
+                radius=fip.radii.Scheduled(0.05),
                 num_steps=NUM_STEPS,
                 batch_size=16,
             ),

@@ -28,8 +28,8 @@ from rich.table import Table
 from torch import nn
 
 import fipray as fip
-from fipray.study.runner import Quiet
-from fipray.study.work import Work
+from fipray.execution import Silent
+from fipray.execution.jobs import Job
 
 
 def study(num_paths: int, num_steps: int) -> fip.Study:
@@ -40,23 +40,27 @@ def study(num_paths: int, num_steps: int) -> fip.Study:
         module = nn.Sequential(nn.Linear(200, 300), nn.Tanh(), nn.Linear(300, 10)).eval()
     paths = tuple(
         fip.PathSpec(
-            f"path-{number:05d}", fip.Sparsify(0.5), stepper=fip.FirstOrderStep(), num_steps=num_steps, seed=number
+            f"path-{number:05d}",
+            fip.objectives.Sparsify(0.5),
+            stepper=fip.steppers.FirstOrder(),
+            num_steps=num_steps,
+            seed=number,
         )
         for number in range(num_paths)
     )
     return fip.Study("overhead", module, fip.Data(inputs[:2000], inputs[2000:]), paths)
 
 
-class Clock(Quiet):
+class Clock(Silent):
     """When the first work began, and when the last one ended; with the driver's own seconds of CPU between."""
 
     def __init__(self) -> None:
         self.began = self.ended = self.cpu_began = self.cpu_ended = 0.0
 
-    def started(self, work: Work, where: str) -> None:
+    def started(self, job: Job, where: str) -> None:
         self.began, self.cpu_began = self.began or time.perf_counter(), self.cpu_began or time.process_time()
 
-    def finished(self, work: Work, sentence: str, seconds: float) -> None:
+    def finished(self, job: Job, sentence: str, seconds: float) -> None:
         self.ended, self.cpu_ended = time.perf_counter(), time.process_time()
 
 

@@ -30,7 +30,8 @@ import fipray as fip
 from experiments import networks
 from experiments.data import mnist
 from experiments.training import Recipe, trained
-from fipray.geometry import FisherRao, Metric, Network, NullSpace, Sweeps
+from fipray.geometry import FisherRao, Metric, NullSpace, Sweeps
+from fipray.networks import Network
 from fipray.paths import Problem
 from fipray.paths.objective import gradient
 
@@ -232,8 +233,8 @@ def main() -> None:
     held_out = torch.from_numpy(everything.train_inputs[-5000:])
     path = fip.trace(
         fip.Problem(network, anchors=anchors, held_out=held_out[:1000]),
-        fip.Diversify(),
-        fip.Settings(stepper=fip.NaturalStep(), radius=fip.AdaptiveRadius(tolerance=0.15), num_steps=10),
+        fip.objectives.GradientDiversity(),
+        fip.Settings(stepper=fip.steppers.Natural(), radius=fip.radii.Adaptive(tolerance=0.15), num_steps=10),
     )
     iterations = 200 if chosen.quick else 400
     print(f"{len(anchors)} anchors, {torch.get_num_threads()} thread(s); target {TARGET:g}")
@@ -242,7 +243,7 @@ def main() -> None:
     random = torch.randn(network.num_weights, generator=torch.Generator().manual_seed(0))
     problem = Problem(network, geometry=GEOMETRY)
     away = path.end.weights
-    slope = gradient(fip.Diversify(), problem, away, problem.batch(anchors[:1000]))
+    slope = gradient(fip.objectives.GradientDiversity(), problem, away, problem.batch(anchors[:1000]))
     cases = [
         Case(network, network.weights, "start, random", random, held_out),
         Case(network, away, "10 steps, gradient", slope, held_out),

@@ -87,7 +87,7 @@ def path(task: Task, spec: fip.PathSpec, inputs: Tensor) -> tuple[nn.Module, flo
     # of a long path, in which stages of the mask are as rare as they will be
     trial = fip.walk(
         problem,
-        anchors.focused(spec.focus) if spec.focus else anchors,
+        anchors.uncertainty_sampled(spec.uncertainty_fraction) if spec.uncertainty_fraction else anchors,
         spec.objective,
         spec.stepper,
         spec.radius,
@@ -108,7 +108,7 @@ def path(task: Task, spec: fip.PathSpec, inputs: Tensor) -> tuple[nn.Module, flo
                 radius=spec.radius,
                 num_steps=num_steps,
                 batch_size=spec.batch_size,
-                focus=spec.focus,
+                uncertainty_fraction=spec.uncertainty_fraction,
                 save_at=fip.SaveAt(num_points=1, solver_state=False),
                 seed=task.seed,
             ),
@@ -193,7 +193,7 @@ def _subject(
     network: str, data: str, module: nn.Module, arrays: fip.Data, labels: object, settings: Settings
 ) -> Subject:
     if arrays.test_inputs is None or arrays.test_labels is None:
-        raise fip.DataError("the data set has no test part")
+        raise fip.errors.DataError("the data set has no test part")
     return Subject(
         network=network,
         data=data,

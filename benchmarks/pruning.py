@@ -45,8 +45,8 @@ def judged(module: nn.Module, subject: Subject, seed: int) -> Record:
         embed(outputs(module, subject.held_out)), embed(outputs(subject.base, subject.held_out))
     )
     network = fip.Network.of(module)
-    attack = fip.PGD(num_steps=20)
-    robust = fip.evaluate(
+    attack = fip.attacks.PGD(num_steps=20)
+    robust = fip.robustness.evaluate(
         lambda inputs: network(network.weights, inputs),
         subject.test_inputs[:NUM_ATTACKED],
         subject.test_labels[:NUM_ATTACKED],

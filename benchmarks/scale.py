@@ -32,9 +32,10 @@ from fipray import analysis
 from fipray.cluster.actor import Actor
 from fipray.cluster.dispatch import work_off
 from fipray.cluster.share import Share
+from fipray.execution import Silent
+from fipray.execution.jobs import Tables
+from fipray.execution.queue import Queue
 from fipray.records import compact
-from fipray.study.runner import Agenda, Quiet
-from fipray.study.work import Tables
 
 WEIGHTS = np.arange(1000, dtype=np.float32)
 
@@ -43,12 +44,12 @@ class StubActor(Actor):
     """Answers for a path that it did not walk."""
 
     def carry_out(self, packed: bytes) -> Tables:
-        work, store = cloudpickle.loads(packed), self._worker._store
+        job, store = cloudpickle.loads(packed), self._worker._store
         named: dict[str, str | None] = {"weights_file": None, "weights_sha256": None}
-        if work.spec.events:  # which no other spec here has
-            file, sha256 = store.write_weights(work.id, work.attempt, "end", {"weights": WEIGHTS})
+        if job.spec.events:  # which no other spec here has
+            file, sha256 = store.write_weights(job.id, job.attempt, "end", {"weights": WEIGHTS})
             named = {"weights_file": file, "weights_sha256": sha256}
-        return rows(work.id, work.spec, work.attempt, named)
+        return rows(job.id, job.spec, job.attempt, named)
 
 
 def rows(id: str, spec: fip.PathSpec, attempt: int, named: Mapping[str, str | None]) -> Tables:
@@ -60,7 +61,7 @@ def rows(id: str, spec: fip.PathSpec, attempt: int, named: Mapping[str, str | No
         "objective_value": 0.5,
         "clean_accuracy": 0.98,
     }
-    step = {"gain": 0.1, "radius": 0.05, "weights_norm_moved": 1.0, "seconds": 0.1, **numbers}
+    step = {"gain": 0.1, "radius": 0.05, "weights_distance": 1.0, "seconds": 0.1, **numbers}
     nowhere = {"weights_file": None, "weights_sha256": None}
     points = [{**shared, "step": k, **step, **nowhere} for k in range(spec.num_steps)]
     points[-1] |= named
@@ -92,14 +93,14 @@ def rows(id: str, spec: fip.PathSpec, attempt: int, named: Mapping[str, str | No
     return {"points": points, "paths": [path]}
 
 
-class Rate(Quiet):
+class Rate(Silent):
     """Notes when each thousandth path was finished, and the driver's memory then."""
 
     def __init__(self) -> None:
         self.marks: list[tuple[int, float, int]] = []
         self._count = 0
 
-    def finished(self, work: Any, sentence: str, seconds: float) -> None:
+    def finished(self, job: Any, sentence: str, seconds: float) -> None:
         if self._count % 1000 == 0:
             self.marks.append((self._count, time.perf_counter(), memory()))
         self._count += 1
@@ -112,9 +113,9 @@ def memory() -> int:
 
 def study(num_paths: int, num_points: int, weights: bool) -> fip.Study:
     inputs = np.zeros((4, 2), np.float32)
-    events = (fip.ObjectiveBelow(0.0),) if weights else ()
+    events = (fip.events.ObjectiveBelow(0.0),) if weights else ()
     specs = tuple(
-        fip.PathSpec(f"path-{n}", fip.Sparsify(0.5), num_steps=num_points, seed=n, events=events)
+        fip.PathSpec(f"path-{n}", fip.objectives.Sparsify(0.5), num_steps=num_points, seed=n, events=events)
         for n in range(num_paths)
     )
     return fip.Study("scale", torch.nn.Linear(2, 2), fip.Data(inputs, inputs), specs)
@@ -125,26 +126,26 @@ def measure(num_paths: int, num_points: int, num_workers: int, weights: bool, di
     began = time.perf_counter()
     made = study(num_paths, num_points, weights)
     record["ids_seconds"] = timed(lambda: made.specs)
-    watch = Rate()
-    agenda = Agenda(made, directory, watch)
+    listener = Rate()
+    queue = Queue(made, directory, listener)
     record["study_seconds"] = time.perf_counter() - began
     share = Share(1)
     cpu = time.process_time()
-    work_off(agenda, num_workers, share, "DEFAULT", 3, watch, actor_class=StubActor)
+    work_off(queue, num_workers, share, "DEFAULT", 3, listener, actor_class=StubActor)
     cpu = time.process_time() - cpu
-    agenda.close()
-    (first, first_at, first_bytes), (last, last_at, last_bytes) = watch.marks[1], watch.marks[-1]
+    queue.close()
+    (first, first_at, first_bytes), (last, last_at, last_bytes) = listener.marks[1], listener.marks[-1]
     record["paths_per_second"] = (last - first) / (last_at - first_at)
     record["driver_cpu_ms_per_path"] = 1e3 * cpu / num_paths
     record["mb_per_10000_paths"] = (last_bytes - first_bytes) / 1e6 * 1e4 / (last - first)
     record["driver_mb"] = memory() / 1e6
-    del agenda, watch
+    del queue, listener
     gc.collect()
     files = [file for file in directory.rglob("*") if file.is_file()]
     record["files"] = len(files)
     record["table_files"] = sum(file.suffix in (".parquet", ".json") for file in files)
     record["bytes"] = sum(file.stat().st_size for file in files)
-    record["resume_seconds"] = timed(lambda: Agenda(made, directory, Quiet()))
+    record["resume_seconds"] = timed(lambda: Queue(made, directory, Silent()))
     record["load_seconds"] = timed(lambda: analysis.load(directory))
     record["compact_seconds"] = timed(lambda: compact(fip.records.Store.open(directory)))
     record["table_files_compacted"] = sum(file.suffix in (".parquet", ".json") for file in directory.rglob("*"))
@@ -153,9 +154,9 @@ def measure(num_paths: int, num_points: int, num_workers: int, weights: bool, di
     return record
 
 
-def timed(work: Any) -> float:
+def timed(job: Any) -> float:
     began = time.perf_counter()
-    work()
+    job()
     return time.perf_counter() - began
 
 

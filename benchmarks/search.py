@@ -43,7 +43,7 @@ def measure(quick: bool) -> list[Record]:
                 search = replace(made, study=study, objectives={DISTANCE: "min"}, seed=seed, **settings)
                 began = time.perf_counter()
                 into = Path(folder) / f"{seed}-{len(records)}"
-                fip.search(search, into, runner)
+                fip.search.run(search, into, runner)
                 seconds = time.perf_counter() - began
                 trials = analysis.judged_trials(analysis.load(into))
                 ended = trials[trials["outcome_kind"] != "given up"]

@@ -36,7 +36,7 @@ from experiments.baselines import series as rivals
 from experiments.scenarios import ScenarioName, Series
 from experiments.training import Recipe, train
 from fipray.geometry import KroneckerMetric
-from fipray.paths import Examples, Problem, varied
+from fipray.paths import Examples, Problem, augmented
 
 SCENARIOS = get_args(ScenarioName)
 Accuracies = list[list[float]]  # [i][j]: on task j when task i had been learned; the first row is the base's
@@ -88,15 +88,15 @@ def chain(setting: Setting, *, stored: bool, metric: bool = False, published: bo
         path = fip.trace(
             fip.Problem(
                 network,
-                anchors=varied(sets, spec.variations),
+                anchors=augmented(sets, spec.augmentations),
                 held_out=torch.from_numpy(data.sets[spec.held_out[0]]),
                 tasks=tasks,
                 memory=remembered,
             ),
             spec.objective,
             fip.Settings(
-                stepper=fip.PublishedStep() if published else spec.stepper,
-                radius=fip.ScheduledRadius(1, 1) if published else spec.radius,
+                stepper=fip.steppers.Published() if published else spec.stepper,
+                radius=fip.radii.Scheduled(1, 1) if published else spec.radius,
                 num_steps=spec.num_steps,
                 batch_size=spec.batch_size,
                 save_at=fip.SaveAt(num_points=1, solver_state=False),
@@ -114,7 +114,7 @@ def chain(setting: Setting, *, stored: bool, metric: bool = False, published: bo
 def rival(setting: Setting, *, name: str, shifted: bool = False) -> Outcome:
     """One of experiments.baselines.series, on the module itself where paths see it through its heads."""
     series, module = setting.series, setting.base
-    tasks, heads = [], isinstance(module, fip.MultiHead)
+    tasks, heads = [], isinstance(module, fip.networks.MultiHead)
     size = len(np.unique(next(iter(series.tasks.values())).labels))
     for number, (task_name, task) in enumerate(series.tasks.items()):
         inputs, labels = torch.from_numpy(task.inputs), torch.from_numpy(task.labels)
@@ -128,14 +128,14 @@ def rival(setting: Setting, *, name: str, shifted: bool = False) -> Outcome:
     if hasattr(learner, "num_stored") and name not in ("ogd",):
         learner = replace(learner, num_stored=setting.num_stored)  # type: ignore[type-var]
     if shifted:
-        learner = replace(learner, shifted=fip.Shifted(1, max(1, series.image[-1] // 14)))  # type: ignore[type-var]
+        learner = replace(learner, shifted=fip.augmentations.Shifted(1, max(1, series.image[-1] // 14)))  # type: ignore[type-var]
     accuracies: Accuracies = []
 
     def after(number: int, learned: nn.Module) -> None:
-        seen_with_heads = fip.MultiHead(learned, len(tasks), series.image) if heads else learned
+        seen_with_heads = fip.networks.MultiHead(learned, len(tasks), series.image) if heads else learned
         accuracies.append(judged(seen_with_heads, series, number))
 
-    inner = module.module if isinstance(module, fip.MultiHead) else module
+    inner = module.module if isinstance(module, fip.networks.MultiHead) else module
     learned = learner.learn(
         inner, tasks, num_iterations=setting.num_iterations, seed=setting.seed, after=after, first=1
     )

@@ -33,8 +33,11 @@ from experiments import pruning
 
 Record = dict[str, Any]
 PATTERNS: dict[str, dict[str, tuple[fip.paths.Pattern, float]]] = {
-    "lenet-mnist": {"2:4": (fip.NofM(), 0.5), "75 % of neurons": (fip.WholeChannels(), 0.75)},
-    "resnet20": {"2:4": (fip.NofM(), 0.5), "50 % of inner channels": (fip.WholeChannels(), 0.5)},
+    "lenet-mnist": {"2:4": (fip.sparsity.SemiStructured(), 0.5), "75 % of neurons": (fip.sparsity.Structured(), 0.75)},
+    "resnet20": {
+        "2:4": (fip.sparsity.SemiStructured(), 0.5),
+        "50 % of inner channels": (fip.sparsity.Structured(), 0.5),
+    },
 }
 
 
@@ -61,7 +64,7 @@ def measured(subject: Subject, name: str, seconds: float, seed: int) -> Record:
     spec = pruning.sparse_path((sparsity,), subject.settings.ours, pattern=pattern, seed=seed)
     pruned, spent = path(task, spec, anchors_of(task))
     network = fip.Network.of(pruned)
-    sizes = fip.sizes_of(network, network.weights, subject.test_inputs)
+    sizes = fip.networks.footprint_of(network, network.weights, subject.test_inputs)
     record: Record = {
         "network": subject.network,
         "pattern": name.partition(": ")[2],
@@ -74,20 +77,20 @@ def measured(subject: Subject, name: str, seconds: float, seed: int) -> Record:
         "bytes_2_4": sizes.bytes_2_4,
         "multiply_adds": sizes.multiply_adds,
     }
-    small = fip.slimmed(network, network.weights)
+    small = fip.networks.slimmed(network, network.weights)
     if sum(part.numel() for part in small.parameters()) == network.num_weights:
         return record
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "small.safetensors")
         save_file(small.state_dict(), file)
-        again = fip.fitted(subject.base, load_file(file)).eval()
+        again = fip.networks.fitted(subject.base, load_file(file)).eval()
         record["bytes_small"] = os.path.getsize(file)
     apart = (outputs(again, subject.test_inputs) - outputs(pruned, subject.test_inputs)).abs().max()
     times = seconds_of({"dense": subject.base, "small": again}, subject.inputs[:256], 20)
     of_small = fip.Network.of(again)
     return record | {
         "largest_difference": float(apart),
-        "multiply_adds_small": fip.sizes_of(of_small, of_small.weights, subject.test_inputs).multiply_adds,
+        "multiply_adds_small": fip.networks.footprint_of(of_small, of_small.weights, subject.test_inputs).multiply_adds,
         "dense_ms": 1e3 * times["dense"],
         "small_ms": 1e3 * times["small"],
         "speed_up": times["dense"] / times["small"],

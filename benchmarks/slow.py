@@ -44,9 +44,9 @@ def study(*, paths: int = 8, num_steps: int = 60, points: int = 20, pause_second
         paths=tuple(
             fip.PathSpec(
                 name=f"path-{number}",
-                objective=fip.Sparsify(sparsity=0.8),
-                stepper=Slowly(fip.FirstOrderStep(), pause_seconds),
-                radius=fip.ScheduledRadius(initial=0.03),
+                objective=fip.objectives.Sparsify(sparsity=0.8),
+                stepper=Slowly(fip.steppers.FirstOrder(), pause_seconds),
+                radius=fip.radii.Scheduled(initial=0.03),
                 num_steps=num_steps,
                 batch_size=64,
                 save_at=fip.SaveAt(points),

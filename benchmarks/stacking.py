@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from experiments.networks import lenet_300_100
-from fipray.geometry import Network
+from fipray.networks import Network
 from fipray.robustness import Classifier, Ensemble, StackedEnsemble
 from fipray.robustness.margin import margin_gradient
 
@@ -37,11 +37,11 @@ def making(what: str, classifier: Classifier, inputs: Tensor, labels: Tensor) ->
     return outputs if what == "outputs" else lambda: margin_gradient(classifier, inputs, labels)
 
 
-def seconds(makes: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
+def seconds(produces: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
     """The shortest time of each, in turn."""
-    best = dict.fromkeys(makes, float("inf"))
+    best = dict.fromkeys(produces, float("inf"))
     for repetition in range(repetitions + 2):  # two to warm up
-        for name, make in makes.items():
+        for name, make in produces.items():
             began = time.perf_counter()
             make()
             if repetition >= 2:
@@ -81,12 +81,12 @@ def main() -> None:
         for num_inputs in (8, 32, 128):
             inputs, labels = torch.rand(num_inputs, 1, 28, 28), torch.arange(num_inputs) % 10
             for what in ("outputs", "outputs and gradient"):
-                makes = {name: making(what, of, inputs, labels) for name, of in classifiers.items()}
-                best = seconds(makes, 5 if chosen.quick else 20)
-                shares = {name: share_of_products(make) for name, make in makes.items()}
+                produces = {name: making(what, of, inputs, labels) for name, of in classifiers.items()}
+                best = seconds(produces, 5 if chosen.quick else 20)
+                shares = {name: share_of_products(make) for name, make in produces.items()}
                 times = best["one by one"] / best["stacked"]
                 alone, together = (f"{1e3 * best[name]:.2f} ms" for name in classifiers)
-                products = ", ".join(f"{share:.0%}" for share in shares.values())
+                products = ", ".join(f"{fraction:.0%}" for fraction in shares.values())
                 row = f"{threads:7} {num_inputs:6} {what:20} {alone:>10} {together:>10} {times:6.2f}  {products}"
                 print(row, flush=True)
                 for name in classifiers:

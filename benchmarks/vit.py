@@ -2,7 +2,7 @@
 
     python -m benchmarks.vit [--quick] [--json FILE]
 
-A whole `NaturalStep()` on a batch of 8 images, 3 x 224 x 224, in the Fisher-Rao geometry, on the processor; weights and
+A whole `Natural()` on a batch of 8 images, 3 x 224 x 224, in the Fisher-Rao geometry, on the processor; weights and
 inputs are random, which changes neither figure. Memory is the greatest that this process had, torch and the network
 included.
 """
@@ -23,8 +23,8 @@ from rich.console import Console
 from torchvision.models import VisionTransformer, vit_b_16
 
 from benchmarks.engine import Toward
-from fipray.geometry import Network
-from fipray.paths import NaturalStep, Problem, Situation
+from fipray.networks import Network
+from fipray.paths import Natural, Problem, Situation
 
 GIB_AT_MOST = 12.0
 
@@ -59,7 +59,7 @@ def main(
     anchors = problem.batch(torch.randn(batch, 3, 224, 224))
     objective, radius = Toward(torch.zeros_like(problem.start)), 0.01 * float(problem.start.norm())
     began, began_processor = time.perf_counter(), time.process_time()
-    proposal = NaturalStep().propose(Situation(problem, objective, problem.start, anchors, radius), {})
+    proposal = Natural().propose(Situation(problem, objective, problem.start, anchors, radius), {})
     seconds, processor_seconds = time.perf_counter() - began, time.process_time() - began_processor
     unit = 2**30 if sys.platform == "darwin" else 2**20  # of ru_maxrss: bytes there, kibibytes elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
@@ -67,7 +67,7 @@ def main(
     record = Record(name, network.num_weights, batch, threads, seconds, processor_seconds, peak)
     console = Console(soft_wrap=True)
     console.print(
-        f"{name}, {network.num_weights:,} weights, batch {batch}, {threads} threads: one NaturalStep() of length "
+        f"{name}, {network.num_weights:,} weights, batch {batch}, {threads} threads: one Natural() of length "
         f"{float(proposal.displacement.norm()):.3g} took {seconds:.0f} s ({processor_seconds:.0f} s of the processor) "
         f"and {peak:.1f} GiB at the most (aim {GIB_AT_MOST:g})"
     )

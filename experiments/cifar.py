@@ -11,7 +11,7 @@ from torch import nn
 
 from experiments.files import given_file
 from experiments.networks import resnet_20
-from fipray import UsageError
+from fipray.errors import UsageError
 
 
 def cifar10_subset(root: str = "") -> dict[str, NDArray[np.generic]]:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
-from fipray import Data, UsageError
+from fipray import Data
+from fipray.errors import UsageError
 
 Inputs = NDArray[np.float32]
 Labels = NDArray[np.int64]

@@ -10,7 +10,7 @@ from experiments.training import Recipe, trained
 
 def search(
     *, sparsity: float = 0.9, num_steps: int = 400, epsilon: float = 0.1, trials: int = 16, seed: int = 0
-) -> fip.Search:
+) -> fip.search.Search:
     """How long steps are and how they shrink, how fast weights go, and how much Adam forgets, at `sparsity`.
 
     epsilon: bound of the attacks, linf, in units of the pixels' range 0..1.
@@ -23,9 +23,9 @@ def search(
     recipe = Recipe("small_cnn", data.digest, num_steps=800, seed=seed)
     path = fip.PathSpec(
         name="sparse",
-        objective=fip.Sparsify(sparsity=sparsity, ramp=0.3),
-        stepper=fip.FirstOrderStep(),
-        radius=fip.ScheduledRadius(initial=0.03),
+        objective=fip.objectives.Sparsify(sparsity=sparsity, ramp=0.3),
+        stepper=fip.steppers.FirstOrder(),
+        radius=fip.radii.Scheduled(initial=0.03),
         num_steps=num_steps,
         batch_size=128,
         save_at=fip.SaveAt(20),
@@ -40,13 +40,13 @@ def search(
         evaluation=fip.Evaluation(fip.ThreatModel("linf", epsilon), num_examples=200, seed=seed),
         parameters={"sparsity": sparsity, "num_steps": num_steps, "epsilon": epsilon, "trials": trials, "seed": seed},
     )
-    return fip.Search(
+    return fip.search.Search(
         study,
         space={
-            "radius.initial": fip.LogUniform(0.001, 0.3),
-            "radius.warmup": fip.Uniform(0.0, 0.3),
-            "stepper.decay": fip.Choice((0.0, 0.5, 0.9, 0.98)),
-            "stepper.decay_squares": fip.Choice((0.9, 0.99, 0.999)),
+            "radius.initial": fip.search.LogUniform(0.001, 0.3),
+            "radius.warmup": fip.search.Uniform(0.0, 0.3),
+            "stepper.decay": fip.search.Choice((0.0, 0.5, 0.9, 0.98)),
+            "stepper.decay_squares": fip.search.Choice((0.9, 0.99, 0.999)),
         },
         objectives={"functional_distance_held_out": "min", "robust_accuracy": "max"},
         num_trials=trials,

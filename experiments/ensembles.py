@@ -16,7 +16,7 @@ ObjectiveName = Literal["random", "weights", "gradients", "outputs", "smooth", "
 @dataclass(frozen=True)
 class Settings:
     """How a network's first-order paths are walked: the radius to begin with, in units of |w0|, the batch, and whether
-    every BatchNorm follows it (`fip.FirstOrderStep`)."""
+    every BatchNorm follows it (`fip.steppers.FirstOrder`)."""
 
     radius: float
     batch_size: int
@@ -50,7 +50,7 @@ def study(
     num_steps: int = 0,
     attacks: Literal["quick", "autoattack"] = "quick",
     num_examples: int = 1000,
-    outside: Literal["", "mnist", "fashion"] = "",
+    ood: Literal["", "mnist", "fashion"] = "",
     seed: int = 0,
 ) -> fip.Study:
     """`members` paths from one base network that pursue one objective, and the ensemble of their ends.
@@ -61,7 +61,7 @@ def study(
     rounds: how often the members see each other anew, where the objective looks at others.
     beta, epsilon, radius, num_steps: weight of the objective, bound (linf) of the attacks in training and evaluation,
         first radius in units of |w0|, steps a member; 0 takes what suits objective, data and network.
-    outside: a second data set, whose first 1,000 test images the networks should be less sure of (`ood_auroc`).
+    ood: a second data set, whose first 1,000 test images the networks should be less sure of (`ood_auroc`).
     attacks: "quick" (FGSM, PGD, targeted PGD) or "autoattack" (the standard one, minutes for each network).
     """
     if base:
@@ -70,8 +70,8 @@ def study(
     else:
         module, arrays, base_id = subject(data, network, data_root, seed)
         settings = SETTINGS[data, network]
-    if outside:
-        arrays = replace(arrays, outside_inputs=mnist(outside, data_root).test_inputs[:1000])
+    if ood:
+        arrays = replace(arrays, ood_inputs=mnist(ood, data_root).test_inputs[:1000])
     threat_model = fip.ThreatModel("linf", epsilon or settings.epsilon)
     paths = member_paths(
         objective,
@@ -85,8 +85,10 @@ def study(
     )
     together = LOOKS_AT_OTHERS[objective] and members > 1
     ensemble = fip.EnsembleSpec("ensemble", tuple(p.name for p in paths), rounds=rounds if together else 0)
-    chosen: tuple[fip.Attack, ...] = (
-        (fip.PGD(), fip.AutoAttack()) if attacks == "autoattack" else (fip.FGSM(), fip.TargetedPGD(), fip.PGD())
+    chosen: tuple[fip.attacks.Attack, ...] = (
+        (fip.attacks.PGD(), fip.attacks.AutoAttack())
+        if attacks == "autoattack"
+        else (fip.attacks.FGSM(), fip.attacks.TargetedPGD(), fip.attacks.PGD())
     )
     return fip.Study(
         name=f"{objective.replace('_', '-')}-{'own' if base else f'{data}-{network}'.replace('_', '-')}",
@@ -108,7 +110,7 @@ def study(
             "radius": radius,
             "num_steps": num_steps,
             "attacks": attacks,
-            "outside": outside,
+            "ood": ood,
             "seed": seed,
         },
     )
@@ -130,15 +132,15 @@ def member_paths(
     gentle = objective in ("weights", "gradients", "outputs", "smooth")  # their paths are led astray by a large radius
     reach = radius or (settings.radius / 5 if gentle else settings.radius)
     held = 0.25 if "resist" in objective else 1.0
-    walks = fip.FirstOrderStep(beta or usual_beta, held=held, batch_statistics=settings.batch_statistics)
+    walks = fip.steppers.FirstOrder(beta or usual_beta, held=held, batch_statistics=settings.batch_statistics)
     return tuple(
         fip.PathSpec(
             name=f"{objective.replace('_', '-')}-{number}",
             objective=make(threat_model),
-            stepper=fip.NaturalStep() if objective == "random" else walks,
-            radius=fip.AdaptiveRadius(tolerance=0.15)
+            stepper=fip.steppers.Natural() if objective == "random" else walks,
+            radius=fip.radii.Adaptive(tolerance=0.15)
             if objective == "random"
-            else fip.ScheduledRadius(reach, warmup=0.1),
+            else fip.radii.Scheduled(reach, warmup=0.1),
             num_steps=max((num_steps or settings.num_steps) // (20 if objective == "random" else 1), 1),
             batch_size=settings.batch_size,
             save_at=fip.SaveAt(num_points=5),
@@ -148,23 +150,26 @@ def member_paths(
     )
 
 
-def _adversary(threat_model: fip.ThreatModel) -> fip.Adversary:
+def _adversary(threat_model: fip.ThreatModel) -> fip.objectives.Adversary:
     """Two steps in a ball a tenth larger than the one that is judged: what is learned holds a little less far."""
-    return fip.Adversary(replace(threat_model, epsilon=1.1 * threat_model.epsilon), num_steps=2)
+    return fip.objectives.Adversary(replace(threat_model, epsilon=1.1 * threat_model.epsilon), num_steps=2)
 
 
-OBJECTIVES: dict[str, tuple[float, Callable[[fip.ThreatModel], fip.Objective]]] = {
-    "random": (0.0, lambda threat_model: fip.RandomWalk()),
-    "weights": (1.0, lambda threat_model: fip.MoveAway()),
-    "gradients": (0.3, lambda threat_model: fip.Diversify(noise=threat_model.epsilon)),
-    "outputs": (0.03, lambda threat_model: fip.Disagree(sigma=5 * threat_model.epsilon)),
-    "smooth": (0.01, lambda threat_model: fip.Smooth()),
-    "vaccinate": (20.0, lambda threat_model: fip.Vaccinate(_adversary(threat_model))),
-    "resist": (20.0, lambda threat_model: fip.Resist(_adversary(threat_model))),
+OBJECTIVES: dict[str, tuple[float, Callable[[fip.ThreatModel], fip.objectives.Objective]]] = {
+    "random": (0.0, lambda threat_model: fip.objectives.RandomWalk()),
+    "weights": (1.0, lambda threat_model: fip.objectives.WeightDiversity()),
+    "gradients": (0.3, lambda threat_model: fip.objectives.GradientDiversity(noise=threat_model.epsilon)),
+    "outputs": (0.03, lambda threat_model: fip.objectives.OutputDiversity(sigma=5 * threat_model.epsilon)),
+    "smooth": (0.01, lambda threat_model: fip.objectives.InputGradientPenalty()),
+    "vaccinate": (20.0, lambda threat_model: fip.objectives.EnsembleAdversarialDistillation(_adversary(threat_model))),
+    "resist": (20.0, lambda threat_model: fip.objectives.AdversarialDistillation(_adversary(threat_model))),
     "resist_together": (
         20.0,
-        lambda threat_model: fip.WeightedSum(
-            ((0.7, fip.Resist(_adversary(threat_model))), (0.3, fip.Vaccinate(_adversary(threat_model))))
+        lambda threat_model: fip.objectives.WeightedSum(
+            (
+                (0.7, fip.objectives.AdversarialDistillation(_adversary(threat_model))),
+                (0.3, fip.objectives.EnsembleAdversarialDistillation(_adversary(threat_model))),
+            )
         ),
     ),
 }

@@ -33,9 +33,9 @@ def study(
     members_of_ensemble = diverse(members, num_steps=60, batch_size=512, seed=seed)
     sparse = fip.PathSpec(
         name="sparse",
-        objective=fip.Sparsify(sparsity=sparsity),
-        stepper=fip.FirstOrderStep(),
-        radius=fip.ScheduledRadius(initial=0.05),
+        objective=fip.objectives.Sparsify(sparsity=sparsity),
+        stepper=fip.steppers.FirstOrder(),
+        radius=fip.radii.Scheduled(initial=0.05),
         num_steps=num_steps,
         batch_size=200,
         seed=seed,

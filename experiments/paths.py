@@ -11,9 +11,9 @@ def diverse(members: int, *, num_steps: int, batch_size: int, seed: int) -> tupl
     return tuple(
         fip.PathSpec(
             name=name,
-            objective=fip.Diversify(),
-            stepper=fip.NaturalStep(),
-            radius=fip.AdaptiveRadius(tolerance=0.15),
+            objective=fip.objectives.GradientDiversity(),
+            stepper=fip.steppers.Natural(),
+            radius=fip.radii.Adaptive(tolerance=0.15),
             num_steps=num_steps,
             batch_size=batch_size,
             others=names[:number],
@@ -27,17 +27,17 @@ def pruning_baselines(sparsity: float, *, num_steps: int, seed: int) -> tuple[fi
     """The scheme of the paper's released code, and one-shot magnitude pruning."""
     published = fip.PathSpec(
         name="published",
-        objective=fip.Sparsify(sparsity=sparsity, ramp=None),
-        stepper=fip.PublishedStep(),
-        radius=fip.ScheduledRadius(initial=1, final=1),
+        objective=fip.objectives.Sparsify(sparsity=sparsity, ramp=None),
+        stepper=fip.steppers.Published(),
+        radius=fip.radii.Scheduled(initial=1, final=1),
         num_steps=num_steps,
         batch_size=200,
         seed=seed,
     )
     one_shot = fip.PathSpec(
         name="one-shot",
-        objective=fip.Sparsify(sparsity=sparsity, ramp=1),
-        stepper=fip.OneShot(),
+        objective=fip.objectives.Sparsify(sparsity=sparsity, ramp=1),
+        stepper=fip.steppers.OneShot(),
         num_steps=1,
         seed=seed,
     )

@@ -26,7 +26,7 @@ class Settings:
     go, the less there is to make up for, and steps that are too long only lead away. Of whole channels s counts twice:
     a weight between two layers stays where the channels at both of its ends do.
 
-    stepper: what holds the function; num_stages, shrink: of `fip.Sparsify`; focus: of `fip.PathSpec`;
+    stepper: what holds the function; num_stages, shrink: of `fip.objectives.Sparsify`; focus: of `fip.PathSpec`;
     mirrored: whether images are anchors also as a mirror shows them.
     """
 
@@ -34,40 +34,40 @@ class Settings:
     batch_size: int
     num_steps: int
     epsilon: float
-    stepper: fip.FirstOrderStep = fip.FirstOrderStep()
+    stepper: fip.steppers.FirstOrder = fip.steppers.FirstOrder()
     num_stages: int = 100
     shrink: float = 0.0
-    focus: float = 0.0
+    uncertainty_fraction: float = 0.0
     mirrored: bool = False
 
 
 SETTINGS: dict[tuple[str, str], Settings] = {
-    ("mnist", "lenet_300_100"): Settings(0.04, 128, 1500, 0.1, focus=0.5),
-    ("mnist", "lenet_5"): Settings(0.04, 128, 1500, 0.1, focus=0.5),
-    ("mnist", "mlpnet"): Settings(0.04, 128, 1500, 0.1, focus=0.5),
-    ("fashion", "lenet_300_100"): Settings(0.04, 128, 1500, 0.05, focus=0.5),
-    ("fashion", "lenet_5"): Settings(0.04, 128, 1500, 0.05, focus=0.5),
+    ("mnist", "lenet_300_100"): Settings(0.04, 128, 1500, 0.1, uncertainty_fraction=0.5),
+    ("mnist", "lenet_5"): Settings(0.04, 128, 1500, 0.1, uncertainty_fraction=0.5),
+    ("mnist", "mlpnet"): Settings(0.04, 128, 1500, 0.1, uncertainty_fraction=0.5),
+    ("fashion", "lenet_300_100"): Settings(0.04, 128, 1500, 0.05, uncertainty_fraction=0.5),
+    ("fashion", "lenet_5"): Settings(0.04, 128, 1500, 0.05, uncertainty_fraction=0.5),
     ("cifar10_subset", "resnet_20"): Settings(
         0.03,
         32,
         400,
         2 / 255,
-        stepper=fip.FirstOrderStep(temperature=math.inf, batch_statistics=True),
+        stepper=fip.steppers.FirstOrder(temperature=math.inf, batch_statistics=True),
         num_stages=25,
         mirrored=True,
     ),
 }
 _OF_ONE_S_OWN = Settings(0.03, 128, 1000, 8 / 255)
 _PATTERNS: dict[str, tuple[Callable[[], fip.paths.Pattern], tuple[float, ...]]] = {
-    "weights": (fip.Unstructured, (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)),
-    "layers": (lambda: fip.Unstructured("layer"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)),
-    "2:4": (fip.NofM, (0.25, 0.5)),
-    "channels": (fip.WholeChannels, (0.25, 0.5, 0.75)),
+    "weights": (fip.sparsity.Unstructured, (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)),
+    "layers": (lambda: fip.sparsity.Unstructured("layer"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)),
+    "2:4": (fip.sparsity.SemiStructured, (0.25, 0.5)),
+    "channels": (fip.sparsity.Structured, (0.25, 0.5, 0.75)),
 }
 _SALIENCIES: dict[str, Callable[[], fip.paths.Saliency]] = {
-    "magnitude": fip.Magnitude,
-    "metric": fip.MetricDiagonal,
-    "surgeon": fip.OptimalBrainSurgeon,
+    "magnitude": fip.sparsity.Magnitude,
+    "metric": fip.sparsity.MetricDiagonal,
+    "surgeon": fip.sparsity.OptimalBrainSurgeon,
 }
 
 
@@ -114,16 +114,16 @@ def study(
     one_shot = replace(
         sparse,
         name="one-shot",
-        objective=fip.Sparsify(levels[-1], ramp=1, pattern=make()),
-        stepper=fip.OneShot(),
+        objective=fip.objectives.Sparsify(levels[-1], ramp=1, pattern=make()),
+        stepper=fip.steppers.OneShot(),
         num_steps=1,
     )
     published = replace(
         sparse,
         name="published",
-        objective=fip.Sparsify(levels[-1], ramp=None, pattern=make()),
-        stepper=fip.PublishedStep(),
-        radius=fip.ScheduledRadius(initial=1, final=1),
+        objective=fip.objectives.Sparsify(levels[-1], ramp=None, pattern=make()),
+        stepper=fip.steppers.Published(),
+        radius=fip.radii.Scheduled(initial=1, final=1),
     )
     threat_model = fip.ThreatModel("linf", epsilon or settings.epsilon)
     return fip.Study(
@@ -152,15 +152,15 @@ def sparse_path(
     levels: tuple[float, ...],
     settings: Settings,
     *,
-    pattern: fip.paths.Pattern = fip.Unstructured(),  # noqa: B008
-    saliency: fip.paths.Saliency = fip.Magnitude(),  # noqa: B008
+    pattern: fip.paths.Pattern = fip.sparsity.Unstructured(),  # noqa: B008
+    saliency: fip.paths.Saliency = fip.sparsity.Magnitude(),  # noqa: B008
     seed: int = 0,
 ) -> fip.PathSpec:
     """A path through networks of these sparsities, increasing, each with its share of the steps."""
-    ends = 2 if isinstance(pattern, fip.WholeChannels) else 1
+    ends = 2 if isinstance(pattern, fip.sparsity.Structured) else 1
     return fip.PathSpec(
         name="sparse",
-        objective=fip.Sparsify(
+        objective=fip.objectives.Sparsify(
             levels[-1],
             through=levels[:-1],
             pattern=pattern,
@@ -169,12 +169,12 @@ def sparse_path(
             shrink=settings.shrink or None,
         ),
         stepper=settings.stepper,
-        radius=fip.ScheduledRadius(
+        radius=fip.radii.Scheduled(
             settings.radius, cycles=tuple((ends * math.log10(1 / (1 - level))) ** 1.5 for level in levels)
         ),
         num_steps=settings.num_steps * len(levels),
         batch_size=settings.batch_size,
-        focus=settings.focus,
+        uncertainty_fraction=settings.uncertainty_fraction,
         save_at=fip.SaveAt(len(levels)),
         seed=seed,
     )
@@ -190,4 +190,6 @@ def levels_of(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError as error:
-        raise fip.UsageError(f"sparsities are numbers between commas, such as 0.5,0.9; {text!r} was given") from error
+        raise fip.errors.UsageError(
+            f"sparsities are numbers between commas, such as 0.5,0.9; {text!r} was given"
+        ) from error

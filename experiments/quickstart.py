@@ -19,9 +19,9 @@ def study(*, members: int = 4, sparsity: float = 0.9, epsilon: float = 0.1, seed
     sparse = [
         fip.PathSpec(
             name=f"sparse-{level:g}",
-            objective=fip.Sparsify(sparsity=level),
-            stepper=fip.FirstOrderStep(),
-            radius=fip.ScheduledRadius(initial=0.03),
+            objective=fip.objectives.Sparsify(sparsity=level),
+            stepper=fip.steppers.FirstOrder(),
+            radius=fip.radii.Scheduled(initial=0.03),
             num_steps=600,
             batch_size=128,
             seed=seed,
@@ -30,9 +30,9 @@ def study(*, members: int = 4, sparsity: float = 0.9, epsilon: float = 0.1, seed
     ]
     natural = fip.PathSpec(
         name="sparse-natural",
-        objective=fip.Sparsify(sparsity=sparsity),
-        stepper=fip.NaturalStep(),
-        radius=fip.AdaptiveRadius(initial=0.05, tolerance=0.15),
+        objective=fip.objectives.Sparsify(sparsity=sparsity),
+        stepper=fip.steppers.Natural(),
+        radius=fip.radii.Adaptive(initial=0.05, tolerance=0.15),
         num_steps=60,
         batch_size=256,
         seed=seed,

@@ -16,7 +16,7 @@ import fipray as fip
 from experiments import networks
 from experiments.cifar import cifar10_subset, cifar100
 from experiments.data import Inputs, Labelled, Labels, mnist
-from fipray.geometry import MultiHead, for_task
+from fipray.networks import MultiHead, for_task
 
 ScenarioName = Literal["task", "domain", "class"]
 SplitName = Literal["mnist", "fashion", "cifar10_subset", "cifar100"]

@@ -38,7 +38,7 @@ class Settings:
 
     num_held: of the inputs on which the function is held, in each step's batch.
     fading: 1 where what is held grows with the number of earlier tasks, so that each counts alike.
-    temperature: of `fip.FirstOrderStep`.
+    temperature: of `fip.steppers.FirstOrder`.
     remembered: weight of the squared functional distance by the metrics that are stored, beside the new task's loss,
         where nothing else is held.
     shifts: copies of each stored image, shifted at random by up to a 14th of its width, that are anchors too.
@@ -93,7 +93,7 @@ def study(
     data_root: the folder that holds the data set; where empty, MNIST and Fashion-MNIST are downloaded.
     num_stored: inputs kept of each earlier class, without labels, on which the function must stay; with 0 nothing is
         kept, and it stays on the new task's own inputs, in several heads as the earlier ones see them.
-    metric: with no input stored, of each earlier task its metric, as Kronecker products (`fip.KroneckerMemory`).
+    metric: with no input stored, of each earlier task its metric, as Kronecker products (`fip.objectives.KroneckerMemory`).
     num_iterations: steps for each task; the base is trained as many.
     beta: weight of the new task; 0 takes what suits the series.
     epsilon: bound (linf) of the attacks on what the members became, where it is above 0.
@@ -136,7 +136,7 @@ def pruned(
     """Both orders in one graph of networks: pruned and then taught the second task, its zeros staying; and taught, and
     then pruned. `num_steps` of pruning; the others are those of `study`."""
     if not 0 < sparsity < 1:
-        raise fip.UsageError(f"sparsity is a fraction of the weights above 0 and below 1; {sparsity} was given")
+        raise fip.errors.UsageError(f"sparsity is a fraction of the weights above 0 and below 1; {sparsity} was given")
     made = of_name(series, "class", network, data_root)
     whole = of_series(
         made,
@@ -158,18 +158,20 @@ def pruned(
     radius = 0.04 * math.log10(1 / (1 - sparsity)) ** 1.5
     prunes = fip.PathSpec(
         "pruned",
-        fip.Sparsify(sparsity),
-        stepper=fip.FirstOrderStep(),
-        radius=fip.ScheduledRadius(radius),
+        fip.objectives.Sparsify(sparsity),
+        stepper=fip.steppers.FirstOrder(),
+        radius=fip.radii.Scheduled(radius),
         num_steps=num_steps,
         batch_size=128,
-        focus=0.5,
+        uncertainty_fraction=0.5,
         save_at=fip.SaveAt(4),
         anchors=("first task",),
         held_out=learns.held_out,
         seed=seed,
     )
-    zeros_stay = fip.WeightedSum(((1.0, learns.objective), (0.0, fip.Sparsify(sparsity, ramp=None))))
+    zeros_stay = fip.objectives.WeightedSum(
+        ((1.0, learns.objective), (0.0, fip.objectives.Sparsify(sparsity, ramp=None)))
+    )
     paths = (
         prunes,
         replace(learns, name="pruned-then-taught", objective=zeros_stay, start="pruned"),
@@ -192,7 +194,7 @@ def pruned(
 
 def of_name(series: SeriesName, scenario: ScenarioName, network: NetworkName, data_root: str) -> Series:
     if network and series != "digits-then-clothes":
-        raise fip.UsageError(f"network={network} is a choice for digits-then-clothes; {series} has its own")
+        raise fip.errors.UsageError(f"network={network} is a choice for digits-then-clothes; {series} has its own")
     of_own: dict[NetworkName, NetworkOf | None] = {
         "": None,
         "lenet_300_100": networks.lenet_300_100,
@@ -218,7 +220,7 @@ def of_name(series: SeriesName, scenario: ScenarioName, network: NetworkName, da
 def settings_of(series: Series, num_stored: int, beta: float = 0.0, *, metric: bool = False) -> Settings:
     if metric:
         if num_stored:
-            raise fip.UsageError(
+            raise fip.errors.UsageError(
                 f"a metric is stored where no input is: with metric=True num_stored is 0, not {num_stored}"
             )
         return Settings(beta=beta or 1.0, fading=0.0, remembered=1.0)
@@ -245,30 +247,37 @@ def of_series(
 ) -> fip.Study:
     """A study of any series, such as one of one's own."""
     if num_stored < 0 or members < 1 or num_iterations < 1:
-        raise fip.UsageError(
+        raise fip.errors.UsageError(
             f"num_stored is at least 0, members and num_iterations are at least 1; {num_stored}, {members} and "
             f"{num_iterations} were given"
         )
     module, base_id = base_of(series, num_iterations, seed)
     rate = settings.rate * math.sqrt(sum(part.numel() for part in module.parameters()))
     network, names = fip.Network.of(module), list(series.tasks)
-    radius = fip.ScheduledRadius(rate / float(network.weights.norm()))
+    radius = fip.radii.Scheduled(rate / float(network.weights.norm()))
     num_outputs = network.outputs(network.weights, torch.from_numpy(series.tasks[names[0]].inputs[:1])).shape[1]
     chains = []
     for member in range(members):
         before = "base"
         for number, name in enumerate(names[1:], 1):
             known = 1 + max(int(series.tasks[earlier].labels.max()) for earlier in names[:number])
-            stepper = fip.FirstOrderStep(
+            stepper = fip.steppers.FirstOrder(
                 beta=settings.beta / (known if settings.known else num_outputs) / number**settings.fading,
                 temperature=settings.temperature,
                 outputs=known if settings.known else None,
             )
-            objective: fip.Objective = fip.LearnTask(name, settings.batch_size, settings.smoothing)
+            objective: fip.objectives.Objective = fip.objectives.LearnTask(
+                name, settings.batch_size, settings.smoothing
+            )
             memory = None
             if settings.remembered:
-                objective = fip.WeightedSum(((settings.beta, objective), (settings.remembered, fip.Remember())))
-                stepper, memory = fip.FirstOrderStep(1.0, held=0.0), fip.KroneckerMemory((f"seen {names[number - 1]}",))
+                objective = fip.objectives.WeightedSum(
+                    ((settings.beta, objective), (settings.remembered, fip.objectives.KroneckerPenalty()))
+                )
+                stepper, memory = (
+                    fip.steppers.FirstOrder(1.0, held=0.0),
+                    fip.objectives.KroneckerMemory((f"seen {names[number - 1]}",)),
+                )
             path = fip.PathSpec(
                 name=f"{slug(name)}" + (f".{member}" if members > 1 else ""),
                 objective=objective,
@@ -280,7 +289,7 @@ def of_series(
                 start=before,
                 anchors=() if memory else anchors_of(series, number, stored=num_stored > 0),
                 memory=memory,
-                variations=(_shifted(series, settings.shifts),) if settings.shifts and num_stored else (),
+                augmentations=(_shifted(series, settings.shifts),) if settings.shifts and num_stored else (),
                 held_out=tuple(f"held out {earlier}" for earlier in names[:number]),
                 seed=1000 * seed + 100 * member + number,
             )
@@ -361,7 +370,7 @@ def _told(inputs: NDArray[np.generic], task: int) -> NDArray[np.generic]:
     return told
 
 
-def _shifted(series: Series, copies: int) -> fip.Shifted:
+def _shifted(series: Series, copies: int) -> fip.augmentations.Shifted:
     shape = next(iter(series.tasks.values())).inputs.shape[1:]
     pixels = max(1, series.image[-1] // 14)
-    return fip.Shifted(copies, pixels, image=() if len(shape) == 3 else series.image)
+    return fip.augmentations.Shifted(copies, pixels, image=() if len(shape) == 3 else series.image)

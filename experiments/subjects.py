@@ -20,7 +20,7 @@ NetworkName = Literal["lenet_300_100", "lenet_5", "resnet_20"]
 def subject(data: DataName, network: NetworkName, data_root: str, seed: int) -> tuple[nn.Module, fip.Data, str]:
     """A trained base network, its data, and the id of its training; `seed` is that of the training."""
     if (data == "cifar10_subset") != (network == "resnet_20"):
-        raise fip.UsageError(
+        raise fip.errors.UsageError(
             f"network={network} does not read data={data}: resnet_20 goes with cifar10_subset, lenet_300_100 and "
             "lenet_5 with mnist and fashion"
         )
@@ -47,9 +47,11 @@ def subject(data: DataName, network: NetworkName, data_root: str, seed: int) -> 
 def own(reference: str) -> tuple[nn.Module, fip.Data]:
     try:
         made: object = find(reference)()
-    except fip.UsageError as error:
-        raise fip.UsageError(f"base={reference!r} could not be had: {error}") from error
+    except fip.errors.UsageError as error:
+        raise fip.errors.UsageError(f"base={reference!r} could not be had: {error}") from error
     match made:
         case (nn.Module() as module, fip.Data() as arrays):
             return module, arrays
-    raise fip.UsageError(f"base={reference!r} returned a {type(made).__name__}: let it return (nn.Module, fipray.Data)")
+    raise fip.errors.UsageError(
+        f"base={reference!r} returned a {type(made).__name__}: let it return (nn.Module, fipray.Data)"
+    )

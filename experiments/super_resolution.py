@@ -35,9 +35,9 @@ def study(*, sparsities: str = "0.5,0.8,0.9", num_steps: int = 800, seed: int = 
         paths=(
             fip.PathSpec(
                 name="sparse",
-                objective=fip.Sparsify(levels[-1], through=levels[:-1]),
-                stepper=fip.FirstOrderStep(),
-                radius=fip.ScheduledRadius(0.03, warmup=0.05, cycles=(1.0,) * len(levels)),
+                objective=fip.objectives.Sparsify(levels[-1], through=levels[:-1]),
+                stepper=fip.steppers.FirstOrder(),
+                radius=fip.radii.Scheduled(0.03, warmup=0.05, cycles=(1.0,) * len(levels)),
                 num_steps=num_steps * len(levels),
                 batch_size=64,
                 save_at=fip.SaveAt(len(levels)),

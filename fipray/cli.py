@@ -19,9 +19,9 @@ import fipray
 from fipray.errors import ClusterLostError, FiprayError, RunError
 
 if TYPE_CHECKING:
-    from fipray.study import Runner
-    from fipray.study.changed import Changed
-    from fipray.study.watch import Sink
+    from fipray.execution import Runner
+    from fipray.execution.changed import Changed
+    from fipray.execution.listeners import Sink
 
 app = typer.Typer(
     add_completion=False,
@@ -110,8 +110,8 @@ def run(
         stall_seconds,
     )
     chosen = _runner(runner, *asked)
+    from fipray.execution.listeners import Listeners
     from fipray.study import reference  # loads torch: after what the cluster has was asked
-    from fipray.study.watch import Watches
     from fipray.terminal import TerminalWatch, print_summary
 
     function = reference.find(study)
@@ -120,10 +120,10 @@ def run(
     with _ending_cleanly():
         made = reference.build(function, values, fipray.Study)
         with TerminalWatch() as terminal:
-            watch = Watches([terminal], sinks)
-            store = chosen.run(made, into, watch, _changed(changed))
+            listener = Listeners([terminal], sinks)
+            store = chosen.run(made, into, listener, _changed(changed))
             if sinks:  # what earlier runs committed
-                watch.write({name: store.read_table(name).to_pylist() for name in ("paths", "points")})
+                listener.write({name: store.read_table(name).to_pylist() for name in ("paths", "points")})
     print_summary(into)
 
 
@@ -163,15 +163,15 @@ def search(
     function = reference.find(search)
     values = reference.parse(function, parameter)
     with _ending_cleanly():
-        made = reference.build(function, values, fipray.Search)
+        made = reference.build(function, values, fipray.search.Search)
         made = replace(
             made,
             num_trials=made.num_trials if trials is None else trials,
             searcher=searcher or made.searcher,
             scheduler=scheduler or made.scheduler,
         )
-        with TerminalWatch() as watch:
-            fipray.search(made, into, runner, watch, _changed(changed))
+        with TerminalWatch() as listener:
+            fipray.search.run(made, into, runner, listener, _changed(changed))
     print_summary(into)
 
 
@@ -260,13 +260,13 @@ def _runner(
             "pack",
             None,
         ):
-            raise fipray.UsageError(
+            raise fipray.errors.UsageError(
                 "--runner local works in this process: it takes no --address, --workers, --gpus-per-worker, "
                 "--memory-per-worker, --resource, --placement or --stall-seconds"
             )
         return fipray.LocalRunner(threads=threads)
     if name != "ray":
-        raise fipray.UsageError(f"there is no runner {name!r}; there are: ray, local")
+        raise fipray.errors.UsageError(f"there is no runner {name!r}; there are: ray, local")
     runner = fipray.RayRunner(
         *(address, workers, gpus, threads, _size(memory), _amounts(resources), placement), stall_seconds=stall_seconds
     )
@@ -276,7 +276,7 @@ def _runner(
 
 def _changed(text: str) -> Changed:
     if text not in ("stop", "redo"):
-        raise fipray.UsageError(f"--changed is 'stop' or 'redo'; {text!r} was given")
+        raise fipray.errors.UsageError(f"--changed is 'stop' or 'redo'; {text!r} was given")
     return "redo" if text == "redo" else "stop"
 
 
@@ -285,7 +285,9 @@ def _size(text: str) -> int:
     try:
         return int(TypeAdapter(ByteSize).validate_strings(text))
     except ValidationError as error:
-        raise fipray.UsageError(f"--memory-per-worker is a size such as 500MB or 4GB; {text!r} was given") from error
+        raise fipray.errors.UsageError(
+            f"--memory-per-worker is a size such as 500MB or 4GB; {text!r} was given"
+        ) from error
 
 
 def _amounts(texts: list[str]) -> dict[str, float]:
@@ -296,7 +298,7 @@ def _amounts(texts: list[str]) -> dict[str, float]:
         try:
             amounts[name] = float(amount)
         except ValueError as error:
-            raise fipray.UsageError(f"--resource is given as NAME=AMOUNT; {text!r} was given") from error
+            raise fipray.errors.UsageError(f"--resource is given as NAME=AMOUNT; {text!r} was given") from error
     return amounts
 
 

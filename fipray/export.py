@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fipray import analysis
 from fipray.border import checked
 from fipray.errors import NetworkError, UsageError
-from fipray.geometry import Network, slimmed
+from fipray.networks import Network, slimmed
 from fipray.records import Store
 from fipray.records.files import check_place, write_whole
 from fipray.study import reference
@@ -81,7 +81,7 @@ def _slim(slim: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     if sum(value.numel() for value in smaller.values()) == sum(value.numel() for value in state.values()):
         raise NetworkError(
             "no removable channel is zero, so nothing can be left out: prune whole channels "
-            "(Sparsify(pattern=WholeChannels())), or export without --slim"
+            "(Sparsify(pattern=Structured())), or export without --slim"
         )
     return smaller
 

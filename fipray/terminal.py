@@ -14,9 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fipray.execution.jobs import Job, Tables, last_step_in
+from fipray.execution.progress import Line, Progress
 from fipray.printable import printable, printable_lines, without_credentials
-from fipray.study.progress import Line, Progress
-from fipray.study.work import Tables, Work, last_step_in
 
 if TYPE_CHECKING:
     from fipray.cluster.doctor import Finding
@@ -56,26 +56,26 @@ class TerminalWatch:
         elif done:
             self.note(f"{done} of {total} pieces of work are there already; {total - done} are missing")
 
-    def started(self, work: Work, where: str) -> None:
-        self._progress.started(work, where, self._clock())
+    def started(self, job: Job, where: str) -> None:
+        self._progress.started(job, where, self._clock())
         self._summarise()
 
-    def walked(self, work: Work, step: int) -> None:
-        self._progress.walked(work, step, self._clock())
+    def walked(self, job: Job, step: int) -> None:
+        self._progress.walked(job, step, self._clock())
         self._summarise()
 
-    def committed(self, work: Work, tables: Tables) -> None:
-        self._progress.walked(work, last_step_in(tables), self._clock())
+    def committed(self, job: Job, tables: Tables) -> None:
+        self._progress.walked(job, last_step_in(tables), self._clock())
 
-    def finished(self, work: Work, sentence: str, seconds: float) -> None:
-        self._progress.ended(work)
-        self.note(f"{work.label}: {sentence} ({seconds:.1f} s)")
+    def finished(self, job: Job, sentence: str, seconds: float) -> None:
+        self._progress.ended(job)
+        self.note(f"{job.label}: {sentence} ({seconds:.1f} s)")
         self._summarise()
 
-    def failed(self, work: Work, reason: str) -> None:
-        self._progress.ended(work, failed=True)
+    def failed(self, job: Job, reason: str) -> None:
+        self._progress.ended(job, failed=True)
         lines = reason.strip().splitlines() or ["no reason was given"]
-        self.note(f"{work.label} failed: {lines[-1] if len(lines) > 1 else lines[0]}")
+        self.note(f"{job.label} failed: {lines[-1] if len(lines) > 1 else lines[0]}")
         self._summarise()
 
     def note(self, sentence: str) -> None:
@@ -96,7 +96,7 @@ class TerminalWatch:
         for _ in range(3):
             table.add_column(no_wrap=True)
         for line in lines[:fitting]:
-            table.add_row(Text(printable(f"  {line.work.label} on {line.where}")), *_columns(line, now))
+            table.add_row(Text(printable(f"  {line.job.label} on {line.where}")), *_columns(line, now))
         if len(lines) > fitting:
             table.add_row(f"  and {len(lines) - fitting} more", "", "", "")
         if self._progress.total:
@@ -115,7 +115,7 @@ class TerminalWatch:
 
 
 def _columns(line: Line, now: float) -> tuple[ProgressBar | str, str, str]:
-    last, pace = line.work.last_step, Progress.pace(line, now)
+    last, pace = line.job.last_step, Progress.pace(line, now)
     if last is None:
         return "", _duration(now - line.began), ""
     bar = ProgressBar(total=last, completed=line.step, width=24)

@@ -16,8 +16,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from fipray.geometry import FisherRao, Network, OutputGeometry, functional_distance
-from fipray.paths import Batch, Diversify, Objective, Problem, Proposal, Restriction, Situation, Sparsify, Stepper
+from fipray.geometry import FisherRao, OutputGeometry, functional_distance
+from fipray.networks import Network
+from fipray.paths import (
+    Batch,
+    GradientDiversity,
+    Objective,
+    Problem,
+    Proposal,
+    Restriction,
+    Situation,
+    Sparsify,
+    Stepper,
+)
 from fipray.paths.objective import gradient
 from fipray.paths.stepper import State
 
@@ -65,12 +76,12 @@ class StepperContract:
     def test_a_step_never_exceeds_its_radius(self) -> None:
         for seed in range(3):
             for radius in (1e-4, 1e-2, 1.0):
-                made, state = self.walked(self.situation(Diversify(), radius, seed), seed)
+                made, state = self.walked(self.situation(GradientDiversity(), radius, seed), seed)
                 length = float(torch.linalg.vector_norm(self.stepper.propose(made, state).displacement))
                 assert length <= radius * (1 + 1e-9), f"a step of length {length} under the radius {radius}"
 
     def test_a_step_is_finite_and_as_long_as_the_weights(self) -> None:
-        made = self.situation(Diversify(), 0.1)
+        made = self.situation(GradientDiversity(), 0.1)
         displacement = self.proposed(made).displacement
         assert displacement.shape == made.weights.shape
         assert displacement.dtype == made.weights.dtype
@@ -78,7 +89,7 @@ class StepperContract:
         assert not displacement.requires_grad
 
     def test_a_step_touches_neither_the_weights_nor_the_state_that_it_is_given(self) -> None:
-        made, state = self.walked(self.situation(Diversify(), 0.1), 2)
+        made, state = self.walked(self.situation(GradientDiversity(), 0.1), 2)
         weights, before = made.weights.clone(), copied(state)
         self.stepper.propose(made, state)
         assert torch.equal(made.weights, weights)
@@ -86,9 +97,9 @@ class StepperContract:
 
     def test_equal_arguments_give_equal_steps_bit_for_bit(self) -> None:
         """So that a path goes on from a state that was kept as if it had never stopped."""
-        first, state = self.walked(self.situation(Diversify(), 0.1), 2)
+        first, state = self.walked(self.situation(GradientDiversity(), 0.1), 2)
         one = self.stepper.propose(first, copied(state))
-        again, state = self.walked(self.situation(Diversify(), 0.1), 2)
+        again, state = self.walked(self.situation(GradientDiversity(), 0.1), 2)
         other = self.stepper.propose(again, state)
         assert torch.equal(one.displacement, other.displacement)
         assert one.predicted_gain == other.predicted_gain
@@ -96,7 +107,7 @@ class StepperContract:
 
     def test_a_state_holds_tensors_alone_and_no_graph(self) -> None:
         for num_steps in range(3):
-            _, state = self.walked(self.situation(Diversify(), 0.1), num_steps)
+            _, state = self.walked(self.situation(GradientDiversity(), 0.1), num_steps)
             for name, value in state.items():
                 assert isinstance(name, str)
                 assert isinstance(value, Tensor), f"{name} is a {type(value).__name__}"
@@ -104,9 +115,9 @@ class StepperContract:
                 assert value.is_contiguous(), f"{name} is not contiguous, and files hold tensors that are"
 
     def test_the_predicted_gain_is_the_first_order_decrease_or_nothing(self) -> None:
-        made = self.situation(Diversify(), 1e-4)
+        made = self.situation(GradientDiversity(), 1e-4)
         proposal = self.proposed(made)
-        slope = gradient(Diversify(), made.problem, made.weights, made.batch)
+        slope = gradient(GradientDiversity(), made.problem, made.weights, made.batch)
         expected = float(-(slope @ proposal.displacement))
         assert proposal.predicted_gain == 0 or abs(proposal.predicted_gain - expected) <= 1e-9 * abs(expected)
 

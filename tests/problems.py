@@ -7,7 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from fipray.geometry import Network, OutputGeometry
+from fipray.geometry import OutputGeometry
+from fipray.networks import Network
 from fipray.paths import Batch, Problem
 
 

@@ -48,21 +48,22 @@ def study(
     other: Objective | None = None,
 ) -> fip.Study:
     """Four paths, two of which wait for another, an ensemble, attacks and their transfer; `more` further paths."""
-    sparse = fip.PathSpec("sparse", objective or fip.Sparsify(sparsity), num_steps=num_steps, batch_size=50)
-    first = fip.PathSpec("diverse-0", fip.Diversify(), num_steps=num_steps, batch_size=50, seed=1)
+    sparse = fip.PathSpec("sparse", objective or fip.objectives.Sparsify(sparsity), num_steps=num_steps, batch_size=50)
+    first = fip.PathSpec("diverse-0", fip.objectives.GradientDiversity(), num_steps=num_steps, batch_size=50, seed=1)
     second = fip.PathSpec(
         "diverse-1",
-        other or fip.Diversify(),
-        stepper=fip.FirstOrderStep(beta=0.1),
+        other or fip.objectives.GradientDiversity(),
+        stepper=fip.steppers.FirstOrder(beta=0.1),
         num_steps=num_steps,
         others=("diverse-0",),
         seed=2,
     )
-    third = fip.PathSpec("sparse-too", fip.Sparsify(0.3), num_steps=num_steps, others=("sparse",), seed=3)
+    third = fip.PathSpec("sparse-too", fip.objectives.Sparsify(0.3), num_steps=num_steps, others=("sparse",), seed=3)
     rest = tuple(
-        fip.PathSpec(f"more-{number:02d}", fip.Diversify(), num_steps=num_steps, seed=number) for number in range(more)
+        fip.PathSpec(f"more-{number:02d}", fip.objectives.GradientDiversity(), num_steps=num_steps, seed=number)
+        for number in range(more)
     )
-    attacks, threat_model = (fip.FGSM(), fip.PGD(5)), fip.ThreatModel("linf", epsilon)
+    attacks, threat_model = (fip.attacks.FGSM(), fip.attacks.PGD(5)), fip.ThreatModel("linf", epsilon)
     return fip.Study(
         name="small",
         module=module(),
@@ -87,9 +88,9 @@ def cooperating(
     paths = [
         fip.PathSpec(
             name,
-            (objective if name == "a" else None) or fip.Diversify(),
-            stepper=(stepper if name == "a" else None) or fip.FirstOrderStep(beta=0.1),
-            radius=fip.ScheduledRadius(0.05),
+            (objective if name == "a" else None) or fip.objectives.GradientDiversity(),
+            stepper=(stepper if name == "a" else None) or fip.steppers.FirstOrder(beta=0.1),
+            radius=fip.radii.Scheduled(0.05),
             events=events if name == "a" else (),
             num_steps=num_steps,
             batch_size=50,
@@ -116,9 +117,9 @@ def chained(*, stepper: Stepper | None = None, objective: Objective | None = Non
     given = replace(whole, sets={"few": whole.anchors[:20], "others": rest.anchors[:30]}, tasks=tasks)
     usual = fip.PathSpec(
         "learns-first",
-        fip.LearnTask("first", batch_size=16),
-        stepper=fip.FirstOrderStep(beta=0.5),
-        radius=fip.ScheduledRadius(0.05),
+        fip.objectives.LearnTask("first", batch_size=16),
+        stepper=fip.steppers.FirstOrder(beta=0.5),
+        radius=fip.radii.Scheduled(0.05),
         num_steps=num_steps,
         batch_size=50,
         save_at=fip.SaveAt(5),
@@ -126,7 +127,7 @@ def chained(*, stepper: Stepper | None = None, objective: Objective | None = Non
     second = replace(
         usual,
         name="learns-second",
-        objective=fip.LearnTask("second", batch_size=16),
+        objective=fip.objectives.LearnTask("second", batch_size=16),
         stepper=stepper or usual.stepper,
         start="learns-first",
         anchors=("few", "others"),
@@ -134,17 +135,28 @@ def chained(*, stepper: Stepper | None = None, objective: Objective | None = Non
         seed=1,
     )
     sparse = replace(
-        usual, name="sparse", objective=fip.Sparsify(0.7, through=(0.5,)), stepper=fip.FirstOrderStep(), seed=2
+        usual,
+        name="sparse",
+        objective=fip.objectives.Sparsify(0.7, through=(0.5,)),
+        stepper=fip.steppers.FirstOrder(),
+        seed=2,
     )
     dense_again = replace(
         usual,
         name="half-sparse-learns",
-        objective=fip.WeightedSum(((1.0, fip.LearnTask("second", batch_size=16)), (0.0, fip.Sparsify(0.5, ramp=None)))),
+        objective=fip.objectives.WeightedSum(
+            ((1.0, fip.objectives.LearnTask("second", batch_size=16)), (0.0, fip.objectives.Sparsify(0.5, ramp=None)))
+        ),
         start="sparse@0.5",
         seed=3,
     )
     third = replace(
-        usual, name="turns", objective=objective or fip.Diversify(), start="learns-second", others=("sparse",), seed=4
+        usual,
+        name="turns",
+        objective=objective or fip.objectives.GradientDiversity(),
+        start="learns-second",
+        others=("sparse",),
+        seed=4,
     )
     return fip.Study("chained", module(), given, (usual, second, sparse, dense_again, third))
 
@@ -154,7 +166,9 @@ def with_nan() -> fip.Study:
     good = data()
     anchors = good.anchors.copy()
     anchors[7, 2] = np.nan
-    return fip.Study("nan", module(), fip.Data(anchors, good.held_out), (fip.PathSpec("one", fip.Diversify()),))
+    return fip.Study(
+        "nan", module(), fip.Data(anchors, good.held_out), (fip.PathSpec("one", fip.objectives.GradientDiversity()),)
+    )
 
 
 def with_a_fourth_class() -> fip.Study:
@@ -164,7 +178,7 @@ def with_a_fourth_class() -> fip.Study:
     labels = good.test_labels.copy()
     labels[3] = NUM_CLASSES
     wrong = fip.Data(good.anchors, good.held_out, good.test_inputs, labels)
-    return fip.Study("labels", module(), wrong, (fip.PathSpec("one", fip.Diversify()),))
+    return fip.Study("labels", module(), wrong, (fip.PathSpec("one", fip.objectives.GradientDiversity()),))
 
 
 def failing() -> fip.Study:
@@ -221,7 +235,7 @@ class KillsItsProcess:
 
 @dataclass(frozen=True)
 class KillsItsProcessOnce:
-    """`Diversify`, but ends its own process with SIGKILL when it first looks at others, and leaves the file `death`."""
+    """`GradientDiversity`, but ends its own process with SIGKILL when it first looks at others, and leaves the file `death`."""
 
     death: str
 
@@ -229,7 +243,7 @@ class KillsItsProcessOnce:
         if problem.others and not Path(self.death).exists():
             Path(self.death).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return fip.Diversify().value(problem, weights, batch)
+        return fip.objectives.GradientDiversity().value(problem, weights, batch)
 
 
 @dataclass(frozen=True)
@@ -249,12 +263,12 @@ class CutOff:
     mended: str
 
     def begin(self, problem: Problem) -> State:
-        return fip.FirstOrderStep(beta=0.1).begin(problem)
+        return fip.steppers.FirstOrder(beta=0.1).begin(problem)
 
     def propose(self, situation: Situation, state: State) -> Proposal:
         if situation.progress > 0.6 and not Path(self.mended).exists():
             raise RuntimeError("cut off")
-        return fip.FirstOrderStep(beta=0.1).propose(situation, state)
+        return fip.steppers.FirstOrder(beta=0.1).propose(situation, state)
 
 
 @dataclass(frozen=True)
@@ -264,13 +278,13 @@ class DiesOnce:
     death: str
 
     def begin(self, problem: Problem) -> State:
-        return fip.FirstOrderStep(beta=0.1).begin(problem)
+        return fip.steppers.FirstOrder(beta=0.1).begin(problem)
 
     def propose(self, situation: Situation, state: State) -> Proposal:
         if situation.progress > 0.6 and not Path(self.death).exists():
             Path(self.death).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return fip.FirstOrderStep(beta=0.1).propose(situation, state)
+        return fip.steppers.FirstOrder(beta=0.1).propose(situation, state)
 
 
 @dataclass(frozen=True)
@@ -280,18 +294,18 @@ class StopsOnce:
     stopped: str
 
     def begin(self, problem: Problem) -> State:
-        return fip.FirstOrderStep(beta=0.1).begin(problem)
+        return fip.steppers.FirstOrder(beta=0.1).begin(problem)
 
     def propose(self, situation: Situation, state: State) -> Proposal:
         if situation.progress > 0.6 and not Path(self.stopped).exists():
             Path(self.stopped).touch()
             os.kill(os.getpid(), signal.SIGSTOP)
-        return fip.FirstOrderStep(beta=0.1).propose(situation, state)
+        return fip.steppers.FirstOrder(beta=0.1).propose(situation, state)
 
 
 @dataclass(frozen=True)
 class Talks:
-    """`Diversify`, but prints, warns and reports."""
+    """`GradientDiversity`, but prints, warns and reports."""
 
     word: str
 
@@ -300,47 +314,50 @@ class Talks:
         print(f"complained {self.word}", file=sys.stderr)  # noqa: T201
         warnings.warn(f"warned {self.word}", RuntimeWarning, stacklevel=1)
         logging.getLogger("another").warning("another library: %s", self.word)
-        return fip.Diversify().value(problem, weights, batch)
+        return fip.objectives.GradientDiversity().value(problem, weights, batch)
 
 
-def searching(*, num_steps: int = 8, domain: str = "few") -> fip.Search:
+def searching(*, num_steps: int = 8, domain: str = "few") -> fip.search.Search:
     """A search over the steps of one path, whose end is judged; "wide" instead of a "few" values."""
     path = fip.PathSpec(
         "searched",
-        fip.Sparsify(0.5),
-        stepper=fip.FirstOrderStep(),
-        radius=fip.ScheduledRadius(0.05),
+        fip.objectives.Sparsify(0.5),
+        stepper=fip.steppers.FirstOrder(),
+        radius=fip.radii.Scheduled(0.05),
         num_steps=num_steps,
         batch_size=50,
         save_at=fip.SaveAt(8),
     )
-    evaluation = fip.Evaluation(fip.ThreatModel("linf", 0.05), (fip.FGSM(),), num_examples=40)
+    evaluation = fip.Evaluation(fip.ThreatModel("linf", 0.05), (fip.attacks.FGSM(),), num_examples=40)
     parameters = {"num_steps": num_steps, "domain": domain}
     searched = fip.Study("searched", module(), data(), (path,), evaluation=evaluation, parameters=parameters)
-    few = {"stepper.beta": fip.Choice((0.0, 1.0)), "seed": fip.Choice((0, 1))}
-    wide = {"radius.initial": fip.LogUniform(0.001, 1.0), "seed": fip.Integers(0, 99)}
+    few = {"stepper.beta": fip.search.Choice((0.0, 1.0)), "seed": fip.search.Choice((0, 1))}
+    wide = {"radius.initial": fip.search.LogUniform(0.001, 1.0), "seed": fip.search.Integers(0, 99)}
     objectives = {"functional_distance_held_out": "min", "robust_accuracy": "max"}
-    return fip.Search(searched, few if domain == "few" else wide, objectives, num_trials=4)
+    return fip.search.Search(searched, few if domain == "few" else wide, objectives, num_trials=4)
 
 
 def measured(*, stepper: Stepper | None = None, num_steps: int = 6, **changes: Any) -> fip.Study:
     """Two paths that keep two quantities, one of them on inputs of its own, and are measured by two measures."""
     whole, rest = data(), data(7)
     inputs = replace(whole, sets={"more": rest.anchors, "more held out": rest.held_out})
-    settings = {"radius": fip.ScheduledRadius(0.05), "num_steps": num_steps, "batch_size": 50, "save_at": fip.SaveAt(6)}
-    step = stepper or fip.FirstOrderStep(beta=0.1)
-    paths = [fip.PathSpec(f"path-{seed}", fip.RandomWalk(), stepper=step, seed=seed, **settings) for seed in (0, 1)]
-    total = fip.Residual("tests.quantities:total_output", scale=3.0, on="more", held_out="more held out")
+    settings = {"radius": fip.radii.Scheduled(0.05), "num_steps": num_steps, "batch_size": 50, "save_at": fip.SaveAt(6)}
+    step = stepper or fip.steppers.FirstOrder(beta=0.1)
+    paths = [
+        fip.PathSpec(f"path-{seed}", fip.objectives.RandomWalk(), stepper=step, seed=seed, **settings)
+        for seed in (0, 1)
+    ]
+    total = fip.keeps.Residual("tests.quantities:total_output", scale=3.0, on="more", held_out="more held out")
     measures = {
         "size": "tests.quantities:size",
-        "robust": fip.RobustAccuracy(fip.ThreatModel("linf", 0.05), fip.FGSM()),
+        "robust": fip.study.RobustAccuracy(fip.ThreatModel("linf", 0.05), fip.attacks.FGSM()),
     }
-    given = {"keeps": {"classes": fip.Outputs(), "total": total}, "measures": measures, **changes}
+    given = {"keeps": {"classes": fip.keeps.Outputs(), "total": total}, "measures": measures, **changes}
     return fip.Study("measured", module(), inputs, tuple(paths), **given)
 
 
-def searching_measures() -> fip.Search:
+def searching_measures() -> fip.search.Search:
     """A search for the path whose end has the largest weights."""
     study = measured()
-    space = {"radius.initial": fip.Choice((0.02, 0.2))}
-    return fip.Search(replace(study, paths=study.paths[:1]), space, {"size": "max"}, searcher="grid")
+    space = {"radius.initial": fip.search.Choice((0.02, 0.2))}
+    return fip.search.Search(replace(study, paths=study.paths[:1]), space, {"size": "max"}, searcher="grid")

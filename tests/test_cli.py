@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fipray import analysis, cli
-from fipray.study import LocalRunner
+from fipray.execution import LocalRunner
 from tests.studies import study
 
 

@@ -60,7 +60,7 @@ def test_kept_quantities(tmp_path, monkeypatch):
 
     states = {"states": drawn(60, 2, seed=1), "other_states": drawn(40, 2, seed=2), "orbits": drawn(50, 2, seed=3)}
     names: dict[str, Any] = {"fip": fip, "field": network(2, 2), **states}
-    exec(block('"energy": fip.Residual("physics:energy_rate"'), names)
+    exec(block('"energy": fip.keeps.Residual("physics:energy_rate"'), names)
     assert set(names["path"].end.distances) == {"field", "energy", "turned", "slopes"}
     assert names["path"].end.distances_held_out["field"] <= 0.1
     sys.modules.pop("physics", None)

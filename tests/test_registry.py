@@ -10,14 +10,15 @@ from dataclasses import dataclass, is_dataclass, make_dataclass
 import pytest
 
 import fipray
-from fipray import UsageError, spec
+from fipray import spec
+from fipray.errors import UsageError
 from fipray.registry import registered_class, registered_names
 from fipray.study.canonical import decode, encode, kind_of
 
 SPEC_FLOORS = ("fipray.geometry", "fipray.paths", "fipray.robustness", "fipray.study")
 # Frozen dataclasses that no spec can hold: what is computed, measured, or holds tensors and modules.
 NOT_IN_SPECS = {
-    *("Computed", "Factors", "KroneckerMetric", "Place", "Layer", "LinearSolution", "Slot", "Projected", "Channels"),
+    *("Computed", "Factors", "KroneckerMetric", "Place", "Layer", "LinearSolution", "Slot", "Projection", "Channels"),
     *(
         "Connection",
         "LossProfile",
@@ -31,8 +32,8 @@ NOT_IN_SPECS = {
         "Part",
     ),
     *("Candidate", "Verdict", "Situation", "Proposal", "Ensemble", "StackedEnsemble", "Robustness", "Measures"),
-    *("Task", "Data", "Judge", "LocalRunner", "Study", "Tensors", "Ground", "Walker", "Material", "WeightsFile"),
-    *("Verdicts", "Work"),
+    *("Task", "Data", "Evaluator", "LocalRunner", "Study", "Tensors", "Ground", "Tracer", "Payload", "WeightsFile"),
+    *("PerExample", "Work"),
 }
 
 

@@ -9,8 +9,8 @@ from rich.console import Console
 
 import fipray as fip
 from fipray.cluster.doctor import Finding
-from fipray.study.progress import Progress
-from fipray.study.work import Work
+from fipray.execution.jobs import Job
+from fipray.execution.progress import Progress
 from fipray.terminal import TerminalWatch, print_findings
 
 
@@ -28,11 +28,11 @@ def clock() -> Clock:
     return Clock()
 
 
-def work(name: str, num_steps: int = 100, attempt: int = 1) -> Work:
-    return Work(name, fip.PathSpec(name, fip.Diversify(), num_steps=num_steps), attempt, {})
+def job(name: str, num_steps: int = 100, attempt: int = 1) -> Job:
+    return Job(name, fip.PathSpec(name, fip.objectives.GradientDiversity(), num_steps=num_steps), attempt, {})
 
 
-def watch(clock: Clock, *, terminal: bool, height: int = 25) -> tuple[TerminalWatch, io.StringIO]:
+def listener(clock: Clock, *, terminal: bool, height: int = 25) -> tuple[TerminalWatch, io.StringIO]:
     said = io.StringIO()
     console = Console(file=said, force_terminal=terminal, width=120, height=height, highlight=False, soft_wrap=True)
     return TerminalWatch(console, clock), said
@@ -46,9 +46,9 @@ def screen(watching: TerminalWatch) -> list[str]:
 
 
 def test_on_a_terminal_each_path_has_its_steps_pace_and_time_left_and_so_has_the_run(clock):
-    watching, _ = watch(clock, terminal=True)
+    watching, _ = listener(clock, terminal=True)
     watching.begin("mine", 4, 1)
-    first, second = work("first"), work("second")
+    first, second = job("first"), job("second")
     watching.started(first, "worker 1")
     watching.started(second, "worker 2")
     clock.now = 10.0
@@ -67,10 +67,10 @@ def test_on_a_terminal_each_path_has_its_steps_pace_and_time_left_and_so_has_the
 
 
 def test_of_hundreds_of_paths_as_many_have_a_line_as_fit(clock):
-    watching, _ = watch(clock, terminal=True, height=10)
+    watching, _ = listener(clock, terminal=True, height=10)
     watching.begin("mine", 300, 0)
     for number in range(300):
-        watching.started(work(f"path-{number}"), f"worker {number}")
+        watching.started(job(f"path-{number}"), f"worker {number}")
     *lines, more, total = screen(watching)
     assert len(lines) == 7
     assert more.strip() == "and 293 more"
@@ -78,16 +78,16 @@ def test_of_hundreds_of_paths_as_many_have_a_line_as_fit(clock):
 
 
 def test_without_a_terminal_there_is_a_line_an_event_and_a_summary_every_thirty_seconds(clock):
-    watching, said = watch(clock, terminal=False)
+    watching, said = listener(clock, terminal=False)
     with watching:
         watching.begin("mine", 2, 0)
-        first = work("first")
+        first = job("first")
         watching.started(first, "worker 1")
         for second in range(1, 65):
             clock.now = float(second)
             watching.walked(first, second)
         watching.finished(first, "all is well", 64.0)
-        watching.failed(work("second"), "Traceback\n  in a file\nValueError: wrong (its log: logs/x/1.log)")
+        watching.failed(job("second"), "Traceback\n  in a file\nValueError: wrong (its log: logs/x/1.log)")
     summary, later, *rest = said.getvalue().splitlines()
     assert summary == "mine: 0 of 2 done, 1 under way; 1 steps/s, 2 min 50 s left"
     assert later == "mine: 0 of 2 done, 1 under way; 1 steps/s, 2 min 20 s left"
@@ -95,7 +95,7 @@ def test_without_a_terminal_there_is_a_line_an_event_and_a_summary_every_thirty_
 
 
 def test_the_pace_of_a_path_that_goes_on_is_that_of_its_new_steps():
-    progress, again = Progress(), work("again", attempt=2)
+    progress, again = Progress(), job("again", attempt=2)
     progress.begin(1, 0, 0.0)
     progress.started(again, "worker 1", 0.0)
     assert progress.walked(again, 60, 4.0) == 0, "an earlier attempt came to about there"
@@ -105,7 +105,7 @@ def test_the_pace_of_a_path_that_goes_on_is_that_of_its_new_steps():
 
 
 def test_steps_are_counted_once_and_never_backwards():
-    progress, one = Progress(), work("one")
+    progress, one = Progress(), job("one")
     progress.begin(1, 0, 0.0)
     progress.started(one, "worker 1", 0.0)
     assert [progress.walked(one, step, 1.0) for step in (5, 5, 3, 8)] == [5, 0, 0, 3]
@@ -115,9 +115,9 @@ def test_steps_are_counted_once_and_never_backwards():
 
 
 def test_names_and_sentences_are_shown_letter_by_letter_on_a_terminal_too(clock):
-    watching, said = watch(clock, terminal=False)
+    watching, said = listener(clock, terminal=False)
     watching.begin("[red]mine[/x]", 2, 0)
-    watching.started(work("first"), "[/worker]")
+    watching.started(job("first"), "[/worker]")
     watching.note("[/red] :smile: \x1b[31m in s3://KEY:SECRET@bucket/x")
     assert said.getvalue() == "[/red] :smile: \\x1b[31m in s3://bucket/x\n"
     assert "path first on [/worker]" in screen(watching)[0]

@@ -58,12 +58,12 @@ def fuzz(calls: int, seed: int = 0, only: str = "", without: tuple[str, ...] = (
     torch.set_num_threads(1)
     chosen = [target for target in targets() if only in target.name and not target.name.startswith(without)]
     whole = sum(target.weight for target in chosen) or 1
-    share = 0.75 if not only else 1.0
+    fraction = 0.75 if not only else 1.0
     tallies = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for target in chosen:
-            number = max(2, round(share * calls * target.weight / whole))
+            number = max(2, round(fraction * calls * target.weight / whole))
             tallies[target.name] = _calls(target.arguments(), target.call, number, f"{seed} {target.name}")
         if only in "command line":
             scratch = Path(tempfile.mkdtemp(prefix="fipray-fuzz-"))
@@ -110,9 +110,9 @@ def _command(scratch: Path, line: list[str]) -> None:
     if "Traceback" in told or (status and not told):
         raise RuntimeError(f"status {status}: {told[-800:] or 'not a word'}")
     if status == 2:
-        raise fip.UsageError(told[:500])
+        raise fip.errors.UsageError(told[:500])
     if status:
-        raise fip.RunError(told[:500])
+        raise fip.errors.RunError(told[:500])
 
 
 def _shown(arguments: Any) -> str:

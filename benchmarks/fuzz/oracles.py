@@ -54,7 +54,7 @@ def check_confidence(arguments: Arguments, result: Tensor) -> None:
 
 
 def check_auroc(arguments: Arguments, result: float) -> None:
-    inside, outside = (arguments[name].detach().double().numpy() for name in ("inside_scores", "outside_scores"))
+    inside, outside = (arguments[name].detach().double().numpy() for name in ("inside_scores", "ood_scores"))
     above, equal = inside[:, None] > outside, inside[:, None] == outside
     assert close(result, float((above + equal / 2).mean()))
 

@@ -54,7 +54,7 @@ def batch() -> Batch:
 
 @cache
 def metric() -> KroneckerMetric:
-    return KroneckerMetric.of(fip.Metric(network(), network().weights, inputs(), fip.FisherRao()))
+    return KroneckerMetric.of(fip.geometry.Metric(network(), network().weights, inputs(), fip.FisherRao()))
 
 
 def data() -> fip.Data:
@@ -66,15 +66,27 @@ def data() -> fip.Data:
 @cache
 def kept() -> Problem:
     """One that keeps two quantities."""
-    return Problem(network(), inputs(), inputs(1), keeps={"outputs": fip.Outputs(), "slopes": fip.Slopes(10.0)})
+    return Problem(
+        network(), inputs(), inputs(1), keeps={"outputs": fip.keeps.Outputs(), "slopes": fip.keeps.Slopes(10.0)}
+    )
 
 
 def settings() -> list[fip.Settings]:
     """A few ways to walk."""
-    steppers = (fip.NaturalStep(), fip.NaturalStep(iterations=None), fip.FirstOrderStep(beta=0.1), fip.ProjectedStep())
-    steppers += (fip.KroneckerStep(), fip.InputNullSpaceStep(), fip.PublishedStep(), fip.FirstOrderStep())
-    radii = (fip.AdaptiveRadius(), fip.ScheduledRadius(0.1))
-    events = ((), (fip.FunctionalDistanceAbove(0.01),))
+    steppers = (
+        fip.steppers.Natural(),
+        fip.steppers.Natural(iterations=None),
+        fip.steppers.FirstOrder(beta=0.1),
+        fip.steppers.Projected(),
+    )
+    steppers += (
+        fip.steppers.Kronecker(),
+        fip.steppers.InputNullSpace(),
+        fip.steppers.Published(),
+        fip.steppers.FirstOrder(),
+    )
+    radii = (fip.radii.Adaptive(), fip.radii.Scheduled(0.1))
+    events = ((), (fip.events.FunctionalDistanceAbove(0.01),))
     return [
         fip.Settings(stepper=stepper, radius=radius, events=ends, num_steps=3, batch_size=5)
         for stepper in steppers
@@ -87,7 +99,10 @@ def path() -> fip.WeightPath:
     """One that was paused after a step."""
     given = inputs(), inputs(1)
     return fip.trace(
-        fip.Problem(network(), anchors=given[0], held_out=given[1]), fip.Diversify(), fip.Settings(num_steps=3), until=1
+        fip.Problem(network(), anchors=given[0], held_out=given[1]),
+        fip.objectives.GradientDiversity(),
+        fip.Settings(num_steps=3),
+        until=1,
     )
 
 
@@ -95,18 +110,20 @@ def study(
     *, num_steps: int = 2, sparsity: float = 0.5, batch_size: int = 8, name: str = "fuzz", evaluate: bool = True
 ) -> fip.Study:
     """Two short paths, an ensemble and an attack."""
-    sparse = fip.PathSpec("sparse", fip.Sparsify(sparsity), num_steps=num_steps, batch_size=batch_size)
-    diverse = fip.PathSpec("diverse", fip.Diversify(), num_steps=num_steps, batch_size=batch_size, others=("sparse",))
-    judged = fip.Evaluation(fip.ThreatModel("linf", 0.1), attacks=(fip.FGSM(),), num_examples=10)
+    sparse = fip.PathSpec("sparse", fip.objectives.Sparsify(sparsity), num_steps=num_steps, batch_size=batch_size)
+    diverse = fip.PathSpec(
+        "diverse", fip.objectives.GradientDiversity(), num_steps=num_steps, batch_size=batch_size, others=("sparse",)
+    )
+    judged = fip.Evaluation(fip.ThreatModel("linf", 0.1), attacks=(fip.attacks.FGSM(),), num_examples=10)
     members = fip.EnsembleSpec("both", ("sparse", "diverse"))
     return fip.Study(name, module(), data(), (sparse, diverse), (members,), judged if evaluate else None)
 
 
-def searching(*, num_trials: int = 2) -> fip.Search:
+def searching(*, num_trials: int = 2) -> fip.search.Search:
     """A search over one path."""
-    path = fip.PathSpec("sparse", fip.Sparsify(0.5), num_steps=2, batch_size=8)
+    path = fip.PathSpec("sparse", fip.objectives.Sparsify(0.5), num_steps=2, batch_size=8)
     made = fip.Study("fuzz-search", module(), data(), (path,))
-    return fip.Search(made, {"radius.tolerance": fip.Uniform(0.1, 0.2)}, {"sparsity": "max"}, num_trials)
+    return fip.search.Search(made, {"radius.tolerance": fip.search.Uniform(0.1, 0.2)}, {"sparsity": "max"}, num_trials)
 
 
 @cache

@@ -54,7 +54,13 @@ def targets() -> Iterator[Target]:
     yield Target("Network.of", fip.Network.of, oracles.check_network, 4)
     yield Target("Network.at", subjects.network().at, oracles.nothing, 2)
     yield Target("Network.module_at", subjects.network().module_at, oracles.nothing, 2)
-    for attack in (fip.FGSM(), fip.PGD(2), fip.TargetedPGD(2, 2), fip.RandomNoise(2), fip.RandomSearch(2)):
+    for attack in (
+        fip.attacks.FGSM(),
+        fip.attacks.PGD(2),
+        fip.attacks.TargetedPGD(2, 2),
+        fip.attacks.RandomNoise(2),
+        fip.attacks.RandomSearch(2),
+    ):
         yield Target(f"{type(attack).__name__}.perturb", attack.perturb, oracles.check_perturb, 3)
     yield Target("LocalRunner.run", fip.LocalRunner().run, oracles.nothing, 2)
     yield Target("export", export.export, oracles.nothing, 4)
@@ -83,7 +89,7 @@ def spec(arguments: Mapping[str, Any], made: Any) -> None:
     assert type(copied) is type(made)
     try:
         text = to_json(made)
-    except fip.UsageError:
+    except fip.errors.UsageError:
         return
     assert "NaN" not in text
     if getattr(fip, type(made).__name__, None) is type(made):

@@ -20,7 +20,7 @@ from experiments.baselines.training import (
     evaluating,
     opened,
 )
-from fipray import NetworkError
+from fipray.errors import NetworkError
 
 
 @dataclass(frozen=True)

@@ -114,11 +114,11 @@ class FastGeometricEnsemble:
             return training.ended(tuple(members))
 
 
-def falling(share: float, rate: float) -> dict[str, float]:
+def falling(fraction: float, rate: float) -> dict[str, float]:
     """Half a cosine, from `rate` down to 0."""
-    return {"rate": rate * (1 + math.cos(math.pi * share)) / 2}
+    return {"rate": rate * (1 + math.cos(math.pi * fraction)) / 2}
 
 
-def triangle(share: float, high: float, low: float, begin: float = 0.0) -> dict[str, float]:
+def triangle(fraction: float, high: float, low: float, begin: float = 0.0) -> dict[str, float]:
     """A cycle from `low` up to `high` and down again, or what is left of it at its share `begin`."""
-    return {"rate": low + (high - low) * (1 - abs(2 * (begin + (1 - begin) * share) - 1))}
+    return {"rate": low + (high - low) * (1 - abs(2 * (begin + (1 - begin) * fraction) - 1))}

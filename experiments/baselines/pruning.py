@@ -173,11 +173,11 @@ class Gradual:
 
             def tightened(shares: Iterator[float]) -> Iterator[float]:
                 stage = 0
-                for share in shares:
-                    if stage < (due := min(int(share / self.ramp * self.num_stages), self.num_stages)):
+                for fraction in shares:
+                    if stage < (due := min(int(fraction / self.ramp * self.num_stages), self.num_stages)):
                         stage = due
                         self.criterion.cut(training, member, mask, sparsity * (1 - (1 - stage / self.num_stages) ** 3))
-                    yield share
+                    yield fraction
                 if stage < self.num_stages:
                     self.criterion.cut(training, member, mask, sparsity)
 
@@ -186,10 +186,10 @@ class Gradual:
             training.descend(optimizer, self.settings, loss, shares, lambda _: mask.apply())
             return training.ended((member,))
 
-    def settings(self, share: float) -> Mapping[str, float]:
+    def settings(self, fraction: float) -> Mapping[str, float]:
         """Of Adam after a share of the budget."""
-        rising = min(1.0, (share + 1e-3) / (self.warmup + 1e-3))
-        falling = (1 + math.cos(math.pi * max(0.0, share - self.hold) / (1 - self.hold))) / 2
+        rising = min(1.0, (fraction + 1e-3) / (self.warmup + 1e-3))
+        falling = (1 + math.cos(math.pi * max(0.0, fraction - self.hold) / (1 - self.hold))) / 2
         return {"rate": self.rate * rising * falling, "momentum": 0.9}
 
 

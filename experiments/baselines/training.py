@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from experiments.baselines.optimizers import Adam, Optimizer
-from fipray import ThreatModel, UsageError
+from fipray import ThreatModel
+from fipray.errors import UsageError
 from fipray.robustness.margin import check_examples
 
 Make = Callable[[], nn.Module]
@@ -65,12 +66,12 @@ class Training:
         step = 0
         while True:
             if self.seconds is None:
-                share = step / num_steps
+                fraction = step / num_steps
             else:
-                share = max(0.0, (self.processor_seconds / self.seconds - begin) / (end - begin))
-            if share >= 1 and step:
+                fraction = max(0.0, (self.processor_seconds / self.seconds - begin) / (end - begin))
+            if fraction >= 1 and step:
                 return
-            yield min(share, 1.0)
+            yield min(fraction, 1.0)
             step += 1
             self.num_steps += 1
 
@@ -83,9 +84,9 @@ class Training:
         after: Callable[[int], None] | None = None,
     ) -> None:
         """A step on the loss of a batch for each of `shares`; then `after` hears how many were taken."""
-        for count, share in enumerate(shares, 1):
+        for count, fraction in enumerate(shares, 1):
             gradients = torch.autograd.grad(loss(*next(self.batches)), optimizer.weights)
-            optimizer.step(list(gradients), settings(share))
+            optimizer.step(list(gradients), settings(fraction))
             if after is not None:
                 after(count)
 
@@ -163,11 +164,11 @@ def opened(
             torch.set_num_threads(threads)
 
 
-def one_cycle(share: float, rate: float) -> Mapping[str, float]:
+def one_cycle(fraction: float, rate: float) -> Mapping[str, float]:
     """Adam's rate and momentum when this share is spent: up from rate / 25 and down to rate / 250,000 along cosines,
     the momentum the other way, .95 to .85 and back (Smith 2018; as torch's OneCycleLR has it)."""
-    rising = share < _RISE
-    phase = share / _RISE if rising else (1 - share) / (1 - _RISE)
+    rising = fraction < _RISE
+    phase = fraction / _RISE if rising else (1 - fraction) / (1 - _RISE)
     height = (1 - math.cos(math.pi * phase)) / 2
     lowest = 1 / 25 if rising else 1 / 250_000
     return {"rate": rate * (lowest + (1 - lowest) * height), "momentum": 0.95 - 0.1 * height}

@@ -161,7 +161,7 @@ def plot_transfer(results: Results) -> "Figure":
     Raises UsageError while there is no transfer.
     """
     rows = present(results.transfer, "transfer accuracies", results)
-    there = {*rows["maker"], *rows["target"]}
+    there = {*rows["source"], *rows["target"]}
     panels = {
         f"{attack}, {norm}, epsilon {epsilon:g}": some
         for (attack, norm, epsilon), some in rows.groupby(["attack", "norm", "epsilon"])
@@ -201,7 +201,7 @@ def transfer_heat_maps(tables: Mapping[str, pd.DataFrame], *, names: Sequence[st
 
 def _percentages(title: str, table: pd.DataFrame, names: Sequence[str] | None) -> pd.DataFrame:
     """Accuracies in %, a row a maker and a column a target."""
-    if missing := {"maker", "target", "accuracy"} - {*table}:
+    if missing := {"source", "target", "accuracy"} - {*table}:
         raise UsageError(f"the table {title!r} lacks {', '.join(sorted(missing))}: give rows as in results.transfer")
     threats = [column for column in ("attack", "norm", "epsilon") if column in table]
     if table.empty or (threats and len(table[threats].drop_duplicates()) > 1):
@@ -212,9 +212,11 @@ def _percentages(title: str, table: pd.DataFrame, names: Sequence[str] | None) -
     table = table.reset_index(drop=True)
     if "num_examples" in table:
         table = table.sort_values("num_examples", kind="stable")
-    pairs = table.drop_duplicates(["maker", "target"], keep="last").sort_index()
-    makers, targets = (names or pairs[column].unique() for column in ("maker", "target"))
-    return pairs.pivot(index="maker", columns="target", values="accuracy").reindex(index=makers, columns=targets) * 100
+    pairs = table.drop_duplicates(["source", "target"], keep="last").sort_index()
+    sources, targets = (names or pairs[column].unique() for column in ("source", "target"))
+    return (
+        pairs.pivot(index="source", columns="target", values="accuracy").reindex(index=sources, columns=targets) * 100
+    )
 
 
 def _own_and_others(table: pd.DataFrame) -> str:

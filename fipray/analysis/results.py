@@ -24,12 +24,12 @@ _SORTED_BY = {
     "paths": ["name", "path_id"],
     "points": ["name", "path_id", "step"],
     "robustness": ["name", "attack", "norm", "epsilon", "robustness_id"],
-    "verdicts": ["name", "attack", "first_example", "norm", "epsilon", "verdicts_id"],
-    "transfer": ["maker", "target", "attack", "norm", "epsilon", "transfer_id"],
+    "per_example": ["name", "attack", "first_example", "norm", "epsilon", "per_example_id"],
+    "transfer": ["source", "target", "attack", "norm", "epsilon", "transfer_id"],
     "measures": ["name", "measures_id"],
     "rounds": ["name", "round", "round_id"],
     "trials": ["name", "path_id"],
-    "variants": ["name", "path_id", "asked_sparsity"],
+    "variants": ["name", "path_id", "target_sparsity"],
     "tasks": ["name", "path_id", "task_number"],
     "point_measures": ["name", "path_id", "step", "measure"],
     "point_distances": ["name", "path_id", "step", "kept"],
@@ -49,7 +49,7 @@ class Results:
     paths: pd.DataFrame
     points: pd.DataFrame
     robustness: pd.DataFrame
-    verdicts: pd.DataFrame
+    per_example: pd.DataFrame
     transfer: pd.DataFrame
     measures: pd.DataFrame
     rounds: pd.DataFrame

@@ -39,9 +39,9 @@ def find_variant(results: "Results", path: str, sparsity: float | None) -> "pd.S
     if own.empty:
         there = ", ".join(dict.fromkeys(rows["name"])) or "none yet"
         raise UsageError(f"{path!r} is no path with sparse variants in {results.address}; there are: {there}")
-    chosen = own.tail(1) if sparsity is None else own[np.isclose(own["asked_sparsity"], sparsity)]
+    chosen = own.tail(1) if sparsity is None else own[np.isclose(own["target_sparsity"], sparsity)]
     if chosen.empty:
-        there = ", ".join(f"{value:g}" for value in own["asked_sparsity"])
+        there = ", ".join(f"{value:g}" for value in own["target_sparsity"])
         raise UsageError(f"path {path!r} has no variant at a sparsity of {sparsity:g}; it has those at {there}")
     return chosen.iloc[0]
 

@@ -12,10 +12,10 @@ from ray import cloudpickle
 
 from fipray.cluster.heart import Heart, Pulse
 from fipray.cluster.place import Place
-from fipray.study.failures import interruptions, sentence_of
-from fipray.study.heartbeat import Heartbeat
-from fipray.study.work import Material, Tables, Work
-from fipray.study.worker import PathWorker
+from fipray.execution.failures import interruptions, sentence_of
+from fipray.execution.heartbeat import Heartbeat
+from fipray.execution.jobs import Job, Payload, Tables
+from fipray.execution.worker import Worker
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Failure:
 
 
 class Actor:
-    """A PathWorker on whatever Ray gave to it. It speaks under `key` while it works, where a `pulse` is given."""
+    """A Worker on whatever Ray gave to it. It speaks under `key` while it works, where a `pulse` is given."""
 
-    def __init__(self, material: Material, directory: str, threads: int, pulse: Pulse | None, key: str) -> None:
+    def __init__(self, material: Payload, directory: str, threads: int, pulse: Pulse | None, key: str) -> None:
         self._material, self._directory, self._threads = material, directory, threads
         self._heartbeat = Heartbeat()
         if pulse:
@@ -39,7 +39,7 @@ class Actor:
         here = ray.get_runtime_context()
         with interruptions() as is_interrupted:
             try:
-                self._worker = PathWorker(
+                self._worker = Worker(
                     self._material,
                     self._directory,
                     threads=self._threads,
@@ -60,8 +60,8 @@ class Actor:
         """What the work made, or why it failed. Raises only what a signal raised: then the worker is lost."""
         with interruptions() as is_interrupted:
             try:
-                work: Work = cloudpickle.loads(packed)
-                return self._worker.carry_out(work)
+                job: Job = cloudpickle.loads(packed)
+                return self._worker.carry_out(job)
             except BaseException as error:  # KeyboardInterrupt and SystemExit of a study's own code, too
                 if is_interrupted():
                     raise

@@ -10,7 +10,7 @@ from pathlib import Path
 import ray.exceptions
 
 from fipray.cluster.place import Place
-from fipray.study.failures import in_a_line
+from fipray.execution.failures import in_a_line
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LOG_BYTES = 50_000  # of the end of a worker's log

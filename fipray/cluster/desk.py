@@ -15,12 +15,12 @@ from fipray.cluster.heart import end_process
 from fipray.cluster.lookout import Lookout
 from fipray.cluster.stalls import Stalls
 from fipray.cluster.trial import ERROR, IS_GIVEN_UP, PERCENT, ROWS, Done
+from fipray.execution import checkpoints
+from fipray.execution.jobs import Job
+from fipray.execution.listeners import Listener
+from fipray.execution.queue import describe, some_failed
 from fipray.records import Store
-from fipray.study import resume
-from fipray.study.runner import describe, some_failed
 from fipray.study.search import Search
-from fipray.study.watch import Watch
-from fipray.study.work import Work
 
 
 class Desk:
@@ -30,9 +30,9 @@ class Desk:
     """
 
     def __init__(
-        self, search: Search, store: Store, watch: Watch, lookout: Lookout, stalls: Stalls | None = None
+        self, search: Search, store: Store, listener: Listener, lookout: Lookout, stalls: Stalls | None = None
     ) -> None:
-        self._search, self._store, self._watch = search, store, watch
+        self._search, self._store, self._listener = search, store, listener
         self._lookout, self._stalls, self._view = lookout, stalls, lookout.view
         self._ended: dict[str, str] = {}  # why the worker of a trial was ended, by the trial's id
         self._failed: dict[str, str] = {}  # reasons, by label
@@ -59,19 +59,19 @@ class Desk:
         self._lookout.watched = tuple(running)
 
     def started(self, trial: Trial) -> None:
-        self._watch.started(self._path(trial), f"trial {trial.trial_id}")
+        self._listener.started(self._path(trial), f"trial {trial.trial_id}")
 
     def reported(self, trial: Trial, result: dict[str, Any]) -> None:
         if ERROR in result:
             self._failed[self._label(trial)] = result[ERROR]
             trial.max_failures = 0  # it would fail again; a worker that was lost is another matter
             return
-        work = self._path(trial)
-        self._watch.walked(work, round(result[PERCENT] / 100 * (work.last_step or 0)))
+        job = self._path(trial)
+        self._listener.walked(job, round(result[PERCENT] / 100 * (job.last_step or 0)))
 
     def ended(self, trial: Trial) -> None:
         """Commit what the trial did, last of all its path and its row in one commit: then nothing of it is missing."""
-        work, result, seconds = self._path(trial), trial.last_result, trial.last_result.get("time_total_s", 0.0)
+        job, result, seconds = self._path(trial), trial.last_result, trial.last_result.get("time_total_s", 0.0)
         sentence = "the same values were tried before, and are not walked again"
         for done in reversed(Done.of_json(result[ROWS])):
             tables = done.tables
@@ -79,20 +79,20 @@ class Desk:
                 tables = {**tables, "trials": [self._row(trial, rows[0])]}
             if self._store.commit(done.id, done.kind, done.attempt, tables) and rows:
                 sentence = describe(tables)
-            resume.remove(self._store, done.id)
+            checkpoints.remove(self._store, done.id)
         if not result[IS_GIVEN_UP] and len(self._search.objectives) > 1:
             sentence += "; " + ", ".join(f"{name} {result[name]:.4g}" for name in self._search.objectives)
-        self._watch.finished(work, f"{self._said(trial)}: {sentence}", seconds)
+        self._listener.finished(job, f"{self._said(trial)}: {sentence}", seconds)
 
     def failed(self, trial: Trial) -> None:
         reason = self._failed.setdefault(
             self._label(trial),
             f"given up: its worker was lost again and again, the last time because {self._cause(trial)}",
         )
-        self._watch.failed(self._path(trial), reason)
+        self._listener.failed(self._path(trial), reason)
 
     def lost(self, trial: Trial) -> None:
-        self._watch.note(f"a worker was lost with {self._label(trial)}: {self._cause(trial)}. It is begun again")
+        self._listener.note(f"a worker was lost with {self._label(trial)}: {self._cause(trial)}. It is begun again")
 
     def _cause(self, trial: Trial) -> str:
         """Why its worker was lost."""
@@ -108,9 +108,9 @@ class Desk:
         config = self._search.config_json(trial.config)
         return {**{name: path[name] for name in shared}, "trial_id": str(trial.trial_id), "config_json": config}
 
-    def _path(self, trial: Trial) -> Work:
-        id, spec = next(iter(self._search.work(trial.config).items()))
-        return Work(id, spec, 0, {})
+    def _path(self, trial: Trial) -> Job:
+        id, spec = next(iter(self._search.job(trial.config).items()))
+        return Job(id, spec, 0, {})
 
     def _label(self, trial: Trial) -> str:
         return f"trial {trial.trial_id} ({self._said(trial)})"
@@ -125,7 +125,7 @@ class Desk:
 _OPEN: ContextVar[Desk] = ContextVar("the desk of the search that is under way")
 
 
-class Listener(tune.Callback):  # type: ignore[misc]
+class TuneCallback(tune.Callback):  # type: ignore[misc]
     """Hands Tune's calls to the desk that is open: Tune keeps its callbacks by pickle, and a restored one has none."""
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:

@@ -20,7 +20,7 @@ from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 if TYPE_CHECKING:  # loads torch
-    from fipray.study.heartbeat import Heartbeat
+    from fipray.execution.heartbeat import Heartbeat
 
 _NAMESPACE = b"fipray-heartbeats"
 BEATS_IN_STALL = 8  # as many times a worker speaks within the time after which it counts as stalled

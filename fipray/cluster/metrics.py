@@ -9,8 +9,8 @@ import time
 
 from ray.util.metrics import Counter, Gauge
 
-from fipray.study.progress import Progress
-from fipray.study.work import Tables, Work, last_step_in
+from fipray.execution.jobs import Job, Tables, last_step_in
+from fipray.execution.progress import Progress
 
 
 class RayMetrics:
@@ -37,27 +37,27 @@ class RayMetrics:
         self._progress.begin(total, done, time.monotonic())
         self._set()
 
-    def started(self, work: Work, where: str) -> None:
-        self._progress.started(work, where, time.monotonic())
+    def started(self, job: Job, where: str) -> None:
+        self._progress.started(job, where, time.monotonic())
 
-    def walked(self, work: Work, step: int) -> None:
-        if more := self._progress.walked(work, step, time.monotonic()):
+    def walked(self, job: Job, step: int) -> None:
+        if more := self._progress.walked(job, step, time.monotonic()):
             self._steps.inc(more)
 
-    def committed(self, work: Work, tables: Tables) -> None:
-        self.walked(work, last_step_in(tables))
+    def committed(self, job: Job, tables: Tables) -> None:
+        self.walked(job, last_step_in(tables))
         for row in tables.get("paths", ()):
             self._num_done += 1
             if (distance := row["functional_distance_held_out"]) is not None:
                 self._distance.set(distance)
 
-    def finished(self, work: Work, sentence: str, seconds: float) -> None:
-        self._progress.ended(work)
+    def finished(self, job: Job, sentence: str, seconds: float) -> None:
+        self._progress.ended(job)
         self._set()
 
-    def failed(self, work: Work, reason: str) -> None:
-        self._progress.ended(work, failed=True)
-        self._num_failed += work.last_step is not None
+    def failed(self, job: Job, reason: str) -> None:
+        self._progress.ended(job, failed=True)
+        self._num_failed += job.last_step is not None
         self._set()
 
     def note(self, sentence: str) -> None:

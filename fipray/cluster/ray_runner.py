@@ -16,9 +16,10 @@ from fipray.cluster.stalls import check_stall_seconds
 from fipray.errors import UsageError
 
 if TYPE_CHECKING:  # what loads torch is loaded when a run begins: a cluster that is too small says so before
+    from fipray.execution import Listener
+    from fipray.execution.changed import Changed
     from fipray.records import Store
-    from fipray.study import Study, Watch
-    from fipray.study.changed import Changed
+    from fipray.study import Study
 
 PLACEMENTS = {"pack": "DEFAULT", "spread": "SPREAD"}  # Ray's names
 
@@ -69,7 +70,9 @@ class RayRunner:
         _ = self._share
 
     @checked
-    def run(self, study: Study, directory: str | Path, watch: Watch | None = None, changed: Changed = "stop") -> Store:
+    def run(
+        self, study: Study, directory: str | Path, listener: Listener | None = None, changed: Changed = "stop"
+    ) -> Store:
         """Returns when all is there. Raises RunError when some of it failed; the rest is there then.
 
         changed: where the directory was made by other code of the user's own, "stop", or "redo" what depends on it.
@@ -77,30 +80,30 @@ class RayRunner:
         capacity = self.preflight()
         from fipray.cluster.dispatch import work_off
         from fipray.cluster.metrics import RayMetrics
-        from fipray.study.runner import Agenda
-        from fipray.study.watch import Quiet, Watches
+        from fipray.execution.listeners import Listeners, Silent
+        from fipray.execution.queue import Queue
 
-        watch = Watches([watch or Quiet(), RayMetrics()])
-        agenda = Agenda(study, directory, watch, changed)
-        slots = min(capacity.num_workers, agenda.num_waiting)
+        listener = Listeners([listener or Silent(), RayMetrics()])
+        queue = Queue(study, directory, listener, changed)
+        slots = min(capacity.num_workers, queue.num_waiting)
         if slots:
             if session.is_to_be_started(self.address):
-                watch.note("starting Ray on this machine")
+                listener.note("starting Ray on this machine")
             with self.session():
                 share = capacity.share
                 gpus = f" with {share.gpus:g} GPU each" if share.gpus else ""
                 nodes = f"{capacity.num_nodes} {'node' if capacity.num_nodes == 1 else 'nodes'}"
-                watch.note(f"{slots} {'worker' if slots == 1 else 'workers'}{gpus} on {nodes}")
+                listener.note(f"{slots} {'worker' if slots == 1 else 'workers'}{gpus} on {nodes}")
                 work_off(
-                    agenda,
+                    queue,
                     self.num_workers,
                     share,
                     PLACEMENTS[self.placement],
                     self.max_attempts,
-                    watch,
+                    listener,
                     stall_seconds=self.stall_seconds,
                 )
-        return agenda.close()
+        return queue.close()
 
     def preflight(self) -> Capacity:
         """What the cluster can give to this runner, asked in seconds and without starting anything.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from fipray.study.work import Work
+from fipray.execution.jobs import Job
 
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 30.0
 NODES_FOR_EACH_ATTEMPT = 4
@@ -23,7 +23,7 @@ class Loss:
 class GivenUp:
     """Work that is not tried any more, and why, for people."""
 
-    work: Work
+    job: Job
     reason: str
 
 
@@ -38,29 +38,29 @@ class Retries:
 
     max_attempts: int
     _losses: dict[str, list[Loss]] = field(default_factory=dict)
-    _waiting: dict[str, tuple[float, Work]] = field(default_factory=dict)  # when it is due
+    _waiting: dict[str, tuple[float, Job]] = field(default_factory=dict)  # when it is due
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, work: Work, loss: Loss, now: float) -> float:
+    def add(self, job: Job, loss: Loss, now: float) -> float:
         """Have the work wait; returns for how many seconds."""
-        losses = self._losses.setdefault(work.id, [])
+        losses = self._losses.setdefault(job.id, [])
         losses.append(loss)
         seconds = min(FIRST_SECONDS * 2 ** (len(losses) - 1), LONGEST_SECONDS)
-        self._waiting[work.id] = now + seconds, work
+        self._waiting[job.id] = now + seconds, job
         return seconds
 
-    def pop(self, now: float, alive: Collection[str]) -> Work | GivenUp | None:
+    def pop(self, now: float, alive: Collection[str]) -> Job | GivenUp | None:
         """The work that is due next, if any; `alive` are the ids of the nodes that are there."""
-        due, work = min(self._waiting.values(), key=lambda entry: entry[0], default=(now, None))
-        if work is None or due > now:
+        due, job = min(self._waiting.values(), key=lambda entry: entry[0], default=(now, None))
+        if job is None or due > now:
             return None
-        del self._waiting[work.id]
-        losses = self._losses[work.id]
+        del self._waiting[job.id]
+        losses = self._losses[job.id]
         own = sum(loss.node_id is None or loss.node_id in alive for loss in losses)
         if own < self.max_attempts and len(losses) < self.max_attempts * NODES_FOR_EACH_ATTEMPT:
-            return work
+            return job
         with_nodes = f" ({len(losses) - own} of them with its node)" if own < len(losses) else ""
         times = "once" if len(losses) == 1 else f"{len(losses)} times{with_nodes}"
-        return GivenUp(work, f"given up: its worker was lost {times}, the last time because {losses[-1].evidence}")
+        return GivenUp(job, f"given up: its worker was lost {times}, the last time because {losses[-1].evidence}")

@@ -26,18 +26,18 @@ from ray.tune.search import BasicVariantGenerator, Searcher
 
 from fipray.border import checked
 from fipray.cluster import parcel
-from fipray.cluster.desk import Desk, Listener
+from fipray.cluster.desk import Desk, TuneCallback
 from fipray.cluster.lookout import Lookout
 from fipray.cluster.ray_runner import RayRunner
 from fipray.cluster.stalls import Stalls
 from fipray.cluster.trial import PERCENT, walk_trial
 from fipray.errors import ClusterLostError, UsageError
+from fipray.execution.changed import Changed, opened
+from fipray.execution.listeners import Listener, Silent
+from fipray.execution.queue import material_of
 from fipray.records import RENEWALS, Store
-from fipray.study.changed import Changed, opened
-from fipray.study.runner import material_of
 from fipray.study.search import Search
 from fipray.study.space import Choice, Domain, Integers, LogUniform
-from fipray.study.watch import Quiet, Watch
 
 SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the results directory holds what the loggers would write
@@ -54,7 +54,7 @@ def search(
     search: Search,
     directory: str | Path,
     runner: RayRunner | None = None,
-    watch: Watch | None = None,
+    listener: Listener | None = None,
     changed: Changed = "stop",
 ) -> Store:
     """Carries out what the results directory still lacks of a search, with the workers that `runner` says.
@@ -65,13 +65,13 @@ def search(
     where the searcher is not installed; RunError when trials failed: the others are there then, and the same call again
     begins the failed ones anew.
     """
-    runner, watch, search = runner or RayRunner(), watch or Quiet(), replace(search)  # which reads code anew
+    runner, listener, search = runner or RayRunner(), listener or Silent(), replace(search)  # which reads code anew
     _check_installed(search)
     capacity = runner.preflight()
     store = opened(directory, search.manifest, (), changed)
     store.verify(weights=store.is_near)
     num_done = store.read_table("trials").num_rows
-    watch.begin(search.study.name, search.total, num_done)
+    listener.begin(search.study.name, search.total, num_done)
     if num_done == search.total:
         return store
     base, threads = material_of(search.study, store).module, runner.threads_per_worker
@@ -81,8 +81,8 @@ def search(
     stalls = Stalls(runner.stall_seconds) if runner.stall_seconds else None
     pulse = stalls.pulse() if stalls else None
     with runner.session(), _settings(), Lookout(capacity.share, pulse, on_stuck=_end_process) as lookout:
-        desk = Desk(search, store, watch, lookout, stalls)
-        watch.note(f"{search.total} trials by {slots} {'worker' if slots == 1 else 'workers'}")
+        desk = Desk(search, store, listener, lookout, stalls)
+        listener.note(f"{search.total} trials by {slots} {'worker' if slots == 1 else 'workers'}")
         with parcel.by_value():
             walk = tune.with_parameters(
                 walk_trial, search=there, directory=store.location, threads=threads, pulse=pulse
@@ -132,7 +132,7 @@ def _tuner(search: Search, store: Store, walk: Any, slots: int, max_attempts: in
             storage_path=place,
             storage_filesystem=files,
             failure_config=tune.FailureConfig(max_failures=max_attempts - 1),
-            callbacks=[Listener()],
+            callbacks=[TuneCallback()],
             verbose=0,
         ),
     )

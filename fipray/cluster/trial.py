@@ -20,17 +20,17 @@ from ray import tune
 
 from fipray.cluster.heart import Heart, Pulse
 from fipray.errors import RunError
+from fipray.execution.failures import sentence_of
+from fipray.execution.jobs import Artifact, Job, Payload, Tables, artifacts_of
+from fipray.execution.tracing import GIVEN_UP, NOT_FINITE
+from fipray.execution.worker import Worker
 from fipray.records import Store
 from fipray.study.canonical import kind_of
-from fipray.study.failures import sentence_of
 from fipray.study.search import ROBUST, Search
 from fipray.study.spec import PathSpec
-from fipray.study.walking import GIVEN_UP, NOT_FINITE
-from fipray.study.work import Made, Material, Tables, Work, made_of
-from fipray.study.worker import PathWorker
 
 PERCENT, ROWS, IS_GIVEN_UP, ERROR = "percent", "rows", "given_up", "error"
-_WORKERS: dict[str, PathWorker] = {}  # of this process, by directory: an actor carries out many trials of one search
+_WORKERS: dict[str, Worker] = {}  # of this process, by directory: an actor carries out many trials of one search
 _HEARTS: dict[str, Heart] = {}  # by run
 
 
@@ -68,7 +68,7 @@ def walk_trial(
         raise RunError(reason) from None
 
 
-def _speak(pulse: Pulse, worker: PathWorker) -> None:
+def _speak(pulse: Pulse, worker: Worker) -> None:
     """Say how far this trial is from now on."""
     key = pulse.key(tune.get_context().get_trial_id())
     if pulse.run not in _HEARTS:
@@ -76,22 +76,22 @@ def _speak(pulse: Pulse, worker: PathWorker) -> None:
     _HEARTS[pulse.run].key = key
 
 
-def _carry_out(config: dict[str, Any], search: Search, worker: PathWorker, store: Store, reports: _Reports) -> None:
-    made: dict[str, Made] = {}
-    for id, spec in search.work(config).items():
+def _carry_out(config: dict[str, Any], search: Search, worker: Worker, store: Store, reports: _Reports) -> None:
+    made: dict[str, Artifact] = {}
+    for id, spec in search.job(config).items():
         if store.is_committed(id):
             tables = _rows(store, id)
             if isinstance(spec, PathSpec):
                 reports.again(tables, spec)
         else:
             attempt = store.next_attempt(id)
-            work = Work(id, spec, attempt, {name: made[name] for name in spec.needs})
+            job = Job(id, spec, attempt, {name: made[name] for name in spec.dependencies})
             if isinstance(spec, PathSpec):
-                tables = worker.carry_out(work, partial(reports.point, work))
+                tables = worker.carry_out(job, partial(reports.point, job))
             else:
-                tables = worker.carry_out(work)
-            reports.add(work, tables)
-        made |= made_of(tables)
+                tables = worker.carry_out(job)
+            reports.add(job, tables)
+        made |= artifacts_of(tables)
         reports.measure(tables)
         if tables.get("paths") and tables["paths"][0]["outcome_kind"] == GIVEN_UP:
             break  # an earlier trial with these values was given up
@@ -111,11 +111,11 @@ class _Reports:
         self._done: list[Done] = []
         self.is_over = self._is_broken = False
 
-    def point(self, work: Work, tables: Tables) -> None:
+    def point(self, job: Job, tables: Tables) -> None:
         """A point on the way. The end is told when all that belongs to it is there."""
         self.measure(tables)
-        if tables["points"][-1]["step"] < (work.last_step or 0):
-            self._tell([*self._done, Done(work.id, kind_of(work.spec), work.attempt, tables)])
+        if tables["points"][-1]["step"] < (job.last_step or 0):
+            self._tell([*self._done, Done(job.id, kind_of(job.spec), job.attempt, tables)])
 
     def again(self, tables: Tables, spec: PathSpec) -> None:
         """The points on the way of a path that is committed, as a scheduler has not seen them in this trial."""
@@ -144,8 +144,8 @@ class _Reports:
         self._metrics |= {name: found[name] for name in self._objectives if name in found}
         self._metrics[PERCENT] = percent
 
-    def add(self, work: Work, tables: Tables) -> None:
-        self._done.append(Done(work.id, kind_of(work.spec), work.attempt, tables))
+    def add(self, job: Job, tables: Tables) -> None:
+        self._done.append(Done(job.id, kind_of(job.spec), job.attempt, tables))
 
     def end(self) -> None:
         self._tell(self._done)
@@ -161,10 +161,10 @@ class _Reports:
             raise
 
 
-def _worker(search: Search, directory: str, threads: int) -> PathWorker:
+def _worker(search: Search, directory: str, threads: int) -> Worker:
     study, here = search.study, ray.get_runtime_context()
-    return PathWorker(
-        Material.of(study),
+    return Worker(
+        Payload.of(study),
         directory,
         threads=threads,
         device="cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu",
@@ -175,7 +175,7 @@ def _worker(search: Search, directory: str, threads: int) -> PathWorker:
 
 def _rows(store: Store, id: str) -> Tables:
     """The committed rows of a piece of work that a trial needs again."""
-    keys = {"paths": "path_id", "points": "path_id", "robustness": "robustness_id", "verdicts": "verdicts_id"}
+    keys = {"paths": "path_id", "points": "path_id", "robustness": "robustness_id", "per_example": "per_example_id"}
     keys |= {"point_measures": "path_id"}
     found = {
         table: [row for row in store.read_table(table).to_pylist() if row[key] == id] for table, key in keys.items()

@@ -15,8 +15,9 @@ from fipray.border import checked, described
 from fipray.border.functions import function_named
 from fipray.border.kinds import Seed
 from fipray.errors import DataError, UsageError
-from fipray.geometry.network import Network
-from fipray.geometry.outputs import FisherRao, OutputGeometry
+from fipray.geometry.outputs import FisherRao
+from fipray.networks.embedding import OutputGeometry
+from fipray.networks.network import Network
 from fipray.registry import spec
 
 Call = Callable[[Tensor], Tensor]

@@ -39,14 +39,14 @@ class KroneckerMetric:
     layers: tuple[Factors, ...]
 
     @classmethod
-    def of(cls, metric: Metric, *, share: float = 1.0) -> KroneckerMetric:
+    def of(cls, metric: Metric, *, fraction: float = 1.0) -> KroneckerMetric:
         """share: of the trace of each factor, above 0 and up to 1, that its leading eigenvectors must have; others are
         left out, so that directions along which little changes are free, and the memory is small.
 
         Raises NetworkError where weights act outside of linear maps and convolutions, or in several of them.
         """
-        if not 0 < share <= 1:
-            raise UsageError(f"share is a part of a trace, above 0 and up to 1; {share} was given")
+        if not 0 < fraction <= 1:
+            raise UsageError(f"share is a part of a trace, above 0 and up to 1; {fraction} was given")
         if not metric.in_layers:
             raise NetworkError(
                 "a Kronecker metric is one of linear maps and convolutions that hold each weight once; other weights "
@@ -61,7 +61,7 @@ class KroneckerMetric:
         for layer, left in zip(metric.layers, lefts, strict=True):
             rows = layer.patches().flatten(0, 1)
             place = Place(layer.weight, layer.shape, layer.bias)
-            found.append(Factors(place, _root(left, share), _root(rows.T @ rows / metric.num_inputs, share)))
+            found.append(Factors(place, _root(left, fraction), _root(rows.T @ rows / metric.num_inputs, fraction)))
         return cls(tuple(found))
 
     def squared_length(self, displacement: Tensor) -> Tensor:
@@ -98,10 +98,10 @@ class KroneckerMetric:
         return cls(tuple(found))
 
 
-def _root(matrix: Tensor, share: float) -> Tensor:
+def _root(matrix: Tensor, fraction: float) -> Tensor:
     """[k, n], the fewest rows whose `root^T root` has the share of the trace of the matrix [n, n]."""
     values, vectors = torch.linalg.eigh(matrix.double())
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     before = values.cumsum(0) - values
-    kept = (before < share * values.sum()) & (values > 0)
+    kept = (before < fraction * values.sum()) & (values > 0)
     return (values[kept].sqrt() * vectors[:, kept]).T.to(matrix.dtype).contiguous()

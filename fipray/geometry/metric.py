@@ -12,12 +12,12 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import NetworkError, UsageError
-from fipray.geometry.arrays import AnyWeights, Inputs
-from fipray.geometry.derivatives import transposed, twice_differentiable, without_second_derivative
-from fipray.geometry.inputs import refused_by_forward
 from fipray.geometry.layers import Layer, Recording
-from fipray.geometry.network import Network
-from fipray.geometry.outputs import OutputGeometry
+from fipray.networks.arrays import AnyWeights, Inputs
+from fipray.networks.derivatives import transposed, twice_differentiable, without_second_derivative
+from fipray.networks.embedding import OutputGeometry
+from fipray.networks.inputs import refused_by_forward
+from fipray.networks.network import Network
 
 Precision = Literal["full", "bf16"]
 
@@ -71,7 +71,7 @@ class Products:
                 raise
             raise NetworkError(
                 f"{name} has no second derivative, which a product with the metric needs: {error}. Write it with "
-                "operations that autograd can differentiate twice, or take steps without a metric (FirstOrderStep)"
+                "operations that autograd can differentiate twice, or take steps without a metric (FirstOrder)"
             ) from error
 
     def __matmul__(self, direction: Tensor) -> Tensor:

@@ -5,34 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import NetworkError, UsageError
-from fipray.geometry.arrays import Embedded
+from fipray.networks.arrays import Embedded
+from fipray.networks.embedding import ChecksOutputs, OutputGeometry
 from fipray.registry import spec
-
-
-@runtime_checkable
-class OutputGeometry(Protocol):
-    """Embeds outputs so that the squared distance of two embeddings is the cost of confusing them."""
-
-    def embed(self, outputs: Tensor) -> Tensor:
-        """Outputs [N, C] (or [N, C, ...]) to embedded outputs [N, C']; differentiable."""
-        ...
-
-
-@runtime_checkable
-class ChecksOutputs(Protocol):
-    """An output geometry that is not for all outputs."""
-
-    def check(self, outputs: Tensor) -> None:
-        """Raise NetworkError for outputs [N, C] (or [N, C, ...]) that it is not for: some at a network's own weights,
-        and some where its weights have moved, also far and to the other side."""
-        ...
 
 
 def class_logits(outputs: Tensor, dim: int = 1) -> Tensor:

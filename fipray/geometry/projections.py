@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from fipray.errors import UsageError
-from fipray.geometry.linear import Product, minimal_residual
 from fipray.geometry.metric import Metric
-from fipray.geometry.network import Network
-from fipray.geometry.outputs import OutputGeometry
+from fipray.geometry.solvers import Product, minimal_residual
 from fipray.geometry.sweeps import Sweeps
+from fipray.networks.embedding import OutputGeometry
+from fipray.networks.network import Network
 
 
 @dataclass(frozen=True)
-class Projected:
+class Projection:
     """`vector` [P]; the relative residual that was measured with it on all inputs; the products with J J^T it took."""
 
     vector: Tensor
@@ -94,7 +94,7 @@ class NullSpace:
             start += metric.num_inputs
         return self._allowed(total)
 
-    def project(self, vector: Tensor, *, iterations: int = 300, tolerance: float = 1e-3) -> Projected:
+    def project(self, vector: Tensor, *, iterations: int = 300, tolerance: float = 1e-3) -> Projection:
         """`A v - J^+ J A v` [P], the part of `v` [P] that leaves all N outputs as they are; residual |J v| / |J A v0|.
 
         An iteration costs `J` and `J^T`, about two gradients of all inputs, and keeps N C numbers.
@@ -103,9 +103,9 @@ class NullSpace:
         image = self.j(begun)
         found = self.least_norm(image, iterations=iterations, tolerance=tolerance)
         inside = begun - found.vector
-        return Projected(inside, _ratio(self.j(inside), image), found.iterations)
+        return Projection(inside, _ratio(self.j(inside), image), found.iterations)
 
-    def least_norm(self, right: Tensor, *, iterations: int = 300, tolerance: float = 1e-3) -> Projected:
+    def least_norm(self, right: Tensor, *, iterations: int = 300, tolerance: float = 1e-3) -> Projection:
         """`d = J^+ u` [P] for `u` [N, C], the shortest allowed d with `J d = u`; residual |J d - u| / |u|.
 
         What has no solution (part of u outside the range of J) stays in the residual. Both solves are linear, so a
@@ -137,7 +137,7 @@ class NullSpace:
             if not reached < left:  # no more can be had, or not in this precision
                 break
             found, remaining, left = candidate, residual, reached
-        return Projected(found, left / norm if norm > 0 else 0.0, done)
+        return Projection(found, left / norm if norm > 0 else 0.0, done)
 
     def _layers_tell_j(self) -> bool:
         """So that a block's Gram matrix takes C passes and not one for each output."""

@@ -8,10 +8,10 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from fipray.geometry.derivatives import twice_differentiable
 from fipray.geometry.keeps import Kept, Outputs
 from fipray.geometry.metric import Metric, Precision, Products
-from fipray.geometry.network import Network
+from fipray.networks.derivatives import twice_differentiable
+from fipray.networks.network import Network
 
 
 class StackedMetric:

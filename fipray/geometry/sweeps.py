@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fipray.geometry.metric import Metric
-from fipray.geometry.network import Network
-from fipray.geometry.outputs import OutputGeometry
+from fipray.networks.embedding import OutputGeometry
+from fipray.networks.network import Network
 
 
 class Sweeps:

@@ -1,9 +1,10 @@
 """How one moves: objectives, steppers, radius control, events, and the loop that traces a path."""
 
-from fipray.paths.align import aligned
+from fipray.paths.augmentations import Augmentation, Shifted, augmented
 from fipray.paths.batch import OUTPUTS, Batch, Part
-from fipray.paths.connect import Connection, LossProfile, connect, loss_profile
-from fipray.paths.event import (
+from fipray.paths.connecting.align import aligned
+from fipray.paths.connecting.connect import Connection, LossProfile, connect, loss_profile
+from fipray.paths.events import (
     NOT_FINITE,
     Event,
     FunctionalDistanceAbove,
@@ -19,108 +20,108 @@ from fipray.paths.examples import Examples
 from fipray.paths.memory import KroneckerMemory, packed, unpacked
 from fipray.paths.objective import Objective, Restriction, check_network, milestones, restrict, tasks_of
 from fipray.paths.objectives import (
+    AdversarialDistillation,
     Adversary,
-    BlackBox,
-    Disagree,
-    Diversify,
+    EnsembleAdversarialDistillation,
+    GradientDiversity,
+    InputGradientPenalty,
+    KroneckerPenalty,
     LearnTask,
-    MoveAway,
+    OutputDiversity,
     RandomWalk,
-    Remember,
-    Resist,
-    Smooth,
     Sparsify,
     Toward,
-    Vaccinate,
+    WeightDiversity,
     WeightedSum,
+    ZerothOrder,
 )
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
-from fipray.paths.patterns import NofM, Pattern, Unstructured, WholeChannels
 from fipray.paths.problem import Problem, outputs_on_anchors
-from fipray.paths.radius import AdaptiveRadius, Candidate, RadiusControl, ScheduledRadius, SwitchedRadius, Verdict
-from fipray.paths.saliency import Magnitude, MetricDiagonal, OptimalBrainSurgeon, Saliency
+from fipray.paths.radii import Adaptive, Candidate, RadiusControl, Scheduled, Switched, Verdict
 from fipray.paths.settings import Settings
+from fipray.paths.sparsity.patterns import Pattern, SemiStructured, Structured, Unstructured
+from fipray.paths.sparsity.saliency import Magnitude, MetricDiagonal, OptimalBrainSurgeon, Saliency
 from fipray.paths.stepper import Proposal, Situation, Stepper, check_heeded
 from fipray.paths.steppers import (
     Corrected,
-    FirstOrderStep,
-    InputNullSpaceStep,
-    KroneckerStep,
-    NaturalStep,
+    FirstOrder,
+    InputNullSpace,
+    Kronecker,
+    Natural,
     OneShot,
-    ProjectedStep,
-    PublishedStep,
+    Projected,
+    Published,
     Switch,
 )
 from fipray.paths.trace import trace, walk
-from fipray.paths.variations import Shifted, Variation, varied
 
 __all__ = [
     "NOT_FINITE",
     "OUTPUTS",
-    "AdaptiveRadius",
+    "Adaptive",
+    "AdversarialDistillation",
     "Adversary",
+    "Augmentation",
     "Batch",
-    "BlackBox",
     "Candidate",
     "Connection",
     "Corrected",
-    "Disagree",
-    "Diversify",
+    "EnsembleAdversarialDistillation",
     "Event",
     "Examples",
-    "FirstOrderStep",
+    "FirstOrder",
     "FunctionalDistanceAbove",
-    "InputNullSpaceStep",
+    "GradientDiversity",
+    "InputGradientPenalty",
+    "InputNullSpace",
+    "Kronecker",
     "KroneckerMemory",
-    "KroneckerStep",
+    "KroneckerPenalty",
     "LearnTask",
     "LossProfile",
     "Magnitude",
     "MeasureAbove",
     "MeasureBelow",
     "MetricDiagonal",
-    "MoveAway",
-    "NaturalStep",
-    "NofM",
+    "Natural",
     "Objective",
     "ObjectiveBelow",
     "OneShot",
     "OptimalBrainSurgeon",
     "Outcome",
+    "OutputDiversity",
     "Part",
     "PathPoint",
     "Pattern",
     "Probe",
     "Problem",
-    "ProjectedStep",
+    "Projected",
     "Proposal",
-    "PublishedStep",
+    "Published",
     "RadiusControl",
     "RandomWalk",
-    "Remember",
-    "Resist",
     "Restriction",
     "Saliency",
     "SaveAt",
-    "ScheduledRadius",
+    "Scheduled",
+    "SemiStructured",
     "Settings",
     "Shifted",
     "Situation",
-    "Smooth",
     "Sparsify",
     "Stepper",
+    "Structured",
     "Switch",
-    "SwitchedRadius",
+    "Switched",
     "Toward",
     "Unstructured",
-    "Vaccinate",
-    "Variation",
     "Verdict",
+    "WeightDiversity",
     "WeightPath",
     "WeightedSum",
-    "WholeChannels",
+    "ZerothOrder",
     "aligned",
+    "augmented",
     "check_heeded",
     "check_max_seconds",
     "check_network",
@@ -135,6 +136,5 @@ __all__ = [
     "tasks_of",
     "trace",
     "unpacked",
-    "varied",
     "walk",
 ]

@@ -44,7 +44,7 @@ class Batch:
     reference: Tensor
     seed: int = 0
     chances: Tensor | None = None
-    focus: float = 0.0
+    uncertainty_fraction: float = 0.0
     keeps_outputs: bool = True
     parts: tuple[Part, ...] = ()
 
@@ -69,33 +69,38 @@ class Batch:
         """`size` of the inputs of each quantity, with replacement; all of them where there are no more."""
         seed = int(torch.randint(2**62, (), generator=generator))
         if size >= len(self):
-            drawn = replace(self, seed=seed, chances=None, focus=0.0)
+            drawn = replace(self, seed=seed, chances=None, uncertainty_fraction=0.0)
         else:
             chosen = torch.randint(len(self), (size,), generator=generator)
             if self.chances is not None:
-                few = round(self.focus * size)
+                few = round(self.uncertainty_fraction * size)
                 marks = torch.rand(few, generator=generator, dtype=torch.float64) * self.chances[-1]
                 chosen[:few] = torch.searchsorted(self.chances, marks).clamp(max=len(self) - 1)
             chosen = chosen.to(self.inputs.device)
             drawn = replace(
-                self, inputs=self.inputs[chosen], reference=self.reference[chosen], seed=seed, chances=None, focus=0.0
+                self,
+                inputs=self.inputs[chosen],
+                reference=self.reference[chosen],
+                seed=seed,
+                chances=None,
+                uncertainty_fraction=0.0,
             )
         return replace(drawn, parts=tuple(_drawn(part, size, generator) for part in self.parts))
 
-    def focused(self, share: float) -> Batch:
+    def uncertainty_sampled(self, fraction: float) -> Batch:
         """These inputs, of which a draw takes a fraction `share`, 0..1, by the start's doubt, the root of `1 - max_k
         p_k`.
 
         On inputs where a classifier is sure nothing is lost for a while; the doubtful ones are those whose outputs move
         first, and on which staying has to be learned. For Fisher-Rao references.
         """
-        if not 0 <= share <= 1:
-            raise UsageError(f"focus is a share of each batch, 0..1; {share} was given")
+        if not 0 <= fraction <= 1:
+            raise UsageError(f"focus is a share of each batch, 0..1; {fraction} was given")
         chances = (self.reference.double() / 2).square()
         if len(chances) and float(chances.sum(1).amax()) > 1.5:
             raise UsageError("focus is for one classification an input; outputs here are maps, with one for each place")
         doubt = (1 - chances.amax(1)).clamp(min=1e-6).sqrt()
-        return replace(self, chances=doubt.cumsum(0).cpu(), focus=share)
+        return replace(self, chances=doubt.cumsum(0).cpu(), uncertainty_fraction=fraction)
 
     def check(self, what: str) -> None:
         """Raise DataError where a quantity is not finite at the start; `what` the inputs are."""

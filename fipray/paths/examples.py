@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import DataError
-from fipray.geometry import Network, num_classes
+from fipray.geometry import num_classes
+from fipray.networks import Network
 
 
 @checked

@@ -22,7 +22,7 @@ _NAME = "memory {} "
 @dataclass(frozen=True)
 class KroneckerMemory:
     """Of the function at a path's start its metric on some inputs, as Kronecker products; the inputs are not kept. The
-    end of the path, and every point of it, remembers it for the paths that begin there; `Remember` holds it.
+    end of the path, and every point of it, remembers it for the paths that begin there; `KroneckerPenalty` holds it.
 
     sets: names among the sets of a study's data, looked at when the path begins.
     num_inputs: of them that are looked at, evenly spaced.
@@ -32,7 +32,7 @@ class KroneckerMemory:
 
     sets: tuple[str, ...]
     num_inputs: int = 1000
-    share: float = 0.99
+    fraction: float = 0.99
     temperature: float = math.inf
 
     def __post_init__(self) -> None:
@@ -41,8 +41,8 @@ class KroneckerMemory:
                 f"a memory is of one or more inputs of one or more sets; num_inputs={self.num_inputs} and "
                 f"sets={self.sets} were given"
             )
-        if not 0 < self.share <= 1:
-            raise UsageError(f"share is a part of a trace, above 0 and up to 1; {self.share} was given")
+        if not 0 < self.fraction <= 1:
+            raise UsageError(f"share is a part of a trace, above 0 and up to 1; {self.fraction} was given")
         Warm(self.temperature)  # refuses what is no temperature
 
     @checked
@@ -50,7 +50,7 @@ class KroneckerMemory:
         """The metric of the start on inputs [N, ...] of the sets."""
         few = inputs[:: max(1, len(inputs) // self.num_inputs)][: self.num_inputs]
         geometry = problem.geometry if self.temperature == 1 else Warm(self.temperature)
-        return KroneckerMetric.of(Metric(problem.network, problem.start, few, geometry), share=self.share)
+        return KroneckerMetric.of(Metric(problem.network, problem.start, few, geometry), fraction=self.fraction)
 
 
 def packed(memory: Sequence[KroneckerMetric]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fipray.border import described, shaped_like
 from fipray.errors import UsageError
-from fipray.geometry import Network
+from fipray.networks import Network
 from fipray.paths.batch import Batch
 from fipray.paths.problem import Problem
 

@@ -15,7 +15,7 @@ from fipray.errors import UsageError
 from fipray.registry import spec
 
 if TYPE_CHECKING:
-    from fipray.paths.event import Outcome
+    from fipray.paths.events import Outcome
 
 Probe = Callable[[Tensor], float]
 
@@ -97,7 +97,7 @@ class SaveAt:
     def __post_init__(self) -> None:
         if not self.num_points >= 1:
             raise UsageError(f"at least one point is kept; num_points={self.num_points} was given")
-        if not all(0 < share <= 1 for share in self.also):
+        if not all(0 < fraction <= 1 for fraction in self.also):
             raise UsageError(f"also names shares of the path, above 0 and up to 1; {self.also} was given")
 
     def and_also(self, shares: Iterable[float]) -> SaveAt:
@@ -105,7 +105,7 @@ class SaveAt:
 
     def steps(self, num_steps: int) -> tuple[int, ...]:
         """The last steps, 1 or later, within the shares `also`: what a path is then, it need not be a step later."""
-        return tuple(max(1, int(share * num_steps + 1e-9)) for share in self.also)
+        return tuple(max(1, int(fraction * num_steps + 1e-9)) for fraction in self.also)
 
     def due(self, last: int, step: int, num_steps: int) -> bool:
         """Whether a mark lies in (last, step]."""

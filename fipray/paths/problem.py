@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from fipray.border import checked, described
 from fipray.errors import NetworkError, UsageError
-from fipray.geometry import Euclidean, FisherRao, KroneckerMetric, Metric, Network, OutputGeometry, StreamedMetric
-from fipray.geometry.arrays import AnyWeights, Inputs
+from fipray.geometry import Euclidean, FisherRao, KroneckerMetric, Metric, OutputGeometry, StreamedMetric
 from fipray.geometry.keeps import Kept, Outputs, values_of
 from fipray.geometry.metric import Precision
 from fipray.geometry.stacked import StackedMetric, products
+from fipray.networks import Network
+from fipray.networks.arrays import AnyWeights, Inputs
 from fipray.paths.batch import OUTPUTS, Batch, Part
 from fipray.paths.examples import Examples
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.errors import UsageError
-from fipray.paths.event import Event, check_max_seconds
+from fipray.paths.events import Event, check_max_seconds
 from fipray.paths.path import SaveAt
-from fipray.paths.radius import AdaptiveRadius, RadiusControl
+from fipray.paths.radii import Adaptive, RadiusControl
 from fipray.paths.stepper import Stepper
-from fipray.paths.steppers import NaturalStep
+from fipray.paths.steppers import Natural
 from fipray.registry import spec
 
 
@@ -40,12 +40,12 @@ class Settings:
         UsageError: for a number out of range.
     """
 
-    stepper: Stepper = NaturalStep()
-    radius: RadiusControl = AdaptiveRadius()
+    stepper: Stepper = Natural()
+    radius: RadiusControl = Adaptive()
     events: tuple[Event, ...] = ()
     num_steps: int = 100
     batch_size: int = 512
-    focus: float = 0.0
+    uncertainty_fraction: float = 0.0
     save_at: SaveAt = SaveAt()
     max_seconds: float | None = None
     seed: Seed = 0
@@ -56,8 +56,8 @@ class Settings:
                 f"num_steps and batch_size are at least 1; {self.num_steps} and {self.batch_size} were given"
             )
         check_max_seconds(self.max_seconds)
-        if not 0 <= self.focus <= 1:
-            raise UsageError(f"focus is a fraction of each batch, 0..1; {self.focus} was given")
+        if not 0 <= self.uncertainty_fraction <= 1:
+            raise UsageError(f"focus is a fraction of each batch, 0..1; {self.uncertainty_fraction} was given")
 
     @property
     def settings(self) -> Settings:

@@ -34,7 +34,7 @@ class Situation:
     batch: Batch
     radius: float
     progress: float = 0.0
-    share: float = 0.0
+    fraction: float = 0.0
 
     @cached_property
     def slope(self) -> Tensor:
@@ -55,7 +55,7 @@ class Situation:
     def part_of(self, at: float) -> Situation:
         """The same situation on a path that ends, or begins, after a share `at`, 0..1, of this one."""
         begins, length = (0.0, at) if self.progress <= at else (at, 1 - at)
-        part = replace(self, progress=(self.progress - begins) / length, share=self.share / length)
+        part = replace(self, progress=(self.progress - begins) / length, fraction=self.fraction / length)
         if "slope" in vars(self):
             vars(part)["slope"] = self.slope
         return part
@@ -135,7 +135,7 @@ def check_heeded(stepper: Stepper, objective: Objective) -> None:
     if why and ignored is not None:
         raise UsageError(
             f"the stepper would ignore the objective {type(ignored).__name__} ({why}): give a stepper that goes down "
-            "it, such as NaturalStep() or FirstOrderStep(beta=0.1), or an objective that acts without, as Sparsify "
+            "it, such as Natural() or FirstOrder(beta=0.1), or an objective that acts without, as Sparsify "
             "does by its restriction (Sparsify(0.0) asks for nothing)"
         )
 
@@ -147,7 +147,7 @@ def needs_outputs_alone(problem: Problem, stepper: str) -> None:
     if others:
         raise UsageError(
             f"{stepper} keeps the outputs on the anchors alone, and {', '.join(map(repr, others))} must be kept too: "
-            "take NaturalStep, ProjectedStep or FirstOrderStep"
+            "take Natural, Projected or FirstOrder"
         )
 
 

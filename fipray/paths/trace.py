@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from fipray.border import an_instance, checked, number
 from fipray.errors import UsageError
-from fipray.geometry import FisherRao, Network, sparsity_of
+from fipray.geometry import FisherRao
+from fipray.networks import Network, sparsity_of
 from fipray.paths.batch import Batch
-from fipray.paths.event import (
+from fipray.paths.events import (
     NOT_FINITE,
     Event,
     Outcome,
@@ -31,7 +32,7 @@ from fipray.paths.event import (
 from fipray.paths.objective import Objective, check_network, milestones, restrict, tasks_of, unchanged, value
 from fipray.paths.path import PathPoint, Probe, WeightPath, not_finite
 from fipray.paths.problem import PROBLEM_ARGUMENTS, Problem, anchors_and_held_out, total
-from fipray.paths.radius import Candidate, Verdict, first_radius
+from fipray.paths.radii import Candidate, Verdict, first_radius
 from fipray.paths.settings import Settings
 from fipray.paths.stepper import Situation, check_heeded, proposed
 
@@ -193,18 +194,20 @@ def trace(
     on_anchors, on_held_out = anchors_and_held_out(problem)
     check_heeded(settings.stepper, objective)
     num_steps, events = settings.num_steps, settings.events
-    save_at = settings.save_at.and_also(share for share, _ in milestones(objective))
+    save_at = settings.save_at.and_also(fraction for fraction, _ in milestones(objective))
     network = problem.network
     check_network(objective, network)
     for name in tasks_of(objective):
         problem.task(name).check(network)
     if resume and resume[0].step == 0 and not torch.equal(resume[0].weights, problem.start):
         raise UsageError("resume holds points of a path from other weights than the network's: give its own points")
-    if settings.focus > 0 and not isinstance(problem.geometry, FisherRao):
+    if settings.uncertainty_fraction > 0 and not isinstance(problem.geometry, FisherRao):
         raise UsageError(
-            f"focus={settings.focus} asks for inputs on which classes are in doubt: it needs geometry=FisherRao()"
+            f"uncertainty_fraction={settings.uncertainty_fraction} asks for inputs on which classes are in doubt: it needs geometry=FisherRao()"
         )
-    drawn = on_anchors.focused(settings.focus) if settings.focus else on_anchors
+    drawn = (
+        on_anchors.uncertainty_sampled(settings.uncertainty_fraction) if settings.uncertainty_fraction else on_anchors
+    )
 
     some = on_anchors.first(1000)
 

@@ -195,7 +195,7 @@ POINTS = Table(
         _OBJECTIVE_VALUE,
         Column("gain", FLOAT, "of the objective", "decrease of the objective since the start"),
         Column("radius", FLOAT, "of the weights", "cap on the step that led here; null where there was none", True),
-        Column("weights_norm_moved", FLOAT, "of the weights", "Euclidean distance to the start's weights"),
+        Column("weights_distance", FLOAT, "of the weights", "Euclidean distance to the start's weights"),
         _CLEAN_ACCURACY,
         Column("seconds", FLOAT, "s", "wall-clock time since the walk began"),
         _WEIGHTS_FILE,
@@ -232,14 +232,14 @@ ROBUSTNESS = Table(
     ),
 )
 
-VERDICTS = Table(
-    "verdicts",
+PER_EXAMPLE = Table(
+    "per_example",
     "One row a network, attack and run of examples: whether each of them is classified correctly.",
-    ("verdicts_id", "name", "attack", "norm", "epsilon", "first_example"),
+    ("per_example_id", "name", "attack", "norm", "epsilon", "first_example"),
     (
         VERSION_COLUMN,
         _STUDY,
-        Column("verdicts_id", TEXT, "", "hash of what was attacked and how"),
+        Column("per_example_id", TEXT, "", "hash of what was attacked and how"),
         _NETWORK_NAME,
         _ATTACK,
         _NORM,
@@ -257,12 +257,12 @@ VERDICTS = Table(
 TRANSFER = Table(
     "transfer",
     "One row a pair of networks: accuracy of the target on inputs that were made on the maker.",
-    ("transfer_id", "maker", "target", "attack", "norm", "epsilon"),
+    ("transfer_id", "source", "target", "attack", "norm", "epsilon"),
     (
         VERSION_COLUMN,
         _STUDY,
         Column("transfer_id", TEXT, "", "hash of what was evaluated and how"),
-        Column("maker", TEXT, "", "name of the network that the inputs were made on"),
+        Column("source", TEXT, "", "name of the network that the inputs were made on"),
         Column("target", TEXT, "", "name of the network that was judged on them"),
         _ATTACK,
         _NORM,
@@ -351,14 +351,14 @@ TRIALS = Table(
 VARIANTS = Table(
     "variants",
     "One row a sparsity that a path was asked for and reached, on its way or at its end: what the network takes then.",
-    ("path_id", "asked_sparsity"),
+    ("path_id", "target_sparsity"),
     (
         VERSION_COLUMN,
         _STUDY,
         _PATH_ID,
         _PATH_NAME,
         Column("network", TEXT, "", "name of the variant in `robustness` and `measures`; of the end, the path's"),
-        Column("asked_sparsity", FLOAT, "fraction 0..1", "what was asked for; of what, the path's pattern says"),
+        Column("target_sparsity", FLOAT, "fraction 0..1", "what was asked for; of what, the path's pattern says"),
         Column("step", INT64, "1", "number of steps from the start to this point"),
         _SPARSITY,
         Column("sparsity_by_layer_json", TEXT, "", "fraction of zeros of each parameter of 2 dimensions or more"),
@@ -435,7 +435,7 @@ TABLES: dict[str, Table] = {
         PATHS,
         POINTS,
         ROBUSTNESS,
-        VERDICTS,
+        PER_EXAMPLE,
         TRANSFER,
         MEASURES,
         ROUNDS,

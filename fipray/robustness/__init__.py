@@ -1,9 +1,14 @@
 """What a network withstands: threat models, attacks, ensembles, accuracy per example, measures. Knows torch alone."""
 
-from fipray.robustness.attack import FGSM, PGD, Attack, TargetedPGD
-from fipray.robustness.auto_attack import AutoAttack
-from fipray.robustness.blind import FromSurrogates, RandomNoise, RandomSearch
-from fipray.robustness.calibration import (
+from fipray.robustness.attacks.auto_attack import AutoAttack
+from fipray.robustness.attacks.black_box import RandomNoise, RandomSearch, TransferAttack
+from fipray.robustness.attacks.gradient import FGSM, PGD, Attack, TargetedPGD
+from fipray.robustness.attacks.on_ensembles import OnLogits, ReweighedPGD
+from fipray.robustness.ensembles import Ensemble, StackedEnsemble
+from fipray.robustness.evaluation import Robustness, evaluate, transfer_matrix
+from fipray.robustness.margin import Classifier, correct
+from fipray.robustness.masking import masking_warnings
+from fipray.robustness.measures.calibration import (
     aurc,
     auroc,
     brier,
@@ -13,7 +18,7 @@ from fipray.robustness.calibration import (
     nll,
     selective_accuracy,
 )
-from fipray.robustness.diversity import (
+from fipray.robustness.measures.diversity import (
     coherence,
     coherence_matrix,
     disagreement,
@@ -24,14 +29,9 @@ from fipray.robustness.diversity import (
     q_matrix,
     q_statistic,
 )
-from fipray.robustness.ensemble import Ensemble, StackedEnsemble
-from fipray.robustness.evaluate import Robustness, evaluate, transfer_matrix
-from fipray.robustness.margin import Classifier, correct
-from fipray.robustness.masking import masking_warnings
-from fipray.robustness.measure import Measures, measure
-from fipray.robustness.reweighed import OnLogits, ReweighedPGD
+from fipray.robustness.measures.summary import Measures, measure
 from fipray.robustness.selection import EnsembleAccuracy, MeanOfPairs, RoundScore, SetScore, greedy_selection
-from fipray.robustness.threat import ThreatModel
+from fipray.robustness.threat_models import ThreatModel
 
 __all__ = [
     "FGSM",
@@ -41,7 +41,6 @@ __all__ = [
     "Classifier",
     "Ensemble",
     "EnsembleAccuracy",
-    "FromSurrogates",
     "MeanOfPairs",
     "Measures",
     "OnLogits",
@@ -54,6 +53,7 @@ __all__ = [
     "StackedEnsemble",
     "TargetedPGD",
     "ThreatModel",
+    "TransferAttack",
     "aurc",
     "auroc",
     "brier",

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fipray.border import described
 from fipray.errors import DataError, UsageError
-from fipray.robustness.threat import ThreatModel
+from fipray.robustness.threat_models import ThreatModel
 
 Classifier = Callable[[Tensor], Tensor]
 """inputs [N, ...] -> logits or log-probabilities [N, C], C >= 2; deterministic, each example judged by itself."""

@@ -17,12 +17,12 @@ from torch.nn.functional import cross_entropy
 
 from fipray.border import checked
 from fipray.errors import UsageError
-from fipray.robustness.attack import PGD, Attack
-from fipray.robustness.auto_attack import AutoAttack
-from fipray.robustness.blind import RandomSearch
-from fipray.robustness.evaluate import evaluate
+from fipray.robustness.attacks.auto_attack import AutoAttack
+from fipray.robustness.attacks.black_box import RandomSearch
+from fipray.robustness.attacks.gradient import PGD, Attack
+from fipray.robustness.evaluation import evaluate
 from fipray.robustness.margin import Classifier, check_examples, checked_outputs, margin_gradient
-from fipray.robustness.threat import ThreatModel
+from fipray.robustness.threat_models import ThreatModel
 
 _POINT = 0.01
 _FLAT_SHARE = 0.01  # of examples without a gradient, above which it is said
@@ -106,9 +106,9 @@ class _Checks:
             loss = cross_entropy(self.classifier(inputs), self.labels, reduction="sum")
             (of_loss,) = torch.autograd.grad(loss, inputs)
         for gradient, name in ((of_margin, "margin"), (of_loss, "cross-entropy")):
-            share = float((gradient == 0).flatten(1).all(1).double().mean())
-            if share > _FLAT_SHARE:
-                yield f"the gradient of the {name} is exactly 0 at {share:.1%} of the clean inputs"
+            fraction = float((gradient == 0).flatten(1).all(1).double().mean())
+            if fraction > _FLAT_SHARE:
+                yield f"the gradient of the {name} is exactly 0 at {fraction:.1%} of the clean inputs"
 
     def steps_and_search(self, num_steps: int, num_queries: int) -> Iterator[str]:
         few, many, search = PGD(num_steps), PGD(5 * num_steps), self.search(num_queries)

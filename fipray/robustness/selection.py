@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import DataError, UsageError
-from fipray.geometry.arrays import Square
+from fipray.networks.arrays import Square
 from fipray.registry import spec
 from fipray.robustness.margin import correct
 

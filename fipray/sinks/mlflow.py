@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from fipray.errors import UsageError
+from fipray.execution.jobs import Tables
 from fipray.printable import printable
 from fipray.records.encoding import plain_json
 from fipray.records.layout import checked_name
 from fipray.sinks.scalars import Row, paths_in, scalars
-from fipray.study.work import Tables
 
 _BATCH = 500  # MLflow takes at most 1,000 metrics at once,
 _MOST_PARAMETERS = 100  # as many parameters,

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fipray.execution.jobs import Tables
 from fipray.records.schema import FLOAT, POINTS
-from fipray.study.work import Tables
 
 MEASURES = tuple(column.name for column in POINTS.columns if column.type == FLOAT and column.name != "seconds")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from fipray.errors import RecordsError, UsageError
+from fipray.execution.jobs import Tables
 from fipray.records.files import check_place
 from fipray.records.layout import checked_name
 from fipray.sinks.scalars import paths_in, scalars
-from fipray.study.work import Tables
 
 
 class TensorBoardSink:

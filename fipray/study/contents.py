@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fipray.geometry.modules import unwrapped
+from fipray.networks.modules import unwrapped
 
 _MACHINERY = vars(nn.Module()).keys() | {"_compiled_call_impl", "_is_torch_compile"}  # of every module
 _WITH_KEYWORDS = {

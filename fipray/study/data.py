@@ -42,7 +42,7 @@ class Data:
     held_out [M, ...]: inputs on which staying is judged.
     test_inputs [T, ...], test_labels [T]: labelled inputs for accuracies and attacks; both or neither.
     bounds: the least and greatest value of an input that an attack may use.
-    outside_inputs [O, ...]: inputs of no class, which a network should be less sure of than of the test inputs.
+    ood_inputs [O, ...]: inputs of no class, which a network should be less sure of than of the test inputs.
     sets: further inputs [K, ...] by names of theirs, on which a path may be asked to keep the function, or be judged.
     tasks: what paths may learn, by names of theirs; the end of every path is judged on all that have test inputs.
 
@@ -58,12 +58,12 @@ class Data:
     test_inputs: NDArray[np.generic] | None = None
     test_labels: NDArray[np.integer] | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
-    outside_inputs: NDArray[np.generic] | None = None
+    ood_inputs: NDArray[np.generic] | None = None
     sets: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     tasks: Mapping[str, Task] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("anchors", "held_out", "test_inputs", "test_labels", "outside_inputs"):
+        for name in ("anchors", "held_out", "test_inputs", "test_labels", "ood_inputs"):
             object.__setattr__(self, name, normalised(name, getattr(self, name)))
         object.__setattr__(self, "sets", {name: normalised(f"set {name!r}", some) for name, some in self.sets.items()})
         if (self.test_inputs is None) != (self.test_labels is None):
@@ -85,7 +85,7 @@ class Data:
     def inputs(self) -> dict[str, NDArray[np.generic]]:
         """All inputs that there are, by what they are called."""
         named = {
-            **{name: getattr(self, name) for name in ("anchors", "held_out", "test_inputs", "outside_inputs")},
+            **{name: getattr(self, name) for name in ("anchors", "held_out", "test_inputs", "ood_inputs")},
             **{f"set {name!r}": inputs for name, inputs in self.sets.items()},
             **{f"inputs of task {name!r}": task.inputs for name, task in self.tasks.items()},
             **{f"test_inputs of task {name!r}": task.test_inputs for name, task in self.tasks.items()},

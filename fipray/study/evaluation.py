@@ -25,7 +25,7 @@ def path_of(name: str) -> str:
     return name.partition("@")[0]
 
 
-def verdicts_on(name: str, attack: str, first_example: int) -> str:
+def per_example_of(name: str, attack: str, first_example: int) -> str:
     """What the verdicts of an attack on a network are called; no name of a path is like it."""
     return f"{attack} on {name} from example {first_example}"
 
@@ -41,7 +41,7 @@ class Evaluation:
 
     chunk_size: where there are more examples, workers share out the attacks on one network: a piece of work is then one
         attack on so many examples.
-    check_masking: looks for signs of masked gradients on the first 100 examples (`fip.masking_warnings`), which costs
+    check_masking: looks for signs of masked gradients on the first 100 examples (`fip.robustness.masking_warnings`), which costs
         about as much as the default attacks on 500.
     """
 
@@ -83,11 +83,11 @@ class AttackSpec:
     seed: int
 
     @property
-    def makes(self) -> str:
-        return verdicts_on(self.name, self.attack.name, self.first_example)
+    def produces(self) -> str:
+        return per_example_of(self.name, self.attack.name, self.first_example)
 
     @property
-    def needs(self) -> tuple[str, ...]:
+    def dependencies(self) -> tuple[str, ...]:
         return made_networks(self.members)
 
 
@@ -100,7 +100,7 @@ class RobustnessSpec:
     network_kind: str
     members: tuple[str, ...]
     evaluation: Evaluation
-    makes: ClassVar[None] = None
+    produces: ClassVar[None] = None
 
     @property
     def pieces(self) -> tuple[AttackSpec, ...]:
@@ -122,9 +122,9 @@ class RobustnessSpec:
         )
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        verdicts = (piece.makes for piece in self.pieces) if self.evaluation.is_split else ()
-        return (*made_networks(self.members), *verdicts)
+    def dependencies(self) -> tuple[str, ...]:
+        per_example = (piece.produces for piece in self.pieces) if self.evaluation.is_split else ()
+        return (*made_networks(self.members), *per_example)
 
 
 @spec("transfer")
@@ -135,14 +135,14 @@ class TransferSpec:
     networks: tuple[tuple[str, tuple[str, ...]], ...]
     evaluation: Evaluation
     name: str = "transfer"
-    makes: ClassVar[None] = None
+    produces: ClassVar[None] = None
 
     @property
-    def needs(self) -> tuple[str, ...]:
+    def dependencies(self) -> tuple[str, ...]:
         return made_networks(member for _, members in self.networks for member in members)
 
 
-def judgements(
+def evaluation_jobs(
     evaluation: Evaluation, networks: tuple[tuple[str, str, tuple[str, ...]], ...]
 ) -> list[AttackSpec | RobustnessSpec | TransferSpec]:
     """The work of judging networks, each given by name, kind and members, in an order in which it can be done. Attacks

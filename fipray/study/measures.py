@@ -15,7 +15,8 @@ from fipray.border import checked
 from fipray.border.functions import function_named
 from fipray.border.kinds import Seed
 from fipray.errors import DataError, UsageError
-from fipray.geometry import Network, class_logits
+from fipray.geometry import class_logits
+from fipray.networks import Network
 from fipray.paths import Examples, Probe
 from fipray.registry import spec
 from fipray.robustness import PGD, Attack, ThreatModel, evaluate
@@ -24,7 +25,7 @@ ACCURACY = "clean_accuracy"  # measured wherever there are labelled test inputs
 TAKEN = (
     ACCURACY,
     *("functional_distance_held_out", "functional_distance", "objective_value", "gain", "sparsity", "robust_accuracy"),
-    *("step", "seconds", "radius", "weights_norm_moved", "outcome", "name", "path_id"),
+    *("step", "seconds", "radius", "weights_distance", "outcome", "name", "path_id"),
 )
 """Names that columns have already."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fipray.errors import DataError, FiprayError, NetworkError, UsageError
-from fipray.geometry import FisherRao, Network, OutputGeometry, class_logits, num_classes
-from fipray.paths import Examples, Problem, Situation, varied
+from fipray.geometry import FisherRao, OutputGeometry, class_logits, num_classes
+from fipray.networks import Network
+from fipray.paths import Examples, Problem, Situation, augmented
 from fipray.robustness import (
     Attack,
     Classifier,
@@ -143,7 +144,7 @@ def _evaluation(study: Study, evaluation: Evaluation, network: Network, tensors:
     """One step of every attack on the base and, where there are ensembles, on a stack of it."""
     assert tensors.tests is not None
     inputs, labels = tensors.tests.inputs[:NUM_INPUTS], tensors.tests.labels[:NUM_INPUTS]
-    outside = None if tensors.outside is None else tensors.outside[:NUM_INPUTS]
+    ood_inputs = None if tensors.ood_inputs is None else tensors.ood_inputs[:NUM_INPUTS]
     networks: dict[str, Classifier] = {"the base network": partial(_class_logits, network)}
     if any(len(ensemble.members) > 1 for ensemble in study.ensembles):
         networks["an ensemble"] = StackedEnsemble(network, torch.stack([network.weights] * 2))
@@ -151,7 +152,7 @@ def _evaluation(study: Study, evaluation: Evaluation, network: Network, tensors:
     for name, classifier in networks.items():
         members = list(networks.values())[:1] * 2 if name == "an ensemble" else ()
         with _stage(f"measures of {name}"):
-            measure(classifier, inputs, labels, outside, members)
+            measure(classifier, inputs, labels, ood_inputs, members)
         for attack in [_one_step(attack) for attack in evaluation.attacks if not _has_own_code(attack)]:
             with _stage(f"attack {attack.name} on {name}"):
                 evaluate(classifier, inputs, labels, threat_model, [attack], draws)
@@ -175,7 +176,7 @@ def _one_step(attack: Any) -> Attack:
 def _path(study: Study, path: PathSpec, network: Network, tensors: Tensors) -> None:
     """The objective, its gradient and one proposal, at the base network."""
     with _stage(f"path {path.name!r}: its variations of the anchors"):
-        inputs = varied(tensors.anchors(path.anchors)[:NUM_INPUTS], path.variations)[:NUM_EXAMPLES]
+        inputs = augmented(tensors.anchors(path.anchors)[:NUM_INPUTS], path.augmentations)[:NUM_EXAMPLES]
     with _stage("what must stay"):
         kept = kept_of(study.geometry, study.keeps, tensors)
         few = {name: inputs[:NUM_EXAMPLES] for name, inputs in kept.pop("sets").items()}
@@ -186,14 +187,16 @@ def _path(study: Study, path: PathSpec, network: Network, tensors: Tensors) -> N
     problem = replace(problem, others=others, tasks=_few(tensors.tasks), memory=memory)
     with _stage(f"path {path.name!r}: its geometry"):
         batch = problem.batch(inputs)
-    if path.focus > 0 and not isinstance(study.geometry, FisherRao):
-        raise UsageError(f"path {path.name!r}: focus={path.focus} needs geometry=FisherRao(), where there are classes")
+    if path.uncertainty_fraction > 0 and not isinstance(study.geometry, FisherRao):
+        raise UsageError(
+            f"path {path.name!r}: uncertainty_fraction={path.uncertainty_fraction} needs geometry=FisherRao(), where there are classes"
+        )
     objective, stepper = path.objective, path.stepper
     with _stage(f"path {path.name!r}: its objective, {type(objective).__name__},"):
         objective.value(problem, network.weights, batch)
-        share = 1 / path.num_steps
+        fraction = 1 / path.num_steps
         situation = Situation(
-            problem, objective, network.weights, batch, path.radius.begin(problem), progress=share, share=share
+            problem, objective, network.weights, batch, path.radius.begin(problem), progress=fraction, fraction=fraction
         )
         _ = situation.slope  # the gradient, which is kept for the stepper
     with _stage(f"path {path.name!r}: its stepper, {type(stepper).__name__},"):
@@ -206,8 +209,16 @@ def _few(tasks: Mapping[str, Examples]) -> dict[str, Examples]:
 
 def _kind(path: PathSpec) -> str:
     """What paths have in common that differ in numbers alone."""
-    parts = (path.objective, path.stepper, path.radius, path.memory, path.variations, path.anchors, bool(path.others))
-    return json.dumps([_without_numbers(encode(part)) for part in (*parts, path.focus > 0)])
+    parts = (
+        path.objective,
+        path.stepper,
+        path.radius,
+        path.memory,
+        path.augmentations,
+        path.anchors,
+        bool(path.others),
+    )
+    return json.dumps([_without_numbers(encode(part)) for part in (*parts, path.uncertainty_fraction > 0)])
 
 
 def _without_numbers(data: Any) -> Any:

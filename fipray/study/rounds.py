@@ -44,11 +44,11 @@ class RoundSpec:
         return self.number == self.num_rounds
 
     @property
-    def makes(self) -> str:
+    def produces(self) -> str:
         return self.name if self.is_last else round_end(self.name, self.number)
 
     @property
-    def needs(self) -> tuple[str, ...]:
+    def dependencies(self) -> tuple[str, ...]:
         """Where the path begins, and the ends of all earlier rounds: with them a member can walk its own again, should
         its state be lost."""
         ends = (round_end(member, number) for number in range(1, self.number) for member in self.members)

@@ -143,7 +143,7 @@ class Search:
         plain = {name: encode(value) for name, value in self.values(drawn).items()}
         return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
-    def work(self, drawn: Mapping[str, Any]) -> dict[str, Spec]:
+    def job(self, drawn: Mapping[str, Any]) -> dict[str, Spec]:
         """What a trial does, by id, in order: its path, and what judges the end of that."""
         named = f"{self.path.name[:55]}-{digest(self.config_json(drawn))[:8]}"
         spec = replace(with_fields(self.path, self.values(drawn)), name=named)

@@ -14,16 +14,17 @@ from torch import nn
 
 from fipray.border import checked
 from fipray.errors import DataError, NetworkError, UsageError
-from fipray.geometry import FisherRao, Kept, Network, OutputGeometry, copied, parameter_names
+from fipray.geometry import FisherRao, Kept, OutputGeometry
+from fipray.networks import Network, copied, parameter_names
 from fipray.paths import (
     OUTPUTS,
+    Augmentation,
     FunctionalDistanceAbove,
     KroneckerMemory,
     MeasureAbove,
     MeasureBelow,
     Objective,
     Settings,
-    Variation,
     check_heeded,
     check_network,
     milestones,
@@ -42,7 +43,7 @@ from fipray.study.evaluation import (
     Evaluation,
     RobustnessSpec,
     TransferSpec,
-    judgements,
+    evaluation_jobs,
     made_networks,
     variant_of,
 )
@@ -74,7 +75,7 @@ class PathSpec(Settings, _Aim):  # in this order `name` and `objective` come fir
             networks that its objective looks at.
         anchors: names among the data's `sets`, on which together the function must stay; without any, its `anchors`.
         variations: what more is made of the anchors, such as shifted copies of images; it is not kept, and made again.
-        memory: what more it remembers of its start than its start does already of others', for `Remember`.
+        memory: what more it remembers of its start than its start does already of others', for `KroneckerPenalty`.
         held_out: names among the `sets` on which staying is judged; without any, the data's `held_out`.
         moving: names of the parameters whose weights may change on this path, or patterns such as "head.*"; without
             any, all that the study moves.
@@ -86,7 +87,7 @@ class PathSpec(Settings, _Aim):  # in this order `name` and `objective` come fir
     start: str = BASE
     others: tuple[str, ...] = ()
     anchors: tuple[str, ...] = ()
-    variations: tuple[Variation, ...] = ()
+    augmentations: tuple[Augmentation, ...] = ()
     memory: KroneckerMemory | None = None
     held_out: tuple[str, ...] = ()
     moving: tuple[str, ...] = ()
@@ -101,11 +102,11 @@ class PathSpec(Settings, _Aim):  # in this order `name` and `objective` come fir
         to_json(self)  # refuses what cannot be written down
 
     @property
-    def makes(self) -> str:
+    def produces(self) -> str:
         return self.name
 
     @property
-    def needs(self) -> tuple[str, ...]:
+    def dependencies(self) -> tuple[str, ...]:
         return made_networks((self.start, *self.others))
 
 
@@ -285,11 +286,11 @@ class Study:
         base = digest(*self._material, *texts_of(code_of(self._decides)))
         ids: dict[str, str] = {}  # by what they make
         result: dict[str, Spec] = {}
-        for work in self._work:
-            id = digest(base, to_json(work), *texts_of(code_of(work)), *(ids[name] for name in work.needs))
-            if work.makes:
-                ids[work.makes] = id
-            result[id] = work
+        for job in self._work:
+            id = digest(base, to_json(job), *texts_of(code_of(job)), *(ids[name] for name in job.dependencies))
+            if job.produces:
+                ids[job.produces] = id
+            result[id] = job
         return result
 
     @cached_property
@@ -303,7 +304,7 @@ class Study:
                 *((name, VARIANT, (name,)) for path in self.paths for name in variants_of(path)),
                 *((ensemble.name, "ensemble", ensemble.members) for ensemble in self.ensembles),
             )
-            specs += judgements(replace(self.evaluation, num_examples=there), networks)
+            specs += evaluation_jobs(replace(self.evaluation, num_examples=there), networks)
         return specs
 
     @cached_property
@@ -323,7 +324,7 @@ class Study:
     @property
     def path_ids(self) -> dict[str, str]:
         """The ids of the paths by their names; of one that is walked in rounds, that of the last."""
-        return {spec.makes: id for id, spec in self.specs.items() if spec.makes == spec.name}
+        return {spec.produces: id for id, spec in self.specs.items() if spec.produces == spec.name}
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -344,7 +345,7 @@ class Study:
 
 def variants_of(path: PathSpec) -> tuple[str, ...]:
     """The networks that a path passes through at sparsities that it is asked for, by name."""
-    return tuple(variant_of(path.name, sparsity) for share, sparsity in milestones(path.objective) if share < 1)
+    return tuple(variant_of(path.name, sparsity) for fraction, sparsity in milestones(path.objective) if fraction < 1)
 
 
 def _check_name(name: str, what: str) -> None:

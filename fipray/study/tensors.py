@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fipray.geometry import Kept, Network, OutputGeometry, class_logits
+from fipray.geometry import Kept, OutputGeometry, class_logits
+from fipray.networks import Network
 from fipray.paths import Examples
 from fipray.robustness import correct
 from fipray.study.data import Data
@@ -39,8 +40,8 @@ class Tensors:
         return self._examples(self.data.test_inputs, self.data.test_labels)
 
     @cached_property
-    def outside(self) -> Tensor | None:
-        return None if self.data.outside_inputs is None else self._tensor(self.data.outside_inputs)
+    def ood_inputs(self) -> Tensor | None:
+        return None if self.data.ood_inputs is None else self._tensor(self.data.ood_inputs)
 
     @cached_property
     def tasks(self) -> dict[str, Examples]:

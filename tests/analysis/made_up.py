@@ -25,8 +25,8 @@ def write_made_up_study(directory: Path, num_paths: int = NUM_PATHS, *, judged: 
         for number, (name, network) in enumerate(networks.items()):
             _write_robustness(store, f"robust{number}", name, network, 0.4 + 0.45 * number / len(networks))
         rows = [
-            transfer_row("transfer", maker, target, 0.35 if maker == target else float(random.uniform(0.5, 0.9)))
-            for maker in networks
+            transfer_row("transfer", source, target, 0.35 if source == target else float(random.uniform(0.5, 0.9)))
+            for source in networks
             for target in networks
         ]
         store.commit("transfer", "transfer", 1, {"transfer": rows})
@@ -42,8 +42,8 @@ def _write_path(store: Store, id: str, name: str, pace: float, target: float) ->
     file, sha256 = store.write_weights(id, attempt, "end", {"weights": np.full(5, pace, np.float32)})
     start = dict(zip(("weights_file", "weights_sha256"), store.write_weights(id, attempt, "start", BASE), strict=True))
     rows = point_rows(id, name, attempt, NUM_POINTS)
-    share = np.arange(NUM_POINTS) / (NUM_POINTS - 1)
-    for row, done in zip(rows, share.tolist(), strict=True):
+    fraction = np.arange(NUM_POINTS) / (NUM_POINTS - 1)
+    for row, done in zip(rows, fraction.tolist(), strict=True):
         row["step"] *= 25
         row["sparsity"] = target * (1 - (1 - done) ** 3)
         row["functional_distance"] = 0.12 * pace * done**2

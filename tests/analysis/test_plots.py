@@ -112,7 +112,7 @@ def test_transfer_has_a_cell_a_pair_with_makers_in_rows_and_targets_in_columns(r
     names = [text.get_text() for text in axis.get_yticklabels()]
     assert names == ["base", *(f"path-{number}" for number in range(NUM_PATHS)), "all"]
     assert [text.get_text() for text in axis.get_xticklabels()] == names
-    pairs = results.transfer.set_index(["maker", "target"])["accuracy"]
+    pairs = results.transfer.set_index(["source", "target"])["accuracy"]
     for text in axis.texts:
         column, row = (int(position) for position in text.get_position())
         assert text.get_text() == f"{pairs[names[row], names[column]] * 100:.0f}"
@@ -137,7 +137,7 @@ def test_there_is_nothing_to_draw_before_there_are_results(plot, tmp_path):
 @pytest.mark.parametrize("plot", PLOTS)
 def test_nothing_is_cut_off_with_long_names_and_two_threat_models(plot, few):
     name = "diverse-with-a-penalty-of-0.25-and-sixteen-members-of-seed-12345"
-    texts = {column: {"path-1": name} for column in ("name", "maker", "target")}
+    texts = {column: {"path-1": name} for column in ("name", "source", "target")}
     tables = ("paths", "points", "robustness", "transfer")
     long = replace(few, **{table: getattr(few, table).replace(texts) for table in tables})
     figure = plot(with_two_threat_models(long))
@@ -157,8 +157,8 @@ def test_drawing_and_saving_keeps_no_state_and_shows_nothing(few, tmp_path):
 
 def transfer_of(prefix, num_members):
     names = [f"{prefix}-{number}" for number in range(num_members)]
-    pairs = [(maker, target) for maker in names for target in names]
-    rows = pd.DataFrame(pairs, columns=["maker", "target"])
+    pairs = [(source, target) for source in names for target in names]
+    rows = pd.DataFrame(pairs, columns=["source", "target"])
     return rows.assign(accuracy=np.linspace(0.1, 0.9, len(rows)), attack="pgd-20x1", norm="linf", epsilon=0.1)
 
 
@@ -166,7 +166,7 @@ def test_heat_maps_have_each_table_under_its_title_on_one_scale_with_its_own_nam
     tables = {"scratch": transfer_of("scratch", 3), "paths": transfer_of("path", 11)}
     *axes, bar = analysis.transfer_heat_maps(tables).axes
     for axis, (title, table) in zip(axes, tables.items(), strict=True):
-        names = list(table["maker"].unique())
+        names = list(table["source"].unique())
         assert axis.get_title().startswith(f"{title}\n")
         assert [text.get_text() for text in axis.get_yticklabels()] == names
         assert [text.get_text() for text in axis.get_xticklabels()] == names
@@ -182,7 +182,7 @@ def test_a_heat_map_says_the_mean_on_own_inputs_and_on_others():
     assert (
         analysis.transfer_heat_maps({"paths": table}).axes[0].get_title() == "paths\nown inputs 20.0 %, others' 50.0 %"
     )
-    others = table[table["maker"] != table["target"]]
+    others = table[table["source"] != table["target"]]
     assert analysis.transfer_heat_maps({"paths": others}).axes[0].get_title() == "paths\nothers' 50.0 %"
 
 
@@ -256,7 +256,7 @@ def test_names_are_drawn_letter_by_letter(tmp_path):
     results = analysis.load(tmp_path)
     name = r"$\frac{$ \x{"
     for frame in (results.paths, results.points, results.robustness, results.transfer):
-        for column in {"name", "maker", "target"} & {*frame}:
+        for column in {"name", "source", "target"} & {*frame}:
             frame[column] = frame[column].replace("path-0", name)
     results.robustness["attack"] = results.robustness["attack"].replace("fgsm", name)
     results.transfer["attack"] = name

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fipray import UsageError, analysis
+from fipray import analysis
+from fipray.errors import UsageError
 from fipray.records import Store
 from tests.records.rows import STUDY, path_row, point_rows, task_row
 

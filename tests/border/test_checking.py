@@ -17,7 +17,7 @@ from fipray import analysis, geometry, paths, robustness, study
 from fipray.border import checked
 from fipray.border.checking import _hints, is_checked
 from fipray.border.wording import names_that_fit
-from fipray.geometry.arrays import Inputs, Labels, Stack, Weights
+from fipray.networks.arrays import Inputs, Labels, Stack, Weights
 from fipray.study.canonical import from_json, to_json
 
 LINF = fip.ThreatModel("linf", 0.1)
@@ -45,7 +45,7 @@ def called(function: Callable[[Tensor, Tensor], float], items: Sequence[int] = (
 
 
 def refusal(call: Callable[[], Any]) -> str:
-    with pytest.raises(fip.UsageError) as refused:
+    with pytest.raises(fip.errors.UsageError) as refused:
         call()
     assert "\n" not in str(refused.value)
     assert "beartype" not in str(refused.value)
@@ -109,7 +109,7 @@ def test_lists_become_tuples_and_numbers_of_numpy_become_those_of_python():
     ],
 )
 def test_arrays_are_checked_by_kind_dtype_and_shape(wrong, said):
-    with pytest.raises(fip.DataError) as refused:
+    with pytest.raises(fip.errors.DataError) as refused:
         arrays(**{"inputs": torch.zeros(2, 2)} | wrong)
     assert said in str(refused.value)
 
@@ -123,18 +123,27 @@ def test_functions_are_asked_whether_they_take_what_they_are_called_with(wrong):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda: fip.Resist(LINF), "expected an Adversary. Make one of it: Adversary(threat_model)"),
-        (lambda: fip.PathSpec("a", LINF), "expected an Objective, such as BlackBox, Disagree, "),
-        (lambda: fip.PathSpec("a", fip.Diversify), "is the class Diversify; expected an Objective"),
         (
-            lambda: fip.PathSpec("a", fip.Diversify(), stepper="adam"),
+            lambda: fip.objectives.AdversarialDistillation(LINF),
+            "expected an Adversary. Make one of it: Adversary(threat_model)",
+        ),
+        (lambda: fip.PathSpec("a", LINF), "expected an Objective, such as ZerothOrder, Disagree, "),
+        (lambda: fip.PathSpec("a", fip.objectives.GradientDiversity), "is the class Diversify; expected an Objective"),
+        (
+            lambda: fip.PathSpec("a", fip.objectives.GradientDiversity(), stepper="adam"),
             "expected a Stepper, such as Corrected, ",
         ),
-        (lambda: fip.PathSpec("a", fip.Diversify(), stepper=fip.AdaptiveRadius()), "AdaptiveRadius lacks propose"),
-        (lambda: fip.PathSpec("a", fip.Diversify(), events=fip.ObjectiveBelow(0)), "Give a tuple, also where"),
-        (lambda: fip.PathSpec("a", fip.Diversify(), seed=-1), "seed is -1; expected a seed"),
-        (lambda: fip.Evaluation(LINF, attacks=(fip.PGD,)), "attacks[0] is the class PGD"),
-        (lambda: fip.Network.of(fip.Diversify()), "expected a Module"),
+        (
+            lambda: fip.PathSpec("a", fip.objectives.GradientDiversity(), stepper=fip.radii.Adaptive()),
+            "Adaptive lacks propose",
+        ),
+        (
+            lambda: fip.PathSpec("a", fip.objectives.GradientDiversity(), events=fip.events.ObjectiveBelow(0)),
+            "Give a tuple, also where",
+        ),
+        (lambda: fip.PathSpec("a", fip.objectives.GradientDiversity(), seed=-1), "seed is -1; expected a seed"),
+        (lambda: fip.Evaluation(LINF, attacks=(fip.attacks.PGD,)), "attacks[0] is the class PGD"),
+        (lambda: fip.Network.of(fip.objectives.GradientDiversity()), "expected a Module"),
         (lambda: analysis.summary("results"), "Load it: fipray.analysis.load(directory)"),
         (lambda: fip.LocalRunner(threads=0), "at least one thread"),
         (lambda: fip.LocalRunner(device="abacus"), "there is no device 'abacus' here"),
@@ -148,19 +157,27 @@ def test_frequent_mistakes_are_refused_at_the_call_with_what_helps(call, said):
 @pytest.mark.parametrize(
     ("wrong", "error", "said"),
     [
-        ({"network": "resnet"}, fip.NetworkError, "problem is 'resnet'; expected a Problem, a Network or a Module"),
-        ({"anchors": np.zeros((4, 2))}, fip.DataError, "torch.from_numpy(array)"),
-        ({"anchors": torch.rand(4, 2).requires_grad_()}, fip.DataError, "inputs.detach()"),
-        ({"held_out": torch.rand(4, 2, device="meta")}, fip.DataError, "expected a tensor"),
-        ({"others": (torch.zeros(3),)}, fip.NetworkError, "this network has 6 weights; a float32 tensor [3] was given"),
-        ({"others": torch.zeros(2, 6)}, fip.UsageError, "Give a tuple"),
-        ({"num_steps": 2.0}, fip.UsageError, "Give 2"),
-        ({"seed": 2**63}, fip.UsageError, "expected a seed"),
-        ({"probes": {"a": lambda: 0.0}}, fip.UsageError, "probes['a'] is a function"),
-        ({"events": "stop"}, fip.UsageError, "events is 'stop'"),
+        (
+            {"network": "resnet"},
+            fip.errors.NetworkError,
+            "problem is 'resnet'; expected a Problem, a Network or a Module",
+        ),
+        ({"anchors": np.zeros((4, 2))}, fip.errors.DataError, "torch.from_numpy(array)"),
+        ({"anchors": torch.rand(4, 2).requires_grad_()}, fip.errors.DataError, "inputs.detach()"),
+        ({"held_out": torch.rand(4, 2, device="meta")}, fip.errors.DataError, "expected a tensor"),
+        (
+            {"others": (torch.zeros(3),)},
+            fip.errors.NetworkError,
+            "this network has 6 weights; a float32 tensor [3] was given",
+        ),
+        ({"others": torch.zeros(2, 6)}, fip.errors.UsageError, "Give a tuple"),
+        ({"num_steps": 2.0}, fip.errors.UsageError, "Give 2"),
+        ({"seed": 2**63}, fip.errors.UsageError, "expected a seed"),
+        ({"probes": {"a": lambda: 0.0}}, fip.errors.UsageError, "probes['a'] is a function"),
+        ({"events": "stop"}, fip.errors.UsageError, "events is 'stop'"),
         (
             {"helt_out": 1},
-            fip.UsageError,
+            fip.errors.UsageError,
             "argument 'helt_out'; it takes: problem, objective, settings",
         ),
     ],
@@ -180,7 +197,13 @@ def traced_with() -> dict[str, Any]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network, inputs = fip.Network.of(nn.Linear(2, 2)), torch.rand(8, 2)
-    return {"network": network, "anchors": inputs, "held_out": inputs, "objective": fip.MoveAway(), "num_steps": 1}
+    return {
+        "network": network,
+        "anchors": inputs,
+        "held_out": inputs,
+        "objective": fip.objectives.WeightDiversity(),
+        "num_steps": 1,
+    }
 
 
 @dataclass(frozen=True)
@@ -230,8 +253,11 @@ class Radii(Answering):
         ({"objective": Answering(lambda w: w)}, "returned a float32 tensor [6]; expected a scalar"),
         ({"objective": Answering(lambda w: w.detach().sum())}, "without a gradient by the weights"),
         ({"objective": Answering(lambda w: torch.zeros(()))}, "without a gradient by the weights"),
-        ({"objective": fip.WeightedSum(((1.0, Answering(0.5)),))}, "Answering.value() returned 0.5"),
-        ({"objective": fip.Sparsify(0.5, saliency=Answering(torch.zeros(2)))}, "Answering.losses() returned a float32"),
+        ({"objective": fip.objectives.WeightedSum(((1.0, Answering(0.5)),))}, "Answering.value() returned 0.5"),
+        (
+            {"objective": fip.objectives.Sparsify(0.5, saliency=Answering(torch.zeros(2)))},
+            "Answering.losses() returned a float32",
+        ),
         ({"stepper": Answering(None)}, "Answering.begin() returned None; expected a dict"),
         ({"stepper": Steps(torch.zeros(6))}, "Steps.propose() returned a float32 tensor [6]; expected a Proposal"),
         (
@@ -258,13 +284,15 @@ def test_an_embedding_has_a_row_for_each_of_the_outputs():
 def test_a_classifier_is_one_of_tensors_and_an_attack_returns_some():
     inputs, labels, generator = torch.rand(4, 2), torch.zeros(4, dtype=torch.int64), torch.Generator()
     assert "expected a function" in refusal(
-        lambda: fip.evaluate(traced_with()["network"], inputs, labels, LINF, (fip.FGSM(),), generator)
+        lambda: fip.robustness.evaluate(
+            traced_with()["network"], inputs, labels, LINF, (fip.attacks.FGSM(),), generator
+        )
     )
     assert "the classifier gave 3" in refusal(
-        lambda: fip.evaluate(lambda x: 3, inputs, labels, LINF, (fip.FGSM(),), generator)
+        lambda: fip.robustness.evaluate(lambda x: 3, inputs, labels, LINF, (fip.attacks.FGSM(),), generator)
     )
     assert "does not take inputs" in refusal(
-        lambda: fip.evaluate(nn.Linear(3, 2), inputs, labels, LINF, (fip.FGSM(),), generator)
+        lambda: fip.robustness.evaluate(nn.Linear(3, 2), inputs, labels, LINF, (fip.attacks.FGSM(),), generator)
     )
 
 
@@ -273,15 +301,15 @@ def test_points_of_another_network_or_stepper_resume_no_path():
     points = walked(**arguments | {"num_steps": 2}, until=1).points
     other = arguments["network"].at(arguments["network"].weights + 1)
     assert "from other weights" in refusal(lambda: walked(**arguments | {"network": other}, resume=points))
-    stepper = fip.KroneckerStep()
-    assert "which KroneckerStep keeps" in refusal(
+    stepper = fip.steppers.Kronecker()
+    assert "which Kronecker keeps" in refusal(
         lambda: walked(**arguments | {"num_steps": 2}, stepper=stepper, resume=points)
     )
 
 
 # What users are given, and do not make.
 RESULTS = {
-    *("Channels", "Connection", "LossProfile", "Measures", "Outcome", "PathPoint", "Sizes", "WeightPath"),
+    *("Channels", "Connection", "LossProfile", "Measures", "Outcome", "PathPoint", "Footprint", "WeightPath"),
     *("Network", "__version__"),
 }
 
@@ -296,7 +324,7 @@ def test_every_public_name_checks_its_arguments():
 def everything_checked() -> list[Any]:
     homes = (paths, geometry, robustness, study, analysis)
     there = [getattr(home, name) for home in homes for name in home.__all__]
-    there += [fip.RayRunner, fip.RayRunner.run, fip.search, fip.LocalRunner.run]
+    there += [fip.RayRunner, fip.RayRunner.run, fip.search.run, fip.LocalRunner.run]
     return [one for one in there if is_checked(one)]
 
 
@@ -326,7 +354,13 @@ def test_all_public_protocols_name_what_fits():
 
 
 def test_what_is_checked_is_copied_pickled_and_written_as_before():
-    for spec in (fip.Sparsify(0.5), fip.PGD(3), fip.NaturalStep(), fip.PathSpec("a", fip.Diversify(), seed=3), LINF):
+    for spec in (
+        fip.objectives.Sparsify(0.5),
+        fip.attacks.PGD(3),
+        fip.steppers.Natural(),
+        fip.PathSpec("a", fip.objectives.GradientDiversity(), seed=3),
+        LINF,
+    ):
         assert is_dataclass(spec)
         assert (
             pickle.loads(pickle.dumps(spec)) == copy.deepcopy(spec) == replace(spec) == from_json(to_json(spec)) == spec

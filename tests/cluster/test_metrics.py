@@ -12,7 +12,7 @@ import pytest
 
 import fipray as fip
 from fipray.cluster.metrics import RayMetrics
-from fipray.study import LocalRunner
+from fipray.execution import LocalRunner
 from tests.studies import Fails, study
 
 
@@ -30,10 +30,12 @@ def exported(port: int, name: str) -> dict[str, float]:
 def test_ray_exports_how_far_a_run_is_and_what_its_last_path_came_to(ray_session, tmp_path):
     import ray
 
-    paths = [fip.PathSpec(f"path-{seed}", fip.Diversify(), num_steps=3, seed=seed) for seed in range(3)]
+    paths = [
+        fip.PathSpec(f"path-{seed}", fip.objectives.GradientDiversity(), num_steps=3, seed=seed) for seed in range(3)
+    ]
     bad = fip.PathSpec("bad", Fails("the mistake"), num_steps=3)
     measured = replace(study(), name="measured", paths=(*paths, bad), ensembles=(), evaluation=None)
-    with pytest.raises(fip.RunError):
+    with pytest.raises(fip.errors.RunError):
         LocalRunner().run(measured, tmp_path, RayMetrics())
     last = LocalRunner().run(replace(measured, paths=tuple(paths)), tmp_path / "again").read_table("paths").to_pylist()
     (node,) = ray.nodes()

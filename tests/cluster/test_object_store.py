@@ -32,8 +32,8 @@ def test_a_study_there_is_that_of_a_directory_also_when_an_actor_is_killed_and_i
 @pytest.mark.slow
 def test_a_search_there_ends_and_is_not_begun_again(ray_session, bucket):
     made = replace(searching(), num_trials=2)
-    fip.search(made, bucket, fip.RayRunner(num_workers=1))
+    fip.search.run(made, bucket, fip.RayRunner(num_workers=1))
     trials = analysis.load(bucket).trials
     assert list(trials["outcome_kind"]) == ["completed", "completed"]
-    fip.search(made, bucket, fip.RayRunner(num_workers=1))
+    fip.search.run(made, bucket, fip.RayRunner(num_workers=1))
     assert list(analysis.load(bucket).trials["trial_id"]) == list(trials["trial_id"])

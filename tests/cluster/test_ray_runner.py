@@ -19,8 +19,9 @@ import ray
 
 import fipray as fip
 from fipray import analysis, cli
+from fipray.execution import LocalRunner
 from fipray.records import TABLES, Store
-from fipray.study import LocalRunner, reference
+from fipray.study import reference
 from fipray.study.canonical import from_json
 from tests.studies import (
     DiesOnce,
@@ -74,7 +75,7 @@ def test_actors_and_this_process_write_equal_tables(runner, ray_session, tmp_pat
     LocalRunner().run(in_pieces, tmp_path / "local")
     results = analysis.load(tmp_path / "ray")
     assert_equal_tables(results, analysis.load(tmp_path / "local"))
-    assert len(results.verdicts) == 6 * 2 * 2
+    assert len(results.per_example) == 6 * 2 * 2
     assert set(results.paths["node_id"]) == {ray_session["node_id"]}
 
 
@@ -135,7 +136,7 @@ def test_work_that_kills_its_actor_again_and_again_is_given_up_and_the_rest_is_d
     deaths = tmp_path / "deaths"
     deaths.mkdir()
     runner = fip.RayRunner(num_workers=2, max_attempts=2)
-    with pytest.raises(fip.RunError) as failed:
+    with pytest.raises(fip.errors.RunError) as failed:
         runner.run(
             study(objective=KillsItsProcess(str(deaths), times=100), other=Fails("the mistake")), tmp_path / "results"
         )
@@ -243,7 +244,7 @@ def test_what_an_actor_s_path_printed_and_warned_is_kept_beside_the_tables(ray_s
 )
 def test_more_than_the_cluster_has_is_refused_within_seconds(ray_session, tmp_path, asked, sentence):
     began = time.monotonic()
-    with pytest.raises(fip.UsageError) as refused:
+    with pytest.raises(fip.errors.UsageError) as refused:
         fip.RayRunner(**asked).run(study(), tmp_path / "results")
     assert time.monotonic() - began < 10, "a promise to the user, not a benchmark"
     assert sentence in str(refused.value)
@@ -266,7 +267,7 @@ def test_more_than_the_cluster_has_is_refused_within_seconds(ray_session, tmp_pa
     ],
 )
 def test_a_runner_refuses(asked, sentence):
-    with pytest.raises(fip.UsageError) as refused:
+    with pytest.raises(fip.errors.UsageError) as refused:
         fip.RayRunner(**asked)
     assert sentence in str(refused.value)
 

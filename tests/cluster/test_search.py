@@ -13,8 +13,8 @@ import pytest
 
 import fipray as fip
 from fipray import analysis
+from fipray.execution import LocalRunner
 from fipray.records import Store
-from fipray.study import LocalRunner
 from tests.studies import Fails, KillsItsProcess, searching, searching_measures
 
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ def cut_off(ray_session, tmp_path_factory) -> CutOff:
     assert driver.returncode == -signal.SIGKILL, said
     killed = CutOff(directory, said, len(analysis.load(directory).trials), {})
     killed = replace(killed, times_before=killed.times)
-    fip.search(SEARCH, directory, fip.RayRunner(num_workers=1))
+    fip.search.run(SEARCH, directory, fip.RayRunner(num_workers=1))
     return killed
 
 
@@ -83,7 +83,7 @@ def test_a_trial_that_is_given_up_keeps_its_points_and_one_that_ends_is_judged(c
 def test_a_trial_is_the_path_that_its_spec_is_in_a_run(cut_off, tmp_path):
     trial = cut_off.results.pareto().iloc[0]
     drawn = {"radius.initial": trial["config.radius.initial"], "seed": trial["config.seed"]}
-    path = next(iter(SEARCH.work(drawn).values()))
+    path = next(iter(SEARCH.job(drawn).values()))
     LocalRunner().run(replace(SEARCH.study, paths=(path,), evaluation=None), tmp_path)
     walked, points = analysis.load(tmp_path).points, cut_off.results.points
     columns = ["path_id", "step", "functional_distance_held_out", "objective_value", "clean_accuracy"]
@@ -93,20 +93,20 @@ def test_a_trial_is_the_path_that_its_spec_is_in_a_run(cut_off, tmp_path):
 
 def test_the_same_search_again_does_nothing_and_another_is_refused(cut_off):
     before = cut_off.times
-    fip.search(SEARCH, cut_off.directory, fip.RayRunner(num_workers=1))
+    fip.search.run(SEARCH, cut_off.directory, fip.RayRunner(num_workers=1))
     assert cut_off.times == before
-    with pytest.raises(fip.UsageError, match="search_seed is 0 there and 1 here"):
-        fip.search(replace(SEARCH, seed=1), cut_off.directory, fip.RayRunner(num_workers=1))
+    with pytest.raises(fip.errors.UsageError, match="search_seed is 0 there and 1 here"):
+        fip.search.run(replace(SEARCH, seed=1), cut_off.directory, fip.RayRunner(num_workers=1))
 
 
 def test_a_trial_whose_worker_is_killed_goes_on_and_one_that_fails_is_told_with_its_values(ray_session, tmp_path):
     deaths = tmp_path / "deaths"
     deaths.mkdir()
     dies = KillsItsProcess(str(deaths), times=1)
-    objectives = fip.Choice((dies, Fails("the mistake")))
+    objectives = fip.search.Choice((dies, Fails("the mistake")))
     made = replace(searching(), space={"objective": objectives}, searcher="grid")
-    with pytest.raises(fip.RunError) as failed:
-        fip.search(made, tmp_path / "results", fip.RayRunner(num_workers=2))
+    with pytest.raises(fip.errors.RunError) as failed:
+        fip.search.run(made, tmp_path / "results", fip.RayRunner(num_workers=2))
     assert "1 of 2 trials failed" in str(failed.value)
     assert "objective=Fails(" in str(failed.value)
     assert "ZeroDivisionError: the mistake" in str(failed.value)
@@ -128,14 +128,14 @@ class Scaled:
 def test_a_search_whose_code_changed_stops_or_is_done_again(ray_session, tmp_path, monkeypatch):
     path = replace(searching().study.paths[0], objective=Scaled(), num_steps=2)
     study = replace(searching().study, paths=(path,), evaluation=None)
-    made = fip.Search(study, {"seed": fip.Choice((0, 1))}, {"objective_value": "min"}, searcher="grid")
+    made = fip.search.Search(study, {"seed": fip.search.Choice((0, 1))}, {"objective_value": "min"}, searcher="grid")
     runner = fip.RayRunner(num_workers=1)
-    fip.search(made, tmp_path / "results", runner)
+    fip.search.run(made, tmp_path / "results", runner)
     before = analysis.load(tmp_path / "results").points
     monkeypatch.setattr(f"{__name__}.FACTOR", 2.0)
-    with pytest.raises(fip.UsageError, match=r"was made by other code: FACTOR in test_search\.py changed since"):
-        fip.search(made, tmp_path / "results", runner)
-    fip.search(made, tmp_path / "results", runner, changed="redo")
+    with pytest.raises(fip.errors.UsageError, match=r"was made by other code: FACTOR in test_search\.py changed since"):
+        fip.search.run(made, tmp_path / "results", runner)
+    fip.search.run(made, tmp_path / "results", runner, changed="redo")
     after = analysis.load(tmp_path / "results")
     assert len(after.trials) == len(after.paths) == 2
     first = [points.query("step == 0")["objective_value"].tolist() for points in (before, after.points)]
@@ -145,7 +145,7 @@ def test_a_search_whose_code_changed_stops_or_is_done_again(ray_session, tmp_pat
 def test_a_search_for_a_measure_of_the_study_finds_the_largest(ray_session, tmp_path):
     """As Tune is told, so it stands in the tables, and each trial's path is that of a study of its own, bit for bit."""
     found = searching_measures()
-    fip.search(found, tmp_path / "search", fip.RayRunner(num_workers=1))
+    fip.search.run(found, tmp_path / "search", fip.RayRunner(num_workers=1))
     results = analysis.load(tmp_path / "search")
     judged = analysis.judged_trials(results).set_index("name")
     assert len(judged) == 2

@@ -8,7 +8,7 @@ import fipray as fip
 from fipray.cluster.capacity import Nodes, _checked
 from fipray.cluster.retries import GivenUp, Loss, Retries
 from fipray.cluster.share import Share
-from fipray.study.work import Work
+from fipray.execution.jobs import Job
 from tests.studies import study
 
 
@@ -45,36 +45,36 @@ def test_workers_are_not_spread_over_nodes(asked, share, sentence):
     if sentence is None:
         assert _checked(asked, share, nodes, "the cluster has") == asked
         return
-    with pytest.raises(fip.UsageError) as refused:
+    with pytest.raises(fip.errors.UsageError) as refused:
         _checked(asked, share, nodes, "the cluster has")
     assert sentence in str(refused.value)
 
 
 @pytest.fixture
-def work() -> Work:
+def job() -> Job:
     id, spec = next(iter(study().specs.items()))
-    return Work(id, spec, 1, {})
+    return Job(id, spec, 1, {})
 
 
-def test_lost_work_waits_longer_each_time_and_is_given_up_with_its_last_evidence(work):
+def test_lost_work_waits_longer_each_time_and_is_given_up_with_its_last_evidence(job):
     retries = Retries(max_attempts=3)
     for seconds in (1, 2):
-        assert retries.add(work, Loss("node", "killed"), now=100) == seconds
+        assert retries.add(job, Loss("node", "killed"), now=100) == seconds
         assert retries.pop(100 + seconds - 0.1, {"node"}) is None
-        assert retries.pop(100 + seconds, {"node"}) is work
-    assert retries.add(work, Loss("node", "killed again"), now=100) == 4
+        assert retries.pop(100 + seconds, {"node"}) is job
+    assert retries.add(job, Loss("node", "killed again"), now=100) == 4
     end = retries.pop(104, {"node"})
     assert isinstance(end, GivenUp)
     assert end.reason == "given up: its worker was lost 3 times, the last time because killed again"
     assert len(retries) == 0
 
 
-def test_losses_that_came_with_a_node_do_not_count_unless_there_are_four_times_as_many(work):
+def test_losses_that_came_with_a_node_do_not_count_unless_there_are_four_times_as_many(job):
     retries = Retries(max_attempts=2)
     ends = []
     for number in range(8):
-        retries.add(work, Loss(f"node-{number}", "gone"), now=0)
+        retries.add(job, Loss(f"node-{number}", "gone"), now=0)
         ends.append(retries.pop(30, {"another"}))
-    assert ends[:-1] == [work] * 7
+    assert ends[:-1] == [job] * 7
     assert isinstance(ends[-1], GivenUp)
     assert "lost 8 times (8 of them with its node)" in ends[-1].reason

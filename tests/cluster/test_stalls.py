@@ -66,7 +66,7 @@ class TestStalls:
     @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
     def test_a_limit_is_a_number_above_zero(self, seconds):
         with pytest.raises(
-            fip.UsageError, match=r"stall_seconds is (a number of seconds above 0|nan; expected a number)"
+            fip.errors.UsageError, match=r"stall_seconds is (a number of seconds above 0|nan; expected a number)"
         ):
             fip.RayRunner(stall_seconds=seconds)
 
@@ -77,9 +77,9 @@ def test_a_stopped_worker_is_named_and_ended_and_its_path_goes_on_from_its_last_
     stopped = tmp_path / "stopped"
     path = fip.PathSpec(
         "one",
-        fip.Diversify(),
+        fip.objectives.GradientDiversity(),
         stepper=StopsOnce(str(stopped)),
-        radius=fip.ScheduledRadius(0.05),
+        radius=fip.radii.Scheduled(0.05),
         num_steps=8,
         batch_size=20,
     )
@@ -95,7 +95,7 @@ def test_a_stopped_worker_is_named_and_ended_and_its_path_goes_on_from_its_last_
     assert (row["attempt"], row["num_steps"], row["outcome_kind"]) == (2, 8, "completed")
 
 
-class Notes(fip.study.watch.Quiet):
+class Notes(fip.study.listener.Silent):
     """Keeps what is noted."""
 
     def __init__(self, said: list[str]) -> None:
@@ -112,7 +112,7 @@ def test_a_control_process_that_does_not_answer_is_lost_after_seconds(ray_sessio
     lookout._is_refused = is_refused
     for _ in range(int(seconds)):
         lookout.check()
-    with pytest.raises(fip.ClusterLostError, match="the same command goes on"):
+    with pytest.raises(fip.errors.ClusterLostError, match="the same command goes on"):
         lookout.check()
 
 
@@ -126,7 +126,7 @@ def test_a_driver_that_was_stopped_itself_takes_nothing_for_lost(ray_session):
 def test_an_address_where_nothing_listens_is_refused_at_once():
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        with pytest.raises(fip.UsageError, match="nothing listens there"):
+        with pytest.raises(fip.errors.UsageError, match="nothing listens there"):
             session._check_listens(f"ray://127.0.0.1:{bound.getsockname()[1]}")
 
 

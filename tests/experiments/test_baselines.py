@@ -24,7 +24,7 @@ from experiments.baselines.diversity import features, hidden_layers, log_determi
 from experiments.baselines.optimizers import Adam, Momentum
 from experiments.baselines.plain import falling, triangle
 from experiments.baselines.training import Training, one_cycle, opened
-from fipray import DataError, NetworkError, UsageError
+from fipray.errors import DataError, NetworkError, UsageError
 from tests.margins import assert_above, assert_below
 from tests.problems import generator, normal
 
@@ -116,11 +116,13 @@ def test_a_network_that_make_gives_is_trained_from_its_weights():
 
 def test_the_rate_rises_and_falls_as_the_one_cycle_schedule_of_torch():
     """Its lr_scheduler's formulas, the phases' ends at .3 and at 1."""
-    for share in (0.0, 0.1, 0.3, 0.5, 1.0):
-        phase, first, last = (share / 0.3, 1 / 25, 1) if share <= 0.3 else ((share - 0.3) / 0.7, 1, 1 / 250_000)
+    for fraction in (0.0, 0.1, 0.3, 0.5, 1.0):
+        phase, first, last = (
+            (fraction / 0.3, 1 / 25, 1) if fraction <= 0.3 else ((fraction - 0.3) / 0.7, 1, 1 / 250_000)
+        )
         annealed = (1 + math.cos(math.pi * phase)) / 2
-        from_momentum, to_momentum = (0.95, 0.85) if share <= 0.3 else (0.85, 0.95)
-        found = one_cycle(share, 2e-3)
+        from_momentum, to_momentum = (0.95, 0.85) if fraction <= 0.3 else (0.85, 0.95)
+        found = one_cycle(fraction, 2e-3)
         assert found["rate"] == pytest.approx(2e-3 * (last + (first - last) * annealed))
         assert found["momentum"] == pytest.approx(to_momentum + (from_momentum - to_momentum) * annealed)
 
@@ -151,14 +153,14 @@ def test_momentum_takes_the_steps_of_its_equations():
 
 
 def test_the_rate_of_a_snapshot_falls_along_half_a_cosine():
-    found = [falling(share, rate=0.1)["rate"] for share in (0, 0.25, 0.5, 1)]
+    found = [falling(fraction, rate=0.1)["rate"] for fraction in (0, 0.25, 0.5, 1)]
     assert found == pytest.approx([0.1, 0.1 * (1 + math.sqrt(0.5)) / 2, 0.05, 0])
 
 
 def test_the_rate_of_a_fast_geometric_ensemble_is_least_where_it_takes_a_member():
-    whole = [triangle(share, high=0.5, low=0.1)["rate"] for share in (0, 0.25, 0.5, 0.75, 1)]
+    whole = [triangle(fraction, high=0.5, low=0.1)["rate"] for fraction in (0, 0.25, 0.5, 0.75, 1)]
     assert whole == pytest.approx([0.1, 0.3, 0.5, 0.3, 0.1])
-    first = [triangle(share, high=0.5, low=0.1, begin=0.5)["rate"] for share in (0, 0.5, 1)]
+    first = [triangle(fraction, high=0.5, low=0.1, begin=0.5)["rate"] for fraction in (0, 0.5, 1)]
     assert first == pytest.approx([0.5, 0.3, 0.1])
 
 
@@ -229,8 +231,8 @@ def test_the_clean_share_mixes_the_losses():
     inputs, labels = data()
     member = seeded()
     clean, worst, both = (
-        AdversarialTraining(0.1, clean_share=share).loss(member, inputs, labels, generator()).item()
-        for share in (1 - 1e-12, 0.0, 0.25)
+        AdversarialTraining(0.1, clean_share=fraction).loss(member, inputs, labels, generator()).item()
+        for fraction in (1 - 1e-12, 0.0, 0.25)
     )
     assert both == pytest.approx(0.25 * clean + 0.75 * worst)
     assert clean == pytest.approx(loss_of(member, inputs, labels))

@@ -65,7 +65,7 @@ def test_one_member_is_no_ensemble():
 def test_the_adversary_reaches_a_little_further_than_the_judge():
     settings = SETTINGS["mnist", "lenet_300_100"]
     (path,) = member_paths("resist", 1, threat_model=fip.ThreatModel("linf", 0.1), settings=settings)
-    assert isinstance(path.objective, fip.Resist)
+    assert isinstance(path.objective, fip.objectives.AdversarialDistillation)
     assert path.objective.adversary.threat_model.epsilon == pytest.approx(0.11)
 
 
@@ -77,10 +77,10 @@ def half_a_base() -> tuple[nn.Module, int]:
     "wrong", ["nowhere:own", f"{HERE}:nothing", "own", f"{HERE}:not_a_base", f"{HERE}:half_a_base"]
 )
 def test_a_base_that_cannot_be_had_is_refused(wrong):
-    with pytest.raises(fip.UsageError, match="base="):
+    with pytest.raises(fip.errors.UsageError, match="base="):
         study(base=wrong)
 
 
 def test_a_network_that_does_not_read_the_data_is_refused():
-    with pytest.raises(fip.UsageError, match="resnet_20 goes with cifar10_subset"):
+    with pytest.raises(fip.errors.UsageError, match="resnet_20 goes with cifar10_subset"):
         subject("mnist", "resnet_20", "", 0)

@@ -53,7 +53,7 @@ def test_a_study_of_ones_own_network_leaves_a_family_of_sparse_ones(tmp_path, pa
     )
     fip.LocalRunner().run(made, tmp_path)
     variants = analysis.judged_variants(analysis.load(tmp_path)).query("name == 'sparse'")
-    assert variants["asked_sparsity"].tolist() == ([0.3, 0.5] if sparsities else list(_PATTERNS[pattern][1]))
+    assert variants["target_sparsity"].tolist() == ([0.3, 0.5] if sparsities else list(_PATTERNS[pattern][1]))
     assert variants["sparsity"].is_monotonic_increasing
     assert variants["robust_accuracy"].notna().all()
     if pattern == "2:4":
@@ -68,7 +68,7 @@ def test_a_mirror_shows_images_the_other_way_round():
 
 
 def test_sparsities_that_are_no_numbers_are_refused():
-    with pytest.raises(fip.UsageError, match=r"0\.5,half"):
+    with pytest.raises(fip.errors.UsageError, match=r"0\.5,half"):
         study(base=f"{HERE}:own", sparsities="0.5,half")
 
 

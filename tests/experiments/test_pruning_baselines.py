@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from experiments.baselines.pruning import Gradual, Magnitude, Mask, OneShot, Pruner, shifted
 from experiments.baselines.surgeon import InStages, Surgeon, refitted, saliencies
-from fipray import UsageError
+from fipray.errors import UsageError
 from tests.problems import generator, normal
 
 FEW = Surgeon(num_gradients=6, damping=1e-3)

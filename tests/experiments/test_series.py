@@ -15,8 +15,8 @@ from experiments import scenarios, series
 from experiments.data import Labelled, digits
 from experiments.scenarios import Series
 from fipray import analysis
-from fipray.geometry import for_task
-from fipray.study import LocalRunner
+from fipray.execution import LocalRunner
+from fipray.networks import for_task
 from tests.margins import assert_above
 
 
@@ -76,7 +76,7 @@ def test_a_hundred_classes_are_ten_tasks_of_ten(monkeypatch):
         assert found.make()(torch.from_numpy(task.inputs[:3])).shape == (3, num_outputs)
         assert task.test_inputs is not None
         assert len(task.test_inputs) == 10
-    with pytest.raises(fip.UsageError, match="nowhere holds no whole cifar-100-python"):
+    with pytest.raises(fip.errors.UsageError, match="nowhere holds no whole cifar-100-python"):
         scenarios.split("cifar100", "class", "nowhere")
 
 
@@ -125,7 +125,7 @@ def test_a_chain_learns_every_task_and_keeps_the_others(tmp_path, scenario, num_
 def test_members_are_chains_of_their_own_and_an_ensemble(tmp_path):
     made = _of("class")
     settings = series.settings_of(made, 20)
-    evaluation = fip.Evaluation(fip.ThreatModel("linf", 0.05), (fip.FGSM(),), num_examples=50)
+    evaluation = fip.Evaluation(fip.ThreatModel("linf", 0.05), (fip.attacks.FGSM(),), num_examples=50)
     study = series.of_series(made, settings, num_stored=20, num_iterations=20, members=2, evaluation=evaluation)
     LocalRunner().run(study, tmp_path)
     results = analysis.load(tmp_path)
@@ -160,13 +160,13 @@ def test_zeros_stay_in_either_order(tmp_path, monkeypatch):
 
 
 def test_what_a_series_is_not_made_for_is_refused():
-    with pytest.raises(fip.UsageError, match="num_stored is at least 0"):
+    with pytest.raises(fip.errors.UsageError, match="num_stored is at least 0"):
         series.of_series(_of("class"), series.Settings(beta=1.0), num_stored=-1)
-    with pytest.raises(fip.UsageError, match="num_iterations are at least 1"):
+    with pytest.raises(fip.errors.UsageError, match="num_iterations are at least 1"):
         series.of_series(_of("class"), series.Settings(beta=1.0), num_iterations=0)
-    with pytest.raises(fip.UsageError, match="above 0 and below 1"):
+    with pytest.raises(fip.errors.UsageError, match="above 0 and below 1"):
         series.pruned(sparsity=1.0)
-    with pytest.raises(fip.UsageError, match="choice for digits-then-clothes"):
+    with pytest.raises(fip.errors.UsageError, match="choice for digits-then-clothes"):
         series.of_name("split-mnist", "class", "paper_cnn", "")
 
 

@@ -40,7 +40,8 @@ from experiments.baselines.series.projections import (
 from experiments.baselines.series.regularised import Anchor, divergence, fisher_diagonal, line_integral
 from experiments.baselines.series.rehearsal import Stored, balanced, cross_entropy, distance, drawn, turned
 from experiments.baselines.series.task import flat, identity, log_probabilities
-from fipray import Shifted, UsageError
+from fipray.errors import UsageError
+from fipray.paths import Shifted
 from tests.margins import assert_above, assert_below
 from tests.problems import generator, normal
 
@@ -469,8 +470,8 @@ def test_bases_are_orthonormal_and_hold_what_they_should():
     for basis in (once, twice):
         torch.testing.assert_close(basis.T @ basis, torch.eye(basis.shape[1], dtype=basis.dtype))
     torch.testing.assert_close(twice @ (twice.T @ once), once)  # what was held stays
-    for basis, seen, share in ((once, early, 0.9), (twice, late, 0.99)):
-        assert (seen @ basis).square().sum() >= share * seen.square().sum()
+    for basis, seen, fraction in ((once, early, 0.9), (twice, late, 0.99)):
+        assert (seen @ basis).square().sum() >= fraction * seen.square().sum()
     singular = torch.linalg.svdvals(early).square()
     assert once.shape[1] == int((singular.cumsum(0) < 0.9 * singular.sum()).sum()) + 1
     assert extended(None, early, 1.0).shape == (10, 10)

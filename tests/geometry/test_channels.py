@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from experiments.networks import lenet_5, lenet_300_100, resnet_20
-from fipray import NetworkError
-from fipray.geometry import Channels, Network, removable_channels, slimmed
+from fipray.errors import NetworkError
+from fipray.networks import Channels, Network, removable_channels, slimmed
 from tests.problems import generator, normal
 
 
@@ -44,12 +44,12 @@ def layers(network: Network) -> list[str]:
     return [channels.layer for channels in removable_channels(network)]
 
 
-def without(network: Network, share: float = 0.5) -> tuple[Tensor, dict[str, Tensor]]:
+def without(network: Network, fraction: float = 0.5) -> tuple[Tensor, dict[str, Tensor]]:
     """Weights with about `share` of the channels of each layer zeroed, never all; which of them are left."""
     weights, left = network.weights.clone(), {}
     random = generator(1)
     for channels in removable_channels(network):
-        kept = torch.rand(channels.num, generator=random) >= share
+        kept = torch.rand(channels.num, generator=random) >= fraction
         kept[-1] = True
         weights[channels.own_indices()[~kept]] = 0
         left[channels.layer] = kept

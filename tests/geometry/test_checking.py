@@ -20,8 +20,10 @@ from torch.utils.checkpoint import checkpoint
 
 import fipray as fip
 from benchmarks.kinds import Forward, features, mlp, quantisation_aware
-from fipray import DataError, NetworkError, Sparsify, UsageError
-from fipray.geometry import FisherRao, Network
+from fipray.errors import DataError, NetworkError, UsageError
+from fipray.geometry import FisherRao
+from fipray.networks import Network
+from fipray.paths import Sparsify
 from fipray.paths.objective import check_network
 
 Make = Callable[[], nn.Module]
@@ -479,11 +481,13 @@ class TestClassesOfSequences:
         with pytest.raises(UsageError, match="dimension 0 of the outputs"):
             FisherRao(dim=0)
 
-    @pytest.mark.parametrize("stepper", [fip.NaturalStep(), fip.FirstOrderStep(beta=0.1)])
+    @pytest.mark.parametrize("stepper", [fip.steppers.Natural(), fip.steppers.FirstOrder(beta=0.1)])
     def test_the_distance_is_that_of_the_probabilities_of_each_token(self, stepper):
         network = Network.of(Sequences().double())
         given = {"anchors": self.TOKENS, "held_out": self.TOKENS, "geometry": FisherRao(dim=-1), "num_steps": 3}
-        path = fip.trace(network, fip.RandomWalk(), stepper=stepper, radius=fip.ScheduledRadius(0.1), **given)
+        path = fip.trace(
+            network, fip.objectives.RandomWalk(), stepper=stepper, radius=fip.radii.Scheduled(0.1), **given
+        )
         one, other = (
             2 * network(weights, self.TOKENS).softmax(-1).sqrt().flatten(1)
             for weights in (network.weights, path.end.weights)

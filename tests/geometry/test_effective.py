@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from fipray import NetworkError
-from fipray.geometry import Network, computed_weights, effective, refuse_computed_weights, sizes_of, sparsity_of
+from fipray.errors import NetworkError
+from fipray.networks import Network, computed_weights, effective, footprint_of, refuse_computed_weights, sparsity_of
 from tests.problems import mlp, normal
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch, of its old weight_norm
@@ -66,7 +66,7 @@ def test_sparsity_counts_what_a_mask_makes_zero():
     zeros = int((network.module_at(network.weights)[0].weight_mask == 0).sum())
     assert zeros > 24
     assert sparsity_of(network, network.weights) == zeros / network.num_weights
-    sizes = sizes_of(network, network.weights, normal(2, 6))
+    sizes = footprint_of(network, network.weights, normal(2, 6))
     assert sizes.non_zeros == network.num_weights - zeros
     assert sizes.sparsity["0.weight"] == zeros / 48
 

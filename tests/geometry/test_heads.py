@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 import fipray as fip
-from fipray.geometry import for_task, grown
+from fipray.networks import for_task, grown
 
 
 def test_an_input_sees_the_head_of_its_task() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 6))
     images = torch.rand(5, 3, 2, 2)
-    several = fip.MultiHead(module, 3, (3, 2, 2))
+    several = fip.networks.MultiHead(module, 3, (3, 2, 2))
     for task in range(3):
         torch.testing.assert_close(several(for_task(images, task)), module(images)[:, 2 * task : 2 * task + 2])
     mixed = torch.cat([for_task(images[:1], 2), for_task(images[1:2], 0)])
@@ -24,7 +24,7 @@ def test_an_input_sees_the_head_of_its_task() -> None:
 
 def test_a_path_that_learns_one_head_leaves_the_others_weights_alone() -> None:
     torch.manual_seed(0)
-    several = fip.MultiHead(nn.Linear(4, 6), 3, (4,)).double()
+    several = fip.networks.MultiHead(nn.Linear(4, 6), 3, (4,)).double()
     inputs = torch.rand(20, 4, dtype=torch.float64)
     network = fip.Network.of(several)
     weights = network.weights.clone().requires_grad_(True)
@@ -39,7 +39,7 @@ class TestOwnNorms:
 
     images = torch.rand(8, 3, 5, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
-    def made(self) -> tuple[nn.Module, fip.MultiHead]:
+    def made(self) -> tuple[nn.Module, fip.networks.MultiHead]:
         torch.manual_seed(0)
         module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 6))
         module = module.double()
@@ -47,7 +47,7 @@ class TestOwnNorms:
         with torch.no_grad():
             module[1].weight.uniform_(0.5, 2)
             module[1].bias.uniform_(-1, 1)
-        return module.eval(), fip.MultiHead(module, 3, (3, 5, 5), own_norms=True).eval()
+        return module.eval(), fip.networks.MultiHead(module, 3, (3, 5, 5), own_norms=True).eval()
 
     def test_every_task_begins_as_the_module_is(self) -> None:
         module, several = self.made()
@@ -83,21 +83,21 @@ class TestOwnNorms:
         assert named["module.1.weight"].shape == (3, 4)
 
     def test_without_a_norm_or_a_task_it_is_refused(self) -> None:
-        with pytest.raises(fip.NetworkError, match="no BatchNorm"):
-            fip.MultiHead(nn.Linear(4, 6), 3, (4,), own_norms=True)
+        with pytest.raises(fip.errors.NetworkError, match="no BatchNorm"):
+            fip.networks.MultiHead(nn.Linear(4, 6), 3, (4,), own_norms=True)
         _, several = self.made()
-        with pytest.raises(fip.NetworkError, match="told the task"):
+        with pytest.raises(fip.errors.NetworkError, match="told the task"):
             several.module(self.images)
 
 
 def test_inputs_without_a_task_are_refused() -> None:
-    several = fip.MultiHead(nn.Linear(4, 6), 3, (4,))
-    with pytest.raises(fip.DataError, match=r"\[N, 5\]"):
+    several = fip.networks.MultiHead(nn.Linear(4, 6), 3, (4,))
+    with pytest.raises(fip.errors.DataError, match=r"\[N, 5\]"):
         several(torch.rand(2, 4))
-    with pytest.raises(fip.NetworkError, match="shared out evenly"):
-        fip.MultiHead(nn.Linear(4, 5), 3, (4,))(torch.rand(2, 5))
-    with pytest.raises(fip.NetworkError, match="one or more"):
-        fip.MultiHead(nn.Linear(4, 5), 0, (4,))
+    with pytest.raises(fip.errors.NetworkError, match="shared out evenly"):
+        fip.networks.MultiHead(nn.Linear(4, 5), 3, (4,))(torch.rand(2, 5))
+    with pytest.raises(fip.errors.NetworkError, match="one or more"):
+        fip.networks.MultiHead(nn.Linear(4, 5), 0, (4,))
 
 
 @torch.no_grad()
@@ -118,7 +118,7 @@ def test_a_head_that_has_grown_says_what_it_said() -> None:
 
 
 def test_a_head_does_not_shrink_and_has_to_be_there() -> None:
-    with pytest.raises(fip.NetworkError, match="can only grow"):
+    with pytest.raises(fip.errors.NetworkError, match="can only grow"):
         grown(nn.Linear(4, 3), 2)
-    with pytest.raises(fip.NetworkError, match="no linear layer"):
+    with pytest.raises(fip.errors.NetworkError, match="no linear layer"):
         grown(nn.Conv2d(1, 1, 1), 2)

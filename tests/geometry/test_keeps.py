@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fipray import DataError, UsageError
-from fipray.geometry import Equivariant, Euclidean, FisherRao, Network, Outputs, Residual, Slopes, StackedMetric
+from fipray.errors import DataError, UsageError
+from fipray.geometry import Equivariant, Euclidean, FisherRao, Outputs, Residual, Slopes, StackedMetric
 from fipray.geometry.keeps import values_of
+from fipray.networks import Network
 from fipray.study.canonical import from_json, to_json
 from tests.problems import linear, mlp, normal
 

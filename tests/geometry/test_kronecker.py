@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from fipray import NetworkError, UsageError
-from fipray.geometry import Euclidean, FisherRao, KroneckerMetric, Metric, Network
+from fipray.errors import NetworkError, UsageError
+from fipray.geometry import Euclidean, FisherRao, KroneckerMetric, Metric
+from fipray.networks import Network
 from tests.margins import assert_above, assert_below
 from tests.problems import mlp, normal
 
@@ -50,7 +51,7 @@ def test_a_convolution_whose_kernel_is_the_image_is_the_linear_map():
 def test_a_share_of_the_trace_takes_less_memory_and_never_lengthens():
     network = mlp(20, 30, 4)
     metric = Metric(network, network.weights, normal(50, 20, seed=1), FisherRao())
-    whole, part = (KroneckerMetric.of(metric, share=share) for share in (1.0, 0.8))
+    whole, part = (KroneckerMetric.of(metric, fraction=fraction) for fraction in (1.0, 0.8))
     v = normal(network.num_weights, seed=2)
     assert_below(part.num_bytes / whole.num_bytes, 0.6)
     assert part.squared_length(v) < whole.squared_length(v)
@@ -65,6 +66,6 @@ def test_what_is_not_in_layers_and_shares_out_of_range_are_refused():
     metric = Metric(network, network.weights, normal(5, 4, seed=1), Euclidean())
     with pytest.raises(NetworkError, match="hold each weight once"):
         KroneckerMetric.of(metric)
-    for share in (0.0, 1.1):
+    for fraction in (0.0, 1.1):
         with pytest.raises(UsageError, match="above 0 and up to 1"):
-            KroneckerMetric.of(metric, share=share)
+            KroneckerMetric.of(metric, fraction=fraction)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev
 
-from fipray import UsageError
-from fipray.geometry import Euclidean, FisherRao, Metric, Network, OutputGeometry, functional_distance
+from fipray.errors import UsageError
+from fipray.geometry import Euclidean, FisherRao, Metric, OutputGeometry, functional_distance
+from fipray.networks import Network
 from tests.problems import linear, mlp, normal
 
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-12}

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from fipray import DataError, NetworkError
-from fipray.geometry import Network
+from fipray.errors import DataError, NetworkError
+from fipray.networks import Network
 from tests.problems import mlp, normal
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from fipray import NetworkError, UsageError
+from fipray.errors import NetworkError, UsageError
 from fipray.geometry import Euclidean, FisherRao, Heads, Metric, Warm, class_logits, functional_distance, num_classes
 from tests.problems import mlp, normal
 

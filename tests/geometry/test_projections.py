@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fipray import UsageError
-from fipray.geometry import Euclidean, FisherRao, Metric, Network, NullSpace, Sweeps, minimal_residual
+from fipray.errors import UsageError
+from fipray.geometry import Euclidean, FisherRao, Metric, NullSpace, Sweeps, minimal_residual
+from fipray.networks import Network
 from tests.margins import assert_above, assert_below
 from tests.problems import mlp, normal
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from experiments.networks import lenet_5, lenet_300_100, resnet_20
-from fipray import DataError, NetworkError
-from fipray.geometry import Network, Sizes, sizes_of
+from fipray.errors import DataError, NetworkError
+from fipray.networks import Footprint, Network, footprint_of
 
 
-def of(module: nn.Module, inputs: Tensor) -> Sizes:
+def of(module: nn.Module, inputs: Tensor) -> Footprint:
     network = Network.of(module)
-    return sizes_of(network, network.weights, inputs)
+    return footprint_of(network, network.weights, inputs)
 
 
 def test_the_multiply_adds_of_dense_networks_are_those_of_their_layers():
@@ -57,7 +57,7 @@ def test_zeros_are_counted_by_layer_and_multiplied_by_nobody():
     named["0.weight"][0, 0, 0] = 0
     named["2.weight"][1:, :2] = 0
     named["2.bias"][0] = 0
-    sizes = sizes_of(network, weights, torch.zeros(5, 1, 4, 4))
+    sizes = footprint_of(network, weights, torch.zeros(5, 1, 4, 4))
     assert sizes.sparsity == {"0.weight": 3 / 18, "2.weight": 6 / 32}
     assert (sizes.num_weights, sizes.non_zeros) == (18 + 2 + 32 + 4, 15 + 2 + 26 + 3)
     assert sizes.bytes_dense == 4 * 56
@@ -80,14 +80,16 @@ def test_two_of_four_weights_along_the_input_channels_take_half_and_two_bits_eac
     named["3.weight"].unflatten(1, (3, 4))[:, :, ::2] = 0
     inputs = torch.zeros(1, 1, 6, 6)
     dense, first, second = 4 * (72 + 8 + 3 + 5), 3 * 8 * 9, 5 * 12
-    assert sizes_of(network, weights, inputs).bytes_2_4 == dense + 2 * (first + second) + 27 + 8  # 60 / 8 rounded up
+    assert (
+        footprint_of(network, weights, inputs).bytes_2_4 == dense + 2 * (first + second) + 27 + 8
+    )  # 60 / 8 rounded up
     named["1.weight"][2, 5, 1, 1] = 1  # three of one four
-    assert sizes_of(network, weights, inputs).bytes_2_4 is None
+    assert footprint_of(network, weights, inputs).bytes_2_4 is None
 
 
 def test_frozen_weights_are_multiplied_with_and_not_counted():
     network = Network.of(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), moving="1.*")
-    sizes = sizes_of(network, network.weights, torch.zeros(1, 4))
+    sizes = footprint_of(network, network.weights, torch.zeros(1, 4))
     assert (sizes.num_weights, sizes.bytes_dense, list(sizes.sparsity)) == (8, 32, ["1.weight"])
     assert sizes.multiply_adds == sizes.multiply_adds_non_zero == 12 + 6
 
@@ -95,8 +97,8 @@ def test_frozen_weights_are_multiplied_with_and_not_counted():
 def test_inputs_and_weights_that_do_not_fit_are_refused():
     network = Network.of(nn.Linear(4, 3))
     with pytest.raises(DataError, match="there are no inputs"):
-        sizes_of(network, network.weights, torch.zeros(0, 4))
+        footprint_of(network, network.weights, torch.zeros(0, 4))
     with pytest.raises(DataError, match="does not take inputs of shape"):
-        sizes_of(network, network.weights, torch.zeros(1, 5))
+        footprint_of(network, network.weights, torch.zeros(1, 5))
     with pytest.raises(NetworkError, match="has 15 weights"):
-        sizes_of(network, torch.zeros(3), torch.zeros(1, 4))
+        footprint_of(network, torch.zeros(3), torch.zeros(1, 4))

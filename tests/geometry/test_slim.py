@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from experiments.networks import resnet_20
-from fipray import NetworkError
-from fipray.geometry import Network, fitted, removable_channels, slimmed
+from fipray.errors import NetworkError
+from fipray.networks import Network, fitted, removable_channels, slimmed
 from tests.problems import normal
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fipray.geometry import Network
-from fipray.geometry.stacking import stacks
+from fipray.networks import Network
+from fipray.networks.stacking import stacks
 from tests.problems import mlp, normal
 
 

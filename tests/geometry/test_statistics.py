@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fipray import NetworkError
-from fipray.geometry import Network, folded, normalised, re_estimated, statistics_of, unfolded
+from fipray.errors import NetworkError
+from fipray.networks import Network, folded, normalised, re_estimated, statistics_of, unfolded
 from tests.problems import normal
 
 

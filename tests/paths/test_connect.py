@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fipray import NetworkError, UsageError
-from fipray.geometry import Euclidean, Network
-from fipray.paths import AdaptiveRadius, Problem, Settings, aligned, connect, loss_profile
+from fipray.errors import NetworkError, UsageError
+from fipray.geometry import Euclidean
+from fipray.networks import Network
+from fipray.paths import Adaptive, Problem, Settings, aligned, connect, loss_profile
 from tests.margins import assert_above, assert_below
 from tests.problems import generator, linear, mlp, normal
 
@@ -131,7 +132,7 @@ class TestLossProfile:
             loss_profile([torch.zeros(3), torch.zeros(3)], lambda w: 0.0)
 
 
-NEAR = AdaptiveRadius(initial=0.02, tolerance=0.0075)
+NEAR = Adaptive(initial=0.02, tolerance=0.0075)
 
 
 class TestConnect:

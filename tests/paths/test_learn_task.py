@@ -55,7 +55,7 @@ def test_the_value_is_the_cross_entropy(network, examples, anchors, smoothing):
     outputs = network(network.weights, examples.inputs)
     truth = torch.nn.functional.one_hot(examples.labels, C).double() * (1 - smoothing) + smoothing / C
     expected = -(truth * outputs.log_softmax(1)).sum(1).mean()
-    objective = fip.LearnTask("new", batch_size=100, smoothing=smoothing)
+    objective = fip.objectives.LearnTask("new", batch_size=100, smoothing=smoothing)
     torch.testing.assert_close(objective.value(problem, network.weights, problem.batch(anchors)), expected)
 
 
@@ -66,7 +66,7 @@ def test_the_squared_loss_is_to_labels_as_unit_vectors(network, examples, anchor
         float((output - torch.eye(C, dtype=torch.float64)[label]).square().sum()) / 2
         for output, label in zip(outputs, examples.labels, strict=True)
     )
-    value = fip.LearnTask("new", 100, loss="squared").value(problem, network.weights, problem.batch(anchors))
+    value = fip.objectives.LearnTask("new", 100, loss="squared").value(problem, network.weights, problem.batch(anchors))
     assert float(value) == pytest.approx(expected / NUM_EXAMPLES, rel=1e-12)
 
 
@@ -76,12 +76,12 @@ def test_among_its_own_classes_the_others_outputs_count_for_nothing(network, anc
     problem = _problem(network, few)
     outputs = network(network.weights, few.inputs)[:, [0, 2]]
     expected = torch.nn.functional.cross_entropy(outputs, few.labels // 2)
-    objective = fip.LearnTask("new", batch_size=100, own_classes=True)
+    objective = fip.objectives.LearnTask("new", batch_size=100, own_classes=True)
     torch.testing.assert_close(objective.value(problem, network.weights, problem.batch(anchors)), expected)
 
 
 def test_each_step_draws_its_own_examples_and_the_same_at_every_call(network, examples, anchors):
-    problem, objective = _problem(network, examples), fip.LearnTask("new", batch_size=5)
+    problem, objective = _problem(network, examples), fip.objectives.LearnTask("new", batch_size=5)
     drawn = problem.batch(anchors)
     generator = torch.Generator().manual_seed(0)
     one, other = drawn.draw(2, generator), drawn.draw(2, generator)
@@ -95,14 +95,17 @@ def _walked(network, anchors, examples, objective, *, num_steps: int) -> fip.Wei
         fip.Problem(network, anchors=anchors, held_out=anchors, geometry=Euclidean(), tasks={"new": examples}),
         objective,
         fip.Settings(
-            stepper=fip.ProjectedStep(), radius=fip.ScheduledRadius(0.1), num_steps=num_steps, save_at=fip.SaveAt(20)
+            stepper=fip.steppers.Projected(),
+            radius=fip.radii.Scheduled(0.1),
+            num_steps=num_steps,
+            save_at=fip.SaveAt(20),
         ),
     )
 
 
 def test_a_linear_network_learns_to_the_constrained_optimum_and_keeps_its_outputs(network, examples, anchors):
     """The optimum of least squares in what is orthogonal to the anchors: `W0 + (Y - W0 X) (P X)^+ P`."""
-    path = _walked(network, anchors, examples, fip.LearnTask("new", 1000, loss="squared"), num_steps=300)
+    path = _walked(network, anchors, examples, fip.objectives.LearnTask("new", 1000, loss="squared"), num_steps=300)
     before = network(network.weights, anchors)
     for point in path.points:
         assert_below((network(point.weights, anchors) - before).abs().max(), 1e-12)
@@ -121,7 +124,7 @@ def test_a_linear_network_learns_to_the_constrained_optimum_and_keeps_its_output
 
 
 def test_a_linear_classifier_comes_to_where_no_allowed_direction_lowers_the_cross_entropy(network, examples, anchors):
-    path = _walked(network, anchors, examples, fip.LearnTask("new", 1000), num_steps=300)
+    path = _walked(network, anchors, examples, fip.objectives.LearnTask("new", 1000), num_steps=300)
     end = path.end.weights.clone().requires_grad_(True)
     loss = torch.nn.functional.cross_entropy(network(end, examples.inputs), examples.labels)
     (slope,) = torch.autograd.grad(loss, end)
@@ -134,20 +137,24 @@ def test_a_linear_classifier_comes_to_where_no_allowed_direction_lowers_the_cros
 
 def test_what_cannot_be_learned_is_refused(network, examples, anchors):
     problem = _problem(network, examples)
-    with pytest.raises(fip.UsageError, match="no task 'old' to learn; there are: 'new'"):
-        fip.LearnTask("old").value(problem, network.weights, problem.batch(anchors))
-    with pytest.raises(fip.DataError, match=r"int64 labels \[N\]"):
+    with pytest.raises(fip.errors.UsageError, match="no task 'old' to learn; there are: 'new'"):
+        fip.objectives.LearnTask("old").value(problem, network.weights, problem.batch(anchors))
+    with pytest.raises(fip.errors.DataError, match=r"int64 labels \[N\]"):
         fip.Examples(anchors, torch.zeros(3, dtype=torch.int64))
-    with pytest.raises(fip.DataError, match=r"3 classes, 0..2; labels hold 0..3"):
+    with pytest.raises(fip.errors.DataError, match=r"3 classes, 0..2; labels hold 0..3"):
         _walked(
-            network, anchors, fip.Examples(anchors, torch.arange(len(anchors)) % 4), fip.LearnTask("new"), num_steps=1
+            network,
+            anchors,
+            fip.Examples(anchors, torch.arange(len(anchors)) % 4),
+            fip.objectives.LearnTask("new"),
+            num_steps=1,
         )
-    with pytest.raises(fip.DataError, match="does not take inputs"):
+    with pytest.raises(fip.errors.DataError, match="does not take inputs"):
         _walked(
             network,
             anchors,
             fip.Examples(anchors[:, 1:], torch.arange(len(anchors)) % 3),
-            fip.LearnTask("new"),
+            fip.objectives.LearnTask("new"),
             num_steps=1,
         )
     for wrong, message in (
@@ -155,14 +162,14 @@ def test_what_cannot_be_learned_is_refused(network, examples, anchors):
         ({"smoothing": 1.0}, "share of a label"),
         ({"loss": "hinge"}, "'cross-entropy' or 'squared'"),
     ):
-        with pytest.raises(fip.UsageError, match=message):
-            fip.LearnTask("new", **wrong)
+        with pytest.raises(fip.errors.UsageError, match=message):
+            fip.objectives.LearnTask("new", **wrong)
 
 
 class Unsaid:
     """The same objective, that does not say what it asks of the network."""
 
-    def __init__(self, objective: fip.LearnTask) -> None:
+    def __init__(self, objective: fip.objectives.LearnTask) -> None:
         self._objective = objective
 
     def value(self, problem: Problem, weights: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -171,8 +178,8 @@ class Unsaid:
 
 @pytest.mark.parametrize("held", [1.0, 0.5])
 def test_one_pass_for_the_task_and_what_stays_makes_the_step_of_two(network, examples, anchors, held):
-    problem, stepper = _problem(network, examples), fip.FirstOrderStep(beta=0.7, held=held)
-    batch, learns = problem.batch(anchors), fip.LearnTask("new", 12)
+    problem, stepper = _problem(network, examples), fip.steppers.FirstOrder(beta=0.7, held=held)
+    batch, learns = problem.batch(anchors), fip.objectives.LearnTask("new", 12)
     start, passes = network.weights + 0.1, []
     real = network._module.forward
     network._module.forward = lambda inputs: passes.append(len(inputs)) or real(inputs)

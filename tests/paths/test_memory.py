@@ -28,7 +28,7 @@ def test_a_linear_network_comes_to_the_optimum_that_the_inputs_themselves_would_
     network, gone, weight = _linear(), normal(40, D, seed=1), 0.3
     examples = fip.Examples(normal(30, D, seed=2), torch.arange(30) % C)
     problem = Problem(network, geometry=Euclidean())
-    metric = fip.KroneckerMemory(("gone",), num_inputs=40, share=1.0, temperature=1.0).of(problem, gone)
+    metric = fip.objectives.KroneckerMemory(("gone",), num_inputs=40, fraction=1.0, temperature=1.0).of(problem, gone)
     path = fip.trace(
         fip.Problem(
             network,
@@ -38,8 +38,10 @@ def test_a_linear_network_comes_to_the_optimum_that_the_inputs_themselves_would_
             tasks={"new": examples},
             memory=[metric],
         ),
-        fip.WeightedSum(((1.0, fip.LearnTask("new", 30, loss="squared")), (weight, fip.Remember()))),
-        fip.Settings(stepper=fip.FirstOrderStep(1.0, held=0.0), radius=fip.ScheduledRadius(0.05), num_steps=1500),
+        fip.objectives.WeightedSum(
+            ((1.0, fip.objectives.LearnTask("new", 30, loss="squared")), (weight, fip.objectives.KroneckerPenalty()))
+        ),
+        fip.Settings(stepper=fip.steppers.FirstOrder(1.0, held=0.0), radius=fip.radii.Scheduled(0.05), num_steps=1500),
     )
     start, inputs = network.weights.view(C, D), examples.inputs
     truth = torch.nn.functional.one_hot(examples.labels, C).double()
@@ -53,11 +55,13 @@ def test_a_linear_network_comes_to_the_optimum_that_the_inputs_themselves_would_
 def test_metrics_of_several_tasks_add_up():
     network = mlp(5, 6, 3)
     problem = Problem(network)
-    both = [fip.KroneckerMemory(("any",)).of(problem, normal(9, 5, seed=seed)) for seed in (1, 2)]
+    both = [fip.objectives.KroneckerMemory(("any",)).of(problem, normal(9, 5, seed=seed)) for seed in (1, 2)]
     weights = network.weights + 0.1 * normal(network.num_weights, seed=3)
     batch = problem.batch(normal(2, 5))
     values = [
-        fip.Remember().value(Problem(network, geometry=problem.geometry, memory=some), weights, batch)
+        fip.objectives.KroneckerPenalty().value(
+            Problem(network, geometry=problem.geometry, memory=some), weights, batch
+        )
         for some in ((both[0],), (both[1],), tuple(both))
     ]
     torch.testing.assert_close(values[0] + values[1], values[2])
@@ -66,7 +70,7 @@ def test_metrics_of_several_tasks_add_up():
 def test_memory_is_of_evenly_spaced_inputs_and_warm_classes():
     network, inputs = mlp(5, 6, 3), normal(20, 5, seed=1)
     problem, v = Problem(network), normal(network.num_weights, seed=2)
-    found = fip.KroneckerMemory(("any",), num_inputs=5, share=1.0, temperature=2.0).of(problem, inputs)
+    found = fip.objectives.KroneckerMemory(("any",), num_inputs=5, fraction=1.0, temperature=2.0).of(problem, inputs)
     by_hand = KroneckerMetric.of(Metric(network, network.weights, inputs[::4], fip.geometry.Warm(2.0)))
     torch.testing.assert_close(found.squared_length(v), by_hand.squared_length(v))
 
@@ -74,7 +78,7 @@ def test_memory_is_of_evenly_spaced_inputs_and_warm_classes():
 def test_what_is_remembered_survives_being_written_beside_other_arrays():
     network = mlp(5, 6, 3)
     problem, v = Problem(network), normal(network.num_weights, seed=2)
-    memory = [fip.KroneckerMemory(("any",)).of(problem, normal(9, 5, seed=seed)) for seed in range(11)]
+    memory = [fip.objectives.KroneckerMemory(("any",)).of(problem, normal(9, 5, seed=seed)) for seed in range(11)]
     again = unpacked({"weights": network.weights, **packed(memory)})
     assert [float(one.squared_length(v)) for one in again] == [float(one.squared_length(v)) for one in memory]
     assert unpacked({"weights": network.weights}) == ()
@@ -83,15 +87,19 @@ def test_what_is_remembered_survives_being_written_beside_other_arrays():
 def test_nothing_to_remember_and_settings_out_of_range_are_refused():
     network = mlp(5, 6, 3)
     inputs = normal(4, 5)
-    with pytest.raises(fip.UsageError, match="nothing to remember: give the path a memory"):
-        fip.trace(fip.Problem(network, anchors=inputs, held_out=inputs), fip.Remember(), fip.Settings(num_steps=1))
-    with pytest.raises(fip.UsageError, match="one or more sets"):
-        fip.KroneckerMemory(())
-    with pytest.raises(fip.UsageError, match="above 0 and up to 1"):
-        fip.KroneckerMemory(("a",), share=0.0)
-    with pytest.raises(fip.UsageError, match="temperature is above 0"):
-        fip.KroneckerMemory(("a",), temperature=-math.inf)
-    with pytest.raises(fip.UsageError, match=r"0\.\.1; 1\.5 was given"):
-        fip.FirstOrderStep(held=1.5)
-    with pytest.raises(fip.UsageError, match="held above 0"):
-        fip.FirstOrderStep(held=0.0, batch_statistics=True)
+    with pytest.raises(fip.errors.UsageError, match="nothing to remember: give the path a memory"):
+        fip.trace(
+            fip.Problem(network, anchors=inputs, held_out=inputs),
+            fip.objectives.KroneckerPenalty(),
+            fip.Settings(num_steps=1),
+        )
+    with pytest.raises(fip.errors.UsageError, match="one or more sets"):
+        fip.objectives.KroneckerMemory(())
+    with pytest.raises(fip.errors.UsageError, match="above 0 and up to 1"):
+        fip.objectives.KroneckerMemory(("a",), fraction=0.0)
+    with pytest.raises(fip.errors.UsageError, match="temperature is above 0"):
+        fip.objectives.KroneckerMemory(("a",), temperature=-math.inf)
+    with pytest.raises(fip.errors.UsageError, match=r"0\.\.1; 1\.5 was given"):
+        fip.steppers.FirstOrder(held=1.5)
+    with pytest.raises(fip.errors.UsageError, match="held above 0"):
+        fip.steppers.FirstOrder(held=0.0, batch_statistics=True)

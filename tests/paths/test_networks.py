@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
-from fipray import NetworkError
-from fipray.geometry import Euclidean, FisherRao, Heads, Metric, Network, OutputGeometry, functional_distance
+from fipray.errors import NetworkError
+from fipray.geometry import Euclidean, FisherRao, Heads, Metric, OutputGeometry, functional_distance
+from fipray.networks import Network
 from fipray.paths import (
-    AdaptiveRadius,
+    Adaptive,
     Batch,
     Corrected,
-    Diversify,
-    FirstOrderStep,
-    KroneckerStep,
-    NaturalStep,
+    FirstOrder,
+    GradientDiversity,
+    Kronecker,
+    Natural,
     Problem,
     SaveAt,
     Settings,
@@ -161,10 +162,10 @@ class Walk:
 
 
 WALKS = {
-    "natural": Walk(NaturalStep(1e-3), 6, 1, 2.0),
-    "first order": Walk(FirstOrderStep(beta=1e-3), 40, 2, 1.2),
-    "kronecker": Walk(KroneckerStep(refresh=1), 15, 3, 1.2),
-    "corrected": Walk(Corrected(FirstOrderStep(beta=1e-3), NaturalStep(1e-3)), 6, 2, 1.2),
+    "natural": Walk(Natural(1e-3), 6, 1, 2.0),
+    "first order": Walk(FirstOrder(beta=1e-3), 40, 2, 1.2),
+    "kronecker": Walk(Kronecker(refresh=1), 15, 3, 1.2),
+    "corrected": Walk(Corrected(FirstOrder(beta=1e-3), Natural(1e-3)), 6, 2, 1.2),
 }
 
 
@@ -213,7 +214,7 @@ def walked(chosen: Kind, how: Walk, seed: int) -> Walked:
         Slope(slope),
         Settings(
             stepper=how.stepper,
-            radius=AdaptiveRadius(initial=0.02, tolerance=TOLERANCE),
+            radius=Adaptive(initial=0.02, tolerance=TOLERANCE),
             num_steps=how.num_steps,
             save_at=SaveAt(1),
         ),
@@ -245,11 +246,11 @@ def test_a_network_without_a_second_derivative_takes_first_order_steps_and_else_
     settings = {"anchors": normal(8, 4), "held_out": normal(8, 4), "objective": Slope(drawn(network)), "num_steps": 3}
     with pytest.raises(NetworkError, match=r"^1 \(Once\) has no second derivative"):
         trace(network, **settings)
-    assert_below(trace(network, stepper=FirstOrderStep(beta=1.0), **settings).end.objective_value, 0)
+    assert_below(trace(network, stepper=FirstOrder(beta=1.0), **settings).end.objective_value, 0)
 
 
 def test_a_vision_transformer_can_be_diversified():
     chosen = KINDS["vision transformer"]
     network, anchors = chosen.network(), chosen.inputs()
-    path = trace(Problem(network, anchors=anchors, held_out=anchors), Diversify(), Settings(num_steps=4))
+    path = trace(Problem(network, anchors=anchors, held_out=anchors), GradientDiversity(), Settings(num_steps=4))
     assert_above(math.log10(1 - path.end.objective_value), -6)  # 1 at the start

@@ -11,28 +11,29 @@ import torch
 from hypothesis import given, settings, strategies
 from torch import Tensor, nn
 
-from fipray import DataError, NetworkError, UsageError
-from fipray.geometry import Euclidean, Network, conjugate_gradients, minimal_residual, solve_in_sample_space
+from fipray.errors import DataError, NetworkError, UsageError
+from fipray.geometry import Euclidean, conjugate_gradients, minimal_residual, solve_in_sample_space
+from fipray.networks import Network
 from fipray.paths import (
-    AdaptiveRadius,
+    Adaptive,
     Candidate,
     Corrected,
-    Diversify,
-    FirstOrderStep,
+    FirstOrder,
     FunctionalDistanceAbove,
-    KroneckerStep,
+    GradientDiversity,
+    Kronecker,
     LossProfile,
     MetricDiagonal,
-    NaturalStep,
+    Natural,
     ObjectiveBelow,
     OneShot,
     OptimalBrainSurgeon,
     PathPoint,
     Problem,
-    ProjectedStep,
+    Projected,
     Proposal,
     SaveAt,
-    ScheduledRadius,
+    Scheduled,
     Settings,
     Situation,
     Sparsify,
@@ -108,7 +109,7 @@ def network() -> Network:
 
 
 def traced(objective: Any = None, stepper: Any = None, **changes: Any) -> WeightPath:
-    usual = {"radius": ScheduledRadius(1.0), "num_steps": 8, "save_at": SaveAt(8), "batch_size": 10}
+    usual = {"radius": Scheduled(1.0), "num_steps": 8, "save_at": SaveAt(8), "batch_size": 10}
     given = {"anchors": ANCHORS, "held_out": HELD_OUT, **usual, **changes}
     return trace(network(), objective=objective or Breaks(1.0, 0), stepper=stepper or Moving(), **given)
 
@@ -150,7 +151,7 @@ class TestWhatAUserGives:
         path = traced(stepper=Moving(at=3, displacement=value))
         assert_ended(path, 2, f"the length of the displacement was {found} at step 3")
 
-    @pytest.mark.parametrize("radius", [ScheduledRadius(1.0), AdaptiveRadius(1.0, tolerance=2.5)])
+    @pytest.mark.parametrize("radius", [Scheduled(1.0), Adaptive(1.0, tolerance=2.5)])
     def test_a_predicted_gain_that_is_not_finite_ends_the_path_before(self, value, radius):
         path = traced(stepper=Moving(at=3, gain=value), radius=radius)
         assert_ended(path, 2, f"the predicted gain was {value} at step 3")
@@ -162,7 +163,7 @@ class TestWhatAUserGives:
         with pytest.raises(UsageError, match=rf"the probe 'size' was {value} at the path's start"):
             traced(probes={"size": Breaks(value, 0).probe}, on_point=told.append)
 
-        class Starts(ScheduledRadius):
+        class Starts(Scheduled):
             def begin(self, problem):
                 return value
 
@@ -235,7 +236,7 @@ class Restricting:
 )
 def test_whatever_breaks_and_when_the_outcome_says_so_and_all_rows_are_finite(what, value, at, num_points, adaptive):
     breaks = Breaks(value, at)
-    radius = AdaptiveRadius(1.0, tolerance=2.8) if adaptive else ScheduledRadius(1.0)
+    radius = Adaptive(1.0, tolerance=2.8) if adaptive else Scheduled(1.0)
     changes: dict[str, Any] = {
         "objective": {"objective": breaks},
         "probe": {"probes": {"size": breaks.probe}},
@@ -262,10 +263,10 @@ class TestAdaptiveRadius:
 
     def judged(self, predicted: float = 1.0, **changes: float) -> Verdict:
         where = problem(network())
-        made = Situation(where, Diversify(), where.start, batch(where, 3, 6, seed=2), 1.0, 0.5)
+        made = Situation(where, GradientDiversity(), where.start, batch(where, 3, 6, seed=2), 1.0, 0.5)
         candidate = Candidate(made, where.start, predicted, batch(where, 3, 6))
         candidate.__dict__.update({**self.FINE, **changes})
-        return AdaptiveRadius(tolerance=0.1).judge(candidate)
+        return Adaptive(tolerance=0.1).judge(candidate)
 
     @pytest.mark.parametrize("value", BROKEN)
     @pytest.mark.parametrize("name", ["distance_after", "gain", "_before"])
@@ -292,17 +293,17 @@ class TestAdaptiveRadius:
         for one in batches:
             one.inputs.abs_()
         batches[broken].inputs[0] = -1.0
-        made = Situation(where, Diversify(), where.start, batches[0], 1.0, 0.5)
+        made = Situation(where, GradientDiversity(), where.start, batches[0], 1.0, 0.5)
         candidate = Candidate(made, where.start, 0.0, batches[1])
         assert math.isnan(candidate.distance_after)
         assert math.isnan(candidate.distance_at_most)
         assert candidate.not_finite.startswith("the functional distance after the step was nan")
-        assert not AdaptiveRadius(tolerance=10.0).judge(candidate).accepted
+        assert not Adaptive(tolerance=10.0).judge(candidate).accepted
 
     def test_a_radius_that_nothing_shortens_stays_finite(self):
         """2000 steps without length, each of which multiplies it by 1.5."""
         still = Moving(displacement=0.0)
-        path = traced(stepper=Still(still), radius=AdaptiveRadius(), num_steps=2000, save_at=SaveAt(1))
+        path = traced(stepper=Still(still), radius=Adaptive(), num_steps=2000, save_at=SaveAt(1))
         assert path.outcome.kind == "completed"
         assert path.end.radius == pytest.approx(1e6 * float(network().weights.norm()))
 
@@ -330,7 +331,7 @@ class Logarithm(nn.Module):
 def test_steps_that_are_refused_because_the_objective_is_not_finite_are_no_completed_path():
     """It breaks wherever the weights move at all."""
     for num_steps in (5, 200):
-        path = traced(Anywhere(), NaturalStep(), radius=AdaptiveRadius(), num_steps=num_steps)
+        path = traced(Anywhere(), Natural(), radius=Adaptive(), num_steps=num_steps)
         assert path.outcome.kind == "not finite"
         assert "the gain was nan" in path.outcome.sentence
         assert "so the path ended at step 0, its last finite point" in path.outcome.sentence
@@ -344,7 +345,7 @@ class Anywhere:
 
 
 def test_a_control_that_accepts_what_it_saw_to_be_nan_ends_the_path():
-    class Accepts(ScheduledRadius):
+    class Accepts(Scheduled):
         def judge(self, candidate):
             return Verdict(math.isnan(candidate.gain) or True, 1.0)
 
@@ -353,7 +354,7 @@ def test_a_control_that_accepts_what_it_saw_to_be_nan_ends_the_path():
 
 
 def test_a_slope_of_nan_is_no_flat_objective():
-    made = Situation(problem(network()), Diversify(), network().weights, batch(problem(network()), 3, 6), 1.0)
+    made = Situation(problem(network()), GradientDiversity(), network().weights, batch(problem(network()), 3, 6), 1.0)
     vars(made)["slope"] = torch.full_like(made.weights, math.nan)
     assert bool(made.descent.isnan().all())
     vars(made)["slope"] = torch.zeros_like(made.weights)
@@ -373,20 +374,20 @@ class TestOutputs:
     @pytest.mark.parametrize(
         "stepper",
         [
-            NaturalStep(),
-            NaturalStep(iterations=None),
-            FirstOrderStep(),
-            FirstOrderStep(beta=0.1),
-            KroneckerStep(),
-            ProjectedStep(),
-            ProjectedStep(dense=0),
+            Natural(),
+            Natural(iterations=None),
+            FirstOrder(),
+            FirstOrder(beta=0.1),
+            Kronecker(),
+            Projected(),
+            Projected(dense=0),
             OneShot(),
-            Corrected(FirstOrderStep(), NaturalStep()),
-            Switch(FirstOrderStep(), NaturalStep(), at=0.5),
+            Corrected(FirstOrder(), Natural()),
+            Switch(FirstOrder(), Natural(), at=0.5),
         ],
         ids=lambda stepper: type(stepper).__name__,
     )
-    @pytest.mark.parametrize("radius", [AdaptiveRadius(tolerance=2.5), ScheduledRadius(0.05)])
+    @pytest.mark.parametrize("radius", [Adaptive(tolerance=2.5), Scheduled(0.05)])
     @pytest.mark.parametrize("num_points", [1, 10])
     def test_a_path_to_where_they_are_nan_ends_before(self, stepper, radius, num_points):
         path = trace(
@@ -403,7 +404,7 @@ class TestOutputs:
         path = trace(
             Problem(self.network(), anchors=ANCHORS, held_out=HELD_OUT),
             Sparsify(0.8, saliency=saliency),
-            Settings(radius=ScheduledRadius(0.05), num_steps=10, batch_size=10),
+            Settings(radius=Scheduled(0.05), num_steps=10, batch_size=10),
         )
         assert path.outcome.kind == "not finite"
         assert_finite(path)
@@ -413,10 +414,8 @@ class TestOutputs:
         steps = walk(
             where,
             batch(where, 20, 6),
-            Diversify(),
-            Settings(
-                stepper=Moving(at=3, displacement=math.nan), radius=ScheduledRadius(1.0), num_steps=5, batch_size=10
-            ),
+            GradientDiversity(),
+            Settings(stepper=Moving(at=3, displacement=math.nan), radius=Scheduled(1.0), num_steps=5, batch_size=10),
         )
         assert [next(steps).step for _ in range(2)] == [1, 2]
         with pytest.raises(StopIteration) as end:
@@ -439,7 +438,7 @@ class TestOutputs:
     def test_weights_that_are_not_finite_are_named(self):
         broken = network().weights.clone()
         broken[3] = math.inf
-        given = {"anchors": ANCHORS, "held_out": HELD_OUT, "objective": Diversify()}
+        given = {"anchors": ANCHORS, "held_out": HELD_OUT, "objective": GradientDiversity()}
         with pytest.raises(UsageError, match="1 of 59 weights are NaN or infinite in network 2 of the others"):
             trace(network(), others=(network().weights, broken), **given)
         unused = Network.of(Unused().double())
@@ -483,7 +482,7 @@ class TestConnecting:
     def connected(self, **settings: Any) -> Any:
         problem = Problem(Hole().double(), self.INPUTS, self.INPUTS, geometry=Euclidean())
         other = torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)
-        near = {"radius": AdaptiveRadius(initial=0.02, tolerance=3.75)}
+        near = {"radius": Adaptive(initial=0.02, tolerance=3.75)}
         walked = Settings(num_steps=10, **{**near, **settings})
         return connect(problem, other, walked, allowed_distance=5.0, num_rounds=2)
 
@@ -494,7 +493,7 @@ class TestConnecting:
         assert made.distance == math.inf
 
     def test_a_turn_that_leads_to_nan_is_taken_back(self):
-        made = self.connected(radius=ScheduledRadius(1.0), stepper=Into())
+        made = self.connected(radius=Scheduled(1.0), stepper=Into())
         assert made.outcome.kind == "not finite"
         assert "no longer finite where round 1 led" in made.outcome.sentence
         assert torch.equal(made.points[0], torch.zeros(4, dtype=torch.float64))

@@ -8,17 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from fipray import UsageError
-from fipray.geometry import Euclidean, FisherRao, Network
-from fipray.paths import BlackBox, Diversify, RandomWalk, Sparsify, Toward, WeightedSum
-from fipray.paths.objectives.diversify import input_gradients
+from fipray.errors import UsageError
+from fipray.geometry import Euclidean, FisherRao
+from fipray.networks import Network
+from fipray.paths import GradientDiversity, RandomWalk, Sparsify, Toward, WeightedSum, ZerothOrder
+from fipray.paths.objectives.gradient_diversity import input_gradients
 from fipray.testing import ObjectiveContract, RestrictedObjectiveContract
 from tests.margins import assert_above
 from tests.problems import batch, generator, linear, mlp, normal, problem
 
 
 class TestDiversify(ObjectiveContract):
-    objective = Diversify()
+    objective = GradientDiversity()
 
 
 class TestSparsify(RestrictedObjectiveContract):
@@ -34,11 +35,11 @@ class TestRandomWalk(ObjectiveContract):
 
 
 class TestWeightedSum(ObjectiveContract):
-    objective = WeightedSum(((1.0, Diversify()), (-0.3, Toward(normal(6 * 9 + 9 + 9 * 4 + 4, seed=9)))))
+    objective = WeightedSum(((1.0, GradientDiversity()), (-0.3, Toward(normal(6 * 9 + 9 + 9 * 4 + 4, seed=9)))))
 
 
 class TestBlackBox(ObjectiveContract):
-    objective = BlackBox(lambda network, weights: float(weights.square().sum()), num_samples=1000)
+    objective = ZerothOrder(lambda network, weights: float(weights.square().sum()), num_samples=1000)
 
 
 def test_equal_generators_draw_equal_batches():
@@ -105,14 +106,14 @@ class TestInputGradients:
     def test_the_value_is_one_at_the_start_and_minus_one_where_gradients_oppose(self):
         where = problem(linear(5, 2), FisherRao())
         inputs = batch(where, 4, 5)
-        assert float(Diversify().value(where, where.start, inputs)) == pytest.approx(1)
-        assert float(Diversify().value(where, -where.start, inputs)) == pytest.approx(-1)
+        assert float(GradientDiversity().value(where, where.start, inputs)) == pytest.approx(1)
+        assert float(GradientDiversity().value(where, -where.start, inputs)) == pytest.approx(-1)
 
     def test_others_count_as_much_as_the_start(self):
         where = problem(linear(5, 2))
         inputs = batch(where, 4, 5)
         with_opposite = replace(where, others=(-where.start,))
-        assert float(Diversify().value(with_opposite, where.start, inputs)) == pytest.approx(0, abs=1e-12)
+        assert float(GradientDiversity().value(with_opposite, where.start, inputs)) == pytest.approx(0, abs=1e-12)
 
     def test_a_network_that_is_surer_than_rounding_still_has_gradients(self):
         with torch.random.fork_rng():

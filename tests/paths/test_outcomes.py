@@ -10,32 +10,32 @@ import pytest
 import torch
 
 import fipray as fip
-from fipray import UsageError
+from fipray.errors import UsageError
 from fipray.paths import (
     Adversary,
-    BlackBox,
     Corrected,
-    Disagree,
-    Diversify,
-    FirstOrderStep,
+    FirstOrder,
     FunctionalDistanceAbove,
-    KroneckerStep,
-    MoveAway,
-    NaturalStep,
+    GradientDiversity,
+    Kronecker,
+    Natural,
     ObjectiveBelow,
     OneShot,
     OptimalBrainSurgeon,
     Outcome,
+    OutputDiversity,
     PathPoint,
-    ProjectedStep,
+    Projected,
     Proposal,
-    PublishedStep,
+    Published,
     RandomWalk,
     SaveAt,
-    ScheduledRadius,
+    Scheduled,
     Sparsify,
     Switch,
+    WeightDiversity,
     WeightedSum,
+    ZerothOrder,
     improvement,
     judged,
     walk,
@@ -64,24 +64,24 @@ def point(objective: float, dtype: torch.dtype = torch.float64) -> PathPoint:
     ],
 )
 def test_a_sentence_says_whether_the_objective_improved(before, after, said):
-    found = improvement(Diversify(), point(before), point(after))
+    found = improvement(GradientDiversity(), point(before), point(after))
     assert found == said
-    assert str(judged(Outcome("stuck", "no way"), Diversify(), [point(before), point(9.0), point(after)])) == (
+    assert str(judged(Outcome("stuck", "no way"), GradientDiversity(), [point(before), point(9.0), point(after)])) == (
         f"no way; {found}"
     )
 
 
 def test_what_may_be_rounding_is_no_improvement_and_depends_on_the_dtype():
     for dtype, word in ((torch.float32, "no better"), (torch.float64, "better")):
-        said = improvement(Diversify(), point(1.0, dtype), point(1.0 - 5e-7, dtype))
+        said = improvement(GradientDiversity(), point(1.0, dtype), point(1.0 - 5e-7, dtype))
         assert said.rsplit(": ")[1] == word
 
 
 def test_of_a_random_walk_nothing_is_said_as_its_values_mean_nothing():
-    mixed = WeightedSum(((1.0, Diversify()), (0.5, RandomWalk())))
+    mixed = WeightedSum(((1.0, GradientDiversity()), (0.5, RandomWalk())))
     for objective in (RandomWalk(), mixed):
         assert improvement(objective, point(0.0), point(1.0)) == ""
-    only_restricts = WeightedSum(((1.0, Diversify()), (0.0, Sparsify(0.5))))
+    only_restricts = WeightedSum(((1.0, GradientDiversity()), (0.0, Sparsify(0.5))))
     assert improvement(only_restricts, point(0.0), point(1.0)) == "objective 0.00 -> 1.00: worse"
 
 
@@ -89,7 +89,7 @@ ANCHORS, HELD_OUT = normal(30, 6, seed=1), normal(20, 6, seed=2)
 
 
 def traced(objective: Any, stepper: Any, **changes: Any) -> fip.WeightPath:
-    usual = {"radius": ScheduledRadius(0.05), "num_steps": 4, "batch_size": 10}
+    usual = {"radius": Scheduled(0.05), "num_steps": 4, "batch_size": 10}
     given = {"anchors": ANCHORS, "held_out": HELD_OUT, **usual, **changes}
     return fip.trace(mlp(6, 5, 4), objective=objective, stepper=stepper, **given)
 
@@ -152,21 +152,21 @@ class TestPaths:
 
 
 IGNORING = {
-    "FirstOrderStep: its beta is 0": FirstOrderStep(),
-    "PublishedStep: its penalty is 0": PublishedStep(penalty=0.0),
+    "FirstOrder: its beta is 0": FirstOrder(),
+    "Published: its penalty is 0": Published(penalty=0.0),
     "OneShot: it takes no step": OneShot(),
-    "Corrected: FirstOrderStep: its beta is 0": Corrected(FirstOrderStep(), NaturalStep()),
-    "Switch: PublishedStep: its penalty is 0": Switch(PublishedStep(penalty=0.0), NaturalStep()),
-    "Switch: Corrected: OneShot: it takes no step": Switch(NaturalStep(), Corrected(OneShot(), NaturalStep())),
+    "Corrected: FirstOrder: its beta is 0": Corrected(FirstOrder(), Natural()),
+    "Switch: Published: its penalty is 0": Switch(Published(penalty=0.0), Natural()),
+    "Switch: Corrected: OneShot: it takes no step": Switch(Natural(), Corrected(OneShot(), Natural())),
 }
-PARTS = WeightedSum(((1.0, Sparsify(0.5)), (0.1, WeightedSum(((1.0, MoveAway()),)))))
+PARTS = WeightedSum(((1.0, Sparsify(0.5)), (0.1, WeightedSum(((1.0, WeightDiversity()),)))))
 
 
 class TestIgnored:
     @pytest.mark.parametrize("why", IGNORING)
-    @pytest.mark.parametrize("objective", [MoveAway(), Size(), PARTS], ids=lambda one: type(one).__name__)
+    @pytest.mark.parametrize("objective", [WeightDiversity(), Size(), PARTS], ids=lambda one: type(one).__name__)
     def test_a_stepper_that_would_ignore_the_objective_is_refused_where_they_meet(self, why, objective):
-        ignored = "Size" if isinstance(objective, Size) else "MoveAway"
+        ignored = "Size" if isinstance(objective, Size) else "WeightDiversity"
         said = rf"would ignore the objective {ignored} \({why}\): give .* or an objective that acts without"
         told: list[PathPoint] = []
         with pytest.raises(UsageError, match=said):
@@ -179,7 +179,7 @@ class TestIgnored:
                     where,
                     batch(where, 10, 6),
                     objective,
-                    fip.Settings(stepper=IGNORING[why], radius=ScheduledRadius(), num_steps=2, batch_size=5),
+                    fip.Settings(stepper=IGNORING[why], radius=Scheduled(), num_steps=2, batch_size=5),
                 )
             )
         if not isinstance(objective, Size):  # which cannot be written down
@@ -195,53 +195,53 @@ class TestIgnored:
     @pytest.mark.parametrize(
         "stepper",
         [
-            FirstOrderStep(beta=0.1),
-            PublishedStep(),
-            NaturalStep(),
-            Corrected(FirstOrderStep(beta=0.1), FirstOrderStep()),
-            Switch(FirstOrderStep(beta=0.1), NaturalStep()),
+            FirstOrder(beta=0.1),
+            Published(),
+            Natural(),
+            Corrected(FirstOrder(beta=0.1), FirstOrder()),
+            Switch(FirstOrder(beta=0.1), Natural()),
         ],
         ids=lambda one: type(one).__name__,
     )
     def test_one_that_goes_down_it_is_not_refused(self, stepper):
-        assert traced(MoveAway(), stepper, num_steps=2).outcome.kind == "completed"
+        assert traced(WeightDiversity(), stepper, num_steps=2).outcome.kind == "completed"
 
     def test_a_part_of_a_sum_that_counts_for_nothing_is_refused(self):
-        with pytest.raises(UsageError, match="the part MoveAway has the coefficient 0"):
-            WeightedSum(((1.0, Sparsify(0.5)), (0.0, MoveAway())))
-        with pytest.raises(UsageError, match="the part MoveAway has the coefficient 0"):
-            WeightedSum(((1.0, Diversify()), (0.0, PARTS)))
-        WeightedSum(((1.0, Diversify()), (0.0, Sparsify(0.5))))
+        with pytest.raises(UsageError, match="the part WeightDiversity has the coefficient 0"):
+            WeightedSum(((1.0, Sparsify(0.5)), (0.0, WeightDiversity())))
+        with pytest.raises(UsageError, match="the part WeightDiversity has the coefficient 0"):
+            WeightedSum(((1.0, GradientDiversity()), (0.0, PARTS)))
+        WeightedSum(((1.0, GradientDiversity()), (0.0, Sparsify(0.5))))
 
 
 BAD = (math.nan, math.inf, -math.inf, -1.0)
 SETTINGS = {
-    "AdaptiveRadius": (lambda **given: fip.AdaptiveRadius(**given), ("initial", "growth", "shrink")),
-    "ScheduledRadius": (lambda **given: ScheduledRadius(**given), ("initial", "final", "warmup")),
-    "cycles": (lambda factor: ScheduledRadius(cycles=(1.0, factor)), ("factor",)),
-    "FirstOrderStep": (
-        lambda **given: FirstOrderStep(**{"beta": 0.1, **given}),
+    "Adaptive": (lambda **given: fip.radii.Adaptive(**given), ("initial", "growth", "shrink")),
+    "Scheduled": (lambda **given: Scheduled(**given), ("initial", "final", "warmup")),
+    "cycles": (lambda factor: Scheduled(cycles=(1.0, factor)), ("factor",)),
+    "FirstOrder": (
+        lambda **given: FirstOrder(**{"beta": 0.1, **given}),
         ("beta", "final_beta", "decay", "decay_squares", "held"),
     ),
-    "PublishedStep": (lambda **given: PublishedStep(**given), ("penalty",)),
-    "KroneckerStep": (lambda **given: KroneckerStep(**given), ("damping", "memory")),
-    "NaturalStep": (lambda **given: NaturalStep(**given), ("damping",)),
-    "InputNullSpaceStep": (lambda **given: fip.paths.InputNullSpaceStep(**given), ("threshold",)),
-    "ProjectedStep": (lambda **given: ProjectedStep(**given), ("tolerance",)),
-    "Switch": (lambda **given: Switch(NaturalStep(), NaturalStep(), **given), ("at",)),
+    "Published": (lambda **given: Published(**given), ("penalty",)),
+    "Kronecker": (lambda **given: Kronecker(**given), ("damping", "memory")),
+    "Natural": (lambda **given: Natural(**given), ("damping",)),
+    "InputNullSpace": (lambda **given: fip.paths.InputNullSpace(**given), ("threshold",)),
+    "Projected": (lambda **given: Projected(**given), ("tolerance",)),
+    "Switch": (lambda **given: Switch(Natural(), Natural(), **given), ("at",)),
     "Adversary": (lambda **given: Adversary(fip.ThreatModel("linf", 0.1), **given), ("step_fraction",)),
-    "BlackBox": (lambda **given: BlackBox("math:sqrt", **given), ("spread",)),
-    "Disagree": (lambda **given: Disagree(**given), ("sigma",)),
-    "Diversify": (lambda **given: Diversify(**given), ("noise",)),
-    "LearnTask": (lambda **given: fip.LearnTask("one", **given), ("smoothing",)),
+    "ZerothOrder": (lambda **given: ZerothOrder("math:sqrt", **given), ("spread",)),
+    "OutputDiversity": (lambda **given: OutputDiversity(**given), ("sigma",)),
+    "GradientDiversity": (lambda **given: GradientDiversity(**given), ("noise",)),
+    "LearnTask": (lambda **given: fip.objectives.LearnTask("one", **given), ("smoothing",)),
     "Sparsify": (lambda **given: Sparsify(**{"sparsity": 0.5, **given}), ("sparsity", "ramp", "shrink")),
     "OptimalBrainSurgeon": (lambda **given: OptimalBrainSurgeon(**given), ("damping",)),
     "FunctionalDistanceAbove": (lambda **given: FunctionalDistanceAbove(**given), ("distance",)),
-    "SaveAt": (lambda share: SaveAt(also=(share,)), ("share",)),
-    "KroneckerMemory": (lambda **given: fip.KroneckerMemory(("a",), **given), ("share",)),
-    "PathSpec": (lambda **given: fip.PathSpec("one", Diversify(), **given), ("focus",)),
+    "SaveAt": (lambda fraction: SaveAt(also=(fraction,)), ("fraction",)),
+    "KroneckerMemory": (lambda **given: fip.objectives.KroneckerMemory(("a",), **given), ("fraction",)),
+    "PathSpec": (lambda **given: fip.PathSpec("one", GradientDiversity(), **given), ("uncertainty_fraction",)),
     "ThreatModel": (lambda **given: fip.ThreatModel("linf", **given), ("epsilon",)),
-    "PGD": (lambda **given: fip.PGD(**given), ("step_fraction",)),
+    "PGD": (lambda **given: fip.attacks.PGD(**given), ("step_fraction",)),
 }
 
 
@@ -256,20 +256,20 @@ def test_settings_that_are_nan_infinite_or_negative_are_refused(kind, name):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: fip.AdaptiveRadius(tolerance=math.nan),
-        lambda: fip.AdaptiveRadius(least_gain_ratio=math.nan),
-        lambda: fip.AdaptiveRadius(least_gain_ratio=1.0),
-        lambda: PublishedStep(length=math.nan),
+        lambda: fip.radii.Adaptive(tolerance=math.nan),
+        lambda: fip.radii.Adaptive(least_gain_ratio=math.nan),
+        lambda: fip.radii.Adaptive(least_gain_ratio=1.0),
+        lambda: Published(length=math.nan),
         lambda: ObjectiveBelow(math.nan),
         lambda: ObjectiveBelow(math.inf),
-        lambda: WeightedSum(((math.nan, Diversify()),)),
-        lambda: WeightedSum(((math.inf, Diversify()),)),
-        lambda: ProjectedStep(dense=-1),
-        lambda: FirstOrderStep(held=0.0),
-        lambda: FirstOrderStep(beta=1.0, held=0.0, temperature=2.0),
-        lambda: FirstOrderStep(beta=1.0, held=0.0, outputs=3),
-        lambda: fip.Uniform(0.0, math.inf),
-        lambda: fip.LogUniform(1.0, math.nan),
+        lambda: WeightedSum(((math.nan, GradientDiversity()),)),
+        lambda: WeightedSum(((math.inf, GradientDiversity()),)),
+        lambda: Projected(dense=-1),
+        lambda: FirstOrder(held=0.0),
+        lambda: FirstOrder(beta=1.0, held=0.0, temperature=2.0),
+        lambda: FirstOrder(beta=1.0, held=0.0, outputs=3),
+        lambda: fip.search.Uniform(0.0, math.inf),
+        lambda: fip.search.LogUniform(1.0, math.nan),
     ],
 )
 def test_further_settings_that_mean_nothing_are_refused(make):
@@ -282,18 +282,18 @@ def test_further_settings_that_mean_nothing_are_refused(make):
     [
         lambda count: SaveAt(count),
         lambda count: Sparsify(0.5, num_stages=count),
-        lambda count: KroneckerStep(refresh=count),
-        lambda count: NaturalStep(iterations=count),
-        lambda count: NaturalStep(chunk=count),
-        lambda count: fip.paths.InputNullSpaceStep(num_batches=count),
-        lambda count: ProjectedStep(iterations=count),
-        lambda count: FirstOrderStep(outputs=count),
-        lambda count: BlackBox("math:sqrt", num_samples=count),
-        lambda count: fip.LearnTask("one", batch_size=count),
-        lambda count: fip.KroneckerMemory(("a",), num_inputs=count),
-        lambda count: fip.PGD(num_steps=count),
-        lambda count: fip.PathSpec("one", Diversify(), num_steps=count),
-        lambda count: fip.PathSpec("one", Diversify(), batch_size=count),
+        lambda count: Kronecker(refresh=count),
+        lambda count: Natural(iterations=count),
+        lambda count: Natural(chunk=count),
+        lambda count: fip.paths.InputNullSpace(num_batches=count),
+        lambda count: Projected(iterations=count),
+        lambda count: FirstOrder(outputs=count),
+        lambda count: ZerothOrder("math:sqrt", num_samples=count),
+        lambda count: fip.objectives.LearnTask("one", batch_size=count),
+        lambda count: fip.objectives.KroneckerMemory(("a",), num_inputs=count),
+        lambda count: fip.attacks.PGD(num_steps=count),
+        lambda count: fip.PathSpec("one", GradientDiversity(), num_steps=count),
+        lambda count: fip.PathSpec("one", GradientDiversity(), batch_size=count),
         lambda count: fip.EnsembleSpec("all", ("base",), rounds=count - 1),
         lambda count: fip.Evaluation(fip.ThreatModel("linf", 0.1), num_examples=count),
     ],

@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from fipray import ScheduledRadius, UsageError
-from fipray.paths import Candidate, FirstOrderStep, Problem, RandomWalk, Settings, Situation, Toward, trace
+from fipray.errors import UsageError
+from fipray.paths import Candidate, FirstOrder, Problem, RandomWalk, Scheduled, Settings, Situation, Toward, trace
 from tests.problems import batch, mlp, normal, problem
 
 
-def radii(control: ScheduledRadius, num_steps: int) -> list[float]:
+def radii(control: Scheduled, num_steps: int) -> list[float]:
     """The radius of each step of a path, in units of |w0|."""
     where = problem(mlp(5, 3))
     inputs, length = batch(where, 3, 5), float(where.start.norm())
@@ -24,29 +24,29 @@ def radii(control: ScheduledRadius, num_steps: int) -> list[float]:
 
 def test_without_a_warmup_it_falls_along_half_a_cosine():
     expected = [0.1 + 0.2 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
-    assert radii(ScheduledRadius(0.5, 0.1), 8) == pytest.approx(expected)
+    assert radii(Scheduled(0.5, 0.1), 8) == pytest.approx(expected)
 
 
 def test_with_a_warmup_it_rises_in_a_line_and_falls_along_the_rest():
-    found = radii(ScheduledRadius(0.5, warmup=0.2), 20)
+    found = radii(Scheduled(0.5, warmup=0.2), 20)
     assert found[:4] == pytest.approx([0.005, 0.125, 0.25, 0.375])
     assert found[4:] == pytest.approx([0.25 * (1 + math.cos(math.pi * step / 16)) for step in range(16)])
 
 
 def test_in_cycles_the_whole_schedule_is_walked_again_and_again():
-    once = radii(ScheduledRadius(0.5, 0.1, 0.25), 8)
-    twice = radii(ScheduledRadius(0.5, 0.1, 0.25, (1.0, 3.0)), 16)
+    once = radii(Scheduled(0.5, 0.1, 0.25), 8)
+    twice = radii(Scheduled(0.5, 0.1, 0.25, (1.0, 3.0)), 16)
     assert twice == pytest.approx(once + [3 * radius for radius in once])
 
 
 def test_a_radius_that_falls_to_nothing_between_cycles_does_not_end_a_path():
     where = problem(mlp(5, 3))
     inputs = normal(20, 5, seed=1)
-    radius = ScheduledRadius(1e-9, cycles=(1.0, 2.0))
+    radius = Scheduled(1e-9, cycles=(1.0, 2.0))
     path = trace(
         Problem(where.network, anchors=inputs, held_out=inputs),
         RandomWalk(),
-        Settings(stepper=FirstOrderStep(0.1), radius=radius, num_steps=8),
+        Settings(stepper=FirstOrder(0.1), radius=radius, num_steps=8),
     )
     assert (path.outcome.kind, path.end.step) == ("completed", 8)
 
@@ -57,4 +57,4 @@ def test_a_radius_that_falls_to_nothing_between_cycles_does_not_end_a_path():
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError):
-        ScheduledRadius(**wrong)
+        Scheduled(**wrong)

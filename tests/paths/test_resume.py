@@ -10,25 +10,25 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from fipray import UsageError
+from fipray.errors import UsageError
 from fipray.paths import (
-    AdaptiveRadius,
+    Adaptive,
     Corrected,
-    Diversify,
-    FirstOrderStep,
+    FirstOrder,
     FunctionalDistanceAbove,
-    InputNullSpaceStep,
-    KroneckerStep,
-    NaturalStep,
+    GradientDiversity,
+    InputNullSpace,
+    Kronecker,
+    Natural,
     ObjectiveBelow,
     PathPoint,
     Problem,
     SaveAt,
-    ScheduledRadius,
+    Scheduled,
     Settings,
     Sparsify,
     Switch,
-    SwitchedRadius,
+    Switched,
     trace,
 )
 from tests.margins import assert_above
@@ -36,19 +36,19 @@ from tests.problems import mlp, normal
 
 ANCHORS, HELD_OUT = normal(40, 6, seed=1), normal(30, 6, seed=2)
 STEPPERS = {
-    "natural": NaturalStep(iterations=3),
-    "first order": FirstOrderStep(beta=0.3),
-    "kronecker": KroneckerStep(refresh=3),
-    "null space": InputNullSpaceStep(num_batches=3),
-    "corrected": Corrected(FirstOrderStep(beta=0.3), NaturalStep()),
-    "switch": Switch(FirstOrderStep(beta=0.3), NaturalStep(), at=0.5),
+    "natural": Natural(iterations=3),
+    "first order": FirstOrder(beta=0.3),
+    "kronecker": Kronecker(refresh=3),
+    "null space": InputNullSpace(num_batches=3),
+    "corrected": Corrected(FirstOrder(beta=0.3), Natural()),
+    "switch": Switch(FirstOrder(beta=0.3), Natural(), at=0.5),
 }
 RADII = {
-    "adaptive": AdaptiveRadius(tolerance=0.2),
-    "scheduled": ScheduledRadius(0.02),
-    "switched": SwitchedRadius(ScheduledRadius(0.02), AdaptiveRadius(tolerance=0.3), at=0.5),
+    "adaptive": Adaptive(tolerance=0.2),
+    "scheduled": Scheduled(0.02),
+    "switched": Switched(Scheduled(0.02), Adaptive(tolerance=0.3), at=0.5),
 }
-OBJECTIVES = {"diversify": Diversify(), "sparsify": Sparsify(0.5)}
+OBJECTIVES = {"diversify": GradientDiversity(), "sparsify": Sparsify(0.5)}
 
 
 def traced(objective="diversify", stepper="first order", radius="scheduled", **settings):
@@ -143,10 +143,10 @@ class TestALimit:
     def test_every_kept_point_is_within_and_the_end_is_close_to_the_limit(self, seed, num_points):
         path = trace(
             Problem(mlp(6, 8, 4, seed=seed), anchors=ANCHORS, held_out=HELD_OUT),
-            Diversify(),
+            GradientDiversity(),
             Settings(
-                stepper=FirstOrderStep(beta=10),
-                radius=ScheduledRadius(0.05),
+                stepper=FirstOrder(beta=10),
+                radius=Scheduled(0.05),
                 events=[FunctionalDistanceAbove(0.1)],
                 num_steps=40,
                 batch_size=16,
@@ -161,14 +161,14 @@ class TestALimit:
         assert [point.step for point in path.points] == sorted({point.step for point in path.points})
 
     @pytest.mark.parametrize("seed", range(4))
-    @pytest.mark.parametrize("stepper", [FirstOrderStep(beta=1e-3), NaturalStep()])
+    @pytest.mark.parametrize("stepper", [FirstOrder(beta=1e-3), Natural()])
     def test_a_restricted_path_that_ends_at_its_limit_keeps_the_zeros_that_it_had(self, seed, stepper):
         path = trace(
             Problem(mlp(6, 8, 4, seed=seed), anchors=ANCHORS, held_out=HELD_OUT),
             Sparsify(0.9 - 12 / 92),
             Settings(
                 stepper=stepper,
-                radius=ScheduledRadius(0.01),
+                radius=Scheduled(0.01),
                 events=[FunctionalDistanceAbove(0.1)],
                 num_steps=15,
                 batch_size=16,
@@ -191,7 +191,7 @@ def test_a_path_that_was_cut_off_at_its_goal_still_ends_exactly_sparse():
         "anchors": normal(30, 6, seed=1),
         "held_out": normal(10, 6, seed=2),
         "objective": Sparsify(0.5),
-        "stepper": FirstOrderStep(),
+        "stepper": FirstOrder(),
         "events": [ObjectiveBelow(1e9)],
         "num_steps": 10,
     }

@@ -9,18 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from fipray import UsageError
-from fipray.geometry import Euclidean, Network
+from fipray.errors import UsageError
+from fipray.geometry import Euclidean
+from fipray.networks import Network
 from fipray.paths import (
+    AdversarialDistillation,
     Adversary,
     Batch,
-    Disagree,
-    Diversify,
-    MoveAway,
+    EnsembleAdversarialDistillation,
+    GradientDiversity,
+    InputGradientPenalty,
+    OutputDiversity,
     Problem,
-    Resist,
-    Smooth,
-    Vaccinate,
+    WeightDiversity,
 )
 from fipray.paths.objective import gradient
 from fipray.paths.objectives.adversary import divergence
@@ -33,27 +34,27 @@ BOUNDLESS = Adversary(ThreatModel("linf", 0.2, -torch.inf, torch.inf))
 
 
 class TestResist(ObjectiveContract):
-    objective = Resist(BOUNDLESS)
+    objective = AdversarialDistillation(BOUNDLESS)
 
 
 class TestVaccinate(ObjectiveContract):
-    objective = Vaccinate(BOUNDLESS)
+    objective = EnsembleAdversarialDistillation(BOUNDLESS)
 
 
 class TestSmooth(ObjectiveContract):
-    objective = Smooth()
+    objective = InputGradientPenalty()
 
 
 class TestDisagree(ObjectiveContract):
-    objective = Disagree()
+    objective = OutputDiversity()
 
 
 class TestMoveAway(ObjectiveContract):
-    objective = MoveAway()
+    objective = WeightDiversity()
 
 
 class TestNoisyDiversify(ObjectiveContract):
-    objective = Diversify(noise=0.3)
+    objective = GradientDiversity(noise=0.3)
 
 
 def sure(size: int = 6, seed: int = 3) -> tuple[Problem, Batch]:
@@ -163,7 +164,7 @@ class TestValues:
         weights = doubtful(where, seed=5)
         worst = nearest_to_the_other_class(where.network, weights, made, self.threat_model)
         expected = divergence(where, where.network(weights, worst), made.reference).mean()
-        found = Resist(Adversary(self.threat_model)).value(where, weights, made)
+        found = AdversarialDistillation(Adversary(self.threat_model)).value(where, weights, made)
         torch.testing.assert_close(found, expected)
 
     def test_vaccinating_is_judged_on_the_others_worst_inputs_dealt_out_among_them(self):
@@ -178,14 +179,16 @@ class TestValues:
         assert all(bool((one != other).any(1).all()) for one, other in combinations([*worst, own], 2))
         dealt = torch.stack([worst[(n + made.seed) % 2][n] for n in range(len(made))])
         expected = divergence(where, where.network(weights, dealt), made.reference).mean()
-        found = Vaccinate(Adversary(self.threat_model)).value(replace(where, others=others), weights, made)
+        found = EnsembleAdversarialDistillation(Adversary(self.threat_model)).value(
+            replace(where, others=others), weights, made
+        )
         torch.testing.assert_close(found, expected)
 
     def test_vaccinating_without_others_looks_at_the_start(self):
         where, made = sure()
         weights = where.start + normal(10, seed=7)
         alone, with_start = (
-            Vaccinate(Adversary(self.threat_model)).value(one, weights, made)
+            EnsembleAdversarialDistillation(Adversary(self.threat_model)).value(one, weights, made)
             for one in (where, replace(where, others=(where.start,)))
         )
         assert torch.equal(alone, with_start)
@@ -193,7 +196,9 @@ class TestValues:
     def test_a_linear_networks_smoothness_is_the_length_of_the_difference_of_its_rows(self):
         where, made = sure()
         rows = where.network.named(where.start)["weight"]
-        assert float(Smooth().value(where, where.start, made)) == pytest.approx(float((rows[0] - rows[1]).norm()))
+        assert float(InputGradientPenalty().value(where, where.start, made)) == pytest.approx(
+            float((rows[0] - rows[1]).norm())
+        )
 
     def test_networks_disagree_by_the_mean_of_squared_distances_on_noisy_inputs(self):
         where = problem(mlp(5, 3))
@@ -203,9 +208,9 @@ class TestValues:
         noisy = made.inputs + 0.7 * made.normal(6, 5)
         own, base, theirs = (where.geometry.embed(where.network(w, noisy)) for w in (weights, where.start, other))
         expected = -((own - base).square().sum(1).mean() + (own - theirs).square().sum(1).mean()) / 2
-        found = Disagree(0.7).value(replace(where, others=(other,)), weights, made)
+        found = OutputDiversity(0.7).value(replace(where, others=(other,)), weights, made)
         torch.testing.assert_close(found, expected)
-        assert float(Disagree().value(where, where.start, made)) == 0
+        assert float(OutputDiversity().value(where, where.start, made)) == 0
 
     def test_moving_away_is_the_mean_distance_in_units_of_the_start(self):
         where = problem(mlp(5, 3))
@@ -213,19 +218,19 @@ class TestValues:
         weights, other = where.start + normal(18, seed=2), where.start + normal(18, seed=3)
         length = where.start.norm()
         expected = -((weights - where.start).norm() + (weights - other).norm()) / 2 / length
-        torch.testing.assert_close(MoveAway().value(replace(where, others=(other,)), weights, made), expected)
+        torch.testing.assert_close(WeightDiversity().value(replace(where, others=(other,)), weights, made), expected)
 
     def test_where_it_stands_on_another_network_any_way_leads_away(self):
         where = problem(mlp(5, 3))
         made = where.batch(normal(6, 5))
-        slope = gradient(MoveAway(), where, where.start, made)
+        slope = gradient(WeightDiversity(), where, where.start, made)
         assert float(slope.norm()) == pytest.approx(1 / float(where.start.norm()))
-        assert not torch.equal(slope, gradient(MoveAway(), where, where.start, replace(made, seed=2)))
+        assert not torch.equal(slope, gradient(WeightDiversity(), where, where.start, replace(made, seed=2)))
 
     def test_noise_turns_gradients_on_every_other_input_alone(self):
         where = problem(mlp(5, 6, 3))
         made = where.batch(normal(8, 5))
         weights = where.start + 0.3 * normal(where.network.num_weights, seed=2)
         mixed = made.inputs + 0.4 * made.normal(8, 5) * torch.tensor([1.0, 0.0] * 4)[:, None]
-        expected = Diversify().value(where, weights, replace(made, inputs=mixed))
-        torch.testing.assert_close(Diversify(noise=0.4).value(where, weights, made), expected)
+        expected = GradientDiversity().value(where, weights, replace(made, inputs=mixed))
+        torch.testing.assert_close(GradientDiversity(noise=0.4).value(where, weights, made), expected)

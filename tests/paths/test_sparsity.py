@@ -6,23 +6,24 @@ import pytest
 import torch
 from torch import nn
 
-from fipray import NetworkError, UsageError
-from fipray.geometry import FisherRao, Metric, Network, slimmed
+from fipray.errors import NetworkError, UsageError
+from fipray.geometry import FisherRao, Metric
+from fipray.networks import Network, slimmed
 from fipray.paths import (
-    AdaptiveRadius,
+    Adaptive,
     Batch,
-    FirstOrderStep,
+    FirstOrder,
     Magnitude,
     MetricDiagonal,
-    NaturalStep,
-    NofM,
+    Natural,
     OptimalBrainSurgeon,
     Problem,
     SaveAt,
-    ScheduledRadius,
+    Scheduled,
+    SemiStructured,
     Sparsify,
+    Structured,
     Unstructured,
-    WholeChannels,
     trace,
 )
 from fipray.testing import RestrictedObjectiveContract
@@ -38,7 +39,7 @@ class TestByTheMetricsDiagonal(RestrictedObjectiveContract):
 
 
 class TestWholeChannels(RestrictedObjectiveContract):
-    objective = Sparsify(0.5, pattern=WholeChannels())
+    objective = Sparsify(0.5, pattern=Structured())
 
 
 class TestFamily(RestrictedObjectiveContract):
@@ -66,13 +67,15 @@ class TestPatterns:
         ended = at_end(Sparsify(sparsity, pattern=Unstructured("layer")), where)
         assert int((ended == 0).sum()) == round(sparsity * where.network.num_weights)
         layers = [part for part in where.network.named(ended).values() if part.ndim == 2]
-        share = round(sparsity * where.network.num_weights) / sum(part.numel() for part in layers)
+        fraction = round(sparsity * where.network.num_weights) / sum(part.numel() for part in layers)
         for part in layers:
-            assert abs(int((part == 0).sum()) - share * part.numel()) <= 1
+            assert abs(int((part == 0).sum()) - fraction * part.numel()) <= 1
 
     def test_of_every_group_of_four_the_two_smallest_are_zero(self):
         where = problem(mlp(8, 12, 3))
-        named, start = (where.network.named(w) for w in (at_end(Sparsify(0.5, pattern=NofM()), where, 8), where.start))
+        named, start = (
+            where.network.named(w) for w in (at_end(Sparsify(0.5, pattern=SemiStructured()), where, 8), where.start)
+        )
         for name in ("0.weight", "2.weight"):
             groups, before = named[name].view(-1, 4), start[name].view(-1, 4)
             smallest = before.abs().argsort(1)[:, :2]
@@ -82,14 +85,14 @@ class TestPatterns:
 
     def test_groups_lie_along_the_input_channels_of_a_convolution_and_layers_without_groups_stay(self):
         where = convolutional()
-        ended = Sparsify(0.5, pattern=NofM()).restrict(where, where.start, 1.0, batch_of_images(where))
+        ended = Sparsify(0.5, pattern=SemiStructured()).restrict(where, where.start, 1.0, batch_of_images(where))
         named, start = where.network.named(ended), where.network.named(where.start)
         assert torch.equal(named["0.weight"], start["0.weight"]), "it has two input channels"
         assert bool(((named["2.weight"] == 0).sum(1) == 2).all())
 
     def test_below_its_own_sparsity_the_groups_that_lose_least_have_their_zeros(self):
         where = problem(linear(8, 6))
-        ended = at_end(Sparsify(0.25, pattern=NofM()), where, 8)
+        ended = at_end(Sparsify(0.25, pattern=SemiStructured()), where, 8)
         groups = where.network.named(ended)["weight"].view(-1, 4)
         before = where.network.named(where.start)["weight"].view(-1, 4)
         sums = before.abs().sort(1).values[:, :2].sum(1)
@@ -99,17 +102,17 @@ class TestPatterns:
 
     def test_more_zeros_than_the_pattern_has_and_layers_without_groups_are_refused(self):
         with pytest.raises(UsageError, match=r"2 zeros in 4 make a sparsity of 0\.5; 0\.6 was asked"):
-            at_end(Sparsify(0.6, pattern=NofM()), problem(mlp(8, 4)), 8)
+            at_end(Sparsify(0.6, pattern=SemiStructured()), problem(mlp(8, 4)), 8)
         with pytest.raises(UsageError, match="4 divides"):
-            at_end(Sparsify(0.5, pattern=NofM()), problem(mlp(6, 9)))
+            at_end(Sparsify(0.5, pattern=SemiStructured()), problem(mlp(6, 9)))
         with pytest.raises(UsageError, match="not all; 4 of 4"):
-            NofM(4, 4)
+            SemiStructured(4, 4)
         with pytest.raises(UsageError, match="'network' or 'layer'"):
             Unstructured("channel")  # type: ignore[arg-type]
 
     def test_a_bias_that_is_zero_moves_and_a_weight_that_is_zero_does_not(self):
         where = problem(mlp(6, 9, 4))
-        for pattern in (Unstructured(), NofM(1, 3)):
+        for pattern in (Unstructured(), SemiStructured(1, 3)):
             weights = at_end(Sparsify(0.3, pattern=pattern), where)
             weights[54] = 0  # the first bias
             step = Sparsify(0.3, pattern=pattern).tangent(where, weights)(torch.ones_like(weights))
@@ -129,7 +132,7 @@ class TestWholeChannelsByHand:
         inputs = batch(where, 8, 6)
         start = where.network.named(where.start)
         sums = [torch.cat([start[f"{i}.weight"], start[f"{i}.bias"][:, None]], 1).abs().sum(1) for i in (0, 2)]
-        ended = Sparsify(0.4, pattern=WholeChannels(across)).restrict(where, where.start, 1.0, inputs)
+        ended = Sparsify(0.4, pattern=Structured(across)).restrict(where, where.start, 1.0, inputs)
         named = where.network.named(ended)
         present = [named["0.bias"] != 0, named["2.bias"] != 0]
         if across == "layer":
@@ -148,13 +151,13 @@ class TestWholeChannelsByHand:
 
     def test_a_layer_keeps_a_channel_and_a_network_without_any_to_remove_is_refused(self):
         where = problem(mlp(6, 3, 4))
-        ended = at_end(Sparsify(0.99, pattern=WholeChannels()), where)
+        ended = at_end(Sparsify(0.99, pattern=Structured()), where)
         assert int((where.network.named(ended)["0.bias"] != 0).sum()) == 1
         with pytest.raises(NetworkError, match="Prune weights instead"):
-            at_end(Sparsify(0.5, pattern=WholeChannels()), problem(linear(6, 4)))
+            at_end(Sparsify(0.5, pattern=Structured()), problem(linear(6, 4)))
 
     def test_a_path_to_fewer_channels_keeps_them_gone(self):
-        path = walked(Sparsify(0.5, pattern=WholeChannels()), 30)
+        path = walked(Sparsify(0.5, pattern=Structured()), 30)
         named = problem(mlp(6, 12, 4)).network.named(path.end.weights)
         gone = named["0.bias"] == 0
         assert int(gone.sum()) == 6
@@ -226,8 +229,8 @@ def walked(objective: Sparsify, num_steps: int, stepper: object = None, radius: 
         anchors=inputs[:40],
         held_out=inputs[40:],
         objective=objective,
-        stepper=stepper or FirstOrderStep(),
-        radius=radius or ScheduledRadius(initial=0.05),
+        stepper=stepper or FirstOrder(),
+        radius=radius or Scheduled(initial=0.05),
         num_steps=num_steps,
         batch_size=20,
         **settings,
@@ -245,8 +248,8 @@ class TestFamilies:
         assert zeros == [round(level * count) for level in (0.3, 0.5, 0.7)]
 
     def test_a_refused_step_at_a_milestone_keeps_the_point_before_it(self):
-        refusing = AdaptiveRadius(initial=1e-3, tolerance=1e-9)
-        path = walked(Sparsify(0.6, through=(0.3,)), 20, NaturalStep(), radius=refusing, save_at=SaveAt(1))
+        refusing = Adaptive(initial=1e-3, tolerance=1e-9)
+        path = walked(Sparsify(0.6, through=(0.3,)), 20, Natural(), radius=refusing, save_at=SaveAt(1))
         assert path.points[1].step == 10
         count = path.end.weights.numel()
         assert [round(point.sparsity * count) for point in path.points[1:]] == [round(0.3 * count), round(0.6 * count)]

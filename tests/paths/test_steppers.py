@@ -9,26 +9,27 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fipray import NetworkError, UsageError
-from fipray.geometry import Euclidean, FisherRao, Metric, Network, StreamedMetric, functional_distance
+from fipray.errors import NetworkError, UsageError
+from fipray.geometry import Euclidean, FisherRao, Metric, StreamedMetric, functional_distance
+from fipray.networks import Network
 from fipray.paths import (
     Batch,
     Candidate,
     Corrected,
-    Diversify,
-    FirstOrderStep,
-    InputNullSpaceStep,
-    KroneckerStep,
-    NaturalStep,
+    FirstOrder,
+    GradientDiversity,
+    InputNullSpace,
+    Kronecker,
+    Natural,
     OneShot,
     Problem,
-    ProjectedStep,
-    PublishedStep,
-    ScheduledRadius,
+    Projected,
+    Published,
+    Scheduled,
     Situation,
     Sparsify,
     Switch,
-    SwitchedRadius,
+    Switched,
     WeightedSum,
 )
 from fipray.paths.objective import Asked, gradient
@@ -38,19 +39,19 @@ from tests.problems import batch, generator, linear, mlp, normal, problem
 
 
 class TestNaturalStep(RestrictedStepperContract, CorrectorContract):
-    stepper = NaturalStep()
+    stepper = Natural()
 
 
 class TestNaturalStepBySampleSpace(RestrictedStepperContract, CorrectorContract):
-    stepper = NaturalStep(iterations=None)
+    stepper = Natural(iterations=None)
 
 
 class TestProjectedStep(RestrictedStepperContract):
-    stepper = ProjectedStep()
+    stepper = Projected()
 
 
 class TestProjectedStepByIteration(RestrictedStepperContract):
-    stepper = ProjectedStep(dense=0, tolerance=1e-8)
+    stepper = Projected(dense=0, tolerance=1e-8)
 
 
 @pytest.mark.parametrize("dense", [0, 1000])
@@ -59,7 +60,7 @@ def test_a_projected_step_is_the_least_norm_solution_of_the_dense_jacobian(dense
     """`d = -t l + J^+ (t J l - e)` with the pseudo-inverse of torch, restricted to what is not zero, to 1e-6."""
     where = problem(mlp(6, 14, 4))
     weights = where.start + 0.02 * normal(where.network.num_weights, seed=5)
-    objective = Sparsify(0.3, ramp=1) if sparse else Diversify()
+    objective = Sparsify(0.3, ramp=1) if sparse else GradientDiversity()
     weights = Sparsify(0.3, ramp=1).restrict(where, weights, 1.0, batch(where, 8, 6)) if sparse else weights
     inputs = batch(where, 8, 6)
     situation = Situation(where, objective, weights, inputs, 10.0)
@@ -67,41 +68,41 @@ def test_a_projected_step_is_the_least_norm_solution_of_the_dense_jacobian(dense
     jacobian = metric.jacobian() * (weights != 0) if sparse else metric.jacobian()
     descent, drift = situation.descent, (metric.embedded - inputs.reference).flatten()
     expected = descent - torch.linalg.pinv(jacobian, rtol=1e-7) @ (jacobian @ descent + drift)
-    made = ProjectedStep(dense=dense, tolerance=1e-9).propose(replace(situation, radius=10.0), {})
+    made = Projected(dense=dense, tolerance=1e-9).propose(replace(situation, radius=10.0), {})
     expected = expected * min(1.0, 10.0 / float(expected.norm()))
     torch.testing.assert_close(made.displacement, expected, rtol=1e-5, atol=1e-6)
 
 
 class TestNaturalStepStreamed(RestrictedStepperContract, CorrectorContract):
-    stepper = NaturalStep(chunk=3)
+    stepper = Natural(chunk=3)
 
 
 class TestFirstOrderStep(RestrictedStepperContract, CorrectorContract):
-    stepper = FirstOrderStep(beta=0.1)
+    stepper = FirstOrder(beta=0.1)
 
 
 class TestKroneckerStep(RestrictedStepperContract, CorrectorContract):
-    stepper = KroneckerStep(refresh=2)
+    stepper = Kronecker(refresh=2)
 
 
 class TestInputNullSpaceStep(RestrictedStepperContract):
-    stepper = InputNullSpaceStep(num_batches=2)
+    stepper = InputNullSpace(num_batches=2)
 
 
 class TestCorrected(RestrictedStepperContract, CorrectorContract):
-    stepper = Corrected(FirstOrderStep(), NaturalStep())
+    stepper = Corrected(FirstOrder(), Natural())
 
 
 class TestSwitch(RestrictedStepperContract, CorrectorContract):
-    stepper = Switch(FirstOrderStep(0.1), NaturalStep())
+    stepper = Switch(FirstOrder(0.1), Natural())
 
 
 class TestSwitchNearTheEnd(RestrictedStepperContract, CorrectorContract):
-    stepper = Switch(FirstOrderStep(0.1), NaturalStep(), at=0.3)
+    stepper = Switch(FirstOrder(0.1), Natural(), at=0.3)
 
 
 class TestPublishedStep(StepperContract):
-    stepper = PublishedStep()
+    stepper = Published()
 
 
 class TestOneShot(RestrictedStepperContract):
@@ -121,10 +122,10 @@ class Slope:
 @pytest.mark.parametrize(
     "stepper",
     [
-        NaturalStep(damping=0, iterations=None),
-        NaturalStep(damping=0, iterations=60),
-        ProjectedStep(),
-        ProjectedStep(dense=0, tolerance=1e-12),
+        Natural(damping=0, iterations=None),
+        Natural(damping=0, iterations=60),
+        Projected(),
+        Projected(dense=0, tolerance=1e-12),
     ],
 )
 def test_a_projected_step_on_a_linear_network_changes_no_output_to_rounding(stepper):
@@ -145,8 +146,8 @@ def test_from_the_start_the_natural_step_is_the_published_program_in_closed_form
     inputs = batch(where, 8, 5)
     jacobian = Metric(where.network, where.start, inputs.inputs, where.geometry).jacobian()
     dense = jacobian.T @ jacobian / 8 + damping * torch.eye(where.network.num_weights, dtype=torch.float64)
-    slope = gradient(Diversify(), where, where.start + 0.1, inputs)
-    made = NaturalStep(damping, iterations).propose(Situation(where, Slope(), where.start, inputs, 0.1), {})
+    slope = gradient(GradientDiversity(), where, where.start + 0.1, inputs)
+    made = Natural(damping, iterations).propose(Situation(where, Slope(), where.start, inputs, 0.1), {})
     slope = normal(where.network.num_weights, seed=4)
     expected = -damping * torch.linalg.solve(dense, slope) * 0.1 / torch.linalg.vector_norm(slope)
     torch.testing.assert_close(made.displacement, expected, rtol=1e-8, atol=1e-10)
@@ -162,7 +163,7 @@ def test_away_from_the_function_the_natural_step_brings_it_back_as_gauss_newton_
     jacobian, drift = metric.jacobian(), (metric.embedded - inputs.reference).flatten()
     shifted = jacobian @ jacobian.T + 4 * damping * torch.eye(12, dtype=torch.float64)
     expected = -jacobian.T @ torch.linalg.solve(shifted, drift)
-    made = NaturalStep(damping, iterations=None).propose(Situation(where, Flat(), weights, inputs, 10.0), {})
+    made = Natural(damping, iterations=None).propose(Situation(where, Flat(), weights, inputs, 10.0), {})
     torch.testing.assert_close(made.displacement, expected, rtol=1e-9, atol=1e-10)
     nearer = functional_distance(
         FisherRao().embed(where.network(weights + made.displacement, inputs.inputs)), inputs.reference
@@ -174,7 +175,7 @@ def test_away_from_the_function_the_natural_step_brings_it_back_as_gauss_newton_
 def test_first_order_steps_are_adams(held, num_held):
     """Three steps of the stepper against torch.optim.Adam on the same function."""
     where, radius, beta = problem(mlp(5, 6, 3)), 1e-2, 0.3
-    inputs, stepper = batch(where, 8, 5), FirstOrderStep(beta=beta, held=held)
+    inputs, stepper = batch(where, 8, 5), FirstOrder(beta=beta, held=held)
     few = inputs.first(num_held)
     start = where.start + 0.05 * normal(where.network.num_weights, seed=5)
     theirs = start.clone().requires_grad_(True)
@@ -184,16 +185,16 @@ def test_first_order_steps_are_adams(held, num_held):
         adam.zero_grad()
         embedded = where.geometry.embed(where.network(theirs, few.inputs))
         distance = (embedded - few.reference).square().sum(1).mean()
-        (distance + beta * Diversify().value(where, theirs, inputs)).backward()
+        (distance + beta * GradientDiversity().value(where, theirs, inputs)).backward()
         adam.step()
-        made = stepper.propose(Situation(where, Diversify(), ours, inputs, radius), state)
+        made = stepper.propose(Situation(where, GradientDiversity(), ours, inputs, radius), state)
         ours, state = ours + made.displacement, made.state
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-9, atol=1e-9)
 
 
 def test_in_the_limit_of_warm_classes_first_order_steps_are_adams_on_the_squared_distance_of_logits():
     where, radius = problem(mlp(5, 6, 3)), 1e-2
-    inputs, stepper = batch(where, 8, 5), FirstOrderStep(temperature=math.inf)
+    inputs, stepper = batch(where, 8, 5), FirstOrder(temperature=math.inf)
     start = where.start + 0.05 * normal(where.network.num_weights, seed=5)
     theirs = start.clone().requires_grad_(True)
     adam = torch.optim.Adam([theirs], lr=radius / where.network.num_weights**0.5)
@@ -203,7 +204,7 @@ def test_in_the_limit_of_warm_classes_first_order_steps_are_adams_on_the_squared
         difference = where.network(theirs, inputs.inputs) - where.network(where.start, inputs.inputs)
         (difference - difference.mean(1, keepdim=True)).square().mean().backward()
         adam.step()
-        made = stepper.propose(Situation(where, Diversify(), ours, inputs, radius), state)
+        made = stepper.propose(Situation(where, GradientDiversity(), ours, inputs, radius), state)
         ours, state = ours + made.displacement, made.state
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-9, atol=1e-9)
     with pytest.raises(UsageError, match="FisherRao"):
@@ -214,7 +215,7 @@ def test_in_the_limit_of_warm_classes_first_order_steps_are_adams_on_the_squared
 def test_on_some_outputs_the_distance_is_between_what_is_said_of_these(temperature):
     """Of four classes the function is about two: Adam's moments are of the distance between the softmax over them."""
     where, radius = problem(mlp(5, 6, 4)), 1e-2
-    inputs, stepper = batch(where, 8, 5), FirstOrderStep(temperature=temperature, outputs=2)
+    inputs, stepper = batch(where, 8, 5), FirstOrder(temperature=temperature, outputs=2)
     start = (where.start + 0.05 * normal(where.network.num_weights, seed=5)).requires_grad_(True)
     now, before = (where.network(weights, inputs.inputs)[:, :2] for weights in (start, where.start))
     if math.isinf(temperature):
@@ -223,23 +224,23 @@ def test_on_some_outputs_the_distance_is_between_what_is_said_of_these(temperatu
         now, before = (2 * (outputs / temperature).softmax(1).sqrt() for outputs in (now, before))
         difference = temperature * (now - before)
     (slope,) = torch.autograd.grad(difference.square().sum(1).mean(), start)
-    made = stepper.propose(Situation(where, Diversify(), start.detach(), inputs, radius), stepper.begin(where))
+    made = stepper.propose(Situation(where, GradientDiversity(), start.detach(), inputs, radius), stepper.begin(where))
     torch.testing.assert_close(made.state["mean"], 0.1 * slope, rtol=1e-9, atol=1e-12)
     with pytest.raises(UsageError, match="at least 1 output"):
-        FirstOrderStep(outputs=0)
+        FirstOrder(outputs=0)
 
 
 def test_ever_warmer_classes_come_to_the_limit():
     where = problem(mlp(5, 6, 4))
     inputs, start = batch(where, 8, 5), where.start + 0.05 * normal(where.network.num_weights, seed=5)
     slopes = [
-        stepper.propose(Situation(where, Diversify(), start, inputs, 1e-2), stepper.begin(where)).state["mean"]
-        for stepper in (FirstOrderStep(temperature=1e4), FirstOrderStep(temperature=math.inf))
+        stepper.propose(Situation(where, GradientDiversity(), start, inputs, 1e-2), stepper.begin(where)).state["mean"]
+        for stepper in (FirstOrder(temperature=1e4), FirstOrder(temperature=math.inf))
     ]
     assert_below((slopes[0] - slopes[1]).norm() / slopes[1].norm(), 1e-3)
     for refused in (0.0, -1.0):
         with pytest.raises(UsageError, match="temperature is above 0"):
-            FirstOrderStep(temperature=refused)
+            FirstOrder(temperature=refused)
 
 
 class _LargeOutputs:
@@ -253,7 +254,7 @@ def test_with_the_statistics_of_batches_first_order_steps_are_adams_in_training(
     module = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)).double()
     where, radius, beta, objective = problem(Network.of(module)), 0.1, 0.3, _LargeOutputs()
     start = where.start + 0.05 * normal(where.network.num_weights, seed=5)
-    theirs, stepper = where.network.module_at(start).train(), FirstOrderStep(beta=beta, batch_statistics=True)
+    theirs, stepper = where.network.module_at(start).train(), FirstOrder(beta=beta, batch_statistics=True)
     adam = torch.optim.Adam(theirs.parameters(), lr=radius / where.network.num_weights**0.5)
     ours, state = start, stepper.begin(where)
     for seed in range(3):
@@ -288,7 +289,7 @@ def test_an_objective_of_outputs_sees_the_statistics_of_batches_too():
     module = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)).double()
     where, radius, beta = problem(Network.of(module)), 0.1, 0.3
     ours = where.start + 0.05 * normal(where.network.num_weights, seed=5)
-    theirs, stepper = where.network.module_at(ours).train(), FirstOrderStep(beta=beta, held=0.5, batch_statistics=True)
+    theirs, stepper = where.network.module_at(ours).train(), FirstOrder(beta=beta, held=0.5, batch_statistics=True)
     adam, state = (
         torch.optim.Adam(theirs.parameters(), lr=radius / where.network.num_weights**0.5),
         stepper.begin(where),
@@ -315,27 +316,27 @@ def test_the_published_step_is_the_normalised_penalty_gradient():
     assert theirs.grad is not None
     smallest_zeroed = Sparsify(0.5, ramp=1).restrict(where, weights, 1.0, inputs)
     u = theirs.grad + 0.1 * (weights - smallest_zeroed)
-    made = PublishedStep().propose(Situation(where, Sparsify(0.5, ramp=None), weights, inputs, 1.0), {})
+    made = Published().propose(Situation(where, Sparsify(0.5, ramp=None), weights, inputs, 1.0), {})
     torch.testing.assert_close(made.displacement, -0.01 * u / torch.linalg.vector_norm(u), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: NaturalStep(damping=-1),
-        lambda: NaturalStep(iterations=0),
-        lambda: FirstOrderStep(beta=-0.1),
-        lambda: FirstOrderStep(decay=1.0),
-        lambda: FirstOrderStep(held=-0.1),
-        lambda: FirstOrderStep(final_beta=0.2),
-        lambda: NaturalStep(chunk=0),
-        lambda: KroneckerStep(damping=0),
-        lambda: KroneckerStep(refresh=0),
-        lambda: KroneckerStep(memory=1.0),
-        lambda: InputNullSpaceStep(threshold=1.0),
-        lambda: InputNullSpaceStep(num_batches=0),
-        lambda: Switch(FirstOrderStep(), NaturalStep(), at=1.0),
-        lambda: PublishedStep(length=0),
+        lambda: Natural(damping=-1),
+        lambda: Natural(iterations=0),
+        lambda: FirstOrder(beta=-0.1),
+        lambda: FirstOrder(decay=1.0),
+        lambda: FirstOrder(held=-0.1),
+        lambda: FirstOrder(final_beta=0.2),
+        lambda: Natural(chunk=0),
+        lambda: Kronecker(damping=0),
+        lambda: Kronecker(refresh=0),
+        lambda: Kronecker(memory=1.0),
+        lambda: InputNullSpace(threshold=1.0),
+        lambda: InputNullSpace(num_batches=0),
+        lambda: Switch(FirstOrder(), Natural(), at=1.0),
+        lambda: Published(length=0),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong):
@@ -344,29 +345,29 @@ def test_settings_out_of_range_are_refused(wrong):
 
 
 def test_beta_falls_by_the_same_factor_each_step():
-    stepper = FirstOrderStep(beta=0.4, final_beta=0.1)
+    stepper = FirstOrder(beta=0.4, final_beta=0.1)
     assert [stepper.beta_after(progress) for progress in (0, 0.5, 1)] == pytest.approx([0.4, 0.2, 0.1])
-    assert FirstOrderStep(beta=0.4).beta_after(1.0) == 0.4
+    assert FirstOrder(beta=0.4).beta_after(1.0) == 0.4
 
 
 def test_each_part_of_a_switched_path_walks_from_0_to_1():
     where = problem(mlp(5, 6, 3))
     whole = [
-        Situation(where, Slope(), where.start, batch(where, 4, 5), 1.0, progress=step / 10, share=0.1)
+        Situation(where, Slope(), where.start, batch(where, 4, 5), 1.0, progress=step / 10, fraction=0.1)
         for step in range(1, 11)
     ]
     parts = [situation.part_of(0.8) for situation in whole]
     assert [part.progress for part in parts] == pytest.approx([n / 8 for n in range(1, 9)] + [0.5, 1.0])
-    assert [part.share for part in parts] == pytest.approx([1 / 8] * 8 + [1 / 2] * 2)
+    assert [part.fraction for part in parts] == pytest.approx([1 / 8] * 8 + [1 / 2] * 2)
 
 
 def test_a_radius_that_is_switched_falls_to_its_final_value_before_the_switch():
     where = problem(mlp(5, 6, 3))
-    inputs, control = batch(where, 4, 5), SwitchedRadius(ScheduledRadius(0.1), ScheduledRadius(0.05), at=0.5)
+    inputs, control = batch(where, 4, 5), Switched(Scheduled(0.1), Scheduled(0.05), at=0.5)
     radii = [
         control.judge(
             Candidate(
-                Situation(where, Slope(), where.start, inputs, 1.0, progress=step / 8, share=1 / 8),
+                Situation(where, Slope(), where.start, inputs, 1.0, progress=step / 8, fraction=1 / 8),
                 where.start,
                 0.0,
                 inputs,
@@ -388,13 +389,13 @@ def flat(where: Problem, inputs: Batch, radius: float = 10.0, seed: int = 5) -> 
 class TestNaturalStepsAgree:
     """One step, solved, streamed and begun in several ways."""
 
-    def made(self, stepper: NaturalStep, state=None, objective=None):
+    def made(self, stepper: Natural, state=None, objective=None):
         where = problem(mlp(5, 7, 6, 3))
         situation = replace(flat(where, batch(where, 9, 5)), objective=objective or Slope(), radius=0.3)
         return stepper.propose(situation, state or {})
 
     def test_solved_exactly_and_by_enough_iterations(self):
-        exact, iterated = (self.made(NaturalStep(iterations=iterations)) for iterations in (None, 400))
+        exact, iterated = (self.made(Natural(iterations=iterations)) for iterations in (None, 400))
         torch.testing.assert_close(exact.displacement, iterated.displacement, rtol=0, atol=1e-8)
         assert_above(torch.linalg.vector_norm(exact.displacement), 0.05)
 
@@ -402,23 +403,23 @@ class TestNaturalStepsAgree:
         """Few inputs and many allowed iterations: counted, sample space is cheaper; and it is the exact step."""
         where = problem(mlp(40, 60, 3))
         situation = replace(flat(where, batch(where, 3, 40)), objective=Slope(), radius=0.3)
-        chosen, exact = (NaturalStep(iterations=iterations).propose(situation, {}) for iterations in (60, None))
+        chosen, exact = (Natural(iterations=iterations).propose(situation, {}) for iterations in (60, None))
         assert torch.equal(chosen.displacement, exact.displacement)
 
     def test_a_warm_start_leads_to_the_same_solution(self):
-        cold = self.made(NaturalStep(iterations=400, chunk=4))
+        cold = self.made(Natural(iterations=400, chunk=4))
         elsewhere = {"correction": normal(len(cold.displacement), seed=8)}
-        warm = self.made(NaturalStep(iterations=400, chunk=4, warm=True), elsewhere)
+        warm = self.made(Natural(iterations=400, chunk=4, warm=True), elsewhere)
         torch.testing.assert_close(warm.displacement, cold.displacement, rtol=0, atol=1e-9)
-        assert self.made(NaturalStep(warm=False)).state == {}
+        assert self.made(Natural(warm=False)).state == {}
 
     def test_a_warm_start_saves_iterations(self):
-        exact = self.made(NaturalStep(iterations=None)).displacement
-        solved = self.made(NaturalStep(iterations=400, chunk=4, warm=True)).state
+        exact = self.made(Natural(iterations=None)).displacement
+        solved = self.made(Natural(iterations=400, chunk=4, warm=True)).state
         errors = [
             float(
                 torch.linalg.vector_norm(
-                    self.made(NaturalStep(iterations=2, chunk=4, warm=True), state).displacement - exact
+                    self.made(Natural(iterations=2, chunk=4, warm=True), state).displacement - exact
                 )
             )
             for state in (solved, {})
@@ -431,8 +432,8 @@ class TestNaturalStepsAgree:
         where = problem(mlp(5, 7, 6, 3))
         inputs = batch(where, 20, 5)
         situation = replace(flat(where, inputs), objective=Slope(), radius=0.3)
-        at_once = NaturalStep(iterations=iterations, chunk=20)
-        streamed = [NaturalStep(iterations=iterations, chunk=size).propose(situation, {}) for size in (7, 19)]
+        at_once = Natural(iterations=iterations, chunk=20)
+        streamed = [Natural(iterations=iterations, chunk=size).propose(situation, {}) for size in (7, 19)]
         for made in streamed:
             torch.testing.assert_close(
                 made.displacement, at_once.propose(situation, {}).displacement, rtol=0, atol=1e-9
@@ -446,7 +447,7 @@ class TestNaturalStepsAgree:
         inputs = where.batch(normal(64, 8).float())
         weights = where.start + 0.05 * normal(network.num_weights, seed=3).float()
         full, rough = (
-            NaturalStep(damping=0.1, iterations=20, precision=precision, chunk=32)
+            Natural(damping=0.1, iterations=20, precision=precision, chunk=32)
             .propose(Situation(where, Flat(), weights, inputs, 10.0), {})
             .displacement
             for precision in ("full", "bf16")
@@ -483,7 +484,7 @@ class TestKroneckerFactors:
         slope = normal(15, seed=4)
         scaled = slope * situation.radius / torch.linalg.vector_norm(slope)
         right = damping * scaled + (error.T @ inputs.inputs).flatten() / 20
-        made = KroneckerStep(damping).propose(situation, KroneckerStep().begin(where))
+        made = Kronecker(damping).propose(situation, Kronecker().begin(where))
         torch.testing.assert_close(made.displacement, -torch.linalg.solve(dense, right), rtol=1e-9, atol=1e-9)
         assert_below(torch.linalg.vector_norm(made.displacement), situation.radius)
 
@@ -492,8 +493,8 @@ class TestKroneckerFactors:
         where = problem(linear(5, 3), Euclidean())
         inputs = batch(where, 100_000, 5)
         situation = replace(flat(where, inputs), objective=Slope(), radius=2.0)
-        made = KroneckerStep(0.1).propose(situation, KroneckerStep().begin(where)).displacement
-        exact = NaturalStep(0.1, iterations=60, chunk=100_000).propose(situation, {}).displacement
+        made = Kronecker(0.1).propose(situation, Kronecker().begin(where)).displacement
+        exact = Natural(0.1, iterations=60, chunk=100_000).propose(situation, {}).displacement
         assert_below(torch.linalg.vector_norm(made - exact) / torch.linalg.vector_norm(exact), 0.04)
 
     def test_the_diagonal_for_weights_outside_layers_is_that_of_the_metric_on_average(self):
@@ -501,7 +502,7 @@ class TestKroneckerFactors:
             torch.manual_seed(0)
             network = Network.of(nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 3)).double())
         where = problem(network)
-        inputs, stepper = batch(where, 6, 4), KroneckerStep()
+        inputs, stepper = batch(where, 6, 4), Kronecker()
         rows = Metric(network, where.start, inputs.inputs, where.geometry).jacobian()
         scale = next(slice(slot.start, slot.stop) for slot in network.slots if slot.name == "1.weight")
         drawn = torch.stack(
@@ -516,7 +517,7 @@ class TestKroneckerFactors:
         assert_below((ratios - 1).abs().max(), 0.35)
 
     def test_factors_are_made_anew_only_every_so_many_steps(self):
-        where, stepper = problem(mlp(5, 6, 3)), KroneckerStep(refresh=3)
+        where, stepper = problem(mlp(5, 6, 3)), Kronecker(refresh=3)
         states = [stepper.begin(where)]
         for seed in range(4):
             situation = flat(where, replace(batch(where, 8, 5, seed=seed), seed=seed))
@@ -534,7 +535,7 @@ class TestInputNullSpace:
             network = Network.of(nn.Sequential(*parts).double())
         where = problem(network, Euclidean())
         inputs = where.batch(normal(12, 6, seed=1) @ normal(6, 20, seed=2))  # rank 6 of 20
-        stepper = InputNullSpaceStep()
+        stepper = InputNullSpace()
         made = stepper.propose(Situation(where, Slope(), where.start, inputs, 10.0), stepper.begin(where))
         assert float(torch.linalg.vector_norm(made.displacement)) == pytest.approx(10)
         assert made.predicted_gain > 0
@@ -543,7 +544,7 @@ class TestInputNullSpace:
 
     def test_every_layer_moves_where_its_inputs_leave_room(self):
         where = problem(mlp(20, 30, 25, 3), Euclidean())
-        inputs, stepper = batch(where, 6, 20), InputNullSpaceStep()
+        inputs, stepper = batch(where, 6, 20), InputNullSpace()
         made = stepper.propose(Situation(where, Slope(), where.start, inputs, 10.0), stepper.begin(where))
         parts = where.network.named(made.displacement)
         assert_above(min(parts[f"{place}.weight"].abs().max() for place in (0, 2, 4)), 0.01)
@@ -564,7 +565,7 @@ class TestInputNullSpace:
             network = Network.of(Tied().double())
         where = problem(network, Euclidean())
         inputs = where.batch(torch.randint(15, (4, 3), generator=generator(1)))
-        stepper = InputNullSpaceStep()
+        stepper = InputNullSpace()
         made = stepper.propose(Situation(where, Slope(), where.start, inputs, 10.0), stepper.begin(where))
         parts = network.named(made.displacement)
         assert not parts["embedding.weight"].any()
@@ -574,13 +575,13 @@ class TestInputNullSpace:
 
     def test_where_inputs_span_everything_nothing_moves(self):
         where = problem(mlp(4, 5, 3))
-        inputs, stepper = batch(where, 200, 4), InputNullSpaceStep(threshold=0)
+        inputs, stepper = batch(where, 200, 4), InputNullSpace(threshold=0)
         made = stepper.propose(Situation(where, Slope(), where.start, inputs, 10.0), stepper.begin(where))
         assert not made.displacement.any()
         assert made.predicted_gain == 0
 
     def test_moments_are_gathered_over_the_first_batches(self):
-        where, stepper = problem(linear(10, 3), Euclidean()), InputNullSpaceStep(num_batches=2)
+        where, stepper = problem(linear(10, 3), Euclidean()), InputNullSpace(num_batches=2)
         state, free = stepper.begin(where), []
         for seed in range(3):
             situation = Situation(where, Slope(), where.start, batch(where, 3, 10, seed=seed), 1.0)
@@ -593,7 +594,7 @@ class TestComposed:
     def test_a_correction_takes_drift_back_that_the_prediction_leaves(self):
         where = problem(mlp(5, 8, 3))
         inputs = batch(where, 9, 5)
-        alone, back = NaturalStep(damping=1e6), NaturalStep(damping=1e-4, iterations=None)
+        alone, back = Natural(damping=1e6), Natural(damping=1e-4, iterations=None)
         situation = Situation(where, Slope(), where.start, inputs, 0.3)
         drifts = []
         for stepper in (alone, Corrected(alone, back)):
@@ -605,7 +606,7 @@ class TestComposed:
 
     def test_the_parts_of_a_corrected_step_are_those_of_its_steppers(self):
         where = problem(mlp(5, 8, 3))
-        ahead, back = FirstOrderStep(beta=1.0), NaturalStep()
+        ahead, back = FirstOrder(beta=1.0), Natural()
         situation = replace(flat(where, batch(where, 9, 5), radius=0.01), objective=Slope())
         first = ahead.propose(situation, ahead.begin(where))
         second = back.propose(
@@ -621,7 +622,7 @@ class TestComposed:
     @pytest.mark.parametrize(("progress", "part"), [(0.1, "far"), (0.6, "far"), (0.61, "near"), (1.0, "near")])
     def test_a_switch_is_far_until_its_share_of_the_path_and_then_near(self, progress, part):
         where = problem(mlp(5, 8, 3))
-        parts = {"far": FirstOrderStep(beta=1.0), "near": NaturalStep()}
+        parts = {"far": FirstOrder(beta=1.0), "near": Natural()}
         switch = Switch(parts["far"], parts["near"], at=0.6)
         situation = replace(flat(where, batch(where, 9, 5)), objective=Slope(), progress=progress)
         made = switch.propose(situation, switch.begin(where))
@@ -632,6 +633,9 @@ class TestComposed:
 
 def test_a_sum_is_restricted_only_where_a_part_is():
     where = problem(mlp(5, 6, 3))
-    free, sparse = WeightedSum(((1.0, Diversify()),)), WeightedSum(((1.0, Diversify()), (0.0, Sparsify(0.5))))
+    free, sparse = (
+        WeightedSum(((1.0, GradientDiversity()),)),
+        WeightedSum(((1.0, GradientDiversity()), (0.0, Sparsify(0.5)))),
+    )
     situations = [Situation(where, part, where.start, batch(where, 4, 5), 1.0) for part in (free, sparse, Slope())]
     assert [situation.restricted for situation in situations] == [False, True, False]

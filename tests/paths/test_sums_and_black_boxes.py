@@ -7,23 +7,23 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fipray import UsageError
+from fipray.errors import UsageError
 from fipray.paths import (
-    BlackBox,
-    Diversify,
-    FirstOrderStep,
-    NaturalStep,
+    FirstOrder,
+    GradientDiversity,
+    Natural,
     Problem,
     RandomWalk,
-    ScheduledRadius,
+    Scheduled,
     Settings,
     Sparsify,
     Toward,
     WeightedSum,
+    ZerothOrder,
     trace,
 )
 from fipray.paths.objective import gradient, restrict, tangent
-from fipray.paths.objectives.black_box import orthonormal
+from fipray.paths.objectives.zeroth_order import orthonormal
 from fipray.study.canonical import from_json, to_json
 from tests.margins import assert_below
 from tests.problems import batch, linear, mlp, normal, problem
@@ -37,7 +37,11 @@ class TestWeightedSum:
     def test_value_and_gradient_are_the_weighted_sums_of_the_parts(self):
         where = problem(mlp(5, 6, 3))
         draw, weights = replace(batch(where, 7, 5), seed=4), 1.1 * where.start
-        parts = ((1.0, Diversify()), (-0.5, Toward(0 * where.start)), (2.0, BlackBox(half_square, num_samples=3)))
+        parts = (
+            (1.0, GradientDiversity()),
+            (-0.5, Toward(0 * where.start)),
+            (2.0, ZerothOrder(half_square, num_samples=3)),
+        )
         whole = WeightedSum(parts)
         value = sum(c * part.value(where, weights, draw) for c, part in parts)
         slope = sum(c * gradient(part, where, weights, draw) for c, part in parts)
@@ -46,14 +50,14 @@ class TestWeightedSum:
 
     def test_weights_and_steps_are_the_same_tensors_where_no_part_restricts(self):
         where = problem(mlp(5, 6, 3))
-        whole = WeightedSum(((1.0, Diversify()), (1.0, RandomWalk())))
+        whole = WeightedSum(((1.0, GradientDiversity()), (1.0, RandomWalk())))
         step = normal(where.network.num_weights)
         assert restrict(whole, where, where.start, 1.0, batch(where, 8, 5)) is where.start
         assert tangent(whole, where, where.start)(step) is step
 
     def test_the_restriction_of_a_part_holds_for_the_sum(self):
         where = problem(mlp(5, 6, 3))
-        whole = WeightedSum(((1.0, Diversify()), (0.0, Sparsify(0.5))))
+        whole = WeightedSum(((1.0, GradientDiversity()), (0.0, Sparsify(0.5))))
         ended = restrict(whole, where, where.start, 1.0, batch(where, 8, 5))
         assert torch.equal(ended, Sparsify(0.5).restrict(where, where.start, 1.0, batch(where, 8, 5)))
         assert restrict(whole, where, ended, 1.0, batch(where, 8, 5)) is ended
@@ -61,12 +65,20 @@ class TestWeightedSum:
         assert not step[ended == 0].any()
 
     def test_sums_within_sums_are_written_and_read_as_specs(self):
-        whole = WeightedSum(((1.0, Diversify()), (0.1, WeightedSum(((2.0, Toward()), (-1.0, RandomWalk()))))))
+        whole = WeightedSum(((1.0, GradientDiversity()), (0.1, WeightedSum(((2.0, Toward()), (-1.0, RandomWalk()))))))
         assert from_json(to_json(whole)) == whole
         assert hash(from_json(to_json(whole))) == hash(whole)
 
     @pytest.mark.parametrize(
-        "wrong", [(), 1.0, ((1.0,),), ((float("nan"), Diversify()),), ((float("inf"), Diversify()),), ((1.0, 2),)]
+        "wrong",
+        [
+            (),
+            1.0,
+            ((1.0,),),
+            ((float("nan"), GradientDiversity()),),
+            ((float("inf"), GradientDiversity()),),
+            ((1.0, 2),),
+        ],
     )
     def test_what_is_no_sum_is_refused(self, wrong):
         with pytest.raises(UsageError, match=r"tuple of pairs|parts"):
@@ -77,13 +89,13 @@ class TestBlackBox:
     def test_as_many_directions_as_weights_give_the_exact_gradient_of_a_quadratic_function(self):
         where = problem(mlp(5, 6, 3))
         weights = normal(where.network.num_weights)
-        found = gradient(BlackBox(half_square, num_samples=weights.numel()), where, weights, batch(where, 4, 5))
+        found = gradient(ZerothOrder(half_square, num_samples=weights.numel()), where, weights, batch(where, 4, 5))
         torch.testing.assert_close(found, weights, rtol=1e-6, atol=1e-6)
 
     def test_fewer_directions_give_the_gradients_projection_on_their_span(self):
         where = problem(mlp(5, 6, 3))
         draw, weights = replace(batch(where, 4, 5), seed=7), normal(where.network.num_weights)
-        found = gradient(BlackBox(half_square, num_samples=5), where, weights, draw)
+        found = gradient(ZerothOrder(half_square, num_samples=5), where, weights, draw)
         span = orthonormal(draw, weights.numel(), 5)
         torch.testing.assert_close(span.T @ span, torch.eye(5, dtype=torch.float64))
         torch.testing.assert_close(found, span @ (span.T @ weights))
@@ -91,34 +103,34 @@ class TestBlackBox:
 
     def test_a_new_draw_looks_in_new_directions_and_the_same_in_the_same(self):
         where = problem(mlp(5, 6, 3))
-        inputs, box = batch(where, 4, 5), BlackBox(half_square, num_samples=2)
+        inputs, box = batch(where, 4, 5), ZerothOrder(half_square, num_samples=2)
         first, again, new = (gradient(box, where, where.start, replace(inputs, seed=seed)) for seed in (1, 1, 2))
         assert torch.equal(first, again)
         assert not torch.equal(first, new)
 
-    @pytest.mark.parametrize("stepper", [NaturalStep(), FirstOrderStep(beta=10.0)])
+    @pytest.mark.parametrize("stepper", [Natural(), FirstOrder(beta=10.0)])
     def test_every_stepper_that_looks_at_the_objective_goes_down_it(self, stepper):
         where = problem(linear(5, 3))
-        network, box = where.network, BlackBox(half_square, num_samples=15)
+        network, box = where.network, ZerothOrder(half_square, num_samples=15)
         inputs = torch.zeros(4, 5, dtype=torch.float64)
         path = trace(
             Problem(network, anchors=inputs, held_out=inputs),
             box,
-            Settings(stepper=stepper, radius=ScheduledRadius(0.1, 0.1), num_steps=5),
+            Settings(stepper=stepper, radius=Scheduled(0.1, 0.1), num_steps=5),
         )
         values = [point.objective_value for point in path.points]
         assert values == sorted(values, reverse=True)
         assert_below(values[-1] / values[0], 0.8)
 
     def test_a_named_function_is_written_as_a_spec(self):
-        box = BlackBox("math:hypot", num_samples=4)
+        box = ZerothOrder("math:hypot", num_samples=4)
         assert from_json(to_json(box)) == box
         with pytest.raises(UsageError, match="a function"):
-            to_json(BlackBox(half_square))
+            to_json(ZerothOrder(half_square))
 
     def test_a_named_function_is_called_with_the_network_and_the_weights(self):
         where = problem(mlp(5, 6, 3))
-        named = BlackBox("tests.problems:num_weights_that_are_positive")
+        named = ZerothOrder("tests.problems:num_weights_that_are_positive")
         value = named.value(where, where.start, batch(where, 4, 5))
         assert float(value) == int((where.start > 0).sum())
 
@@ -136,19 +148,19 @@ class TestBlackBox:
     )
     def test_settings_out_of_range_are_refused(self, wrong, said):
         with pytest.raises(UsageError, match=said):
-            BlackBox(**wrong)
+            ZerothOrder(**wrong)
 
     def test_what_is_no_number_is_refused(self):
         where = problem(mlp(5, 6, 3))
         with pytest.raises(UsageError, match="gave a NoneType"):
-            BlackBox(lambda network, weights: None).value(where, where.start, batch(where, 4, 5))
+            ZerothOrder(lambda network, weights: None).value(where, where.start, batch(where, 4, 5))
         with pytest.raises(UsageError, match="gave a Tensor"):
-            BlackBox(lambda network, weights: weights).value(where, where.start, batch(where, 4, 5))
+            ZerothOrder(lambda network, weights: weights).value(where, where.start, batch(where, 4, 5))
 
     def test_an_error_of_the_function_itself_is_not_hidden(self):
         where = problem(mlp(5, 6, 3))
         with pytest.raises(ValueError, match="its own"):
-            BlackBox(fails).value(where, where.start, batch(where, 4, 5))
+            ZerothOrder(fails).value(where, where.start, batch(where, 4, 5))
 
 
 def fails(network, weights):

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 import fipray
-from fipray import UsageError
-from fipray.geometry import Euclidean, Network
-from fipray.paths import AdaptiveRadius, NaturalStep, Problem, RandomWalk, ScheduledRadius, Settings, Toward, trace
+from fipray.errors import UsageError
+from fipray.geometry import Euclidean
+from fipray.networks import Network
+from fipray.paths import Adaptive, Natural, Problem, RandomWalk, Scheduled, Settings, Toward, trace
 from fipray.paths.objective import gradient
 from fipray.study.canonical import from_json, to_json
 from tests.margins import assert_above, assert_below
@@ -48,7 +49,7 @@ class TestToward:
         path = trace(
             Problem(network, anchors=inputs, held_out=inputs, geometry=Euclidean(), others=(goal,)),
             Toward(),
-            Settings(stepper=NaturalStep(), radius=ScheduledRadius(0.05, 0.05), num_steps=10),
+            Settings(stepper=Natural(), radius=Scheduled(0.05, 0.05), num_steps=10),
         )
         way = (goal - network.weights) / torch.linalg.vector_norm(goal - network.weights)
         step = 0.05 * torch.linalg.vector_norm(network.weights)
@@ -62,7 +63,7 @@ class TestToward:
         path = trace(
             Problem(network, anchors=inputs, held_out=inputs, geometry=Euclidean()),
             Toward(goal),
-            Settings(stepper=NaturalStep(damping=0.0, iterations=None), radius=AdaptiveRadius(), num_steps=60),
+            Settings(stepper=Natural(damping=0.0, iterations=None), radius=Adaptive(), num_steps=60),
         )
         expected = torch.stack([network.weights[0], *goal[1:]])
         assert_below((path.end.weights - expected).abs().max(), 1e-3)
@@ -110,7 +111,7 @@ class TestRandomWalk:
         path = trace(
             Problem(network, anchors=inputs, held_out=inputs, geometry=Euclidean()),
             RandomWalk(),
-            Settings(stepper=NaturalStep(damping=0.0, iterations=2), radius=ScheduledRadius(0.1, 0.1), num_steps=100),
+            Settings(stepper=Natural(damping=0.0, iterations=2), radius=Scheduled(0.1, 0.1), num_steps=100),
         )
         moved = path.end.weights - network.weights
         assert_below(moved.view(1000, 4)[:, 0].abs().max(), 1e-9)

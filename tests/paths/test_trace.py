@@ -9,23 +9,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from fipray import DataError, UsageError
+from fipray.errors import DataError, UsageError
 from fipray.geometry import Euclidean
 from fipray.paths import (
-    AdaptiveRadius,
+    Adaptive,
     Batch,
     Candidate,
-    Diversify,
-    FirstOrderStep,
+    FirstOrder,
     FunctionalDistanceAbove,
-    NaturalStep,
+    GradientDiversity,
+    Natural,
     ObjectiveBelow,
     OneShot,
     Problem,
     Proposal,
-    PublishedStep,
+    Published,
     SaveAt,
-    ScheduledRadius,
+    Scheduled,
     Settings,
     Situation,
     Sparsify,
@@ -60,9 +60,9 @@ class Nearer:
         return (weights - problem.start - self.shift).square().sum() / 2
 
 
-@pytest.mark.parametrize("stepper", [NaturalStep(), FirstOrderStep(), PublishedStep(), OneShot()])
+@pytest.mark.parametrize("stepper", [Natural(), FirstOrder(), Published(), OneShot()])
 @pytest.mark.parametrize("sparsity", [0.5, 0.8])
-@pytest.mark.parametrize("radius", [AdaptiveRadius(), ScheduledRadius()])
+@pytest.mark.parametrize("radius", [Adaptive(), Scheduled()])
 def test_a_sparsifying_path_ends_exactly_at_the_asked_sparsity_with_true_zeros(stepper, sparsity, radius):
     path = traced(Sparsify(sparsity), stepper, radius=radius, num_steps=12)
     wanted = round(sparsity * len(path.end.weights))
@@ -71,8 +71,8 @@ def test_a_sparsifying_path_ends_exactly_at_the_asked_sparsity_with_true_zeros(s
 
 
 def test_a_sparsifying_path_that_gets_stuck_or_reaches_its_goal_ends_exactly_sparse_too():
-    stuck = traced(Sparsify(0.5), NaturalStep(), radius=AdaptiveRadius(initial=1e-7, tolerance=1e-12), num_steps=500)
-    reached = traced(Sparsify(0.5), NaturalStep(), events=[ObjectiveBelow(1.0)], num_steps=40, save_at=SaveAt(40))
+    stuck = traced(Sparsify(0.5), Natural(), radius=Adaptive(initial=1e-7, tolerance=1e-12), num_steps=500)
+    reached = traced(Sparsify(0.5), Natural(), events=[ObjectiveBelow(1.0)], num_steps=40, save_at=SaveAt(40))
     assert stuck.outcome.kind == "stuck"
     assert reached.outcome.kind == "stopped"
     assert_below(reached.end.step, 40)
@@ -81,10 +81,10 @@ def test_a_sparsifying_path_that_gets_stuck_or_reaches_its_goal_ends_exactly_spa
 
 
 def test_a_natural_path_gains_and_keeps_the_function_where_plain_descent_loses_it():
-    kept = traced(Diversify(), NaturalStep(), radius=AdaptiveRadius(tolerance=0.1), num_steps=40)
+    kept = traced(GradientDiversity(), Natural(), radius=Adaptive(tolerance=0.1), num_steps=40)
     assert_above(math.log10(1 - kept.end.objective_value), -1)  # 1 at the start
     assert_below(kept.end.functional_distance, 0.2)
-    descent = traced(Diversify(), NaturalStep(damping=1e6), radius=ScheduledRadius(0.05), num_steps=40)
+    descent = traced(GradientDiversity(), Natural(damping=1e6), radius=Scheduled(0.05), num_steps=40)
     assert_below(kept.end.functional_distance / descent.end.functional_distance, 1 / 3)
 
 
@@ -95,8 +95,8 @@ def test_on_a_linear_network_a_quadratic_objective_is_reached_along_the_null_spa
         Problem(network, anchors=anchors, held_out=anchors, geometry=Euclidean()),
         Nearer(),
         Settings(
-            stepper=NaturalStep(damping=0, iterations=None),
-            radius=AdaptiveRadius(initial=0.1, tolerance=1e-6),
+            stepper=Natural(damping=0, iterations=None),
+            radius=Adaptive(initial=0.1, tolerance=1e-6),
             num_steps=200,
         ),
     )
@@ -107,19 +107,19 @@ def test_on_a_linear_network_a_quadratic_objective_is_reached_along_the_null_spa
 
 
 def test_equal_seeds_give_equal_paths_bit_for_bit_and_others_do_not():
-    first, again, other = (traced(Diversify(), num_steps=8, seed=seed).end.weights for seed in (3, 3, 4))
+    first, again, other = (traced(GradientDiversity(), num_steps=8, seed=seed).end.weights for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_the_start_is_the_base_and_nothing_has_changed_there():
-    start = traced(Diversify(), num_steps=2).points[0]
+    start = traced(GradientDiversity(), num_steps=2).points[0]
     assert torch.equal(start.weights, mlp(6, 12, 4).weights)
     assert (start.step, start.functional_distance, start.functional_distance_held_out) == (0, 0.0, 0.0)
 
 
 def test_kept_points_are_evenly_spaced_and_the_end_is_one_of_them():
-    path = traced(Diversify(), FirstOrderStep(beta=0.1), radius=ScheduledRadius(), num_steps=50, save_at=SaveAt(5))
+    path = traced(GradientDiversity(), FirstOrder(beta=0.1), radius=Scheduled(), num_steps=50, save_at=SaveAt(5))
     assert [point.step for point in path.points] == [0, 10, 20, 30, 40, 50]
     assert path.weights.shape == (6, len(path.end.weights))
     assert path.outcome.kind == "completed"
@@ -127,9 +127,9 @@ def test_kept_points_are_evenly_spaced_and_the_end_is_one_of_them():
 
 def test_an_event_ends_the_path_and_the_outcome_says_why():
     path = traced(
-        Diversify(),
-        FirstOrderStep(beta=10),
-        radius=ScheduledRadius(0.1),
+        GradientDiversity(),
+        FirstOrder(beta=10),
+        radius=Scheduled(0.1),
         events=[FunctionalDistanceAbove(0.2)],
         num_steps=200,
         save_at=SaveAt(200),
@@ -151,14 +151,16 @@ def test_a_path_whose_step_is_not_finite_ends_at_the_last_good_point():
             value = torch.nan if int(state["count"]) == 3 else 1e-3
             return Proposal(torch.full_like(situation.weights, value), 0.0, {"count": state["count"] + 1})
 
-    path = traced(Diversify(), Breaks(), radius=ScheduledRadius(), num_steps=9)
+    path = traced(GradientDiversity(), Breaks(), radius=Scheduled(), num_steps=9)
     assert path.outcome.kind == "not finite"
     assert path.end.step == 3
     assert bool(torch.isfinite(path.end.weights).all())
 
 
 def test_probes_are_measured_at_every_kept_point():
-    path = traced(Diversify(), num_steps=3, save_at=SaveAt(3), probes={"norm": lambda w: float(w.detach().norm())})
+    path = traced(
+        GradientDiversity(), num_steps=3, save_at=SaveAt(3), probes={"norm": lambda w: float(w.detach().norm())}
+    )
     assert [p.probes["norm"] for p in path.points] == [float(p.weights.norm()) for p in path.points]
 
 
@@ -167,8 +169,8 @@ def test_walk_yields_accepted_points_and_returns_the_outcome():
     steps = walk(
         where,
         batch(where, 30, 6),
-        Diversify(),
-        Settings(radius=ScheduledRadius(), num_steps=4, batch_size=10),
+        GradientDiversity(),
+        Settings(radius=Scheduled(), num_steps=4, batch_size=10),
     )
     points = [next(steps) for _ in range(4)]
     assert [point.step for point in points] == [1, 2, 3, 4]
@@ -179,17 +181,17 @@ def test_walk_yields_accepted_points_and_returns_the_outcome():
 
 def test_every_kept_point_is_told_as_it_is_measured():
     told = []
-    path = traced(Diversify(), num_steps=12, save_at=SaveAt(4), on_point=told.append)
+    path = traced(GradientDiversity(), num_steps=12, save_at=SaveAt(4), on_point=told.append)
     assert tuple(told) == path.points
 
 
 class TestAdaptiveRadius:
     def judged(self, *, before: float, after: float, gain: float, predicted: float):
         where = problem(mlp(6, 4))
-        made = Situation(where, Diversify(), where.start, batch(where, 3, 6, seed=2), 1.0, 0.5)
+        made = Situation(where, GradientDiversity(), where.start, batch(where, 3, 6, seed=2), 1.0, 0.5)
         candidate = Candidate(made, where.start, predicted, batch(where, 3, 6))
         candidate.__dict__.update(distance_before=before, distance_after=after, distance_at_most=after, gain=gain)
-        return AdaptiveRadius(tolerance=0.1).judge(candidate)
+        return Adaptive(tolerance=0.1).judge(candidate)
 
     def test_within_tolerance_and_gaining_as_promised_the_radius_grows(self):
         verdict = self.judged(before=0.0, after=0.05, gain=0.9, predicted=1.0)
@@ -226,20 +228,20 @@ class TestWrongUse:
         broken = ANCHORS.clone()
         broken[3, 2] = torch.nan
         with pytest.raises(DataError, match="1 of 60 inputs hold NaN"):
-            trace(Problem(mlp(6, 12, 4), anchors=broken, held_out=HELD_OUT), Diversify())
+            trace(Problem(mlp(6, 12, 4), anchors=broken, held_out=HELD_OUT), GradientDiversity())
 
     @pytest.mark.parametrize("settings", [{"num_steps": 0}, {"batch_size": 0}])
     def test_counts_below_one(self, settings):
         with pytest.raises(UsageError, match="at least 1"):
-            trace(mlp(6, 12, 4), anchors=ANCHORS, held_out=HELD_OUT, objective=Diversify(), **settings)
+            trace(mlp(6, 12, 4), anchors=ANCHORS, held_out=HELD_OUT, objective=GradientDiversity(), **settings)
 
     @pytest.mark.parametrize(
         "wrong",
         [
-            lambda: AdaptiveRadius(initial=0),
-            lambda: AdaptiveRadius(tolerance=-1),
-            lambda: AdaptiveRadius(shrink=1),
-            lambda: ScheduledRadius(initial=0.1, final=0.2),
+            lambda: Adaptive(initial=0),
+            lambda: Adaptive(tolerance=-1),
+            lambda: Adaptive(shrink=1),
+            lambda: Scheduled(initial=0.1, final=0.2),
             lambda: SaveAt(0),
             lambda: FunctionalDistanceAbove(0),
         ],
@@ -254,14 +256,16 @@ class TestFocus:
         """Two inputs in three certain, one in doubt: drawn in proportion to the root of 1 - max p."""
         reference = 2 * torch.tensor([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0]], dtype=torch.float64).sqrt()
         everything = Batch(torch.arange(3.0)[:, None], reference)
-        focused = Batch(everything.inputs.repeat(1000, 1), reference.repeat(1000, 1)).focused(0.8)
-        drawn = focused.draw(2000, generator(1)).inputs[:, 0]
+        uncertainty_sampled = Batch(everything.inputs.repeat(1000, 1), reference.repeat(1000, 1)).uncertainty_sampled(
+            0.8
+        )
+        drawn = uncertainty_sampled.draw(2000, generator(1)).inputs[:, 0]
         in_doubt = float((drawn == 1).double().mean())
         expected = 0.8 * 0.5**0.5 / (0.5**0.5 + 2e-3) + 0.2 / 3
         assert_below(abs(in_doubt - expected), 0.03)
 
     def test_it_is_for_classifiers_and_a_share(self):
         with pytest.raises(UsageError, match="a fraction of each batch"):
-            traced(Diversify(), num_steps=1, focus=1.5)
+            traced(GradientDiversity(), num_steps=1, uncertainty_fraction=1.5)
         with pytest.raises(UsageError, match="FisherRao"):
-            traced(Diversify(), num_steps=1, focus=0.5, geometry=Euclidean())
+            traced(GradientDiversity(), num_steps=1, uncertainty_fraction=0.5, geometry=Euclidean())

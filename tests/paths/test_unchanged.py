@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import fipray as fip
-from fipray import UsageError
+from fipray.errors import UsageError
 from fipray.paths import Batch, Problem
 from tests.problems import mlp, normal
 
@@ -31,7 +31,7 @@ class Writes:
         return weights.square().sum()
 
 
-@pytest.mark.parametrize("stepper", [fip.NaturalStep(), fip.FirstOrderStep(beta=0.1)])
+@pytest.mark.parametrize("stepper", [fip.steppers.Natural(), fip.steppers.FirstOrder(beta=0.1)])
 @pytest.mark.parametrize(
     ("into", "what"), [("weights", "the weights"), ("start", "the start's weights"), ("inputs", "the inputs")]
 )
@@ -45,15 +45,26 @@ def test_a_probe_and_a_listener_that_write_are_refused_and_leave_the_network_alo
     before = network.weights.clone()
     with pytest.raises(UsageError, match="probe 'size' wrote into the weights"):
         fip.trace(
-            network.at(before.clone()), fip.RandomWalk(), probes={"size": lambda w: float(w.mul_(0.5).sum())}, **given()
+            network.at(before.clone()),
+            fip.objectives.RandomWalk(),
+            probes={"size": lambda w: float(w.mul_(0.5).sum())},
+            **given(),
         )
     with pytest.raises(UsageError, match=r"on_point\(\) wrote into the weights"):
-        fip.trace(network.at(before.clone()), fip.RandomWalk(), on_point=lambda point: point.weights.zero_(), **given())
+        fip.trace(
+            network.at(before.clone()),
+            fip.objectives.RandomWalk(),
+            on_point=lambda point: point.weights.zero_(),
+            **given(),
+        )
     assert torch.equal(network.weights, before)
 
 
 def test_what_writes_into_a_clone_is_fine():
     path = fip.trace(
-        mlp(4, 6, 3), fip.RandomWalk(), probes={"size": lambda w: float(w.clone().mul_(0.5).sum())}, **given()
+        mlp(4, 6, 3),
+        fip.objectives.RandomWalk(),
+        probes={"size": lambda w: float(w.clone().mul_(0.5).sum())},
+        **given(),
     )
     assert path.end.step == 2

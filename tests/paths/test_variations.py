@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import fipray as fip
-from fipray.geometry import for_task
-from fipray.paths import varied
+from fipray.networks import for_task
+from fipray.paths import augmented
 
 
 def _by_hand(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
@@ -23,7 +23,7 @@ def _by_hand(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
 
 def test_a_copy_is_the_image_shifted_by_at_most_so_many_pixels() -> None:
     images = torch.rand(5, 3, 6, 4)
-    found = varied(images, [fip.Shifted(copies=7, pixels=2)])
+    found = augmented(images, [fip.augmentations.Shifted(copies=7, pixels=2)])
     assert found.shape == (40, 3, 6, 4)
     assert torch.equal(found[:5], images)
     shifts = set()
@@ -42,22 +42,22 @@ def test_a_copy_is_the_image_shifted_by_at_most_so_many_pixels() -> None:
 
 def test_the_same_seed_makes_the_same_copies() -> None:
     images = torch.rand(4, 1, 8, 8)
-    first, again, other = (varied(images, [fip.Shifted()], seed) for seed in (1, 1, 2))
+    first, again, other = (augmented(images, [fip.augmentations.Shifted()], seed) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_flattened_images_keep_what_stands_before_them() -> None:
     images = torch.rand(4, 1, 8, 8)
-    told = varied(for_task(images, 3), [fip.Shifted(image=(1, 8, 8))], seed=5)
+    told = augmented(for_task(images, 3), [fip.augmentations.Shifted(image=(1, 8, 8))], seed=5)
     assert torch.equal(told[:, 0], torch.full((36,), 3.0))
-    assert torch.equal(told[:, 1:].view(-1, 1, 8, 8), varied(images, [fip.Shifted()], seed=5))
+    assert torch.equal(told[:, 1:].view(-1, 1, 8, 8), augmented(images, [fip.augmentations.Shifted()], seed=5))
 
 
 def test_what_is_no_image_is_refused() -> None:
-    with pytest.raises(fip.DataError, match="are no images of shape"):
-        varied(torch.rand(4, 65), [fip.Shifted()])
-    with pytest.raises(fip.DataError, match="are no images of shape"):
-        varied(torch.rand(4, 63), [fip.Shifted(image=(1, 8, 8))])
-    with pytest.raises(fip.UsageError, match="at least 1"):
-        fip.Shifted(copies=0)
+    with pytest.raises(fip.errors.DataError, match="are no images of shape"):
+        augmented(torch.rand(4, 65), [fip.augmentations.Shifted()])
+    with pytest.raises(fip.errors.DataError, match="are no images of shape"):
+        augmented(torch.rand(4, 63), [fip.augmentations.Shifted(image=(1, 8, 8))])
+    with pytest.raises(fip.errors.UsageError, match="at least 1"):
+        fip.augmentations.Shifted(copies=0)

@@ -7,25 +7,25 @@ import torch
 from torch import Tensor, nn
 
 import fipray as fip
-from fipray import NetworkError, UsageError
-from fipray.geometry import Network
+from fipray.errors import NetworkError, UsageError
+from fipray.networks import Network
 from fipray.paths import (
     Corrected,
-    FirstOrderStep,
-    InputNullSpaceStep,
-    KroneckerStep,
+    FirstOrder,
+    InputNullSpace,
+    Kronecker,
     LearnTask,
-    NaturalStep,
-    ProjectedStep,
+    Natural,
+    Projected,
     Proposal,
-    PublishedStep,
+    Published,
     RandomWalk,
-    ScheduledRadius,
+    Scheduled,
     Sparsify,
     Switch,
 )
 from fipray.paths.examples import Examples
-from fipray.paths.patterns import NofM, Unstructured, WholeChannels
+from fipray.paths.sparsity.patterns import SemiStructured, Structured, Unstructured
 from tests.problems import mlp, normal
 
 MOVING = ["2.*"]
@@ -42,17 +42,17 @@ class Everywhere:
 
 
 STEPPERS = [
-    NaturalStep(),
-    NaturalStep(iterations=None),
-    NaturalStep(chunk=5, warm=True),
-    ProjectedStep(),
-    ProjectedStep(dense=1),
-    KroneckerStep(),
-    InputNullSpaceStep(threshold=0.1),
-    FirstOrderStep(beta=1.0),
-    PublishedStep(),
-    Corrected(FirstOrderStep(beta=1.0), ProjectedStep()),
-    Switch(FirstOrderStep(beta=1.0), NaturalStep(), at=0.5),
+    Natural(),
+    Natural(iterations=None),
+    Natural(chunk=5, warm=True),
+    Projected(),
+    Projected(dense=1),
+    Kronecker(),
+    InputNullSpace(threshold=0.1),
+    FirstOrder(beta=1.0),
+    Published(),
+    Corrected(FirstOrder(beta=1.0), Projected()),
+    Switch(FirstOrder(beta=1.0), Natural(), at=0.5),
     Everywhere(),
 ]
 
@@ -66,7 +66,7 @@ def network() -> Network:
 
 
 def walked(of: Network, **settings):
-    defaults = {"objective": RandomWalk(), "radius": ScheduledRadius(0.05), "num_steps": 4, "batch_size": 10}
+    defaults = {"objective": RandomWalk(), "radius": Scheduled(0.05), "num_steps": 4, "batch_size": 10}
     return fip.trace(of, anchors=normal(20, 6), held_out=normal(9, 6, seed=1), **{**defaults, **settings})
 
 
@@ -87,18 +87,18 @@ def test_weights_that_may_not_change_keep_their_bits_with_every_stepper(stepper,
     moves = inside(of)
     for point in path.points:
         assert torch.equal(bits(point.weights)[~moves], bits(of.weights)[~moves])
-    if not isinstance(stepper, InputNullSpaceStep) or isinstance(objective, Sparsify):
+    if not isinstance(stepper, InputNullSpace) or isinstance(objective, Sparsify):
         assert not torch.equal(path.end.weights[moves], of.weights[moves])
 
 
 @pytest.mark.parametrize(
     "stepper",
     [
-        FirstOrderStep(beta=1.0),
-        NaturalStep(iterations=200),
-        NaturalStep(iterations=None),
-        ProjectedStep(),
-        ProjectedStep(dense=1, tolerance=1e-10),
+        FirstOrder(beta=1.0),
+        Natural(iterations=200),
+        Natural(iterations=None),
+        Projected(),
+        Projected(dense=1, tolerance=1e-10),
     ],
 )
 def test_a_path_of_some_weights_is_that_of_a_network_that_has_no_others(stepper):
@@ -117,7 +117,7 @@ def test_a_path_of_some_weights_is_that_of_a_network_that_has_no_others(stepper)
 @pytest.mark.parametrize("pattern", [Unstructured(), Unstructured(across="layer")])
 def test_sparsity_is_reached_with_the_weights_that_may_change(pattern):
     of, moves = network(), inside(network())
-    end = walked(of.only(MOVING), stepper=FirstOrderStep(), objective=Sparsify(0.3, pattern=pattern)).end
+    end = walked(of.only(MOVING), stepper=FirstOrder(), objective=Sparsify(0.3, pattern=pattern)).end
     zeros = end.weights == 0
     assert int(zeros.sum()) == round(0.3 * of.num_weights)
     assert int(zeros[~moves].sum()) == 4  # that were zero before
@@ -131,15 +131,15 @@ def test_more_sparsity_than_the_weights_that_may_change_allow_is_refused():
 
 def test_groups_of_n_of_m_are_those_of_layers_that_may_change():
     of = network()
-    end = walked(of.only(MOVING), stepper=FirstOrderStep(), objective=Sparsify(0.5, pattern=NofM())).end
+    end = walked(of.only(MOVING), stepper=FirstOrder(), objective=Sparsify(0.5, pattern=SemiStructured())).end
     groups = of.named(end.weights)["2.weight"].unflatten(1, (-1, 4))
     assert bool(((groups == 0).sum(2) == 2).all())
 
 
 def test_whole_channels_are_those_of_layers_that_may_change():
     of = network()
-    pattern = WholeChannels()
-    end = walked(of.only(["2.*", "4.*"]), stepper=FirstOrderStep(), objective=Sparsify(0.5, pattern=pattern)).end
+    pattern = Structured()
+    end = walked(of.only(["2.*", "4.*"]), stepper=FirstOrder(), objective=Sparsify(0.5, pattern=pattern)).end
     second = of.named(end.weights)["2.weight"]
     assert int((second == 0).all(1).sum()) == 4
     assert not bool((second == 0).all(0).any())  # no channel of the first layer is gone
@@ -150,7 +150,7 @@ def test_statistics_that_would_change_what_may_not_are_refused():
     module = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)).double().eval()
     of = Network.of(module).only(["3.*"])
     for settings in (
-        {"stepper": FirstOrderStep(beta=1.0, batch_statistics=True)},
+        {"stepper": FirstOrder(beta=1.0, batch_statistics=True)},
         {"objective": Sparsify(0.1, re_estimate=True)},
     ):
         with pytest.raises(NetworkError, match="those of 1 may not change"):
@@ -167,7 +167,7 @@ def test_names_of_what_moves_are_checked_against_what_may():
 
 def test_a_resumed_path_of_some_weights_is_the_uninterrupted_one():
     of = network().only(MOVING)
-    settings = {"stepper": FirstOrderStep(beta=1.0), "num_steps": 6}
+    settings = {"stepper": FirstOrder(beta=1.0), "num_steps": 6}
     whole, first = walked(of, **settings), walked(of, until=3, **settings)
     again = walked(of, resume=first.points, **settings)
     assert torch.equal(bits(again.end.weights), bits(whole.end.weights))

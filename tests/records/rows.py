@@ -56,7 +56,7 @@ def point_rows(
             "objective_value": 3.0 - step / num_points,
             "gain": step / num_points,
             "radius": 0.1 if step else None,
-            "weights_norm_moved": 0.1 * step,
+            "weights_distance": 0.1 * step,
             "clean_accuracy": 0.75,
             "seconds": 0.5 * step,
             "weights_file": None,
@@ -116,10 +116,10 @@ def measures_row(measures_id: str, name: str, kind: str, **changes: Any) -> dict
     } | changes
 
 
-def verdicts_row(verdicts_id: str, name: str, attack: str, **changes: Any) -> dict[str, Any]:
+def per_example_row(per_example_id: str, name: str, attack: str, **changes: Any) -> dict[str, Any]:
     return {
         "study": STUDY,
-        "verdicts_id": verdicts_id,
+        "per_example_id": per_example_id,
         "name": name,
         "attack": attack,
         "norm": "linf",
@@ -134,11 +134,11 @@ def verdicts_row(verdicts_id: str, name: str, attack: str, **changes: Any) -> di
     } | changes
 
 
-def transfer_row(transfer_id: str, maker: str, target: str, accuracy: float, **changes: Any) -> dict[str, Any]:
+def transfer_row(transfer_id: str, source: str, target: str, accuracy: float, **changes: Any) -> dict[str, Any]:
     return {
         "study": STUDY,
         "transfer_id": transfer_id,
-        "maker": maker,
+        "source": source,
         "target": target,
         "attack": "pgd-20x1",
         "norm": "linf",
@@ -191,7 +191,7 @@ def variant_row(path_id: str, name: str = "sparse", attempt: int = 1, **changes:
         "path_id": path_id,
         "name": name,
         "network": f"{name}@0.5",
-        "asked_sparsity": 0.5,
+        "target_sparsity": 0.5,
         "step": 1,
         "sparsity": 0.495,
         "sparsity_by_layer_json": '{"0.weight":0.5}',

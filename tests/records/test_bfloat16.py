@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from fipray import UsageError
+from fipray.errors import UsageError
 from fipray.records.bfloat16 import BFLOAT16, raised, rounded
 from fipray.records.encoding import read_safetensors, safetensors_bytes
 from fipray.study.arrays import state_arrays, to_array, to_tensor

@@ -21,6 +21,7 @@ from tests.records.rows import (
     measured_row,
     measures_row,
     path_row,
+    per_example_row,
     point_rows,
     robustness_row,
     round_row,
@@ -28,7 +29,6 @@ from tests.records.rows import (
     transfer_row,
     trial_row,
     variant_row,
-    verdicts_row,
 )
 from tests.records.writer import MANIFEST
 
@@ -36,12 +36,12 @@ ROWS = {
     "paths": [path_row("id", seed=2**63 - 1, spec_json='{"x": "∂θ"}', outcome="", objective_value=-1.5e300)],
     "points": point_rows("id", objective_value=5e-324, gain=0.1 + 0.2, clean_accuracy=None),
     "robustness": [robustness_row("id", "all", "ensemble", attack, sparsity=None) for attack in ("fgsm", "worst")],
-    "verdicts": [verdicts_row("id", "base", attack) for attack in ("fgsm", "pgd-20x1")],
+    "per_example": [per_example_row("id", "base", attack) for attack in ("fgsm", "pgd-20x1")],
     "measures": [measures_row("id", "base", "base"), measures_row("id", "all", "ensemble", coherence=0.1, kappa=0.3)],
-    "transfer": [transfer_row("id", maker, "base", 1 / 3) for maker in ("base", "sparse")],
+    "transfer": [transfer_row("id", source, "base", 1 / 3) for source in ("base", "sparse")],
     "rounds": [round_row("id", number=2, outcome="")],
     "tasks": [task_row("id"), task_row("id", task="second", task_number=2, learned=False)],
-    "variants": [variant_row("id"), variant_row("id", network="sparse", asked_sparsity=0.9, bytes_2_4=40)],
+    "variants": [variant_row("id"), variant_row("id", network="sparse", target_sparsity=0.9, bytes_2_4=40)],
     "point_measures": [measured_row("id"), measured_row("id", measure="drift", value=5e-324)],
     "point_distances": [distance_row("id"), distance_row("id", kept="outputs")],
     "trials": [trial_row("id", config_json='{"stepper.damping":1e-05}')],
@@ -112,7 +112,7 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_row_and_column(column, va
 @pytest.mark.parametrize("value", ["10", [True, None], [1, 0], [[True]]])
 def test_a_list_of_anything_but_booleans_is_refused(value):
     with pytest.raises(UsageError, match="robust"):
-        to_arrow("verdicts", [verdicts_row("id", "base", "fgsm", robust=value)])
+        to_arrow("per_example", [per_example_row("id", "base", "fgsm", robust=value)])
 
 
 @pytest.mark.parametrize("value", [1, 0, "true", None, np.bool_(True)])

@@ -66,11 +66,11 @@ class AttackContract:
     def test_stopping_at_the_first_success_changes_no_verdict(self, threat_model, seed):
         classifier, _, labels, made = self.perturb(threat_model, seed)
         *_, stopped = self.perturb(threat_model, seed, until_fooled=True)
-        verdicts = predictions(classifier, made) == labels
+        per_example = predictions(classifier, made) == labels
         # A problem on which the attack partly succeeds; the spread of a count's root does not depend on its mean.
-        assert_above(verdicts.sum().sqrt(), 0)
-        assert_below(verdicts.sum(), len(verdicts))
-        assert torch.equal(predictions(classifier, stopped) == labels, verdicts)
+        assert_above(per_example.sum().sqrt(), 0)
+        assert_below(per_example.sum(), len(per_example))
+        assert torch.equal(predictions(classifier, stopped) == labels, per_example)
 
     @every_seed
     @every_threat_model

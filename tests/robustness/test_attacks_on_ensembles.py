@@ -9,8 +9,8 @@ import torch
 
 from fipray.errors import UsageError
 from fipray.robustness import PGD, Ensemble, OnLogits, ReweighedPGD, StackedEnsemble, TargetedPGD, evaluate
+from fipray.robustness.attacks.on_ensembles import _guided, member_weights
 from fipray.robustness.margin import margin_gradient
-from fipray.robustness.reweighed import _guided, member_weights
 from tests.margins import assert_above, assert_below
 from tests.problems import generator, mlp, normal
 from tests.robustness.classifiers import LINF, Linear, Tanh, contested, images, predictions

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fipray.errors import UsageError
-from fipray.robustness import PGD, FromSurrogates, RandomNoise, RandomSearch, evaluate, transfer_matrix
+from fipray.robustness import PGD, RandomNoise, RandomSearch, TransferAttack, evaluate, transfer_matrix
 from fipray.robustness.margin import correct, margins
 from tests.margins import assert_above, assert_below
 from tests.problems import generator
@@ -25,7 +25,7 @@ class TestRandomSearch(AttackContract):
 
 
 class TestFromSurrogates(AttackContract):
-    attack = FromSurrogates(
+    attack = TransferAttack(
         {
             "near": lambda x: Tanh.drawn(seed=0)(x.double()),
             "one way": lambda x: x.flatten(1),
@@ -75,8 +75,8 @@ def test_the_search_comes_close_to_the_closed_form_on_two_linear_classes(threat_
     clean, found = (margins(classifier(of), labels) for of in (inputs, made))
     lowest = classifier.worst_margins(inputs, labels, 1 - labels, threat_model)
     assert bool((found >= lowest - 1e-12).all())
-    share = float(((clean - found) / (clean - lowest)).mean())
-    assert_above(share, 0.9 if threat_model.norm == "linf" else 0.66)
+    fraction = float(((clean - found) / (clean - lowest)).mean())
+    assert_above(fraction, 0.9 if threat_model.norm == "linf" else 0.66)
 
 
 @every_threat_model
@@ -86,7 +86,7 @@ def test_replayed_from_one_surrogate_it_is_the_transfer_from_there(threat_model)
     matrix = transfer_matrix(
         {"base": base}, {"target": classifier}, inputs, labels, threat_model, PGD(5), generator(3), batch_size=40
     )
-    attack = FromSurrogates({"base": base}, PGD(5))
+    attack = TransferAttack({"base": base}, PGD(5))
     robust = evaluate(classifier, inputs, labels, threat_model, [attack], generator(3), batch_size=40).worst_accuracy
     assert robust == pytest.approx(float(matrix[0, 0]), abs=1e-12)
 
@@ -100,7 +100,7 @@ def test_of_several_surrogates_the_worst_counts(threat_model):
     for surrogate in surrogates.values():
         made = PGD(5).perturb(surrogate, inputs, labels, threat_model, shared)
         alone &= predictions(classifier, made) == labels
-    attack = FromSurrogates(surrogates, PGD(5))
+    attack = TransferAttack(surrogates, PGD(5))
     assert torch.equal(evaluate(classifier, inputs, labels, threat_model, [attack], generator(3)).worst, alone)
     assert_above(alone.sum(), 0)
     assert_below(alone.sum(), 40)
@@ -108,7 +108,7 @@ def test_of_several_surrogates_the_worst_counts(threat_model):
 
 def test_replayed_on_the_surrogate_itself_it_is_white_box():
     classifier, inputs, labels = problem()
-    attacks = [FromSurrogates({"itself": classifier}, PGD(5)), PGD(5)]
+    attacks = [TransferAttack({"itself": classifier}, PGD(5)), PGD(5)]
     robust = [evaluate(classifier, inputs, labels, LINF, [attack], generator(3)).worst for attack in attacks]
     assert torch.equal(*robust)
 
@@ -116,11 +116,11 @@ def test_replayed_on_the_surrogate_itself_it_is_white_box():
 def test_names_and_effort():
     assert RandomNoise(7).name == "noise-7"
     assert RandomSearch(7).name == "random-search-7"
-    assert FromSurrogates({"base": Tanh.drawn(), "other": Tanh.drawn()}, PGD()).name == "pgd-20x1-from-base+other"
+    assert TransferAttack({"base": Tanh.drawn(), "other": Tanh.drawn()}, PGD()).name == "pgd-20x1-from-base+other"
     for make, says in (
         (lambda: RandomNoise(0), r"num_draws is 0: give at least 1"),
         (lambda: RandomSearch(0), r"num_queries is 0: give at least 1"),
-        (lambda: FromSurrogates({}, PGD()), r"no surrogates: give one classifier or more, by name"),
+        (lambda: TransferAttack({}, PGD()), r"no surrogates: give one classifier or more, by name"),
     ):
         with pytest.raises(UsageError, match=says):
             make()

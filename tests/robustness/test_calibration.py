@@ -82,18 +82,18 @@ def test_selection_keeps_the_surest_examples():
     """From the surest: right, wrong, right, right, wrong."""
     outputs = outputs_of([0.7, 0.3], [0.95, 0.05], [0.6, 0.4], [0.9, 0.1], [0.8, 0.2])
     labels = torch.tensor([0, 0, 1, 1, 0])
-    accuracies = [selective_accuracy(outputs, labels, share) for share in (0.2, 0.4, 0.6, 0.8, 1)]
+    accuracies = [selective_accuracy(outputs, labels, fraction) for fraction in (0.2, 0.4, 0.6, 0.8, 1)]
     assert accuracies == pytest.approx([1, 1 / 2, 2 / 3, 3 / 4, 3 / 5], abs=1e-15)
     assert selective_accuracy(outputs, labels, 1e-9) == 1
     assert aurc(outputs, labels) == pytest.approx(1 - sum(accuracies) / 5, abs=1e-15)
 
 
 def test_examples_that_tie_count_as_the_mean_over_their_orders():
-    confidences, verdicts = [0.9, 0.7, 0.7, 0.7, 0.6], [False, True, False, True, True]
+    confidences, per_example = [0.9, 0.7, 0.7, 0.7, 0.6], [False, True, False, True, True]
     outputs = outputs_of(*([value, 1 - value] for value in confidences))
-    labels = torch.tensor([0 if verdict else 1 for verdict in verdicts])
+    labels = torch.tensor([0 if verdict else 1 for verdict in per_example])
     orders = [[0, *(1 + index for index in order), 4] for order in permutations(range(3))]
-    curves = torch.tensor([[verdicts[index] for index in order] for order in orders]).double().cumsum(1)
+    curves = torch.tensor([[per_example[index] for index in order] for order in orders]).double().cumsum(1)
     mean = (curves / torch.arange(1, 6)).mean(0)
     kept = torch.tensor([selective_accuracy(outputs, labels, count / 5) for count in range(1, 6)], dtype=torch.float64)
     torch.testing.assert_close(kept, mean, rtol=0, atol=1e-15)

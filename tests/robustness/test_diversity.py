@@ -119,9 +119,9 @@ def test_the_mean_is_over_the_pairs_for_which_there_is_a_number():
 
 
 def test_what_are_no_verdicts_and_no_members_is_refused():
-    for verdicts in (torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64), torch.zeros(2, 0, dtype=torch.int64)):
+    for per_example in (torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64), torch.zeros(2, 0, dtype=torch.int64)):
         with pytest.raises(DataError, match=r"give classes or booleans \[M, N\]"):
-            kappa(verdicts)
+            kappa(per_example)
     with pytest.raises(DataError, match=r"correctness of the members is torch\.int64: give booleans"):
         q_statistic(torch.zeros(2, 3, dtype=torch.int64))
     with pytest.raises(UsageError, match="0 members"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fipray.errors import UsageError
-from fipray.geometry import Network
+from fipray.networks import Network
 from fipray.robustness import Ensemble, StackedEnsemble
 from fipray.robustness.margin import margin_gradient
 from tests.margins import assert_above

@@ -18,7 +18,7 @@ from tests.robustness.classifiers import L2, LINF, Linear, Tanh, images, predict
 
 
 @dataclass(frozen=True)
-class Made:
+class Artifact:
     """An attack that makes what it is told to, and remembers what it was given."""
 
     make: Callable[[Tensor, ThreatModel, torch.Generator], Tensor]
@@ -34,8 +34,8 @@ class Made:
         return self.made[-1]
 
 
-def left_alone() -> Made:
-    return Made(lambda inputs, threat_model, generator: inputs)
+def left_alone() -> Artifact:
+    return Artifact(lambda inputs, threat_model, generator: inputs)
 
 
 def first_input(inputs: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def test_on_a_line_the_accuracies_are_counted_by_hand(attack, norm, batch_size):
 
 
 def test_what_is_wrong_at_the_start_stays_wrong_and_is_not_attacked():
-    mender = Made(lambda inputs, threat_model, generator: 1 - inputs)
+    mender = Artifact(lambda inputs, threat_model, generator: 1 - inputs)
     verdict = evaluate(first_input, LINE, LABELS, ThreatModel("linf", 1.0), [mender], generator())
     assert len(mender.given) == 1
     assert torch.equal(mender.given[0], LINE[:4])
@@ -83,8 +83,8 @@ def test_where_nothing_is_right_nothing_is_attacked():
 
 
 def test_the_worst_is_the_worst_attack_of_each_example():
-    left = Made(lambda inputs, threat_model, generator: (inputs - 0.1).clamp_min(0), "left")
-    right = Made(lambda inputs, threat_model, generator: inputs + 0.1, "right")
+    left = Artifact(lambda inputs, threat_model, generator: (inputs - 0.1).clamp_min(0), "left")
+    right = Artifact(lambda inputs, threat_model, generator: inputs + 0.1, "right")
     verdict = evaluate(first_input, LINE, LABELS, LINF, [left, right, left_alone()], generator())
     assert verdict.robust["left"].tolist() == [True, True, False, True, False]
     assert verdict.robust["right"].tolist() == [True, False, True, True, False]
@@ -143,10 +143,10 @@ def test_equal_generators_give_equal_verdicts():
 )
 def test_an_attack_that_leaves_the_threat_model_is_refused(make, says):
     with pytest.raises(UsageError, match=says):
-        evaluate(first_input, LINE, LABELS, LINF, [Made(make)], generator())
+        evaluate(first_input, LINE, LABELS, LINF, [Artifact(make)], generator())
     networks = {"first": first_input}
     with pytest.raises(UsageError, match=says):
-        transfer_matrix(networks, networks, LINE[:4], LABELS[:4], LINF, Made(make), generator())
+        transfer_matrix(networks, networks, LINE[:4], LABELS[:4], LINF, Artifact(make), generator())
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_attacks_on_one_input_do_not_carry_over_to_the_other():
 
 @pytest.mark.parametrize("batch_size", [2, 500])
 def test_every_maker_is_attacked_from_the_same_random_starts(batch_size):
-    attack = Made(lambda inputs, threat_model, generator: threat_model.starts(inputs, generator))
+    attack = Artifact(lambda inputs, threat_model, generator: threat_model.starts(inputs, generator))
     networks = {"first": first_input, "last": last_input}
     transfer_matrix(networks, networks, images(4, 2), LABELS[:4], LINF, attack, generator(), batch_size=batch_size)
     half = len(attack.made) // 2
@@ -214,7 +214,7 @@ def test_transfer_pushes_on_where_evaluation_may_stop():
 def test_equal_makers_have_equal_rows():
     classifier, inputs = Tanh.drawn(), images(30, 9)
     labels = predictions(classifier, inputs)
-    makers, targets = {"one": classifier, "two": classifier}, {"itself": classifier, "other": Tanh.drawn(seed=1)}
-    found = transfer_matrix(makers, targets, inputs, labels, LINF, PGD(4), generator(), batch_size=8)
+    sources, targets = {"one": classifier, "two": classifier}, {"itself": classifier, "other": Tanh.drawn(seed=1)}
+    found = transfer_matrix(sources, targets, inputs, labels, LINF, PGD(4), generator(), batch_size=8)
     assert torch.equal(found[0], found[1])
     assert_below(found[0, 0], 1)

@@ -12,11 +12,11 @@ from rich.console import Console
 
 import fipray as fip
 from fipray import analysis
+from fipray.execution import LocalRunner
+from fipray.execution.jobs import Tables
+from fipray.execution.listeners import Listeners
 from fipray.sinks import MLflowSink, TensorBoardSink
 from fipray.sinks.scalars import MEASURES
-from fipray.study import LocalRunner
-from fipray.study.watch import Watches
-from fipray.study.work import Tables
 from fipray.terminal import TerminalWatch
 from tests.studies import study
 
@@ -97,7 +97,7 @@ def test_mlflow_has_a_run_a_path_with_its_spec_and_points_once(results, tmp_path
 def test_an_address_that_mlflow_cannot_use_is_refused_with_its_reason(monkeypatch, tmp_path):
     pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
-    with pytest.raises(fip.UsageError, match=r"sqlite:///mlflow\.db"):
+    with pytest.raises(fip.errors.UsageError, match=r"sqlite:///mlflow\.db"):
         MLflowSink(tmp_path.as_uri())
 
 
@@ -112,7 +112,7 @@ def test_a_sink_that_fails_is_told_no_more_and_the_run_goes_on(tmp_path):
 
     sink, said = FullDisk(), io.StringIO()
     terminal = TerminalWatch(Console(file=said, width=200))
-    LocalRunner().run(study(num_steps=1), tmp_path, Watches([terminal], [sink]))
+    LocalRunner().run(study(num_steps=1), tmp_path, Listeners([terminal], [sink]))
     assert sink.calls == 1
     assert said.getvalue().count("the sink is given no more rows, because it failed: OSError: no space left") == 1
 
@@ -121,7 +121,7 @@ def test_names_in_rows_lead_nowhere(results, tmp_path):
     tables = tables_of(results)
     for column, value in (("study", "../../out"), ("name", "../out"), ("path_id", "x/../../../out")):
         changed = {**tables, "paths": [{**tables["paths"][0], column: value}]}
-        with pytest.raises(fip.UsageError, match="cannot be a name here"):
+        with pytest.raises(fip.errors.UsageError, match="cannot be a name here"):
             TensorBoardSink(tmp_path / "curves").write(changed)
     assert [file.name for file in tmp_path.rglob("*")] == ["curves"]
 
@@ -129,6 +129,6 @@ def test_names_in_rows_lead_nowhere(results, tmp_path):
 def test_a_password_in_mlflows_uri_is_not_shown():
     pytest.importorskip("mlflow")
     password = "SEC" + "RET"  # which the lines of a traceback do not quote
-    with pytest.raises(fip.UsageError, match="MLflow cannot use") as error:
+    with pytest.raises(fip.errors.UsageError, match="MLflow cannot use") as error:
         MLflowSink(f"nothing://user:{password}@host/db")
     assert password not in "".join(traceback.format_exception(error.value))

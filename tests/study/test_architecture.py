@@ -167,7 +167,7 @@ def test_tied_weights_are_another_network_than_equal_ones():
 
 
 def test_all_ids_of_a_study_depend_on_the_settings_of_installed_modules_also_beside_a_base_id():
-    paths = (fip.PathSpec("p", fip.Diversify(), fip.FirstOrderStep(beta=0.1)),)
+    paths = (fip.PathSpec("p", fip.objectives.GradientDiversity(), fip.steppers.FirstOrder(beta=0.1)),)
 
     def made(slope: float) -> fip.Study:
         module = nn.Sequential(nn.Linear(6, 3), nn.LeakyReLU(slope)).eval()

@@ -8,7 +8,7 @@ import torch
 
 import fipray as fip
 from fipray import analysis
-from fipray.study import LocalRunner
+from fipray.execution import LocalRunner
 from tests.studies import data, module
 
 GOOD = data()
@@ -59,13 +59,15 @@ def test_the_memory_layout_of_arrays_changes_nothing(layout, tmp_path):
 
 def test_a_study_of_read_only_arrays_is_made_without_a_warning():
     arrays = [read_only(array) for array in (GOOD.anchors, GOOD.held_out, INPUTS, LABELS)]
-    path = fip.PathSpec("one", fip.Diversify(), stepper=fip.FirstOrderStep(beta=0.1))
+    path = fip.PathSpec("one", fip.objectives.GradientDiversity(), stepper=fip.steppers.FirstOrder(beta=0.1))
     fip.Study("s", module(), fip.Data(*arrays), (path,), evaluation=fip.Evaluation(fip.ThreatModel("linf", 0.1)))
 
 
 @pytest.mark.parametrize("dtype", [">i2", "<i4", "u1", "u2", "u4", "u8", "i1", "i8"])
 def test_integer_labels_of_every_dtype_give_the_accuracy_that_they_have(dtype, tmp_path):
-    path = fip.PathSpec("one", fip.Diversify(), stepper=fip.FirstOrderStep(beta=0.1), num_steps=1, batch_size=50)
+    path = fip.PathSpec(
+        "one", fip.objectives.GradientDiversity(), stepper=fip.steppers.FirstOrder(beta=0.1), num_steps=1, batch_size=50
+    )
     given = fip.Data(GOOD.anchors, GOOD.held_out, INPUTS[::-1], LABELS[::-1].astype(dtype))
     LocalRunner().run(fip.Study("s", module(), given, (path,)), tmp_path)
     first = analysis.load(tmp_path).points.sort_values("step")["clean_accuracy"].iloc[0]
@@ -74,7 +76,7 @@ def test_integer_labels_of_every_dtype_give_the_accuracy_that_they_have(dtype, t
     assert first == right.mean()
 
 
-def made_of(arrays: dict) -> fip.Data:
+def artifacts_of(arrays: dict) -> fip.Data:
     tasks = {name: fip.Task(*each) for name, each in arrays.get("tasks", {}).items()}
     return fip.Data(**arrays | {"tasks": tasks})
 
@@ -105,14 +107,17 @@ def made_of(arrays: dict) -> fip.Data:
 )
 def test_arrays_without_a_meaning_are_refused(changes, sentence):
     arrays = {"anchors": GOOD.anchors, "held_out": GOOD.held_out, "test_inputs": INPUTS, "test_labels": LABELS}
-    with pytest.raises(fip.UsageError) as refused:
-        made_of(arrays | changes)
+    with pytest.raises(fip.errors.UsageError) as refused:
+        artifacts_of(arrays | changes)
     assert sentence in str(refused.value)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16])
 def test_floats_of_another_dtype_than_the_weights_are_refused_with_the_remedy(dtype):
-    with pytest.raises(fip.DataError, match=r"held_out\.astype\(np\.float32\)"):
+    with pytest.raises(fip.errors.DataError, match=r"held_out\.astype\(np\.float32\)"):
         fip.Study(
-            "s", module(), fip.Data(GOOD.anchors, GOOD.held_out.astype(dtype)), (fip.PathSpec("p", fip.Diversify()),)
+            "s",
+            module(),
+            fip.Data(GOOD.anchors, GOOD.held_out.astype(dtype)),
+            (fip.PathSpec("p", fip.objectives.GradientDiversity()),),
         )

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 import fipray as fip
-from fipray import UsageError
+from fipray.errors import UsageError
 from fipray.study.canonical import decode, digest, encode, from_json, to_json
 from tests.studies import Fails, cooperating, study
 
 SPEC = fip.PathSpec(
     "all-of-it",
-    fip.Sparsify(0.75, ramp=None),
-    stepper=fip.NaturalStep(damping=1e-4, iterations=None),
-    radius=fip.ScheduledRadius(0.5, 0.25),
-    events=(fip.ObjectiveBelow(1e-4), fip.FunctionalDistanceAbove(0.3)),
+    fip.objectives.Sparsify(0.75, ramp=None),
+    stepper=fip.steppers.Natural(damping=1e-4, iterations=None),
+    radius=fip.radii.Scheduled(0.5, 0.25),
+    events=(fip.events.ObjectiveBelow(1e-4), fip.events.FunctionalDistanceAbove(0.3)),
     num_steps=7,
     save_at=fip.SaveAt(3),
     others=("a", "b"),
@@ -37,7 +37,7 @@ def test_a_spec_survives_json(spec):
 
 
 def test_infinite_numbers_survive_json_and_nan_is_refused():
-    warm = fip.FirstOrderStep(temperature=math.inf)
+    warm = fip.steppers.FirstOrder(temperature=math.inf)
     assert from_json(to_json(warm)) == warm
     assert decode(encode(-math.inf)) == -math.inf
     with pytest.raises(UsageError, match="NaN is none"):
@@ -45,14 +45,16 @@ def test_infinite_numbers_survive_json_and_nan_is_refused():
 
 
 def test_the_text_is_this_one_on_every_machine():
-    path = fip.PathSpec("one", fip.Sparsify(0.75), events=(fip.ObjectiveBelow(1e-4),), num_steps=7, others=("two",))
+    path = fip.PathSpec(
+        "one", fip.objectives.Sparsify(0.75), events=(fip.events.ObjectiveBelow(1e-4),), num_steps=7, others=("two",)
+    )
     assert to_json(path) == (
-        '{"anchors":[],"batch_size":512,"events":[{"kind":"objective_below","value":0.0001}],"focus":0.0,"held_out":[],"kind":"path","max_seconds":null,"memory":null,"moving":[],"name":"one","num_steps":7,'
+        '{"anchors":[],"batch_size":512,"events":[{"kind":"objective_below","value":0.0001}],"uncertainty_fraction":0.0,"held_out":[],"kind":"path","max_seconds":null,"memory":null,"moving":[],"name":"one","num_steps":7,'
         '"objective":{"kind":"sparsify","num_stages":100,"pattern":{"across":"network","kind":"unstructured"},"ramp":0.6,'
         '"re_estimate":false,"saliency":{"kind":"magnitude"},"shrink":null,"sparsity":0.75,"through":[]},"others":["two"],'
         '"radius":{"growth":1.5,"initial":0.01,"kind":"adaptive_radius","least_gain_ratio":0.1,"shrink":2.0,"tolerance":0.1},'
         '"save_at":{"also":[],"kind":"save_at","num_points":10,"solver_state":true},"seed":0,"start":"base",'
-        '"stepper":{"chunk":null,"damping":0.01,"iterations":8,"kind":"natural","precision":"full","warm":false},"variations":[]}'
+        '"stepper":{"chunk":null,"damping":0.01,"iterations":8,"kind":"natural","precision":"full","warm":false},"augmentations":[]}'
     )
     assert digest(to_json(path)) == "16af53cf3df0db50"
 
@@ -60,9 +62,9 @@ def test_the_text_is_this_one_on_every_machine():
 def test_every_field_changes_the_digest():
     changed = [
         replace(SPEC, name="other"),
-        replace(SPEC, objective=fip.Sparsify(0.75)),
-        replace(SPEC, stepper=fip.NaturalStep(damping=2e-4, iterations=None)),
-        replace(SPEC, radius=fip.ScheduledRadius(0.5, 0.2)),
+        replace(SPEC, objective=fip.objectives.Sparsify(0.75)),
+        replace(SPEC, stepper=fip.steppers.Natural(damping=2e-4, iterations=None)),
+        replace(SPEC, radius=fip.radii.Scheduled(0.5, 0.2)),
         replace(SPEC, events=SPEC.events[:1]),
         replace(SPEC, num_steps=8),
         replace(SPEC, batch_size=8),
@@ -70,8 +72,8 @@ def test_every_field_changes_the_digest():
         replace(SPEC, others=("a",)),
         replace(SPEC, start="a"),
         replace(SPEC, anchors=("a",)),
-        replace(SPEC, variations=(fip.Shifted(4),)),
-        replace(SPEC, memory=fip.KroneckerMemory(("a",))),
+        replace(SPEC, augmentations=(fip.augmentations.Shifted(4),)),
+        replace(SPEC, memory=fip.objectives.KroneckerMemory(("a",))),
         replace(SPEC, held_out=("a",)),
         replace(SPEC, seed=12),
     ]
@@ -112,16 +114,16 @@ def test_a_class_of_the_users_own_is_written_as_module_and_class():
     ],
 )
 def test_what_is_no_spec_is_refused(data, sentence):
-    with pytest.raises(fip.UsageError) as refused:
+    with pytest.raises(fip.errors.UsageError) as refused:
         decode(data)
     assert sentence in str(refused.value)
 
 
 def test_what_is_no_json_is_refused():
-    with pytest.raises(fip.UsageError, match="this is no JSON"):
+    with pytest.raises(fip.errors.UsageError, match="this is no JSON"):
         from_json("{")
 
 
 def test_a_spec_holds_nothing_that_cannot_be_written_down():
-    with pytest.raises(fip.UsageError, match="is a Tensor"):
-        fip.PathSpec("one", fip.Toward(torch.zeros(3)))
+    with pytest.raises(fip.errors.UsageError, match="is a Tensor"):
+        fip.PathSpec("one", fip.objectives.Toward(torch.zeros(3)))

@@ -10,9 +10,9 @@ import torch
 
 import fipray as fip
 from fipray import analysis
+from fipray.execution import LocalRunner
 from fipray.paths import Examples
 from fipray.records import Store
-from fipray.study import LocalRunner
 from tests.studies import CutOff, Fails, chained
 
 DATA = chained().data
@@ -82,7 +82,7 @@ def test_a_path_begins_where_the_other_ended(results):
         assert not np.array_equal(stored, given)
         points = results.points[results.points["name"] == name]
         moved = float(np.linalg.norm(stored - given))
-        assert points["weights_norm_moved"].iloc[-1] == pytest.approx(moved, rel=1e-5)
+        assert points["weights_distance"].iloc[-1] == pytest.approx(moved, rel=1e-5)
     assert np.array_equal(results.weights("base"), NETWORK.weights.numpy())
 
 
@@ -98,9 +98,9 @@ def test_a_chained_path_is_what_trace_makes_of_the_others_end(results):
 
 def test_shifted_copies_are_made_for_the_path_and_count_as_no_memory(tmp_path):
     few = chained()
-    image = fip.Shifted(copies=2, pixels=1, image=(1, 2, 3))
+    image = fip.augmentations.Shifted(copies=2, pixels=1, image=(1, 2, 3))
     (second,) = (path for path in few.paths if path.name == "learns-second")
-    study = replace(few, paths=(few.paths[0], second, replace(second, name="shifted", variations=(image,))))
+    study = replace(few, paths=(few.paths[0], second, replace(second, name="shifted", augmentations=(image,))))
     LocalRunner().run(study, tmp_path)
     results = analysis.load(tmp_path)
     assert not np.array_equal(results.weights("learns-second"), results.weights("shifted"))
@@ -138,7 +138,7 @@ def test_zeros_stay_while_a_task_is_learned(results):
 def test_a_chain_that_was_cut_off_goes_on_where_it_was(tmp_path, results):
     mended = tmp_path / "mended"
     study = chained(stepper=CutOff(str(mended)))
-    with pytest.raises(fip.RunError, match=r"2 of 5 .*failed(.|\n)*learns-second: (.|\n)*cut off"):
+    with pytest.raises(fip.errors.RunError, match=r"2 of 5 .*failed(.|\n)*learns-second: (.|\n)*cut off"):
         LocalRunner().run(study, tmp_path / "results")
     cut = analysis.load(tmp_path / "results")
     assert set(cut.paths["name"]) == {"half-sparse-learns", "learns-first", "sparse"}  # what waits is not begun
@@ -171,19 +171,19 @@ def test_a_path_that_changes_changes_all_that_follow_and_nothing_else():
         ({"start": "sparse@0.4"}, "refers to 'sparse@0.4'"),
         ({"anchors": ("few", "fewer")}, "'fewer'.*'few', 'others'"),
         ({"held_out": ("fewer",)}, "'fewer'.*'few', 'others'"),
-        ({"objective": fip.LearnTask("third")}, "'third'.*'first', 'second', 'unjudged'"),
+        ({"objective": fip.objectives.LearnTask("third")}, "'third'.*'first', 'second', 'unjudged'"),
     ],
 )
 def test_names_that_are_not_there_are_refused_before_anything_is_walked(change, message):
     study = chained()
     paths = [replace(path, **change) if path.name == "learns-second" else path for path in study.paths]
-    with pytest.raises(fip.UsageError, match=message):
+    with pytest.raises(fip.errors.UsageError, match=message):
         replace(study, paths=tuple(paths))
 
 
 def test_labels_of_a_task_beyond_the_networks_outputs_are_refused():
     task = fip.Task(DATA.anchors[:10], np.full(10, 3))
-    with pytest.raises(fip.DataError, match="'more'"):
+    with pytest.raises(fip.errors.DataError, match="'more'"):
         replace(chained(), data=replace(DATA, tasks={**DATA.tasks, "more": task}))
 
 
@@ -192,9 +192,9 @@ def test_members_of_rounds_may_go_on_from_the_end_of_a_path(tmp_path):
     members = [
         fip.PathSpec(
             name,
-            fip.Diversify(),
-            stepper=fip.FirstOrderStep(beta=0.1),
-            radius=fip.ScheduledRadius(0.05),
+            fip.objectives.GradientDiversity(),
+            stepper=fip.steppers.FirstOrder(beta=0.1),
+            radius=fip.radii.Scheduled(0.05),
             num_steps=4,
             batch_size=50,
             start="learns-first",
@@ -216,8 +216,8 @@ def test_members_of_rounds_may_go_on_from_the_end_of_a_path(tmp_path):
 def test_an_unreached_variant_says_so(tmp_path):
     study = chained()
     sparse = study.paths[2]
-    stopped = replace(sparse, events=(fip.FunctionalDistanceAbove(1e-9),))
-    with pytest.raises(fip.RunError, match=r"1 of 2 .*failed(.|\n)*half-sparse-learns: .*sparse@0.5"):
+    stopped = replace(sparse, events=(fip.events.FunctionalDistanceAbove(1e-9),))
+    with pytest.raises(fip.errors.RunError, match=r"1 of 2 .*failed(.|\n)*half-sparse-learns: .*sparse@0.5"):
         LocalRunner().run(replace(study, paths=(stopped, study.paths[3])), tmp_path)
     assert analysis.load(tmp_path).paths["name"].tolist() == ["sparse"]
 
@@ -225,7 +225,9 @@ def test_an_unreached_variant_says_so(tmp_path):
 def test_a_path_with_a_mistake_leaves_what_follows_it_unbegun(tmp_path):
     study = chained()
     wrong = replace(study.paths[0], objective=Fails("the mistake"))
-    with pytest.raises(fip.RunError, match=r"2 of 4 .*failed(.|\n)*learns-second: not begun, because learns-first"):
+    with pytest.raises(
+        fip.errors.RunError, match=r"2 of 4 .*failed(.|\n)*learns-second: not begun, because learns-first"
+    ):
         LocalRunner().run(replace(study, paths=(wrong, *study.paths[1:4])), tmp_path)
     assert set(analysis.load(tmp_path).paths["name"]) == {"sparse", "half-sparse-learns"}
 
@@ -234,15 +236,17 @@ def remembering(stepper: fip.paths.Stepper | None = None) -> fip.Study:
     """The second path remembers the first one's task, the third both."""
     whole = chained()
     first, second = whole.paths[:2]
-    learns = fip.WeightedSum(((1.0, second.objective), (2.0, fip.Remember())))
+    learns = fip.objectives.WeightedSum(((1.0, second.objective), (2.0, fip.objectives.KroneckerPenalty())))
     second = replace(
         second,
         objective=learns,
-        stepper=stepper or fip.FirstOrderStep(1.0, held=0.0),
+        stepper=stepper or fip.steppers.FirstOrder(1.0, held=0.0),
         anchors=(),
-        memory=fip.KroneckerMemory(("few",), share=0.9),
+        memory=fip.objectives.KroneckerMemory(("few",), fraction=0.9),
     )
-    third = replace(second, name="third", start="learns-second", memory=fip.KroneckerMemory(("others",)), seed=5)
+    third = replace(
+        second, name="third", start="learns-second", memory=fip.objectives.KroneckerMemory(("others",)), seed=5
+    )
     return replace(whole, paths=(first, second, third))
 
 
@@ -257,7 +261,7 @@ def test_what_a_path_remembers_goes_on_to_those_that_begin_at_its_end(tmp_path):
     for name, start in (("few", "learns-first"), ("others", "learns-second")):
         network = NETWORK.at(_weights(results, start))
         problem = fip.paths.Problem(network)
-        settings = fip.KroneckerMemory((name,), share=0.9) if name == "few" else spec.memory
+        settings = fip.objectives.KroneckerMemory((name,), fraction=0.9) if name == "few" else spec.memory
         memory.append(settings.of(problem, torch.from_numpy(DATA.sets[name])))
     path = _traced(spec, results, DATA.anchors, memory)
     assert torch.equal(path.end.weights, _weights(results, "third"))
@@ -271,7 +275,7 @@ def test_what_a_path_remembers_goes_on_to_those_that_begin_at_its_end(tmp_path):
 def test_a_path_that_remembers_goes_on_where_it_was_cut_off(tmp_path):
     mended = tmp_path / "mended"
     study = remembering(CutOff(str(mended)))
-    with pytest.raises(fip.RunError, match="cut off"):
+    with pytest.raises(fip.errors.RunError, match="cut off"):
         LocalRunner().run(study, tmp_path / "results")
     mended.touch()
     LocalRunner().run(study, tmp_path / "results")
@@ -282,5 +286,7 @@ def test_a_path_that_remembers_goes_on_where_it_was_cut_off(tmp_path):
 
 def test_a_memory_of_a_set_that_is_not_there_is_refused():
     whole = remembering()
-    with pytest.raises(fip.UsageError, match=r"memory names 'gone', and the data has the sets 'few', 'others'"):
-        replace(whole, paths=(*whole.paths[:2], replace(whole.paths[2], memory=fip.KroneckerMemory(("gone",)))))
+    with pytest.raises(fip.errors.UsageError, match=r"memory names 'gone', and the data has the sets 'few', 'others'"):
+        replace(
+            whole, paths=(*whole.paths[:2], replace(whole.paths[2], memory=fip.objectives.KroneckerMemory(("gone",))))
+        )

@@ -8,8 +8,8 @@ import pytest
 
 import fipray as fip
 from fipray import analysis
+from fipray.execution import LocalRunner
 from fipray.records import Store, compact
-from fipray.study import LocalRunner
 from tests import studies
 
 SIGN = 1.0
@@ -27,10 +27,10 @@ def made() -> fip.Study:
     settings = {"num_steps": 2, "batch_size": 50}
     paths = (
         fip.PathSpec("own", Signed(), **settings),
-        fip.PathSpec("after", fip.Diversify(), start="own", **settings),
-        fip.PathSpec("other", fip.Diversify(), **settings),
+        fip.PathSpec("after", fip.objectives.GradientDiversity(), start="own", **settings),
+        fip.PathSpec("other", fip.objectives.GradientDiversity(), **settings),
     )
-    evaluation = fip.Evaluation(fip.ThreatModel("linf", 0.05), (fip.FGSM(),), num_examples=20)
+    evaluation = fip.Evaluation(fip.ThreatModel("linf", 0.05), (fip.attacks.FGSM(),), num_examples=20)
     return fip.Study("s", studies.module(), studies.data(), paths, evaluation=evaluation)
 
 
@@ -50,7 +50,7 @@ def directory(tmp_path, monkeypatch):
 
 def test_a_run_stops_and_names_what_changed_and_the_ways_out(directory):
     before = values(directory)
-    with pytest.raises(fip.UsageError) as refused:
+    with pytest.raises(fip.errors.UsageError) as refused:
         LocalRunner().run(made(), directory)
     said = str(refused.value)
     assert "was made by other code: SIGN in test_changed.py changed since" in said
@@ -63,7 +63,7 @@ def test_the_same_study_object_sees_the_change_too(tmp_path, monkeypatch):
     study = made()
     LocalRunner().run(study, tmp_path)
     monkeypatch.setattr(f"{__name__}.SIGN", -1.0)
-    with pytest.raises(fip.UsageError, match="was made by other code"):
+    with pytest.raises(fip.errors.UsageError, match="was made by other code"):
         LocalRunner().run(study, tmp_path)
 
 
@@ -106,6 +106,6 @@ def test_a_reader_that_is_open_sees_the_new_rows_once(directory):
 
 
 def test_an_unknown_way_out_is_refused(tmp_path):
-    with pytest.raises(fip.UsageError, match="changed is 'again'; expected 'stop' or 'redo'"):
+    with pytest.raises(fip.errors.UsageError, match="changed is 'again'; expected 'stop' or 'redo'"):
         LocalRunner().run(made(), tmp_path, changed="again")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

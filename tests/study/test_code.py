@@ -277,7 +277,7 @@ def test_nothing_is_said_of_what_is_fiprays_or_torchs():
 
 def test_a_function_that_a_spec_names_counts(sources):
     sources.code()
-    named = code_of(fip.BlackBox(f"{sources.helpers}:unused"))
+    named = code_of(fip.objectives.ZerothOrder(f"{sources.helpers}:unused"))
     assert list(named) == [f"{sources.helpers}:unused"]
 
 
@@ -299,7 +299,7 @@ def ids(module: nn.Module) -> set[str]:
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.fill_(0.1)
-    path = fip.PathSpec("p", fip.Diversify(), stepper=fip.FirstOrderStep(beta=0.1))
+    path = fip.PathSpec("p", fip.objectives.GradientDiversity(), stepper=fip.steppers.FirstOrder(beta=0.1))
     return set(fip.Study("s", module.eval(), studies.data(), (path,), base_id="same").specs)
 
 
@@ -321,8 +321,8 @@ class Own:
 def test_only_what_depends_on_the_code_has_another_id(monkeypatch):
     paths = (
         fip.PathSpec("own", Own()),
-        fip.PathSpec("after", fip.Diversify(), start="own"),
-        fip.PathSpec("built-in", fip.Diversify()),
+        fip.PathSpec("after", fip.objectives.GradientDiversity(), start="own"),
+        fip.PathSpec("built-in", fip.objectives.GradientDiversity()),
     )
     study = fip.Study("s", studies.module(), studies.data(), paths)
     before, manifest = study.path_ids, study.manifest

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 import fipray as fip
+from fipray.execution import LocalRunner
+from fipray.execution.failures import LONGEST, in_a_line, interruptions, sentence_of
 from fipray.paths import Batch, Problem
 from fipray.records import Store
-from fipray.study import LocalRunner
-from fipray.study.failures import LONGEST, in_a_line, interruptions, sentence_of
 from tests.studies import Fails, IsInterrupted, study
 
 
@@ -70,8 +70,8 @@ def paths_alone(*paths: fip.PathSpec) -> fip.Study:
 
 def test_what_a_path_raises_is_one_sentence_with_the_line_and_the_log_and_the_others_go_on(tmp_path):
     specs = [fip.PathSpec(f"path-{n}", Raises(way), num_steps=1, batch_size=20) for n, way in enumerate(WAYS)]
-    many = paths_alone(*specs, fip.PathSpec("fine", fip.Diversify(), num_steps=1, batch_size=20))
-    with pytest.raises(fip.RunError, match="8 of 9 pieces of work failed") as failed:
+    many = paths_alone(*specs, fip.PathSpec("fine", fip.objectives.GradientDiversity(), num_steps=1, batch_size=20))
+    with pytest.raises(fip.errors.RunError, match="8 of 9 pieces of work failed") as failed:
         LocalRunner().run(many, tmp_path)
     _, *lines = str(failed.value).splitlines()
     assert len(lines) == len(WAYS)
@@ -104,7 +104,7 @@ def test_a_full_place_for_what_is_printed_fails_no_path(tmp_path, monkeypatch):
     class Prints:
         def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
             print("a word" * 10_000, flush=True)  # noqa: T201
-            return fip.Diversify().value(problem, weights, batch)
+            return fip.objectives.GradientDiversity().value(problem, weights, batch)
 
     printing = paths_alone(fip.PathSpec("one", Prints(), num_steps=1, batch_size=20))
     full = os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
@@ -124,4 +124,4 @@ def test_a_long_message_keeps_its_beginning_and_its_end():
 
 
 def test_an_error_of_ours_is_its_message():
-    assert sentence_of(fip.UsageError("what to do")) == "what to do"
+    assert sentence_of(fip.errors.UsageError("what to do")) == "what to do"

@@ -13,12 +13,12 @@ import torch
 
 import fipray as fip
 from fipray import analysis
-from fipray.study import LocalRunner
+from fipray.execution import LocalRunner
+from fipray.execution.evaluating import Evaluator
+from fipray.execution.jobs import Job
+from fipray.execution.queue import describe
 from fipray.study.evaluation import RobustnessSpec
-from fipray.study.judging import Judge
-from fipray.study.runner import describe
 from fipray.study.tensors import accuracy
-from fipray.study.work import Work
 from tests.studies import data, module, study
 
 LINF = fip.ThreatModel("linf", 0.05)
@@ -40,12 +40,14 @@ class Mended:
         base = NETWORK(NETWORK.weights, TESTS[:1])
         if not (Path(self.file).exists() or torch.equal(classifier(TESTS[:1]), base)):
             raise RuntimeError("not yet")
-        return fip.FGSM().perturb(classifier, *arguments, **settings)
+        return fip.attacks.FGSM().perturb(classifier, *arguments, **settings)
 
 
-def small(chunk_size: int, attacks: tuple[fip.Attack, ...] = (fip.FGSM(), fip.PGD(3))) -> fip.Study:
+def small(chunk_size: int, attacks: tuple[fip.Attack, ...] = (fip.attacks.FGSM(), fip.attacks.PGD(3))) -> fip.Study:
     """A path, an ensemble of it and the base, and attacks on 40 examples."""
-    path = fip.PathSpec("one", fip.Diversify(), stepper=fip.FirstOrderStep(beta=0.1), num_steps=1, batch_size=50)
+    path = fip.PathSpec(
+        "one", fip.objectives.GradientDiversity(), stepper=fip.steppers.FirstOrder(beta=0.1), num_steps=1, batch_size=50
+    )
     evaluation = fip.Evaluation(LINF, attacks, num_examples=40, chunk_size=chunk_size)
     both = fip.EnsembleSpec("both", ("base", "one"))
     return replace(study(), paths=(path,), ensembles=(both,), evaluation=evaluation)
@@ -57,9 +59,9 @@ def run(what: fip.Study, directory: Path) -> analysis.Results:
 
 
 def judged(*members: str, **settings):
-    judge = Judge("small", NETWORK, fip.FisherRao(), HELD_OUT, TESTS, LABELS, OUTSIDE)
-    spec = RobustnessSpec("it", "ensemble", members, fip.Evaluation(LINF, (fip.FGSM(),), 20, **settings))
-    return judge.judge(Work("id", spec, 1, {}), spec, WEIGHTS.__getitem__)
+    judge = Evaluator("small", NETWORK, fip.FisherRao(), HELD_OUT, TESTS, LABELS, OUTSIDE)
+    spec = RobustnessSpec("it", "ensemble", members, fip.Evaluation(LINF, (fip.attacks.FGSM(),), 20, **settings))
+    return judge.judge(Job("id", spec, 1, {}), spec, WEIGHTS.__getitem__)
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +75,14 @@ def test_pieces_join_to_what_is_found_at_once(in_pieces, tmp_path):
     same = ["name", "attack", "num_examples", "clean_accuracy", "robust_accuracy", "functional_distance_held_out"]
     first, second = (results.robustness.query("attack in ('none', 'fgsm')")[same] for results in (in_pieces, whole))
     assert first.reset_index(drop=True).equals(second.reset_index(drop=True))
-    assert list(whole.verdicts.groupby("name").size()) == [2, 2, 2]
+    assert list(whole.per_example.groupby("name").size()) == [2, 2, 2]
 
 
 def test_accuracies_are_those_of_the_verdicts(in_pieces):
-    verdicts, table = in_pieces.verdicts, in_pieces.robustness.set_index(["name", "attack"])
-    assert list(verdicts["first_example"]) == [0, 15, 30] * 6
-    assert [len(each) for each in verdicts["robust"]] == list(verdicts["num_examples"]) == [15, 15, 10] * 6
-    for name, rows in verdicts.groupby("name"):
+    per_example, table = in_pieces.per_example, in_pieces.robustness.set_index(["name", "attack"])
+    assert list(per_example["first_example"]) == [0, 15, 30] * 6
+    assert [len(each) for each in per_example["robust"]] == list(per_example["num_examples"]) == [15, 15, 10] * 6
+    for name, rows in per_example.groupby("name"):
         robust = {attack: np.concatenate(list(each["robust"])) for attack, each in rows.groupby("attack")}
         for attack, each in robust.items():
             assert table.loc[(name, attack), "robust_accuracy"] == each.mean()
@@ -98,8 +100,8 @@ def test_every_network_is_measured(in_pieces):
 
 def test_an_attack_that_fails_is_tried_alone_again(tmp_path):
     mended = tmp_path / "mended"
-    what = small(chunk_size=20, attacks=(fip.FGSM(), Mended(str(mended))))
-    with pytest.raises(fip.RunError) as failed:
+    what = small(chunk_size=20, attacks=(fip.attacks.FGSM(), Mended(str(mended))))
+    with pytest.raises(fip.errors.RunError) as failed:
         LocalRunner().run(what, tmp_path / "results")
     said = str(failed.value)
     assert "mended on one, examples 20 to 39: " in said
@@ -109,7 +111,7 @@ def test_an_attack_that_fails_is_tried_alone_again(tmp_path):
     mended.touch()
     results = run(what, tmp_path / "results")
     assert {file: file.stat().st_mtime_ns for file in before} == before, "what was done is not done again"
-    tried = results.verdicts.groupby(["name", "attack"])["attempt"].max()
+    tried = results.per_example.groupby(["name", "attack"])["attempt"].max()
     assert set(tried[tried > 1].index) == {("both", "mended"), ("one", "mended")}
     fgsm, same = (results.robustness.query("attack == @attack")["robust_accuracy"] for attack in ("fgsm", "mended"))
     assert list(fgsm) == list(same)
@@ -118,7 +120,7 @@ def test_an_attack_that_fails_is_tried_alone_again(tmp_path):
 def test_an_ensembles_measures_are_those_of_its_members_with_inputs_of_no_class():
     (row,) = judged("base", "other")["measures"]
     members = [partial(NETWORK, WEIGHTS[name]) for name in ("base", "other")]
-    wanted = asdict(fip.measure(fip.Ensemble(members), TESTS, LABELS, OUTSIDE, members))
+    wanted = asdict(fip.measures.measure(fip.Ensemble(members), TESTS, LABELS, OUTSIDE, members))
     assert {name: row[name] for name in wanted} == pytest.approx(wanted, rel=1e-5)
     assert row["ood_auroc"] is not None
 
@@ -133,7 +135,7 @@ def test_a_network_of_nan_is_judged_and_not_measured(members):
 
 def test_outputs_of_nan_are_wrong_for_every_class():
     """Also for the first, which `argmax` says of them."""
-    judge = Judge("small", NETWORK, fip.FisherRao(), HELD_OUT, TESTS, torch.zeros_like(LABELS), OUTSIDE)
+    judge = Evaluator("small", NETWORK, fip.FisherRao(), HELD_OUT, TESTS, torch.zeros_like(LABELS), OUTSIDE)
     assert judge.accuracy(WEIGHTS["nan"]) == 0
     assert accuracy(NETWORK, WEIGHTS["nan"], fip.Examples(TESTS, torch.zeros_like(LABELS))) == 0
 

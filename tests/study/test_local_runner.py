@@ -12,10 +12,10 @@ import torch
 
 import fipray as fip
 from fipray import analysis
+from fipray.execution import LocalRunner
+from fipray.execution.queue import Queue
+from fipray.execution.worker import Worker
 from fipray.records import Store, compact
-from fipray.study import LocalRunner
-from fipray.study.runner import Agenda
-from fipray.study.worker import PathWorker
 from tests.studies import CutOff, Fails, module, study
 
 MAY_DIFFER = ["attempt", "seconds", "weights_file"]
@@ -32,20 +32,20 @@ class Recorder:
     def begin(self, study, total, done):
         self.begun.append((total, done))
 
-    def started(self, work, where):
+    def started(self, job, where):
         pass
 
-    def walked(self, work, step):
+    def walked(self, job, step):
         pass
 
-    def committed(self, work, tables):
+    def committed(self, job, tables):
         pass
 
-    def finished(self, work, sentence, seconds):
-        self.done.append(work.label)
+    def finished(self, job, sentence, seconds):
+        self.done.append(job.label)
 
-    def failed(self, work, reason):
-        self.failures[work.label] = reason
+    def failed(self, job, reason):
+        self.failures[job.label] = reason
 
     def note(self, sentence):
         pass
@@ -87,16 +87,16 @@ def test_the_clean_accuracy_is_that_of_the_weights_that_were_kept(results):
 
 def test_transfer_is_measured_for_every_pair(results):
     names = {"base", "both", "diverse-0", "diverse-1", "sparse", "sparse-too"}
-    assert set(zip(results.transfer["maker"], results.transfer["target"], strict=True)) == {
-        (maker, target) for maker in names for target in names
+    assert set(zip(results.transfer["source"], results.transfer["target"], strict=True)) == {
+        (source, target) for source in names for target in names
     }
 
 
 def test_a_second_run_does_nothing(results):
-    watch = Recorder()
-    LocalRunner().run(study(), results.directory, watch)
-    assert watch.begun == [(11, 11)]
-    assert watch.done == []
+    listener = Recorder()
+    LocalRunner().run(study(), results.directory, listener)
+    assert listener.begun == [(11, 11)]
+    assert listener.done == []
 
 
 def test_a_run_does_only_what_is_missing(tmp_path):
@@ -104,10 +104,10 @@ def test_a_run_does_only_what_is_missing(tmp_path):
     LocalRunner().run(small, tmp_path)
     ids = small.path_ids
     (tmp_path / "commits" / f"{ids['diverse-0']}.json").unlink()
-    watch = Recorder()
-    LocalRunner().run(small, tmp_path, watch)
-    assert watch.begun == [(11, 10)]
-    assert watch.done == ["path diverse-0"]
+    listener = Recorder()
+    LocalRunner().run(small, tmp_path, listener)
+    assert listener.begun == [(11, 10)]
+    assert listener.done == ["path diverse-0"]
     again = analysis.load(tmp_path).paths.set_index("name")
     assert again.loc["diverse-0", "attempt"] == 2
 
@@ -125,26 +125,26 @@ def test_the_directory_keeps_the_base_that_was_there_first(tmp_path):
 
 
 def test_one_failed_path_stops_only_what_needs_it(tmp_path):
-    broken, watch = study(objective=Fails("the mistake")), Recorder()
-    with pytest.raises(fip.RunError) as failed:
-        LocalRunner().run(broken, tmp_path, watch)
-    assert set(watch.failures) == {
+    broken, listener = study(objective=Fails("the mistake")), Recorder()
+    with pytest.raises(fip.errors.RunError) as failed:
+        LocalRunner().run(broken, tmp_path, listener)
+    assert set(listener.failures) == {
         "path sparse",
         "path sparse-too",
         "attacks on sparse",
         "attacks on sparse-too",
         "transfer of attacks",
     }
-    assert "ZeroDivisionError: the mistake" in watch.failures["path sparse"]
-    assert "tests/studies.py" in watch.failures["path sparse"], "the sentence shows the line"
-    assert "not begun, because sparse failed" in watch.failures["path sparse-too"]
+    assert "ZeroDivisionError: the mistake" in listener.failures["path sparse"]
+    assert "tests/studies.py" in listener.failures["path sparse"], "the sentence shows the line"
+    assert "not begun, because sparse failed" in listener.failures["path sparse-too"]
     assert "5 of 11 pieces of work failed" in "".join(traceback.format_exception_only(failed.value))
     assert sorted(analysis.load(tmp_path).paths["name"]) == ["diverse-0", "diverse-1"]
 
 
 def test_a_directory_of_another_study_is_refused_and_left_as_it_was(results):
     before = sorted(file.name for file in results.directory.rglob("*"))
-    with pytest.raises(fip.UsageError, match=r"sparsity is 0\.5 there and 0\.6 here"):
+    with pytest.raises(fip.errors.UsageError, match=r"sparsity is 0\.5 there and 0\.6 here"):
         LocalRunner().run(study(sparsity=0.6), results.directory)
     assert sorted(file.name for file in results.directory.rglob("*")) == before
 
@@ -159,9 +159,9 @@ class TestAPathThatWasCutOff:
     def cut_off(self, tmp_path, mended):
         path = fip.PathSpec(
             "one",
-            fip.Diversify(),
+            fip.objectives.GradientDiversity(),
             stepper=CutOff(str(mended)),
-            radius=fip.ScheduledRadius(),
+            radius=fip.radii.Scheduled(),
             num_steps=10,
             batch_size=50,
         )
@@ -170,7 +170,7 @@ class TestAPathThatWasCutOff:
     def test_goes_on_from_its_last_point_and_equals_the_uninterrupted_one(self, tmp_path):
         mended = tmp_path / "mended"
         cut = self.cut_off(tmp_path, mended)
-        with pytest.raises(fip.RunError, match="cut off"):
+        with pytest.raises(fip.errors.RunError, match="cut off"):
             LocalRunner().run(cut, tmp_path / "cut")
         kept = {file.name for file in (tmp_path / "cut").glob("weights/*/1/*")}
         assert kept == {*(f"step-{step:08d}.safetensors" for step in range(7)), "state-00000006.safetensors"}
@@ -187,7 +187,7 @@ class TestAPathThatWasCutOff:
     def test_a_damaged_state_is_passed_over_and_the_path_begins_anew(self, tmp_path):
         mended = tmp_path / "mended"
         cut = self.cut_off(tmp_path, mended)
-        with pytest.raises(fip.RunError, match="cut off"):
+        with pytest.raises(fip.errors.RunError, match="cut off"):
             LocalRunner().run(cut, tmp_path / "cut")
         mended.touch()
         (state,) = (tmp_path / "cut").glob("weights/*/1/state-*")
@@ -199,15 +199,20 @@ class TestAPathThatWasCutOff:
 
     def test_an_attempt_that_is_lost_after_its_end_is_not_walked_again_and_gives_the_same_rows(self, tmp_path):
         """Also where the end replaced a kept point: the goal is reached, and the whole of the sparsity imposed."""
-        goal = (fip.ObjectiveBelow(1e9),)
+        goal = (fip.events.ObjectiveBelow(1e9),)
         path = fip.PathSpec(
-            "one", fip.Sparsify(0.5), stepper=fip.FirstOrderStep(), events=goal, num_steps=10, batch_size=50
+            "one",
+            fip.objectives.Sparsify(0.5),
+            stepper=fip.steppers.FirstOrder(),
+            events=goal,
+            num_steps=10,
+            batch_size=50,
         )
-        agenda = Agenda(replace(study(), paths=(path,), ensembles=(), evaluation=None), tmp_path / "lost", Recorder())
-        worker = PathWorker(agenda.material, tmp_path / "lost")
-        lost = agenda.next("here")
+        queue = Queue(replace(study(), paths=(path,), ensembles=(), evaluation=None), tmp_path / "lost", Recorder())
+        worker = Worker(queue.material, tmp_path / "lost")
+        lost = queue.next("here")
         rows = worker.carry_out(lost)["points"]
-        again = worker.carry_out(agenda.again(lost, "here"))["points"]
+        again = worker.carry_out(queue.again(lost, "here"))["points"]
         same = ["step", "sparsity", "objective_value", "radius", "weights_sha256", "weights_file"]
         assert [[row[name] for name in same] for row in again] == [[row[name] for name in same] for row in rows]
         assert [row["step"] for row in rows] == [0, 1]

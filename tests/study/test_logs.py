@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 import fipray as fip
+from fipray.execution import LocalRunner
 from fipray.records import Store
-from fipray.study import LocalRunner, Study, log as log_module
+from fipray.study import Study, log as log_module
 from tests.studies import Fails, Talks, study
 
 
@@ -34,7 +35,7 @@ def test_each_path_has_what_it_printed_warned_and_reported_and_only_that(tmp_pat
 
 def test_an_error_names_the_log_which_holds_its_traceback(tmp_path):
     failing = paths_alone(fip.PathSpec("bad", Fails("the mistake"), num_steps=2))
-    with pytest.raises(fip.RunError) as failed:
+    with pytest.raises(fip.errors.RunError) as failed:
         LocalRunner().run(failing, tmp_path)
     file = f"{tmp_path}/logs/{failing.path_ids['bad']}/1.log"
     said = str(failed.value).splitlines()[-1]
@@ -47,7 +48,7 @@ def test_an_error_names_the_log_which_holds_its_traceback(tmp_path):
 
 def test_of_a_log_that_is_too_long_the_end_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(log_module, "MOST_CHARACTERS", 500)
-    talking = paths_alone(fip.PathSpec("many", fip.Diversify(), num_steps=20))
+    talking = paths_alone(fip.PathSpec("many", fip.objectives.GradientDiversity(), num_steps=20))
     LocalRunner().run(talking, tmp_path)
     text = Store.open(tmp_path).read_log(talking.path_ids["many"], 1)
     assert text.startswith("[the beginning is cut off")
@@ -56,7 +57,7 @@ def test_of_a_log_that_is_too_long_the_end_is_kept(tmp_path, monkeypatch):
 
 
 def test_an_attempt_that_was_killed_has_no_log(tmp_path):
-    one = paths_alone(fip.PathSpec("one", fip.Diversify(), num_steps=1))
+    one = paths_alone(fip.PathSpec("one", fip.objectives.GradientDiversity(), num_steps=1))
     store = LocalRunner().run(one, tmp_path)
-    with pytest.raises(fip.CorruptFileError, match=r"2\.log is missing"):
+    with pytest.raises(fip.errors.CorruptFileError, match=r"2\.log is missing"):
         store.read_log(one.path_ids["one"], 2)

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 import fipray as fip
-from fipray import RunError, analysis
+from fipray import analysis
+from fipray.errors import RunError
+from fipray.execution import LocalRunner
+from fipray.execution.describing import collapse, describe_end
+from fipray.execution.queue import describe as line_of
 from fipray.paths import Outcome, PathPoint, Proposal, WeightPath
-from fipray.study import LocalRunner
-from fipray.study.describing import collapse, describe_end
-from fipray.study.runner import describe as line_of
 from fipray.study.tensors import accuracy
 from tests.studies import data, module
 
@@ -24,9 +25,9 @@ def points(*accuracies: float | None) -> list[PathPoint]:
     return [
         PathPoint(
             10 * place, torch.zeros(2), 0.1, 0.0, 0.0, 0.0, 1.0 - place / 10, 0.0,
-            {} if share is None else {"clean_accuracy": share},
+            {} if fraction is None else {"clean_accuracy": fraction},
         )
-        for place, share in enumerate(accuracies)
+        for place, fraction in enumerate(accuracies)
     ]  # fmt: skip
 
 
@@ -64,7 +65,7 @@ class TestCollapse:
 
     def test_rows_say_it_beside_the_objective(self):
         path = WeightPath(tuple(points(0.9, 0.3)), Outcome("stuck", "no way; objective 1.00 -> 0.900: better"))
-        assert describe_end(path, fip.Diversify(), 1000) == {
+        assert describe_end(path, fip.objectives.GradientDiversity(), 1000) == {
             "outcome": "no way; objective 1.00 -> 0.900: better; clean accuracy fell from 90.0 % to 30.0 % by step 10",
             "outcome_kind": "stuck",
             "objective_start": 1.0,
@@ -111,7 +112,7 @@ def study(*paths: fip.PathSpec) -> fip.Study:
 
 
 def path(name: str, objective: object, stepper: object, **changes: object) -> fip.PathSpec:
-    usual = {"radius": fip.ScheduledRadius(0.1), "num_steps": 6, "batch_size": 30, "save_at": fip.SaveAt(6)}
+    usual = {"radius": fip.radii.Scheduled(0.1), "num_steps": 6, "batch_size": 30, "save_at": fip.SaveAt(6)}
     return fip.PathSpec(name, objective, stepper=stepper, **{**usual, **changes})  # type: ignore[arg-type]
 
 
@@ -121,8 +122,8 @@ class Lines:
     def __init__(self) -> None:
         self.said: dict[str, str] = {}
 
-    def finished(self, work, sentence, seconds):
-        self.said[work.label] = sentence
+    def finished(self, job, sentence, seconds):
+        self.said[job.label] = sentence
 
     def __getattr__(self, name):
         return lambda *_: None
@@ -134,8 +135,8 @@ def marked(tmp_path_factory):
     lines = Lines()
     made = study(
         path("lost", Length(), Away()),
-        path("fine", fip.Sparsify(0.2), fip.NaturalStep(), radius=fip.AdaptiveRadius()),
-        path("walks", fip.RandomWalk(), fip.NaturalStep(), radius=fip.AdaptiveRadius(tolerance=0.01)),
+        path("fine", fip.objectives.Sparsify(0.2), fip.steppers.Natural(), radius=fip.radii.Adaptive()),
+        path("walks", fip.objectives.RandomWalk(), fip.steppers.Natural(), radius=fip.radii.Adaptive(tolerance=0.01)),
         path("broken-step", Length(), Away(broken_at=3)),
         path("broken-objective", Length(at=2.0), Away()),
     )
@@ -196,7 +197,10 @@ class TestMarkedPaths:
 
 
 def test_an_objective_that_is_nan_at_the_start_fails_its_path_alone_with_a_sentence(tmp_path):
-    made = study(path("nan", Length(at=0.0), fip.NaturalStep()), path("fine", fip.Sparsify(0.2), fip.NaturalStep()))
+    made = study(
+        path("nan", Length(at=0.0), fip.steppers.Natural()),
+        path("fine", fip.objectives.Sparsify(0.2), fip.steppers.Natural()),
+    )
     with pytest.raises(RunError, match="path nan: the objective was nan at the path's start"):
         LocalRunner().run(made, tmp_path)
     assert list(analysis.load(tmp_path).paths["name"]) == ["fine"]

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import fipray as fip
-from fipray import DataError, UsageError, analysis
-from fipray.study import LocalRunner
+from fipray import analysis
+from fipray.errors import DataError, UsageError
+from fipray.execution import LocalRunner
 from tests.quantities import size
 from tests.studies import CutOff, measured, module, searching_measures
 
@@ -60,7 +61,7 @@ def test_a_row_for_each_point_and_kept_quantity_adds_up_to_the_functional_distan
 def test_a_path_that_was_cut_off_goes_on_to_equal_rows(results, tmp_path):
     mended = tmp_path / "mended"
     study = measured(stepper=CutOff(str(mended)))
-    with pytest.raises(fip.RunError):
+    with pytest.raises(fip.errors.RunError):
         LocalRunner().run(study, tmp_path / "results")
     mended.touch()
     again = run(study, tmp_path / "results")
@@ -75,12 +76,12 @@ def test_events_are_about_a_measure_or_a_kept_quantity(results, tmp_path):
     usual = measured().paths[0]
     walked = results.point_measures.query("name == 'path-0' and measure == 'size'")["value"]
     first, last = walked.iloc[0], walked.iloc[-1]
-    half, beyond = (first + last) / 2, fip.MeasureAbove if last > first else fip.MeasureBelow
+    half, beyond = (first + last) / 2, fip.events.MeasureAbove if last > first else fip.events.MeasureBelow
     far = results.point_distances.query("name == 'path-0' and kept == 'classes'")["distance_held_out"].max() / 2
     events = {
         "limit": beyond("size", half),
         "goal": beyond("size", half, goal=True),
-        "near": fip.FunctionalDistanceAbove(far, of="classes"),
+        "near": fip.events.FunctionalDistanceAbove(far, of="classes"),
     }
     for name, event in events.items():
         ended = run(replace(measured(), paths=(replace(usual, name=name, events=(event,)),)), tmp_path / name)
@@ -98,29 +99,32 @@ def test_events_are_about_a_measure_or_a_kept_quantity(results, tmp_path):
 
 def test_what_does_not_fit_is_refused_when_the_study_is_made():
     path = measured().paths[0]
-    unknown = replace(path, events=(fip.MeasureBelow("viscosity", 0.5),))
-    far = replace(path, events=(fip.FunctionalDistanceAbove(0.5, of="energy"),))
+    unknown = replace(path, events=(fip.events.MeasureBelow("viscosity", 0.5),))
+    far = replace(path, events=(fip.events.FunctionalDistanceAbove(0.5, of="energy"),))
     for make, said in (
         (lambda: replace(measured(), paths=(unknown,)), "about the measure 'viscosity'; there are: 'clean_accuracy'"),
         (lambda: replace(measured(), paths=(far,)), "the kept quantity 'energy'; there are: 'classes', 'total'"),
         (lambda: measured(measures={"gain": "tests.quantities:size"}), "'gain' is the name of a column"),
         (lambda: measured(measures={"a b": "tests.quantities:size"}), "'a b' is no name"),
         (lambda: measured(measures={"a": "tests.quantities:nothing"}), "has no function 'nothing'"),
-        (lambda: measured(keeps={"a": fip.Slopes(on="nowhere")}), "'a' is on the set 'nowhere'; the data has: 'more'"),
-        (lambda: fip.RobustAccuracy(fip.ThreatModel("linf", 0.1), num_examples=0), "at least one example"),
-        (lambda: fip.MeasureAbove("a", float("inf")), "a finite number"),
+        (
+            lambda: measured(keeps={"a": fip.keeps.Slopes(on="nowhere")}),
+            "'a' is on the set 'nowhere'; the data has: 'more'",
+        ),
+        (lambda: fip.study.RobustAccuracy(fip.ThreatModel("linf", 0.1), num_examples=0), "at least one example"),
+        (lambda: fip.events.MeasureAbove("a", float("inf")), "a finite number"),
     ):
         with pytest.raises(UsageError, match=said):
             make()
 
 
 def test_a_measure_that_is_no_number_fails_its_path_with_a_sentence(tmp_path):
-    with pytest.raises(fip.RunError, match="probe 'a' returned 'large'; expected a number"):
+    with pytest.raises(fip.errors.RunError, match="probe 'a' returned 'large'; expected a number"):
         LocalRunner().run(measured(measures={"a": "tests.quantities:no_number"}), tmp_path)
 
 
 def test_robust_accuracy_needs_labelled_inputs():
-    measure = fip.RobustAccuracy(fip.ThreatModel("linf", 0.1))
+    measure = fip.study.RobustAccuracy(fip.ThreatModel("linf", 0.1))
     network = fip.Network.of(module())
     with pytest.raises(DataError, match="labelled test inputs"):
         measure.measured(network, network.weights, None)
@@ -132,7 +136,7 @@ def test_measures_and_kept_quantities_are_part_of_the_ids():
         measured(measures={}),
         measured(measures={"other": "tests.quantities:size"}),
         measured(keeps={}),
-        measured(keeps={**usual.keeps, "classes": fip.Outputs(budget=0.5)}),
+        measured(keeps={**usual.keeps, "classes": fip.keeps.Outputs(budget=0.5)}),
     ]
     assert len({next(iter(each.specs)) for each in (usual, *others)}) == 5
 

@@ -12,7 +12,8 @@ from torch.nn import functional
 import fipray as fip
 from fipray import analysis
 from fipray.export import export
-from fipray.geometry import FisherRao, Network, functional_distance
+from fipray.geometry import FisherRao, functional_distance
+from fipray.networks import Network
 from fipray.paths import LearnTask, Problem
 from fipray.paths.examples import Examples
 from fipray.paths.objectives.adversary import divergence
@@ -37,7 +38,11 @@ def made(module: nn.Module, **changes) -> fip.Study:
     labels = np.arange(30) % changes.pop("num_classes", 3)
     data = fip.Data(inputs(40, 1), inputs(20, 2), inputs(30, 3), labels, bounds=(-10, 10))
     path = fip.PathSpec(
-        "one", fip.Sparsify(0.4), stepper=fip.FirstOrderStep(), radius=fip.ScheduledRadius(0.05), num_steps=4
+        "one",
+        fip.objectives.Sparsify(0.4),
+        stepper=fip.steppers.FirstOrder(),
+        radius=fip.radii.Scheduled(0.05),
+        num_steps=4,
     )
     return fip.Study("s", module, data, (path,), **changes)
 
@@ -83,7 +88,7 @@ def test_a_single_logit_is_judged_as_a_classifier_of_two_classes(tmp_path):
         module,
         num_classes=2,
         ensembles=(fip.EnsembleSpec("both", ("base", "one")),),
-        evaluation=fip.Evaluation(THREAT, attacks=(fip.PGD(num_steps=3),), num_examples=30),
+        evaluation=fip.Evaluation(THREAT, attacks=(fip.attacks.PGD(num_steps=3),), num_examples=30),
     )
     fip.LocalRunner().run(study, tmp_path)
     rows = analysis.load(tmp_path).robustness.query("attack == 'none'").set_index("name")
@@ -104,7 +109,7 @@ def test_the_accuracy_on_a_task_of_a_single_logit_is_that_of_two_classes():
 
 
 def test_labels_beyond_the_two_classes_of_a_single_logit_are_refused():
-    with pytest.raises(fip.DataError, match=r"2 classes, 0\.\.1, but .* holds 2"):
+    with pytest.raises(fip.errors.DataError, match=r"2 classes, 0\.\.1, but .* holds 2"):
         made(network(1))
 
 

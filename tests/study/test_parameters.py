@@ -27,7 +27,7 @@ def bare(
 ): ...
 
 
-def needs(something): ...
+def dependencies(something): ...
 
 
 def hinted(
@@ -48,7 +48,7 @@ def hinted(
     anything: Any = 1.5,
     some: tuple = (1.0,),
     text: str = "",
-    share: Annotated[float, "0..1"] = 0.5,
+    fraction: Annotated[float, "0..1"] = 0.5,
     network: fip.Network | None = None,
 ): ...
 
@@ -118,7 +118,7 @@ def test_a_text_means_a_value_of_the_annotated_type_or_else_of_the_defaults(func
 @pytest.mark.parametrize(
     ("function", "text", "sentence"),
     [
-        (needs, "something=1", "the type of parameter 'something' is not known"),
+        (dependencies, "something=1", "the type of parameter 'something' is not known"),
         (bare, "nothing=1", "the type of parameter 'nothing' is not known"),
         (bare, "pairs=1,2", "the type of parameter 'pairs' is not known"),
         (bare, "members=2.5", "members='2.5'"),
@@ -137,7 +137,7 @@ def test_a_text_means_a_value_of_the_annotated_type_or_else_of_the_defaults(func
     ],
 )
 def test_a_text_without_meaning_is_refused_with_a_sentence(function, text, sentence):
-    with pytest.raises(fip.UsageError) as refused:
+    with pytest.raises(fip.errors.UsageError) as refused:
         reference.parse(function, [text])
     assert sentence in str(refused.value)
 

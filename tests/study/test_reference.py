@@ -14,7 +14,7 @@ from tests import studies
 
 
 def knobs(
-    *, count: int, share: float = 0.5, kind: Literal["a", "b"] = "a", names: tuple[str, ...] = (), fast: bool = False
+    *, count: int, fraction: float = 0.5, kind: Literal["a", "b"] = "a", names: tuple[str, ...] = (), fast: bool = False
 ):
     raise NotImplementedError
 
@@ -39,7 +39,7 @@ def test_a_function_is_found_by_its_name():
     ],
 )
 def test_a_wrong_name_is_refused_with_what_there_is(name, sentence):
-    with pytest.raises(fip.UsageError) as refused:
+    with pytest.raises(fip.errors.UsageError) as refused:
         reference.find(name)
     assert sentence in str(refused.value)
 
@@ -47,7 +47,7 @@ def test_a_wrong_name_is_refused_with_what_there_is(name, sentence):
 def test_texts_become_what_the_annotations_say():
     assert reference.parse(knobs, ["count=3", "share=1e-3", "kind=b", "fast=true"]) == {
         "count": 3,
-        "share": 1e-3,
+        "fraction": 1e-3,
         "kind": "b",
         "fast": True,
     }
@@ -74,13 +74,13 @@ def studies_with_text(*, text: str):
     ],
 )
 def test_wrong_assignments_are_refused(assignments, sentence):
-    with pytest.raises(fip.UsageError) as refused:
+    with pytest.raises(fip.errors.UsageError) as refused:
         reference.parse(knobs, assignments)
     assert sentence in str(refused.value)
 
 
 def test_a_function_that_returns_no_study_is_refused():
-    with pytest.raises(fip.UsageError, match=r"data returned a Data; a study function returns a fipray\.Study"):
+    with pytest.raises(fip.errors.UsageError, match=r"data returned a Data; a study function returns a fipray\.Study"):
         reference.build(studies.data, {}, fip.Study)
 
 
@@ -138,7 +138,7 @@ def test_a_study_in_a_file_is_found_and_its_specs_survive_json(folder, name):
 def test_a_study_file_that_was_changed_is_read_anew(folder):
     assert reference.find("own_study.py:study") is not None
     (folder / "own_study.py").write_text("def other(): ...\n")
-    with pytest.raises(fip.UsageError, match="has no function 'study'; it has: other"):
+    with pytest.raises(fip.errors.UsageError, match="has no function 'study'; it has: other"):
         reference.find("own_study.py:study")
 
 
@@ -155,7 +155,7 @@ def test_a_mistake_in_a_study_file_is_named_with_its_line(folder, content, sente
     (folder / "other.py").write_text(content)
     for name in ("./other.py:study", "other:study"):
         sys.path.insert(0, str(folder))
-        with pytest.raises(fip.UsageError) as refused:
+        with pytest.raises(fip.errors.UsageError) as refused:
             reference.find(name)
         assert sentence in str(refused.value)
         assert "other" not in sys.modules
@@ -169,7 +169,7 @@ def test_a_mistake_in_a_study_file_is_named_with_its_line(folder, content, sente
     ],
 )
 def test_a_mistake_in_a_study_function_is_named_with_its_line(folder, function, sentence):
-    with pytest.raises(fip.UsageError) as refused:
+    with pytest.raises(fip.errors.UsageError) as refused:
         reference.build(reference.find(f"own_study.py:{function}"), {}, fip.Study)
     assert sentence in str(refused.value)
     assert f"{folder / 'own_study.py'}, line" in str(refused.value)
@@ -184,6 +184,6 @@ def test_files_that_cannot_be_studies_are_refused(folder):
         ("./my-study.py:study", "name the file with letters, digits and underscores"),
         ("own_study:", "a study is named module:function"),
     ):
-        with pytest.raises(fip.UsageError) as refused:
+        with pytest.raises(fip.errors.UsageError) as refused:
             reference.find(name)
         assert sentence in str(refused.value)

@@ -62,13 +62,13 @@ def converted(dtype: str, scale: int = 1) -> fip.Data:
 
 
 def made(net: nn.Module | None = None, objective=None, *, threat=THREAT, given=GOOD, **more) -> fip.Study:
-    stepper = more.pop("stepper", fip.FirstOrderStep(beta=0.1))
-    path = {name: more.pop(name) for name in ("focus", "variations", "radius") if name in more}
+    stepper = more.pop("stepper", fip.steppers.FirstOrder(beta=0.1))
+    path = {name: more.pop(name) for name in ("uncertainty_fraction", "augmentations", "radius") if name in more}
     evaluation = fip.Evaluation(
         threat, **{name: more.pop(name) for name in ("attacks", "check_masking") if name in more}
     )
     settings = {"evaluation": evaluation} | more
-    paths = (fip.PathSpec("p", objective or fip.Diversify(), stepper=stepper, **path),)
+    paths = (fip.PathSpec("p", objective or fip.objectives.GradientDiversity(), stepper=stepper, **path),)
     return fip.Study("s", (net or module()).eval(), given, paths, **settings)
 
 
@@ -80,7 +80,9 @@ def made(net: nn.Module | None = None, objective=None, *, threat=THREAT, given=G
         (lambda: made(threat=replace(THREAT, lower=-1.0)), "allows inputs in -1..1, and the data's bounds are 0..1"),
         (lambda: made(given=replace(GOOD, bounds=(-1, 1))), "lower=-1, upper=1), or Data(..., bounds=(0.0, 1.0))"),
         (
-            lambda: made(objective=fip.Resist(fip.Adversary(replace(THREAT, upper=2.0)))),
+            lambda: made(
+                objective=fip.objectives.AdversarialDistillation(fip.objectives.Adversary(replace(THREAT, upper=2.0)))
+            ),
             "path 'p': the threat model of its objective allows inputs in 0..2",
         ),
         (lambda: made(Rows(lambda z: z.view(-1, 3, 1, 1).expand(-1, 3, 4, 4))), "shape (1, 3, 4, 4); accuracies"),
@@ -95,36 +97,41 @@ def made(net: nn.Module | None = None, objective=None, *, threat=THREAT, given=G
         (lambda: made(Packed([1, 2])), "_extra_state in the module's state_dict is a list"),
         (lambda: made(Packed(torch.zeros(2, dtype=torch.complex64))), "written to no file"),
         (
-            lambda: made(attacks=(fip.AutoAttack(("apgd-t",)),)),
+            lambda: made(attacks=(fip.attacks.AutoAttack(("apgd-t",)),)),
             "on the base network cannot work: apgd-t needs 4 classes",
         ),
-        (lambda: made(variations=(fip.Shifted(1),)), "path 'p': its variations of the anchors"),
-        (lambda: made(focus=0.5, geometry=fip.Euclidean(), evaluation=None), "focus=0.5 needs geometry=FisherRao()"),
+        (lambda: made(augmentations=(fip.augmentations.Shifted(1),)), "path 'p': its variations of the anchors"),
         (
-            lambda: made(Rows(), fip.Smooth(), given=converted("uint8", 255), evaluation=None),
+            lambda: made(uncertainty_fraction=0.5, geometry=fip.Euclidean(), evaluation=None),
+            "uncertainty_fraction=0.5 needs geometry=FisherRao()",
+        ),
+        (
+            lambda: made(Rows(), fip.objectives.InputGradientPenalty(), given=converted("uint8", 255), evaluation=None),
             "path 'p': its objective, Smooth, fails on 2 inputs: RuntimeError",
         ),
     ],
 )
 def test_a_study_that_cannot_be_carried_out_is_refused_when_it_is_made(make, sentence):
-    with pytest.raises(fip.UsageError) as refused:
+    with pytest.raises(fip.errors.UsageError) as refused:
         make()
     assert sentence in str(refused.value)
 
 
-@pytest.mark.parametrize("attack", [fip.FGSM(), fip.PGD(500), fip.TargetedPGD(500), fip.RandomSearch(10**6)])
+@pytest.mark.parametrize(
+    "attack", [fip.attacks.FGSM(), fip.attacks.PGD(500), fip.attacks.TargetedPGD(500), fip.attacks.RandomSearch(10**6)]
+)
 def test_every_attack_is_tried_with_one_step_on_networks_and_stacks(attack):
     made(attacks=(attack,), ensembles=(ALL,), check_masking=True)
 
 
 def test_bytes_and_dense_outputs_are_fine_without_an_evaluation():
-    made(Rows(), fip.MoveAway(), given=converted("uint8", 255), evaluation=None)
+    made(Rows(), fip.objectives.WeightDiversity(), given=converted("uint8", 255), evaluation=None)
     made(
         Rows(lambda z: z.view(-1, 3, 1, 1).expand(-1, 3, 4, 4)),
         given=fip.Data(GOOD.anchors, GOOD.held_out),
         evaluation=None,
         geometry=fip.Euclidean(),
-        objective=fip.MoveAway(),
+        objective=fip.objectives.WeightDiversity(),
     )
 
 
@@ -144,15 +151,16 @@ def test_code_of_the_users_own_is_not_run():
 
 def test_paths_that_differ_in_numbers_alone_are_tried_once(monkeypatch):
     calls = []
-    value = fip.Diversify.value
+    value = fip.objectives.GradientDiversity.value
 
     def counted(self, *arguments):
         calls.append(1)
         return value(self, *arguments)
 
-    monkeypatch.setattr(fip.Diversify, "value", counted)
+    monkeypatch.setattr(fip.objectives.GradientDiversity, "value", counted)
     paths = [
-        fip.PathSpec(f"p{i}", fip.Diversify(), stepper=fip.FirstOrderStep(beta=i + 1.0), seed=i) for i in range(200)
+        fip.PathSpec(f"p{i}", fip.objectives.GradientDiversity(), stepper=fip.steppers.FirstOrder(beta=i + 1.0), seed=i)
+        for i in range(200)
     ]
     fip.Study("s", module(), GOOD, tuple(paths))
     few = len(calls)
@@ -163,11 +171,11 @@ def test_paths_that_differ_in_numbers_alone_are_tried_once(monkeypatch):
 
 def test_outputs_that_the_geometry_is_not_for_are_refused_when_the_study_is_made():
     module = nn.Sequential(nn.Linear(6, 3), nn.Softmax(1)).eval()
-    with pytest.raises(fip.NetworkError, match="probabilities"):
-        fip.Study("s", module, GOOD, (fip.PathSpec("p", fip.RandomWalk(), num_steps=1),))
+    with pytest.raises(fip.errors.NetworkError, match="probabilities"):
+        fip.Study("s", module, GOOD, (fip.PathSpec("p", fip.objectives.RandomWalk(), num_steps=1),))
 
 
 def test_outputs_that_never_change_are_refused_when_the_study_is_made():
     module = nn.Sequential(nn.Linear(6, 3), nn.Threshold(1e9, 0.0)).eval()
-    with pytest.raises(fip.NetworkError, match="the same at whatever weights"):
-        fip.Study("s", module, GOOD, (fip.PathSpec("p", fip.RandomWalk(), num_steps=1),))
+    with pytest.raises(fip.errors.NetworkError, match="the same at whatever weights"):
+        fip.Study("s", module, GOOD, (fip.PathSpec("p", fip.objectives.RandomWalk(), num_steps=1),))

@@ -11,8 +11,8 @@ import torch
 
 import fipray as fip
 from fipray import analysis
+from fipray.execution import LocalRunner
 from fipray.records import Store
-from fipray.study import LocalRunner
 from fipray.study.rounds import RoundSpec
 from tests.studies import CutOff, cooperating, module
 
@@ -90,14 +90,18 @@ def test_members_see_the_others_as_the_round_before_left_them_and_nobody_in_the_
 
 def test_members_that_look_at_nobody_walk_the_paths_that_they_walk_alone(tmp_path):
     """Steps that are refused, restrictions and limits; and rounds that end between the points that are kept."""
-    step, settings = fip.FirstOrderStep(beta=0.1), {"num_steps": 9, "batch_size": 50}
-    sparse = fip.PathSpec("sparse", fip.Sparsify(0.5), stepper=step, save_at=fip.SaveAt(2), **settings)
-    shrinks = fip.AdaptiveRadius(initial=1.0, tolerance=0.01)
-    refused = fip.PathSpec("refused", fip.RandomWalk(), stepper=step, radius=shrinks, save_at=fip.SaveAt(4), **settings)
-    free = fip.PathSpec("limited", fip.Sparsify(0.5), stepper=step, save_at=fip.SaveAt(9), **settings)
+    step, settings = fip.steppers.FirstOrder(beta=0.1), {"num_steps": 9, "batch_size": 50}
+    sparse = fip.PathSpec("sparse", fip.objectives.Sparsify(0.5), stepper=step, save_at=fip.SaveAt(2), **settings)
+    shrinks = fip.radii.Adaptive(initial=1.0, tolerance=0.01)
+    refused = fip.PathSpec(
+        "refused", fip.objectives.RandomWalk(), stepper=step, radius=shrinks, save_at=fip.SaveAt(4), **settings
+    )
+    free = fip.PathSpec("limited", fip.objectives.Sparsify(0.5), stepper=step, save_at=fip.SaveAt(9), **settings)
     points = run(replace(cooperating(), paths=(free,), ensembles=()), tmp_path / "free").points
     distances = points["functional_distance"]
-    limits = (fip.FunctionalDistanceAbove(float(distances[2] + distances.max()) / 2),)  # passed after the first round
+    limits = (
+        fip.events.FunctionalDistanceAbove(float(distances[2] + distances.max()) / 2),
+    )  # passed after the first round
     limited = replace(free, events=limits, save_at=fip.SaveAt())
     alone = replace(cooperating(), paths=(sparse, refused, limited), ensembles=())
     ensemble = fip.EnsembleSpec("all", ("sparse", "refused", "limited"), rounds=4)
@@ -116,7 +120,7 @@ def test_a_member_that_fails_costs_its_round_alone(results, tmp_path, loses):
     """Also where the states of waiting paths are lost: then the rounds are walked again, and nothing else changes."""
     mended, directory = tmp_path / "mended", tmp_path / "results"
     study = cooperating(stepper=CutOff(str(mended)))
-    with pytest.raises(fip.RunError) as failed:
+    with pytest.raises(fip.errors.RunError) as failed:
         LocalRunner().run(study, directory)
     said = str(failed.value)
     assert "path a, round 2 of 3: RuntimeError: cut off, raised at " in said
@@ -139,7 +143,7 @@ def test_a_member_that_fails_costs_its_round_alone(results, tmp_path, loses):
 
 
 def test_a_path_that_is_done_early_stays_where_it_ended_and_the_others_go_on(tmp_path):
-    early = run(cooperating(events=(fip.ObjectiveBelow(2.0),)), tmp_path)
+    early = run(cooperating(events=(fip.events.ObjectiveBelow(2.0),)), tmp_path)
     paths = early.paths.set_index("name")
     assert paths.loc["a", "outcome_kind"] == "stopped"
     assert list(paths["num_steps"]) == [2, 6, 6]
@@ -151,9 +155,14 @@ def test_what_refers_to_a_member_goes_on_when_its_last_round_is_done(tmp_path):
     """A path that looks at it, attacks on it and on the ensemble, and transfer."""
     together = cooperating(rounds=2, num_steps=2)
     later = fip.PathSpec(
-        "later", fip.Diversify(), stepper=fip.FirstOrderStep(0.1), num_steps=1, batch_size=50, others=("a",)
+        "later",
+        fip.objectives.GradientDiversity(),
+        stepper=fip.steppers.FirstOrder(0.1),
+        num_steps=1,
+        batch_size=50,
+        others=("a",),
     )
-    evaluation = fip.Evaluation(fip.ThreatModel("linf", 0.05), (fip.FGSM(),), num_examples=20)
+    evaluation = fip.Evaluation(fip.ThreatModel("linf", 0.05), (fip.attacks.FGSM(),), num_examples=20)
     results = run(replace(together, paths=(*together.paths, later), evaluation=evaluation), tmp_path)
     assert list(results.paths["name"]) == ["a", "b", "c", "later"]
     assert set(results.robustness["name"]) == {"base", "a", "b", "c", "later", "all"}

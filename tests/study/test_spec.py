@@ -13,7 +13,7 @@ import fipray as fip
 from fipray.study.evaluation import AttackSpec
 from tests.studies import data, module, study
 
-ONE = (fip.PathSpec("one", fip.Diversify()),)
+ONE = (fip.PathSpec("one", fip.objectives.GradientDiversity()),)
 THREAT = fip.ThreatModel("linf", 0.1)
 
 
@@ -36,7 +36,7 @@ def test_attacks_are_work_of_their_own_where_there_are_more_examples_than_a_chun
 
 
 def test_no_more_examples_are_attacked_than_there_are():
-    few = fip.Evaluation(THREAT, (fip.FGSM(),), num_examples=250, chunk_size=60)
+    few = fip.Evaluation(THREAT, (fip.attacks.FGSM(),), num_examples=250, chunk_size=60)
     specs = [spec for spec in made(evaluation=few).specs.values() if isinstance(spec, AttackSpec)]
     assert [spec.num_examples for spec in specs] == [60, 40] * 2
 
@@ -48,11 +48,17 @@ def test_an_equal_study_has_equal_ids():
 
 def test_equal_numbers_make_equal_ids_whatever_their_type():
     def path(one: float, zero: float) -> fip.PathSpec:
-        radius = fip.ScheduledRadius(one, zero)
-        return fip.PathSpec("one", fip.Diversify(), fip.FirstOrderStep(beta=one), radius, focus=zero)
+        radius = fip.radii.Scheduled(one, zero)
+        return fip.PathSpec(
+            "one",
+            fip.objectives.GradientDiversity(),
+            fip.steppers.FirstOrder(beta=one),
+            radius,
+            uncertainty_fraction=zero,
+        )
 
     def found(one: float, zero: float) -> list[str]:
-        evaluation = fip.Evaluation(fip.ThreatModel("linf", one, zero, 1), (fip.FGSM(),), num_examples=10)
+        evaluation = fip.Evaluation(fip.ThreatModel("linf", one, zero, 1), (fip.attacks.FGSM(),), num_examples=10)
         return list(made(paths=(path(one, zero),), evaluation=evaluation).specs)
 
     assert found(1, 0) == found(1.0, 0.0) == found(np.float32(1), np.int64(0))
@@ -77,7 +83,7 @@ def test_a_base_id_stands_for_the_weights():
 
 def together(*members: str, rounds: int = 2, seed: int = 1, others: tuple[str, ...] = ()) -> dict:
     """A study of the paths `two` and `one` with a cooperating ensemble."""
-    paths = (fip.PathSpec("two", fip.Diversify(), seed=seed), replace(ONE[0], others=others))
+    paths = (fip.PathSpec("two", fip.objectives.GradientDiversity(), seed=seed), replace(ONE[0], others=others))
     return {"paths": paths, "ensembles": (fip.EnsembleSpec("e", members, rounds=rounds),)}
 
 
@@ -104,7 +110,7 @@ def together(*members: str, rounds: int = 2, seed: int = 1, others: tuple[str, .
     ],
 )
 def test_a_study_refuses(changes, sentence):
-    with pytest.raises(fip.UsageError) as refused:
+    with pytest.raises(fip.errors.UsageError) as refused:
         made(**changes)
     assert sentence in str(refused.value)
 
@@ -112,20 +118,23 @@ def test_a_study_refuses(changes, sentence):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: fip.PathSpec("a b", fip.Diversify()), "is no name for a path"),
-        (lambda: fip.PathSpec("one", fip.Diversify(), num_steps=0), "at least 1; 0 and 512 were given"),
-        (lambda: fip.PathSpec("one", fip.Sparsify(1.5)), "below 1; 1.5 was given"),
+        (lambda: fip.PathSpec("a b", fip.objectives.GradientDiversity()), "is no name for a path"),
+        (
+            lambda: fip.PathSpec("one", fip.objectives.GradientDiversity(), num_steps=0),
+            "at least 1; 0 and 512 were given",
+        ),
+        (lambda: fip.PathSpec("one", fip.objectives.Sparsify(1.5)), "below 1; 1.5 was given"),
         (lambda: fip.EnsembleSpec("e", ()), "has no members"),
         (lambda: fip.EnsembleSpec("e", ("one",), rounds=-1), "rounds are 0 or more; -1 was given"),
         (lambda: fip.Evaluation(THREAT, ()), "needs an attack"),
         (lambda: fip.Evaluation(THREAT, num_examples=0), "needs an example"),
         (lambda: fip.Evaluation(THREAT, chunk_size=0), "holds at least 1; chunk_size=0"),
-        (lambda: fip.Evaluation(THREAT, (fip.PGD(5), fip.PGD(5))), "there are two named pgd-5x1"),
+        (lambda: fip.Evaluation(THREAT, (fip.attacks.PGD(5), fip.attacks.PGD(5))), "there are two named pgd-5x1"),
         (lambda: fip.Evaluation(fip.ThreatModel("linf", -0.1)), "epsilon is -0.1"),
     ],
 )
 def test_a_spec_refuses(make, sentence):
-    with pytest.raises(fip.UsageError) as refused:
+    with pytest.raises(fip.errors.UsageError) as refused:
         make()
     assert sentence in str(refused.value)
 
@@ -148,7 +157,7 @@ class TestData:
         ramp, labels = np.arange(6, dtype="<f4").reshape(2, 3), np.zeros(2, dtype="<i8")
         made = [
             {},
-            {"outside_inputs": ramp},
+            {"ood_inputs": ramp},
             {"sets": {"one": ramp}},
             {"sets": {"two": ramp}},
             {"tasks": {"one": fip.Task(ramp, labels)}},
@@ -177,7 +186,7 @@ class TestData:
                 "expected a numpy array. Convert it with tensor.numpy()",
             ),
             ({"held_out": np.zeros((3, 5))}, "anchors have (6,), held_out (5,)"),
-            ({"outside_inputs": np.zeros((3, 5))}, "anchors have (6,), outside_inputs (5,)"),
+            ({"ood_inputs": np.zeros((3, 5))}, "anchors have (6,), ood_inputs (5,)"),
             ({"test_labels": None}, "test_inputs and test_labels come together"),
             ({"test_labels": np.zeros(7, int)}, "100 inputs need as many labels; test_labels has shape (7,)"),
             (
@@ -190,7 +199,7 @@ class TestData:
     )
     def test_data_refuses(self, changes, sentence):
         arrays = {name: getattr(self.GOOD, name) for name in ("anchors", "held_out", "test_inputs", "test_labels")}
-        with pytest.raises(fip.DataError) as refused:
+        with pytest.raises(fip.errors.DataError) as refused:
             fip.Data(**arrays | changes)
         assert sentence in str(refused.value)
 
@@ -198,10 +207,10 @@ class TestData:
         arrays = (self.GOOD.anchors, self.GOOD.held_out)
         far, labels = np.full((4, 6), 1.5), np.zeros(4, int)
         fip.Data(*arrays, sets={"test_inputs": far}, tasks={"test_inputs": fip.Task(far, labels)})
-        with pytest.raises(fip.DataError, match=r"test_inputs of task 'one' lie in 1\.5\.\.1\.5"):
+        with pytest.raises(fip.errors.DataError, match=r"test_inputs of task 'one' lie in 1\.5\.\.1\.5"):
             fip.Data(*arrays, tasks={"one": fip.Task(far, labels, far, labels)})
 
     def test_a_study_refuses_labels_outside_the_classes(self):
         wrong = replace(self.GOOD, test_labels=np.full(100, 3))
-        with pytest.raises(fip.DataError, match=r"3 classes, 0\.\.2, but test_labels holds 3"):
+        with pytest.raises(fip.errors.DataError, match=r"3 classes, 0\.\.2, but test_labels holds 3"):
             made(data=wrong)

@@ -9,8 +9,8 @@ import pytest
 
 import fipray as fip
 from fipray import analysis
+from fipray.execution import LocalRunner
 from fipray.paths import Candidate, PathPoint, Problem, Verdict
-from fipray.study import LocalRunner
 from tests.problems import mlp, normal
 from tests.studies import cooperating, study
 
@@ -29,7 +29,9 @@ class Refuses:
 def traced(**settings):
     anchors, held_out = normal(60, 6, seed=1), normal(40, 6, seed=2)
     settings = {"num_steps": 10**6, "batch_size": 20, "save_at": fip.SaveAt(1)} | settings
-    return fip.trace(mlp(6, 12, 4), anchors=anchors, held_out=held_out, objective=fip.Diversify(), **settings)
+    return fip.trace(
+        mlp(6, 12, 4), anchors=anchors, held_out=held_out, objective=fip.objectives.GradientDiversity(), **settings
+    )
 
 
 class Clock:
@@ -45,7 +47,7 @@ class Clock:
 
 def test_a_path_ends_between_its_kept_points_and_keeps_the_last_accepted_one(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", Clock())
-    path = traced(stepper=fip.FirstOrderStep(beta=0.1), radius=fip.ScheduledRadius(0.05), max_seconds=60.0)
+    path = traced(stepper=fip.steppers.FirstOrder(beta=0.1), radius=fip.radii.Scheduled(0.05), max_seconds=60.0)
     assert path.outcome.kind == "out of time"
     assert path.outcome.sentence.startswith(f"stopped: 61 s were walked of at most 60 at step {path.end.step}; ")
     assert [point.step for point in path.points] == [0, path.end.step]
@@ -53,15 +55,15 @@ def test_a_path_ends_between_its_kept_points_and_keeps_the_last_accepted_one(mon
 
 
 def test_a_path_without_an_accepted_step_ends_too():
-    path = traced(radius=Refuses(), stepper=fip.FirstOrderStep(beta=0.1), max_seconds=0.05)
+    path = traced(radius=Refuses(), stepper=fip.steppers.FirstOrder(beta=0.1), max_seconds=0.05)
     assert path.outcome.kind == "out of time"
     assert path.end.step == 0
 
 
 def test_the_seconds_of_an_earlier_attempt_count():
-    walked = traced(num_steps=4, until=2, stepper=fip.FirstOrderStep(beta=0.1), radius=fip.ScheduledRadius(0.05))
+    walked = traced(num_steps=4, until=2, stepper=fip.steppers.FirstOrder(beta=0.1), radius=fip.radii.Scheduled(0.05))
     spent: PathPoint = replace(walked.end, seconds=1000.0)
-    settings = {"num_steps": 4, "stepper": fip.FirstOrderStep(beta=0.1), "radius": fip.ScheduledRadius(0.05)}
+    settings = {"num_steps": 4, "stepper": fip.steppers.FirstOrder(beta=0.1), "radius": fip.radii.Scheduled(0.05)}
     resumed = traced(**settings, resume=(*walked.points[:-1], spent), max_seconds=999.0)
     assert resumed.outcome.sentence.startswith("stopped: 1e+03 s were walked of at most 999 at step 2; ")
     assert resumed.end.step == 2
@@ -69,20 +71,20 @@ def test_the_seconds_of_an_earlier_attempt_count():
 
 def test_every_step_is_told():
     steps: list[int] = []
-    traced(num_steps=3, stepper=fip.FirstOrderStep(beta=0.1), radius=Refuses(), on_step=steps.append)
+    traced(num_steps=3, stepper=fip.steppers.FirstOrder(beta=0.1), radius=Refuses(), on_step=steps.append)
     assert steps == [1, 2, 3]
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
 def test_a_limit_is_above_zero(seconds):
-    with pytest.raises(fip.UsageError, match=r"max_seconds is (above 0|nan; expected a number)"):
+    with pytest.raises(fip.errors.UsageError, match=r"max_seconds is (above 0|nan; expected a number)"):
         traced(max_seconds=seconds)
-    with pytest.raises(fip.UsageError, match=r"max_seconds is (above 0|nan; expected a number)"):
-        fip.PathSpec("one", fip.Diversify(), max_seconds=seconds)
+    with pytest.raises(fip.errors.UsageError, match=r"max_seconds is (above 0|nan; expected a number)"):
+        fip.PathSpec("one", fip.objectives.GradientDiversity(), max_seconds=seconds)
 
 
 def test_the_tables_say_that_a_path_ran_out_of_time_also_in_a_round(tmp_path):
-    path = fip.PathSpec("one", fip.Diversify(), num_steps=10**6, batch_size=20, max_seconds=1e-9)
+    path = fip.PathSpec("one", fip.objectives.GradientDiversity(), num_steps=10**6, batch_size=20, max_seconds=1e-9)
     LocalRunner().run(replace(study(), paths=(path,), ensembles=(), evaluation=None), tmp_path / "path")
     together = cooperating()
     limited = replace(together, paths=(replace(together.paths[0], max_seconds=1e-9), *together.paths[1:]))
@@ -93,6 +95,8 @@ def test_the_tables_say_that_a_path_ran_out_of_time_also_in_a_round(tmp_path):
 
 
 def test_the_limit_is_part_of_what_a_path_is():
-    paths = [fip.PathSpec("one", fip.Diversify(), max_seconds=seconds) for seconds in (None, 60.0, 61.0)]
+    paths = [
+        fip.PathSpec("one", fip.objectives.GradientDiversity(), max_seconds=seconds) for seconds in (None, 60.0, 61.0)
+    ]
     ids = {replace(study(), paths=(path,), ensembles=(), evaluation=None).path_ids["one"] for path in paths}
     assert len(ids) == 3

@@ -13,8 +13,8 @@ from torch import nn
 
 import fipray as fip
 from fipray import analysis
+from fipray.execution import LocalRunner
 from fipray.export import export
-from fipray.study import LocalRunner
 from tests.studies import CutOff, data
 
 LEVELS = (0.3, 0.5, 0.7)
@@ -41,15 +41,23 @@ def own_chain() -> nn.Module:
 def study(module: nn.Module, *, pattern: fip.paths.Pattern | None = None, chunk_size: int = 500) -> fip.Study:
     path = fip.PathSpec(
         "sparse",
-        fip.Sparsify(LEVELS[-1], through=LEVELS[:-1], pattern=pattern or fip.Unstructured()),
-        stepper=fip.FirstOrderStep(),
-        radius=fip.ScheduledRadius(0.02, cycles=(1.0, 1.0, 1.0)),
+        fip.objectives.Sparsify(LEVELS[-1], through=LEVELS[:-1], pattern=pattern or fip.sparsity.Unstructured()),
+        stepper=fip.steppers.FirstOrder(),
+        radius=fip.radii.Scheduled(0.02, cycles=(1.0, 1.0, 1.0)),
         num_steps=30,
         batch_size=50,
         save_at=fip.SaveAt(1),
     )
-    dense = replace(path, name="diverse", objective=fip.Diversify(), stepper=fip.FirstOrderStep(0.1), num_steps=2)
-    attacked = fip.Evaluation(fip.ThreatModel("linf", 0.05), (fip.FGSM(),), num_examples=40, chunk_size=chunk_size)
+    dense = replace(
+        path,
+        name="diverse",
+        objective=fip.objectives.GradientDiversity(),
+        stepper=fip.steppers.FirstOrder(0.1),
+        num_steps=2,
+    )
+    attacked = fip.Evaluation(
+        fip.ThreatModel("linf", 0.05), (fip.attacks.FGSM(),), num_examples=40, chunk_size=chunk_size
+    )
     return fip.Study("family", module, data(), (path, dense), evaluation=attacked)
 
 
@@ -64,21 +72,21 @@ def test_a_path_has_a_row_for_every_sparsity_with_what_the_network_takes(results
     rows = results.variants
     network = fip.Network.of(own_module())
     assert rows["network"].tolist() == ["sparse@0.3", "sparse@0.5", "sparse"]
-    assert rows["asked_sparsity"].tolist() == list(LEVELS)
+    assert rows["target_sparsity"].tolist() == list(LEVELS)
     assert rows["step"].tolist() == [10, 20, 30]
     for row in rows.itertuples():
         weights = torch.from_numpy(results.weights(row.network))
         assert (
             row.non_zeros
             == int(weights.count_nonzero())
-            == network.num_weights - round(row.asked_sparsity * len(weights))
+            == network.num_weights - round(row.target_sparsity * len(weights))
         )
         assert row.sparsity == pytest.approx(1 - row.non_zeros / row.num_weights)
         by_layer = json.loads(row.sparsity_by_layer_json)
         named = network.named(weights)
         assert by_layer == {name: float((named[name] == 0).double().mean()) for name in by_layer}
         assert row.bytes_dense == 4 * len(weights)
-        assert row.bytes_csr == fip.sizes_of(network, weights, torch.rand(1, 6)).bytes_csr
+        assert row.bytes_csr == fip.networks.footprint_of(network, weights, torch.rand(1, 6)).bytes_csr
     assert results.paths.set_index("name").loc["sparse", "weights_sha256"] == rows["weights_sha256"].iloc[-1]
 
 
@@ -95,7 +103,7 @@ def test_variants_are_judged_by_their_names_and_attacks_are_not_transferred_to_t
         assert (row.epsilon, row.num_examples) == (0.05, 40)
     kinds = results.robustness.drop_duplicates("name").set_index("name")["kind"]
     assert kinds["sparse@0.3"] == kinds["sparse@0.5"] == "variant"
-    assert set(results.transfer["maker"]) == {"base", "sparse", "diverse"}
+    assert set(results.transfer["source"]) == {"base", "sparse", "diverse"}
     assert list(analysis.summary(results)["kind"]) == ["base", "path", "path", "variant", "variant"]
 
 
@@ -111,7 +119,7 @@ def test_a_path_that_is_cut_off_ends_with_the_same_variants(tmp_path):
     mended = tmp_path / "mended"
     whole = study(own_module())
     once = replace(whole, paths=(replace(whole.paths[0], stepper=CutOff(str(mended))),))
-    with pytest.raises(fip.RunError, match="cut off"):
+    with pytest.raises(fip.errors.RunError, match="cut off"):
         LocalRunner().run(once, tmp_path / "cut")
     mended.touch()
     found = [analysis.load(LocalRunner().run(once, tmp_path / name).address).variants for name in ("cut", "whole")]
@@ -121,7 +129,7 @@ def test_a_path_that_is_cut_off_ends_with_the_same_variants(tmp_path):
 
 def test_a_variant_that_was_not_reached_has_no_row_and_is_judged_as_the_paths_end(tmp_path):
     whole = study(own_module())
-    path = replace(whole.paths[0], events=(fip.FunctionalDistanceAbove(1e-6),))
+    path = replace(whole.paths[0], events=(fip.events.FunctionalDistanceAbove(1e-6),))
     LocalRunner().run(replace(whole, paths=(path,)), tmp_path)
     found = analysis.load(tmp_path)
     assert found.variants.empty
@@ -146,10 +154,10 @@ def test_an_exported_variant_loads_strictly_and_computes_the_same(results, tmp_p
 
 
 def test_channels_that_are_gone_can_be_left_out_of_the_file(tmp_path):
-    LocalRunner().run(study(own_chain(), pattern=fip.WholeChannels()), tmp_path / "results")
+    LocalRunner().run(study(own_chain(), pattern=fip.sparsity.Structured()), tmp_path / "results")
     found = analysis.load(tmp_path / "results")
     export(tmp_path / "results", "sparse", 0.5, tmp_path / "small.safetensors", slim=f"{__name__}:own_chain")
-    small = fip.fitted(own_chain(), load_file(tmp_path / "small.safetensors"))
+    small = fip.networks.fitted(own_chain(), load_file(tmp_path / "small.safetensors"))
     assert [small[0].out_features, small[2].out_features] == [8, 6]
     inputs = torch.rand(20, 6)
     weights = torch.from_numpy(found.weights("sparse@0.5"))
@@ -180,7 +188,7 @@ def test_wrong_exports_say_what_there_is_and_write_nothing(results, tmp_path):
 
 
 def test_weights_of_a_variant_that_is_not_there_are_asked_for_in_vain(results):
-    with pytest.raises(fip.UsageError, match=r"sparse@0\.3, sparse@0\.5"):
+    with pytest.raises(fip.errors.UsageError, match=r"sparse@0\.3, sparse@0\.5"):
         results.weights("sparse@0.4")
 
 

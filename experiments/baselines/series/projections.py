@@ -22,7 +22,7 @@ from experiments.baselines.series.task import (
     log_probabilities,
 )
 from experiments.baselines.training import check_positive, check_share
-from fipray import UsageError
+from fipray.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from experiments.baselines.series.task import (
     gradients,
 )
 from experiments.baselines.training import check_positive
-from fipray import Shifted, UsageError
+from fipray.errors import UsageError
+from fipray.paths import Shifted
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from experiments.baselines.optimizers import Adam
 from experiments.baselines.training import check_positive
-from fipray import UsageError
+from fipray.errors import UsageError
 
 BATCH_SIZE = 128
 RATE = 1e-3

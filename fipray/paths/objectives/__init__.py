@@ -1,33 +1,39 @@
-"""The secondary objectives that come with fipray, one module each."""
+"""Secondary objectives, one module each, and what an objective of your own implements or is given."""
 
+from fipray.paths.batch import Batch
+from fipray.paths.memory import KroneckerMemory
+from fipray.paths.objective import Objective
+from fipray.paths.objectives.adversarial_distillation import AdversarialDistillation
 from fipray.paths.objectives.adversary import Adversary
-from fipray.paths.objectives.black_box import BlackBox
-from fipray.paths.objectives.disagree import Disagree
-from fipray.paths.objectives.diversify import Diversify
+from fipray.paths.objectives.ensemble_adversarial_distillation import EnsembleAdversarialDistillation
+from fipray.paths.objectives.gradient_diversity import GradientDiversity
+from fipray.paths.objectives.input_gradient_penalty import InputGradientPenalty
+from fipray.paths.objectives.kronecker_penalty import KroneckerPenalty
 from fipray.paths.objectives.learn_task import LearnTask
-from fipray.paths.objectives.move_away import MoveAway
+from fipray.paths.objectives.output_diversity import OutputDiversity
 from fipray.paths.objectives.random_walk import RandomWalk
-from fipray.paths.objectives.remember import Remember
-from fipray.paths.objectives.resist import Resist
-from fipray.paths.objectives.smooth import Smooth
 from fipray.paths.objectives.sparsify import Sparsify
 from fipray.paths.objectives.toward import Toward
-from fipray.paths.objectives.vaccinate import Vaccinate
+from fipray.paths.objectives.weight_diversity import WeightDiversity
 from fipray.paths.objectives.weighted_sum import WeightedSum
+from fipray.paths.objectives.zeroth_order import ZerothOrder
 
 __all__ = [
+    "AdversarialDistillation",
     "Adversary",
-    "BlackBox",
-    "Disagree",
-    "Diversify",
+    "Batch",
+    "EnsembleAdversarialDistillation",
+    "GradientDiversity",
+    "InputGradientPenalty",
+    "KroneckerMemory",
+    "KroneckerPenalty",
     "LearnTask",
-    "MoveAway",
+    "Objective",
+    "OutputDiversity",
     "RandomWalk",
-    "Remember",
-    "Resist",
-    "Smooth",
     "Sparsify",
     "Toward",
-    "Vaccinate",
+    "WeightDiversity",
     "WeightedSum",
+    "ZerothOrder",
 ]

@@ -14,7 +14,7 @@ from fipray.geometry import FisherRao, class_logits
 from fipray.paths.batch import Batch
 from fipray.paths.problem import Problem
 from fipray.registry import spec
-from fipray.robustness.threat import ThreatModel
+from fipray.robustness.threat_models import ThreatModel
 
 
 @spec("adversary")

@@ -22,7 +22,7 @@ class RandomWalk:
     `value = -<xi, w - w0> / sqrt(P)`, xi drawn from the batch: a step gains what it goes along its own xi, and the next
     batch draws another. Values of different batches cannot be compared, and have mean 0.
 
-    With `NaturalStep` and no damping a step is the projection of xi on the null space of g, of dimension n: steps of
+    With `Natural` and no damping a step is the projection of xi on the null space of g, of dimension n: steps of
     radius r are Brownian motion on the set of networks with the start's function, in the metric of weight space
     (`dw = Proj(w) o dB`, Hsu 2002, section 3.2), as r goes to 0. One step is r^2 / P of its time, whatever r was, so a
     controlled radius rescales the time and not the walk; where that set is flat, `E |w - w0|^2 = n/P sum r^2`.

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from fipray.border import checked, shaped_like
 from fipray.errors import UsageError
-from fipray.geometry import Network, check_norms_move, re_estimated, refuse_computed_weights
+from fipray.networks import Network, check_norms_move, re_estimated, refuse_computed_weights
 from fipray.paths.batch import Batch
 from fipray.paths.objective import Projection
-from fipray.paths.patterns import Pattern, Unstructured
 from fipray.paths.problem import Problem
-from fipray.paths.saliency import Magnitude, Saliency
+from fipray.paths.sparsity.patterns import Pattern, Unstructured
+from fipray.paths.sparsity.saliency import Magnitude, Saliency
 from fipray.registry import spec
 
 
@@ -35,7 +35,7 @@ class Sparsify:
 
     through: sparsities, increasing and below `sparsity`, that the path passes through: a family. Each, and the last,
         has an equal share of the path, with a ramp and a recovery of its own, at whose end a point is kept.
-    pattern: `Unstructured`, `NofM`, `WholeChannels`; it says what `sparsity` is a fraction of.
+    pattern: `Unstructured`, `SemiStructured`, `Structured`; it says what `sparsity` is a fraction of.
     saliency: what is lost with a weight: `Magnitude`, `MetricDiagonal`, `OptimalBrainSurgeon`.
     shrink: where given, above 0 and below 1, weights are not zeroed at once: what the schedule chooses shrinks by this
         share of itself at every step of the ramp, is chosen anew at every step, and may grow again (Bai et al. 2023,

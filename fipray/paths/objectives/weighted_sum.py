@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
-from fipray.geometry import Network
+from fipray.networks import Network
 from fipray.paths.batch import Batch
 from fipray.paths.objective import (
     Objective,

@@ -1,21 +1,25 @@
-"""The steppers that come with fipray, one module each."""
+"""Steppers, one module each, and what a stepper of your own implements or is given."""
 
+from fipray.paths.stepper import Proposal, Situation, Stepper
 from fipray.paths.steppers.compose import Corrected, Switch
-from fipray.paths.steppers.first_order import FirstOrderStep
-from fipray.paths.steppers.kronecker import KroneckerStep
-from fipray.paths.steppers.natural import NaturalStep
-from fipray.paths.steppers.null_space import InputNullSpaceStep
-from fipray.paths.steppers.projected import ProjectedStep
-from fipray.paths.steppers.published import OneShot, PublishedStep
+from fipray.paths.steppers.first_order import FirstOrder
+from fipray.paths.steppers.input_null_space import InputNullSpace
+from fipray.paths.steppers.kronecker import Kronecker
+from fipray.paths.steppers.natural import Natural
+from fipray.paths.steppers.projected import Projected
+from fipray.paths.steppers.published import OneShot, Published
 
 __all__ = [
     "Corrected",
-    "FirstOrderStep",
-    "InputNullSpaceStep",
-    "KroneckerStep",
-    "NaturalStep",
+    "FirstOrder",
+    "InputNullSpace",
+    "Kronecker",
+    "Natural",
     "OneShot",
-    "ProjectedStep",
-    "PublishedStep",
+    "Projected",
+    "Proposal",
+    "Published",
+    "Situation",
+    "Stepper",
     "Switch",
 ]

@@ -22,8 +22,8 @@ from fipray.registry import spec
 class Corrected:
     """A step of `predictor`, then one of `corrector` from where it leads, which only brings the function back.
 
-    Any stepper predicts; one that looks at the function's drift corrects: NaturalStep, ProjectedStep, KroneckerStep,
-    FirstOrderStep.
+    Any stepper predicts; one that looks at the function's drift corrects: Natural, Projected, Kronecker,
+    FirstOrder.
     """
 
     predictor: Stepper

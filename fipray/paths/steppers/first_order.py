@@ -14,17 +14,8 @@ from torch.optim.adam import adam
 
 from fipray.border import checked
 from fipray.errors import UsageError
-from fipray.geometry import (
-    FisherRao,
-    Statistics,
-    Warm,
-    check_norms_move,
-    class_logits,
-    folded,
-    normalised,
-    statistics_of,
-    unfolded,
-)
+from fipray.geometry import FisherRao, Warm, class_logits
+from fipray.networks import Statistics, check_norms_move, folded, normalised, statistics_of, unfolded
 from fipray.paths.batch import Batch
 from fipray.paths.objective import Asked, OfOutputs, of_call, scalar, unchanged
 from fipray.paths.problem import Problem
@@ -38,7 +29,7 @@ _STATISTICS = "statistics "  # in the state, before the name of a buffer
 @spec("first_order")
 @checked
 @dataclass(frozen=True)
-class FirstOrderStep:
+class FirstOrder:
     """Adam (Kingma & Ba 2015) on `D(w)^2 + beta objective(w)`, D the functional distance on the batch.
 
     The diagonal of Adam's second moments stands for the metric. The rate is `radius / sqrt(P)`, P the number of weights
@@ -50,7 +41,7 @@ class FirstOrderStep:
     final_beta: where given, beta goes to it along the path, by the same factor each step: upwards, a path that begins
         tight and is let go; downwards, one that begins loose and ends tight.
     held: the share, 0..1, of each batch on which D is taken; the objective always sees all of it. Where the objective
-        itself holds the function, as `Resist` does, a part is enough, and the step cheaper; with `Remember`, nothing.
+        itself holds the function, as `AdversarialDistillation` does, a part is enough, and the step cheaper; with `KroneckerPenalty`, nothing.
     temperature: of the classes, above 0: D is the distance of `fipray.geometry.Warm` instead. For classifiers.
     outputs: take D on the first so many outputs alone, of classifiers between the probabilities of these given that it
         is one of them; None for all. A head that grows has outputs beyond them that the function was never about.
@@ -104,7 +95,7 @@ class FirstOrderStep:
         if self.outputs == 1 and isinstance(problem.geometry, FisherRao):
             raise UsageError("of a single class the probability is always 1: give outputs of at least 2, or None")
         if self.batch_statistics:
-            needs_outputs_alone(problem, "FirstOrderStep(batch_statistics=True)")
+            needs_outputs_alone(problem, "FirstOrder(batch_statistics=True)")
             check_norms_move(problem.network)
         zeros = torch.zeros_like(problem.start)
         state = {"mean": zeros, "square": zeros, "count": zeros.new_zeros((), dtype=torch.float32)}

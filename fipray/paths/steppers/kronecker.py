@@ -11,7 +11,7 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import Layer, Metric
-from fipray.geometry.linear import eigh
+from fipray.geometry.solvers import eigh
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone, promised
 from fipray.registry import spec
@@ -20,7 +20,7 @@ from fipray.registry import spec
 @spec("kronecker")
 @checked
 @dataclass(frozen=True)
-class KroneckerStep:
+class Kronecker:
     """The natural step in an approximate metric that is cheap to invert: K-FAC (Martens & Grosse 2015; for convolutions
     Grosse & Martens 2016).
 

@@ -22,7 +22,7 @@ AnyMetric = Metric | StreamedMetric | StackedMetric
 @spec("natural")
 @checked
 @dataclass(frozen=True)
-class NaturalStep:
+class Natural:
     """Down the objective as far as the function allows, and back to the function, in one damped solve.
 
     `d = argmin |J d + e|^2 / N + m |d + t l|^2`, with `e = s(w) - s(w0)` the function's drift so far, `l` the

@@ -20,7 +20,7 @@ LARGEST_JACOBIAN = 2**29  # numbers, 2 GiB in float32: what an exact solve may h
 @spec("projected")
 @checked
 @dataclass(frozen=True)
-class ProjectedStep:
+class Projected:
     """Down the objective within the null space of J, and back to the function by the shortest way: damping m -> 0.
 
     With t = radius / |l|, slope l and drift `e = s(w) - s(w0)` on the batch:
@@ -58,8 +58,8 @@ class ProjectedStep:
             return promised(situation, descent + self._exact(situation, descent))
         if not batch.is_plain:
             raise UsageError(
-                f"of several kept quantities ProjectedStep solves for at most dense={self.dense} numbers a batch, and "
-                f"this one has {size}: take a smaller batch_size, or NaturalStep"
+                f"of several kept quantities Projected solves for at most dense={self.dense} numbers a batch, and "
+                f"this one has {size}: take a smaller batch_size, or Natural"
             )
         allowed = situation.allowed if situation.restricted else None
         space = NullSpace(problem.network, situation.weights, batch.inputs, problem.geometry, allowed=allowed)

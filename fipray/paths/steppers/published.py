@@ -19,7 +19,7 @@ from fipray.registry import spec
 @spec("published")
 @checked
 @dataclass(frozen=True)
-class PublishedStep:
+class Published:
     """The scheme of the code released with the paper, the baseline: `w <- w - length u / |u|`.
 
     `u = grad D_BC(w) + penalty grad objective(w)`, where

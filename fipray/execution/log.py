@@ -1,0 +1,111 @@
+"""What an attempt prints, warns and reports, kept as a file beside the tables."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import Any, TextIO, cast
+
+from fipray.errors import RecordsError
+from fipray.execution.failures import threads_watched
+from fipray.execution.jobs import Job
+from fipray.printable import without_credentials
+from fipray.records import Store
+
+MOST_CHARACTERS = 200_000
+
+_logger = logging.getLogger("fipray")
+
+
+@contextmanager
+def logged(store: Store, job: Job, where: str) -> Iterator[None]:
+    """What is printed inside, warnings too, goes where it went before and to the attempt's log, as do the reports of
+    the logger `fipray`.
+
+    The log is written whole at the end and on failure, then with the traceback; an attempt that is killed leaves none.
+    Raises RunError when a thread that was started inside ended with an exception.
+    """
+    text = _Text()
+    began = time.perf_counter()
+    with _reported(text):
+        _logger.info("%s, attempt %d, %s", job.label, job.attempt, where)
+        try:
+            with (
+                warnings.catch_warnings(),  # each attempt warns anew of what an earlier one in this process warned of
+                redirect_stdout(cast(TextIO, _Tee(sys.stdout, text))),
+                redirect_stderr(cast(TextIO, _Tee(sys.stderr, text))),
+                threads_watched(text),
+            ):
+                yield
+        except BaseException:
+            text.write(traceback.format_exc())
+            raise
+        finally:
+            _logger.info("over after %.1f s", time.perf_counter() - began)
+            with suppress(RecordsError):  # the log is not the record: work that is done counts without it
+                store.write_log(job.id, job.attempt, without_credentials(text))
+
+
+@contextmanager
+def _reported(text: _Text) -> Iterator[None]:
+    handler = logging.StreamHandler(cast(TextIO, text))
+    handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s"))
+    level = _logger.level
+    _logger.setLevel(logging.INFO)
+    _logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        _logger.removeHandler(handler)
+        _logger.setLevel(level)
+
+
+class _Text:
+    """A stream that keeps the last `MOST_CHARACTERS` written to it."""
+
+    def __init__(self) -> None:
+        self._parts: deque[str] = deque()
+        self._length = 0
+        self._is_cut = False
+
+    def write(self, text: str) -> None:
+        self._is_cut = self._is_cut or len(text) > MOST_CHARACTERS
+        self._parts.append(text[-MOST_CHARACTERS:])
+        self._length += len(self._parts[-1])
+        while self._length > MOST_CHARACTERS and len(self._parts) > 1:
+            self._length -= len(self._parts.popleft())
+            self._is_cut = True
+
+    def flush(self) -> None:
+        pass
+
+    def __str__(self) -> str:
+        whole = "".join(self._parts)
+        is_cut = self._is_cut or len(whole) > MOST_CHARACTERS
+        return ("[the beginning is cut off: it was too long]\n" if is_cut else "") + whole[-MOST_CHARACTERS:]
+
+
+class _Tee:
+    """A stream that writes to another one and to a text."""
+
+    def __init__(self, stream: TextIO, text: _Text) -> None:
+        self._stream, self._text = stream, text
+
+    def write(self, text: str) -> int:
+        self._text.write(text)
+        with suppress(OSError, ValueError):  # on a full disk, or closed: no reason for a path to end
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -1,0 +1,48 @@
+"""Modules as functions of flat weights: networks, heads, batch statistics, channels, shrinking, footprints."""
+
+from fipray.networks.batch_statistics import (
+    Statistics,
+    check_norms_move,
+    folded,
+    normalised,
+    re_estimated,
+    statistics_of,
+    unfolded,
+)
+from fipray.networks.channels import Channels, removable_channels
+from fipray.networks.derivatives import twice_differentiable
+from fipray.networks.effective import computed_weights, effective, refuse_computed_weights, sparsity_of
+from fipray.networks.footprint import Footprint, footprint_of
+from fipray.networks.heads import MultiHead, for_task, grown
+from fipray.networks.inputs import check_device
+from fipray.networks.modules import copied, parameter_names
+from fipray.networks.network import Network
+from fipray.networks.shrinking import fitted, slimmed
+
+__all__ = [
+    "Channels",
+    "Footprint",
+    "MultiHead",
+    "Network",
+    "Statistics",
+    "check_device",
+    "check_norms_move",
+    "computed_weights",
+    "copied",
+    "effective",
+    "fitted",
+    "folded",
+    "footprint_of",
+    "for_task",
+    "grown",
+    "normalised",
+    "parameter_names",
+    "re_estimated",
+    "refuse_computed_weights",
+    "removable_channels",
+    "slimmed",
+    "sparsity_of",
+    "statistics_of",
+    "twice_differentiable",
+    "unfolded",
+]

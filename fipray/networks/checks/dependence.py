@@ -1,0 +1,137 @@
+"""What stands behind a network's outputs, as autograd sees it: every parameter that moves, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fipray.errors import NetworkError
+from fipray.networks.checks.passes import NUM_INPUTS, agree, constant, half_hint, kind_of, leaves_of, moved, tried
+from fipray.networks.modules import described, listed, tensors_beside
+
+if TYPE_CHECKING:
+    from fipray.networks.network import Network
+
+_MANY_INPUTS = 1024  # on which a weight may still show that it matters
+_ELSEWHERE = (0.0, 0.03, 1.0, 3.0)  # of the weights' sizes, by which they move to where it may show that, too
+_SOME_INPUTS = 4  # fewer say little where nothing comes through: a rectifier may be off on all of them
+
+
+def check_gradients(network: Network, inputs: Tensor, weights: Tensor, leaves: dict[str, Tensor], told: Tensor) -> None:
+    kind = kind_of(network)
+    if foreign := _foreign(network, leaves, told):
+        raise NetworkError(
+            f"{kind} computes with {listed(foreign)}, which its parameters do not name: register it (nn.Parameter as "
+            "an attribute, nn.ModuleList, nn.ParameterList), or, if it is a constant, detach it (requires_grad=False)"
+        )
+    say_something = len(inputs) >= _SOME_INPUTS and bool(inputs.any())
+    unused = _unused(network, leaves, told, say_something)
+    for some in inputs[NUM_INPUTS:_MANY_INPUTS].split(NUM_INPUTS):
+        if not _names(network, unused):
+            return
+        with torch.enable_grad():
+            unused &= _unused(network, leaves, network.evaluated(leaves, some), say_something)
+    for number, scale in enumerate(_ELSEWHERE):
+        if not _names(network, unused):
+            return
+        there = leaves_of(network, moved(network, scale, seed=number + 1))
+        with torch.enable_grad():
+            outputs = network.evaluated(there, inputs[:NUM_INPUTS])
+        if bool(torch.isfinite(outputs).all()):
+            unused &= _unused(network, there, outputs, say_something)
+    if not (names := _names(network, unused)):
+        return
+    if not agree(
+        network, tried(network, network.weights, inputs[:NUM_INPUTS]), _without(network, inputs, weights, names)
+    ):
+        raise NetworkError(
+            f"the outputs of {kind} change with {listed(names)}, but autograd does not see it: a detach(), no_grad(), "
+            "rounding, numpy or activation checkpointing in forward is in the way; take it out, or leave these "
+            "parameters out of what moves: freeze them (requires_grad_(False)), or name the others with moving="
+        )
+    if not (patterns := _others(network, names)):
+        raise constant(network)
+    others = patterns if len(patterns) <= 8 else "[...]"
+    raise NetworkError(
+        f"no output of {kind} depends on {listed(names)} on these inputs (an unused head or layer), so nothing would "
+        f"hold them: freeze them (requires_grad_(False)), or name the parameters that move with moving={others}"
+    )
+
+
+def _names(network: Network, unused: set[str]) -> list[str]:
+    return [slot.name for slot in network.moving if slot.name in unused and slot.shape.numel()]
+
+
+def _without(network: Network, inputs: Tensor, weights: Tensor, names: Sequence[str]) -> Tensor:
+    """Outputs where these parameters alone have moved."""
+    mixed = network.weights.clone()
+    for slot in network.slots:
+        if slot.name in names:
+            mixed[slot.start : slot.stop] = weights[slot.start : slot.stop]
+    return tried(network, mixed, inputs[:NUM_INPUTS])
+
+
+def _others(network: Network, names: Sequence[str]) -> list[str]:
+    """Patterns that fit all other parameters, as short as the names of the module's children allow."""
+    mixed = {name.partition(".")[0] for name in names}
+    others = [slot.name for slot in network.slots if slot.name not in names]
+    short = [name if name.partition(".")[0] in mixed or "." not in name else _family(name) for name in others]
+    return list(dict.fromkeys(short))
+
+
+def _family(name: str) -> str:
+    return name.partition(".")[0] + ".*"
+
+
+def _unused(network: Network, leaves: dict[str, Tensor], outputs: Tensor, zero_is_none: bool) -> set[str]:
+    """The names of leaves that autograd does not find behind the outputs, or whose gradient is 0 throughout."""
+    if not outputs.requires_grad:
+        return set(leaves)
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randn(outputs.shape, generator=generator, device="cpu").to(outputs)  # a plain sum may be constant
+    try:
+        found: Sequence[Tensor | None] = torch.autograd.grad(outputs, list(leaves.values()), mixed, allow_unused=True)
+    except RuntimeError as error:
+        if "torch.utils.checkpoint" in str(error):
+            raise _checkpointed(network) from error
+        raise NetworkError(
+            f"{kind_of(network)} has no gradient by its weights: {error}{half_hint(error, outputs)}"
+        ) from error
+    return {
+        name
+        for name, gradient in zip(leaves, found, strict=True)
+        if gradient is None or (zero_is_none and not bool(gradient.any()))
+    }
+
+
+def _checkpointed(network: Network) -> NetworkError:
+    return NetworkError(
+        f"the forward of {kind_of(network)} uses activation checkpointing (torch.utils.checkpoint), which computes "
+        "again with the module's own parameters and not with those that move: switch it off, as with "
+        "gradient_checkpointing_disable() or set_grad_checkpointing(False)"
+    )
+
+
+def _foreign(network: Network, leaves: dict[str, Tensor], outputs: Tensor) -> list[str]:
+    """Tensors that require gradients and stand behind the outputs, but are no parameters, for people."""
+    own, found = {id(leaf) for leaf in leaves.values()}, list[Tensor]()
+    seen, ahead = set(), [outputs.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)
+        if isinstance(variable, Tensor) and id(variable) not in own:
+            found.append(variable)
+        ahead += [following for following, _ in node.next_functions]
+    held = {
+        id(tensor): f"a tensor in {attribute!r} of {described(name, part)}"
+        for name, part in network.parts()
+        for attribute, tensor in tensors_beside(part)
+    }
+    elsewhere = "a tensor {} of a closure or another module"
+    return list(dict.fromkeys(held.get(id(one), elsewhere.format(list(one.shape))) for one in found))

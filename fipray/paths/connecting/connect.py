@@ -1,0 +1,193 @@
+"""Two networks of one architecture, and what lies between them.
+
+connect()        a path from one to the other along which the function stays
+loss_profile()   the loss along a polyline through weight space, and its barrier
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from fipray.border import checked, number
+from fipray.errors import UsageError
+from fipray.geometry import functional_distance
+from fipray.networks.arrays import AnyWeights, Weights
+from fipray.paths.batch import Batch
+from fipray.paths.events import NOT_FINITE, Outcome
+from fipray.paths.objectives import Toward
+from fipray.paths.problem import Problem, anchors_and_held_out
+from fipray.paths.radii import Adaptive
+from fipray.paths.settings import Settings
+from fipray.paths.stepper import needs_outputs_alone
+from fipray.paths.trace import walk
+
+PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the segment between two ends, where its function is judged
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A polyline from one network to another.
+
+    points: weights [P], the first and the last those of the two networks; gap: length of the straight segment that
+    joins the two sides, cut in four; distance: the greatest functional distance on it, held out, to the nearer of the
+    two networks, infinite where outputs are not finite; outcome: "connected" where that is within what was allowed,
+    "not connected", or "not finite" where outputs ceased to be finite on the way; the points are those before.
+    """
+
+    points: tuple[Tensor, ...]
+    gap: float
+    distance: float
+    outcome: Outcome
+
+    @property
+    def length(self) -> float:
+        """Of the polyline, L2 in weight space."""
+        return _lengths(self.points).sum().item()
+
+
+@checked
+def connect(
+    problem: Problem,
+    other: AnyWeights,
+    settings: Settings | None = None,
+    *,
+    allowed_distance: float = 0.2,
+    num_rounds: int = 12,
+) -> Connection:
+    """Connect the problem's network with another of its architecture, by a path along which the function stays.
+
+    Both ends walk, in turn, straight at the other's last point as far as the function lets them (`Toward`); each keeps
+    the function of its own network. That ends when the functional distance on the straight segment between them, to the
+    nearer of the two networks, is at most `allowed_distance` on the held-out inputs, or when each has walked
+    `num_rounds` times.
+
+    Args:
+        problem: the first network, with anchors and held-out inputs.
+        other: weights [P] of the second.
+        settings: how each round is walked. By default 25 steps on batches of 1,024 that keep within three quarters of
+            `allowed_distance` on the anchors, which leaves room for other inputs and for the last segment.
+        allowed_distance: functional distance, above 0.
+        num_rounds: at least 1.
+
+    Returns:
+        The polyline. All accepted points are kept, in memory: up to 2 num_rounds num_steps networks.
+
+    Raises:
+        UsageError: for numbers out of range, and a problem without anchors or held-out inputs, or of other kept
+            quantities than outputs.
+    """
+    if num_rounds < 1:
+        raise UsageError(f"num_rounds is at least 1; {num_rounds} was given")
+    if not 0 < allowed_distance < math.inf:
+        raise UsageError(f"allowed_distance is a functional distance above 0, and finite; {allowed_distance} was given")
+    settings = settings or Settings(
+        radius=Adaptive(initial=0.02, tolerance=0.75 * allowed_distance), num_steps=25, batch_size=1024
+    )
+    needs_outputs_alone(problem, "connect()")
+    anchors, held_out = anchors_and_held_out(problem)
+    here, far = problem, problem.network.at(Toward(other).goal(problem))
+    problems = (here, Problem(far, anchors.inputs, held_out.inputs, geometry=problem.geometry))
+    batches, judges = zip(*map(anchors_and_held_out, problems), strict=True)
+    sides = [[problem.start] for problem in problems]
+    generator = torch.Generator().manual_seed(settings.seed)
+    distance, broken = _farthest(here, judges, here.start, problems[1].start), ""
+    for turn in range(2 * num_rounds):
+        own, theirs = sides[turn % 2], sides[1 - turn % 2]
+        if broken or distance <= allowed_distance or torch.equal(own[-1], theirs[-1]):
+            break
+        # the batch holds the network's own function: the walk goes on from a later point, and keeps that of the first
+        later = replace(problems[turn % 2], network=here.network.at(own[-1]))
+        drawn = replace(settings, seed=int(torch.randint(2**62, (), generator=generator)))
+        steps = walk(later, batches[turn % 2], Toward(theirs[-1]), drawn)
+        walked = [point.weights for point in steps]
+        if walked and not math.isfinite(_farthest(here, judges, walked[-1], walked[-1])):
+            broken = f"the outputs were no longer finite where round {turn // 2 + 1} led, which was taken back; "
+            continue
+        own.extend(walked)
+        distance = _farthest(here, judges, own[-1], theirs[-1])
+    gap = float(torch.linalg.vector_norm(sides[0][-1] - sides[1][-1]))
+    said = f"distance {distance:.2g} on the last segment, {gap:.3g} long, where {allowed_distance:g} is allowed"
+    if distance <= allowed_distance:
+        outcome = Outcome("connected", said)
+    elif broken:
+        outcome = Outcome(NOT_FINITE, f"{broken}{said}")
+    else:
+        outcome = Outcome("not connected", f"{said}: walk more rounds")
+    between = [torch.lerp(sides[0][-1], sides[1][-1], place) for place in PLACES[1:-1]]
+    return Connection((*sides[0], *between, *reversed(sides[1])), gap, distance, outcome)
+
+
+def _farthest(problem: Problem, judges: Sequence[Batch], first: Tensor, last: Tensor) -> float:
+    """The greatest functional distance on the segment between two weights [P], to the nearer of the judges; infinite
+    where outputs are not finite."""
+
+    def nearest(weights: Tensor) -> float:
+        embedded = problem.geometry.embed(problem.network.outputs(weights, judges[0].inputs))
+        distances = [float(functional_distance(embedded, judge.reference)) for judge in judges]
+        return min(distances) if all(map(math.isfinite, distances)) else math.inf
+
+    return max(nearest(torch.lerp(first, last, place)) for place in PLACES)
+
+
+@dataclass(frozen=True)
+class LossProfile:
+    """Losses along a polyline, at `places`: 0 at its first point, 1 at its last, and by length between.
+
+    Where a loss is NaN, so are `maximum` and `barrier`.
+    """
+
+    places: tuple[float, ...]
+    losses: tuple[float, ...]
+
+    @property
+    def maximum(self) -> float:
+        return _greatest(self.losses)
+
+    @property
+    def barrier(self) -> float:
+        """`max_t loss(t) - ((1 - t) loss(0) + t loss(1))`, at least 0 (Frankle et al. 2020; Entezari et al. 2022)."""
+        first, last = self.losses[0], self.losses[-1]
+        return _greatest(
+            [loss - ((1 - t) * first + t * last) for t, loss in zip(self.places, self.losses, strict=True)]
+        )
+
+
+@checked
+def loss_profile(points: Sequence[Weights], loss: Callable[[Tensor], float], *, num_between: int = 1) -> LossProfile:
+    """`loss` at each of the points [P], and at `num_between` evenly spaced weights on each segment between two of them.
+
+    A straight line is its two ends with many between: `loss_profile((start, other), loss, num_between=24)`.
+    """
+    if len(points) < 2 or num_between < 0:
+        raise UsageError(
+            "a polyline has at least two points, and num_between is at least 0; "
+            f"{len(points)} and {num_between} were given"
+        )
+    ends = torch.cat([torch.zeros(1, dtype=torch.float64), _lengths(points).cumsum(0)])
+    whole = float(ends[-1])
+    if not math.isfinite(whole):
+        raise UsageError("points of the polyline hold NaN or infinity: leave them out")
+    if not whole > 0:
+        raise UsageError("all points of the polyline are equal, so nothing lies between them")
+    places, losses = [0.0], [number(loss(points[0]), "loss()")]
+    for (first, last), (begin, end) in zip(pairwise(points), pairwise(ends.tolist()), strict=True):
+        for place in range(1, num_between + 2):
+            fraction = place / (num_between + 1)
+            places.append((begin + fraction * (end - begin)) / whole)
+            losses.append(number(loss(torch.lerp(first, last, fraction) if place <= num_between else last), "loss()"))
+    return LossProfile(tuple(places), tuple(losses))
+
+
+def _greatest(values: Sequence[float]) -> float:
+    return math.nan if any(map(math.isnan, values)) else max(values)
+
+
+def _lengths(points: Sequence[Tensor]) -> Tensor:
+    """The length [K - 1] of each segment, in float64."""
+    return torch.stack([torch.linalg.vector_norm((b - a).double()).cpu() for a, b in pairwise(points)])

@@ -1,0 +1,15 @@
+"""Pruning masks: patterns of zeros and saliencies that choose them."""
+
+from fipray.paths.sparsity.patterns import Pattern, SemiStructured, Structured, Unstructured
+from fipray.paths.sparsity.saliency import Magnitude, MetricDiagonal, OptimalBrainSurgeon, Saliency
+
+__all__ = [
+    "Magnitude",
+    "MetricDiagonal",
+    "OptimalBrainSurgeon",
+    "Pattern",
+    "Saliency",
+    "SemiStructured",
+    "Structured",
+    "Unstructured",
+]

@@ -1,0 +1,191 @@
+"""AutoAttack (Croce & Hein 2020), the field's referee, by way of the library pyautoattack."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fipray.border import checked
+from fipray.errors import UsageError
+from fipray.registry import spec
+from fipray.robustness.margin import Classifier, check_counts, check_examples, checked_outputs
+from fipray.robustness.threat_models import ThreatModel
+
+STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+_FEWEST_CLASSES = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 2, "square": 2}
+_SMALLEST_SIDE = 5  # of an image for which Square in l2 has a tiling
+
+
+@spec("auto_attack")
+@checked
+@dataclass(frozen=True)
+class AutoAttack:
+    """The standard AutoAttack, or some of its parts: "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square".
+
+    The parts run in the order given, each on the examples that stood the ones before, and each stops at an example once
+    it is fooled, whether or not `until_fooled` says so: replayed on other networks its inputs are weak.
+
+    `num_steps` of APGD and FAB and `num_queries` of Square are of each restart; the standard has one, and 9 targets or
+    as many as there are. Needs finite bounds. The library works in float32; what it finds is brought within the threat
+    model afterwards, by rounding errors at most. Inputs that are no images [N, C, H, W] are laid out as such: [N, H, W]
+    with one channel, others flat, as near to a square as their number has divisors (only Square sees neighbours).
+
+    Raises UsageError where pyautoattack is not installed, for unknown parts, infinite bounds, too few classes for a
+    part, and images too small for Square in l2.
+    """
+
+    attacks: tuple[str, ...] = STANDARD
+    num_steps: int = 100
+    num_queries: int = 5000
+    num_restarts: int = 1
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.attacks if name not in _FEWEST_CLASSES]
+        if unknown or not self.attacks:
+            raise UsageError(
+                f"unknown attacks {self.attacks!r}: give a tuple of one or more of {', '.join(_FEWEST_CLASSES)}"
+            )
+        check_counts(num_steps=self.num_steps, num_queries=self.num_queries, num_restarts=self.num_restarts)
+
+    @property
+    def name(self) -> str:
+        if self == AutoAttack():
+            return "autoattack"
+        efforts = (self.num_queries if part == "square" else self.num_steps for part in self.attacks)
+        parts = "+".join(f"{part}-{effort}" for part, effort in zip(self.attacks, efforts, strict=True))
+        return parts if self.num_restarts == 1 else f"{parts}x{self.num_restarts}"
+
+    @checked
+    @torch.no_grad()
+    def perturb(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        labels: Tensor,
+        threat_model: ThreatModel,
+        generator: torch.Generator,
+        *,
+        until_fooled: bool = False,
+    ) -> Tensor:
+        check_examples(inputs, labels, threat_model)
+        shape = _image_shape(inputs.shape[1:])
+        num_classes = checked_outputs(classifier, inputs, labels).shape[1]
+        self._check(num_classes, shape, threat_model)
+        seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+        if threat_model.epsilon == 0:
+            return inputs.clone()
+        lower, width = threat_model.lower, threat_model.upper - threat_model.lower
+
+        def outputs(images: Tensor) -> Tensor:
+            return classifier(lower + width * images.to(inputs.dtype).view(-1, *inputs.shape[1:]))
+
+        def seen(images: Tensor) -> Tensor:
+            if torch.is_grad_enabled() and images.requires_grad:
+                return _ByInputs.apply(images, outputs)
+            return outputs(images).float().clone()
+
+        images = ((inputs - lower) / width).clamp(0, 1).float().reshape(-1, *shape)
+        library = self._library(seen, images, threat_model, num_classes, seed)
+        with _undisturbed(images.device):
+            found, _ = library.run_standard_evaluation(images, labels, batch_size=len(images))
+        changed = (found != images).flatten(1).any(1)
+        made = inputs.clone()
+        back = (lower + width * found[changed].to(inputs.dtype)).view(-1, *inputs.shape[1:])
+        made[changed] = threat_model.project(back, inputs[changed])
+        return made
+
+    def _check(self, num_classes: int, shape: tuple[int, ...], threat_model: ThreatModel) -> None:
+        if not (math.isfinite(threat_model.lower) and math.isfinite(threat_model.upper)):
+            raise UsageError(
+                f"AutoAttack works within bounds, and the threat model's are [{threat_model.lower:g}, "
+                f"{threat_model.upper:g}]: give finite ones, or attack with PGD and TargetedPGD"
+            )
+        needy = [part for part in self.attacks if _FEWEST_CLASSES[part] > num_classes]
+        if needy:
+            others = ", ".join(part for part in STANDARD if _FEWEST_CLASSES[part] <= num_classes)
+            raise UsageError(
+                f"{' and '.join(f'{part} needs {_FEWEST_CLASSES[part]} classes' for part in needy)}, and the "
+                f"classifier has {num_classes}: choose others, such as {others}"
+            )
+        if "square" in self.attacks and threat_model.norm == "l2" and min(shape[1:]) < _SMALLEST_SIDE:
+            raise UsageError(
+                f"square in l2 needs images of {_SMALLEST_SIDE} pixels a side or more, and these are "
+                f"{shape[1]} x {shape[2]}: leave it out of the attacks"
+            )
+
+    def _library(
+        self, outputs: Classifier, images: Tensor, threat_model: ThreatModel, num_classes: int, seed: int
+    ) -> Any:
+        """The library's AutoAttack, set to this one's effort and silent."""
+        try:
+            import pyautoattack
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                "AutoAttack runs by the library pyautoattack, which is not installed: pip install 'fipray[attacks]'"
+            ) from error
+        library = pyautoattack.AutoAttack(
+            outputs,
+            attacks=list(self.attacks),
+            version="custom",
+            eps=threat_model.epsilon / (threat_model.upper - threat_model.lower),
+            norm={"linf": "Linf", "l2": "L2"}[threat_model.norm],
+            seed=seed,
+            device=images.device,
+        )
+        silent = logging.Logger("fipray.silent", logging.CRITICAL + 1)
+        library.logger = library.apgd.logger = library.apgd_targeted.logger = silent
+        for part in (library.apgd, library.apgd_targeted, library.fab):
+            part.n_iter, part.n_restarts = self.num_steps, self.num_restarts
+        for part in (library.apgd, library.apgd_targeted):  # checkpoints, as shares of the steps
+            part.n_iter_2, part.n_iter_min, part.size_decr = (
+                max(1, int(fraction * self.num_steps)) for fraction in (0.22, 0.06, 0.03)
+            )
+        library.square.n_queries, library.square.n_restarts = self.num_queries, self.num_restarts
+        library.apgd_targeted.n_target_classes = library.fab.n_target_classes = min(9, num_classes - 1)
+        return library
+
+
+class _ByInputs(torch.autograd.Function):
+    """A classifier's outputs in float32, differentiable in the images alone: FAB calls backward(), which would fill
+    the gradients of a network's weights."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, classifier: Classifier) -> Tensor:
+        with torch.enable_grad():
+            ctx.images = images.detach().requires_grad_()
+            ctx.outputs = classifier(ctx.images).float()
+        return ctx.outputs.detach().clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return torch.autograd.grad(ctx.outputs, ctx.images, gradients[0], retain_graph=True)[0], None
+
+
+@contextmanager
+def _undisturbed(device: torch.device) -> Iterator[None]:
+    """Leaves the global generators and the trace function (of debuggers and coverage), which the library sets, as they
+    were."""
+    trace = sys.gettrace()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        sys.settrace(trace)
+
+
+def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) == 3:
+        return shape
+    if len(shape) == 2:
+        return 1, *shape
+    size = math.prod(shape)
+    height = next(side for side in range(math.isqrt(size), 0, -1) if size % side == 0)
+    return 1, height, size // height
