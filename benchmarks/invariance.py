@@ -218,7 +218,8 @@ def contenders(objective: str) -> list[Contender]:
 
 def ours(objective: str) -> Contender:
     """Tight first, on inputs where the base is in doubt, then let go in three parts: the path passes every distance on
-    its way out, each with the best gain that it can have there."""
+    its way out, each with the best gain that it can have there.
+    """
     betas = {
         "diversify": ((0.02, 0.015), (0.06, 0.1), (1.0, 4.0)),
         "toward": ((0.1, 0.1), (1.0, 2.5), (6.0, 20.0)),  # a flatter objective

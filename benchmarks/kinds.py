@@ -34,7 +34,8 @@ def tokens(num: int) -> Tensor:
 @dataclass(frozen=True)
 class Kind:
     """module: makes one; inputs: makes so many of them; outcome: "traced", or words of the sentence with which such a
-    module is refused."""
+    module is refused.
+    """
 
     module: Callable[[], nn.Module]
     outcome: str = "traced"

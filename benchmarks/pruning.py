@@ -89,7 +89,8 @@ def _mean_and_spread(values: pd.Series[float], digits: int) -> str:
 
 def draw(records: list[Record], title: str) -> Figure:
     """Accuracy over sparsity, a line for each method between the least and the best of its seeds; of methods far below
-    the others only what lies in the upper part is seen."""
+    the others only what lies in the upper part is seen.
+    """
     frame = pd.DataFrame(records)
     bases, frame = frame[frame["method"] == "base"], frame[frame["method"] != "base"]
     figure = Figure(figsize=(7, 4.5), layout="constrained")

@@ -26,7 +26,8 @@ def cifar10_subset(root: str = "") -> dict[str, NDArray[np.generic]]:
 
 def cifar100(root: str = "") -> dict[str, NDArray[np.generic]]:
     """The same of the whole of CIFAR-100, through torchvision, from the folder `cifar-100-python` in `root` or, where
-    that is empty, in what FIPRAY_DATA names."""
+    that is empty, in what FIPRAY_DATA names.
+    """
     from torchvision import datasets
 
     folder = root or os.environ.get("FIPRAY_DATA", "../shared/data")

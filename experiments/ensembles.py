@@ -16,7 +16,8 @@ ObjectiveName = Literal["random", "weights", "gradients", "outputs", "smooth", "
 @dataclass(frozen=True)
 class Settings:
     """How a network's first-order paths are walked: the radius to begin with, in units of |w0|, the batch, and whether
-    every BatchNorm follows it (`fip.steppers.FirstOrder`)."""
+    every BatchNorm follows it (`fip.steppers.FirstOrder`).
+    """
 
     radius: float
     batch_size: int

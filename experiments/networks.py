@@ -45,7 +45,8 @@ def mlp_400(num_outputs: int) -> nn.Module:
 
 def paper_cnn(num_outputs: int = 20) -> nn.Module:
     """Two convolutions of 32 and 64 filters and a hidden layer of 128 for 28 x 28 images, the kind of small network
-    with which the paper learns digits and then clothes."""
+    with which the paper learns digits and then clothes.
+    """
     return nn.Sequential(
         nn.Conv2d(1, 32, 3),
         nn.ReLU(),
@@ -115,7 +116,8 @@ class _MLPNet(nn.Module):
 
 def resnet_20() -> nn.Module:
     """ResNet-20 (He et al. 2015, section 4.2, shortcuts without weights) for 32 x 32 images in 10 classes: 269,722
-    weights."""
+    weights.
+    """
     return _ResNet20()
 
 
@@ -143,7 +145,8 @@ class _ResNet20(nn.Module):
 
 class _Block(nn.Module):
     """Two convolutions and a shortcut; where the channels grow, the shortcut takes every second pixel and pads the
-    channels with zeros (option A)."""
+    channels with zeros (option A).
+    """
 
     def __init__(self, num_inputs: int, num_outputs: int) -> None:
         super().__init__()

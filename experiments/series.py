@@ -134,7 +134,8 @@ def pruned(
     seed: int = 0,
 ) -> fip.Study:
     """Both orders in one graph of networks: pruned and then taught the second task, its zeros staying; and taught, and
-    then pruned. `num_steps` of pruning; the others are those of `study`."""
+    then pruned. `num_steps` of pruning; the others are those of `study`.
+    """
     if not 0 < sparsity < 1:
         raise fip.errors.UsageError(f"sparsity is a fraction of the weights above 0 and below 1; {sparsity} was given")
     made = of_name(series, "class", network, data_root)

@@ -305,7 +305,6 @@ def _amounts(texts: list[str]) -> dict[str, float]:
 @contextmanager
 def _ending_cleanly() -> Iterator[None]:
     """Ctrl-C and SIGTERM end with a sentence, here, because typer would end without a word."""
-
     was_terminated = False
 
     def terminate(*_: object) -> NoReturn:

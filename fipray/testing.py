@@ -155,7 +155,8 @@ class RestrictedStepperContract(StepperContract):
 
 class ObjectiveContract:
     """Give `objective`; `geometry` where it is not of classes. One whose `gradient` is an estimate overrides
-    `allowed_error`, the error of a directional derivative in units of itself."""
+    `allowed_error`, the error of a directional derivative in units of itself.
+    """
 
     objective: Objective
     geometry: OutputGeometry = FisherRao()

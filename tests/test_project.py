@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import fipray
+from fipray.moved import MOVED
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,18 +78,26 @@ def test_reading_results_loads_neither_torch_nor_ray():
 def test_type_checkers_see_the_names_that_are_loaded_on_first_use():
     shown = {
         alias.name
-        for node in ast.walk(ast.parse((ROOT / "fipray" / "__init__.py").read_text()))
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fipray.")
+        for node in ast.walk(ast.parse((ROOT / "fipray" / "__init__.pyi").read_text()))
+        if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
     assert shown == set(fipray.__all__) - {"__version__"}
     for name in shown:
-        assert getattr(fipray, name).__name__ == name
+        assert getattr(fipray, name).__name__.rpartition(".")[2] == name
 
 
 def test_an_unknown_name_is_refused_with_those_that_there_are():
-    with pytest.raises(AttributeError, match=r"has no name 'Sparsity'; it has: .*Sparsify"):
+    with pytest.raises(AttributeError, match=r"has no name 'Sparsity'; it has: .*trace"):
         _ = fipray.Sparsity
+
+
+@pytest.mark.parametrize(("name", "place"), MOVED.items())
+def test_a_name_that_moved_still_works_and_says_where_it_is(name, place):
+    with pytest.warns(DeprecationWarning, match=rf"fipray.{name} is now fipray.{place}"):
+        found = getattr(fipray, name)
+    namespace, _, moved = place.partition(".")
+    assert found is getattr(getattr(fipray, namespace), moved)
 
 
 def test_torch_has_one_thread():

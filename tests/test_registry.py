@@ -15,7 +15,14 @@ from fipray.errors import UsageError
 from fipray.registry import registered_class, registered_names
 from fipray.study.canonical import decode, encode, kind_of
 
-SPEC_FLOORS = ("fipray.geometry", "fipray.paths", "fipray.robustness", "fipray.study")
+SPEC_FLOORS = (
+    "fipray.networks",
+    "fipray.geometry",
+    "fipray.paths",
+    "fipray.robustness",
+    "fipray.study",
+    "fipray.execution",
+)
 # Frozen dataclasses that no spec can hold: what is computed, measured, or holds tensors and modules.
 NOT_IN_SPECS = {
     *("Computed", "Factors", "KroneckerMetric", "Place", "Layer", "LinearSolution", "Slot", "Projection", "Channels"),
@@ -33,7 +40,7 @@ NOT_IN_SPECS = {
     ),
     *("Candidate", "Verdict", "Situation", "Proposal", "Ensemble", "StackedEnsemble", "Robustness", "Measures"),
     *("Task", "Data", "Evaluator", "LocalRunner", "Study", "Tensors", "Ground", "Tracer", "Payload", "WeightsFile"),
-    *("PerExample", "Work"),
+    *("PerExample", "Job"),
 }
 
 

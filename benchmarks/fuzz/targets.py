@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 import fipray as fip
 from benchmarks.fuzz import oracles, subjects
 from benchmarks.fuzz.values import arguments_of
-from fipray import analysis, cluster, export, geometry, paths, robustness, study as studies
+from fipray import analysis, cluster, export, geometry, networks, paths, robustness, study as studies
 from fipray.border.checking import is_checked
+from fipray.registry import registered_name
 from fipray.study.canonical import from_json, to_json
 
 APART = {"search", "print_summary", "trace", "walk", "connect", "Problem"}  # starts Ray; prints; below
@@ -41,7 +42,7 @@ class Target:
 
 def targets() -> Iterator[Target]:
     """All of them."""
-    for home in (paths, geometry, robustness, studies, cluster, analysis):
+    for home in (paths, geometry, networks, robustness, studies, cluster, analysis):
         for name in home.__all__:
             function = getattr(home, name)
             if is_checked(function) and name not in APART:
@@ -92,7 +93,7 @@ def spec(arguments: Mapping[str, Any], made: Any) -> None:
     except fip.errors.UsageError:
         return
     assert "NaN" not in text
-    if getattr(fip, type(made).__name__, None) is type(made):
+    if registered_name(type(made)):
         assert from_json(text) == made
         assert pickle.loads(pickle.dumps(made)) == made
 

@@ -26,7 +26,7 @@ import fipray as fip
 from benchmarks.fuzz import subjects
 from fipray import analysis
 from fipray.border.checking import _hints, is_checked
-from fipray.border.wording import names_that_fit
+from fipray.border.wording import classes_that_fit
 from fipray.geometry import KroneckerMetric
 from fipray.paths import Batch, Problem
 
@@ -288,12 +288,11 @@ OF_CLASS: dict[Any, Any] = {
 @cache
 def of_protocol(protocol: Any) -> tuple[Any, ...]:
     """An instance of each class that fits, where it can be made with the values above."""
-    package = __import__(".".join(protocol.__module__.split(".")[:2]), fromlist=["_"])
     found = []
-    for name in names_that_fit(protocol):
+    for cls in classes_that_fit(protocol).values():
         for arguments in ((), (0.5,), (fip.objectives.Adversary(fip.ThreatModel("linf", 0.1), 1),), ("a",), (2,)):
             try:
-                found.append(getattr(package, name)(*arguments))
+                found.append(cls(*arguments))
                 break
             except fip.errors.UsageError:
                 continue
@@ -362,8 +361,7 @@ def arguments_of(function: Any, name: str, always: tuple[str, ...] = ()) -> Sear
 @st.composite
 def made(draw: st.DrawFn, protocol: Any) -> Any:
     """An instance of a class that fits, with edges among its settings where it takes them."""
-    package = __import__(".".join(protocol.__module__.split(".")[:2]), fromlist=["_"])
-    cls = getattr(package, draw(st.sampled_from(names_that_fit(protocol))))
+    cls = draw(st.sampled_from(list(classes_that_fit(protocol).values())))
     if not is_checked(cls):
         return draw(st.sampled_from(of_protocol(protocol)))
     try:

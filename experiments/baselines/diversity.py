@@ -67,7 +67,7 @@ def mean_entropy(outputs: Tensor) -> Tensor:
 
 
 def log_determinant(outputs: Tensor, labels: Tensor) -> Tensor:
-    """log det(V^T V + 1e-6 I) [N], the columns of V [C - 1, M] each member's probabilities of the wrong classes, at
+    """Log det(V^T V + 1e-6 I) [N], the columns of V [C - 1, M] each member's probabilities of the wrong classes, at
     length 1; outputs [M, N, C].
 
     The length takes out what the right class leaves to the others, so that their own softmax serves, which does not

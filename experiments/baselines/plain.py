@@ -42,7 +42,8 @@ class DeepEnsemble:
 @dataclass(frozen=True)
 class Snapshot:
     """One training whose rate falls from `rate` to 0 along a cosine again and again; a member at the end of each cycle
-    (Huang et al. 2017, equation 2). `num_steps` a cycle."""
+    (Huang et al. 2017, equation 2). `num_steps` a cycle.
+    """
 
     num_members: int = 5
     num_steps: int = 3000

@@ -195,7 +195,8 @@ class Gradual:
 
 def shifted(inputs: Tensor, reach: int, generator: torch.Generator) -> Tensor:
     """Images [N, C, H, W], each moved by up to `reach` pixels in both directions, zeros coming in, and every second one
-    mirrored; as they are where `reach` is 0."""
+    mirrored; as they are where `reach` is 0.
+    """
     if not reach:
         return inputs
     num, _, height, width = inputs.shape

@@ -122,7 +122,8 @@ class Training:
         end: float = 1.0,
     ) -> tuple[nn.Module, ...]:
         """Members made and trained one after the other, each for `num_steps` or an equal part of the seconds up to the
-        share `end` of them; with `num_steps` 0 they are as they were made."""
+        share `end` of them; with `num_steps` 0 they are as they were made.
+        """
         members = []
         for number in range(num_members):
             member = self.make().train()
@@ -166,7 +167,8 @@ def opened(
 
 def one_cycle(fraction: float, rate: float) -> Mapping[str, float]:
     """Adam's rate and momentum when this share is spent: up from rate / 25 and down to rate / 250,000 along cosines,
-    the momentum the other way, .95 to .85 and back (Smith 2018; as torch's OneCycleLR has it)."""
+    the momentum the other way, .95 to .85 and back (Smith 2018; as torch's OneCycleLR has it).
+    """
     rising = fraction < _RISE
     phase = fraction / _RISE if rising else (1 - fraction) / (1 - _RISE)
     height = (1 - math.cos(math.pi * phase)) / 2

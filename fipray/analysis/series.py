@@ -36,7 +36,8 @@ class TaskSeries:
     @property
     def forgetting(self) -> float:
         """`mean_j max_i R_ij - R_Tj` over tasks learned before the last and networks from there to before the end
-        (Chaudhry et al. 2018); below 0 where tasks became better. NaN where nothing could be forgotten."""
+        (Chaudhry et al. 2018); below 0 where tasks became better. NaN where nothing could be forgotten.
+        """
         lost = []
         for task, network in self.learned_at.items():
             since = self.accuracies[task].loc[network:]
@@ -56,7 +57,8 @@ class TaskSeries:
 
     def forward_transfer(self, untrained: float | pd.Series) -> float:
         """`mean_j R_(j-1)j - b_j` over tasks learned on the way (Lopez-Paz & Ranzato 2017): how much was known of them
-        just before; b are accuracies of untrained networks, one for all or one a task. NaN without any such task."""
+        just before; b are accuracies of untrained networks, one for all or one a task. NaN without any such task.
+        """
         before = self.accuracies.shift(1)
         chance = pd.Series(untrained, index=self.accuracies.columns)
         gains = [

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 @checked
 def plot_tasks(results: Results, end: str, *, known: Collection[str] | None = None) -> "Figure":
     """Accuracy, in %, of each network of a chain (row) on each task (column), down to the end of a path; a frame marks
-    where a task was learned. `known` as in `task_series`."""
+    where a task was learned. `known` as in `task_series`.
+    """
     series = task_series(results, end, known=known)
     table = series.accuracies * 100
     size = (max(2.9, 0.55 * len(table.columns)) + width_of(table.index) + 1.3, max(2.0, 0.45 * len(table)) + 1.6)
@@ -41,7 +42,8 @@ def plot_tasks(results: Results, end: str, *, known: Collection[str] | None = No
 @checked
 def plot_learning(results: Results, ends: Sequence[str], *, known: Collection[str] | None = None) -> "Figure":
     """Along each of some chains, given by their last paths: the average accuracy on the tasks that were learned so far,
-    and as thin lines that on each of them. `known` as in `task_series`."""
+    and as thin lines that on each of them. `known` as in `task_series`.
+    """
     chains = {end: task_series(results, end, known=known) for end in ends}
     if not chains:
         raise UsageError("no chains were given: name the paths that they end with")
@@ -66,7 +68,8 @@ def plot_learning(results: Results, ends: Sequence[str], *, known: Collection[st
 @checked
 def plot_lineage(results: Results) -> "Figure":
     """The networks that a study reached, each at the end of a path from the one on its left; beside its name its clean
-    accuracy, or where there are tasks the accuracy on each in their order, and its sparsity where it is not dense."""
+    accuracy, or where there are tasks the accuracy on each in their order, and its sparsity where it is not dense.
+    """
     paths = present(results.paths, "paths", results)
     children: dict[Any, list[Any]] = {}
     for row in paths.itertuples():

@@ -37,7 +37,8 @@ def with_config(trials: pd.DataFrame) -> pd.DataFrame:
 @checked
 def judged_trials(results: "Results") -> pd.DataFrame:
     """The trials with what their ends are like: measures of `paths`, the `gain` of `points`, the study's own measures,
-    and `robust_accuracy` under the worst attack, NaN where the end was not attacked."""
+    and `robust_accuracy` under the worst attack, NaN where the end was not attacked.
+    """
     paths = results.paths.set_index("path_id")[list(_MEASURED)]
     gains = results.points.drop_duplicates("path_id", keep="last").set_index("path_id")["gain"]
     worst = results.robustness[results.robustness["attack"] == "worst"].set_index("name")["robust_accuracy"]

@@ -78,7 +78,8 @@ def _parameters(signature: inspect.Signature) -> str:
 @cache
 def _hints(function: Any, owner: type | None) -> Mapping[str, Any]:
     """The annotations of the parameters, in their order, but for `*args` and `**kwargs`; `owner`: the class whose
-    `__init__` it is, which may take over fields of a dataclass from other modules."""
+    `__init__` it is, which may take over fields of a dataclass from other modules.
+    """
     modules = [cls.__module__ for cls in reversed(owner.__mro__) if cls is not object] if owner else []
     names, found = dict[str, Any](), dict[str, Any]()
     for module in modules:

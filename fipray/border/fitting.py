@@ -53,7 +53,8 @@ _STRICT = BeartypeConf(hint_overrides=FrozenDict(_NUMBERS))
 
 def fitted(value: Any, hint: Any) -> Any:
     """`value`, or what it becomes where lists stand for tuples, numpy's numbers for Python's, or integers for floats.
-    Raises Misfit."""
+    Raises Misfit.
+    """
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return _fitted_to_one(value, hint, inner)

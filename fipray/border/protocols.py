@@ -10,7 +10,8 @@ from typing import Any
 
 def lacking(value: Any, protocol: Any) -> tuple[str, ...]:
     """What an object lacks of a protocol: members, and methods that take what they are called with. A class lacks all,
-    since it is no object of its own."""
+    since it is no object of its own.
+    """
     if isinstance(value, type):
         return _members(protocol)
     return tuple(name for name in _members(protocol) if not _has(value, protocol, name))

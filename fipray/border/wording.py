@@ -64,7 +64,7 @@ def expected(hint: Any) -> str:
         return "a function" if inner[0] is Ellipsis else f"a function of {', '.join(map(_short, inner[0]))}"
     if inner and getattr(origin, "__name__", "") in ("tuple", "Sequence", "Collection"):
         return f"a tuple, of which each item is {expected(inner[0])}"
-    if getattr(hint, "_is_protocol", False) and (fitting := names_that_fit(hint)):
+    if getattr(hint, "_is_protocol", False) and (fitting := list(classes_that_fit(hint))):
         return f"{a_class(hint.__name__)}, such as {_or(fitting)}"
     return _short(hint)
 
@@ -73,18 +73,22 @@ def _short(hint: Any) -> str:
     return _PLAIN.get(hint) or (a_class(hint.__name__) if isinstance(hint, type) else str(hint))
 
 
-def names_that_fit(protocol: Any) -> list[str]:
-    """The classes of the protocol's own package that have its members, with arguments of the same names."""
-    package = sys.modules[".".join(protocol.__module__.split(".")[:2])]
+def classes_that_fit(protocol: Any) -> dict[str, type]:
+    """Classes by name that have the protocol's members, with arguments of the same names.
+
+    They are looked for among the public names of the library's loaded floors.
+    """
     members = [name for name in vars(protocol) if not name.startswith("_")]
-    there = {name: getattr(package, name) for name in getattr(package, "__all__", ())}
-    return [
-        name
-        for name, cls in there.items()
+    library = protocol.__module__.partition(".")[0]
+    floors = [module for name, module in list(sys.modules.items()) if name.rpartition(".")[0] == library]
+    there = {name: vars(floor).get(name) for floor in floors for name in vars(floor).get("__all__", ())}
+    return {
+        name: cls
+        for name, cls in sorted(there.items())
         if isinstance(cls, type)
         and not getattr(cls, "_is_protocol", False)
         and all(_arguments(cls, member) == _arguments(protocol, member) for member in members)
-    ]
+    }
 
 
 def _arguments(cls: Any, member: str) -> list[str] | None:

@@ -13,7 +13,8 @@ from fipray.cluster.trial import IS_GIVEN_UP
 
 class _Told(OptunaSearch):  # type: ignore[misc]
     """Tune tells Optuna the last values of a trial that was given up as if they were those of its end, but a path that
-    has hardly begun is still close to the base. Optuna has a state of its own for such a trial."""
+    has hardly begun is still close to the base. Optuna has a state of its own for such a trial.
+    """
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         given_up = result is not None and result.get(IS_GIVEN_UP, False)

@@ -1,5 +1,6 @@
 """How a path that was cut off, or waits for a round, goes on: the points that it kept, and its solver's state at the
-last of them."""
+last of them.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,8 @@ class Payload:
 @dataclass(frozen=True)
 class WeightsFile:
     """Weights in a results directory, by the name of the file and its sha256; of a path's end also the path's id, and
-    the variants that it passed through, by their names."""
+    the variants that it passed through, by their names.
+    """
 
     file: str
     sha256: str

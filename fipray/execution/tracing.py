@@ -65,7 +65,8 @@ _logger = logging.getLogger(__name__)
 class Ground:
     """What a path stands on: the network at its start, the anchors with the start's outputs on them and how much memory
     they take that has to be kept, what is remembered of inputs that are gone, and the path that the start belongs to,
-    unless it is the base."""
+    unless it is the base.
+    """
 
     network: Network
     drawn: Batch
@@ -98,7 +99,8 @@ class Tracer:
 
     def _ground(self, job: Job, spec: PathSpec) -> Ground:
         """The network where a path begins, and the anchors with its outputs on them. Paths that begin at the same
-        network share it, when they are walked one after the other or not long after."""
+        network share it, when they are walked one after the other or not long after.
+        """
         start = job.start(spec.start)
         key = (start.sha256 if start else BASE, spec.anchors, spec.augmentations, spec.memory, spec.moving)
         if key not in self._latest:

@@ -47,7 +47,7 @@ class Kept(Protocol):
     def budget(self) -> float: ...
 
     def quantities(self, network: Network, weights: Tensor, inputs: Tensor) -> Tensor:
-        """q [N, C] at `weights` [P] on `inputs` [N, ...], twice differentiable by the weights."""
+        """Q [N, C] at `weights` [P] on `inputs` [N, ...], twice differentiable by the weights."""
         ...
 
     def target(self, at_start: Tensor) -> Tensor:

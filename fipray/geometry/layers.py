@@ -24,7 +24,8 @@ _CONVOLUTIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d:
 @dataclass(frozen=True)
 class Place:
     """Where one linear map lies in the flat vector: `weight` and `bias` are its beginnings (bias None where there is
-    none), `shape` that of its weights, [out, in] or [out, in, H, W]."""
+    none), `shape` that of its weights, [out, in] or [out, in, H, W].
+    """
 
     weight: int
     shape: tuple[int, ...]
@@ -70,7 +71,8 @@ class Layer(Place):
 
     def patches(self) -> Tensor:
         """What each position sees: [N, T, in], with a 1 appended where there is a bias; T positions, one for a plain
-        linear layer."""
+        linear layer.
+        """
         if self.settings is None:
             seen = self.inputs.detach().reshape(len(self.inputs), -1, self.inputs.shape[-1])
         else:

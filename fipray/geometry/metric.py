@@ -261,7 +261,8 @@ class Metric(Products):
 @checked
 class StreamedMetric:
     """The same metric on more inputs than fit in memory: a `Metric` of `chunk` inputs at a time, made anew for each
-    product, which costs a forward pass more. `J^T J v` is one such sweep."""
+    product, which costs a forward pass more. `J^T J v` is one such sweep.
+    """
 
     def __init__(
         self,

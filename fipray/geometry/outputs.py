@@ -18,7 +18,8 @@ from fipray.registry import spec
 
 def class_logits(outputs: Tensor, dim: int = 1) -> Tensor:
     """The logits of all classes, which lie in `dim`: a single logit z is that of class 1 of two, `(0, z)`, with which
-    softmax gives `(sigmoid(-z), sigmoid(z))`. Other outputs as they are."""
+    softmax gives `(sigmoid(-z), sigmoid(z))`. Other outputs as they are.
+    """
     return torch.cat([torch.zeros_like(outputs), outputs], dim) if outputs.shape[dim] == 1 else outputs
 
 

@@ -74,7 +74,8 @@ def statistics_of(network: Network) -> Statistics:
 
 def normalised(network: Network, weights: Tensor, statistics: Statistics, inputs: Tensor) -> Tensor:
     """Outputs [N, C] at `weights` [P] where every BatchNorm normalises by the batch, as in training, and moves the
-    `statistics`, in place, its momentum's share of the way to the batch's. Differentiable in `weights`."""
+    `statistics`, in place, its momentum's share of the way to the batch's. Differentiable in `weights`.
+    """
     parts = [part for _, part in _normalisations(network)]
     try:
         for part in parts:
@@ -87,7 +88,8 @@ def normalised(network: Network, weights: Tensor, statistics: Statistics, inputs
 
 def folded(network: Network, weights: Tensor, statistics: Statistics) -> Tensor:
     """Weights [P] with which the network, its statistics frozen, computes what it computes at `weights` [P] with these
-    `statistics`: frozen statistics are a part of an affine map, as scale and shift are. Differentiable in `weights`."""
+    `statistics`: frozen statistics are a part of an affine map, as scale and shift are. Differentiable in `weights`.
+    """
     return _refolded(network, weights, statistics, statistics_of(network))
 
 

@@ -102,7 +102,8 @@ def removable_channels(network: Network) -> tuple[Channels, ...]:
 @dataclass(frozen=True)
 class _Signal:
     """How channels lie in a tensor: [N, C, ...] of `ndim` dimensions, or, ndim None, in the last dimension, each in one
-    place or in `several` that follow each other. zero: whether a channel without own weights is zero here."""
+    place or in `several` that follow each other. zero: whether a channel without own weights is zero here.
+    """
 
     ndim: int | None
     zero: bool

@@ -29,7 +29,8 @@ class _RecurrentWithoutCudnn(TorchFunctionMode):
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
     """A forward pass herein can be differentiated twice: attention and recurrent layers use kernels that can be, which
-    need more memory, and on a GPU more time, than the fused ones."""
+    need more memory, and on a GPU more time, than the fused ones.
+    """
     with sdpa_kernel(SDPBackend.MATH), _RecurrentWithoutCudnn():
         yield
 
@@ -49,7 +50,8 @@ def transposed(outputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 def _breaks_off(tensor: Tensor) -> bool:
     """Whether the graph of `tensor` holds a function that is differentiable once only. Autograd itself leaves out what
-    lies behind it, without a word, as long as another way leads to what is differentiated by."""
+    lies behind it, without a word, as long as another way leads to what is differentiated by.
+    """
     seen, ahead = set(), [tensor.grad_fn]
     while ahead:
         node = ahead.pop()
@@ -64,7 +66,8 @@ def _breaks_off(tensor: Tensor) -> bool:
 
 def without_second_derivative(network: Network, weights: Tensor, inputs: Tensor) -> str | None:
     """The first and innermost part of a network's module, as "name (Class)", whose outputs autograd cannot
-    differentiate twice by `weights` [P]; None where every part can be."""
+    differentiate twice by `weights` [P]; None where every part can be.
+    """
     found: list[str] = []
 
     def try_twice(name: str, part: nn.Module, output: object) -> None:

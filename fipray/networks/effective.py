@@ -1,5 +1,6 @@
 """The weights that layers compute with, where those are not the parameters themselves: behind parametrisations
-(`torch.nn.utils.parametrizations`), hooks (old-style weight_norm and spectral_norm) and pruning masks."""
+(`torch.nn.utils.parametrizations`), hooks (old-style weight_norm and spectral_norm) and pruning masks.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def computed_weights(network: Network) -> tuple[Computed, ...]:
 
 def refuse_computed_weights(network: Network, what: str) -> None:
     """Raise NetworkError, which names the layer, where a zero among the weights that may change is no zero in a layer;
-    `what` asks for zeros."""
+    `what` asks for zeros.
+    """
     if found := computed_weights(network):
         one = found[0]
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
@@ -66,7 +68,8 @@ def refuse_computed_weights(network: Network, what: str) -> None:
 @torch.no_grad()
 def effective(network: Network, weights: Tensor) -> dict[str, Tensor]:
     """The weights that layers compute with at `weights` [P], by name, each in its own dtype: the parameters in the
-    vector, but what is computed from such in their place."""
+    vector, but what is computed from such in their place.
+    """
     own = {name: value.to(network.dtype_of(name)) for name, value in network.named(weights).items()}
     every = (one for name, part in network.parts() for one, _ in _computed(name, part))
     made = [one for one in every if own.keys() & set(one.sources)]

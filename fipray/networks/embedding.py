@@ -22,5 +22,6 @@ class ChecksOutputs(Protocol):
 
     def check(self, outputs: Tensor) -> None:
         """Raise NetworkError for outputs [N, C] (or [N, C, ...]) that it is not for: some at a network's own weights,
-        and some where its weights have moved, also far and to the other side."""
+        and some where its weights have moved, also far and to the other side.
+        """
         ...

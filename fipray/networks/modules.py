@@ -21,7 +21,8 @@ _WRAPPERS = ("_orig_mod", "module")  # of torch.compile, and of DataParallel and
 
 class _WithoutGraphs(TorchFunctionMode):
     """Tensors that a forward pass left in a module, such as the `weight` of an old-style weight_norm, are copied
-    without the graph that made them, which `copy.deepcopy` refuses to do."""
+    without the graph that made them, which `copy.deepcopy` refuses to do.
+    """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function is Tensor.__deepcopy__ and not args[0].is_leaf:
@@ -167,7 +168,8 @@ def refuse_what_is_no_network(module: nn.Module) -> None:
 
 def refuse_shared_memory(module: nn.Module) -> None:
     """Raise NetworkError where a tensor that is no parameter, or another parameter, lies in a parameter's memory: what
-    moves one would move the other, which copies, state_dicts and files do not keep."""
+    moves one would move the other, which copies, state_dicts and files do not keep.
+    """
     parameters = {id(p): (f"parameter {name}", p) for name, p in module.named_parameters()}
     places: dict[int, list[tuple[int, int, str]]] = {}
     for what, parameter in parameters.values():
@@ -205,7 +207,8 @@ def _extent(tensor: Tensor) -> tuple[int, int]:
 
 def tensors_beside(part: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Tensors that a module holds beside its parameters, with the attributes that hold them: buffers, and what lies in
-    plain attributes and containers, parameters of modules in plain containers among them."""
+    plain attributes and containers, parameters of modules in plain containers among them.
+    """
     for attribute, value in vars(part).items():
         if attribute == "_buffers":
             yield from ((key, tensor) for key, tensor in value.items() if tensor is not None)
@@ -259,7 +262,8 @@ def parameter_names(module: nn.Module, moving: Sequence[str] | str | None) -> li
 
 def matching(patterns: Sequence[str] | str, aliases: Sequence[tuple[str, str]]) -> list[str]:
     """What stands beside the names that fit one of the patterns or more, in order, each once; `aliases` are pairs of a
-    name and what stands beside it. Raises NetworkError where a pattern fits none."""
+    name and what stands beside it. Raises NetworkError where a pattern fits none.
+    """
     given = [patterns] if isinstance(patterns, str) else list(patterns)
     unknown = [pattern for pattern in given if not any(fnmatchcase(name, pattern) for name, _ in aliases)]
     if unknown or not given:

@@ -178,7 +178,8 @@ class Network:
 
     def evaluated(self, tensors: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
         """Outputs [N, ...] with these `tensors` in place of the module's own parameters and buffers of their names,
-        each of them in its own dtype."""
+        each of them in its own dtype.
+        """
         own = {**tensors, **{name: tensors[name].to(kind) for name, kind in self._dtypes.items() if name in tensors}}
         dtype = next(iter(tensors.values())).dtype
         return self._called(lambda given: functional_call(self._module, own, (given,)), inputs, dtype)
@@ -189,7 +190,8 @@ class Network:
 
     def _called(self, module: Callable[[Tensor], object], inputs: Tensor, dtype: torch.dtype) -> Tensor:
         """The outputs, in the vector's dtype, of a module like this network's own. One in half precision throughout may
-        take inputs of that precision alone; others are rounded to it, as arrays of numpy cannot have all of them."""
+        take inputs of that precision alone; others are rounded to it, as arrays of numpy cannot have all of them.
+        """
         if self._half is None or inputs.dtype not in (torch.float32, torch.float64):
             returned = module(inputs)
         elif self._takes_half_alone:
@@ -235,7 +237,8 @@ class Network:
     @checked
     def module_at(self, weights: AnyWeights) -> nn.Module:
         """A copy of the module that carries `weights` [P], each parameter in its own dtype; parameters require
-        gradients where those of the module that was given do."""
+        gradients where those of the module that was given do.
+        """
         module = copied(self._module)
         values = self.named(weights.detach())
         for name, parameter in module.named_parameters():

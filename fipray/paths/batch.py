@@ -59,7 +59,8 @@ class Batch:
     @property
     def target(self) -> Tensor:
         """The value at which what is kept must stay, in the rows of the problem's metric: `reference` [N, C] of a plain
-        batch, else one column of all kept quantities (`StackedMetric`)."""
+        batch, else one column of all kept quantities (`StackedMetric`).
+        """
         if self.is_plain:
             return self.reference
         own = [self.reference] if self.keeps_outputs else []

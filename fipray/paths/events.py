@@ -44,7 +44,8 @@ def judged(outcome: Outcome, objective: Objective, points: Sequence[PathPoint]) 
 
 def improvement(objective: Objective, start: PathPoint, end: PathPoint) -> str:
     """The objective at two points, such as "objective 0.470 -> 0.500: worse"; else "better", or "no better" where the
-    difference may be rounding. Empty for an objective whose values are not compared (`is_compared`)."""
+    difference may be rounding. Empty for an objective whose values are not compared (`is_compared`).
+    """
     if not is_compared(objective):
         return ""
     before, after = start.objective_value, end.objective_value

@@ -53,11 +53,13 @@ class Asked:
 @runtime_checkable
 class OfOutputs(Protocol):
     """An objective that asks nothing of the weights but outputs, so that one pass through the network can serve it and
-    what else is asked."""
+    what else is asked.
+    """
 
     def asks(self, problem: Problem, weights: Tensor, batch: Batch) -> Asked:
         """On which inputs, and what the objective is of the outputs there. The inputs may depend on the `weights` [P],
-        but no gradient is taken through that."""
+        but no gradient is taken through that.
+        """
         ...
 
 
@@ -67,7 +69,8 @@ class Restriction(Protocol):
 
     def restrict(self, problem: Problem, weights: Tensor, progress: float, batch: Batch) -> Tensor:
         """The nearest weights [P] that are allowed once `progress`, 0..1, of the path is walked; what is near is judged
-        on a batch of inputs, where that is by the function. `weights` themselves where they are allowed."""
+        on a batch of inputs, where that is by the function. `weights` themselves where they are allowed.
+        """
         ...
 
     def tangent(self, problem: Problem, weights: Tensor) -> Projection:
@@ -116,7 +119,8 @@ class Sum(Protocol):
 
 def is_compared(objective: Objective) -> bool:
     """Whether a lower value at the end of a path than at its start is an improvement, as it is unless an objective says
-    `compared = False`."""
+    `compared = False`.
+    """
     if isinstance(objective, Sum):
         return all(map(is_compared, objective.summands))
     return bool(getattr(objective, "compared", True))

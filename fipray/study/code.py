@@ -59,7 +59,8 @@ def code_of(value: Any) -> Code:
 
 def architecture_of(module: nn.Module) -> str:
     """16 hexadecimal digits for what decides about a network beside its weights and code of the user's own: its parts,
-    their settings and hooks, and which tensors they share."""
+    their settings and hooks, and which tensors they share.
+    """
     walk = _Walk()
     walk.spec(module)
     return digest(*walk.settings)
@@ -109,7 +110,8 @@ class _Walk:
 
     def _network(self, module: nn.Module) -> list[tuple[str, nn.Module, str, str, bool]]:
         """Of each part of a network its name, its structure and its settings as texts, and whether code of the user's
-        own is in it."""
+        own is in it.
+        """
         parts = parts_of(module)
         structure, told = structure_of(parts), []
         outside, is_deep, met_own = self._places, self._is_deep, self._met_own

@@ -50,7 +50,8 @@ def parts_of(module: nn.Module) -> dict[str, nn.Module]:
 
 def structure_of(parts: dict[str, nn.Module]) -> dict[str, Any]:
     """Of each part its submodules, parameters and buffers in order, where several are one under the first name, and of
-    tensors shapes and types; values are in the state_dict."""
+    tensors shapes and types; values are in the state_dict.
+    """
     places = {id(part): name for name, part in parts.items()}
     tensors: dict[int, str] = {}
 
@@ -89,7 +90,8 @@ def _hooks(part: nn.Module, name: str) -> Iterator[tuple[Any, ...]]:
 
 def held_by(value: Any, without: Collection[str] = ()) -> Any:
     """What an object is made of, as `copy` and `pickle` ask for it, without some attributes; None where it cannot be
-    looked into."""
+    looked into.
+    """
     if isinstance(value, _OPAQUE) or hasattr(value, "fileno"):
         return None
     if isinstance(value, torch.jit.ScriptFunction):

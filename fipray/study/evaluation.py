@@ -146,7 +146,8 @@ def evaluation_jobs(
     evaluation: Evaluation, networks: tuple[tuple[str, str, tuple[str, ...]], ...]
 ) -> list[AttackSpec | RobustnessSpec | TransferSpec]:
     """The work of judging networks, each given by name, kind and members, in an order in which it can be done. Attacks
-    are not transferred to and from variants, which resemble each other."""
+    are not transferred to and from variants, which resemble each other.
+    """
     specs: list[AttackSpec | RobustnessSpec | TransferSpec] = []
     for name, kind, members in networks:
         robustness = RobustnessSpec(name, kind, members, evaluation)

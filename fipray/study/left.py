@@ -17,7 +17,8 @@ _BASES = {"torch.nn.modules.module", "builtins", "abc", "typing"}
 def left_by_passes(cls: type) -> frozenset[str]:
     """Names of attributes that a pass of a class of the user's own sets or adds to, and no function of the class reads
     before: what is in them does not say what it computes.
-    None of them where its source does not tell."""
+    None of them where its source does not tell.
+    """
     own = [each for each in cls.__mro__ if is_own_module(each.__module__)]
     if any(each not in own and each.__module__ not in _BASES for each in cls.__mro__):
         return frozenset()
@@ -37,7 +38,8 @@ def left_by_passes(cls: type) -> frozenset[str]:
 
 def _uses(function: FunctionType) -> tuple[set[str], set[str]] | None:
     """The attributes that a method sets or adds to, and those that it reads before it has set them; None where its
-    source is not there, or it hands the whole object on."""
+    source is not there, or it hands the whole object on.
+    """
     nodes = nodes_of(function)
     if len(nodes) != 1 or not isinstance(nodes[0], ast.FunctionDef) or not nodes[0].args.args:
         return None

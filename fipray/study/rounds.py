@@ -50,7 +50,8 @@ class RoundSpec:
     @property
     def dependencies(self) -> tuple[str, ...]:
         """Where the path begins, and the ends of all earlier rounds: with them a member can walk its own again, should
-        its state be lost."""
+        its state be lost.
+        """
         ends = (round_end(member, number) for number in range(1, self.number) for member in self.members)
         return (*made_networks((self.path.start,)), *ends)
 

@@ -28,14 +28,16 @@ MUTATING = {
 
 def text_of(function: FunctionType) -> str:
     """The function's source without comments, docstrings and layout; of code whose source is gone, or is no longer
-    what was loaded, its instructions instead, which other releases of Python may have otherwise."""
+    what was loaded, its instructions instead, which other releases of Python may have otherwise.
+    """
     nodes = nodes_of(function)
     return "\n".join(map(ast.unparse, nodes)) if nodes else _instructions(function.__code__)
 
 
 def nodes_of(function: FunctionType) -> list[ast.AST]:
     """The parsed source of a function, without docstrings; more than one where lambdas share a line, and none where
-    the source is not that of the code that was loaded."""
+    the source is not that of the code that was loaded.
+    """
     code = function.__code__
     linecache.checkcache(code.co_filename)
     lines = linecache.getlines(code.co_filename, function.__globals__)

@@ -109,7 +109,8 @@ def with_fields(spec: Any, values: Mapping[str, Any]) -> Any:
 
 def check(spec: Any, space: Mapping[str, Domain]) -> None:
     """Raises UsageError for a space that does not fit the spec. The extremes of each field are to be valid beside what
-    the spec says of the others."""
+    the spec says of the others.
+    """
     for name, domain in space.items():
         if within := [other for other in space if name.startswith(f"{other}.")]:
             raise UsageError(f"{name} is a part of {within[0]}, which is searched too: search one of them")

@@ -275,7 +275,8 @@ class Study:
     @property
     def specs(self) -> dict[str, Spec]:
         """All work of the study by id, in an order in which it can be done. An id hashes what decides the result:
-        the spec, what it needs, data, base network, and the user's own code as it is now."""
+        the spec, what it needs, data, base network, and the user's own code as it is now.
+        """
         code = digest(*texts_of(self.code))
         if code not in self._identified:
             self._identified[code] = self.identified(code_of)

@@ -205,7 +205,7 @@ def test_what_is_no_table_of_transfer_is_refused():
         analysis.transfer_heat_maps({"paths": table.head(0)})
     with pytest.raises(UsageError, match="the table 'paths' holds several attacks or threat models"):
         analysis.transfer_heat_maps({"paths": pd.concat([table, table.assign(epsilon=0.2)])})
-    with pytest.raises(UsageError, match="the table 'paths' lacks accuracy, maker"):
+    with pytest.raises(UsageError, match="the table 'paths' lacks accuracy, source"):
         analysis.transfer_heat_maps({"paths": table[["target"]]})
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fipray as fip
-from fipray import analysis, geometry, paths, robustness, study
+from fipray import analysis, geometry, networks, paths, robustness, study
 from fipray.border import checked
 from fipray.border.checking import _hints, is_checked
-from fipray.border.wording import names_that_fit
+from fipray.border.wording import classes_that_fit
 from fipray.networks.arrays import Inputs, Labels, Stack, Weights
 from fipray.study.canonical import from_json, to_json
 
@@ -127,8 +127,14 @@ def test_functions_are_asked_whether_they_take_what_they_are_called_with(wrong):
             lambda: fip.objectives.AdversarialDistillation(LINF),
             "expected an Adversary. Make one of it: Adversary(threat_model)",
         ),
-        (lambda: fip.PathSpec("a", LINF), "expected an Objective, such as ZerothOrder, Disagree, "),
-        (lambda: fip.PathSpec("a", fip.objectives.GradientDiversity), "is the class Diversify; expected an Objective"),
+        (
+            lambda: fip.PathSpec("a", LINF),
+            "expected an Objective, such as AdversarialDistillation, EnsembleAdversarialDistillation, ",
+        ),
+        (
+            lambda: fip.PathSpec("a", fip.objectives.GradientDiversity),
+            "is the class GradientDiversity; expected an Objective",
+        ),
         (
             lambda: fip.PathSpec("a", fip.objectives.GradientDiversity(), stepper="adam"),
             "expected a Stepper, such as Corrected, ",
@@ -310,19 +316,22 @@ def test_points_of_another_network_or_stepper_resume_no_path():
 # What users are given, and do not make.
 RESULTS = {
     *("Channels", "Connection", "LossProfile", "Measures", "Outcome", "PathPoint", "Footprint", "WeightPath"),
-    *("Network", "__version__"),
+    *("Network", "__version__", "Batch", "Proposal", "Situation"),
 }
 
 
 def test_every_public_name_checks_its_arguments():
-    there = {name: getattr(fip, name) for name in fip.__all__ if name not in RESULTS | {"spec"}}
+    homes = (fip, fip.attacks, fip.measures, fip.objectives, fip.search, fip.sparsity, fip.steppers)
+    there = {name: getattr(home, name) for home in homes for name in home.__all__}
+    there = {name: one for name, one in there.items() if callable(one) and name not in RESULTS | {"spec"}}
+    there = {name: one for name, one in there.items() if not getattr(one, "_is_protocol", False)}
     made = {name: one for name, one in there.items() if not (isinstance(one, type) and issubclass(one, Exception))}
     assert [name for name, one in made.items() if not is_checked(one)] == []
     assert is_checked(fip.Network.of)
 
 
 def everything_checked() -> list[Any]:
-    homes = (paths, geometry, robustness, study, analysis)
+    homes = (paths, geometry, networks, robustness, study, analysis)
     there = [getattr(home, name) for home in homes for name in home.__all__]
     there += [fip.RayRunner, fip.RayRunner.run, fip.search.run, fip.LocalRunner.run]
     return [one for one in there if is_checked(one)]
@@ -337,7 +346,9 @@ def test_every_annotation_of_what_is_checked_can_be_resolved():
 
 
 def test_all_public_protocols_name_what_fits():
-    protocols = [one for home in (paths, geometry, robustness, study) for one in map(home.__dict__.get, home.__all__)]
+    protocols = [
+        one for home in (paths, geometry, networks, robustness, study) for one in map(home.__dict__.get, home.__all__)
+    ]
     protocols = [one for one in protocols if getattr(one, "_is_protocol", False)]
     assert {one.__name__ for one in protocols} >= {
         "Objective",
@@ -350,7 +361,7 @@ def test_all_public_protocols_name_what_fits():
     for protocol in protocols:
         isinstance(object(), protocol)
         if protocol not in (paths.Restriction, robustness.RoundScore):
-            assert names_that_fit(protocol), protocol
+            assert classes_that_fit(protocol), protocol
 
 
 def test_what_is_checked_is_copied_pickled_and_written_as_before():

@@ -9,6 +9,7 @@ from statistics import fmean
 
 import pytest
 import torch
+from tests.geometry.test_second_derivatives import Once
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
@@ -29,7 +30,6 @@ from fipray.paths import (
     Stepper,
     trace,
 )
-from tests.geometry.test_second_derivatives import Once
 from tests.margins import assert_above, assert_below
 from tests.problems import generator, normal
 

@@ -121,5 +121,5 @@ class TestRandomWalk:
         assert_above(moved.square().sum() / expected, 0.8)
 
     def test_it_is_offered_by_the_catalogue(self):
-        assert fipray.RandomWalk is RandomWalk
+        assert fipray.objectives.RandomWalk is RandomWalk
         assert from_json(to_json(RandomWalk())) == RandomWalk()

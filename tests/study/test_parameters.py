@@ -102,7 +102,7 @@ def unannotated(**others): ...
         (hinted, "anything=2", 2.0),
         (hinted, "some=2,3", (2.0, 3.0)),
         (hinted, "text=don't, a=b", "don't, a=b"),
-        (hinted, "share=1/3", 1 / 3),
+        (hinted, "fraction=1/3", 1 / 3),
         (hinted, "network=none", None),
         (by_place, "fourth=5", 5),
         (by_place, "extra=8/2", 4.0),

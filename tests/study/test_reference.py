@@ -45,7 +45,7 @@ def test_a_wrong_name_is_refused_with_what_there_is(name, sentence):
 
 
 def test_texts_become_what_the_annotations_say():
-    assert reference.parse(knobs, ["count=3", "share=1e-3", "kind=b", "fast=true"]) == {
+    assert reference.parse(knobs, ["count=3", "fraction=1e-3", "kind=b", "fast=true"]) == {
         "count": 3,
         "fraction": 1e-3,
         "kind": "b",
@@ -66,10 +66,10 @@ def studies_with_text(*, text: str):
     ("assignments", "sentence"),
     [
         (["count"], "given as name=value; 'count' was given"),
-        (["cuont=3"], "has no parameter 'cuont'; it has: count, share, kind, names, fast"),
+        (["cuont=3"], "has no parameter 'cuont'; it has: count, fraction, kind, names, fast"),
         (["count=three"], "parameter count='three'"),
         (["count=3", "kind=c"], "'a' or 'b'"),
-        (["share=much", "count=1"], "parameter share='much'"),
+        (["fraction=much", "count=1"], "parameter fraction='much'"),
         ([], "the study needs count: give -p count=value"),
     ],
 )

@@ -107,7 +107,7 @@ def made(net: nn.Module | None = None, objective=None, *, threat=THREAT, given=G
         ),
         (
             lambda: made(Rows(), fip.objectives.InputGradientPenalty(), given=converted("uint8", 255), evaluation=None),
-            "path 'p': its objective, Smooth, fails on 2 inputs: RuntimeError",
+            "path 'p': its objective, InputGradientPenalty, fails on 2 inputs: RuntimeError",
         ),
     ],
 )

@@ -155,7 +155,8 @@ class _Projecting:
 
 def extended(basis: Tensor | None, rows: Tensor, threshold: float) -> Tensor:
     """A basis [in, k] with the fewest leading singular vectors of what it leaves out of rows [m, in], so that it holds
-    the share `threshold` of their squared norm (equation 9); k is at most `in`."""
+    the share `threshold` of their squared norm (equation 9); k is at most `in`.
+    """
     basis = rows.new_zeros(rows.shape[1], 0) if basis is None else basis
     left = rows - (rows @ basis) @ basis.T
     covariance = (left.T @ left).double()
@@ -234,7 +235,8 @@ class _Natural:
 @dataclass(frozen=True, eq=False)
 class Kronecker:
     """The matrix `left x right` that acts on matrices V [out, in]: `left V right`; left [out, out] and right [in, in]
-    are symmetric."""
+    are symmetric.
+    """
 
     left: Tensor
     right: Tensor
@@ -254,7 +256,8 @@ class Kronecker:
 
     def plus(self, other: Kronecker, num_rounds: int = 10) -> Kronecker:
         """The product `L x R` nearest to `self + other`, in the Kullback-Leibler divergence of Gaussians that have them
-        as precisions: `L = sum_i tr(R^-1 R_i) L_i / in`, and R likewise, each from the other in turn."""
+        as precisions: `L = sum_i tr(R^-1 R_i) L_i / in`, and R likewise, each from the other in turn.
+        """
         lefts = [self.left.double(), other.left.double()]
         rights = [self.right.double(), other.right.double()]
         right = rights[0]
@@ -273,7 +276,8 @@ def kronecker_fisher(
     module: nn.Module, layers: Sequence[Layer], seen_by: View, inputs: Tensor
 ) -> dict[Layer, Kronecker]:
     """`E[g g^T] x E[a a^T]` of each layer, its inputs a and the gradients g of log p(y | x) at its outputs, y by the
-    model's p; in convolutions a sum over places of the one, and a mean of the other. A backward pass for each class."""
+    model's p; in convolutions a sum over places of the one, and a mean of the other. A backward pass for each class.
+    """
     with watched(layers, differentiable=True) as seen:
         logs = log_probabilities(seen_by(module(inputs)))
     probes = [probe for uses in seen.values() for _, probe in uses]
@@ -356,7 +360,8 @@ def watched(
     layers: Sequence[Layer], differentiable: bool = False
 ) -> Iterator[Mapping[Layer, list[tuple[Tensor, Tensor]]]]:
     """Of each layer, in the order in which they are used: its inputs, and zeros that were added to its outputs, whose
-    gradients are those of the outputs."""
+    gradients are those of the outputs.
+    """
     seen: dict[Layer, list[tuple[Tensor, Tensor]]] = {}
 
     def listen(layer: Layer) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:

@@ -186,7 +186,8 @@ def line_integral(
 class LwF(InSequence):
     """`CE + strength T^2 KL(p_old || p)` on the new task's inputs, `p = softmax(outputs / T)`, the old network's p_old
     over classes of earlier tasks: of each alone where tasks have heads, else of all together (Learning without
-    Forgetting; Li & Hoiem 2016, equation 2, with the square of T that Hinton et al. 2015 advise)."""
+    Forgetting; Li & Hoiem 2016, equation 2, with the square of T that Hinton et al. 2015 advise).
+    """
 
     strength: float = 1.0
     temperature: float = 2.0

@@ -81,7 +81,8 @@ def distance(outputs: Tensor, parts: Sequence[Stored]) -> Tensor:
 @dataclass(frozen=True)
 class Joint(InSequence):
     """No sequence at all, what others are measured by: at each task the given network learns all tasks so far together,
-    from the beginning, in as many iterations as all of them have. Everything is kept."""
+    from the beginning, in as many iterations as all of them have. Everything is kept.
+    """
 
     def begin(self, module: nn.Module, generator: torch.Generator) -> Course:
         return _Joint(module, generator, copy.deepcopy(module.state_dict()))

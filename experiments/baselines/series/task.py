@@ -90,7 +90,8 @@ class Learner(Protocol):
     ) -> Learned:
         """`num_iterations` batches of each task from number `first` on, by a copy of `module`; the tasks before it the
         module knows already, they are only consolidated. `after` hears every task's number, when it is done, and sees
-        the network in evaluation mode."""
+        the network in evaluation mode.
+        """
 
 
 class Course(Protocol):

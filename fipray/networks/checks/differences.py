@@ -78,7 +78,8 @@ class _Slope:
 
     def measured(self, direction: Tensor, effect: float) -> tuple[float, float] | None:
         """The slope in a direction and what it may be wrong by, where two lengths agree on it; `effect` is a size that
-        it may have."""
+        it may have.
+        """
         for length, allowed in _STEPS:
             one, other = self.along(direction, length), self.along(direction, 3 * length)
             size = max(effect, abs(one))

@@ -130,7 +130,8 @@ def _check_outputs(outputs: Tensor, num_inputs: int) -> None:
 
 def _moved(network: Network, inputs: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """Weights [P] all of which have moved, as far as outputs stay finite, the same as leaves by name, and the outputs
-    [N, ...] there with their graph."""
+    [N, ...] there with their graph.
+    """
     for scale in _SCALES:
         weights = moved(network, scale)
         leaves = leaves_of(network, weights)

@@ -14,7 +14,8 @@ _ROUNDING = ("quant", "round")  # in the names of functions that make zeros of w
 
 class Zeroing(TorchFunctionMode):
     """Notes, while a network passes, which functions of a parameter give it back with zeros where it has none: `found`,
-    the name of the function by that of the parameter."""
+    the name of the function by that of the parameter.
+    """
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
         super().__init__()

@@ -125,7 +125,8 @@ def connect(
 
 def _farthest(problem: Problem, judges: Sequence[Batch], first: Tensor, last: Tensor) -> float:
     """The greatest functional distance on the segment between two weights [P], to the nearer of the judges; infinite
-    where outputs are not finite."""
+    where outputs are not finite.
+    """
 
     def nearest(weights: Tensor) -> float:
         embedded = problem.geometry.embed(problem.network.outputs(weights, judges[0].inputs))

@@ -210,7 +210,7 @@ class FirstOrder:
         return self.beta_after(situation.progress) if self.beta > 0 else 0.0
 
     def beta_after(self, progress: float) -> float:
-        """beta after a share `progress` of the path."""
+        """Beta after a share `progress` of the path."""
         return self.beta if self.final_beta is None else self.beta * (self.final_beta / self.beta) ** progress
 
 

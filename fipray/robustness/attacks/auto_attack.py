@@ -155,7 +155,8 @@ class AutoAttack:
 
 class _ByInputs(torch.autograd.Function):
     """A classifier's outputs in float32, differentiable in the images alone: FAB calls backward(), which would fill
-    the gradients of a network's weights."""
+    the gradients of a network's weights.
+    """
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, classifier: Classifier) -> Tensor:
@@ -172,7 +173,8 @@ class _ByInputs(torch.autograd.Function):
 @contextmanager
 def _undisturbed(device: torch.device) -> Iterator[None]:
     """Leaves the global generators and the trace function (of debuggers and coverage), which the library sets, as they
-    were."""
+    were.
+    """
     trace = sys.gettrace()
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -131,7 +131,8 @@ _LARGEST_GAP = 10.0
 
 def _guided(classifier: Classifier, guide: Callable[[Tensor, Tensor], Tensor]) -> Classifier:
     """The ensemble with its own outputs and the gradients of `guide(member outputs [M, N, C], outputs [N, C])` [N, C];
-    a classifier that is none as it is."""
+    a classifier that is none as it is.
+    """
     if not isinstance(classifier, (Ensemble, StackedEnsemble)):
         return classifier
 

@@ -30,7 +30,8 @@ class Worst:
 
     def keep(self, standing: Tensor, candidates: Tensor, outputs: Tensor) -> Tensor:
         """Keeps those of `candidates` [K, ...], with outputs [K, C], that are worse than what there was for the
-        examples `standing` [K]; says which of the candidates fool [K]."""
+        examples `standing` [K]; says which of the candidates fool [K].
+        """
         labels = self.labels[standing]
         fooled, margin = ~correct(outputs, labels), margins(outputs, labels).to(self.margin.dtype)
         was_fooled, was_margin = self.fooled[standing], self.margin[standing]

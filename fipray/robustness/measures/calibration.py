@@ -110,7 +110,7 @@ def _selective_accuracies(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def _log_probabilities(outputs: Tensor, labels: Tensor) -> Tensor:
-    """log p [N, C]. Raises DataError where outputs and labels are no such thing."""
+    """Log p [N, C]. Raises DataError where outputs and labels are no such thing."""
     if outputs.dim() != 2 or len(outputs) == 0 or outputs.shape[1] < 2 or not outputs.is_floating_point():
         raise DataError(f"the outputs are {outputs.dtype} of shape {tuple(outputs.shape)}: give floats [N, C], C >= 2")
     if labels.dtype != torch.int64 or labels.shape != outputs.shape[:1]:

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 import fipray as fip
-from fipray.execution import LocalRunner
+from fipray.execution import LocalRunner, log as log_module
 from fipray.records import Store
-from fipray.study import Study, log as log_module
+from fipray.study import Study
 from tests.studies import Fails, Talks, study
 
 
