@@ -209,7 +209,7 @@ class Network:
         """Outputs [M, N, ...] at every row of `weights` [M, P] on the same inputs, computed together; differentiable in
         both arguments. `chunk` rows at a time, or all: activations take as many times one network's memory.
 
-        It saves calls, not arithmetic: little where matrix products take most of the time (benchmarks/stacking.py).
+        It saves calls, not arithmetic: little where matrix products take most of the time (benchmarks/engine/stacking.py).
         Networks that `torch.vmap` cannot batch are computed one after the other, with the same values and gradients.
         """
         if weights.ndim != 2 or weights.shape[1] != self.num_weights or len(weights) == 0:

@@ -1,6 +1,6 @@
-"""A small share of the generated calls of benchmarks.fuzz."""
+"""A small share of the generated calls of benchmarks.faults.fuzz."""
 
-from benchmarks.fuzz.calling import fuzz
+from benchmarks.faults.fuzz.calling import fuzz
 
 
 def test_generated_calls_are_right_or_refused_on_purpose():

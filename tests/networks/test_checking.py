@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import fipray as fip
-from benchmarks.kinds import Forward, features, mlp, quantisation_aware
+from benchmarks.faults.kinds import Forward, features, mlp, quantisation_aware
 from fipray.errors import DataError, NetworkError, UsageError
 from fipray.geometry import FisherRao
 from fipray.networks import Network

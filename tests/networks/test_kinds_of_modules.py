@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from benchmarks.kinds import SMALL
-from benchmarks.modules import row
+from benchmarks.faults.kinds import SMALL
+from benchmarks.faults.modules import row
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.hostile import HARMLESS, HOSTILE, SECRET, make_outside
+from benchmarks.faults.hostile import HARMLESS, HOSTILE, SECRET, make_outside
 from fipray import analysis
 from fipray.errors import FiprayError, RecordsError
 from fipray.records import Store, compact

@@ -1,0 +1,1 @@
+"""Studies on Ray: overhead, scale, lost processes and hosts."""

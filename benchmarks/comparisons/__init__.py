@@ -1,0 +1,1 @@
+"""Paths beside other methods, in the same run and time."""

@@ -1,0 +1,1 @@
+"""Wrong input: generated calls, damaged results directories, modules of many kinds."""
