@@ -145,10 +145,12 @@ def documented(modules: list[Module]) -> Iterator[Documented]:
         One a callable.
     """
     classes = [(module, node) for module in modules for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef)]
-    inherited = {part.name for _, node in classes for part in node.body if _is_function(part) and _is_complete(part)}
+    inherited = {
+        part.name for _, node in classes for part in node.body if isinstance(part, Function) and _is_complete(part)
+    }
     for module in modules:
         for node in module.tree.body:
-            if _is_function(node) and _is_public(node.name):
+            if isinstance(node, Function) and _is_public(node.name):
                 yield from _judged(f"{module.name}:{node.name}", node, frozenset())
             elif isinstance(node, ast.ClassDef) and _is_public(node.name):
                 yield from _judged_class(module.name, node, inherited)
@@ -156,14 +158,14 @@ def documented(modules: list[Module]) -> Iterator[Documented]:
 
 def _judged_class(module: str, node: ast.ClassDef, inherited: set[str]) -> Iterator[Documented]:
     fields = [part for part in node.body if isinstance(part, ast.AnnAssign) and _is_field(part)]
-    starts = [part for part in node.body if _is_function(part) and part.name == "__init__"]
+    starts = [part for part in node.body if isinstance(part, Function) and part.name == "__init__"]
     is_dataclass = any("dataclass" in ast.unparse(one) for one in node.decorator_list)
     if (is_dataclass and fields) or any(_arguments(part) for part in starts):
         texts = (ast.get_docstring(node) or "", *(ast.get_docstring(part) or "" for part in starts))
         has = any(re.search(r"^ *(Args|Attributes):", text, re.MULTILINE) for text in texts)
         yield Documented(f"{module}:{node.name}", has)
     for part in node.body:
-        if _is_function(part) and _is_public(part.name):
+        if isinstance(part, Function) and _is_public(part.name):
             yield from _judged(f"{module}:{node.name}.{part.name}", part, inherited)
 
 
@@ -181,10 +183,6 @@ def _is_complete(node: Function) -> bool:
     gives = node.returns is not None and ast.unparse(node.returns) not in ("None", "Never", "NoReturn")
     has_results = re.search(r"^(Returns|Yields):", text, re.MULTILINE) or not gives
     return bool(re.search(r"^Args:", text, re.MULTILINE) and has_results)
-
-
-def _is_function(node: ast.AST) -> bool:
-    return isinstance(node, Function)
 
 
 def _is_public(name: str) -> bool:
@@ -255,7 +253,7 @@ def _names_in(root: Path) -> str:
         node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom) and not node.module
     ]
     spaces = {alias.name for node in bare for alias in node.names}
-    spaces |= {name for name in names if (root / "fipray").rglob(name) and _is_module(root, name)}
+    spaces |= {name for name in names if _is_module(root, name)}
     names -= spaces
     return f"{len(names)}" + (f" and {len(spaces)} namespaces" if spaces else "")
 

@@ -211,7 +211,8 @@ def rows_of(recorded: Iterable[dict[str, object]]) -> list[Row]:
     for one in recorded:
         test, place, side, source = (str(one[name]) for name in ("test", "place", "side", "source"))
         row = rows.setdefault((test, place, side), Row(test, place, source, side, {}))
-        value, bound, run = float(one["value"]), float(one["bound"]), Run(str(one["setting"]), int(one["seed"]))  # type: ignore
+        value, bound = float(str(one["value"])), float(str(one["bound"]))
+        run = Run(str(one["setting"]), int(str(one["seed"])))
         gap = value - bound if side == "above" else bound - value
         if run not in row.found or not gap >= row.found[run][1]:
             row.found[run] = (value, gap)
@@ -220,15 +221,15 @@ def rows_of(recorded: Iterable[dict[str, object]]) -> list[Row]:
 
 def show(rows: list[Row], failed: list[str]) -> int:
     """Print the table, and what failed; the status."""
-    lines = [HEADINGS, *(row.cells() for row in rows)]
+    lines: list[list[str]] = [HEADINGS, *(row.cells() for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     wrong = sum(not row.holds for row in rows)
     runs = {run for row in rows for run in row.found}
     print(f"\n{len(rows)} assertions in {len(runs)} runs; {wrong} with a margin below {ENOUGH:g} spreads")
-    for line in failed:
-        print(f"failed: {line}")
+    for each in failed:
+        print(f"failed: {each}")
     return int(bool(wrong or failed or not rows))
 
 

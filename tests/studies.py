@@ -310,8 +310,8 @@ class Talks:
     word: str
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        print(f"printed {self.word}")  # noqa: T201
-        print(f"complained {self.word}", file=sys.stderr)  # noqa: T201
+        print(f"printed {self.word}")
+        print(f"complained {self.word}", file=sys.stderr)
         warnings.warn(f"warned {self.word}", RuntimeWarning, stacklevel=1)
         logging.getLogger("another").warning("another library: %s", self.word)
         return fip.objectives.GradientDiversity().value(problem, weights, batch)
@@ -334,14 +334,20 @@ def searching(*, num_steps: int = 8, domain: str = "few") -> fip.search.Search:
     few = {"stepper.beta": fip.search.Choice((0.0, 1.0)), "seed": fip.search.Choice((0, 1))}
     wide = {"radius.initial": fip.search.LogUniform(0.001, 1.0), "seed": fip.search.Integers(0, 99)}
     objectives = {"functional_distance_held_out": "min", "robust_accuracy": "max"}
-    return fip.search.Search(searched, few if domain == "few" else wide, objectives, num_trials=4)
+    space: dict[str, Any] = few if domain == "few" else wide
+    return fip.search.Search(searched, space, objectives, num_trials=4)
 
 
 def measured(*, stepper: Stepper | None = None, num_steps: int = 6, **changes: Any) -> fip.Study:
     """Two paths that keep two quantities, one of them on inputs of its own, and are measured by two measures."""
     whole, rest = data(), data(7)
     inputs = replace(whole, sets={"more": rest.anchors, "more held out": rest.held_out})
-    settings = {"radius": fip.radii.Scheduled(0.05), "num_steps": num_steps, "batch_size": 50, "save_at": fip.SaveAt(6)}
+    settings: dict[str, Any] = {
+        "radius": fip.radii.Scheduled(0.05),
+        "num_steps": num_steps,
+        "batch_size": 50,
+        "save_at": fip.SaveAt(6),
+    }
     step = stepper or fip.steppers.FirstOrder(beta=0.1)
     paths = [
         fip.PathSpec(f"path-{seed}", fip.objectives.RandomWalk(), stepper=step, seed=seed, **settings)

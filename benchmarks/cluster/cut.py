@@ -244,8 +244,14 @@ def print_records(records: Sequence[Record], console: Console) -> None:
         table.add_column(column)
     for record in records:
         cut = "ever" if record.seconds_cut is None else f"{record.seconds_cut:g}"
-        cells = [record.exit_status, record.paths, record.points, record.lost, record.duplicated, record.mixed]
-        cells += ["yes" if record.equal else "NO", record.repeated, record.written_beside, f"{record.seconds:.0f}"]
+        cells: list[object] = [record.exit_status, record.paths, record.points, record.lost, record.duplicated]
+        cells += [
+            record.mixed,
+            "yes" if record.equal else "NO",
+            record.repeated,
+            record.written_beside,
+            f"{record.seconds:.0f}",
+        ]
         table.add_row(record.case, cut, *(str(cell) for cell in cells))
     console.print(table)
 

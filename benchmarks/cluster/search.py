@@ -40,7 +40,7 @@ def measure(quick: bool) -> list[Record]:
             made = digits_search.search(num_steps=200 if quick else 400)
             study = replace(made.study, evaluation=None)
             for name, settings in CONTENDERS.items():
-                search = replace(made, study=study, objectives={DISTANCE: "min"}, seed=seed, **settings)
+                search = replace(made, study=study, objectives={DISTANCE: "min"}, seed=seed, **settings)  # type: ignore[arg-type]
                 began = time.perf_counter()
                 into = Path(folder) / f"{seed}-{len(records)}"
                 fip.search.run(search, into, runner)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from benchmarks.baselines import (
 )
 from experiments.ensembles import LOOKS_AT_OTHERS, Settings, member_paths
 from fipray.paths import Problem
+from fipray.robustness import Classifier
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +56,12 @@ class Contender:
     seconds: float
 
     @property
-    def classifiers(self) -> list[fip.Classifier]:
+    def classifiers(self) -> list[Classifier]:
         networks = [fip.Network.of(member) for member in self.members]
         return [partial(network, network.weights) for network in networks]
 
     @property
-    def deployed(self) -> fip.Classifier:
+    def deployed(self) -> Classifier:
         """The network, or the average of all. One call for all members where they differ in their weights alone."""
         networks = [fip.Network.of(member) for member in self.members]
         if len(networks) == 1:
@@ -136,11 +138,7 @@ def _seconds_of(network: fip.Network, setting: Setting, spec: fip.PathSpec, num_
             problem,
             anchors,
             spec.objective,
-            spec.stepper,
-            spec.radius,
-            num_steps=12,
-            batch_size=spec.batch_size,
-            generator=torch.Generator().manual_seed(0),
+            fip.Settings(stepper=spec.stepper, radius=spec.radius, num_steps=12, batch_size=spec.batch_size),
         )
     ]
     return an_anchor, (marks[-1] - marks[4]) / (len(marks) - 5)
@@ -180,7 +178,7 @@ def base(setting: Setting) -> Contender:
 
 def contenders(epsilon: float, members: int, rate: float) -> dict[str, Maker]:
     """All by their names in the table; rate: of adversarial training."""
-    strongest = {"rate": rate, "inner_steps": 2, "batch_size": 128}
+    strongest: dict[str, Any] = {"rate": rate, "inner_steps": 2, "batch_size": 128}
     made: dict[str, Maker] = {"base": base}
     for name, objective in (
         ("random directions", "random"),

@@ -71,7 +71,7 @@ class Evaluator:
         standing = torch.ones(len(self.some), dtype=torch.bool)
         made: dict[str, float] = {}
 
-        def tried(attacks: Sequence[fip.Attack], only: Tensor | None = None) -> dict[str, Tensor]:
+        def tried(attacks: Sequence[fip.attacks.Attack], only: Tensor | None = None) -> dict[str, Tensor]:
             """Whether each example stands each attack; those outside `only` are left out and count as fallen."""
             nonlocal standing
             (some,) = torch.where(standing if only is None else only)

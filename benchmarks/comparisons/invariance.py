@@ -48,6 +48,7 @@ from fipray.paths import (
     Published,
     RadiusControl,
     Scheduled,
+    Settings,
     Stepper,
     Switch,
     Switched,
@@ -120,17 +121,12 @@ class Curve:
 
 def cost(setting: Setting, stepper: Stepper, radius: RadiusControl, batch_size: int, num_steps: int = 9) -> float:
     """Seconds of one step, after three that warm up."""
-    generator = torch.Generator().manual_seed(1)
     began, first = time.process_time(), 0
     for point in walk(
         setting.problem,
         setting.anchors,
         setting.objective,
-        stepper,
-        radius,
-        num_steps=num_steps,
-        batch_size=batch_size,
-        generator=generator,
+        Settings(stepper=stepper, radius=radius, num_steps=num_steps, batch_size=batch_size, seed=1),
     ):
         if not first and point.step >= 3:
             began, first = time.process_time(), point.step
@@ -154,11 +150,7 @@ def walked(setting: Setting, contender: Contender, seconds: float, seed: int, ev
         if contender.uncertainty_fraction
         else setting.anchors,
         setting.objective,
-        stepper,
-        radius,
-        num_steps=num_steps,
-        batch_size=contender.batch_size,
-        generator=torch.Generator().manual_seed(seed),
+        Settings(stepper=stepper, radius=radius, num_steps=num_steps, batch_size=contender.batch_size, seed=seed),
     )
     curve = Curve(contender)
 

@@ -89,11 +89,7 @@ def path(task: Task, spec: fip.PathSpec, inputs: Tensor) -> tuple[nn.Module, flo
         problem,
         anchors.uncertainty_sampled(spec.uncertainty_fraction) if spec.uncertainty_fraction else anchors,
         spec.objective,
-        spec.stepper,
-        spec.radius,
-        num_steps=2000,
-        batch_size=spec.batch_size,
-        generator=torch.Generator().manual_seed(0),
+        fip.Settings(stepper=spec.stepper, radius=spec.radius, num_steps=2000, batch_size=spec.batch_size),
     )
     marks = [time.process_time() for _ in islice(trial, 45)]
     cost = (marks[-1] - marks[4]) / (len(marks) - 5)

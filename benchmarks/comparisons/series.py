@@ -105,7 +105,7 @@ def chain(setting: Setting, *, stored: bool, metric: bool = False, published: bo
         )
         network = network.at(path.end.weights)
         seconds += time.process_time() - began
-        accuracies.append(judged(lambda inputs: network.outputs(network.weights, inputs), series, number))  # noqa: B023
+        accuracies.append(judged(lambda inputs: network.outputs(network.weights, inputs), series, number))
     kept = [inputs for name, inputs in data.sets.items() if name.startswith("stored ")]
     memory_bytes = sum(inputs.nbytes for inputs in kept) + sum(one.num_bytes for one in remembered)
     return Outcome(accuracies, memory_bytes, seconds)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -74,7 +74,7 @@ def main() -> None:
         fip.attacks.TargetedPGD(num_steps),
     ]
     referee = [fip.attacks.AutoAttack((part,), num_steps) for part in ("apgd-ce", "apgd-t")]
-    extra = [
+    extra: list[fip.attacks.Attack] = [
         fip.attacks.ReweighedPGD(num_steps),
         fip.attacks.OnLogits(fip.attacks.PGD(num_steps)),
         fip.attacks.RandomNoise(10),
@@ -82,12 +82,15 @@ def main() -> None:
     inputs = torch.from_numpy(everything.test_inputs[:num_images])
     labels = torch.from_numpy(everything.test_labels[:num_images])
     records: list[dict[str, object]] = []
+    sides: tuple[tuple[str, Sequence[fip.attacks.Attack]], ...]
+    sides = (("ours", ours), ("referee", referee), ("more of ours", extra))
     for subject, make in subjects.items():
         if chosen.only not in subject:
             continue
         print(f"\n{subject}")
-        classifier, left = make(), {}
-        for side, attacks in (("ours", ours), ("referee", referee), ("more of ours", extra)):
+        classifier = make()
+        left: dict[str, float] = {}
+        for side, attacks in sides:
             began = time.perf_counter()
             found = fip.robustness.evaluate(
                 classifier, inputs, labels, THREAT_MODEL, attacks, torch.Generator().manual_seed(0), batch_size=200

@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from torchvision.models import VisionTransformer, vit_b_16
 
-from benchmarks.engine import Toward
+from benchmarks.engine.__main__ import Toward
 from fipray.networks import Network
 from fipray.paths import Natural, Problem, Situation
 

@@ -273,7 +273,7 @@ def damages(places: dict[str, Path], count: int, seed: int, only: str) -> tuple[
             what = f"{damage} in {kind}"
             if only not in what:
                 continue
-            found = check_damage(directory, wholes[where], lambda: DAMAGES[damage](file, draws))  # noqa: B023
+            found = check_damage(directory, wholes[where], lambda: DAMAGES[damage](file, draws))
             done[what] += 1
             failures += [f"{number}: {what}, {where}, {file.relative_to(directory)}: {wrong}" for wrong in found]
     return done, failures
@@ -305,6 +305,9 @@ def verbs(directory: Path) -> None:
         except BaseException:
             return -1, traceback.format_exc()
 
+    def place_of_trials() -> None:
+        Store.create_or_open(copy, manifest).beside(".tune")
+
     def plots() -> None:
         results = analysis.load(directory)
         for plot in (analysis.plot_points, analysis.plot_robustness, analysis.plot_sparsity, analysis.plot_transfer):
@@ -315,7 +318,7 @@ def verbs(directory: Path) -> None:
     manifest = study().manifest
     copy = directory.with_name("copy")
     shutil.copytree(directory, copy, symlinks=True, copy_function=_copy_any)
-    for name, job in {
+    jobs: dict[str, Callable[[], tuple[int, str]]] = {
         "verify": lambda: command("verify", directory),
         "show": lambda: command("show", directory),
         "load": lambda: library(lambda: (repr(analysis.load(directory)), [*values(directory)])),
@@ -325,12 +328,13 @@ def verbs(directory: Path) -> None:
             "export", directory, "--path", "sparse", "--sparsity", 0.3, "--to", elsewhere / "y.pt"
         ),
         "doctor": lambda: command("doctor", "--into", directory),
-        "search": lambda: library(lambda: Store.create_or_open(copy, manifest).beside(".tune") and None),
+        "search": lambda: library(place_of_trials),
         "compact": lambda: command("compact", directory),
         "compact again": lambda: library(lambda: compact(Store.open(copy), max_rows=10)),
         "run": lambda: run(directory, "--tensorboard", elsewhere / "curves"),
         "show after the run": lambda: command("show", directory),
-    }.items():
+    }
+    for name, job in jobs.items():
         print(json.dumps([name, *job()]), flush=True)
 
 

@@ -34,8 +34,8 @@ class Tally:
     examples: dict[str, tuple[str, str]] = field(default_factory=dict)  # the smallest of each kind, and its trace
 
     def __add__(self, other: Tally) -> Tally:
-        counts = (a + b for a, b in zip(self.counts, other.counts, strict=True))
-        return Tally(*counts)
+        right, refused, wrong, raw = (a + b for a, b in zip(self.counts, other.counts, strict=True))
+        return Tally(right, refused, wrong, raw)
 
     @property
     def counts(self) -> tuple[int, int, int, int]:

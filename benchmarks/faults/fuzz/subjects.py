@@ -73,20 +73,18 @@ def kept() -> Problem:
 
 def settings() -> list[fip.Settings]:
     """A few ways to walk."""
-    steppers = (
+    steppers: tuple[fip.steppers.Stepper, ...] = (
         fip.steppers.Natural(),
         fip.steppers.Natural(iterations=None),
         fip.steppers.FirstOrder(beta=0.1),
         fip.steppers.Projected(),
-    )
-    steppers += (
         fip.steppers.Kronecker(),
         fip.steppers.InputNullSpace(),
         fip.steppers.Published(),
         fip.steppers.FirstOrder(),
     )
-    radii = (fip.radii.Adaptive(), fip.radii.Scheduled(0.1))
-    events = ((), (fip.events.FunctionalDistanceAbove(0.01),))
+    radii: tuple[fip.radii.RadiusControl, ...] = (fip.radii.Adaptive(), fip.radii.Scheduled(0.1))
+    events: tuple[tuple[fip.events.Event, ...], ...] = ((), (fip.events.FunctionalDistanceAbove(0.01),))
     return [
         fip.Settings(stepper=stepper, radius=radius, events=ends, num_steps=3, batch_size=5)
         for stepper in steppers

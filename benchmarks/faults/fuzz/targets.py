@@ -79,8 +79,8 @@ def traced(**arguments: Any) -> Any:
 
 
 for _made, _by in ((walked, fip.walk), (traced, fip.trace)):
-    _made.__signature__ = inspect.signature(_by)  # type: ignore[attr-defined]
-    _made.__wrapped__ = _by  # type: ignore[attr-defined]
+    _made.__signature__ = inspect.signature(_by)  # type: ignore[union-attr]
+    _made.__wrapped__ = _by  # type: ignore[union-attr]
 
 
 def spec(arguments: Mapping[str, Any], made: Any) -> None:
@@ -99,6 +99,5 @@ def spec(arguments: Mapping[str, Any], made: Any) -> None:
 
 
 def _comparable(made: Any) -> bool:
-    return type(made).__eq__ is not object.__eq__ and not any(
-        isinstance(one, torch.Tensor) for one in vars(made).values()
-    )
+    own_equality = "__eq__" in {name for cls in type(made).__mro__[:-1] for name in vars(cls)}
+    return own_equality and not any(isinstance(one, torch.Tensor) for one in vars(made).values())

@@ -71,7 +71,7 @@ def wrong() -> tuple[Any, ...]:
         *(inputs.numpy(), labels.numpy(), np.array(["a", None], dtype=object), np.zeros((0, 4)), np.zeros((), "f4")),
         *(np.array(["a"]), np.zeros(3, dtype=[("a", "f4")]), np.array([1 + 1j]), np.array(["2020"], "datetime64[Y]")),
         *(inputs.numpy()[::-1], inputs.numpy().astype(">f4"), np.ma.masked_array([1.0], [True]), np.float32(1)),
-        *(DataLoader(dataset, 4), dataset, iter(()), (one for one in ()), range(3), slice(None)),
+        *(DataLoader(dataset, 4), dataset, iter(()), (one for one in range(0)), range(3), slice(None)),
         *(subjects.module(), subjects.network(), nn.Linear, nn.LSTM(4, 4), nn.Identity(), nn.Linear(2, 2)),
         *(
             fip.attacks.PGD,
@@ -336,7 +336,7 @@ def by_hint(hint: Any) -> SearchStrategy[Any]:
 
 def arguments_of(function: Any, name: str, always: tuple[str, ...] = ()) -> SearchStrategy[dict[str, Any]]:
     """Arguments of a call: mostly right ones, some of them doubtful, missing, or unknown."""
-    guarded = function.__init__ if isinstance(function, type) else function
+    guarded = vars(function)["__init__"] if isinstance(function, type) else function
     hints = _hints(inspect.unwrap(guarded), function if isinstance(function, type) else None)
     parameters = [one for one in inspect.signature(function).parameters.values() if one.name in hints]
 
