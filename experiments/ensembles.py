@@ -10,7 +10,16 @@ import fipray as fip
 from experiments.data import mnist
 from experiments.subjects import DataName, NetworkName, own, subject
 
-ObjectiveName = Literal["random", "weights", "gradients", "outputs", "smooth", "vaccinate", "resist", "resist_together"]
+ObjectiveName = Literal[
+    "random_walk",
+    "weight_diversity",
+    "gradient_diversity",
+    "output_diversity",
+    "input_gradient_penalty",
+    "ensemble_adversarial_distillation",
+    "adversarial_distillation",
+    "mixed_adversarial_distillation",
+]
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ def study(
     data_root: str = "",
     network: NetworkName = "lenet_300_100",
     base: str = "",
-    objective: ObjectiveName = "resist",
+    objective: ObjectiveName = "adversarial_distillation",
     members: int = 5,
     rounds: int = 5,
     beta: float = 0.0,
@@ -130,19 +139,24 @@ def member_paths(
 ) -> tuple[fip.PathSpec, ...]:
     """Paths that differ in their seeds; beta, radius and num_steps of 0 take what suits."""
     usual_beta, make = OBJECTIVES[objective]
-    gentle = objective in ("weights", "gradients", "outputs", "smooth")  # their paths are led astray by a large radius
+    gentle = objective in (
+        "weight_diversity",
+        "gradient_diversity",
+        "output_diversity",
+        "input_gradient_penalty",
+    )  # their paths are led astray by a large radius
     reach = radius or (settings.radius / 5 if gentle else settings.radius)
-    held = 0.25 if "resist" in objective else 1.0
+    held = 0.25 if "adversarial" in objective and objective != "ensemble_adversarial_distillation" else 1.0
     walks = fip.steppers.FirstOrder(beta or usual_beta, held=held, batch_statistics=settings.batch_statistics)
     return tuple(
         fip.PathSpec(
             name=f"{objective.replace('_', '-')}-{number}",
             objective=make(threat_model),
-            stepper=fip.steppers.Natural() if objective == "random" else walks,
+            stepper=fip.steppers.Natural() if objective == "random_walk" else walks,
             radius=fip.radii.Adaptive(tolerance=0.15)
-            if objective == "random"
+            if objective == "random_walk"
             else fip.radii.Scheduled(reach, warmup=0.1),
-            num_steps=max((num_steps or settings.num_steps) // (20 if objective == "random" else 1), 1),
+            num_steps=max((num_steps or settings.num_steps) // (20 if objective == "random_walk" else 1), 1),
             batch_size=settings.batch_size,
             save_at=fip.SaveAt(num_points=5),
             seed=1000 * seed + number,
@@ -157,14 +171,20 @@ def _adversary(threat_model: fip.ThreatModel) -> fip.objectives.Adversary:
 
 
 OBJECTIVES: dict[str, tuple[float, Callable[[fip.ThreatModel], fip.objectives.Objective]]] = {
-    "random": (0.0, lambda threat_model: fip.objectives.RandomWalk()),
-    "weights": (1.0, lambda threat_model: fip.objectives.WeightDiversity()),
-    "gradients": (0.3, lambda threat_model: fip.objectives.GradientDiversity(noise=threat_model.epsilon)),
-    "outputs": (0.03, lambda threat_model: fip.objectives.OutputDiversity(sigma=5 * threat_model.epsilon)),
-    "smooth": (0.01, lambda threat_model: fip.objectives.InputGradientPenalty()),
-    "vaccinate": (20.0, lambda threat_model: fip.objectives.EnsembleAdversarialDistillation(_adversary(threat_model))),
-    "resist": (20.0, lambda threat_model: fip.objectives.AdversarialDistillation(_adversary(threat_model))),
-    "resist_together": (
+    "random_walk": (0.0, lambda threat_model: fip.objectives.RandomWalk()),
+    "weight_diversity": (1.0, lambda threat_model: fip.objectives.WeightDiversity()),
+    "gradient_diversity": (0.3, lambda threat_model: fip.objectives.GradientDiversity(noise=threat_model.epsilon)),
+    "output_diversity": (0.03, lambda threat_model: fip.objectives.OutputDiversity(sigma=5 * threat_model.epsilon)),
+    "input_gradient_penalty": (0.01, lambda threat_model: fip.objectives.InputGradientPenalty()),
+    "ensemble_adversarial_distillation": (
+        20.0,
+        lambda threat_model: fip.objectives.EnsembleAdversarialDistillation(_adversary(threat_model)),
+    ),
+    "adversarial_distillation": (
+        20.0,
+        lambda threat_model: fip.objectives.AdversarialDistillation(_adversary(threat_model)),
+    ),
+    "mixed_adversarial_distillation": (
         20.0,
         lambda threat_model: fip.objectives.WeightedSum(
             (
@@ -177,12 +197,12 @@ OBJECTIVES: dict[str, tuple[float, Callable[[fip.ThreatModel], fip.objectives.Ob
 """Of each objective: its weight beta beside the functional distance, and how it is made for a threat model."""
 
 LOOKS_AT_OTHERS = {
-    "random": False,
-    "weights": True,
-    "gradients": True,
-    "outputs": True,
-    "smooth": False,
-    "vaccinate": True,
-    "resist": False,
-    "resist_together": True,
+    "random_walk": False,
+    "weight_diversity": True,
+    "gradient_diversity": True,
+    "output_diversity": True,
+    "input_gradient_penalty": False,
+    "ensemble_adversarial_distillation": True,
+    "adversarial_distillation": False,
+    "mixed_adversarial_distillation": True,
 }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import fipray as fip
 from experiments.subjects import DataName, NetworkName, own, subject
 
-PatternName = Literal["weights", "layers", "2:4", "channels"]
+PatternName = Literal["unstructured", "by_layer", "2:4", "channels"]
 SaliencyName = Literal["magnitude", "metric", "surgeon"]
 
 
@@ -59,8 +59,8 @@ SETTINGS: dict[tuple[str, str], Settings] = {
 }
 _OF_ONE_S_OWN = Settings(0.03, 128, 1000, 8 / 255)
 _PATTERNS: dict[str, tuple[Callable[[], fip.paths.Pattern], tuple[float, ...]]] = {
-    "weights": (fip.sparsity.Unstructured, (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)),
-    "layers": (lambda: fip.sparsity.Unstructured("layer"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)),
+    "unstructured": (fip.sparsity.Unstructured, (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)),
+    "by_layer": (lambda: fip.sparsity.Unstructured("layer"), (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)),
     "2:4": (fip.sparsity.SemiStructured, (0.25, 0.5)),
     "channels": (fip.sparsity.Structured, (0.25, 0.5, 0.75)),
 }
@@ -77,7 +77,7 @@ def study(
     data_root: str = "",
     network: NetworkName = "lenet_300_100",
     base: str = "",
-    pattern: PatternName = "weights",
+    pattern: PatternName = "unstructured",
     sparsities: str = "",
     saliency: SaliencyName = "magnitude",
     radius: float = 0.0,
@@ -93,7 +93,7 @@ def study(
     base: `module:function` of one's own: called without arguments, it returns the trained nn.Module and a fipray.Data,
         and `data` and `network` count for nothing.
     data_root: the folder that holds the data set; where empty, MNIST and Fashion-MNIST are downloaded.
-    pattern: "weights" anywhere, of all "layers" alike, "2:4", or whole "channels".
+    pattern: "unstructured" anywhere, of all "by_layer" alike, "2:4", or whole "channels".
     sparsities: such as "0.5,0.9"; what they are a fraction of, the pattern says. Empty: those that suit the pattern.
     radius, num_steps, epsilon: first radius on the way to 90 % of zeros, in units of |w0|, steps for each sparsity,
         bound (linf) of the attacks; 0 takes what suits data and network.

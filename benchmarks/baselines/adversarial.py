@@ -14,7 +14,7 @@ from benchmarks.baselines.training import (
     Trained,
     check_members,
     check_positive,
-    check_share,
+    check_fraction,
     cross_entropy,
     evaluating,
     opened,
@@ -31,7 +31,7 @@ class AdversarialTraining:
     are independent; `num_steps` each.
 
     epsilon: in units of the inputs. inner_rate: length of an inner step; 2.5 epsilon / inner_steps where None.
-    clean_share: of the loss that is on the clean inputs, 0..1. averaging: decay of a moving average of the weights, 0
+    clean_fraction: of the loss that is on the clean inputs, 0..1. averaging: decay of a moving average of the weights, 0
     for none.
     """
 
@@ -42,12 +42,12 @@ class AdversarialTraining:
     rate: float = 2e-3
     inner_steps: int = 10
     inner_rate: float | None = None
-    clean_share: float = 0.0
+    clean_fraction: float = 0.0
     averaging: float = 0.0
 
     def __post_init__(self) -> None:
         _check(self)
-        check_share(clean_share=self.clean_share)
+        check_fraction(clean_fraction=self.clean_fraction)
 
     def train(self, make: Make, inputs: Tensor, labels: Tensor, *, seed: int, seconds: float | None = None) -> Trained:
         with opened(make, inputs, labels, seed=seed, seconds=seconds, batch_size=self.batch_size) as training:
@@ -58,8 +58,8 @@ class AdversarialTraining:
 
     def loss(self, member: nn.Module, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """(1 - c) CE(f(x'), y) + c CE(f(x), y), x' the worst input that was found and c the clean share; scalar."""
-        loss = (1 - self.clean_share) * cross_entropy(member, self.worst(member, inputs, labels, generator), labels)
-        return loss + self.clean_share * cross_entropy(member, inputs, labels) if self.clean_share else loss
+        loss = (1 - self.clean_fraction) * cross_entropy(member, self.worst(member, inputs, labels, generator), labels)
+        return loss + self.clean_fraction * cross_entropy(member, inputs, labels) if self.clean_fraction else loss
 
     def worst(self, member: nn.Module, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Inputs [N, ...] within epsilon and 0..1."""
@@ -166,7 +166,7 @@ def climb(
 
 def _check(recipe: AdversarialTraining | Trades) -> None:
     check_members(recipe.num_members)
-    check_share(averaging=recipe.averaging)
+    check_fraction(averaging=recipe.averaging)
     check_positive(
         epsilon=recipe.epsilon,
         num_steps=recipe.num_steps,

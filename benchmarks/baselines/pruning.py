@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.baselines.optimizers import Adam
-from benchmarks.baselines.training import Trained, Training, check_positive, check_share, cross_entropy, opened
+from benchmarks.baselines.training import Trained, Training, check_positive, check_fraction, cross_entropy, opened
 from fipray.errors import UsageError
 
 
@@ -119,7 +119,7 @@ class OneShot:
         seed: int,
         seconds: float | None = None,
     ) -> Trained:
-        check_share(sparsity=sparsity)
+        check_fraction(sparsity=sparsity)
         with opened(lambda: module, inputs, labels, seed=seed, seconds=seconds, batch_size=1) as training:
             member = copy.deepcopy(module).eval()
             self.criterion.cut(training, member, Mask(member), sparsity)
@@ -151,7 +151,7 @@ class Gradual:
     def __post_init__(self) -> None:
         check_positive(ramp=self.ramp, num_stages=self.num_stages, num_steps=self.num_steps, rate=self.rate)
         check_positive(batch_size=self.batch_size)
-        check_share(warmup=self.warmup, hold=self.hold)
+        check_fraction(warmup=self.warmup, hold=self.hold)
 
     def prune(
         self,
@@ -163,7 +163,7 @@ class Gradual:
         seed: int,
         seconds: float | None = None,
     ) -> Trained:
-        check_share(sparsity=sparsity)
+        check_fraction(sparsity=sparsity)
         with opened(lambda: module, inputs, labels, seed=seed, seconds=seconds, batch_size=self.batch_size) as training:
             member = copy.deepcopy(module).train(not self.frozen)
             mask = Mask(member)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines.pruning import Mask
-from benchmarks.baselines.training import Trained, Training, check_positive, check_share, cross_entropy, opened
+from benchmarks.baselines.training import Trained, Training, check_positive, check_fraction, cross_entropy, opened
 
 _AT_ONCE = 32768
 """Columns of G that are worked on together: a few of its sizes are never held in whole."""
@@ -83,7 +83,7 @@ class InStages:
         seed: int,
         seconds: float | None = None,
     ) -> Trained:
-        check_share(sparsity=sparsity)
+        check_fraction(sparsity=sparsity)
         with opened(lambda: module, inputs, labels, seed=seed, seconds=seconds, batch_size=1) as training:
             member = copy.deepcopy(module).eval()
             mask, done = Mask(member), 0.0

@@ -199,7 +199,7 @@ def check_positive(**settings: float) -> None:
             raise UsageError(f"{name} is {value}: give a finite number above 0")
 
 
-def check_share(**settings: float) -> None:
+def check_fraction(**settings: float) -> None:
     for name, value in settings.items():
         if not 0 <= value < 1:
             raise UsageError(f"{name} is {value}: give a share of at least 0 and below 1")

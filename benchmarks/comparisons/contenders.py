@@ -181,28 +181,36 @@ def contenders(epsilon: float, members: int, rate: float) -> dict[str, Maker]:
     strongest: dict[str, Any] = {"rate": rate, "inner_steps": 2, "batch_size": 128}
     made: dict[str, Maker] = {"base": base}
     for name, objective in (
-        ("random directions", "random"),
-        ("weight distance", "weights"),
-        ("input gradients", "gradients"),
-        ("outputs off the data", "outputs"),
-        ("smoothness", "smooth"),
-        ("vaccinated", "vaccinate"),
+        ("random walk", "random_walk"),
+        ("weight diversity", "weight_diversity"),
+        ("gradient diversity", "gradient_diversity"),
+        ("output diversity", "output_diversity"),
+        ("input-gradient penalty", "input_gradient_penalty"),
+        ("ensemble adversarial distillation", "ensemble_adversarial_distillation"),
     ):
         made[f"paths: {name}"] = partial(paths, objective=objective)
     for beta in (2.0, 20.0):
-        made[f"one path: resisting, beta {beta:g}"] = partial(paths, objective="resist", num_members=1, beta=beta)
-        made[f"paths: resisting, beta {beta:g}"] = partial(paths, objective="resist", beta=beta)
-    made["one path: resisting, shifted anchors"] = partial(paths, objective="resist", num_members=1, num_shifted=2)
-    made["paths: resisting, shifted anchors"] = partial(paths, objective="resist", num_shifted=2)
-    made["paths: resisting together"] = partial(paths, objective="resist_together")
+        made[f"one path: adversarial distillation, beta {beta:g}"] = partial(
+            paths, objective="adversarial_distillation", num_members=1, beta=beta
+        )
+        made[f"paths: adversarial distillation, beta {beta:g}"] = partial(
+            paths, objective="adversarial_distillation", beta=beta
+        )
+    made["one path: adversarial distillation, shifted anchors"] = partial(
+        paths, objective="adversarial_distillation", num_members=1, num_shifted=2
+    )
+    made["paths: adversarial distillation, shifted anchors"] = partial(
+        paths, objective="adversarial_distillation", num_shifted=2
+    )
+    made["paths: mixed adversarial distillation"] = partial(paths, objective="mixed_adversarial_distillation")
     recipes: dict[str, Baseline] = {
         "deep ensemble": DeepEnsemble(num_members=members),
         "snapshot": Snapshot(num_members=members),
         "fast geometric": FastGeometricEnsemble(num_members=members),
         "ADP": AdaptiveDiversityPromoting(num_members=members),
         "DVERGE-like": Dverge(num_members=members, epsilon=epsilon),
-        "PGD-AT, no clean share": AdversarialTraining(epsilon=epsilon, **strongest),
-        "PGD-AT, clean share 0.3": AdversarialTraining(epsilon=epsilon, clean_share=0.3, **strongest),
+        "PGD-AT, no clean examples": AdversarialTraining(epsilon=epsilon, **strongest),
+        "PGD-AT, clean fraction 0.3": AdversarialTraining(epsilon=epsilon, clean_fraction=0.3, **strongest),
         **{f"TRADES, beta {beta:g}": Trades(epsilon=epsilon, beta=beta, **strongest) for beta in (1.0, 3.0, 6.0)},
         "PGD-AT ensemble": AdversarialTraining(epsilon=epsilon, num_members=members, **strongest),
     }

@@ -132,8 +132,12 @@ class Evaluator:
 def heat_maps(setting: Setting, judge: Evaluator, num_members: int, file: Path) -> None:
     """Transfer among the members of path ensembles and among networks trained apart, side by side."""
     groups = {
-        "paths, vaccinated": paths(setting, objective="vaccinate", num_members=num_members),
-        "paths, resisting": paths(setting, objective="resist", num_members=num_members, beta=5),
+        "paths, ensemble adversarial distillation": paths(
+            setting, objective="ensemble_adversarial_distillation", num_members=num_members
+        ),
+        "paths, adversarial distillation": paths(
+            setting, objective="adversarial_distillation", num_members=num_members, beta=5
+        ),
         "trained apart": Contender(
             DeepEnsemble(num_members=num_members)
             .train(setting.make, setting.inputs, setting.labels, seed=setting.seed, seconds=setting.seconds)
@@ -257,7 +261,13 @@ def main() -> None:
     args.network = args.network or {"cifar10_subset": "resnet_20"}.get(args.data, "lenet_300_100")
     if args.quick:
         args.seconds, args.examples, args.seeds = 5.0, 100, args.seeds[:1]
-        args.only = args.only or ["base", "vaccinated", "resisting, beta 20", "deep ensemble", "TRADES, beta 3"]
+        args.only = args.only or [
+            "base",
+            "ensemble adversarial distillation",
+            "adversarial distillation, beta 20",
+            "deep ensemble",
+            "TRADES, beta 3",
+        ]
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     console = Console(width=None if sys.stdout.isatty() else 200)

@@ -35,7 +35,7 @@ BASELINES = {
     "fast-geometric": (FastGeometricEnsemble(num_members=2, num_steps=4, base_steps=2, batch_size=8), 2, 8),
     "adp": (AdaptiveDiversityPromoting(num_members=2, **SMALL), 2, 3),
     "dverge": (Dverge(num_members=2, base_steps=2, inner_steps=2, **SMALL), 2, 7),
-    "adversarial": (AdversarialTraining(num_members=2, inner_steps=2, clean_share=0.5, averaging=0.9, **SMALL), 2, 6),
+    "adversarial": (AdversarialTraining(num_members=2, inner_steps=2, clean_fraction=0.5, averaging=0.9, **SMALL), 2, 6),
     "trades": (Trades(inner_steps=2, averaging=0.9, **SMALL), 1, 3),
 }
 
@@ -231,7 +231,7 @@ def test_the_clean_share_mixes_the_losses():
     inputs, labels = data()
     member = seeded()
     clean, worst, both = (
-        AdversarialTraining(0.1, clean_share=fraction).loss(member, inputs, labels, generator()).item()
+        AdversarialTraining(0.1, clean_fraction=fraction).loss(member, inputs, labels, generator()).item()
         for fraction in (1 - 1e-12, 0.0, 0.25)
     )
     assert both == pytest.approx(0.25 * clean + 0.75 * worst)
@@ -348,7 +348,7 @@ def test_a_network_without_hidden_layers_has_no_features_to_distil():
         (lambda: AdaptiveDiversityPromoting(1), "num_members is 1: give at least 2"),
         (lambda: AdversarialTraining(epsilon=0), "epsilon is 0: give a finite number above 0"),
         (lambda: AdversarialTraining(inner_rate=-1), "inner_rate is -1"),
-        (lambda: AdversarialTraining(clean_share=1.5), "clean_share is 1.5: give a share"),
+        (lambda: AdversarialTraining(clean_fraction=1.5), "clean_fraction is 1.5: give a share"),
         (lambda: Trades(beta=math.inf), "beta is inf"),
         (lambda: Snapshot(rate=0), "rate is 0"),
         (lambda: Dverge(base_share=0), "base_steps is 3000 and base_share 0"),

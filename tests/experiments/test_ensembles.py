@@ -45,7 +45,7 @@ def test_members_differ_and_a_study_traces_them_together_where_they_look_at_othe
     assert made.ensembles[0].members == tuple(path.name for path in made.paths)
 
 
-@pytest.mark.parametrize("objective", ["resist_together", "random"])
+@pytest.mark.parametrize("objective", ["mixed_adversarial_distillation", "random_walk"])
 def test_a_study_of_ones_own_network_gives_other_networks_and_their_figures(tmp_path, objective):
     made = study(base=f"{HERE}:own", objective=objective, members=2, rounds=2, num_steps=40, num_examples=20)
     fip.LocalRunner().run(made, tmp_path)
@@ -64,7 +64,7 @@ def test_one_member_is_no_ensemble():
 
 def test_the_adversary_reaches_a_little_further_than_the_judge():
     settings = SETTINGS["mnist", "lenet_300_100"]
-    (path,) = member_paths("resist", 1, threat_model=fip.ThreatModel("linf", 0.1), settings=settings)
+    (path,) = member_paths("adversarial_distillation", 1, threat_model=fip.ThreatModel("linf", 0.1), settings=settings)
     assert isinstance(path.objective, fip.objectives.AdversarialDistillation)
     assert path.objective.adversary.threat_model.epsilon == pytest.approx(0.11)
 

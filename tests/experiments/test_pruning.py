@@ -39,7 +39,7 @@ def test_every_pattern_and_saliency_that_is_offered_is_there():
 
 @pytest.mark.parametrize(
     ("pattern", "saliency"),
-    [("weights", "metric"), ("layers", "surgeon"), ("2:4", "magnitude"), ("channels", "metric")],
+    [("unstructured", "metric"), ("by_layer", "surgeon"), ("2:4", "magnitude"), ("channels", "metric")],
 )
 def test_a_study_of_ones_own_network_leaves_a_family_of_sparse_ones(tmp_path, pattern, saliency):
     sparsities = "" if pattern in ("2:4", "channels") else "0.3,0.5"

@@ -21,7 +21,7 @@ from benchmarks.baselines.series.task import (
     gradients,
     log_probabilities,
 )
-from benchmarks.baselines.training import check_positive, check_share
+from benchmarks.baselines.training import check_positive, check_fraction
 from fipray.errors import UsageError
 
 
@@ -190,7 +190,7 @@ class NCL(InSequence):
 
     def __post_init__(self) -> None:
         check_positive(rate=self.rate, prior=self.prior, num_examples=self.num_examples)
-        check_share(momentum=self.momentum)
+        check_fraction(momentum=self.momentum)
 
     def begin(self, module: nn.Module, generator: torch.Generator) -> Course:
         return _Natural(module, generator, self, layers_of(module))
