@@ -1,4 +1,4 @@
-"""A part of CIFAR-10, and a ResNet-20 that others trained on all of it. Both are files, and are only read."""
+"""Part of CIFAR-10, CIFAR-100, and a published ResNet-20, read from files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ from fipray.errors import UsageError
 
 
 def cifar10_subset(root: str = "") -> dict[str, NDArray[np.generic]]:
-    """`train_inputs` and `test_inputs` [N, 3, 32, 32] in 0..1, `train_labels` and `test_labels` [N].
+    """8,068 training and the first 1,017 test images of CIFAR-10.
 
-    8,068 training and 1,017 test images: a figure on the latter is one on the first 1,017 test images of CIFAR-10.
+    Args:
+        root: folder that holds `cifar10_subset.npz`; if empty, FIPRAY_DATA or the folder `shared/data` beside the
+            checkout.
+
+    Returns:
+        `train_inputs` and `test_inputs` [N, 3, 32, 32] in 0..1, `train_labels` and `test_labels` [N].
     """
     with np.load(given_file("cifar10_subset.npz", root)) as held:
         scaled = {f"{part}_inputs": held[f"{part}_images"] / np.float32(255) for part in ("train", "test")}
@@ -25,8 +30,17 @@ def cifar10_subset(root: str = "") -> dict[str, NDArray[np.generic]]:
 
 
 def cifar100(root: str = "") -> dict[str, NDArray[np.generic]]:
-    """The same of the whole of CIFAR-100, through torchvision, from the folder `cifar-100-python` in `root` or, where
-    that is empty, in what FIPRAY_DATA names.
+    """CIFAR-100 through torchvision, in the form of `cifar10_subset`.
+
+    Args:
+        root: folder that holds `cifar-100-python`; if empty, FIPRAY_DATA or the folder `shared/data` beside the
+            checkout.
+
+    Returns:
+        Arrays by name.
+
+    Raises:
+        UsageError: If the folder does not hold the data set.
     """
     from torchvision import datasets
 
@@ -45,9 +59,15 @@ def cifar100(root: str = "") -> dict[str, NDArray[np.generic]]:
 
 
 def published_resnet_20(root: str = "") -> nn.Module:
-    """The ResNet-20 of github.com/akamaster/pytorch_resnet_cifar10, in evaluation mode.
+    """ResNet-20 of github.com/akamaster/pytorch_resnet_cifar10, in evaluation mode.
 
-    It classifies 932 of the subset's 1,017 test images rightly.
+    It classifies 932 of the 1,017 test images of `cifar10_subset` correctly.
+
+    Args:
+        root: folder that holds its weights.
+
+    Returns:
+        The module.
     """
     held = torch.load(given_file("resnet_cifar10/resnet20-12fca82f.th", root), map_location="cpu", weights_only=True)
     module = resnet_20()

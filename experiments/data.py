@@ -1,4 +1,4 @@
-"""The data sets of the studies, as inputs [N, 1, H, W] in 0..1 and integer labels [N]."""
+"""Data sets as inputs [N, 1, H, W] in 0..1 and integer labels [N]."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """A data set as it comes: a training and a test part."""
+    """Training and test part of a labelled data set.
+
+    Args:
+        train_inputs: [N, C, H, W].
+        train_labels: [N].
+        test_inputs: [M, C, H, W].
+        test_labels: [M].
+    """
 
     train_inputs: Inputs
     train_labels: Labels
@@ -28,7 +35,14 @@ class Labelled:
     test_labels: Labels
 
     def for_paths(self, num_held_out: int) -> Data:
-        """The last `num_held_out` training inputs are held out, the others are the anchors."""
+        """Build the data of a study: the last training inputs are held out, the others are the anchors.
+
+        Args:
+            num_held_out: number of held-out inputs.
+
+        Returns:
+            The data.
+        """
         return Data(
             anchors=self.train_inputs[:-num_held_out],
             held_out=self.train_inputs[-num_held_out:],
@@ -38,7 +52,7 @@ class Labelled:
 
 
 def digits() -> Labelled:
-    """The 1,797 handwritten digits (8 x 8) of scikit-learn, shuffled once: 1,297 for training, 500 for tests."""
+    """Handwritten digits (8 x 8) of scikit-learn in a fixed random order: 1,297 for training, 500 for tests."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -49,11 +63,20 @@ def digits() -> Labelled:
 
 
 def mnist(kind: str, root: str) -> Labelled:
-    """MNIST ("mnist") or Fashion-MNIST ("fashion") through torchvision.
+    """MNIST or Fashion-MNIST through torchvision.
 
-    `root` is a folder with `MNIST/raw` or `FashionMNIST/raw` in it, packed or unpacked; it is only read. Where it is
-    empty, FIPRAY_DATA names it, or a folder `shared/data` beside the checkout. Without any, torchvision downloads the
-    files once.
+    Args:
+        kind: "mnist" or "fashion".
+        root: folder with `MNIST/raw` or `FashionMNIST/raw` in it, packed or unpacked; it is only read. If empty,
+            the environment
+            variable FIPRAY_DATA or the folder `shared/data` beside the checkout; without any, the files are
+            downloaded once.
+
+    Returns:
+        The data set.
+
+    Raises:
+        UsageError: If there is no such data set, or its files cannot be read or downloaded.
     """
     from torchvision import datasets
 

@@ -1,4 +1,4 @@
-"""A search on handwritten digits: a path to a fixed sparsity that stays close to the base, and resists attacks."""
+"""Hyper-parameter search on handwritten digits: a sparse network that is close to the base network and robust."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ from experiments.training import Recipe, trained
 def search(
     *, sparsity: float = 0.9, num_steps: int = 400, epsilon: float = 0.1, trials: int = 16, seed: int = 0
 ) -> fip.search.Search:
-    """How long steps are and how they shrink, how fast weights go, and how much Adam forgets, at `sparsity`.
+    """Search over the radius, its decay, the pruning schedule and the momentum of Adam, at one sparsity.
 
-    epsilon: bound of the attacks, linf, in units of the pixels' range 0..1.
+    Small steps stay close to the base network while few weights are pruned, and end far from it: the ranking of
+    trials early
+    on is the reverse of the final one. So the search prunes early, and stops no trial before most weights are
+    pruned.
 
-    Who takes small steps is close to the base for as long as few weights are gone, and far from it later: the order of
-    trials early on is the reverse of that at the end. So weights go early, and nobody is given up before most are gone.
+    Args:
+        sparsity: fraction of weights that are zero.
+        num_steps: steps per trial.
+        epsilon: bound (linf) of the attacks, in units of the pixels' range 0..1.
+        trials: number of trials.
+        seed: seed of the search and of training.
+
+    Returns:
+        The search.
     """
     everything = digits()
     data = everything.for_paths(num_held_out=300)

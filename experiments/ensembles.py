@@ -1,4 +1,4 @@
-"""Ensembles of paths that are to be diverse or robust: each objective, on LeNet, ResNet-20, or one's own network."""
+"""Ensembles of paths that are diverse or robust: every objective, on LeNet, ResNet-20 or a network of your own."""
 
 from __future__ import annotations
 
@@ -24,8 +24,14 @@ ObjectiveName = Literal[
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network's first-order paths are walked: the radius to begin with, in units of |w0|, the batch, and whether
-    every BatchNorm follows it (`fip.steppers.FirstOrder`).
+    """Settings of first-order paths that suit a network and data set.
+
+    Args:
+        radius: initial radius, in units of |w0|.
+        batch_size: inputs per step.
+        num_steps: steps per member.
+        epsilon: bound (linf) of the attacks.
+        batch_statistics: whether BatchNorm uses the statistics of each batch (`fip.steppers.FirstOrder`).
     """
 
     radius: float
@@ -63,16 +69,29 @@ def study(
     ood: Literal["", "mnist", "fashion"] = "",
     seed: int = 0,
 ) -> fip.Study:
-    """`members` paths from one base network that pursue one objective, and the ensemble of their ends.
+    """Paths from one base network that follow one objective, and the ensemble of their ends.
 
-    base: `module:function` of one's own: called without arguments, it returns the trained nn.Module and a fipray.Data,
-        and `data` and `network` count for nothing.
-    data_root: the folder that holds the data set; where empty, MNIST and Fashion-MNIST are downloaded.
-    rounds: how often the members see each other anew, where the objective looks at others.
-    beta, epsilon, radius, num_steps: weight of the objective, bound (linf) of the attacks in training and evaluation,
-        first radius in units of |w0|, steps a member; 0 takes what suits objective, data and network.
-    ood: a second data set, whose first 1,000 test images the networks should be less sure of (`ood_auroc`).
-    attacks: "quick" (FGSM, PGD, targeted PGD) or "autoattack" (the standard one, minutes for each network).
+    Args:
+        data: data set.
+        data_root: folder that holds the data set; if empty, MNIST and Fashion-MNIST are downloaded.
+        network: architecture of the base network.
+        base: your own network and data as `module:function`; called without arguments, it returns the trained
+            nn.Module and a
+            fipray.Data. `data` and `network` are then ignored.
+        objective: secondary objective of all members.
+        members: number of paths, at least 1.
+        rounds: rounds of an objective that compares with other members.
+        beta: weight of the objective; 0 is the default for the objective.
+        epsilon: bound (linf) of the attacks in training and evaluation; 0 is the default for the data.
+        radius: initial radius, in units of |w0|; 0 is the default for the network.
+        num_steps: steps per member; 0 is the default for the network.
+        attacks: "quick" (FGSM, PGD, targeted PGD) or "autoattack" (PGD and AutoAttack, minutes per network).
+        num_examples: test examples that are attacked.
+        ood: second data set, whose first 1,000 test images are out-of-distribution inputs (`ood_auroc`).
+        seed: seed of training and of all paths.
+
+    Returns:
+        The study.
     """
     if base:
         module, arrays, base_id = *own(base), ""
@@ -137,7 +156,21 @@ def member_paths(
     num_steps: int = 0,
     seed: int = 0,
 ) -> tuple[fip.PathSpec, ...]:
-    """Paths that differ in their seeds; beta, radius and num_steps of 0 take what suits."""
+    """Specs of paths that differ in their seeds alone.
+
+    Args:
+        objective: secondary objective.
+        members: number of paths.
+        threat_model: threat model of adversarial objectives.
+        settings: defaults for the network and data.
+        beta: weight of the objective; 0 is its default.
+        radius: initial radius, in units of |w0|; 0 is the default of `settings`.
+        num_steps: steps per member; 0 is the default of `settings`.
+        seed: seed that the members' seeds derive from.
+
+    Returns:
+        One spec per member.
+    """
     usual_beta, make = OBJECTIVES[objective]
     gentle = objective in (
         "weight_diversity",
@@ -166,7 +199,7 @@ def member_paths(
 
 
 def _adversary(threat_model: fip.ThreatModel) -> fip.objectives.Adversary:
-    """Two steps in a ball a tenth larger than the one that is judged: what is learned holds a little less far."""
+    """Attack of two steps within 1.1 epsilon: robustness at the training radius falls off slightly at test time."""
     return fip.objectives.Adversary(replace(threat_model, epsilon=1.1 * threat_model.epsilon), num_steps=2)
 
 

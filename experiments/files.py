@@ -1,4 +1,4 @@
-"""Files that others made, and that studies only read."""
+"""Published files that studies read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,18 @@ from fipray.errors import UsageError
 
 
 def given_file(name: str, root: str = "") -> Path:
-    """`name` in the folder `root`, or in the one that FIPRAY_DATA names, or in `shared/data` beside the checkout."""
+    """Path of a published file.
+
+    Args:
+        name: its name.
+        root: its folder; if empty, FIPRAY_DATA or the folder `shared/data` beside the checkout.
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: If there is no such file.
+    """
     folder = Path(root or os.environ.get("FIPRAY_DATA", "") or "../shared/data")
     if not (folder / name).is_file():
         raise UsageError(f"{folder} holds no {name}: set FIPRAY_DATA to the folder that has {name} in it")

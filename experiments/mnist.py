@@ -22,12 +22,20 @@ def study(
     num_steps: int = 2000,
     seed: int = 0,
 ) -> fip.Study:
-    """`members` diversifying paths and an ensemble of their ends; pruning to `sparsity` by the first-order path, the
-    published scheme, one shot.
+    """Paths with gradient diversity and their ensemble; pruning by the first-order path and by two baselines.
 
-    data_root: a folder with the data set's four files, as torchvision lays them out; where empty, they are downloaded.
-    epsilon: bound of the attacks, linf, in units of the pixels' range 0..1.
-    num_steps: of the first-order paths.
+    Args:
+        data: data set.
+        data_root: folder with the data set's four files in torchvision's layout; if empty, they are downloaded.
+        network: architecture of the base network.
+        members: number of diverse paths.
+        sparsity: fraction of weights that are zero at the end of the pruning paths.
+        epsilon: bound (linf) of the attacks, in units of the pixels' range 0..1.
+        num_steps: steps of the first-order paths.
+        seed: seed of training and of all paths.
+
+    Returns:
+        The study.
     """
     evaluation = fip.Evaluation(fip.ThreatModel("linf", epsilon), num_examples=1000, seed=seed)
     members_of_ensemble = diverse(members, num_steps=60, batch_size=512, seed=seed)

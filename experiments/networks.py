@@ -1,4 +1,4 @@
-"""The base networks of the studies."""
+"""Architectures of the base networks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 def small_cnn() -> nn.Module:
-    """For 8 x 8 images in 10 classes: 9,946 weights."""
+    """Small CNN for 8 x 8 images in 10 classes: 9,946 weights."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),
         nn.ReLU(),
@@ -20,7 +20,14 @@ def small_cnn() -> nn.Module:
 
 
 def lenet_300_100(num_outputs: int = 10) -> nn.Module:
-    """LeNet-300-100 (LeCun et al. 1998) for 28 x 28 images in 10 classes: 266,610 weights."""
+    """LeNet-300-100 (LeCun et al. 1998) for 28 x 28 images: 266,610 weights with 10 outputs.
+
+    Args:
+        num_outputs: number of outputs.
+
+    Returns:
+        The untrained module.
+    """
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(784, 300),
@@ -32,7 +39,15 @@ def lenet_300_100(num_outputs: int = 10) -> nn.Module:
 
 
 def mlp_400(num_outputs: int) -> nn.Module:
-    """Two hidden layers of 400 for 28 x 28 images, as van de Ven & Tolias (2019) compare series of tasks with."""
+    """MLP with two hidden layers of 400 units for 28 x 28 images, used by van de Ven & Tolias (2019) for continual
+    learning.
+
+        Args:
+            num_outputs: number of outputs.
+
+        Returns:
+            The untrained module.
+    """
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(784, 400),
@@ -44,8 +59,13 @@ def mlp_400(num_outputs: int) -> nn.Module:
 
 
 def paper_cnn(num_outputs: int = 20) -> nn.Module:
-    """Two convolutions of 32 and 64 filters and a hidden layer of 128 for 28 x 28 images, the kind of small network
-    with which the paper learns digits and then clothes.
+    """CNN with 32 and 64 filters and a hidden layer of 128 units for 28 x 28 images, similar to the paper's.
+
+    Args:
+        num_outputs: number of outputs.
+
+    Returns:
+        The untrained module.
     """
     return nn.Sequential(
         nn.Conv2d(1, 32, 3),
@@ -61,7 +81,14 @@ def paper_cnn(num_outputs: int = 20) -> nn.Module:
 
 
 def cifar_cnn(num_outputs: int = 10) -> nn.Module:
-    """Three convolutions (32, 64, 64) and a hidden layer of 128 for 32 x 32 images."""
+    """CNN with three convolutions (32, 64, 64) and a hidden layer of 128 units for 32 x 32 images.
+
+    Args:
+        num_outputs: number of outputs.
+
+    Returns:
+        The untrained module.
+    """
     return nn.Sequential(
         nn.Conv2d(3, 32, 3, padding=1),
         nn.ReLU(),
@@ -80,7 +107,7 @@ def cifar_cnn(num_outputs: int = 10) -> nn.Module:
 
 
 def lenet_5() -> nn.Module:
-    """LeNet-5 as the pruning literature has it (20 and 50 filters, ReLU) for 28 x 28 images: 431,080 weights."""
+    """LeNet-5 of the pruning literature (20 and 50 filters, ReLU) for 28 x 28 images: 431,080 weights."""
     return nn.Sequential(
         nn.Conv2d(1, 20, 5),
         nn.ReLU(),
@@ -101,7 +128,7 @@ def mlpnet() -> nn.Module:
 
 
 class _MLPNet(nn.Module):
-    """Takes inputs in 0..1 and normalises them itself."""
+    """MLPNet for inputs in 0..1, which it normalises."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,14 +142,12 @@ class _MLPNet(nn.Module):
 
 
 def resnet_20() -> nn.Module:
-    """ResNet-20 (He et al. 2015, section 4.2, shortcuts without weights) for 32 x 32 images in 10 classes: 269,722
-    weights.
-    """
+    """ResNet-20 (He et al. 2015, section 4.2) for 32 x 32 images in 10 classes: 269,722 weights."""
     return _ResNet20()
 
 
 class _ResNet20(nn.Module):
-    """Takes inputs in 0..1 and normalises them itself."""
+    """ResNet-20 for inputs in 0..1, which it normalises."""
 
     mean: Tensor
     deviation: Tensor
@@ -144,8 +169,10 @@ class _ResNet20(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions and a shortcut; where the channels grow, the shortcut takes every second pixel and pads the
-    channels with zeros (option A).
+    """Residual block of two convolutions.
+
+    Where the number of channels grows, the shortcut takes every second pixel and pads channels with zeros (option
+    A).
     """
 
     def __init__(self, num_inputs: int, num_outputs: int) -> None:

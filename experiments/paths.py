@@ -1,4 +1,4 @@
-"""Paths that the studies share."""
+"""Specs of paths that several studies use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import fipray as fip
 
 
 def diverse(members: int, *, num_steps: int, batch_size: int, seed: int) -> tuple[fip.PathSpec, ...]:
-    """Paths that turn their input gradients away from those of the base and of the paths before them."""
+    """Paths whose input gradients differ from those of the base network and of the paths before them.
+
+    Args:
+        members: number of paths.
+        num_steps: steps per path.
+        batch_size: inputs per step.
+        seed: seed of the first path; the others count up.
+
+    Returns:
+        One spec per path.
+    """
     names = tuple(f"diverse-{number}" for number in range(members))
     return tuple(
         fip.PathSpec(
@@ -24,7 +34,16 @@ def diverse(members: int, *, num_steps: int, batch_size: int, seed: int) -> tupl
 
 
 def pruning_baselines(sparsity: float, *, num_steps: int, seed: int) -> tuple[fip.PathSpec, ...]:
-    """The scheme of the paper's released code, and one-shot magnitude pruning."""
+    """Baselines of pruning: the scheme of the paper's code, and one-shot magnitude pruning.
+
+    Args:
+        sparsity: fraction of weights that are zero at the end.
+        num_steps: steps of the paper's scheme.
+        seed: seed of both.
+
+    Returns:
+        Two specs.
+    """
     published = fip.PathSpec(
         name="published",
         objective=fip.objectives.Sparsify(sparsity=sparsity, ramp=None),

@@ -1,4 +1,4 @@
-"""Families of sparse networks, each on one path: LeNet on MNIST or Fashion-MNIST, ResNet-20, or one's own network."""
+"""Families of sparse networks, each on one path, of LeNet, ResNet-20 or a network of your own."""
 
 from __future__ import annotations
 
@@ -19,15 +19,21 @@ SaliencyName = Literal["magnitude", "metric", "surgeon"]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a path to sparse networks is walked: its first radius in units of |w0|, its batch, the steps for each
-    sparsity, and the bound (linf) of the attacks that judge what it passes through.
+    """Settings of pruning paths that suit a network and data set.
 
-    radius: on the way to 90 % of zeros; to a sparsity s it is `(-log10(1 - s))^1.5` times as long. The fewer weights
-    go, the less there is to make up for, and steps that are too long only lead away. Of whole channels s counts twice:
-    a weight between two layers stays where the channels at both of its ends do.
-
-    stepper: what holds the function; num_stages, shrink: of `fip.objectives.Sparsify`; focus: of `fip.PathSpec`;
-    mirrored: whether images are anchors also as a mirror shows them.
+    Args:
+        radius: initial radius towards 90 % sparsity, in units of |w0|. For another sparsity s it is multiplied by
+            `(-log10(1 - s))^1.5`: the fewer weights are pruned, the less has to be recovered. For channels s counts
+            twice,
+            because a weight between two layers remains only if the channels at both ends do.
+        num_steps: steps per sparsity.
+        batch_size: inputs per step.
+        epsilon: bound (linf) of the attacks in the evaluation.
+        stepper: stepper that keeps the function.
+        num_stages: of `fip.objectives.Sparsify`.
+        shrink: of `fip.objectives.Sparsify`.
+        uncertainty_fraction: of `fip.PathSpec`.
+        mirrored: whether mirrored images are anchors, too.
     """
 
     radius: float
@@ -87,16 +93,29 @@ def study(
     baselines: bool = True,
     seed: int = 0,
 ) -> fip.Study:
-    """One path through networks of rising sparsity, each recovered and judged, from unlabelled inputs alone; beside it
-    one-shot pruning by magnitude and the scheme of the paper's released code, to the highest sparsity.
+    """One path through networks of increasing sparsity, each recovered and evaluated, without labels; and two baselines.
 
-    base: `module:function` of one's own: called without arguments, it returns the trained nn.Module and a fipray.Data,
-        and `data` and `network` count for nothing.
-    data_root: the folder that holds the data set; where empty, MNIST and Fashion-MNIST are downloaded.
-    pattern: "unstructured" anywhere, of all "by_layer" alike, "2:4", or whole "channels".
-    sparsities: such as "0.5,0.9"; what they are a fraction of, the pattern says. Empty: those that suit the pattern.
-    radius, num_steps, epsilon: first radius on the way to 90 % of zeros, in units of |w0|, steps for each sparsity,
-        bound (linf) of the attacks; 0 takes what suits data and network.
+    The baselines are one-shot magnitude pruning and the scheme of the paper's code, to the highest sparsity.
+
+    Args:
+        data: data set.
+        data_root: folder that holds the data set; if empty, MNIST and Fashion-MNIST are downloaded.
+        network: architecture of the base network.
+        base: your own network and data as `module:function`; called without arguments, it returns the trained
+            nn.Module and a
+            fipray.Data. `data` and `network` are then ignored.
+        pattern: "unstructured", "by_layer" (the same sparsity in each layer), "2:4" or "channels".
+        sparsities: text such as "0.5,0.9", as fractions of what the pattern counts; empty is the pattern's default.
+        saliency: criterion of the pruning mask.
+        radius: initial radius towards 90 % sparsity, in units of |w0|; 0 is the default for the network.
+        num_steps: steps per sparsity; 0 is the default for the network.
+        epsilon: bound (linf) of the attacks; 0 is the default for the data.
+        num_examples: test examples that are attacked.
+        baselines: whether to add the two baselines.
+        seed: seed of training and of all paths.
+
+    Returns:
+        The study.
     """
     module, arrays, base_id = (*own(base), "") if base else subject(data, network, data_root, seed)
     settings = _OF_ONE_S_OWN if base else SETTINGS[data, network]
@@ -156,7 +175,18 @@ def sparse_path(
     saliency: fip.paths.Saliency = fip.sparsity.Magnitude(),  # noqa: B008
     seed: int = 0,
 ) -> fip.PathSpec:
-    """A path through networks of these sparsities, increasing, each with its share of the steps."""
+    """Spec of one path through networks of several sparsities.
+
+    Args:
+        levels: sparsities in increasing order, 0..1.
+        settings: defaults for the network and data.
+        pattern: pattern of zeros.
+        saliency: criterion of the pruning mask.
+        seed: seed of the path.
+
+    Returns:
+        The spec, whose steps are divided evenly among the sparsities.
+    """
     ends = 2 if isinstance(pattern, fip.sparsity.Structured) else 1
     return fip.PathSpec(
         name="sparse",
@@ -181,12 +211,29 @@ def sparse_path(
 
 
 def mirrored(images: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Images [N, C, H, W] and what a mirror shows of them: [2 N, C, H, W]."""
+    """Images and their mirror images.
+
+    Args:
+        images: [N, C, H, W].
+
+    Returns:
+        Images [2 N, C, H, W].
+    """
     return np.concatenate([images, images[..., ::-1]])
 
 
 def levels_of(text: str) -> tuple[float, ...]:
-    """Sparsities from a text such as "0.5,0.9"."""
+    """Parse sparsities.
+
+    Args:
+        text: such as "0.5,0.9".
+
+    Returns:
+        Sparsities in the given order.
+
+    Raises:
+        UsageError: If the text holds anything but numbers.
+    """
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError as error:

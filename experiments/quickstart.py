@@ -1,4 +1,4 @@
-"""The quickstart: ten paths from a small CNN that reads handwritten digits, in under two minutes on two cores."""
+"""Quickstart: ten paths from a small CNN for handwritten digits, in under two minutes on two cores."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ from experiments.training import Recipe, trained
 
 
 def study(*, members: int = 4, sparsity: float = 0.9, epsilon: float = 0.1, seed: int = 0) -> fip.Study:
-    """`members` paths turn away from the base and from one another and become an ensemble; others prune to `sparsity`.
+    """Paths with gradient diversity and their ensemble, and paths that prune.
 
-    epsilon: bound of the attacks, linf, in units of the pixels' range 0..1.
+    Args:
+        members: number of diverse paths.
+        sparsity: fraction of weights that are zero at the end of the pruning paths.
+        epsilon: bound (linf) of the attacks, in units of the pixels' range 0..1.
+        seed: seed of training and of all paths.
+
+    Returns:
+        The study.
     """
     evaluation = fip.Evaluation(fip.ThreatModel("linf", epsilon), num_examples=500, seed=seed)
     members_of_ensemble = diverse(members, num_steps=40, batch_size=256, seed=seed)

@@ -1,4 +1,4 @@
-"""Series of tasks that a network learns one after the other."""
+"""Series of tasks for continual learning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SplitName = Literal["mnist", "fashion", "cifar10_subset", "cifar100"]
 
 
 class NetworkOf(Protocol):
-    """Makes an untrained network with so many outputs."""
+    """Function that makes an untrained network with a given number of outputs."""
 
     __name__: str
 
@@ -34,12 +34,16 @@ class NetworkOf(Protocol):
 class Series:
     """Tasks in the order in which they are learned, and an untrained network for them.
 
-    make: called without arguments, it makes the network; `torch.manual_seed` before it decides its weights.
-    network: what it is called.
-    image: the shape [C, H, W] of an image; inputs are images, but in "task", where they are flattened.
-    scenario: whether a network is told the task ("task"), need not know it ("domain"), or has to find it out ("class")
-        (van de Ven & Tolias 2019).
-    bounds: the least and greatest value of an input.
+    Args:
+        name: name of the series.
+        tasks: tasks by name, in order.
+        make: makes the untrained network; its weights depend on the seed of torch.
+        network: name of the architecture.
+        image: shape [C, H, W] of an image.
+        scenario: "task" (the task is given), "domain" (the task is not needed) or "class" (the task must be
+            inferred),
+            as defined by van de Ven & Tolias (2019). In "task" inputs are flattened.
+        bounds: least and greatest value of an input.
     """
 
     name: str
@@ -59,13 +63,19 @@ def split(
     *,
     own_norms: bool = False,
 ) -> Series:
-    """Ten classes in five tasks of two: 0 and 1, 2 and 3, and so on; a hundred in ten tasks of ten.
+    """Split a data set with ten classes into five tasks of two, or with a hundred classes into ten tasks of ten.
 
-    In "task" a head for each, with the task's number before the flattened image (`fipray.MultiHead`); in "domain" the
-    outputs say which class it is of the task's own, of two even or odd; in "class" there are outputs for all, and no
-    hint.
+    Args:
+        data: data set.
+        scenario: "task": one head per task, with the task's number before the flattened image
+            (`fip.networks.MultiHead`);
+            "domain": outputs for the classes within a task; "class": outputs for all classes.
+        root: folder that holds the data set; if empty, it is downloaded where possible.
+        network: makes the network; None is the default for the data set.
+        own_norms: in "task", whether every BatchNorm has a scale and a shift per task.
 
-    own_norms: in "task", a scale and a shift for each task in every BatchNorm of the network.
+    Returns:
+        The series.
     """
     whole, network = _labelled(data, root), network or _USUAL[data]
     num_classes, num_tasks = (100, 10) if data == "cifar100" else (10, 5)
@@ -94,7 +104,17 @@ def split(
 
 
 def permuted(num_tasks: int = 10, data: Literal["mnist", "fashion"] = "mnist", root: str = "", seed: int = 0) -> Series:
-    """The ten classes again and again, each time with the pixels in another order; the first as they are."""
+    """Ten classes with permuted pixels, another permutation for each task; the first task is not permuted.
+
+    Args:
+        num_tasks: number of tasks.
+        data: data set.
+        root: folder that holds the data set; if empty, it is downloaded.
+        seed: seed of the permutations.
+
+    Returns:
+        The series.
+    """
     generator = np.random.default_rng(seed)
     whole = mnist(data, root)
     tasks = {}
@@ -105,7 +125,16 @@ def permuted(num_tasks: int = 10, data: Literal["mnist", "fashion"] = "mnist", r
 
 
 def rotated(num_tasks: int = 10, data: Literal["mnist", "fashion"] = "mnist", root: str = "") -> Series:
-    """The ten classes again and again, turned by 180 / num_tasks degrees more each time."""
+    """Ten classes with rotated images, 180 / num_tasks degrees further for each task.
+
+    Args:
+        num_tasks: number of tasks.
+        data: data set.
+        root: folder that holds the data set; if empty, it is downloaded.
+
+    Returns:
+        The series.
+    """
     whole = mnist(data, root)
     tasks = {}
     for number in range(num_tasks):
@@ -115,7 +144,15 @@ def rotated(num_tasks: int = 10, data: Literal["mnist", "fashion"] = "mnist", ro
 
 
 def digits_then_clothes(network: NetworkOf | None = None, root: str = "") -> Series:
-    """MNIST and then Fashion-MNIST, with one head of 20 classes (Raghavan & Thomson 2022)."""
+    """MNIST, then Fashion-MNIST, with one head of 20 classes (Raghavan & Thomson 2022).
+
+    Args:
+        network: makes the network; None is LeNet-300-100.
+        root: folder that holds the data sets; if empty, they are downloaded.
+
+    Returns:
+        The series.
+    """
     digits, clothes = mnist("mnist", root), mnist("fashion", root)
     tasks = {
         "digits": fip.Task(digits.train_inputs, digits.train_labels, digits.test_inputs, digits.test_labels),
@@ -128,12 +165,28 @@ def digits_then_clothes(network: NetworkOf | None = None, root: str = "") -> Ser
 
 
 def reordered(images: Inputs, order: NDArray[np.int64]) -> Inputs:
-    """Images [N, C, H, W] with their numbers in another order."""
+    """Permute the values of each image.
+
+    Args:
+        images: [N, C, H, W].
+        order: permutation [C H W].
+
+    Returns:
+        Images [N, C, H, W].
+    """
     return np.ascontiguousarray(images.reshape(len(images), -1)[:, order].reshape(images.shape))
 
 
 def turned(images: Inputs, degrees: float) -> Inputs:
-    """Images [N, 1, H, W] turned about their centre, with bilinear interpolation; dark where nothing was."""
+    """Rotate images about their centre with bilinear interpolation; pixels from outside are 0.
+
+    Args:
+        images: [N, 1, H, W].
+        degrees: angle.
+
+    Returns:
+        Images [N, 1, H, W].
+    """
     angle = np.deg2rad(degrees)
     rotation = torch.tensor([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]]).float()
     parts = []

@@ -1,4 +1,4 @@
-"""A network that learns one task after another along functionally invariant paths, each from the end of the last."""
+"""Continual learning along functionally invariant paths, each from the end of the previous one."""
 
 from __future__ import annotations
 
@@ -32,19 +32,25 @@ NUM_HELD_OUT = 200  # training inputs of each task that no path sees
 
 @dataclass(frozen=True)
 class Settings:
-    """How a series is learned: the weight of the new task's loss beside the squared functional distance is
-    `beta / (C k^fading)` where k tasks came before and the function has C outputs that are held; `rate` is that of
-    Adam's first steps, which falls to 0 along half a cosine.
+    """Settings for learning a series.
 
-    num_held: of the inputs on which the function is held, in each step's batch.
-    fading: 1 where what is held grows with the number of earlier tasks, so that each counts alike.
-    temperature: of `fip.steppers.FirstOrder`.
-    remembered: weight of the squared functional distance by the metrics that are stored, beside the new task's loss,
-        where nothing else is held.
-    shifts: copies of each stored image, shifted at random by up to a 14th of its width, that are anchors too.
-    known: whether only the outputs that stand for known classes are held: on inputs of the new ones the function has
-        to change.
-    smoothing: of the new task's labels: how little it may insist.
+    The weight of a new task's loss beside the squared functional distance is `beta / (C k^fading)` after k tasks,
+    where C is
+    the number of outputs that are kept.
+
+    Args:
+        beta: weight of the new task's loss.
+        rate: initial learning rate of Adam, annealed to 0 along half a cosine.
+        batch_size: examples of the new task per step.
+        num_held: anchors in each step's batch.
+        fading: exponent; 1 where the kept inputs grow with the number of earlier tasks, so that each counts alike.
+        temperature: of `fip.steppers.FirstOrder`.
+        remembered: weight of the squared functional distance in stored metrics beside the new task's loss, if no
+            inputs
+            are stored.
+        shifts: number of shifted copies of each stored image, by up to 1/14 of its width.
+        known: whether only outputs of known classes are kept, because the function has to change for new ones.
+        smoothing: label smoothing of the new task.
     """
 
     beta: float
@@ -85,18 +91,29 @@ def study(
     num_examples: int = 500,
     seed: int = 0,
 ) -> fip.Study:
-    """A base network that knows the first task, and a path for each further one; with more `members` as many chains,
-    with other draws, and the ensemble of their ends.
+    """Base network that knows the first task, and a chain of paths that learn the others.
 
-    scenario: of the split series; of the others there is one.
-    network: of digits-then-clothes.
-    data_root: the folder that holds the data set; where empty, MNIST and Fashion-MNIST are downloaded.
-    num_stored: inputs kept of each earlier class, without labels, on which the function must stay; with 0 nothing is
-        kept, and it stays on the new task's own inputs, in several heads as the earlier ones see them.
-    metric: with no input stored, of each earlier task its metric, as Kronecker products (`fip.objectives.KroneckerMemory`).
-    num_iterations: steps for each task; the base is trained as many.
-    beta: weight of the new task; 0 takes what suits the series.
-    epsilon: bound (linf) of the attacks on what the members became, where it is above 0.
+    With more members there are as many chains with other seeds, and the ensemble of their ends.
+
+    Args:
+        series: series of tasks.
+        scenario: of the split series: "task", "domain" or "class".
+        network: architecture, of digits-then-clothes.
+        data_root: folder that holds the data set; if empty, MNIST and Fashion-MNIST are downloaded.
+        num_stored: stored inputs per earlier class, without labels; with 0 the function stays on the new task's
+            inputs
+            (in several heads: on them as the earlier heads see them).
+        metric: with no stored inputs, keep a Kronecker-factored metric of each earlier task
+            (`fip.objectives.KroneckerMemory`).
+        num_iterations: steps per task, also of the base network's training.
+        beta: weight of the new task's loss; 0 is the default for the series.
+        members: number of chains.
+        epsilon: bound (linf) of the attacks on the ends; 0 for no attack.
+        num_examples: test examples that are attacked.
+        seed: seed of training and of all paths.
+
+    Returns:
+        The study.
     """
     made = of_name(series, scenario, network, data_root)
     return of_series(
@@ -133,8 +150,20 @@ def pruned(
     num_steps: int = 1500,
     seed: int = 0,
 ) -> fip.Study:
-    """Both orders in one graph of networks: pruned and then taught the second task, its zeros staying; and taught, and
-    then pruned. `num_steps` of pruning; the others are those of `study`.
+    """Two orders in one study: prune, then learn the second task with the zeros fixed; and learn, then prune.
+
+    Args:
+        series: series of two tasks.
+        network: architecture, of digits-then-clothes.
+        data_root: folder that holds the data set; if empty, it is downloaded.
+        sparsity: fraction of weights that are zero after pruning.
+        num_stored: stored inputs per earlier class.
+        num_iterations: steps of learning.
+        num_steps: steps of pruning.
+        seed: seed of training and of all paths.
+
+    Returns:
+        The study.
     """
     if not 0 < sparsity < 1:
         raise fip.errors.UsageError(f"sparsity is a fraction of the weights above 0 and below 1; {sparsity} was given")
@@ -246,7 +275,21 @@ def of_series(
     seed: int = 0,
     parameters: dict[str, object] | None = None,
 ) -> fip.Study:
-    """A study of any series, such as one of one's own."""
+    """Study of any series of tasks.
+
+    Args:
+        series: tasks and network.
+        settings: how the series is learned.
+        num_stored: stored inputs per earlier class.
+        num_iterations: steps per task.
+        members: number of chains.
+        evaluation: attacks on the ends; None for none.
+        seed: seed of training and of all paths.
+        parameters: parameters for the manifest.
+
+    Returns:
+        The study.
+    """
     if num_stored < 0 or members < 1 or num_iterations < 1:
         raise fip.errors.UsageError(
             f"num_stored is at least 0, members and num_iterations are at least 1; {num_stored}, {members} and "
@@ -310,7 +353,16 @@ def of_series(
 
 
 def base_of(series: Series, num_iterations: int, seed: int) -> tuple[nn.Module, str]:
-    """The network that has been trained on the first task, and the id of its training."""
+    """Network trained on the first task of a series.
+
+    Args:
+        series: tasks and network.
+        num_iterations: steps of training.
+        seed: seed of training.
+
+    Returns:
+        The network, and the ID of its training.
+    """
     first = series.tasks[next(iter(series.tasks))]
     data = fip.Data(first.inputs, first.inputs[:1], bounds=series.bounds)
     recipe = Recipe(f"{series.name} {series.scenario} {series.network}", data.digest, num_iterations, 128, RATE, seed)
@@ -319,7 +371,16 @@ def base_of(series: Series, num_iterations: int, seed: int) -> tuple[nn.Module, 
 
 
 def anchors_of(series: Series, number: int, *, stored: bool) -> tuple[str, ...]:
-    """Names of the sets on which the function must stay while the task of this number, 0 for the first, is learned."""
+    """Names of the sets on which the function must stay while a task is learned.
+
+    Args:
+        series: tasks and network.
+        number: number of the task, from 0.
+        stored: whether inputs of earlier tasks are stored.
+
+    Returns:
+        Names in `Data.sets`.
+    """
     earlier, own = list(series.tasks)[:number], list(series.tasks)[number]
     if stored:
         return tuple(f"stored {name}" for name in earlier)
@@ -329,7 +390,17 @@ def anchors_of(series: Series, number: int, *, stored: bool) -> tuple[str, ...]:
 
 
 def data_of(series: Series, num_stored: int, seed: int, *, metric: bool = False) -> fip.Data:
-    """The series as paths take it: what is stored of tasks or seen of later ones, and what judges them."""
+    """Build the data of a series: stored inputs of earlier tasks, the tasks, and test inputs.
+
+    Args:
+        series: tasks and network.
+        num_stored: stored inputs per class.
+        seed: seed of the draw.
+        metric: whether inputs are needed for Kronecker-factored metrics.
+
+    Returns:
+        The data.
+    """
     random = np.random.default_rng(seed)
     sets, tasks = {}, {}
     for number, (name, task) in enumerate(series.tasks.items()):
@@ -360,12 +431,19 @@ def data_of(series: Series, num_stored: int, seed: int, *, metric: bool = False)
 
 
 def slug(name: str) -> str:
-    """A name of a path, for the task of this name."""
+    """Name of a path for a task.
+
+    Args:
+        name: name of the task.
+
+    Returns:
+        The name with hyphens instead of spaces.
+    """
     return name.replace(" and ", "-").replace(" ", "-")
 
 
 def _told(inputs: NDArray[np.generic], task: int) -> NDArray[np.generic]:
-    """The same inputs, said to be of another task."""
+    """Return inputs with the number of another task."""
     told = inputs.copy()
     told[:, 0] = task
     return told

@@ -1,4 +1,4 @@
-"""The trained base networks of the studies, with their data; or one's own."""
+"""Trained base networks and their data; or your own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,20 @@ NetworkName = Literal["lenet_300_100", "lenet_5", "resnet_20"]
 
 
 def subject(data: DataName, network: NetworkName, data_root: str, seed: int) -> tuple[nn.Module, fip.Data, str]:
-    """A trained base network, its data, and the id of its training; `seed` is that of the training."""
+    """Trained base network of a study.
+
+    Args:
+        data: data set.
+        network: architecture.
+        data_root: folder that holds the data set; if empty, it is downloaded where possible.
+        seed: seed of training.
+
+    Returns:
+        The network, its data, and the ID of its training (empty for published weights).
+
+    Raises:
+        UsageError: If the architecture does not fit the data, or files are missing.
+    """
     if (data == "cifar10_subset") != (network == "resnet_20"):
         raise fip.errors.UsageError(
             f"network={network} does not read data={data}: resnet_20 goes with cifar10_subset, lenet_300_100 and "
@@ -45,6 +58,17 @@ def subject(data: DataName, network: NetworkName, data_root: str, seed: int) -> 
 
 
 def own(reference: str) -> tuple[nn.Module, fip.Data]:
+    """Load a base network and data of your own.
+
+    Args:
+        reference: `module:function` that returns (nn.Module, fipray.Data).
+
+    Returns:
+        Both of them.
+
+    Raises:
+        UsageError: If there is no such function, or it returns anything else.
+    """
     try:
         made: object = find(reference)()
     except fip.errors.UsageError as error:

@@ -1,4 +1,4 @@
-"""Base networks, trained once and kept by their recipe."""
+"""Base networks, trained once and cached by their recipe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Adam with a rate that rises and falls once (Smith 2018), on cross-entropy or another loss."""
+    """Training with Adam and a one-cycle learning rate (Smith 2018).
+
+    Args:
+        network: name of the architecture.
+        data: digest of the data.
+        num_steps: number of steps.
+        batch_size: examples per step.
+        rate: greatest learning rate.
+        seed: seed of initialisation and batches.
+    """
 
     network: str
     data: str
@@ -34,6 +43,7 @@ class Recipe:
 
     @property
     def base_id(self) -> str:
+        """Hash of the recipe."""
         return digest(to_json(self))
 
 
@@ -44,7 +54,18 @@ def trained(
     recipe: Recipe,
     loss: Loss = nn.functional.cross_entropy,
 ) -> nn.Module:
-    """The module that `make` makes, trained by the recipe, or read from the cache where the same was trained before."""
+    """Train a module by a recipe, or load it from the cache.
+
+    Args:
+        make: makes the untrained module.
+        inputs: training inputs [N, ...].
+        labels: labels [N], or targets [N, ...] of another loss.
+        recipe: how to train.
+        loss: loss of outputs and labels.
+
+    Returns:
+        The module in evaluation mode.
+    """
     torch.manual_seed(recipe.seed)
     module = make()
     file = user_cache_path("fipray") / "bases" / f"{recipe.base_id}.safetensors"
@@ -66,7 +87,15 @@ def train(
     recipe: Recipe,
     loss: Loss = nn.functional.cross_entropy,
 ) -> None:
-    """By the recipe, from the weights that the module has."""
+    """Train a module in place.
+
+    Args:
+        module: module, whose present weights are the start.
+        inputs: training inputs [N, ...].
+        labels: labels [N], or targets [N, ...] of another loss.
+        recipe: how to train.
+        loss: loss of outputs and labels.
+    """
     generator = torch.Generator().manual_seed(recipe.seed)
     optimizer = torch.optim.Adam(module.parameters(), lr=recipe.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=recipe.num_steps)
