@@ -39,14 +39,13 @@ def lenet_300_100(num_outputs: int = 10) -> nn.Module:
 
 
 def mlp_400(num_outputs: int) -> nn.Module:
-    """MLP with two hidden layers of 400 units for 28 x 28 images, used by van de Ven & Tolias (2019) for continual
-    learning.
+    """MLP with two hidden layers of 400 units for 28 x 28 images (van de Ven & Tolias 2019).
 
-        Args:
-            num_outputs: number of outputs.
+    Args:
+        num_outputs: number of outputs.
 
-        Returns:
-            The untrained module.
+    Returns:
+        The untrained module.
     """
     return nn.Sequential(
         nn.Flatten(),

@@ -93,7 +93,7 @@ def study(
     baselines: bool = True,
     seed: int = 0,
 ) -> fip.Study:
-    """One path through networks of increasing sparsity, each recovered and evaluated, without labels; and two baselines.
+    """One path through increasingly sparse networks, each recovered and evaluated, without labels; and two baselines.
 
     The baselines are one-shot magnitude pruning and the scheme of the paper's code, to the highest sparsity.
 

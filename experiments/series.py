@@ -91,7 +91,7 @@ def study(
     num_examples: int = 500,
     seed: int = 0,
 ) -> fip.Study:
-    """Base network that knows the first task, and a chain of paths that learn the others.
+    """Build a base network that knows the first task, and a chain of paths that learn the others.
 
     With more members there are as many chains with other seeds, and the ensemble of their ends.
 
