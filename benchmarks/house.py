@@ -111,7 +111,7 @@ def imported(module: Module, names: set[str]) -> set[str]:
 
 
 def cycles_of(modules: list[Module]) -> list[list[str]]:
-    """Groups of modules that import each other, directly or in a circle (strongly connected components).
+    """Find groups of modules that import each other, directly or in a circle (strongly connected components).
 
     Args:
         modules: all modules of the package.
@@ -201,7 +201,7 @@ def _arguments(node: Function) -> list[str]:
 
 
 def measures_of(root: Path) -> dict[str, str]:
-    """The measures of a checkout.
+    """Compute all measures of a checkout.
 
     Args:
         root: its folder.

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from benchmarks.baselines.training import (
     Make,
     Trained,
+    check_fraction,
     check_members,
     check_positive,
-    check_fraction,
     cross_entropy,
     evaluating,
     opened,
@@ -31,7 +31,7 @@ class AdversarialTraining:
     are independent; `num_steps` each.
 
     epsilon: in units of the inputs. inner_rate: length of an inner step; 2.5 epsilon / inner_steps where None.
-    clean_fraction: of the loss that is on the clean inputs, 0..1. averaging: decay of a moving average of the weights, 0
+    clean_fraction: weight of the loss on clean inputs, 0..1. averaging: decay of a moving average of the weights, 0
     for none.
     """
 
@@ -62,7 +62,7 @@ class AdversarialTraining:
         return loss + self.clean_fraction * cross_entropy(member, inputs, labels) if self.clean_fraction else loss
 
     def worst(self, member: nn.Module, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Inputs [N, ...] within epsilon and 0..1."""
+        """Return adversarial inputs [N, ...] within epsilon and 0..1."""
         draws = torch.rand(inputs.shape, generator=generator, dtype=inputs.dtype).to(inputs.device)
         with evaluating(member):
             return climb(
@@ -77,8 +77,11 @@ class AdversarialTraining:
 
 @dataclass(frozen=True)
 class Trades:
-    """Cross-entropy on clean inputs, and `beta` times how far the network's probabilities can be moved (TRADES; Zhang
-    et al. 2019, equation 5; beta is their 1 / lambda).
+    """TRADES (Zhang et al. 2019, equation 5): cross-entropy on clean inputs plus beta times a divergence.
+
+    The divergence is the greatest change of the network's probabilities within the threat model; beta is 1 / lambda of
+    the
+    source.
 
     The inner search starts at small Gaussian noise, as the divergence has no gradient at the clean input, and sees the
     network in evaluation mode, as their code does. The other settings are those of `AdversarialTraining`.
@@ -115,7 +118,7 @@ class Trades:
         ) / len(inputs)
 
     def worst(self, member: nn.Module, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        """Inputs [N, ...] within epsilon and 0..1."""
+        """Return inputs [N, ...] of greatest divergence within epsilon and 0..1."""
         noise = torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype).to(inputs.device)
         with evaluating(member):
             with torch.no_grad():
@@ -145,7 +148,7 @@ def climb(
     rate: float | None = None,
     memory: float = 0.0,
 ) -> Tensor:
-    """Inputs [N, ...] after steps along the sign of the objective's gradient, within epsilon of `clean` and 0..1.
+    """Ascend along the sign of the objective's gradient, within epsilon of `clean` and 0..1; return inputs [N, ...].
 
     rate: length of a step; 2.5 epsilon / num_steps where None. With `memory` the sign is that of the sum of the
     gradients so far, each divided by its L1 norm, and the sum multiplied by the memory before a new one is added (Dong

@@ -25,8 +25,9 @@ from fipray.errors import NetworkError
 
 @dataclass(frozen=True)
 class AdaptiveDiversityPromoting:
-    """Members trained together for a mean prediction of high entropy and for wrong classes that differ (ADP; Pang et
-    al. 2019, equation 5).
+    """Adaptive diversity promoting training (ADP; Pang et al. 2019, equation 5).
+
+    Members are trained together for a mean prediction of high entropy and for predictions of wrong classes that differ.
 
     alpha, beta: weights of the entropy and of the log-determinant. More members than wrong classes have a determinant
     of 0, which the source's offset of 1e-6 on the diagonal keeps finite.
@@ -67,8 +68,11 @@ def mean_entropy(outputs: Tensor) -> Tensor:
 
 
 def log_determinant(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Log det(V^T V + 1e-6 I) [N], the columns of V [C - 1, M] each member's probabilities of the wrong classes, at
-    length 1; outputs [M, N, C].
+    """Return the log-determinant `log det(V^T V + 1e-6 I)` [N] of members' predictions of wrong classes.
+
+    The columns of V [C - 1, M] are each member's probabilities of the wrong classes, normalised to length 1; outputs
+    are
+    [M, N, C].
 
     The length takes out what the right class leaves to the others, so that their own softmax serves, which does not
     underflow. The determinant is taken in float64: in float32 the offset is near the rounding.
@@ -149,7 +153,7 @@ class Dverge:
         return torch.stack(losses).sum()
 
     def distilled(self, member: nn.Module, sources: Tensor, targets: Tensor, layer: int) -> Tensor:
-        """Inputs [N, ...] within epsilon of `sources` whose features at a hidden layer are near those of `targets`."""
+        """Return inputs [N, ...] near `sources` whose features at a hidden layer are close to those of `targets`."""
         with evaluating(member):
             with torch.no_grad():
                 aim = features(member, targets, layer)
@@ -165,7 +169,7 @@ class Dverge:
 
 
 def hidden_layers(member: nn.Module) -> Sequence[nn.Module]:
-    """The linear layers and convolutions before the last. Raises NetworkError where there are none."""
+    """Return the linear layers and convolutions except the last. Raises NetworkError if there are none."""
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     layers = [layer for layer in member.modules() if isinstance(layer, kinds)]
     if len(layers) < 2:
@@ -176,7 +180,7 @@ def hidden_layers(member: nn.Module) -> Sequence[nn.Module]:
 
 
 def features(member: nn.Module, inputs: Tensor, layer: int) -> Tensor:
-    """What a hidden layer gives for inputs [N, ...], before its activation."""
+    """Return the pre-activations of a hidden layer for inputs [N, ...]."""
     seen: list[Tensor] = []
     hook = hidden_layers(member)[layer].register_forward_hook(lambda _, __, output: seen.append(output))
     try:

@@ -41,8 +41,11 @@ class DeepEnsemble:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One training whose rate falls from `rate` to 0 along a cosine again and again; a member at the end of each cycle
-    (Huang et al. 2017, equation 2). `num_steps` a cycle.
+    """Snapshot ensemble (Huang et al. 2017, equation 2).
+
+    One training whose learning rate repeatedly falls from `rate` to 0 along a cosine; each cycle of `num_steps` ends
+    with a
+    member.
     """
 
     num_members: int = 5
@@ -71,8 +74,9 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class FastGeometricEnsemble:
-    """From a trained network, a rate that goes down and up between `high` and `low` along triangles; a member at each
-    minimum (Garipov et al. 2018, section 5; rates and momentum as their code's defaults).
+    """Fast geometric ensemble (Garipov et al. 2018, section 5; rates and momentum are their code's defaults).
+
+    From a trained network, the learning rate moves between `high` and `low` along triangles; each minimum is a member.
 
     The base is trained for `base_share` of the seconds or `base_steps`, by Adam as the other baselines; with
     `base_steps` 0 `make` gives it. `num_steps` a cycle: the first member comes after half a cycle.
@@ -121,5 +125,5 @@ def falling(fraction: float, rate: float) -> dict[str, float]:
 
 
 def triangle(fraction: float, high: float, low: float, begin: float = 0.0) -> dict[str, float]:
-    """A cycle from `low` up to `high` and down again, or what is left of it at its share `begin`."""
+    """Yield the learning rates of one triangular cycle, or of the part that is left after the fraction `begin`."""
     return {"rate": low + (high - low) * (1 - abs(2 * (begin + (1 - begin) * fraction) - 1))}

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.baselines.optimizers import Adam
-from benchmarks.baselines.training import Trained, Training, check_positive, check_fraction, cross_entropy, opened
+from benchmarks.baselines.training import Trained, Training, check_fraction, check_positive, cross_entropy, opened
 from fipray.errors import UsageError
 
 
@@ -128,8 +128,9 @@ class OneShot:
 
 @dataclass(frozen=True)
 class Gradual:
-    """Cross-entropy by Adam, while after a share s of the budget a part `1 - (1 - s / ramp)^3` of the asked zeros is
-    there, in `num_stages` stages; then fine-tuning of what is left (Zhu & Gupta 2017).
+    """Gradual magnitude pruning (Zhu & Gupta 2017) while training with cross-entropy and Adam, then fine-tuning.
+
+    After a fraction s of the budget the sparsity is `1 - (1 - s / ramp)^3` of the target, in `num_stages` stages.
 
     rate: of Adam; it rises along the share `warmup`, stays until the share `hold`, and falls to 0 along half a cosine.
     weight_decay: decoupled, per step and unit of rate. frozen: statistics of BatchNorm stay those of the given network.
@@ -194,8 +195,9 @@ class Gradual:
 
 
 def shifted(inputs: Tensor, reach: int, generator: torch.Generator) -> Tensor:
-    """Images [N, C, H, W], each moved by up to `reach` pixels in both directions, zeros coming in, and every second one
-    mirrored; as they are where `reach` is 0.
+    """Shift images [N, C, H, W] by up to `reach` pixels, padded with zeros, and mirror every second one.
+
+    Images are unchanged if `reach` is 0.
     """
     if not reach:
         return inputs

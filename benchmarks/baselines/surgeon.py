@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines.pruning import Mask
-from benchmarks.baselines.training import Trained, Training, check_positive, check_fraction, cross_entropy, opened
+from benchmarks.baselines.training import Trained, Training, check_fraction, check_positive, cross_entropy, opened
 
 _AT_ONCE = 32768
 """Columns of G that are worked on together: a few of its sizes are never held in whole."""
@@ -22,8 +22,11 @@ _AT_ONCE = 32768
 
 @dataclass(frozen=True)
 class Surgeon:
-    """The weights with the least saliency `w_i^2 / (2 [F^-1]_ii)` go, and all others move to where the quadratic loss
-    is least without them. With `by_magnitude` the smallest weights go.
+    """Optimal Brain Surgeon with an empirical Fisher matrix F.
+
+    Removes the weights of least saliency `w_i^2 / (2 [F^-1]_ii)` and moves the others to the minimum of the quadratic
+    loss. With
+    `by_magnitude` it removes the smallest weights.
 
     num_gradients: m, the examples whose gradients make F, drawn anew at every cut. damping: lambda.
     """
@@ -115,7 +118,7 @@ def saliencies(weights: Tensor, slopes: Tensor, damping: float) -> Tensor:
 
 
 def refitted(weights: Tensor, kept: Tensor, slopes: Tensor, damping: float) -> Tensor:
-    """The minimum [P] of `(v - w)^T F (v - w)` over v that are zero wherever `kept` [P] is false.
+    """Return the minimum [P] of `(v - w)^T F (v - w)` over v that are zero wherever `kept` [P] is false.
 
     `v_K = w_K + G_K^T (m lambda I + G_K G_K^T)^-1 G_Q w_Q`, K what is kept and Q what is not.
     """
@@ -126,7 +129,7 @@ def refitted(weights: Tensor, kept: Tensor, slopes: Tensor, damping: float) -> T
 
 
 def _factor(slopes: Tensor, damping: float) -> Tensor:
-    """The Cholesky factor L [m, m] of `m lambda I + G G^T`."""
+    """Return the Cholesky factor L [m, m] of `m lambda I + G G^T`."""
     gram = (slopes @ slopes.T).double()
     gram.diagonal().add_(len(slopes) * damping)
     return torch.linalg.cholesky(gram).to(slopes.dtype)

@@ -58,7 +58,7 @@ class Training:
         return time.process_time() - self.began
 
     def shares(self, num_steps: int, begin: float = 0.0, end: float = 1.0) -> Iterator[float]:
-        """The spent share, 0..1, of a part of the budget before each step of it; never fewer than one step.
+        """Yield the spent fraction, 0..1, of a part of the budget before each of its steps; at least one step.
 
         The part is `num_steps` or, where there are seconds, what remains until the share `end` of them is spent; it
         should have begun at the share `begin`, and is shorter where the part before it ended late.
@@ -83,7 +83,7 @@ class Training:
         shares: Iterator[float],
         after: Callable[[int], None] | None = None,
     ) -> None:
-        """A step on the loss of a batch for each of `shares`; then `after` hears how many were taken."""
+        """Take one step on the loss of a batch per fraction; then call `after` with the number of steps."""
         for count, fraction in enumerate(shares, 1):
             gradients = torch.autograd.grad(loss(*next(self.batches)), optimizer.weights)
             optimizer.step(list(gradients), settings(fraction))
@@ -98,9 +98,11 @@ class Training:
         rate: float,
         averaging: float = 0.0,
     ) -> None:
-        """Adam on the weights of all members together. With `averaging` they end at their exponential moving average
-        of this decay (statistics of BatchNorm included), which forgets its beginning: after n steps the decay is at
-        most (1 + n) / (10 + n).
+        """Train all members together with Adam and a one-cycle learning rate.
+
+        With `averaging` they end at their exponential moving average of this decay (BatchNorm statistics included);
+        after n steps
+        the decay is at most (1 + n) / (10 + n).
         """
         live = [value for member in members for value in member.state_dict().values() if value.is_floating_point()]
         average = [value.clone() for value in live]
@@ -121,8 +123,10 @@ class Training:
         averaging: float = 0.0,
         end: float = 1.0,
     ) -> tuple[nn.Module, ...]:
-        """Members made and trained one after the other, each for `num_steps` or an equal part of the seconds up to the
-        share `end` of them; with `num_steps` 0 they are as they were made.
+        """Make and train members one after the other.
+
+        Each takes `num_steps` or an equal part of the seconds up to the fraction `end`; with `num_steps` 0 they stay
+        untrained.
         """
         members = []
         for number in range(num_members):
@@ -148,7 +152,7 @@ class Training:
 def opened(
     make: Make, inputs: Tensor, labels: Tensor, *, seed: int, seconds: float | None, batch_size: int
 ) -> Iterator[Training]:
-    """A training whose networks' draws come from the seed too, and leave the global ones alone.
+    """Open a training whose random draws all come from the seed and leave the global generators alone.
 
     On one thread: the same sums in the same order on any number of cores, and a processor second is a core's second.
     """
@@ -166,8 +170,10 @@ def opened(
 
 
 def one_cycle(fraction: float, rate: float) -> Mapping[str, float]:
-    """Adam's rate and momentum when this share is spent: up from rate / 25 and down to rate / 250,000 along cosines,
-    the momentum the other way, .95 to .85 and back (Smith 2018; as torch's OneCycleLR has it).
+    """Return Adam's learning rate and momentum at a spent fraction (Smith 2018; as torch's OneCycleLR).
+
+    The rate rises from rate / 25 and falls to rate / 250,000 along cosines, the momentum the other way, .95 to .85 and
+    back.
     """
     rising = fraction < _RISE
     phase = fraction / _RISE if rising else (1 - fraction) / (1 - _RISE)
@@ -185,7 +191,7 @@ def cross_entropy(member: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
 
 @contextmanager
 def evaluating(member: nn.Module) -> Iterator[nn.Module]:
-    """The member in evaluation mode for a while: statistics of BatchNorm are used and not changed."""
+    """Put the member into evaluation mode for a while."""
     member.eval()
     try:
         yield member

@@ -140,7 +140,7 @@ class Nodes:
         _wait(lambda: bool(_raylets(self._started[-1])), "a raylet")
 
     def workers(self) -> list[int]:
-        """The processes of actors that are set up, on all nodes."""
+        """Return the processes of initialised actors on all nodes."""
         raylets = [raylet for node in self._started for raylet in _raylets(node)]
         return [
             process for raylet in raylets for process in _children(raylet) if _command(process)[:10] == "ray::Actor"
@@ -168,7 +168,7 @@ class Nodes:
 
 @contextmanager
 def nodes() -> Iterator[Nodes]:
-    """A cluster behind a random token, in the environment of this process and of those that it starts."""
+    """Start a cluster behind a random token, set in the environment of this process and its children."""
     before = dict(os.environ)
     directory = tempfile.mkdtemp(prefix="fc", dir="/tmp")  # short: sockets have names of at most 107 characters
     os.environ |= {**QUICK_TO_NOTICE, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -213,7 +213,7 @@ class Run:
         return sorted(self.draws.sample(range(1, self.num_paths - 2), number))
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
-        """The same command each time, but for `more`."""
+        """Start the command, with further arguments."""
         place = self.options or ("--address", self.cluster.address)
         self.driver = _driver(self.num_paths, self.directory, self.log, *place, *more)
         self.drivers += 1
@@ -360,7 +360,7 @@ SCENARIOS: dict[str, Callable[[Run], None]] = {
 
 
 def examined(scenario: str, seed: int, run: Run, seconds: float, calm: analysis.Results) -> Record:
-    """What is left, against an undisturbed run."""
+    """Compare what is left with an undisturbed run."""
     Store.open(run.directory).verify()
     found = analysis.load(run.directory)
     key = ["path_id", "step"]
@@ -388,7 +388,7 @@ def examined(scenario: str, seed: int, run: Run, seconds: float, calm: analysis.
 
 
 def survive(names: list[str], seeds: list[int], num_paths: int, folder: Path) -> Iterator[Record]:
-    """A record for each scenario and seed; results and logs are in `folder`."""
+    """Run all scenarios and seeds, with results and logs in `folder`; return a record of each."""
     with nodes() as cluster:
         if _driver(num_paths, folder / "calm", folder / "calm.log", "--runner", "local").wait():
             raise fip.errors.RunError(f"the undisturbed run failed; see {folder / 'calm.log'}")
@@ -417,7 +417,7 @@ def _raylets(node: subprocess.Popen[bytes]) -> list[int]:
 
 
 def _control(process: int) -> int:
-    """The control process that a process has started."""
+    """Return the control process (GCS) that a process has started."""
     (found,) = (child for child in _children(process) if _command(child).partition(" ")[0].endswith("/gcs_server"))
     return found
 

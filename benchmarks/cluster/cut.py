@@ -61,8 +61,11 @@ BESIDE = Case("beside", 30, with_room=True)
 
 @dataclass(frozen=True)
 class Record:
-    """What a case left. lost, duplicated: (path, step)s; mixed: paths with rows of several attempts; repeated: paths
-    that count by a second attempt or later; written_beside: files that an attempt wrote after a later one had begun.
+    """Result of one case.
+
+    lost, duplicated: (path, step) pairs; mixed: paths with rows of several attempts; repeated: paths whose second or a
+    later
+    attempt counts; written_beside: files that an attempt wrote after a later one had begun.
     """
 
     case: str
@@ -107,7 +110,7 @@ class Cluster:
         return f"{self.bridge.hosts[0].address}:6379"
 
     def join(self, host: Host) -> None:
-        """Starts a node on the host. One host after the other: two that join at once collide in their folder."""
+        """Start a node on the host. Two hosts that join at once collide in their folder, so they join in turn."""
         role = ["--address", self.address]
         if host == self.bridge.hosts[0]:
             role = ["--head", "--port", "6379", "--include-dashboard=false"]
@@ -128,7 +131,7 @@ class Cluster:
 
 
 def carried_out(cluster: Cluster, case: Case, knobs: Mapping[str, object], console: Console) -> tuple[Path, int | None]:
-    """The results directory, and the command's exit status: None where it did not end."""
+    """Run a case; return the results directory and the exit status, None if the command did not end."""
     head, cut_off, spare = (cluster.bridge.hosts[number] for number in (0, 2, 3))
     directory = HOME / case.name.replace(" ", "-")
     command = [sys.executable, "-m", "fipray.cli", "run", "benchmarks.cluster.slow:study", "--into", str(directory)]
@@ -189,7 +192,7 @@ def num_walked(directory: Path | str) -> int:
 
 
 def judged(case: Case, directory: Path | str, status: int | None, seconds: float, reference: Path) -> Record:
-    """Raises CorruptFileError where a committed file is not whole."""
+    """Compare results with the reference. Raises CorruptFileError if a committed file is damaged."""
     Store.open(directory).verify()
     results, expected = analysis.load(directory), analysis.load(reference)
     keys, wanted = (list(zip(r.points["path_id"], r.points["step"], strict=True)) for r in (results, expected))

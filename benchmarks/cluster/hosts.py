@@ -40,8 +40,9 @@ PermitUserEnvironment yes
 
 
 def go_apart(*programs: str) -> None:
-    """Begins this program again, apart from all else on the machine. Ends it with status 2, and a sentence that says
-    what is missing, where that cannot be or one of `programs` is not installed.
+    """Restart this program in namespaces of its own.
+
+    Ends it with status 2 and a message if that is impossible or one of `programs` is not installed.
     """
     if _APART in os.environ:
         for folder in ("/run", "/dev/shm"):
@@ -76,7 +77,7 @@ class Host:
     address: str
 
     def run(self, *command: str) -> list[str]:
-        """The command line that runs `command` on the host, which sees the machine's disks and processes."""
+        """Return the command line that runs `command` on the host, with the machine's disks and processes."""
         return [
             *("ip", "netns", "exec", self.name, "unshare", "--uts"),
             *("sh", "-c", 'hostname "$0" && exec "$@"', self.name, *command),
@@ -139,7 +140,7 @@ class Process:
         return self.popen.poll() is not None
 
     def wait_until_it_says(self, text: str, patience_seconds: float = 120) -> None:
-        """Raises RuntimeError, with what it said, where it ends before or says nothing of the kind."""
+        """Wait for a text in the output. Raises RuntimeError with the output if the process ends without it."""
         deadline = time.monotonic() + patience_seconds
         while text not in self.said:
             if self.has_ended or time.monotonic() > deadline:
@@ -148,8 +149,11 @@ class Process:
 
 
 def start_machine(host: Host, environment: Mapping[str, str], shared: Sequence[Path] = ()) -> Process:
-    """Starts sshd on the host as the first process of a machine of its own: processes, names, and an empty /root, /tmp
-    and the like. Of the machine below it sees the rest, read-only, and all of `shared`, writable.
+    """Start sshd on the host as the first process of a machine of its own.
+
+    The machine has its own processes, names, /root, /tmp and the like; the rest of the machine below is read-only, and
+    `shared` is
+    writable.
 
     environment: of those who log in. `ssh(host, ...)` logs in as root.
     """
@@ -184,7 +188,7 @@ def start_machine(host: Host, environment: Mapping[str, str], shared: Sequence[P
 
 
 def ssh(host: Host, command: str) -> list[str]:
-    """The command line that logs in as root and runs `command` there."""
+    """Return the command line that logs in as root and runs `command`."""
     options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"]
     return [
         "ssh",

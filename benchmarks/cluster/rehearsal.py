@@ -77,7 +77,7 @@ class Rehearsal:
         self.console.print(f"{self.phases[-1].seconds:7.1f} s  {name}")
 
     def on(self, host: Host, command: str, given: str = "") -> str:
-        """What the command says, when it is `given` something to read. Raises RuntimeError where it fails."""
+        """Run a command on a host and return its output. Raises RuntimeError if it fails."""
         done = subprocess.run(ssh(host, f"{EXPORTS}; {command}"), input=given, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{command}\nended with {done.returncode}:\n{(done.stdout + done.stderr)[-6000:]}")
@@ -219,7 +219,7 @@ def answers(rehearsal: Rehearsal) -> bool:
 
 
 def serve_objects() -> None:
-    """An object store with an empty bucket, on the bridge."""
+    """Serve an object store with an empty bucket on the bridge."""
     import boto3
 
     port = STORE["AWS_ENDPOINT_URL"].rpartition(":")[2]

@@ -43,7 +43,7 @@ class Evaluator:
         return float(torch.nn.functional.cross_entropy(outputs, self.labels))
 
     def along(self, points: Sequence[Tensor], num_between: int) -> tuple[fip.paths.LossProfile, float]:
-        """The profile of a polyline, and the least accuracy on it."""
+        """Return the loss profile of a polyline and the least accuracy on it."""
         self.accuracies.clear()
         profile = fip.paths.loss_profile(points, self.loss, num_between=num_between)
         return profile, min(self.accuracies)

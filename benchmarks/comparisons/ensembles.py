@@ -1,6 +1,7 @@
 """Ensembles of paths, single paths, and what others propose, judged alike: accuracy, attacks, calibration, diversity.
 
-    python -m benchmarks.comparisons.ensembles [--data mnist|fashion|cifar10_subset] [--network lenet_300_100|lenet_5|resnet_20]
+    python -m benchmarks.comparisons.ensembles [--data mnist|fashion|cifar10_subset]
+        [--network lenet_300_100|lenet_5|resnet_20]
                                    [--seconds 100] [--members 5] [--seeds 0 1 2] [--only TEXT ...] [--examples 1000]
                                    [--epsilons E ...] [--surrogate-seconds S] [--quick] [--json FILE] [--figure FILE]
                                    [--heat-maps FILE]
@@ -177,7 +178,7 @@ def surrogates_of(setting: Setting, seconds: float | None) -> dict[str, Classifi
 
 
 def setting_of(args: argparse.Namespace, seed: int) -> tuple[Setting, Tensor, Tensor]:
-    """The setting of one seed, and test inputs and labels."""
+    """Return the setting of one seed, and test inputs and labels."""
     base, arrays, _ = subject(args.data, args.network, args.data_root, seed)
     if args.data == "cifar10_subset":
         labels = cifar10_subset(args.data_root)["train_labels"]

@@ -1,6 +1,7 @@
 """How far an objective gets while the function stays: every stepper from one base, in the same time of one thread.
 
-    python -m benchmarks.comparisons.invariance [--quick] [--json FILE] [--figure FILE] [--seconds 27] [--seed 0] [--data mnist]
+    python -m benchmarks.comparisons.invariance [--quick] [--json FILE] [--figure FILE]
+        [--seconds 27] [--seed 0] [--data mnist]
 
 LeNet-300-100. Judged is the best value of an objective on a path at a functional distance of at most 0.05, 0.1 and 0.2,
 on 5,000 training inputs that are never anchors; points are measured about every half second. Where a stepper has
@@ -101,12 +102,12 @@ class Curve:
     num_steps: int = 0
 
     def best(self, column: float) -> tuple[float, float]:
-        """The best value at a distance of at most `column`, and the seconds after which it was reached."""
+        """Return the best value at a distance of at most `column`, and the seconds when it was reached."""
         rows = zip(self.values, self.seconds, self.distances, strict=True)
         return min((value, seconds) for value, seconds, distance in rows if distance <= column)
 
     def gains(self, column: float) -> list[float]:
-        """The best gain so far at a distance of at most `column`, point by point."""
+        """Return the best gain so far at a distance of at most `column`, for each point."""
         within = [
             value if distance <= column else self.values[0]
             for value, distance in zip(self.values, self.distances, strict=True)
@@ -114,7 +115,7 @@ class Curve:
         return [self.values[0] - best for best in accumulate(within, min)]
 
     def reached(self, column: float, value: float) -> float | None:
-        """The seconds after which the path first had `value` at a distance of at most `column`."""
+        """Return the seconds after which the path first had `value` at a distance of at most `column`."""
         rows = zip(self.seconds, self.distances, self.values, strict=True)
         return next((seconds for seconds, distance, own in rows if distance <= column and own <= value), None)
 
@@ -134,7 +135,7 @@ def cost(setting: Setting, stepper: Stepper, radius: RadiusControl, batch_size: 
 
 
 def planned(setting: Setting, contender: Contender, seconds: float) -> tuple[Stepper, RadiusControl, int]:
-    """The contender with as many steps as fill the seconds."""
+    """Plan a contender with as many steps as fit into the seconds."""
     stepper, radius = contender.stepper, contender.radius
     each = cost(setting, stepper, Scheduled(1e-3), contender.batch_size)  # of which no step is refused
     return stepper, radius, max(10, round(seconds / each))
@@ -209,8 +210,9 @@ def contenders(objective: str) -> list[Contender]:
 
 
 def ours(objective: str) -> Contender:
-    """Tight first, on inputs where the base is in doubt, then let go in three parts: the path passes every distance on
-    its way out, each with the best gain that it can have there.
+    """Plan the controlled path: tight first, with uncertainty sampling, then released in three parts.
+
+    It passes every distance on its way out, each with the best gain that it can have there.
     """
     betas = {
         "diversify": ((0.02, 0.015), (0.06, 0.1), (1.0, 4.0)),

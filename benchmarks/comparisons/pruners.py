@@ -78,7 +78,7 @@ def anchors_of(task: Task) -> Tensor:
 
 
 def path(task: Task, spec: fip.PathSpec, inputs: Tensor) -> tuple[nn.Module, float]:
-    """The end of a path with as many steps as the seconds allow; where it took longer, it is walked again."""
+    """Trace a path with as many steps as the seconds allow; if it took longer, trace it again with fewer."""
     began = time.process_time()
     network = fip.Network.of(task.subject.base)
     problem = Problem(network)
@@ -122,7 +122,7 @@ def first_order(task: Task) -> tuple[nn.Module, float]:
 
 
 def published(task: Task) -> tuple[nn.Module, float]:
-    """The scheme of the paper's released code."""
+    """Prune by the scheme of the paper's code."""
     spec, _ = pruning_baselines(task.sparsity, num_steps=1, seed=task.seed)
     return path(task, spec, task.subject.inputs)
 

@@ -1,6 +1,7 @@
 """Pruning along paths, without labels, and what others propose, with them, at equal compute.
 
-    python -m benchmarks.comparisons.pruning [--subject lenet-mnist|lenet-fashion|lenet5-mnist|resnet20|mlpnet] [--seconds 15]
+    python -m benchmarks.comparisons.pruning [--subject lenet-mnist|lenet-fashion|lenet5-mnist|resnet20|mlpnet]
+        [--seconds 15]
                                  [--sparsities .95 .98 .99] [--seeds 0 1] [--only TEXT|=NAME ...] [--quick]
                                  [--json FILE] [--figure FILE]
 
@@ -88,8 +89,9 @@ def _mean_and_spread(values: pd.Series[float], digits: int) -> str:
 
 
 def draw(records: list[Record], title: str) -> Figure:
-    """Accuracy over sparsity, a line for each method between the least and the best of its seeds; of methods far below
-    the others only what lies in the upper part is seen.
+    """Plot accuracy over sparsity, with a band between the least and the best seed of each method.
+
+    Methods far below the others are cut off.
     """
     frame = pd.DataFrame(records)
     bases, frame = frame[frame["method"] == "base"], frame[frame["method"] != "base"]

@@ -12,7 +12,7 @@ Record = dict[str, Any]
 
 
 def read(file: Path | None, parser: ArgumentParser) -> list[Record]:
-    """What the file holds; nothing where there is none. A damaged one ends the program with status 2."""
+    """Read the records of a file, none if there is no file. A damaged file ends the program with status 2."""
     if file is None or not file.exists():
         return []
     try:

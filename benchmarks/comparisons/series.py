@@ -66,7 +66,7 @@ Contender = Callable[[Setting], Outcome]
 
 
 def chain(setting: Setting, *, stored: bool, metric: bool = False, published: bool = False) -> Outcome:
-    """The paths of experiments.series."""
+    """Return the paths of experiments.series."""
     series, num_stored = setting.series, setting.num_stored if stored else 0
     settings = along_paths.settings_of(series, num_stored, metric=metric)
     study = along_paths.of_series(
@@ -105,7 +105,7 @@ def chain(setting: Setting, *, stored: bool, metric: bool = False, published: bo
         )
         network = network.at(path.end.weights)
         seconds += time.process_time() - began
-        accuracies.append(judged(lambda inputs: network.outputs(network.weights, inputs), series, number))
+        accuracies.append(judged(partial(network.outputs, network.weights), series, number))
     kept = [inputs for name, inputs in data.sets.items() if name.startswith("stored ")]
     memory_bytes = sum(inputs.nbytes for inputs in kept) + sum(one.num_bytes for one in remembered)
     return Outcome(accuracies, memory_bytes, seconds)
@@ -143,7 +143,7 @@ def rival(setting: Setting, *, name: str, shifted: bool = False) -> Outcome:
 
 
 def apart(setting: Setting) -> Outcome:
-    """A network of its own for each task, trained as the base was."""
+    """Train a separate network for each task, as the base network was trained."""
     series = setting.series
     accuracies, seconds = [judged(setting.base, series)], 0.0
     for number, name in enumerate(list(series.tasks)[1:], 1):
@@ -159,7 +159,7 @@ def apart(setting: Setting) -> Outcome:
 
 
 def head(number: int, size: int) -> Callable[[Tensor], Tensor]:
-    """The outputs of a task that has so many."""
+    """Return the outputs of a task with a given number of classes."""
     return lambda outputs: outputs[:, size * number : size * (number + 1)]
 
 
@@ -189,7 +189,7 @@ def judged(outputs_of: Callable[[Tensor], Tensor], series: Series, last: int = 0
 
 
 def records_of(name: str, setting: Setting, outcome: Outcome) -> list[Record]:
-    """A row for each task that was learned."""
+    """Return one record per learned task."""
     rows, tasks = [], list(setting.series.tasks)
     for number, row in enumerate(outcome.accuracies):
         best = [max(before[task] for before in outcome.accuracies[task:number]) for task in range(number)]

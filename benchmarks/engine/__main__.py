@@ -151,7 +151,7 @@ def main(
 
 
 def measured(subject: Subject, size: int, clock: Clock, rounds: int, title: str, steppers: bool) -> list[Record]:
-    """The records of one network and batch size."""
+    """Measure one network and batch size."""
     works = tuple(works_of(subject, size, clock.device, steppers))
     flops = [sum(fraction * _flops(call) for fraction, call in job.parts) for job in works]  # warms up, too
     times: list[list[float]] = [[] for _ in works]
@@ -229,7 +229,7 @@ def _steps(situation: Situation) -> Iterator[Job]:
 
 
 def _products(situation: Situation, precision: Precision) -> Iterator[Job]:
-    """The metric's products, and the natural step that is made of them."""
+    """Products with the metric, and the natural step made of them."""
     problem, inputs, mark = situation.problem, situation.batch.inputs, "" if precision == "full" else f", {precision}"
 
     def made() -> Metric:
@@ -258,7 +258,7 @@ def _products(situation: Situation, precision: Precision) -> Iterator[Job]:
 
 
 def _step(stepper: Stepper, situation: Situation) -> Callable[[], object]:
-    """A step as there are many along a path: one was made before it."""
+    """One step in the middle of a path: another was made before it."""
     state = stepper.propose(situation, stepper.begin(situation.problem)).state
     return lambda: stepper.propose(situation, state)
 
@@ -270,7 +270,7 @@ def _flops(call: Callable[[], object]) -> float:
 
 
 def table(title: str, records: Sequence[Record]) -> Table:
-    """The records of one network and batch size, as they are printed."""
+    """Print the records of one network and batch size as a table."""
     shown = Table(title=title, title_justify="left")
     shown.add_column("what")
     for name in ("ms", "gradients", "GFLOP/s", "of matmul"):
@@ -283,7 +283,7 @@ def table(title: str, records: Sequence[Record]) -> Table:
 
 
 def draw(records: Sequence[Record], file: Path) -> None:
-    """What everything costs, in gradients: a panel for each network and batch size."""
+    """Plot all costs in gradients, one panel per network and batch size."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -38,7 +38,7 @@ def making(what: str, classifier: Classifier, inputs: Tensor, labels: Tensor) ->
 
 
 def seconds(produces: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
-    """The shortest time of each, in turn."""
+    """Return the shortest time of each function, measured in turn."""
     best = dict.fromkeys(produces, float("inf"))
     for repetition in range(repetitions + 2):  # two to warm up
         for name, make in produces.items():

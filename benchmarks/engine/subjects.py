@@ -45,7 +45,7 @@ def lenet(root: str = "") -> Subject:
 
 
 def resnet(root: str = "") -> Subject:
-    """The published ResNet-20 on a part of CIFAR-10's training images."""
+    """Return the published ResNet-20 and a part of CIFAR-10's training images."""
     return Subject("ResNet-20", published_resnet_20(root), torch.from_numpy(cifar10_subset(root)["train_inputs"]))
 
 

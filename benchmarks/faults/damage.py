@@ -6,7 +6,7 @@ Makes a small study of handwritten digits, and a compacted copy of it. To copies
 bits, truncations, swaps of two files of a kind, deletions, duplicates, zeros, appended bytes. After each either all
 values are exactly those of the whole directory, or `verify` and whoever needs the file name it, with status 2. A commit
 record that is gone is work that is not done: then what is left has its exact values, and a run does it again. Then come
-the directories of benchmarks/faults/hostile.py, each in a process of its own under every verb: nothing outside may be changed,
+the directories of benchmarks/faults/hostile.py, each in a process of its own under every verb: nothing outside changes,
 read or made, and nothing may hang. Prints a line a kind; ends with status 1 where anything was otherwise.
 """
 
@@ -28,6 +28,7 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def study() -> fip.Study:
 
 
 def command(*arguments: object) -> tuple[int, str]:
-    """The status of a command in this process, and what it said; -1 and the traceback for what nobody caught."""
+    """Run a command in this process; return its status and output, or -1 and the traceback of an exception."""
     said, before = io.StringIO(), sys.argv
     sys.argv = ["fipray", *map(str, arguments)]
     try:
@@ -181,7 +182,7 @@ DAMAGES: dict[str, Callable[[Path, random.Random], object]] = {
 
 
 def counting(directory: Path) -> dict[str, str]:
-    """The digests of all files that count."""
+    """Return the digests of all committed files."""
     return {
         str(file.relative_to(directory)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(directory.rglob("*"))
@@ -190,7 +191,7 @@ def counting(directory: Path) -> dict[str, str]:
 
 
 def check_damage(directory: Path, whole: dict[str, Any], damage: Callable[[], object]) -> list[str]:
-    """What was not as it should be after a damage to a copy of the directory."""
+    """Apply a damage to a copy of the directory and return what did not behave as it should."""
     wrong: list[str] = []
     before = counting(directory)
     damage()
@@ -273,7 +274,7 @@ def damages(places: dict[str, Path], count: int, seed: int, only: str) -> tuple[
             what = f"{damage} in {kind}"
             if only not in what:
                 continue
-            found = check_damage(directory, wholes[where], lambda: DAMAGES[damage](file, draws))
+            found = check_damage(directory, wholes[where], partial(DAMAGES[damage], file, draws))
             done[what] += 1
             failures += [f"{number}: {what}, {where}, {file.relative_to(directory)}: {wrong}" for wrong in found]
     return done, failures
@@ -339,7 +340,7 @@ def verbs(directory: Path) -> None:
 
 
 def _copy_any(source: str, target: str) -> None:
-    """A copy of a file or link; of a huge file, which is full of holes, its size alone; of anything else nothing."""
+    """Copy a file or link; of a huge sparse file only its size, of anything else nothing."""
     there = os.lstat(source)
     if stat.S_ISREG(there.st_mode) and there.st_size > 2**30:
         Path(target).touch()
@@ -349,7 +350,7 @@ def _copy_any(source: str, target: str) -> None:
 
 
 def in_a_process(job: Callable[[], object], sandbox: Path) -> tuple[int, str]:
-    """The status of a process of its own, killed when its time is over, and what it wrote."""
+    """Run a job in a process that is killed after a time limit; return its status and output."""
     answer = sandbox / "tmp" / "answer"
     child = os.fork()
     if not child:

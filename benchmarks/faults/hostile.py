@@ -1,5 +1,4 @@
-"""Results directories that nobody's fipray wrote: links, FIFOs, names that lead elsewhere, and files that fit together
-but hold what cannot be.
+"""Hostile results directories: links, FIFOs, names that lead out of them, consistent files with impossible contents.
 
 Each of `HOSTILE` changes a whole results directory; `outside` is a directory beside it that nothing may touch, with
 `secret.txt`, `secret.safetensors`, `canary.parquet` and the folders `tables` and `empty`.
@@ -29,7 +28,7 @@ Change = Callable[[Path, Path], object]
 
 
 def make_outside(outside: Path) -> None:
-    """What must stay as it is, and unread."""
+    """Make files outside that must stay unchanged and unread."""
     for folder in ("tables", "empty"):
         (outside / folder).mkdir(parents=True)
     (outside / "secret.txt").write_text(SECRET)
@@ -45,7 +44,7 @@ def _sealed(data: Mapping[str, Any], key: str = "seal_sha256") -> bytes:
 
 
 def commits(directory: Path) -> list[Path]:
-    """The commit records of paths, or of all in one where they are compacted."""
+    """Return the commit records of paths, or the one record of a compacted directory."""
     records = sorted((directory / "commits").iterdir())
     return [file for file in records if (directory / "points" / f"{file.stem}.parquet").exists()]
 
@@ -77,7 +76,7 @@ def _table(directory: Path, table: str, change: Callable[[pa.Table], pa.Table], 
 
 
 def _column(directory: Path, table: str, column: str, value: Any) -> None:
-    """The same value in every row of a column; a function is given the values that are there."""
+    """Set every row of a column to a value, or to the result of a function of the old values."""
 
     def change(rows: pa.Table) -> pa.Table:
         field = rows.schema.field(column)
@@ -104,7 +103,7 @@ def _weights(directory: Path, content: bytes) -> None:
 
 
 def _link(place: Path, target: Path | str) -> None:
-    """A link in the place of what is there, which moves to the target where there is none."""
+    """Replace a file by a link; if the target is missing, the file moves there."""
     if place.exists() and isinstance(target, Path) and not target.exists():
         shutil.move(place, target)
     elif place.is_dir():
@@ -133,7 +132,7 @@ def _socket(place: Path) -> None:
 
 
 def _end(directory: Path) -> Path:
-    """The weights file at the end of a path."""
+    """Return the weights file at the end of a path."""
     row = pq.ParquetFile(directory / "paths" / f"{commits(directory)[0].stem}.parquet").read().to_pylist()[0]
     return directory / row["weights_file"]
 
@@ -147,7 +146,7 @@ def _id(directory: Path) -> str:
 
 
 def _second_record(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """A further record, like the first but for its name, files and what is changed."""
+    """Add a record like the first, except for its name, files and the change."""
     record = read_json(commits(directory)[0].read_bytes())
     record |= {"name": "another", "files": {}}
     change(record)
@@ -180,7 +179,7 @@ def _header(text: str, data: bytes = b"\0" * 40) -> bytes:
 
 
 def _named(text: str) -> Change:
-    """What users name and say, in every row that holds text of theirs."""
+    """Set all text that users give, in every row."""
 
     def change(directory: Path, outside: Path) -> None:
         columns = (("paths", "name"), ("points", "name"), ("paths", "outcome"), ("paths", "objective"))

@@ -33,8 +33,10 @@ def tokens(num: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Kind:
-    """module: makes one; inputs: makes so many of them; outcome: "traced", or words of the sentence with which such a
-    module is refused.
+    """Kind of module, with inputs for it and the expected outcome.
+
+    module: makes one; inputs: makes a number of them; outcome: "traced", or words of the message with which it is
+    refused.
     """
 
     module: Callable[[], nn.Module]
@@ -49,7 +51,7 @@ def mlp(num_outputs: int = NUM_CLASSES) -> nn.Sequential:
 
 
 def behind(change: Callable[[nn.Module], nn.Module], part: nn.Module | None = None) -> nn.Sequential:
-    """A network with a changed first layer."""
+    """Return a network with a changed first layer."""
     first = change(part or nn.Linear(NUM_FEATURES, 8))
     return nn.Sequential(first, nn.Tanh(), nn.Linear(8, NUM_CLASSES)).eval()
 

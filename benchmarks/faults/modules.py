@@ -75,7 +75,7 @@ def row(name: str, kind: Kind) -> Row:
 
 
 def _moved(module: nn.Module, end: nn.Module, moving: set[str]) -> Iterator[str]:
-    """What is not as it was and should be."""
+    """Return what differs from the start but should not."""
     given = {name.replace("_orig_mod.", "").removeprefix("module."): one for name, one in module.named_parameters()}
     for name, parameter in end.named_parameters():
         before = given[name]

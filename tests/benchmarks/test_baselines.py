@@ -35,7 +35,11 @@ BASELINES = {
     "fast-geometric": (FastGeometricEnsemble(num_members=2, num_steps=4, base_steps=2, batch_size=8), 2, 8),
     "adp": (AdaptiveDiversityPromoting(num_members=2, **SMALL), 2, 3),
     "dverge": (Dverge(num_members=2, base_steps=2, inner_steps=2, **SMALL), 2, 7),
-    "adversarial": (AdversarialTraining(num_members=2, inner_steps=2, clean_fraction=0.5, averaging=0.9, **SMALL), 2, 6),
+    "adversarial": (
+        AdversarialTraining(num_members=2, inner_steps=2, clean_fraction=0.5, averaging=0.9, **SMALL),
+        2,
+        6,
+    ),
     "trades": (Trades(inner_steps=2, averaging=0.9, **SMALL), 1, 3),
 }
 

@@ -21,14 +21,16 @@ from benchmarks.baselines.series.task import (
     gradients,
     log_probabilities,
 )
-from benchmarks.baselines.training import check_positive, check_fraction
+from benchmarks.baselines.training import check_fraction, check_positive
 from fipray.errors import UsageError
 
 
 @dataclass(frozen=True)
 class OGD(InSequence):
-    """Gradient descent along `g - B^T B g`, B [K, P] an orthonormal basis of the gradients that the outputs of true
-    labels had at stored examples (orthogonal gradient descent, Farajtabar et al. 2020, variant OGD-GTL).
+    """Orthogonal gradient descent (Farajtabar et al. 2020, variant OGD-GTL).
+
+    Descent along `g - B^T B g`, where B [K, P] is an orthonormal basis of gradients of true labels' outputs at stored
+    examples.
 
     num_stored: examples of each task whose gradients are kept.
     """
@@ -74,14 +76,14 @@ class _Orthogonal:
 
 
 def outside(vectors: Tensor, bases: Iterable[Tensor]) -> Tensor:
-    """What of vectors [..., P] is orthogonal to all bases, each of orthonormal rows [k, P]."""
+    """Project vectors [..., P] on the orthogonal complement of all bases, each with orthonormal rows [k, P]."""
     for basis in bases:
         vectors = vectors - (vectors @ basis.T) @ basis
     return vectors
 
 
 def spanned(rows: Tensor, bases: Iterable[Tensor] = ()) -> Tensor:
-    """An orthonormal basis [k, P] of what rows [m, P] span outside of the bases, but for rounding."""
+    """Return an orthonormal basis [k, P] of the span of rows [m, P] outside the given bases, up to rounding."""
     left = outside(rows, bases).double()
     squares, vectors = torch.linalg.eigh(left @ left.T)
     new = squares > torch.finfo(rows.dtype).eps * rows.square().sum()
@@ -90,9 +92,12 @@ def spanned(rows: Tensor, bases: Iterable[Tensor] = ()) -> Tensor:
 
 @dataclass(frozen=True)
 class GPM(InSequence):
-    """Gradient descent on each layer's weights W [out, in] along `G - G M M^T`, M [in, k] an orthonormal basis of the
-    layer's inputs in earlier tasks (gradient projection memory; Saha, Garg & Roy 2021, equations 5 to 9). An input is a
-    patch where the layer is a convolution, and has a 1 at its end where there are biases, so that they are held too.
+    """Gradient projection memory (Saha, Garg & Roy 2021, equations 5 to 9).
+
+    Descent on each layer's weights W [out, in] along `G - G M M^T`, where M [in, k] is an orthonormal basis of the
+    layer's inputs
+    in earlier tasks. For convolutions an input is a patch; if there are biases, it ends with a 1, so that they are
+    kept, too.
 
     Of each task so many singular vectors come to M that it holds the share `threshold` of the squared norm of inputs.
     Layers are Linear and Conv2d; other parameters learn in the first task alone. Where tasks have heads, the last layer
@@ -154,8 +159,9 @@ class _Projecting:
 
 
 def extended(basis: Tensor | None, rows: Tensor, threshold: float) -> Tensor:
-    """A basis [in, k] with the fewest leading singular vectors of what it leaves out of rows [m, in], so that it holds
-    the share `threshold` of their squared norm (equation 9); k is at most `in`.
+    """Extend a basis by the fewest leading singular vectors that reach a fraction of the rows' squared norm.
+
+    The result [in, k], k <= in, holds the fraction `threshold` of the squared norm of rows [m, in] (equation 9).
     """
     basis = rows.new_zeros(rows.shape[1], 0) if basis is None else basis
     left = rows - (rows @ basis) @ basis.T
@@ -172,9 +178,11 @@ def extended(basis: Tensor | None, rows: Tensor, threshold: float) -> Tensor:
 
 @dataclass(frozen=True)
 class NCL(InSequence):
-    """Descent with momentum along `prior P^-1 (g + P (w - a))`: P is the precision of the weights after earlier tasks,
-    a their mean, and g the gradient of the new task's mean loss (natural continual learning; Kao et al. 2021, equation
-    10 and algorithm 1).
+    """Natural continual learning (Kao et al. 2021, equation 10 and algorithm 1).
+
+    Descent with momentum along `prior P^-1 (g + P (w - a))`, where P is the precision and a the mean of the weights
+    after earlier
+    tasks, and g the gradient of the new task's mean loss.
 
     Of each layer P is a Kronecker product of [out, out] and [in, in]: at first `prior` times one; then the product
     nearest to the sum of itself and of the Fisher matrix [K-FAC; Martens & Grosse 2015; Grosse & Martens 2016] of each
@@ -234,8 +242,9 @@ class _Natural:
 
 @dataclass(frozen=True, eq=False)
 class Kronecker:
-    """The matrix `left x right` that acts on matrices V [out, in]: `left V right`; left [out, out] and right [in, in]
-    are symmetric.
+    """Kronecker product that acts on matrices V [out, in] as `left V right`.
+
+    left [out, out] and right [in, in] are symmetric.
     """
 
     left: Tensor
@@ -255,8 +264,11 @@ class Kronecker:
         return Kronecker(left, right)
 
     def plus(self, other: Kronecker, num_rounds: int = 10) -> Kronecker:
-        """The product `L x R` nearest to `self + other`, in the Kullback-Leibler divergence of Gaussians that have them
-        as precisions: `L = sum_i tr(R^-1 R_i) L_i / in`, and R likewise, each from the other in turn.
+        """Return the Kronecker product nearest to a sum of two.
+
+        Nearest in the Kullback-Leibler divergence of Gaussians with these precisions: `L = sum_i tr(R^-1 R_i) L_i /
+        in`, and R likewise,
+        in turn.
         """
         lefts = [self.left.double(), other.left.double()]
         rights = [self.right.double(), other.right.double()]
@@ -275,8 +287,9 @@ def _weighted(sides: list[Tensor], against: Tensor, others: list[Tensor]) -> Ten
 def kronecker_fisher(
     module: nn.Module, layers: Sequence[Layer], seen_by: View, inputs: Tensor
 ) -> dict[Layer, Kronecker]:
-    """`E[g g^T] x E[a a^T]` of each layer, its inputs a and the gradients g of log p(y | x) at its outputs, y by the
-    model's p; in convolutions a sum over places of the one, and a mean of the other. A backward pass for each class.
+    """Estimate `E[g g^T] x E[a a^T]` of each layer, with inputs a and output gradients g of log p(y | x), y ~ p.
+
+    In convolutions the first factor is a sum over positions and the second a mean. One backward pass per class.
     """
     with watched(layers, differentiable=True) as seen:
         logs = log_probabilities(seen_by(module(inputs)))
@@ -314,7 +327,7 @@ class Layer:
         return [self.module.weight] if self.module.bias is None else [self.module.weight, self.module.bias]
 
     def rows(self, inputs: Tensor) -> Tensor:
-        """The vectors a [m, in] of a batch of inputs, with a 1 at the end of each where there are biases."""
+        """Return the input vectors a [m, in] of a batch, ending with a 1 if there are biases."""
         if isinstance(self.module, nn.Conv2d):
             size, dilation, padding = self.module.kernel_size, self.module.dilation, self.module.padding
             assert not isinstance(padding, str)
@@ -359,8 +372,9 @@ def by_layer(
 def watched(
     layers: Sequence[Layer], differentiable: bool = False
 ) -> Iterator[Mapping[Layer, list[tuple[Tensor, Tensor]]]]:
-    """Of each layer, in the order in which they are used: its inputs, and zeros that were added to its outputs, whose
-    gradients are those of the outputs.
+    """Record the inputs of layers in the order of use, and zeros added to their outputs.
+
+    The gradients of the zeros are those of the outputs.
     """
     seen: dict[Layer, list[tuple[Tensor, Tensor]]] = {}
 

@@ -56,8 +56,11 @@ class Anchor:
 
 @dataclass(frozen=True)
 class EWC(InSequence):
-    """`CE + strength / 2 sum_i F_i (w_i - a_i)^2`: F the diagonals of the Fisher matrices of earlier tasks, added, and
-    a the weights after the last one (Kirkpatrick et al. 2017, equation 3; online as in Huszar 2018, without decay).
+    """Elastic weight consolidation (Kirkpatrick et al. 2017, equation 3; online as in Huszar 2018, without decay).
+
+    `CE + strength / 2 sum_i F_i (w_i - a_i)^2`, where F is the sum of the diagonals of the earlier tasks' Fisher
+    matrices and a the
+    weights after the last of them.
 
     num_examples: of each task, for its Fisher matrix; labels are the model's own, all of them.
     """
@@ -108,9 +111,11 @@ def fisher_diagonal(module: nn.Module, seen_by: View, inputs: Tensor) -> list[Te
 
 @dataclass(frozen=True)
 class SI(InSequence):
-    """`CE + strength sum_i W_i (w_i - a_i)^2`: a weight matters by how much it lowered the loss on its way, `W_i = sum
-    over tasks of omega_i / (D_i^2 + damping)`, `omega_i = - sum over steps g_i dw_i`, D_i its whole way in the task
-    (Zenke, Poole & Ganguli 2017, equations 3 to 5). g is the gradient of the task's loss alone; negative omega count 0.
+    """Synaptic intelligence (Zenke, Poole & Ganguli 2017, equations 3 to 5).
+
+    `CE + strength sum_i W_i (w_i - a_i)^2`, `W_i = sum over tasks of omega_i / (D_i^2 + damping)`, `omega_i = - sum
+    over steps g_i dw_i`,
+    where D_i is the weight's displacement in the task and g the gradient of the task's loss; negative omega count as 0.
 
     Of tasks that the network knew before, the way is not known: it is taken to be the straight line from zero.
     """
@@ -184,9 +189,11 @@ def line_integral(
 
 @dataclass(frozen=True)
 class LwF(InSequence):
-    """`CE + strength T^2 KL(p_old || p)` on the new task's inputs, `p = softmax(outputs / T)`, the old network's p_old
-    over classes of earlier tasks: of each alone where tasks have heads, else of all together (Learning without
-    Forgetting; Li & Hoiem 2016, equation 2, with the square of T that Hinton et al. 2015 advise).
+    """Learning without forgetting (Li & Hoiem 2016, equation 2, with the factor T^2 of Hinton et al. 2015).
+
+    `CE + strength T^2 KL(p_old || p)` on the new task's inputs, `p = softmax(outputs / T)`; p_old is over the classes
+    of each earlier
+    task where tasks have heads, else over all of them.
     """
 
     strength: float = 1.0

@@ -52,7 +52,7 @@ def balanced(task: Task, num_per_class: int, generator: torch.Generator) -> Stor
 
 
 def drawn(parts: Sequence[Stored], generator: torch.Generator, num: int = BATCH_SIZE) -> list[Stored]:
-    """A batch of `num` examples of all parts, drawn with replacement, in at most as many parts."""
+    """Draw a batch of `num` examples from all parts with replacement, in at most as many parts."""
     ends = torch.tensor([len(part.labels) for part in parts]).cumsum(0)
     numbers = torch.randint(int(ends[-1]), (num,), generator=generator)
     owners = torch.bucketize(numbers, ends, right=True)
@@ -74,14 +74,17 @@ def cross_entropy(outputs: Tensor, parts: Sequence[Stored]) -> Tensor:
 
 
 def distance(outputs: Tensor, parts: Sequence[Stored]) -> Tensor:
-    """The mean of `(outputs - stored outputs)^2` over examples and outputs [N, C]."""
+    """Return the mean squared distance of outputs [N, C] to the stored outputs."""
     return nn.functional.mse_loss(outputs, torch.cat([part.outputs for part in parts if part.outputs is not None]))
 
 
 @dataclass(frozen=True)
 class Joint(InSequence):
-    """No sequence at all, what others are measured by: at each task the given network learns all tasks so far together,
-    from the beginning, in as many iterations as all of them have. Everything is kept.
+    """Joint training on all tasks so far, the reference for the other methods.
+
+    At each task the given network is trained from the start, in as many iterations as all these tasks have. Everything
+    is
+    stored.
     """
 
     def begin(self, module: nn.Module, generator: torch.Generator) -> Course:
@@ -120,8 +123,9 @@ def _whole(task: Task) -> Stored:
 
 @dataclass(frozen=True)
 class ExperienceReplay(InSequence):
-    """Beside each batch one of stored examples, their cross-entropies added (Chaudhry et al. 2019, "On tiny episodic
-    memories"; Ratcliff 1990).
+    """Experience replay (Chaudhry et al. 2019, "On tiny episodic memories"; Ratcliff 1990).
+
+    The cross-entropies of each batch and of a batch of stored examples are added.
 
     num_stored: of each class of each task, drawn at the end of the task.
     shifted: how stored images are varied whenever they are seen again, if they are.
@@ -173,8 +177,10 @@ class _Replay(_Rehearsing):
 
 @dataclass(frozen=True)
 class DarkExperience(InSequence):
-    """`CE(new) + alpha |h(x) - z|^2 + beta CE(x', y')`: stored examples x keep the outputs z they had, others x' their
-    labels y' (DER++; Buzzega et al. 2020, equation 6). With `beta` 0 it is DER (equation 4).
+    """Dark experience replay, DER++ (Buzzega et al. 2020, equation 6); with `beta` 0 DER (equation 4).
+
+    `CE(new) + alpha |h(x) - z|^2 + beta CE(x', y')`: stored examples x with the outputs z they had, and others x' with
+    labels y'.
 
     The square is a mean over all outputs of the module, as in the authors' code. num_stored: of each class of each
     task, drawn at the end of the task and with the outputs of then; the source draws from the stream.
@@ -220,8 +226,10 @@ class _Dark(_Rehearsing):
 
 @dataclass(frozen=True)
 class AGem(InSequence):
-    """The gradient g of a batch must not point against g', that of a batch of stored examples: where it does,
-    `g - (g . g' / |g'|^2) g'` is taken (Averaged GEM; Chaudhry et al. 2019, equation 11), by Adam.
+    """Averaged gradient episodic memory (A-GEM; Chaudhry et al. 2019, equation 11), with Adam.
+
+    If the gradient g of a batch points against the gradient g' of a batch of stored examples, it is replaced by
+    `g - (g . g' / |g'|^2) g'`.
 
     num_stored: of each class of each task, drawn at the end of the task.
     """

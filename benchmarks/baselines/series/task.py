@@ -53,7 +53,7 @@ class Task:
             )
 
     def loss(self, module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-        """The mean cross-entropy."""
+        """Return the mean cross-entropy."""
         return nn.functional.cross_entropy(self.seen_by(module(inputs)), labels)
 
     def some(self, num: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -88,9 +88,11 @@ class Learner(Protocol):
         after: Callable[[int, nn.Module], None],
         first: int = 0,
     ) -> Learned:
-        """`num_iterations` batches of each task from number `first` on, by a copy of `module`; the tasks before it the
-        module knows already, they are only consolidated. `after` hears every task's number, when it is done, and sees
-        the network in evaluation mode.
+        """Learn tasks in sequence, from number `first` on, with a copy of the module; return what was learned.
+
+        `num_iterations` batches per task; the module knows the tasks before `first` already, so they are only
+        consolidated. `after` is
+        called with every task's number and the network in evaluation mode.
         """
 
 
@@ -111,7 +113,7 @@ class InSequence(ABC):
 
     @abstractmethod
     def begin(self, module: nn.Module, generator: torch.Generator) -> Course:
-        """The course that changes `module`, and draws from `generator`."""
+        """Return the training state that changes `module` and draws from `generator`."""
 
     @final
     def learn(
@@ -176,7 +178,7 @@ class _Naive:
 
 
 def descend(module: nn.Module, batches: Batches, slopes: Callable[[Tensor, Tensor], list[Tensor]]) -> None:
-    """A step of Adam, which begins anew, along the gradients that `slopes` has of each batch; in training mode."""
+    """Take one step of a fresh Adam per batch along the gradients that `slopes` returns, in training mode."""
     module.train()
     optimizer = Adam((module,))
     for inputs, labels in batches:

@@ -1,4 +1,4 @@
-"""Run by hand: `python -m benchmarks.faults.fuzz --calls 3000 --seed 0`. Ends with status 1 if a call is raw or wrong."""
+"""Generated calls: `python -m benchmarks.faults.fuzz --calls 3000 --seed 0`. Status 1 if a call is raw or wrong."""
 
 from __future__ import annotations
 

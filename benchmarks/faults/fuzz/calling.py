@@ -105,7 +105,7 @@ def _calls(strategy: SearchStrategy[Any], call: Callable[[Any], None], number: i
 
 
 def _command(scratch: Path, line: list[str]) -> None:
-    """Raises as a call does: UsageError for status 2 with a sentence, RunError for status 1."""
+    """Run a command line, and raise UsageError for status 2 with a message, RunError for status 1."""
     status, told = commands.call(line, scratch)
     if "Traceback" in told or (status and not told):
         raise RuntimeError(f"status {status}: {told[-800:] or 'not a word'}")

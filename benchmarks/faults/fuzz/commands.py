@@ -101,7 +101,7 @@ def directories(scratch: Path) -> tuple[str, ...]:
 
 @st.composite
 def arguments(draw: st.DrawFn, scratch: Path) -> list[str]:
-    """A verb, and arguments that it may have."""
+    """Draw a subcommand and arguments that it may take."""
     there = st.sampled_from((str(subjects.results()),) * 10 + directories(scratch))
     verb = draw(st.sampled_from(VERBS))
     line = [verb]
@@ -129,7 +129,7 @@ def arguments(draw: st.DrawFn, scratch: Path) -> list[str]:
 
 
 def call(line: list[str], scratch: Path) -> tuple[int, str]:
-    """The status that the command ends with, and what it printed."""
+    """Run a command; return its exit status and output."""
     told, status = io.StringIO(), 0
     environment = {"COLUMNS": "160", "RAY_ADDRESS": ""}
     with (

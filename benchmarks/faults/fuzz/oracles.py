@@ -124,7 +124,7 @@ def check_walk(arguments: Arguments, result: list[Any]) -> None:
 
 
 def check_trace(arguments: Arguments, path: Any) -> None:
-    """A path begins at the network, and distances and sparsities are what float64 makes of its weights."""
+    """Check that a path begins at the network, with distances and sparsities recomputed in float64."""
     problem = arguments["problem"]
     network, held_out = problem.network, problem.held_out.inputs
     assert path.outcome.kind in KINDS

@@ -25,7 +25,7 @@ def module(seed: int = 0) -> nn.Module:
 
 @cache
 def network(seed: int = 0) -> fip.Network:
-    """The network of a seed; of seed 2 only the last layer moves."""
+    """Return the network of a seed; with seed 2 only the last layer moves."""
     return fip.Network.of(module(seed), moving="2.*" if seed == 2 else None)
 
 
@@ -72,7 +72,7 @@ def kept() -> Problem:
 
 
 def settings() -> list[fip.Settings]:
-    """A few ways to walk."""
+    """Return settings of several kinds."""
     steppers: tuple[fip.steppers.Stepper, ...] = (
         fip.steppers.Natural(),
         fip.steppers.Natural(iterations=None),
@@ -118,7 +118,7 @@ def study(
 
 
 def searching(*, num_trials: int = 2) -> fip.search.Search:
-    """A search over one path."""
+    """Return a search over one path."""
     path = fip.PathSpec("sparse", fip.objectives.Sparsify(0.5), num_steps=2, batch_size=8)
     made = fip.Study("fuzz-search", module(), data(), (path,))
     return fip.search.Search(made, {"radius.tolerance": fip.search.Uniform(0.1, 0.2)}, {"sparsity": "max"}, num_trials)
@@ -126,7 +126,7 @@ def searching(*, num_trials: int = 2) -> fip.search.Search:
 
 @cache
 def results() -> Path:
-    """A directory that holds what the study brought."""
+    """Return a directory with results of the study."""
     directory = Path(tempfile.mkdtemp(prefix="fipray-fuzz-")) / "results"
     fip.LocalRunner().run(study(), directory)
     return directory

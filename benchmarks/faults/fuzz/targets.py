@@ -84,7 +84,7 @@ for _made, _by in ((walked, fip.walk), (traced, fip.trace)):
 
 
 def spec(arguments: Mapping[str, Any], made: Any) -> None:
-    """A spec holds what it was given, copies equal it, and so does what is read of what was written."""
+    """Check that a spec holds its arguments and equals its copies and its decoded JSON."""
     assert replace(made) == made or not _comparable(made)
     copied = copy.deepcopy(made)
     assert type(copied) is type(made)

@@ -41,7 +41,7 @@ EDGES_OF_NUMBERS = (
 
 @cache
 def wrong() -> tuple[Any, ...]:
-    """What few arguments are."""
+    """Return values that few parameters accept."""
     inputs, labels = subjects.inputs(), subjects.labels()
     dataset = TensorDataset(inputs, labels)
     return (
@@ -287,7 +287,7 @@ OF_CLASS: dict[Any, Any] = {
 
 @cache
 def of_protocol(protocol: Any) -> tuple[Any, ...]:
-    """An instance of each class that fits, where it can be made with the values above."""
+    """Return an instance of each class that fits, where the values above can make one."""
     found = []
     for cls in classes_that_fit(protocol).values():
         for arguments in ((), (0.5,), (fip.objectives.Adversary(fip.ThreatModel("linf", 0.1), 1),), ("a",), (2,)):
@@ -360,7 +360,7 @@ def arguments_of(function: Any, name: str, always: tuple[str, ...] = ()) -> Sear
 
 @st.composite
 def made(draw: st.DrawFn, protocol: Any) -> Any:
-    """An instance of a class that fits, with edges among its settings where it takes them."""
+    """Draw an instance of a class that fits, with edge cases among its settings."""
     cls = draw(st.sampled_from(list(classes_that_fit(protocol).values())))
     if not is_checked(cls):
         return draw(st.sampled_from(of_protocol(protocol)))
