@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ast
 import io
+import random
 import re
 import statistics
 import subprocess
@@ -241,6 +242,29 @@ def measures_of(root: Path) -> dict[str, str]:
     }
 
 
+def sentences_of(root: Path) -> dict[str, str]:
+    """First sentences of docstrings.
+
+    Args:
+        root: folder of a checkout.
+
+    Returns:
+        Sentences by the names of their functions, methods and classes; names that occur twice are left out.
+    """
+    found: dict[str, list[str]] = {}
+    for module in modules_of(root):
+        waiting: list[tuple[str, ast.AST]] = [("", module.tree)]
+        while waiting:
+            prefix, node = waiting.pop()
+            for part in ast.iter_child_nodes(node):
+                if isinstance(part, Function | ast.ClassDef):
+                    text = ast.get_docstring(part) or ""
+                    sentence = re.split(r"(?<=[.:;])\s|\n\n", text, maxsplit=1)[0]
+                    found.setdefault(f"{prefix}{part.name}", []).append(" ".join(sentence.split()))
+                    waiting.append((f"{prefix}{part.name}.", part))
+    return {name: texts[0] for name, texts in found.items() if len(texts) == 1 and texts[0]}
+
+
 def _names_in(root: Path) -> str:
     """Names and namespaces that `import fipray` offers, from the stub or, before there was one, from the module."""
     stub = root / "fipray" / "__init__.pyi"
@@ -263,10 +287,20 @@ def _is_module(root: Path, name: str) -> bool:
     return bool(found) and name not in ("trace", "connect", "search", "walk")
 
 
+def _unpacked(revision: str, folder: Path) -> Path:
+    """Unpack a revision into a folder of its own and return that."""
+    archive = subprocess.run(["git", "archive", revision], cwd=ROOT, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        tar.extractall(folder / revision.replace("/", "-"), filter="data")
+    return folder / revision.replace("/", "-")
+
+
 def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("revisions", nargs="*", help="revisions of git; none: the files as they are")
     parser.add_argument("--missing", metavar="FOLDER", help="list what is not documented in a folder")
+    parser.add_argument("--sentences", type=int, metavar="N", help="draw sentences of two revisions")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draw")
     parser.add_argument("--cycles", action="store_true", help="list the modules that import each other")
     arguments = parser.parse_args()
     console = Console()
@@ -280,15 +314,17 @@ def _main() -> None:
         for group in cycles_of(modules_of(ROOT)):
             console.print(" ".join(group), markup=False)
         return
-    columns = {}
-    for revision in arguments.revisions:
-        archive = subprocess.run(["git", "archive", revision], cwd=ROOT, capture_output=True, check=True).stdout
-        with tempfile.TemporaryDirectory() as folder:
-            with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-                tar.extractall(folder, filter="data")
-            columns[revision] = measures_of(Path(folder))
-    if not columns:
-        columns["here"] = measures_of(ROOT)
+    with tempfile.TemporaryDirectory() as folder:
+        roots = {revision: _unpacked(revision, Path(folder)) for revision in arguments.revisions} or {"here": ROOT}
+        if arguments.sentences:
+            before, after = (sentences_of(root) for root in roots.values())
+            drawn = random.Random(arguments.seed).sample(sorted({*before} & {*after}), arguments.sentences)
+            table = Table("name", *roots, show_lines=True)
+            for name in drawn:
+                table.add_row(name, before[name], after[name])
+            console.print(table)
+            return
+        columns = {name: measures_of(root) for name, root in roots.items()}
     table = Table("measure", *columns)
     for name in next(iter(columns.values())):
         table.add_row(name, *(column[name] for column in columns.values()))
