@@ -1,4 +1,4 @@
-"""Output channels that can be taken out of a network, and where they lie in its weight vector."""
+"""Output channels that can be removed from a network, and their positions in its weight vector."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from fipray.networks.functional_module import Slot
 from fipray.networks.network import Network
 from fipray.networks.signals import Signal, arguments, averaged, flattened, is_batch_size, keeps_rows, mapped
 
-_LAYERS: dict[type[nn.Module], int | None] = {nn.Linear: None, nn.Conv1d: 3, nn.Conv2d: 4}  # dimensions of the outputs
+# Number of dimensions of the tensors in which channels are followed; None for linear layers, whose channels are in the
+# last dimension of any number.
+_LAYERS: dict[type[nn.Module], int | None] = {nn.Linear: None, nn.Conv1d: 3, nn.Conv2d: 4}
 _NORMS: dict[type[nn.Module], tuple[int | None, ...]] = {nn.BatchNorm1d: (None, 3), nn.BatchNorm2d: (4,)}
 _POOLINGS: dict[Any, int] = {
     place: dimensions + 2
@@ -33,12 +35,19 @@ _POOLINGS: dict[Any, int] = {
 
 @dataclass(frozen=True)
 class Channels:
-    """The output channels of one layer, any of which can be removed: only the layers that take them see their number.
+    """Output channels of one layer, any of which can be removed.
 
-    layer: its name; num: how many channels it has; norms: names of the normalisations they pass through; own: their
-    moving weights, which are rows of the layer's matrix and entries of its bias, and scales and shifts of the
-    normalisations; a channel whose own weights are all zero arrives as zero everywhere. consumers: names of the layers
-    that take them, each with its columns per channel; seen: those of the consumers' matrices that move.
+    Only the layers that consume the channels depend on their number. A channel whose own weights are all zero arrives
+    there as zero.
+
+    Args:
+        layer: name of the layer.
+        num: number of channels.
+        norms: names of the normalisations that the channels pass through.
+        own: slots of the channels' own weights that may move: rows of the layer's matrix, entries of its bias, scales
+            and shifts of the normalisations.
+        consumers: names of the layers that take the channels as inputs, each with its number of columns per channel.
+        seen: slots of the consumers' matrices that may move.
     """
 
     layer: str
@@ -49,38 +58,53 @@ class Channels:
     seen: tuple[Slot, ...]
 
     def own_indices(self) -> Tensor:
-        """[num, S]: where each channel's own weights lie in the weight vector [P]."""
+        """Positions of each channel's own weights in the weight vector [P]; [num, S]."""
         return torch.cat([_indices(slot).view(self.num, -1) for slot in self.own], 1)
 
     def seen_indices(self) -> Tensor:
-        """[num, S']: where the columns that see each channel lie in the weight vector [P]; S' is 0 where none move."""
+        """Positions of the consumers' columns per channel in the weight vector [P]; [num, S'], S' is 0 if none move."""
         columns = [_indices(slot).view(slot.shape[0], self.num, -1).transpose(0, 1).flatten(1) for slot in self.seen]
         return torch.cat([torch.empty(self.num, 0, dtype=torch.int64), *columns], 1)
 
     def present(self, weights: Tensor) -> Tensor:
-        """[num], true for channels with own weights in `weights` [P] that are not zero."""
+        """Find channels that are not pruned.
+
+        Args:
+            weights: [P].
+
+        Returns:
+            [num], true for channels of whose own weights at least one is not zero.
+        """
         return (weights[self.own_indices().to(weights.device)] != 0).any(1)
 
 
 @checked
 def removable_channels(network: Network) -> tuple[Channels, ...]:
-    """The layers whose output channels can be removed one by one, in the order in which they are called.
+    """Find layers whose output channels can be removed one by one.
 
-    They are linear layers and convolutions (one or two dimensions, one group) whose outputs reach linear layers and
-    convolutions alone, through what acts on each channel by itself (elementwise functions, pooling, normalisation with
-    frozen statistics, flattening, means over places) and makes zero of a channel whose own weights are zero; never an
-    addition, a concatenation, the network's output or anything unknown, nor a layer that is called twice or shares its
-    weights. An output of a linear layer that goes to a BatchNorm1d of as many features is taken to be [N, C].
+    These are linear layers and convolutions (one or two dimensions, one group) whose outputs reach only other such
+    layers, through operations that act on each channel by itself and map a channel whose own weights are zero to zero:
+    elementwise functions, pooling, normalisation with frozen statistics, flattening and means over positions. Layers
+    that lead to an addition, a concatenation, the network's output or an unknown operation are left out, and so are
+    layers that are called twice or share their weights. The output of a linear layer that goes to a BatchNorm1d of as
+    many features is taken to be [N, C].
 
-    Raises NetworkError for a module that torch.fx cannot trace.
+    Args:
+        network: the network.
+
+    Returns:
+        Channels of each such layer, in the order in which the layers are called.
+
+    Raises:
+        NetworkError: if torch.fx cannot trace the module.
     """
     module = network.module_at(network.weights)
     try:
         graph = fx.Tracer().trace(module)
     except Exception as error:  # tracing runs the module's own code
         raise NetworkError(
-            f"torch.fx cannot trace {type(module).__name__}, so where its channels go is unknown "
-            f"({type(error).__name__}: {error}): let its forward depend on no value or shape of a tensor"
+            f"torch.fx cannot trace {type(module).__name__}, so it is unknown where its channels go "
+            f"({type(error).__name__}: {error}): its forward must not depend on values or shapes of tensors"
         ) from error
     trace = _Trace(network, module, graph)
     found = (trace.channels(node) for node in graph.nodes if node.op == "call_module")
@@ -89,14 +113,14 @@ def removable_channels(network: Network) -> tuple[Channels, ...]:
 
 @dataclass
 class _Way:
-    """What the channels meet until they are consumed."""
+    """Layers that channels pass on their way, collected while they are followed."""
 
     norms: list[str] = field(default_factory=list)
     consumers: list[tuple[str, int]] = field(default_factory=list)
 
 
 class _Trace:
-    """A traced module, asked where channels go."""
+    """A module's graph, in which channels are followed from a layer to its consumers."""
 
     def __init__(self, network: Network, module: nn.Module, graph: Any) -> None:
         self._slots = {slot.name: slot for slot in network.moving}
@@ -109,7 +133,7 @@ class _Trace:
             for name, part in module.named_modules()
             if calls[name] == 1
             and name not in read
-            and part._parameters.keys() == {"weight", "bias"}  # no other parametrisation
+            and part._parameters.keys() == {"weight", "bias"}  # parametrised layers hold others
             and all(users[id(parameter)] == 1 for parameter in part.parameters())
         }
 
@@ -145,7 +169,7 @@ class _Trace:
         return part if fits else None
 
     def _followed(self, node: Any, signal: Signal, num: int, way: _Way) -> bool:
-        """Whether all uses of the channels are known, each written down in `way`."""
+        """Follow all uses of the channels, noting layers in `way`; False where one is unknown."""
         for user in node.users:
             if is_batch_size(user, node):
                 continue
@@ -162,7 +186,7 @@ class _Trace:
         return True
 
     def _after(self, user: Any, node: Any, signal: Signal, num: int, way: _Way) -> Signal | None:
-        """The channels in the output of `user`, None where that is unknown."""
+        """Layout of the channels in the output of `user`; None where that is unknown."""
         part = self._part(user)
         if part is not None and type(part) in _NORMS:
             return self._normalised(user.target, part, signal, num, way)

@@ -62,7 +62,7 @@ def transposed(outputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _is_cut(tensor: Tensor) -> bool:
-    """True where the graph of a tensor holds a function that is differentiable only once."""
+    """Look for a function in the graph of a tensor that is differentiable only once."""
     # Autograd silently omits what lies behind such a function as long as another path leads to the variable.
     seen, ahead = set(), [tensor.grad_fn]
     while ahead:

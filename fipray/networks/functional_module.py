@@ -277,7 +277,7 @@ class FunctionalModule(ABC):
         return [(name, own) for name, own in pairs if own in inside]
 
     def parts(self) -> Iterator[tuple[str, nn.Module]]:
-        """The network's module and its submodules, by name.
+        """Submodules of the network by name, its module itself among them.
 
         Their parameters hold the weights at which the network was made, not those of a point on a path.
         """

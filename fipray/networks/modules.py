@@ -77,7 +77,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
     """Remove wrappers that change how a module runs but not what it computes.
 
     Args:
-        module: a module or a wrapper of one (torch.compile, DataParallel, DistributedDataParallel), or several wrappers.
+        module: a module, or a wrapper of one (torch.compile, DataParallel, DistributedDataParallel), or nested ones.
 
     Returns:
         The innermost module itself, not a copy.
@@ -142,7 +142,7 @@ def nothing_left(module: nn.Module) -> Iterator[None]:
 
 
 def outputs_of(returned: object, module: nn.Module) -> Tensor:
-    """Outputs in what a forward pass returned.
+    """Extract the outputs from what a forward pass returned.
 
     Args:
         returned: a tensor, or an object or mapping with one under `logits`, as in transformers.

@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+# Operations that are known to act on each element by itself. Whether they keep zeros is found by applying them to one.
 _ELEMENTWISE_MODULES = {
     *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU),
     *(nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Softsign, nn.Tanhshrink, nn.Softshrink),
@@ -27,8 +28,12 @@ _ELEMENTWISE_FUNCTIONS = {
 
 @dataclass(frozen=True)
 class Signal:
-    """How channels lie in a tensor: [N, C, ...] of `ndim` dimensions, or, ndim None, in the last dimension, each in one
-    place or in `several` that follow each other. zero: whether a channel without own weights is zero here.
+    """Layout of channels in a tensor.
+
+    Args:
+        ndim: number of dimensions of a tensor [N, C, ...]; None if channels are in the last dimension.
+        zero: true if a channel whose own weights are zero is zero here.
+        several: true if a channel may take several consecutive places of the last dimension, as after flattening.
     """
 
     ndim: int | None
@@ -36,12 +41,28 @@ class Signal:
     several: bool = False
 
     def holds(self, num: int, size: int) -> bool:
-        """Whether a dimension of `size` can be these `num` channels."""
+        """Compare the size of a dimension with the number of channels.
+
+        Args:
+            num: number of channels.
+            size: size of the dimension.
+
+        Returns:
+            True if the dimension can consist of these channels.
+        """
         return size == num or (self.several and size % num == 0)
 
 
 def arguments(node: Any, *known: tuple[str, Any]) -> list[Any]:
-    """The arguments of a call after its first, by position, name or default."""
+    """Arguments of a traced call, after its first.
+
+    Args:
+        node: the call, a torch.fx node.
+        *known: names of the arguments in order, each with its default.
+
+    Returns:
+        Values given by position or by name, or the defaults.
+    """
     return [
         node.args[place] if place < len(node.args) else node.kwargs.get(name, default)
         for place, (name, default) in enumerate(known, 1)
@@ -49,7 +70,15 @@ def arguments(node: Any, *known: tuple[str, Any]) -> list[Any]:
 
 
 def is_batch_size(user: Any, node: Any) -> bool:
-    """Whether `user` asks `node` for the length of its first dimension and for nothing else."""
+    """Recognise a use of a tensor for the length of its first dimension only.
+
+    Args:
+        user: the torch.fx node that uses the tensor.
+        node: the node of the tensor.
+
+    Returns:
+        True for such a use.
+    """
     if user.op == "call_method" and user.target == "size" and arguments(user, ("dim", None)) == [0]:
         return True
     is_shape = (user.op, user.target, user.args) in (
@@ -60,7 +89,15 @@ def is_batch_size(user: Any, node: Any) -> bool:
 
 
 def keeps_rows(user: Any, node: Any) -> bool:
-    """Whether a `view` or `reshape` of `node` is one to [N, -1]."""
+    """Recognise a `view` or `reshape` to [N, -1].
+
+    Args:
+        user: the torch.fx node of the call.
+        node: the node of the tensor.
+
+    Returns:
+        True for such a call.
+    """
     shape = user.args[1] if len(user.args) == 2 else user.args[1:]
     if not isinstance(shape, (tuple, list)) or len(shape) != 2 or shape[1] != -1 or not isinstance(shape[0], fx.Node):
         return False
@@ -70,6 +107,16 @@ def keeps_rows(user: Any, node: Any) -> bool:
 
 
 def flattened(signal: Signal, start: Any, end: Any) -> Signal | None:
+    """Layout of channels after flattening.
+
+    Args:
+        signal: the layout before.
+        start: first dimension to flatten.
+        end: last dimension to flatten.
+
+    Returns:
+        The layout after; None where channels mix.
+    """
     if end != -1 or start not in (1, 2):
         return None
     if start == 1:
@@ -78,6 +125,16 @@ def flattened(signal: Signal, start: Any, end: Any) -> Signal | None:
 
 
 def averaged(signal: Signal, dims: Any, keep: bool) -> Signal | None:
+    """Layout of channels after a mean.
+
+    Args:
+        signal: the layout before.
+        dims: a dimension or several; None for all.
+        keep: true if dimensions are kept with size 1.
+
+    Returns:
+        The layout after; None where channels or examples mix.
+    """
     if signal.ndim is None or dims is None:
         return None
     over = {dim % signal.ndim for dim in ((dims,) if isinstance(dims, int) else dims)}
@@ -88,7 +145,17 @@ def averaged(signal: Signal, dims: Any, keep: bool) -> Signal | None:
 
 
 def mapped(user: Any, part: nn.Module | None, signal: Signal) -> Signal | None:
-    """After an elementwise function: what it makes of zero, it makes of a channel that is zero."""
+    """Layout of channels after an elementwise function.
+
+    Args:
+        user: the torch.fx node of the call.
+        part: the module that is called; None for functions and methods.
+        signal: the layout before.
+
+    Returns:
+        The layout after; None where the function is not known to be elementwise.
+    """
+    # The image of zero tells whether channels that are zero stay so.
     nothing, rest = torch.zeros(1), user.args[1:]
     if part is not None:
         image = part(nothing) if type(part) in _ELEMENTWISE_MODULES else None

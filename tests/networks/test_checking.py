@@ -262,12 +262,12 @@ class Reversed(torch.autograd.Function):
 
 
 PARTLY: Mapping[str, tuple[Callable[[Any, Tensor], Tensor], str]] = {
-    "data": (lambda self, x: self.layer(x) + x @ self.layer.weight.data.T, r"layer\.weight otherwise"),
-    "a fiftieth": (lambda self, x: self.layer(x) + 0.02 * x @ self.layer.weight.data.T, r"layer\.weight otherwise"),
-    "a bias": (lambda self, x: self.layer(x) + self.layer.bias.detach(), r"layer\.bias otherwise"),
+    "data": (lambda self, x: self.layer(x) + x @ self.layer.weight.data.T, r"by layer\.weight disagree"),
+    "a fiftieth": (lambda self, x: self.layer(x) + 0.02 * x @ self.layer.weight.data.T, r"by layer\.weight disagree"),
+    "a bias": (lambda self, x: self.layer(x) + self.layer.bias.detach(), r"by layer\.bias disagree"),
     "half way": (
         lambda self, x: self.more(self.layer(x).tanh()) + 0.3 * self.more(self.layer(x).detach()),
-        r"layer\.weight, layer\.bias otherwise",
+        r"by layer\.weight, layer\.bias disagree",
     ),
     "a backward of its own": (lambda self, x: self.more(Reversed.apply(self.layer(x))), r"layer\.weight, layer\.bias"),
 }

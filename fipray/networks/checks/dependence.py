@@ -81,7 +81,7 @@ def _names(network: FunctionalModule, unused: set[str]) -> list[str]:
 
 
 def _without(network: FunctionalModule, inputs: Tensor, weights: Tensor, names: Sequence[str]) -> Tensor:
-    """Outputs where only these parameters have moved."""
+    """Evaluate the network where only these parameters have moved."""
     mixed = network.weights.clone()
     for slot in network.slots:
         if slot.name in names:
@@ -105,10 +105,9 @@ def _unused(network: FunctionalModule, leaves: dict[str, Tensor], outputs: Tenso
     """Names of leaves that are not in the outputs' graph, or whose gradient is zero throughout if `zero_is_none`."""
     if not outputs.requires_grad:
         return set(leaves)
+    # A weighted sum with random weights: a plain sum may be constant, as that of probabilities is.
     generator = torch.Generator().manual_seed(0)
-    mixed = torch.randn(outputs.shape, generator=generator, device="cpu").to(
-        outputs
-    )  # a plain sum, as of probabilities, may be constant
+    mixed = torch.randn(outputs.shape, generator=generator, device="cpu").to(outputs)
     try:
         found: Sequence[Tensor | None] = torch.autograd.grad(outputs, list(leaves.values()), mixed, allow_unused=True)
     except RuntimeError as error:

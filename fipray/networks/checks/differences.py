@@ -57,7 +57,7 @@ class Place:
         return replace(self, inputs=self.inputs[:num_inputs], outputs=self.outputs[:num_inputs])
 
     def in_double(self) -> Place:
-        """The same in double precision, where rounding hides nothing; unchanged if the module does not allow it."""
+        """Convert to double precision, where rounding hides nothing; unchanged if the module does not allow it."""
         network, names = self.network, [slot.name for slot in self.network.slots]
         with suppress(Exception), torch.no_grad():  # a forward may raise anything at another dtype
             double = type(network)(copied(dict(network.parts())[""]).double(), names)
@@ -159,7 +159,7 @@ def _padding(network: FunctionalModule) -> Iterator[slice]:
 
 
 def _is_another(slope: _Slope, direction: Tensor, expected: float, effect: float) -> bool:
-    """True where the measured slope in a direction [P] differs from the expected one over short and long differences."""
+    """Compare the slope in a direction [P] with an expected one; True if it differs over short and long lengths."""
     found = slope.measured(direction, effect)
     if found is None:
         return False

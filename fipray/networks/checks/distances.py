@@ -61,7 +61,7 @@ def check_geometry(
 
 
 def _outputs_far_away(network: FunctionalModule, weights: Tensor, inputs: Tensor) -> Iterator[Tensor]:
-    """Outputs at much larger weights of either sign, where the forward allows such."""
+    """Evaluate the network at much larger weights of either sign, where its forward allows it."""
     for factor in (8, -8):
         with suppress(UsageError):
             yield tried(network, factor * weights, inputs)

@@ -59,9 +59,9 @@ def kept_randomness(network: FunctionalModule) -> Iterator[None]:
 def check_draws(network: FunctionalModule, inputs: Tensor) -> Tensor:
     """Check that outputs do not depend on random numbers.
 
-    Comparing two passes finds dropout, but not a layer that drops its input once in a hundred passes. Instead, states of
-    generators show whether a pass draws at all, and extreme values in place of the draws show whether outputs depend on
-    them. Draws that the forward seeds itself, or draws of torch that it does not use, are allowed.
+    Comparing two passes finds dropout, but not a layer that drops its input once in a hundred passes. Instead, states
+    of generators show whether a pass draws at all, and extreme values in place of the draws show whether outputs depend
+    on them. Draws that the forward seeds itself, or draws of torch that it does not use, are allowed.
 
     Args:
         network: the network.
@@ -125,7 +125,7 @@ def _same(network: FunctionalModule, inputs: Tensor, expected: Tensor) -> bool:
 
 
 class _Replacing(TorchDispatchMode):
-    """Context that replaces what operators draw, except normal numbers, by the `values` in turns, and records who draws.
+    """Context that replaces random draws, except normal numbers, by the `values` in turns, and records who draws.
 
     Attributes:
         parts: the parts in whose forward something was drawn.
@@ -157,7 +157,7 @@ class _Replacing(TorchDispatchMode):
 
 
 def _innermost(places: dict[int, str], frame: FrameType | None) -> list[str]:
-    """The innermost part in whose forward a frame is; empty outside of all."""
+    """Find the innermost part in whose forward a frame is; empty outside of all."""
     while frame is not None:
         owner = id(frame.f_locals.get("self"))
         if owner in places and frame.f_code.co_name == "forward":
@@ -177,7 +177,7 @@ def _dropping(network: FunctionalModule) -> list[str]:
 
 
 def _sources(network: FunctionalModule) -> list[_Source]:
-    """The global generators of torch, random and numpy, and those that the module holds."""
+    """List the global generators of torch, random and numpy, and those that the module holds."""
     found = [
         _of_torch(torch.default_generator),
         _Source(random.getstate, random.setstate, random.seed),
@@ -223,7 +223,7 @@ def _states(sources: list[_Source]) -> list[Any]:
 
 
 def _plain(state: Any) -> Any:
-    """A generator's state as an immutable value that can be compared."""
+    """Convert a generator's state to an immutable value that can be compared."""
     if isinstance(state, Tensor):
         return state.cpu().numpy().tobytes()
     if isinstance(state, np.ndarray):

@@ -23,8 +23,8 @@ def run_checks(network: FunctionalModule, inputs: Tensor, geometry: OutputGeomet
     - Outputs at the network's weights w0, at weights w1 all of which have moved, and at w0 again depend on the weights
       and inputs alone: they are the same twice, whatever random numbers are drawn, and equal those of `module_at(w1)`
       at w1. The forward writes into no parameter or buffer and uses none of the module that was given.
-    - Every parameter that moves affects the outputs, as much as autograd says, and so does no other tensor that requires
-      gradients.
+    - Every parameter that moves affects the outputs, as much as autograd says, and no other tensor that requires
+      gradients does.
     - The output geometry can embed the outputs and tells those at w0 and w1 apart.
 
     Costs about 18 forward and 2 backward passes on a few inputs, once for inputs of one shape, dtype and device; more
