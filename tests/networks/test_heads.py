@@ -96,7 +96,7 @@ def test_inputs_without_a_task_are_refused() -> None:
         several(torch.rand(2, 4))
     with pytest.raises(fip.errors.NetworkError, match="divided evenly"):
         fip.networks.MultiHead(nn.Linear(4, 5), 3, (4,))(torch.rand(2, 5))
-    with pytest.raises(fip.errors.NetworkError, match="one or more"):
+    with pytest.raises(fip.errors.NetworkError, match="num_tasks must be at least 1"):
         fip.networks.MultiHead(nn.Linear(4, 5), 0, (4,))
 
 

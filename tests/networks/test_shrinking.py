@@ -35,10 +35,10 @@ def test_a_module_fitted_to_a_slimmed_state_is_the_slimmed_one_and_the_callers_s
     [
         ("0.bias", (3,), r"0\.bias has shape \(4,\) in Sequential, and cannot be resized to \(3,\)"),
         ("0.weight", (4, 1, 5, 5), r"0\.weight has shape \(4, 1, 3, 3\).* cannot be resized to \(4, 1, 5, 5\)"),
-        ("0.weight", (4,), r"0\.weight has the shape"),
-        ("1.weight", (6, 4, 1, 1), r"1\.weight has the shape"),
-        ("2.running_var", (5,), r"2\.running_var has the shape"),
-        ("3.weight", (2, 2), r"3\.weight has the shape"),
+        ("0.weight", (4,), r"0\.weight has shape"),
+        ("1.weight", (6, 4, 1, 1), r"1\.weight has shape"),
+        ("2.running_var", (5,), r"2\.running_var has shape"),
+        ("3.weight", (2, 2), r"3\.weight has shape"),
     ],
 )
 def test_a_state_that_cannot_fit_is_refused_by_name(entry: str, shape: tuple[int, ...], message: str):
