@@ -24,13 +24,14 @@ class FiprayError(Exception):
     """
 
     def __init__(self, *arguments: object) -> None:
+        # Unpickling calls this again, on arguments that it leaves as they are then.
         super().__init__(
             *(printable_lines(without_credentials(one)) if isinstance(one, str) else one for one in arguments)
         )
 
 
 class UsageError(FiprayError, ValueError):
-    """Wrong use. The message says what was wrong, what was found, and what to do."""
+    """Wrong use, also a ValueError. The message says what was wrong, what was found, and what to do."""
 
 
 class NetworkError(UsageError):

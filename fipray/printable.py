@@ -14,6 +14,7 @@ _HIDDEN = re.compile(
     "\ud800-\udfff]"  # lone surrogates, which cannot be encoded
 )
 _ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/{1,2}[^\s'\"]+")  # one slash, too: pathlib collapses the two of an address
+# The password may hold an unescaped slash, as secret keys of S3 do: "s3://KEY:SE/CR+ET@bucket".
 _USER = re.compile(r"(?<=:/)(/?)(?:[^/?#]*@|[^@?#]*:[^?#]*@)")
 _SECRET = re.compile(r"(?i)(?<=[?&])[\w.-]*(?:key|secret|token|password|passwd|credential|signature)[\w.-]*=[^&#]*&?")
 

@@ -56,6 +56,7 @@ def registered_name(cls: type) -> str | None:
     Returns:
         Its own name; None if it has none. Names of base classes are not inherited.
     """
+    # vars and not getattr, which would find the name of a base class.
     return vars(cls).get("__spec_name__")
 
 

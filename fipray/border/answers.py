@@ -22,6 +22,7 @@ def number(value: Any, who: str) -> float:
         UsageError: if the value is not a real number or an array of one.
     """
     try:
+        # float() also takes strings, and arrays [1] of numpy and torch, which are more likely mistakes.
         single = getattr(value, "shape", ()) == () and not isinstance(value, (str, bytes))
         if single:
             return float(value)

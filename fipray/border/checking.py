@@ -51,6 +51,8 @@ def is_checked(thing: Any) -> bool:
 
 
 def _guarded(function: Any, name: str, owner: type | None = None) -> Any:
+    # The name of the inner function is how `is_checked` recognises it. Annotations are evaluated with the first call,
+    # since they may name classes that are defined later.
     signature = inspect.signature(function)
 
     @wraps(function)
@@ -113,7 +115,7 @@ def _evaluated(annotation: Any, names: dict[str, Any], modules: Sequence[str]) -
     """Evaluate an annotation that may be a string, importing names that its module imports for type checkers only."""
     while isinstance(annotation, str):
         try:
-            annotation = eval(annotation, names)
+            annotation = eval(annotation, names)  # typing.get_type_hints would fail at the first unknown name
         except NameError as error:
             missing = str(error.name)
             names[missing] = _import_for_type_checkers(modules, missing)

@@ -56,7 +56,7 @@ def _is_integer(value: Any) -> bool:
 def _is_number(value: Any) -> bool:
     try:
         return not isinstance(value, bool) and not math.isnan(float(value))
-    except OverflowError:
+    except OverflowError:  # an integer beyond the range of floats
         return False
 
 
@@ -88,6 +88,7 @@ def fitted(value: Any, hint: Any) -> Any:
         return _fitted_mapping(value, hint, inner)
     if origin in (Sequence, Collection):
         return _fitted_items(value, hint, origin, inner)
+    # Numbers of numpy are compared as Python's: isinstance(np.float32(1), float) is false.
     plain = value.item() if isinstance(value, np.generic) and not isinstance(value, (str, bytes)) else value
     if not _fits(plain, hint, origin, inner):
         raise Misfit(value, hint)
@@ -126,6 +127,7 @@ def _fitted_tuple(value: Any, hint: Any, inner: tuple[Any, ...]) -> Any:
     if inner[-1] is not Ellipsis and len(value) != len(inner):
         raise Misfit(value, hint)
     hints = inner if inner[-1] is not Ellipsis else (inner[0],) * len(value)
+    # A tuple of which nothing was converted is returned itself, so that identity and subclasses are kept.
     items = [_fitted_inside(value[place], one, f"[{place}]") for place, one in enumerate(hints)]
     return value if isinstance(value, tuple) and all(map(_is, items, value)) else tuple(items)
 

@@ -41,6 +41,7 @@ def function_named(reference: str, arguments: tuple[str, ...]) -> Callable[..., 
         raise UsageError(f"{module_name} has no function {name!r}: {error}") from error
     if not callable(function):
         raise UsageError(f"{reference!r} names a {type(function).__name__}, which is not a function")
+    # Found out now, and not by a worker after hours of tracing.
     if not takes(function, (None,) * len(arguments)):
         raise UsageError(
             f"{reference!r} names a function that does not take {_NUMBERS[len(arguments)]}, {' and '.join(arguments)}"

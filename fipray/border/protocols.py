@@ -32,6 +32,7 @@ def _members(protocol: Any) -> tuple[str, ...]:
 def _has(value: Any, protocol: Any, name: str) -> bool:
     if not hasattr(value, name):
         return False
+    # getattr_static returns a property itself, where getattr would call it.
     asked = inspect.getattr_static(protocol, name)
     if not inspect.isfunction(asked):
         return True

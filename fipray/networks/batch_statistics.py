@@ -58,6 +58,7 @@ def re_estimated(network: Network, weights: Tensor, before: Tensor, inputs: Tens
         shape = (1, -1, *[1] * (output.ndim - 2))
         return output * ratio.view(shape) + shift.view(shape)
 
+    # A hook that returns a tensor replaces the output, so each layer sees inputs that are corrected already.
     for at, see in ((before, remember), (weights, mend)):
         hooks: list[Any] = [
             part.register_forward_hook(lambda _part, _inputs, output, name=name, see=see: see(name, output))
@@ -106,6 +107,7 @@ def normalised(network: Network, weights: Tensor, statistics: Statistics, inputs
     try:
         for part in parts:
             part.train()
+        # functional_call puts the statistics in the place of the buffers, so BatchNorm updates them instead.
         return network.evaluated({**network.named(weights), **statistics}, inputs)
     finally:
         for part in parts:

@@ -158,6 +158,7 @@ class _Trace:
         return tuple(self._slots[name] for name in names if name in self._slots)
 
     def _all_move(self, name: str, part: nn.Module) -> bool:
+        # An entry that is frozen, such as a bias, keeps a channel from ever becoming zero.
         return all(f"{name}.{entry}" in self._slots for entry, _ in part.named_parameters())
 
     def _part(self, node: Any) -> nn.Module | None:
@@ -165,6 +166,7 @@ class _Trace:
 
     def _layer(self, node: Any) -> nn.Linear | nn.Conv1d | nn.Conv2d | None:
         part: Any = self._part(node)
+        # Exact types, since a subclass may compute anything else; with groups, a channel reaches some outputs only.
         fits = type(part) in _LAYERS and node.target in self._plain and getattr(part, "groups", 1) == 1
         return part if fits else None
 

@@ -20,6 +20,7 @@ _ONCE_DIFFERENTIABLE = "torch::autograd::Error"  # the node that autograd puts b
 
 class _RecurrentWithoutCudnn(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # The recurrent kernels of cuDNN have no double backward; those of torch do.
         if function in _RECURRENT and args[0].is_cuda:
             with torch.backends.cudnn.flags(enabled=False):
                 return function(*args, **(kwargs or {}))

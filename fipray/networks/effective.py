@@ -123,6 +123,7 @@ def sparsity_of(network: Network, weights: Tensor) -> float:
     Returns:
         Sparsity, 0..1.
     """
+    # In half precision small weights may round to zero, so a mixed network is counted in its parameters' own dtypes.
     if not network.is_mixed and not computed_weights(network):
         return float((weights == 0).double().mean())
     values = effective(network, weights).values()
@@ -151,6 +152,7 @@ def _computed(name: str, part: nn.Module) -> Iterator[tuple[Computed, Any]]:
         elif isinstance(hook, SpectralNorm):
             call = f'torch.nn.utils.remove_spectral_norm({layer}, "{hook.name}")'
             computed = Computed(name, hook.name, named(f"{hook.name}_orig"), "spectral_norm", call)
+            # A power iteration would write into buffers, and give another weight than a pass in evaluation mode.
             yield computed, lambda copy, hook=hook: hook.compute_weight(copy, do_power_iteration=False)
         elif isinstance(hook, BasePruningMethod):
             tensor = hook._tensor_name

@@ -99,7 +99,7 @@ def _bytes_2_4(value: Tensor) -> int | None:
         return 4 * value.numel()
     if bool((value.unflatten(1, (-1, 4)).count_nonzero(2) > 2).any()):
         return None
-    return 2 * value.numel() + -(-value.numel() // 8)
+    return 2 * value.numel() + -(-value.numel() // 8)  # half of the values with 4 bytes and 2 bits each, rounded up
 
 
 class _Counting(TorchFunctionMode):

@@ -133,6 +133,7 @@ class FunctionalModule(ABC):
         Returns:
             `weights` [P] where they may change, `before` elsewhere.
         """
+        # torch.where copies bits; multiplying by the mask would make NaN of an infinite displacement.
         return weights if self.mask is None else torch.where(self.mask != 0, weights, before)
 
     def __call__(self, weights: Tensor, inputs: Tensor) -> Tensor:
@@ -158,6 +159,7 @@ class FunctionalModule(ABC):
         Returns:
             Outputs [N, C] (or [N, ...]) in the dtype of the first of `tensors`.
         """
+        # The casts are part of the graph, so gradients arrive in the vector's dtype.
         own = {**tensors, **{name: tensors[name].to(kind) for name, kind in self._dtypes.items() if name in tensors}}
         dtype = next(iter(tensors.values())).dtype
         return self._called(lambda given: functional_call(self._module, own, (given,)), inputs, dtype)
@@ -184,7 +186,7 @@ class FunctionalModule(ABC):
         else:
             try:
                 returned = module(inputs)
-            except RuntimeError:
+            except RuntimeError:  # torch has no exception of its own for dtypes that differ
                 returned = module(inputs.to(self._half))
                 self._takes_half_alone = True
         outputs = outputs_of(returned, self._module)

@@ -174,7 +174,7 @@ def grown(module: nn.Module, num_outputs: int) -> nn.Module:
     with torch.no_grad():
         head.weight.zero_()
         head.weight[: last.out_features] = last.weight
-        head.bias.fill_(-20.0)
+        head.bias.fill_(-20.0)  # exp(-20) = 2.1e-9
         head.bias[: last.out_features] = last.bias if with_bias else 0.0
     head.train(last.training)
     if not name:

@@ -69,6 +69,7 @@ def check_device(name: str | torch.device) -> None:
     Raises:
         UsageError: if it does not, or if the device is "meta".
     """
+    # Backends differ in how they say what there is; a tensor can be made on every device that works.
     try:
         device = torch.zeros((), device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:

@@ -89,7 +89,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def _innermost_uncopyable(module: nn.Module, shared: Mapping[int, Any]) -> str:
-    for name, part in reversed(list(module.named_modules())):
+    for name, part in reversed(list(module.named_modules())):  # inner modules come after those that contain them
         try:
             _copied(part, shared)
         except Exception:

@@ -22,7 +22,9 @@ from fipray.networks.parameters import listed, matching, parameter_names
 from fipray.networks.refusals import refuse_shared_memory, refuse_unsupported
 from fipray.printable import printable
 
+# The usual sources of randomness, refused by name at once; all others are found by `check`, which needs inputs.
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+# In training mode these normalise by the batch and write into their buffers, so outputs would be no function of w.
 _WITH_STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 
 
@@ -140,7 +142,7 @@ class Network(FunctionalModule):
         """
         self.named(weights)  # raises for weights of another network
         moved = copy.copy(self)
-        moved.weights = weights.detach()
+        moved.weights = weights.detach()  # the graph in which they were computed must not be kept alive
         return moved
 
     @checked
@@ -158,7 +160,7 @@ class Network(FunctionalModule):
         """
         check_device(device)
         there = copy.copy(self)
-        there._module = copied(self._module).to(device)
+        there._module = copied(self._module).to(device)  # nn.Module.to works in place
         there.weights = self.weights.to(device)
         there.mask = None if self.mask is None else self.mask.to(device)
         return there
@@ -180,7 +182,7 @@ class Network(FunctionalModule):
         values = self.named(weights.detach())
         for name, parameter in module.named_parameters():
             if name in values:
-                parameter.data.copy_(values[name])
+                parameter.data.copy_(values[name])  # casts to the dtype of the parameter
             parameter.requires_grad_(self._required_grad[name])
         return module
 

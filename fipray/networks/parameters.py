@@ -45,6 +45,7 @@ def parameter_names(module: nn.Module, moving: Sequence[str] | str | None) -> li
                 f"parameter {name} is complex, and weights must be real: store its real and imaginary parts "
                 "(torch.view_as_real) and join them in forward, or freeze it (requires_grad=False)"
             )
+        # The vector is cast back to the parameter's dtype, and in 8 bits most steps would round to nothing.
         if not parameters[name].is_floating_point() or parameters[name].element_size() < 2:
             raise NetworkError(
                 f"parameter {name} has dtype {parameters[name].dtype}, which cannot represent small steps: leave it "
@@ -66,6 +67,7 @@ def matching(patterns: Sequence[str] | str, aliases: Sequence[tuple[str, str]]) 
     Raises:
         NetworkError: if a pattern matches nothing, or no pattern is given.
     """
+    # fnmatchcase and not fnmatch, which ignores case on Windows.
     given = [patterns] if isinstance(patterns, str) else list(patterns)
     unknown = [pattern for pattern in given if not any(fnmatchcase(name, pattern) for name, _ in aliases)]
     if unknown or not given:

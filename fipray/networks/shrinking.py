@@ -37,6 +37,7 @@ def slimmed(network: Network, weights: Tensor) -> nn.Module:
         kept = channels.present(weights)
         if not bool(kept.any()):
             kept[0] = True  # layers without channels cannot be evaluated
+        # After flattening, a channel has several features: several rows in a norm, several columns in a consumer.
         for name in (channels.layer, *channels.norms):
             for entry in ("weight", "bias", "running_mean", "running_var"):
                 if (key := f"{name}.{entry}") in state:
@@ -86,6 +87,7 @@ def fitted(module: nn.Module, state: Mapping[str, Any]) -> nn.Module:
 
 def _resize(part: Any, shapes: list[torch.Size]) -> None:
     """Resize the entries of a part to the rows, and its matrix to the columns, of the first of `shapes`."""
+    # The weights of a grouped convolution do not say how many groups there should be, so it keeps its size.
     entries = part.state_dict(keep_vars=True)
     if not entries or len(shapes[0]) != next(iter(entries.values())).ndim or getattr(part, "groups", 1) != 1:
         return

@@ -29,6 +29,7 @@ def stacks(network: Callable[[Tensor, Tensor], Tensor], weights: Tensor, inputs:
         True if outputs, and gradients by weights and inputs, are the same up to rounding.
     """
     few = inputs[:_NUM_INPUTS].detach()
+    # Two different rows, so that a result that ignores the batch shows.
     both = torch.stack([weights, 0.99 * weights]).detach()
     expected = _outputs_and_gradients(lambda some, few: torch.stack([network(one, few) for one in some]), both, few)
     with warnings.catch_warnings():

@@ -118,6 +118,7 @@ def check_differences(place: Place) -> None:
     place = place.of(_NUM_INPUTS)
     network = place.network
     generator = torch.Generator().manual_seed(1)
+    # Drawn in double precision on the CPU, so that all devices and dtypes are checked in the same direction.
     cotangent = torch.randn(place.outputs.shape, generator=generator, dtype=torch.float64, device="cpu")
     slope = _Slope(place, cotangent.to(place.outputs))
     direction = torch.randn(network.num_weights, generator=generator, dtype=torch.float64, device="cpu")
@@ -164,6 +165,7 @@ def _is_another(slope: _Slope, direction: Tensor, expected: float, effect: float
     if found is None:
         return False
     near, allowed = found
+    # Outputs that do not change at all over a short length are rounded, with a straight-through gradient.
     gap = abs(near - expected)
     if gap <= allowed or abs(near) <= 1e-6 * abs(expected):
         return False

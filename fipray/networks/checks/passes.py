@@ -72,6 +72,7 @@ def where(network: FunctionalModule, error: BaseException) -> str:
         "in NAME (CLASS), " of the innermost part in whose forward it was raised; empty for the module itself.
     """
     parts = {id(part): (name, part) for name, part in network.parts()}
+    # Frames further down the traceback are further in, so the last one that belongs to a part is the innermost.
     found, trace = "", error.__traceback__
     while trace is not None:
         owner = trace.tb_frame.f_locals.get("self")
@@ -119,6 +120,7 @@ def moved(network: FunctionalModule, scale: float, seed: int = 0) -> Tensor:
     Returns:
         Weights [P].
     """
+    # Drawn on the CPU, so that all devices see the same weights.
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(network.num_weights, generator=generator, device="cpu").to(network.weights)
     for slot in network.slots:

@@ -83,6 +83,7 @@ def check_draws(network: FunctionalModule, inputs: Tensor) -> Tensor:
         source.seed(1)
     tried(network, network.weights, inputs)
     again = _states(sources)
+    # A source that draws has a third state after a pass from another seed; one that the forward seeds has the second.
     drawing = [source for source, *states in zip(sources, before, after, again, strict=True) if len(set(states)) == 3]
     if not drawing:  # the forward seeds its generators itself
         return outputs

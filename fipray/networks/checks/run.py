@@ -53,6 +53,7 @@ def run_checks(network: FunctionalModule, inputs: Tensor, geometry: OutputGeomet
             return
         weights, leaves, outputs = perturbed(network, batch)
         if module is not None:
+            # In this order: gradients and differences mean nothing where two passes give different outputs.
             load(network, module, weights)
             check_passes(network, module, batch, weights, first)
             check_gradients(network, inputs, weights, leaves, outputs)
