@@ -1,4 +1,4 @@
-"""Every exception that fipray raises on purpose.
+"""Exceptions that fipray raises on purpose.
 
     FiprayError
     ├── UsageError          wrong use: a bad argument, an unknown name, a directory of another study
@@ -6,26 +6,32 @@
     │   └── DataError       inputs or labels that cannot be used: NaN, wrong shapes, labels outside the classes
     ├── RecordsError        a results directory that cannot be read or written
     │   └── CorruptFileError    a file in it that is truncated or altered
-    └── RunError            work that was asked for correctly and failed while it ran
-        └── ClusterLostError    the cluster's control process is gone; the same command goes on once there is one
+    └── RunError            correct use, but the work failed while it ran
+        └── ClusterLostError    the cluster's control process is gone; the same command resumes once there is a new one
 
-The command line ends with status 2 for UsageError and RecordsError, and with status 1 for RunError.
+The command line exits with status 2 for UsageError and RecordsError, and with status 1 for RunError.
 """
 
 from fipray.printable import printable_lines, without_credentials
 
 
 class FiprayError(Exception):
-    """What every exception raised on purpose is. Its message can be shown anywhere, whatever was put into it."""
+    """Base class of all exceptions that fipray raises on purpose.
+
+    Args:
+        *arguments: the message first. In strings, control characters are escaped and credentials in addresses removed,
+            so that a message can be shown anywhere, whatever text of users or libraries it quotes.
+    """
 
     def __init__(self, *arguments: object) -> None:
+        # Unpickling calls this again, on arguments that it leaves as they are then.
         super().__init__(
             *(printable_lines(without_credentials(one)) if isinstance(one, str) else one for one in arguments)
         )
 
 
 class UsageError(FiprayError, ValueError):
-    """Wrong use. The message says what was wrong, what was there, and what to do."""
+    """Wrong use, also a ValueError. The message says what was wrong, what was found, and what to do."""
 
 
 class NetworkError(UsageError):
@@ -45,8 +51,8 @@ class CorruptFileError(RecordsError):
 
 
 class RunError(FiprayError):
-    """Work that was asked for correctly and failed while it ran."""
+    """Work that failed while it ran, although it was requested correctly."""
 
 
 class ClusterLostError(RunError):
-    """The cluster that a run is on cannot be reached any more. What is done is kept."""
+    """A run whose cluster cannot be reached any more. Finished work is in the results directory."""

@@ -1,4 +1,4 @@
-"""Registered names: what results directories call a class, whatever Python calls it."""
+"""Registered names of spec classes, which results directories and IDs use instead of Python's."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def spec(name: str) -> Callable[[Class], Class]:
     another module without changing either. An unregistered class is written as `module:Class`.
 
     Args:
-        name: lower-case words joined by `_`, with a namespace of your own where the class is yours: "mylab.shrink".
+        name: lower-case words joined by `_`. Classes outside fipray should have a namespace: "mylab.shrink".
 
     Returns:
         A class decorator.
 
     Raises:
-        UsageError: for a malformed name, or for one that another class has.
+        UsageError: for a malformed name, or a name of another class.
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} cannot be registered: a name is lower-case words joined by '_', such as 'mylab.shrink'"
+            f"{name!r} cannot be registered: a name consists of lower-case words joined by '_', such as 'mylab.shrink'"
         )
 
     def register(cls: Class) -> Class:
@@ -48,15 +48,32 @@ def spec(name: str) -> Callable[[Class], Class]:
 
 
 def registered_name(cls: type) -> str | None:
-    """The name of a class itself, None where it has none; a subclass does not inherit its base's."""
+    """Look up the registered name of a class.
+
+    Args:
+        cls: the class.
+
+    Returns:
+        Its own name; None if it has none. Names of base classes are not inherited.
+    """
+    # vars and not getattr, which would find the name of a base class.
     return vars(cls).get("__spec_name__")
 
 
 def registered_class(name: str) -> type | None:
+    """Look up a class by its registered name.
+
+    Args:
+        name: the name.
+
+    Returns:
+        The class; None if there is none, which may mean that its module is not imported.
+    """
     return _CLASSES.get(name)
 
 
 def registered_names() -> list[str]:
+    """All registered names of imported modules, sorted."""
     return sorted(_CLASSES)
 
 

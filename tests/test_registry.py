@@ -25,7 +25,7 @@ SPEC_FLOORS = (
 )
 # Frozen dataclasses that no spec can hold: what is computed, measured, or holds tensors and modules.
 NOT_IN_SPECS = {
-    *("Computed", "Factors", "KroneckerMetric", "Place", "Layer", "LinearSolution", "Slot", "Projection", "Channels"),
+    *("Computed", "Factors", "KroneckerMetric", "Place", "Layer", "LinearSolution", "Slot", "Signal", "Projection"),
     *(
         "Connection",
         "LossProfile",
@@ -40,7 +40,7 @@ NOT_IN_SPECS = {
     ),
     *("Candidate", "Verdict", "Situation", "Proposal", "Ensemble", "StackedEnsemble", "Robustness", "Measures"),
     *("Task", "Data", "Evaluator", "LocalRunner", "Study", "Tensors", "Ground", "Tracer", "Payload", "WeightsFile"),
-    *("PerExample", "Job"),
+    *("PerExample", "Job", "Channels"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The public border: arguments are checked against their annotations where users give them. Knows the errors alone."""
+"""Checks of arguments against their annotations, at the public functions and classes. Imports only the errors."""
 
 from fipray.border.answers import an_instance, number, shaped_like
 from fipray.border.checking import checked

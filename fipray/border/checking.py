@@ -1,4 +1,4 @@
-"""A decorator for public functions and classes, by which a wrong argument becomes a sentence of the library's own."""
+"""Decorator that checks arguments of public functions and classes, with error messages of the library's own."""
 
 from __future__ import annotations
 
@@ -20,9 +20,15 @@ _ERRORS = {"array": DataError, "network": NetworkError}
 def checked(thing: Thing) -> Thing:
     """Check the arguments of a function, or of a class when an instance is made, against their annotations.
 
-    Lists become tuples where tuples are annotated, and numpy's numbers Python's own. An argument that does not fit, is
-    unknown or is missing raises UsageError: DataError for arrays, NetworkError for modules. For what users call, not
-    for what a path calls at every step.
+    Lists are converted to tuples where tuples are annotated, and numpy's numbers to Python's. A call of the decorated
+    function raises UsageError for an argument that does not fit, is unknown or is missing: DataError for arrays,
+    NetworkError for modules. Meant for functions that users call, not for those that run at every step of a path.
+
+    Args:
+        thing: the function or class.
+
+    Returns:
+        The checked function, or the same class with a checked `__init__`.
     """
     if isinstance(thing, type):
         made: Any = thing
@@ -32,12 +38,21 @@ def checked(thing: Thing) -> Thing:
 
 
 def is_checked(thing: Any) -> bool:
-    """Whether a function or a class checks its arguments."""
+    """Recognise what `checked` decorates.
+
+    Args:
+        thing: a function or class.
+
+    Returns:
+        True if it checks its arguments.
+    """
     function = vars(thing).get("__init__") if isinstance(thing, type) else thing
     return getattr(getattr(function, "__code__", None), "co_name", "") == "guarded"
 
 
 def _guarded(function: Any, name: str, owner: type | None = None) -> Any:
+    # The name of the inner function is how `is_checked` recognises it. Annotations are evaluated with the first call,
+    # since they may name classes that are defined later.
     signature = inspect.signature(function)
 
     @wraps(function)
@@ -53,8 +68,9 @@ def _guarded(function: Any, name: str, owner: type | None = None) -> Any:
 
 
 def _fit(arguments: dict[str, Any], hints: Mapping[str, Any], name: str) -> None:
-    """Replace each argument by itself as its annotation wants it."""
-    from fipray.border.fitting import Misfit, fitted, one_scope  # loads beartype: with the first call of anything
+    """Fit each argument to its annotation, in place."""
+    # Imported with the first call, because importing beartype would slow down `import fipray`.
+    from fipray.border.fitting import Misfit, fitted, one_scope
 
     parameter = ""
     try:
@@ -77,8 +93,10 @@ def _parameters(signature: inspect.Signature) -> str:
 
 @cache
 def _hints(function: Any, owner: type | None) -> Mapping[str, Any]:
-    """The annotations of the parameters, in their order, but for `*args` and `**kwargs`; `owner`: the class whose
-    `__init__` it is, which may take over fields of a dataclass from other modules.
+    """Annotations of a function's parameters by name, in order, except `*args` and `**kwargs`.
+
+    `owner` is the class whose `__init__` the function is: a dataclass may inherit fields from other modules, in which
+    the annotations have to be evaluated.
     """
     modules = [cls.__module__ for cls in reversed(owner.__mro__) if cls is not object] if owner else []
     names, found = dict[str, Any](), dict[str, Any]()
@@ -94,10 +112,10 @@ def _hints(function: Any, owner: type | None) -> Mapping[str, Any]:
 
 
 def _evaluated(annotation: Any, names: dict[str, Any], modules: Sequence[str]) -> Any:
-    """An annotation that may be a text; what is imported for type checkers alone is imported now."""
+    """Evaluate an annotation that may be a string, importing names that its module imports for type checkers only."""
     while isinstance(annotation, str):
         try:
-            annotation = eval(annotation, names)
+            annotation = eval(annotation, names)  # typing.get_type_hints would fail at the first unknown name
         except NameError as error:
             missing = str(error.name)
             names[missing] = _import_for_type_checkers(modules, missing)
@@ -109,7 +127,7 @@ def _import_for_type_checkers(modules: Sequence[str], name: str) -> Any:
         for node in _imports_for_type_checkers(module):
             if node.module and name in [alias.asname or alias.name for alias in node.names]:
                 return getattr(import_module(node.module), name)
-    raise NameError(f"{modules[-1]} annotates an argument with {name}, which it imports nowhere", name=name)
+    raise NameError(f"{modules[-1]} annotates an argument with {name}, but does not import it", name=name)
 
 
 def _imports_for_type_checkers(module: str) -> Iterator[ast.ImportFrom]:

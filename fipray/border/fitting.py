@@ -1,4 +1,4 @@
-"""Whether a value fits an annotation: containers item by item, everything else by beartype and jaxtyping."""
+"""Values fitted to annotations: containers item by item, everything else by beartype and jaxtyping."""
 
 from __future__ import annotations
 
@@ -20,18 +20,32 @@ from fipray.border.wording import oddity
 
 
 class Misfit(Exception):
-    """The innermost value that does not fit, the annotation that it should, and its place, such as `[2]['a']`."""
+    """A value that does not fit its annotation.
+
+    Args:
+        value: the innermost such value.
+        hint: the annotation that it should fit.
+        place: its place within the argument, such as `[2]['a']`.
+    """
 
     def __init__(self, value: Any, hint: Any, place: str = "") -> None:
         super().__init__(place)
         self.value, self.hint, self.place = value, hint, place
 
     def inside(self, place: str) -> Misfit:
+        """Add the place of the container.
+
+        Args:
+            place: such as `[2]`.
+
+        Returns:
+            The misfit with this place before its own.
+        """
         return Misfit(self.value, self.hint, place + self.place)
 
 
 def one_scope() -> AbstractContextManager[Any]:
-    """Within it a letter in the shapes of arrays, such as N, stands for one length."""
+    """Context in which a letter in the shapes of arrays, such as N, stands for one length."""
     return jaxtyped("context")
 
 
@@ -42,18 +56,28 @@ def _is_integer(value: Any) -> bool:
 def _is_number(value: Any) -> bool:
     try:
         return not isinstance(value, bool) and not math.isnan(float(value))
-    except OverflowError:
+    except OverflowError:  # an integer beyond the range of floats
         return False
 
 
-# A truth value is no number, NaN is no setting, and tensors hold integers of 64 bits.
+# beartype alone would accept booleans as integers, NaN as a setting, and integers that no int64 tensor can hold.
 _NUMBERS: Any = {int: Annotated[int, Is[_is_integer]], float: Annotated[int | float, Is[_is_number]]}
 _STRICT = BeartypeConf(hint_overrides=FrozenDict(_NUMBERS))
 
 
 def fitted(value: Any, hint: Any) -> Any:
-    """`value`, or what it becomes where lists stand for tuples, numpy's numbers for Python's, or integers for floats.
-    Raises Misfit.
+    """Fit a value to an annotation.
+
+    Args:
+        value: the value.
+        hint: the annotation.
+
+    Returns:
+        `value`; or its conversion, where lists are given for tuples, numpy's numbers for Python's, or integers for
+        floats.
+
+    Raises:
+        Misfit: if it does not fit.
     """
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
@@ -64,11 +88,12 @@ def fitted(value: Any, hint: Any) -> Any:
         return _fitted_mapping(value, hint, inner)
     if origin in (Sequence, Collection):
         return _fitted_items(value, hint, origin, inner)
+    # Numbers of numpy are compared as Python's: isinstance(np.float32(1), float) is false.
     plain = value.item() if isinstance(value, np.generic) and not isinstance(value, (str, bytes)) else value
     if not _fits(plain, hint, origin, inner):
         raise Misfit(value, hint)
     if hint is float:
-        return float(plain)  # so that specs of equal numbers are written alike
+        return float(plain)  # so that specs of equal numbers have equal IDs
     return plain if hint in (int, bool) or origin is Annotated else value
 
 
@@ -80,7 +105,7 @@ def _fits(value: Any, hint: Any, origin: Any, inner: tuple[Any, ...]) -> bool:
         return not lacking(value, hint)
     if oddity(value):
         return False
-    if hint is TextIO:  # most files are none by their class
+    if hint is TextIO:  # most text files are no instances of it
         return hasattr(value, "write")
     return is_bearable(value, hint, conf=_STRICT)
 
@@ -92,7 +117,7 @@ def _fitted_to_one(value: Any, hint: Any, inner: tuple[Any, ...]) -> Any:
             return fitted(value, one)
         except Misfit as misfit:
             misfits.append(misfit)
-    # what is wrong further inside says more than that none of the kinds fits
+    # A misfit inside a container is more helpful than the statement that no alternative fits.
     raise next((misfit for misfit in misfits if misfit.place), Misfit(value, hint))
 
 
@@ -102,6 +127,7 @@ def _fitted_tuple(value: Any, hint: Any, inner: tuple[Any, ...]) -> Any:
     if inner[-1] is not Ellipsis and len(value) != len(inner):
         raise Misfit(value, hint)
     hints = inner if inner[-1] is not Ellipsis else (inner[0],) * len(value)
+    # A tuple of which nothing was converted is returned itself, so that identity and subclasses are kept.
     items = [_fitted_inside(value[place], one, f"[{place}]") for place, one in enumerate(hints)]
     return value if isinstance(value, tuple) and all(map(_is, items, value)) else tuple(items)
 

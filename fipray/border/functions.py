@@ -1,4 +1,4 @@
-"""Functions that a spec names as `module:function`, because it cannot hold code."""
+"""Functions named as `module:function`, since specs cannot hold code."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ _NUMBERS = {1: "one argument", 2: "two arguments"}
 
 
 def function_named(reference: str, arguments: tuple[str, ...]) -> Callable[..., Any]:
-    """The function that `module:function` names.
+    """Import a function by its reference.
 
     Args:
-        reference: of a module that can be imported wherever the spec is used.
-        arguments: what the function is called with, in words.
+        reference: "module:function", of a module that can be imported wherever the spec is used.
+        arguments: descriptions of the arguments that the function is called with, one or two.
+
+    Returns:
+        The function.
 
     Raises:
-        UsageError: where there is no such function, or it takes other arguments.
+        UsageError: if there is no such function, or it takes other arguments.
     """
     module_name, _, name = reference.partition(":")
     if not (module_name and name):
-        raise UsageError(f"a function is named module:function, such as my.module:latency; {reference!r} was given")
+        raise UsageError(
+            f"a function must be given as module:function, such as my.module:latency; {reference!r} was given"
+        )
     try:
         function = getattr(import_module(module_name), name)
     except ImportError as error:
@@ -35,7 +40,8 @@ def function_named(reference: str, arguments: tuple[str, ...]) -> Callable[..., 
     except AttributeError as error:
         raise UsageError(f"{module_name} has no function {name!r}: {error}") from error
     if not callable(function):
-        raise UsageError(f"{reference!r} names a {type(function).__name__}, which is no function")
+        raise UsageError(f"{reference!r} names a {type(function).__name__}, which is not a function")
+    # Found out now, and not by a worker after hours of tracing.
     if not takes(function, (None,) * len(arguments)):
         raise UsageError(
             f"{reference!r} names a function that does not take {_NUMBERS[len(arguments)]}, {' and '.join(arguments)}"

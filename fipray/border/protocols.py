@@ -1,4 +1,4 @@
-"""Whether objects have what a protocol asks for, and functions take what they are called with."""
+"""Members that objects lack of a protocol, and arguments that functions accept."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from typing import Any
 
 
 def lacking(value: Any, protocol: Any) -> tuple[str, ...]:
-    """What an object lacks of a protocol: members, and methods that take what they are called with. A class lacks all,
-    since it is no object of its own.
+    """Members of a protocol that an object lacks.
+
+    Args:
+        value: the object. A class lacks all members, since its methods need an instance.
+        protocol: the protocol class.
+
+    Returns:
+        Names of members that are missing, or are methods that do not accept the protocol's arguments.
     """
     if isinstance(value, type):
         return _members(protocol)
@@ -26,6 +32,7 @@ def _members(protocol: Any) -> tuple[str, ...]:
 def _has(value: Any, protocol: Any, name: str) -> bool:
     if not hasattr(value, name):
         return False
+    # getattr_static returns a property itself, where getattr would call it.
     asked = inspect.getattr_static(protocol, name)
     if not inspect.isfunction(asked):
         return True
@@ -36,13 +43,22 @@ def _has(value: Any, protocol: Any, name: str) -> bool:
 
 
 def takes(function: Any, given: Sequence[Any], named: Mapping[str, Any] | None = None) -> bool:
-    """Whether it can be called so, as far as it says what it takes."""
+    """Check that a function accepts arguments, by its signature.
+
+    Args:
+        function: anything.
+        given: positional arguments.
+        named: keyword arguments.
+
+    Returns:
+        True if it can be called with them, as far as its signature says.
+    """
     if not callable(function):
         return False
     try:
         inspect.signature(function).bind(*given, **(named or {}))
     except TypeError:
         return False
-    except ValueError:  # written in C, and silent
+    except ValueError:  # functions written in C may have no signature
         return True
     return True

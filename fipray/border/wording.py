@@ -1,4 +1,4 @@
-"""Values and annotations in the words of users, and what helps against frequent mistakes."""
+"""Descriptions of values and annotations for error messages."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from fipray.border.protocols import lacking
 
 _PLAIN = {int: "an integer", float: "a number", bool: "True or False", str: "a string", NoneType: "None"}
 _ARRAYS_OF = {"integer": " of integers", "floating": " of floating-point numbers"}
-_LONGEST = 60  # characters of a value that is shown
+_LONGEST = 60  # characters of a value that are shown
 _DTYPES = {"Float": "floating-point ", "Int": "integer ", "Int64": "int64 ", "Bool": "boolean ", "Shaped": ""}
 
 
 def described(value: Any) -> str:
-    """What a value is: an array's dtype and shape, the text of what is short, otherwise its class."""
+    """Describe a value for an error message.
+
+    Args:
+        value: anything.
+
+    Returns:
+        Dtype and shape of an array, the text of a short value, or otherwise the class with its article.
+    """
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if value is None or isinstance(value, (bool, int, float, complex, str)):
@@ -33,13 +40,28 @@ def described(value: Any) -> str:
 
 
 def a_class(name: str) -> str:
-    """A name with its article."""
+    """Add the indefinite article to a name.
+
+    Args:
+        name: such as "Adam".
+
+    Returns:
+        Such as "an Adam".
+    """
     return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name}"
 
 
 def expected(hint: Any) -> str:
-    """What an annotation asks for."""
-    from fipray.border.kinds import Seed  # loads beartype, which only a refusal needs here
+    """Describe the values that an annotation accepts.
+
+    Args:
+        hint: the annotation, evaluated.
+
+    Returns:
+        Such as "an integer or None".
+    """
+    # Imported here, because importing beartype would slow down `import fipray`.
+    from fipray.border.kinds import Seed
 
     origin, inner = get_origin(hint), get_args(hint)
     if hint in _PLAIN:
@@ -74,17 +96,21 @@ def _short(hint: Any) -> str:
 
 
 def classes_that_fit(protocol: Any) -> dict[str, type]:
-    """Classes by name that have the protocol's members, with arguments of the same names.
+    """Find classes that implement a protocol, among the public names of the library's imported floors.
 
-    They are looked for among the public names of the library's loaded floors.
+    Args:
+        protocol: the protocol class.
+
+    Returns:
+        Classes by name that have the protocol's members, with arguments of the same names.
     """
     members = [name for name in vars(protocol) if not name.startswith("_")]
     library = protocol.__module__.partition(".")[0]
     floors = [module for name, module in list(sys.modules.items()) if name.rpartition(".")[0] == library]
-    there = {name: vars(floor).get(name) for floor in floors for name in vars(floor).get("__all__", ())}
+    public = {name: vars(floor).get(name) for floor in floors for name in vars(floor).get("__all__", ())}
     return {
         name: cls
-        for name, cls in sorted(there.items())
+        for name, cls in sorted(public.items())
         if isinstance(cls, type)
         and not getattr(cls, "_is_protocol", False)
         and all(_arguments(cls, member) == _arguments(protocol, member) for member in members)
@@ -92,7 +118,7 @@ def classes_that_fit(protocol: Any) -> dict[str, type]:
 
 
 def _arguments(cls: Any, member: str) -> list[str] | None:
-    """The names of a method's arguments; none of a property, or of what an instance holds; None where it is missing."""
+    """Names of a method's arguments; empty for a property or attribute, None where the member is missing."""
     found = getattr(cls, member, None)
     if found is None:
         return None
@@ -100,7 +126,14 @@ def _arguments(cls: Any, member: str) -> list[str] | None:
 
 
 def subject(hint: Any) -> str:
-    """Whether an annotation is about an "array", a "network", or something else."""
+    """Subject of an annotation, which decides the class of the error.
+
+    Args:
+        hint: the annotation, evaluated.
+
+    Returns:
+        "array", "network", or empty for anything else.
+    """
     for one in (hint, get_origin(hint), *get_args(hint)):
         name = getattr(one, "__name__", "")
         if hasattr(one, "dim_str") or name in ("Tensor", "ndarray"):
@@ -113,15 +146,24 @@ def subject(hint: Any) -> str:
 
 
 def advice(value: Any, hint: Any) -> str:
-    """What to do about a frequent mistake, as a sentence with a full stop before it; empty where nothing is known."""
+    """Advice on frequent mistakes.
+
+    Args:
+        value: the value that does not fit.
+        hint: the annotation, evaluated.
+
+    Returns:
+        A sentence to append, beginning with a full stop and a space; empty where no advice is known.
+    """
+    # Classes are compared by name, so that torch, pandas and the floors above need not be imported.
     names = {one.__name__ for one in type(value).__mro__}
     wanted = {getattr(one, "__name__", "") for one in _alternatives(hint)}
     arrays = {one.array_type.__name__ for one in _alternatives(hint) if hasattr(one, "array_type")} | wanted
     found = ""
     if isinstance(value, type) and not wanted & {"type"}:
-        found = f"Give an instance, as {value.__name__}(...) makes it"
+        found = f"Give an instance: {value.__name__}(...)"
     elif oddity(value):
-        found = "Give a dense one that holds numbers, as to_dense() or dequantize() makes it"
+        found = "Give a dense one that holds numbers: call to_dense() or dequantize()"
     elif "Tensor" in arrays and "DataLoader" in names:
         found = "Join the inputs of its batches: torch.cat([inputs for inputs, *_ in loader])"
     elif "Tensor" in arrays and "Dataset" in names:
@@ -141,27 +183,27 @@ def advice(value: Any, hint: Any) -> str:
     elif "Results" in wanted and names & {"str", "Path"}:
         found = "Load it: fipray.analysis.load(directory)"
     elif "Adversary" in wanted and "ThreatModel" in names:
-        found = "Make one of it: Adversary(threat_model)"
+        found = "Make one: Adversary(threat_model)"
     elif wanted & {"int", "float"} and (_is_array(value) and value.shape == ()):
         found = "Give its number: value.item()"
     elif isinstance(value, float) and value != value and "float" in wanted:
-        found = "NaN is none"
+        found = "NaN is not a number"
     elif "int" in wanted and isinstance(value, float) and value.is_integer():
         found = f"Give {int(value)}"
     elif isinstance(value, str) and wanted & {"tuple", "Sequence", "Collection"}:
         found = f"Give a tuple of one: ({value!r:.{_LONGEST}},)"
     elif wanted & {"tuple", "Sequence", "Collection"} and not isinstance(value, (list, tuple)):
-        found = "Give a tuple, also where there is only one"
+        found = "Give a tuple, even of one item"
     else:
         protocols = [one for one in _alternatives(hint) if getattr(one, "_is_protocol", False)]
         if protocols and value is not None and not isinstance(value, (str, int, float)):
             missing = ", ".join(lacking(value, protocols[0]))
-            found = f"{type(value).__name__} lacks {missing}, or it takes other arguments"
+            found = f"{type(value).__name__} lacks {missing}, or its methods take other arguments"
     return f". {found}" if found else ""
 
 
 def _alternatives(hint: Any) -> list[Any]:
-    """The kinds that an annotation allows, containers by their own."""
+    """Classes that an annotation allows, unions and `Annotated` taken apart."""
     if get_origin(hint) in (Union, UnionType):
         return [found for one in get_args(hint) for found in _alternatives(one)]
     if get_origin(hint) is Annotated:
@@ -178,7 +220,14 @@ def _is_mapping(origin: Any) -> bool:
 
 
 def oddity(value: Any) -> str:
-    """In a word, with a space after it, what keeps a tensor from being a dense one that holds numbers; else empty."""
+    """Name the kind of a tensor that is not dense or holds no numbers.
+
+    Args:
+        value: anything.
+
+    Returns:
+        One word with a space after it, such as "sparse "; empty for dense tensors and all else.
+    """
     if not (_is_array(value) and hasattr(value, "layout")):
         return ""
     kinds = {

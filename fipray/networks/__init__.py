@@ -15,8 +15,9 @@ from fipray.networks.effective import computed_weights, effective, refuse_comput
 from fipray.networks.footprint import Footprint, footprint_of
 from fipray.networks.heads import MultiHead, for_task, grown
 from fipray.networks.inputs import check_device
-from fipray.networks.modules import copied, parameter_names
+from fipray.networks.modules import copied
 from fipray.networks.network import Network
+from fipray.networks.parameters import parameter_names
 from fipray.networks.shrinking import fitted, slimmed
 
 __all__ = [

@@ -1,8 +1,8 @@
-"""Kinds of tensors that arguments are, with dtypes and shapes that are checked where they are annotated.
+"""Annotations of tensors by dtype and shape, enforced by `fipray.border.checked`.
 
-`_` is any length; a letter is the same length wherever it stands among the arguments of one call.
+`_` is any length; a letter is one length throughout the arguments of a call.
 """
-# ruff: noqa: F722, F821  (shapes are no names)
+# ruff: noqa: F722, F821  (shapes are not names)
 
 from typing import TypeAlias
 
@@ -12,7 +12,7 @@ from torch import Tensor
 Inputs: TypeAlias = Shaped[Tensor, "_ ..."]
 Weights: TypeAlias = Float[Tensor, " P"]
 Stack: TypeAlias = Float[Tensor, "M P"]
-AnyWeights: TypeAlias = Float[Tensor, "..."]  # of a length that the network looks at
+AnyWeights: TypeAlias = Float[Tensor, "..."]  # the network itself checks the length, with a better message
 Labels: TypeAlias = Int64[Tensor, "_"]
 Square: TypeAlias = Float[Tensor, "K K"]
 Scores: TypeAlias = Float[Tensor, "_"]

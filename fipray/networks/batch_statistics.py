@@ -1,4 +1,4 @@
-"""The statistics of normalisations, estimated again where other weights have moved."""
+"""Statistics of batch normalisation, re-estimated where other weights have moved, and folded into scale and shift."""
 
 from __future__ import annotations
 
@@ -17,14 +17,24 @@ Statistics = dict[str, Tensor]  # the buffers of BatchNorm layers, by their name
 
 @torch.no_grad()
 def re_estimated(network: Network, weights: Tensor, before: Tensor, inputs: Tensor) -> Tensor:
-    """`weights` [P], with scale and shift of every BatchNorm such that on `inputs` each of its channels has the mean
-    and the deviation again that it has at the weights `before` [P].
+    """Re-estimate the statistics of every BatchNorm after other weights have moved.
 
-    Frozen statistics are a part of an affine map, as scale and shift are: to estimate them anew is to change these. So
-    the result is still a point in weight space. A channel that is constant stays as it is. Layer after layer, in two
-    forward passes.
+    Frozen statistics are part of an affine map, like scale and shift, so re-estimating them is done by changing scale
+    and shift, and the result is still a point in weight space. Layers are corrected one after the other, in two forward
+    passes. Channels that are constant are left as they are.
 
-    Raises NetworkError where there is no BatchNorm whose scale and shift move, or where some may not change.
+    Args:
+        network: the network.
+        weights: [P], to correct.
+        before: weights [P] whose means and standard deviations are restored.
+        inputs: [N, ...] on which they are computed.
+
+    Returns:
+        `weights` [P] with new scales and shifts, with which each channel has the same mean and standard deviation on
+        `inputs` as at `before`.
+
+    Raises:
+        NetworkError: if no BatchNorm has a scale and a shift in the vector, or some of these may not change.
     """
     check_norms_move(network)
     slots = {slot.name: slot for slot in network.slots}
@@ -38,6 +48,7 @@ def re_estimated(network: Network, weights: Tensor, before: Tensor, inputs: Tens
     def mend(name: str, output: Tensor) -> Tensor:
         mean, deviation = _moments(output)
         mean_before, deviation_before = wanted[name]
+        # A channel that is constant now has no deviation to rescale: dividing by it would only amplify rounding.
         moves = deviation > 1e-6 * (deviation_before + mean.abs())
         ratio = torch.where(moves, deviation_before / deviation.clamp(min=torch.finfo(output.dtype).tiny), 1.0)
         shift = torch.where(moves, mean_before - ratio * mean, 0.0)
@@ -47,6 +58,7 @@ def re_estimated(network: Network, weights: Tensor, before: Tensor, inputs: Tens
         shape = (1, -1, *[1] * (output.ndim - 2))
         return output * ratio.view(shape) + shift.view(shape)
 
+    # A hook that returns a tensor replaces the output, so each layer sees inputs that are corrected already.
     for at, see in ((before, remember), (weights, mend)):
         hooks: list[Any] = [
             part.register_forward_hook(lambda _part, _inputs, output, name=name, see=see: see(name, output))
@@ -61,9 +73,16 @@ def re_estimated(network: Network, weights: Tensor, before: Tensor, inputs: Tens
 
 
 def statistics_of(network: Network) -> Statistics:
-    """A copy of the statistics that the network's BatchNorm layers have frozen.
+    """Copy the frozen statistics of the BatchNorm layers.
 
-    Raises NetworkError where there is no BatchNorm whose scale and shift move.
+    Args:
+        network: the network.
+
+    Returns:
+        Copies of their buffers, by name.
+
+    Raises:
+        NetworkError: if no BatchNorm has a scale and a shift in the vector.
     """
     return {
         f"{name}.{kind}": buffer.clone()
@@ -73,13 +92,22 @@ def statistics_of(network: Network) -> Statistics:
 
 
 def normalised(network: Network, weights: Tensor, statistics: Statistics, inputs: Tensor) -> Tensor:
-    """Outputs [N, C] at `weights` [P] where every BatchNorm normalises by the batch, as in training, and moves the
-    `statistics`, in place, its momentum's share of the way to the batch's. Differentiable in `weights`.
+    """Evaluate a network with BatchNorm layers in training mode; differentiable in `weights`.
+
+    Args:
+        network: the network.
+        weights: [P].
+        statistics: running statistics, changed in place: they move towards those of the batch by the layers' momentum.
+        inputs: [N, ...].
+
+    Returns:
+        Outputs [N, C], with every BatchNorm normalising by the batch.
     """
     parts = [part for _, part in _normalisations(network)]
     try:
         for part in parts:
             part.train()
+        # functional_call puts the statistics in the place of the buffers, so BatchNorm updates them instead.
         return network.evaluated({**network.named(weights), **statistics}, inputs)
     finally:
         for part in parts:
@@ -87,30 +115,55 @@ def normalised(network: Network, weights: Tensor, statistics: Statistics, inputs
 
 
 def folded(network: Network, weights: Tensor, statistics: Statistics) -> Tensor:
-    """Weights [P] with which the network, its statistics frozen, computes what it computes at `weights` [P] with these
-    `statistics`: frozen statistics are a part of an affine map, as scale and shift are. Differentiable in `weights`.
+    """Express given statistics by scale and shift; differentiable in `weights`.
+
+    Args:
+        network: the network.
+        weights: [P].
+        statistics: running statistics to use instead of the frozen ones.
+
+    Returns:
+        Weights [P] with which the network, its statistics frozen, computes the same function as with `weights` and
+        `statistics`.
     """
     return _refolded(network, weights, statistics, statistics_of(network))
 
 
 def unfolded(network: Network, weights: Tensor, statistics: Statistics) -> Tensor:
-    """The inverse of `folded`."""
+    """Inverse of `folded`.
+
+    Args:
+        network: the network.
+        weights: [P], for the frozen statistics.
+        statistics: running statistics to use instead.
+
+    Returns:
+        Weights [P] with which the network, with `statistics`, computes the same function as with `weights` and its
+        frozen statistics.
+    """
     return _refolded(network, weights, statistics_of(network), statistics)
 
 
 def check_norms_move(network: Network) -> None:
-    """Raise NetworkError where a BatchNorm's scale and shift are in the vector, but may not change (`Network.only`)."""
+    """Check that scale and shift of every BatchNorm in the vector may change, see `Network.only`.
+
+    Args:
+        network: the network.
+
+    Raises:
+        NetworkError: naming the layers whose scale or shift may not change.
+    """
     moving = {slot.name for slot in network.moving}
     held = [name for name, _ in _normalisations(network) if not {f"{name}.weight", f"{name}.bias"} <= moving]
     if held:
         raise NetworkError(
-            f"statistics are kept in the scale and shift of every BatchNorm, and those of {', '.join(held)} may not "
-            "change on this path: let them move too, or leave the statistics as they are"
+            f"batch statistics are expressed by the scale and shift of every BatchNorm, and those of {', '.join(held)} "
+            "may not change on this path: let them move too, or do not re-estimate statistics"
         )
 
 
 def _refolded(network: Network, weights: Tensor, of: Mapping[str, Tensor], by: Mapping[str, Tensor]) -> Tensor:
-    """Scales and shifts that go with the statistics `of`, as they are with those of `by`."""
+    """Weights [P] with which statistics `by` give the function that `weights` [P] give with statistics `of`."""
     named = network.named(weights)
     for name, part in _normalisations(network):
         scale, shift = named[f"{name}.weight"], named[f"{name}.bias"]
@@ -122,7 +175,7 @@ def _refolded(network: Network, weights: Tensor, of: Mapping[str, Tensor], by: M
 
 
 def _normalisations(network: Network) -> Iterator[tuple[str, nn.modules.batchnorm._BatchNorm]]:
-    """The BatchNorm layers whose scale and shift move, by name."""
+    """BatchNorm layers with statistics whose scale and shift are in the vector, by name."""
     names = {slot.name for slot in network.slots}
     found = [
         (name, part)
@@ -132,7 +185,7 @@ def _normalisations(network: Network) -> Iterator[tuple[str, nn.modules.batchnor
         and {f"{name}.weight", f"{name}.bias"} <= names
     ]
     if not found:
-        raise NetworkError("no BatchNorm has a scale and a shift that move, so there are no statistics to estimate")
+        raise NetworkError("no BatchNorm has a scale and a shift that move, so there are no statistics to re-estimate")
     return iter(found)
 
 

@@ -1,8 +1,7 @@
-"""Output channels that can be taken out of a network, and where they lie in its weight vector."""
+"""Output channels that can be removed from a network, and their positions in its weight vector."""
 
 from __future__ import annotations
 
-import operator
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,9 +12,13 @@ from torch.nn import functional
 
 from fipray.border import checked
 from fipray.errors import NetworkError
-from fipray.networks.network import Network, Slot
+from fipray.networks.functional_module import Slot
+from fipray.networks.network import Network
+from fipray.networks.signals import Signal, arguments, averaged, flattened, is_batch_size, keeps_rows, mapped
 
-_LAYERS: dict[type[nn.Module], int | None] = {nn.Linear: None, nn.Conv1d: 3, nn.Conv2d: 4}  # dimensions of the outputs
+# Number of dimensions of the tensors in which channels are followed; None for linear layers, whose channels are in the
+# last dimension of any number.
+_LAYERS: dict[type[nn.Module], int | None] = {nn.Linear: None, nn.Conv1d: 3, nn.Conv2d: 4}
 _NORMS: dict[type[nn.Module], tuple[int | None, ...]] = {nn.BatchNorm1d: (None, 3), nn.BatchNorm2d: (4,)}
 _POOLINGS: dict[Any, int] = {
     place: dimensions + 2
@@ -28,29 +31,23 @@ _POOLINGS: dict[Any, int] = {
     )
     for place in (getattr(nn, f"{kind}{dimensions}d"), getattr(functional, f"{name}{dimensions}d"))
 }
-_ELEMENTWISE_MODULES = {
-    *(nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU),
-    *(nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Hardtanh, nn.Hardswish, nn.Softsign, nn.Tanhshrink, nn.Softshrink),
-    *(nn.Hardshrink, nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softplus),
-}
-_ELEMENTWISE = {
-    *("dropout", "dropout1d", "dropout2d", "relu", "relu_", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu"),
-    *("silu", "mish", "tanh", "tanh_", "hardtanh", "hardswish", "softsign", "tanhshrink", "softshrink", "hardshrink"),
-    *("sigmoid", "hardsigmoid", "logsigmoid", "softplus", "clamp", "contiguous", "clone"),
-}
-_ELEMENTWISE_FUNCTIONS = {
-    getattr(home, name) for home in (torch, functional) for name in _ELEMENTWISE if hasattr(home, name)
-}
 
 
 @dataclass(frozen=True)
 class Channels:
-    """The output channels of one layer, any of which can be removed: only the layers that take them see their number.
+    """Output channels of one layer, any of which can be removed.
 
-    layer: its name; num: how many channels it has; norms: names of the normalisations they pass through; own: their
-    moving weights, which are rows of the layer's matrix and entries of its bias, and scales and shifts of the
-    normalisations; a channel whose own weights are all zero arrives as zero everywhere. consumers: names of the layers
-    that take them, each with its columns per channel; seen: those of the consumers' matrices that move.
+    Only the layers that consume the channels depend on their number. A channel whose own weights are all zero arrives
+    there as zero.
+
+    Args:
+        layer: name of the layer.
+        num: number of channels.
+        norms: names of the normalisations that the channels pass through.
+        own: slots of the channels' own weights that may move: rows of the layer's matrix, entries of its bias, scales
+            and shifts of the normalisations.
+        consumers: names of the layers that take the channels as inputs, each with its number of columns per channel.
+        seen: slots of the consumers' matrices that may move.
     """
 
     layer: str
@@ -61,69 +58,69 @@ class Channels:
     seen: tuple[Slot, ...]
 
     def own_indices(self) -> Tensor:
-        """[num, S]: where each channel's own weights lie in the weight vector [P]."""
+        """Positions of each channel's own weights in the weight vector [P]; [num, S]."""
         return torch.cat([_indices(slot).view(self.num, -1) for slot in self.own], 1)
 
     def seen_indices(self) -> Tensor:
-        """[num, S']: where the columns that see each channel lie in the weight vector [P]; S' is 0 where none move."""
+        """Positions of the consumers' columns per channel in the weight vector [P]; [num, S'], S' is 0 if none move."""
         columns = [_indices(slot).view(slot.shape[0], self.num, -1).transpose(0, 1).flatten(1) for slot in self.seen]
         return torch.cat([torch.empty(self.num, 0, dtype=torch.int64), *columns], 1)
 
     def present(self, weights: Tensor) -> Tensor:
-        """[num], true for channels with own weights in `weights` [P] that are not zero."""
+        """Find channels that are not pruned.
+
+        Args:
+            weights: [P].
+
+        Returns:
+            [num], true for channels of whose own weights at least one is not zero.
+        """
         return (weights[self.own_indices().to(weights.device)] != 0).any(1)
 
 
 @checked
 def removable_channels(network: Network) -> tuple[Channels, ...]:
-    """The layers whose output channels can be removed one by one, in the order in which they are called.
+    """Find layers whose output channels can be removed one by one.
 
-    They are linear layers and convolutions (one or two dimensions, one group) whose outputs reach linear layers and
-    convolutions alone, through what acts on each channel by itself (elementwise functions, pooling, normalisation with
-    frozen statistics, flattening, means over places) and makes zero of a channel whose own weights are zero; never an
-    addition, a concatenation, the network's output or anything unknown, nor a layer that is called twice or shares its
-    weights. An output of a linear layer that goes to a BatchNorm1d of as many features is taken to be [N, C].
+    These are linear layers and convolutions (one or two dimensions, one group) whose outputs reach only other such
+    layers, through operations that act on each channel by itself and map a channel whose own weights are zero to zero:
+    elementwise functions, pooling, normalisation with frozen statistics, flattening and means over positions. Layers
+    that lead to an addition, a concatenation, the network's output or an unknown operation are left out, and so are
+    layers that are called twice or share their weights. The output of a linear layer that goes to a BatchNorm1d of as
+    many features is taken to be [N, C].
 
-    Raises NetworkError for a module that torch.fx cannot trace.
+    Args:
+        network: the network.
+
+    Returns:
+        Channels of each such layer, in the order in which the layers are called.
+
+    Raises:
+        NetworkError: if torch.fx cannot trace the module.
     """
     module = network.module_at(network.weights)
     try:
         graph = fx.Tracer().trace(module)
     except Exception as error:  # tracing runs the module's own code
         raise NetworkError(
-            f"torch.fx cannot trace {type(module).__name__}, so where its channels go is unknown "
-            f"({type(error).__name__}: {error}): let its forward depend on no value or shape of a tensor"
+            f"torch.fx cannot trace {type(module).__name__}, so it is unknown where its channels go "
+            f"({type(error).__name__}: {error}): its forward must not depend on values or shapes of tensors"
         ) from error
     trace = _Trace(network, module, graph)
     found = (trace.channels(node) for node in graph.nodes if node.op == "call_module")
     return tuple(channels for channels in found if channels is not None)
 
 
-@dataclass(frozen=True)
-class _Signal:
-    """How channels lie in a tensor: [N, C, ...] of `ndim` dimensions, or, ndim None, in the last dimension, each in one
-    place or in `several` that follow each other. zero: whether a channel without own weights is zero here.
-    """
-
-    ndim: int | None
-    zero: bool
-    several: bool = False
-
-    def holds(self, num: int, size: int) -> bool:
-        """Whether a dimension of `size` can be these `num` channels."""
-        return size == num or (self.several and size % num == 0)
-
-
 @dataclass
 class _Way:
-    """What the channels meet until they are consumed."""
+    """Layers that channels pass on their way, collected while they are followed."""
 
     norms: list[str] = field(default_factory=list)
     consumers: list[tuple[str, int]] = field(default_factory=list)
 
 
 class _Trace:
-    """A traced module, asked where channels go."""
+    """A module's graph, in which channels are followed from a layer to its consumers."""
 
     def __init__(self, network: Network, module: nn.Module, graph: Any) -> None:
         self._slots = {slot.name: slot for slot in network.moving}
@@ -136,7 +133,7 @@ class _Trace:
             for name, part in module.named_modules()
             if calls[name] == 1
             and name not in read
-            and part._parameters.keys() == {"weight", "bias"}  # no other parametrisation
+            and part._parameters.keys() == {"weight", "bias"}  # parametrised layers hold others
             and all(users[id(parameter)] == 1 for parameter in part.parameters())
         }
 
@@ -145,7 +142,7 @@ class _Trace:
         if layer is None:
             return None
         way, num = _Way(), len(layer.weight)
-        signal = _Signal(_LAYERS[type(layer)], self._all_move(node.target, layer))
+        signal = Signal(_LAYERS[type(layer)], self._all_move(node.target, layer))
         if not self._followed(node, signal, num, way) or not way.consumers:
             return None
         return Channels(
@@ -161,6 +158,7 @@ class _Trace:
         return tuple(self._slots[name] for name in names if name in self._slots)
 
     def _all_move(self, name: str, part: nn.Module) -> bool:
+        # An entry that is frozen, such as a bias, keeps a channel from ever becoming zero.
         return all(f"{name}.{entry}" in self._slots for entry, _ in part.named_parameters())
 
     def _part(self, node: Any) -> nn.Module | None:
@@ -168,13 +166,14 @@ class _Trace:
 
     def _layer(self, node: Any) -> nn.Linear | nn.Conv1d | nn.Conv2d | None:
         part: Any = self._part(node)
+        # Exact types, since a subclass may compute anything else; with groups, a channel reaches some outputs only.
         fits = type(part) in _LAYERS and node.target in self._plain and getattr(part, "groups", 1) == 1
         return part if fits else None
 
-    def _followed(self, node: Any, signal: _Signal, num: int, way: _Way) -> bool:
-        """Whether all uses of the channels are known, each written down in `way`."""
+    def _followed(self, node: Any, signal: Signal, num: int, way: _Way) -> bool:
+        """Follow all uses of the channels, noting layers in `way`; False where one is unknown."""
         for user in node.users:
-            if _is_batch_size(user, node):
+            if is_batch_size(user, node):
                 continue
             layer = self._layer(user)
             if layer is not None:
@@ -188,31 +187,31 @@ class _Trace:
                 return False
         return True
 
-    def _after(self, user: Any, node: Any, signal: _Signal, num: int, way: _Way) -> _Signal | None:
-        """The channels in the output of `user`, None where that is unknown."""
+    def _after(self, user: Any, node: Any, signal: Signal, num: int, way: _Way) -> Signal | None:
+        """Layout of the channels in the output of `user`; None where that is unknown."""
         part = self._part(user)
         if part is not None and type(part) in _NORMS:
             return self._normalised(user.target, part, signal, num, way)
         if isinstance(part, nn.Flatten):
-            return _flattened(signal, part.start_dim, part.end_dim)
+            return flattened(signal, part.start_dim, part.end_dim)
         if not user.args or user.args[0] is not node or node in (*user.args[1:], *user.kwargs.values()):
             return None
         called = type(part) if user.op == "call_module" else user.target
         if called in ("view", "reshape", torch.reshape):
-            return _flattened(signal, 1, -1) if _keeps_rows(user, node) else None
+            return flattened(signal, 1, -1) if keeps_rows(user, node) else None
         if user.all_input_nodes != [node]:
             return None
         if called in ("flatten", torch.flatten):
-            return _flattened(signal, *_arguments(user, ("start_dim", 0), ("end_dim", -1)))
+            return flattened(signal, *arguments(user, ("start_dim", 0), ("end_dim", -1)))
         if called in ("mean", torch.mean):
-            return _averaged(signal, *_arguments(user, ("dim", None), ("keepdim", False)))
+            return averaged(signal, *arguments(user, ("dim", None), ("keepdim", False)))
         ndim = _POOLINGS.get(called)
         if ndim is not None:
             indices = user.kwargs.get("return_indices", getattr(part, "return_indices", False))
             return signal if signal.ndim == ndim and not indices else None
-        return _mapped(user, part, signal)
+        return mapped(user, part, signal)
 
-    def _normalised(self, name: str, part: Any, signal: _Signal, num: int, way: _Way) -> _Signal | None:
+    def _normalised(self, name: str, part: Any, signal: Signal, num: int, way: _Way) -> Signal | None:
         if name not in self._plain or signal.ndim not in _NORMS[type(part)] or not signal.holds(num, part.num_features):
             return None
         way.norms.append(name)
@@ -221,64 +220,3 @@ class _Trace:
 
 def _indices(slot: Slot) -> Tensor:
     return torch.arange(slot.start, slot.stop)
-
-
-def _arguments(node: Any, *known: tuple[str, Any]) -> list[Any]:
-    """The arguments of a call after its first, by position, name or default."""
-    return [
-        node.args[place] if place < len(node.args) else node.kwargs.get(name, default)
-        for place, (name, default) in enumerate(known, 1)
-    ]
-
-
-def _is_batch_size(user: Any, node: Any) -> bool:
-    """Whether `user` asks `node` for the length of its first dimension and for nothing else."""
-    if user.op == "call_method" and user.target == "size" and _arguments(user, ("dim", None)) == [0]:
-        return True
-    is_shape = (user.op, user.target, user.args) in (
-        ("call_method", "size", (node,)),
-        ("call_function", getattr, (node, "shape")),
-    )
-    return is_shape and all(one.target is operator.getitem and one.args == (user, 0) for one in user.users)
-
-
-def _keeps_rows(user: Any, node: Any) -> bool:
-    """Whether a `view` or `reshape` of `node` is one to [N, -1]."""
-    shape = user.args[1] if len(user.args) == 2 else user.args[1:]
-    if not isinstance(shape, (tuple, list)) or len(shape) != 2 or shape[1] != -1 or not isinstance(shape[0], fx.Node):
-        return False
-    size = shape[0].args[0] if shape[0].target is operator.getitem else shape[0]
-    source = next(iter(size.all_input_nodes), None)
-    return source is not None and (source is node or source.op == "placeholder") and _is_batch_size(size, source)
-
-
-def _flattened(signal: _Signal, start: Any, end: Any) -> _Signal | None:
-    if end != -1 or start not in (1, 2):
-        return None
-    if start == 1:
-        return replace(signal, ndim=None, several=signal.several or signal.ndim is not None)
-    return replace(signal, ndim=3) if signal.ndim is not None else None
-
-
-def _averaged(signal: _Signal, dims: Any, keep: bool) -> _Signal | None:
-    if signal.ndim is None or dims is None:
-        return None
-    over = {dim % signal.ndim for dim in ((dims,) if isinstance(dims, int) else dims)}
-    if over & {0, 1}:
-        return None
-    left = signal.ndim if keep else signal.ndim - len(over)
-    return replace(signal, ndim=None if left == 2 else left)
-
-
-def _mapped(user: Any, part: nn.Module | None, signal: _Signal) -> _Signal | None:
-    """After an elementwise function: what it makes of zero, it makes of a channel that is zero."""
-    nothing, rest = torch.zeros(1), user.args[1:]
-    if part is not None:
-        image = part(nothing) if type(part) in _ELEMENTWISE_MODULES else None
-    elif user.op == "call_method":
-        image = getattr(nothing, user.target)(*rest, **user.kwargs) if user.target in _ELEMENTWISE else None
-    elif user.target in _ELEMENTWISE_FUNCTIONS:
-        image = user.target(nothing, *rest, **user.kwargs)
-    else:
-        image = None
-    return None if image is None else replace(signal, zero=signal.zero and bool(image == 0))

@@ -1,25 +1,26 @@
-"""Second derivatives: passes that have them, and what has none."""
+"""Second derivatives: forward passes that have them, and a search for the part that has none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-if TYPE_CHECKING:
-    from fipray.networks.network import Network
+from fipray.networks.functional_module import FunctionalModule
+from fipray.networks.modules import tensors_in
 
 _RECURRENT = (torch.gru, torch.lstm, torch.rnn_relu, torch.rnn_tanh)
-_BROKEN_OFF = "torch::autograd::Error"
+_ONCE_DIFFERENTIABLE = "torch::autograd::Error"  # the node that autograd puts behind @once_differentiable
 
 
 class _RecurrentWithoutCudnn(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # The recurrent kernels of cuDNN have no double backward; those of torch do.
         if function in _RECURRENT and args[0].is_cuda:
             with torch.backends.cudnn.flags(enabled=False):
                 return function(*args, **(kwargs or {}))
@@ -28,45 +29,65 @@ class _RecurrentWithoutCudnn(TorchFunctionMode):
 
 @contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """A forward pass herein can be differentiated twice: attention and recurrent layers use kernels that can be, which
-    need more memory, and on a GPU more time, than the fused ones.
+    """Make forward passes in this context twice differentiable.
+
+    Attention and recurrent layers use kernels that have a second derivative. They need more memory, and on a GPU more
+    time, than the fused ones.
+
+    Yields:
+        Nothing.
     """
     with sdpa_kernel(SDPBackend.MATH), _RecurrentWithoutCudnn():
         yield
 
 
 def transposed(outputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """`J^T z` [P] at `z` = 0, and `z`, shaped as `outputs`; differentiable by z where outputs depend on the weights.
+    """Compute `J^T z` at z = 0 with its graph, whose derivative by `z` gives products `J v` (double backward).
 
-    Raises RuntimeError where a function within has no second derivative.
+    Args:
+        outputs: outputs of any shape, with their graph.
+        weights: [P], a leaf of that graph; `J = d outputs / d weights`.
+
+    Returns:
+        `J^T z` [P] and `z`, shaped as `outputs`. The first is differentiable by `z` where outputs depend on weights.
+
+    Raises:
+        RuntimeError: if a function in the graph has no second derivative.
     """
     with torch.enable_grad():
         probe = torch.zeros_like(outputs, requires_grad=True)
         found = torch.autograd.grad(outputs, weights, probe, create_graph=True, materialize_grads=True)[0]
-    if _breaks_off(found):
-        raise RuntimeError("a function that is marked @once_differentiable is in the way")
+    if _is_cut(found):
+        raise RuntimeError("a function that is marked @once_differentiable has no second derivative")
     return found, probe
 
 
-def _breaks_off(tensor: Tensor) -> bool:
-    """Whether the graph of `tensor` holds a function that is differentiable once only. Autograd itself leaves out what
-    lies behind it, without a word, as long as another way leads to what is differentiated by.
-    """
+def _is_cut(tensor: Tensor) -> bool:
+    """Look for a function in the graph of a tensor that is differentiable only once."""
+    # Autograd silently omits what lies behind such a function as long as another path leads to the variable.
     seen, ahead = set(), [tensor.grad_fn]
     while ahead:
         node = ahead.pop()
         if node is None or node in seen:
             continue
-        if node.name() == _BROKEN_OFF:
+        if node.name() == _ONCE_DIFFERENTIABLE:
             return True
         seen.add(node)
         ahead += [following for following, _ in node.next_functions]
     return False
 
 
-def without_second_derivative(network: Network, weights: Tensor, inputs: Tensor) -> str | None:
-    """The first and innermost part of a network's module, as "name (Class)", whose outputs autograd cannot
-    differentiate twice by `weights` [P]; None where every part can be.
+def without_second_derivative(network: FunctionalModule, weights: Tensor, inputs: Tensor) -> str | None:
+    """Find a part of a network that cannot be differentiated twice.
+
+    Args:
+        network: the network.
+        weights: [P].
+        inputs: [N, ...].
+
+    Returns:
+        The first and innermost part whose outputs have no second derivative by the weights, as "name (Class)"; None
+        where every part has one.
     """
     found: list[str] = []
 
@@ -82,6 +103,7 @@ def without_second_derivative(network: Network, weights: Tensor, inputs: Tensor)
                 found.append(f"{name or 'the network'} ({type(part).__name__})")
 
     weights = weights.detach().requires_grad_(True)
+    # Forward hooks of inner parts run before those of the parts around them, so the first failure is the innermost.
     hooks = [
         part.register_forward_hook(lambda part, _, output, name=name: try_twice(name, part, output))
         for name, part in network.parts()
@@ -93,14 +115,3 @@ def without_second_derivative(network: Network, weights: Tensor, inputs: Tensor)
         for hook in hooks:
             hook.remove()
     return found[0] if found else None
-
-
-def tensors_in(value: object) -> Iterator[Tensor]:
-    """The tensors in what a module or a function takes or gives."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from tensors_in(list(value.values()))
-    elif isinstance(value, (tuple, list)):
-        for one in value:
-            yield from tensors_in(one)

@@ -1,5 +1,7 @@
-"""The weights that layers compute with, where those are not the parameters themselves: behind parametrisations
-(`torch.nn.utils.parametrizations`), hooks (old-style weight_norm and spectral_norm) and pruning masks.
+"""Effective weights: those that layers compute with, where these are not the parameters themselves.
+
+They are computed by parametrisations (`torch.nn.utils.parametrizations`), hooks (old-style weight_norm and
+spectral_norm) and pruning masks (`torch.nn.utils.prune`).
 """
 
 from __future__ import annotations
@@ -23,8 +25,12 @@ from fipray.networks.network import Network
 class Computed:
     """A weight of a layer that is computed from parameters.
 
-    layer: its name; tensor: what the layer calls the weight; sources: names of the parameters; way: what computes it;
-    remove: the call that leaves a plain parameter in its place.
+    Args:
+        layer: name of the layer.
+        tensor: the layer's attribute that holds the weight.
+        sources: names of the parameters that it is computed from.
+        way: name of the parametrisation or hook.
+        remove: the call that replaces it by a plain parameter.
     """
 
     layer: str
@@ -35,40 +41,61 @@ class Computed:
 
     @property
     def name(self) -> str:
+        """Full name of the weight in the module."""
         return f"{self.layer}.{self.tensor}".removeprefix(".")
 
 
 def computed_weights(network: Network) -> tuple[Computed, ...]:
-    """The weights that are computed from at least one parameter that may change, layer by layer."""
+    """Weights that are computed from at least one parameter that may change.
+
+    Args:
+        network: the network.
+
+    Returns:
+        The weights, layer by layer.
+    """
     moving = {slot.name for slot in network.moving}
     found = (one for name, part in network.parts() for one, _ in _computed(name, part))
     return tuple(one for one in found if moving.intersection(one.sources))
 
 
 def refuse_computed_weights(network: Network, what: str) -> None:
-    """Raise NetworkError, which names the layer, where a zero among the weights that may change is no zero in a layer;
-    `what` asks for zeros.
+    """Raise where a parameter of zero is not a weight of zero in a layer, or a layer has zeros of its own.
+
+    Args:
+        network: the network, checked before: zeros that its forward makes are known from `Network.check`.
+        what: name of the objective or sparsity pattern that asks for zeros, for the error message.
+
+    Raises:
+        NetworkError: naming the layer, and the call that replaces it by one with plain parameters.
     """
     if found := computed_weights(network):
         one = found[0]
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise NetworkError(
-            f"{what} makes parameters zero, and {one.name}{more} is computed from {', '.join(one.sources)} by "
-            f"{one.way}, so that a zero there is no zero in the layer: call {one.remove} first"
+            f"{what} sets parameters to zero, but {one.name}{more} is computed from {', '.join(one.sources)} by "
+            f"{one.way}, so a zero there is not a zero in the layer: call {one.remove} first"
         )
     for slot in network.moving:
         if way := network.zeroed.get(slot.name):
             raise NetworkError(
-                f"{what} makes parameters zero, and {way}() in the network's forward makes others of {slot.name} zero, "
-                "so that the layer has more zeros than its parameter: take it out of forward, and put the zeros into "
-                "the parameter once (with torch.no_grad(): weight *= mask)"
+                f"{what} sets parameters to zero, but {way}() in the network's forward makes others of {slot.name} "
+                "zero, so the layer has more zeros than its parameter: remove it from forward, and set the parameter "
+                "to zero there once (with torch.no_grad(): weight *= mask)"
             )
 
 
 @torch.no_grad()
 def effective(network: Network, weights: Tensor) -> dict[str, Tensor]:
-    """The weights that layers compute with at `weights` [P], by name, each in its own dtype: the parameters in the
-    vector, but what is computed from such in their place.
+    """Compute the weights that layers use.
+
+    Args:
+        network: the network.
+        weights: [P].
+
+    Returns:
+        Effective weights by name, each in its own dtype: the parameters in the vector, with computed weights in place
+        of their sources.
     """
     own = {name: value.to(network.dtype_of(name)) for name, value in network.named(weights).items()}
     every = (one for name, part in network.parts() for one, _ in _computed(name, part))
@@ -87,7 +114,16 @@ def effective(network: Network, weights: Tensor) -> dict[str, Tensor]:
 
 
 def sparsity_of(network: Network, weights: Tensor) -> float:
-    """The fraction, 0..1, of the weights that layers compute with that are zero at `weights` [P] (`effective`)."""
+    """Compute the fraction of effective weights that are zero.
+
+    Args:
+        network: the network.
+        weights: [P].
+
+    Returns:
+        Sparsity, 0..1.
+    """
+    # In half precision small weights may round to zero, so a mixed network is counted in its parameters' own dtypes.
     if not network.is_mixed and not computed_weights(network):
         return float((weights == 0).double().mean())
     values = effective(network, weights).values()
@@ -95,7 +131,7 @@ def sparsity_of(network: Network, weights: Tensor) -> float:
 
 
 def _computed(name: str, part: nn.Module) -> Iterator[tuple[Computed, Any]]:
-    """The computed weights of one layer, each with a function of a copy of the layer that gives it."""
+    """List the computed weights of one layer, each with a function that computes it from a copy of the layer."""
 
     def named(*keys: str) -> tuple[str, ...]:
         return tuple(f"{name}.{key}".removeprefix(".") for key in keys)
@@ -116,6 +152,7 @@ def _computed(name: str, part: nn.Module) -> Iterator[tuple[Computed, Any]]:
         elif isinstance(hook, SpectralNorm):
             call = f'torch.nn.utils.remove_spectral_norm({layer}, "{hook.name}")'
             computed = Computed(name, hook.name, named(f"{hook.name}_orig"), "spectral_norm", call)
+            # A power iteration would write into buffers, and give another weight than a pass in evaluation mode.
             yield computed, lambda copy, hook=hook: hook.compute_weight(copy, do_power_iteration=False)
         elif isinstance(hook, BasePruningMethod):
             tensor = hook._tensor_name

@@ -1,4 +1,4 @@
-"""Protocols of output geometries: embeddings of a network's outputs."""
+"""Protocols of output geometries, which embed a network's outputs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,32 @@ from torch import Tensor
 
 @runtime_checkable
 class OutputGeometry(Protocol):
-    """Embeds outputs so that the squared distance of two embeddings is the cost of confusing them."""
+    """Embedding of outputs, between which Euclidean distance is functional distance."""
 
     def embed(self, outputs: Tensor) -> Tensor:
-        """Outputs [N, C] (or [N, C, ...]) to embedded outputs [N, C']; differentiable."""
+        """Embed outputs; differentiable.
+
+        Args:
+            outputs: [N, C] (or [N, C, ...]).
+
+        Returns:
+            Embedded outputs [N, C'].
+        """
         ...
 
 
 @runtime_checkable
 class ChecksOutputs(Protocol):
-    """An output geometry that is not for all outputs."""
+    """An output geometry that does not suit all outputs."""
 
     def check(self, outputs: Tensor) -> None:
-        """Raise NetworkError for outputs [N, C] (or [N, C, ...]) that it is not for: some at a network's own weights,
-        and some where its weights have moved, also far and to the other side.
+        """Check that outputs suit the geometry.
+
+        Args:
+            outputs: [N, C] (or [N, C, ...]): some at a network's own weights, and some at weights that have moved, also
+                far and to negative multiples.
+
+        Raises:
+            NetworkError: if they do not, such as probabilities where logits are expected.
         """
         ...

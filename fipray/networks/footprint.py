@@ -1,4 +1,4 @@
-"""What a network with zeros among its weights takes: bytes in several formats, and multiplications."""
+"""Footprint of a sparse network: bytes in several formats, and multiply-adds."""
 
 from __future__ import annotations
 
@@ -22,20 +22,25 @@ _MULTIPLYING = (functional.linear, torch.conv1d, torch.conv2d, torch.conv3d)
 @spec("sizes")
 @dataclass(frozen=True)
 class Footprint:
-    """Sizes of a network at some weights: of those that layers compute with (`fipray.networks.effective`). Only weights
-    that move are counted in all but the multiply-adds.
+    """Sizes of a network at some weights.
 
-    sparsity: of each parameter of two or more dimensions, by name, the fraction of its weights that are zero, 0..1
-    num_weights, non_zeros: all weights, and those that are not zero
-    bytes_dense: 4 for each weight, as float32
-    bytes_csr: parameters of two or more dimensions as compressed sparse rows [out, rest]: for each non-zero a value of
-        4 bytes and the number of its column (2 bytes where there are at most 65,536 columns, otherwise 4), and for each
-        row, and for the end, 4 bytes; the rest dense
-    bytes_2_4: parameters of two or more dimensions, at most 2 of each 4 along dimension 1 not zero, as half of their
-        values and 2 bits for the place of each; the rest, and those whose dimension 1 is no multiple of 4, dense. None
-        where the weights do not have this pattern
-    multiply_adds: of linear layers and convolutions for one input (positions times weights), biases not counted
-    multiply_adds_non_zero: those of them whose weight is not zero
+    Effective weights are counted (`fipray.networks.effective`), and except for multiply-adds only those in the weight
+    vector. Matrices are weights of two or more dimensions.
+
+    Args:
+        sparsity: fraction of zeros in each matrix, 0..1, by name.
+        num_weights: number of weights.
+        non_zeros: number of weights that are not zero.
+        bytes_dense: size with 4 bytes for each weight, as float32.
+        bytes_csr: size with matrices as compressed sparse rows [out, rest]: for each non-zero 4 bytes for its value and
+            2 for its column (4 where there are more than 65,536 columns), and for each row, and for the end, 4 bytes.
+            The rest is dense.
+        bytes_2_4: size with matrices in the semi-structured 2:4 format, in which at most 2 of each 4 weights along
+            dimension 1 are not zero: half of their values, and 2 bits for the position of each. The rest, and matrices
+            whose dimension 1 is not a multiple of 4, are dense. None where the weights do not have this pattern.
+        multiply_adds: multiply-adds of linear layers and convolutions for one input (positions times weights), without
+            biases.
+        multiply_adds_non_zero: those whose weight is not zero.
     """
 
     sparsity: Mapping[str, float]
@@ -51,9 +56,19 @@ class Footprint:
 @checked
 @torch.no_grad()
 def footprint_of(network: Network, weights: Tensor, inputs: Tensor) -> Footprint:
-    """The sizes of `network` at `weights` [P]; `inputs` [N, ...], of which the first is passed through the layers.
+    """Measure the footprint of a network.
 
-    Raises DataError for inputs that the network does not take, NetworkError for weights of another shape.
+    Args:
+        network: the network.
+        weights: [P].
+        inputs: [N, ...], the first of which is passed through the network to count multiply-adds.
+
+    Returns:
+        The sizes.
+
+    Raises:
+        DataError: for inputs that the network does not accept.
+        NetworkError: for weights of another shape.
     """
     network.check(inputs[:1] if inputs.ndim else inputs)
     named = effective(network, weights)
@@ -84,11 +99,11 @@ def _bytes_2_4(value: Tensor) -> int | None:
         return 4 * value.numel()
     if bool((value.unflatten(1, (-1, 4)).count_nonzero(2) > 2).any()):
         return None
-    return 2 * value.numel() + -(-value.numel() // 8)
+    return 2 * value.numel() + -(-value.numel() // 8)  # half of the values with 4 bytes and 2 bits each, rounded up
 
 
 class _Counting(TorchFunctionMode):
-    """Counts the multiply-adds of linear layers and convolutions, whatever their groups, and frozen ones too."""
+    """Context that counts multiply-adds of linear layers and convolutions of any groups, frozen ones included."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +113,7 @@ class _Counting(TorchFunctionMode):
         output = function(*args, **(kwargs or {}))
         if function in _MULTIPLYING:
             weight = args[1] if len(args) > 1 else kwargs["weight"]
-            positions = output.numel() // len(weight)
+            positions = output.numel() // len(weight)  # each weight is used once per position of its output channel
             self.total += positions * weight.numel()
             self.non_zero += positions * int(weight.count_nonzero())
         return output

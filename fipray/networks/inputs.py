@@ -1,4 +1,4 @@
-"""Inputs that no module is asked about: of a layout, a place or a history that passes through it cannot have."""
+"""Inputs and devices that can be refused without calling the module."""
 
 from __future__ import annotations
 
@@ -13,9 +13,17 @@ from fipray.errors import DataError, FiprayError, UsageError
 
 
 def check_inputs(inputs: Tensor, weights: Tensor) -> None:
-    """Raise DataError unless `inputs` [N, ...] are a dense tensor beside the weights that nobody differentiates."""
+    """Check that inputs are a dense tensor on the weights' device that requires no gradients.
+
+    Args:
+        inputs: [N, ...].
+        weights: [P].
+
+    Raises:
+        DataError: if they are not.
+    """
     if not isinstance(inputs, Tensor):
-        raise DataError(f"inputs are a tensor [N, ...]; this is {described(inputs)}")
+        raise DataError(f"inputs must be one tensor [N, ...]; {described(inputs)} was given")
     if inputs.layout is not torch.strided or inputs.is_nested or inputs.is_quantized:
         raise DataError(
             f"the inputs are sparse, nested or quantised ({inputs.layout}, {inputs.dtype}): give a dense tensor, as "
@@ -27,12 +35,22 @@ def check_inputs(inputs: Tensor, weights: Tensor) -> None:
             f"inputs.to({str(weights.device)!r}), or move the module before Network.of"
         )
     if inputs.requires_grad:
-        raise DataError("the inputs require gradients, and a network is judged without: give inputs.detach()")
+        raise DataError("the inputs require gradients, and plain data is expected: give inputs.detach()")
 
 
 @contextmanager
 def refused_by_forward(inputs: Tensor) -> Iterator[None]:
-    """Raise DataError for what a module's forward raises on `inputs` that it does not take."""
+    """Turn errors of a module's forward into errors about its inputs.
+
+    Args:
+        inputs: the inputs that are evaluated in the context.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        DataError: for errors that wrong inputs may cause (RuntimeError, TypeError, ValueError, IndexError).
+    """
     try:
         yield
     except (torch.OutOfMemoryError, FiprayError):
@@ -43,11 +61,19 @@ def refused_by_forward(inputs: Tensor) -> Iterator[None]:
 
 
 def check_device(name: str | torch.device) -> None:
-    """Raise UsageError where this machine has no such device that holds numbers."""
+    """Check that this machine has a device.
+
+    Args:
+        name: such as "cpu" or "cuda:0".
+
+    Raises:
+        UsageError: if it does not, or if the device is "meta".
+    """
+    # Backends differ in how they say what there is; a tensor can be made on every device that works.
     try:
         device = torch.zeros((), device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
-        raise UsageError(f"there is no device {str(name)!r} here, but 'cpu': {reason}") from error
+        raise UsageError(f"there is no device {str(name)!r} here; 'cpu' always works: {reason}") from error
     if device.type == "meta":
-        raise UsageError("tensors on the device 'meta' hold no numbers: give 'cpu', or that of an accelerator")
+        raise UsageError("tensors on the device 'meta' hold no numbers: give 'cpu' or an accelerator")

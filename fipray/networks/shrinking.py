@@ -1,4 +1,4 @@
-"""Smaller dense modules: without the channels that are zero, or in the shapes of a smaller one's weights."""
+"""Smaller dense modules: pruned channels removed, or layers resized to a given state_dict."""
 
 from __future__ import annotations
 
@@ -19,17 +19,25 @@ _RESIZED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.modules.batchnorm._BatchNorm)
 
 @checked
 def slimmed(network: Network, weights: Tensor) -> nn.Module:
-    """A copy of the module at `weights` [P] without the removable channels whose own weights are all zero.
+    """Remove pruned channels from a module: removable ones whose own weights are all zero.
 
-    It computes the same function up to rounding. A layer all of whose channels are zero keeps one. Raises NetworkError
-    for a module that torch.fx cannot trace.
+    Args:
+        network: the network.
+        weights: [P].
+
+    Returns:
+        A smaller module that computes the same function up to rounding. A layer whose channels are all zero keeps one.
+
+    Raises:
+        NetworkError: if torch.fx cannot trace the module.
     """
     module = network.module_at(weights)
     state = module.state_dict()
     for channels in removable_channels(network):
         kept = channels.present(weights)
         if not bool(kept.any()):
-            kept[0] = True
+            kept[0] = True  # layers without channels cannot be evaluated
+        # After flattening, a channel has several features: several rows in a norm, several columns in a consumer.
         for name in (channels.layer, *channels.norms):
             for entry in ("weight", "bias", "running_mean", "running_var"):
                 if (key := f"{name}.{entry}") in state:
@@ -42,18 +50,26 @@ def slimmed(network: Network, weights: Tensor) -> nn.Module:
 
 @checked
 def fitted(module: nn.Module, state: Mapping[str, Any]) -> nn.Module:
-    """A copy of `module` that carries `state`, its linear layers, convolutions and normalisations in the sizes that
-    `state` has, such as the state_dict of a slimmed copy.
+    """Load a state_dict of other sizes, such as that of a slimmed copy, into a module.
 
-    Raises NetworkError where an entry is missing, is one too many, or has a shape that none of these can take. Whether
-    layers fit each other is not looked at.
+    Linear layers, convolutions and normalisations are resized. It is not checked that their sizes fit each other.
+
+    Args:
+        module: the module; not changed.
+        state: the state_dict.
+
+    Returns:
+        A resized copy with the state.
+
+    Raises:
+        NetworkError: if an entry is missing, superfluous, or of a shape that its layer cannot take.
     """
     made = copy.deepcopy(module)
     entries = made.state_dict()
-    for fault, names in (("lacks", entries.keys() - state.keys()), ("has also", state.keys() - entries.keys())):
+    for fault, names in (("lacks", entries.keys() - state.keys()), ("also has", state.keys() - entries.keys())):
         if names:
             raise NetworkError(
-                f"the state {fault} {', '.join(sorted(names))}, so it is not one of a {type(module).__name__}: give "
+                f"the state {fault} {', '.join(sorted(names))}, so it is not that of a {type(module).__name__}: give "
                 "the module that it was made from"
             )
     for name, part in made.named_modules():
@@ -62,7 +78,7 @@ def fitted(module: nn.Module, state: Mapping[str, Any]) -> nn.Module:
     for name, value in made.state_dict().items():
         if isinstance(value, Tensor) and value.shape != state[name].shape:
             raise NetworkError(
-                f"{name} has the shape {tuple(entries[name].shape)} in {type(module).__name__}, and cannot become "
+                f"{name} has shape {tuple(entries[name].shape)} in {type(module).__name__}, and cannot be resized to "
                 f"{tuple(state[name].shape)} as in the state: give the module that the state was made from"
             )
     made.load_state_dict(state, strict=True)
@@ -70,7 +86,8 @@ def fitted(module: nn.Module, state: Mapping[str, Any]) -> nn.Module:
 
 
 def _resize(part: Any, shapes: list[torch.Size]) -> None:
-    """Give the entries of `part` as many rows, and its matrix as many columns, as the first of `shapes` has."""
+    """Resize the entries of a part to the rows, and its matrix to the columns, of the first of `shapes`."""
+    # The weights of a grouped convolution do not say how many groups there should be, so it keeps its size.
     entries = part.state_dict(keep_vars=True)
     if not entries or len(shapes[0]) != next(iter(entries.values())).ndim or getattr(part, "groups", 1) != 1:
         return

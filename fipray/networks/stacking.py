@@ -1,4 +1,4 @@
-"""Whether `torch.vmap` may compute a network at several weights at once."""
+"""Trial of `torch.vmap` over the weights of a network."""
 
 from __future__ import annotations
 
@@ -9,30 +9,34 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-_NUM_INPUTS = 4
-_SLOW = "There is a performance drop"  # torch's warning where it has no batching rule for an operator, and loops itself
+_NUM_INPUTS = 4  # the trial costs as much as one evaluation on these
+# Begin of the warning of torch for an operator without a batching rule, which it then runs in a loop of its own.
+_SLOW = "There is a performance drop"
 
 
 def stacks(network: Callable[[Tensor, Tensor], Tensor], weights: Tensor, inputs: Tensor) -> bool:
-    """Whether `torch.vmap` over weights gives the outputs, and the gradients in weights and inputs, that one network
-    after the other gives.
+    """Try whether `torch.vmap` over weights gives the outputs and gradients of separate evaluations.
 
-    Tried once, at two weights and on a few inputs. Not so for operators without a batching rule (LSTM, GRU), custom
-    autograd functions without one, control flow that looks at activations, and writing in place to buffers.
+    It fails for operators without a batching rule (LSTM, GRU), custom autograd functions without one, control flow that
+    depends on activations, and in-place writes to buffers.
 
     Args:
-        network: `(weights [P], inputs [N, ...]) -> outputs [N, ...]`.
-        weights: [P].
-        inputs: [N, ...].
+        network: function `(weights [P], inputs [N, ...]) -> outputs [N, ...]`.
+        weights: [P]; tried are these and 0.99 times these.
+        inputs: [N, ...], of which the first 4 are used.
+
+    Returns:
+        True if outputs, and gradients by weights and inputs, are the same up to rounding.
     """
     few = inputs[:_NUM_INPUTS].detach()
+    # Two different rows, so that a result that ignores the batch shows.
     both = torch.stack([weights, 0.99 * weights]).detach()
     expected = _outputs_and_gradients(lambda some, few: torch.stack([network(one, few) for one in some]), both, few)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=_SLOW)
         try:
             found = _outputs_and_gradients(vmap(network, in_dims=(0, None)), both, few)
-        except Exception:  # whatever the module's own code raises at a batched tensor
+        except Exception:  # a module's own code may raise anything for a batched tensor
             return False
     return len(found) == len(expected) and all(map(_agree, found, expected))
 
@@ -40,7 +44,7 @@ def stacks(network: Callable[[Tensor, Tensor], Tensor], weights: Tensor, inputs:
 def _outputs_and_gradients(
     stacked: Callable[[Tensor, Tensor], Tensor], weights: Tensor, inputs: Tensor
 ) -> tuple[Tensor, ...]:
-    """The outputs; then, where there are any, the gradients of a weighted sum of them in the weights and the inputs."""
+    """Compute outputs, then gradients of a weighted sum of them by weights and inputs, where there are any."""
     with torch.enable_grad():
         moving = [weights.clone().requires_grad_()]
         if inputs.is_floating_point():
@@ -56,8 +60,9 @@ def _outputs_and_gradients(
 
 
 def _agree(found: Tensor, expected: Tensor) -> bool:
-    """To rounding, which is another where sums run in another order. Nothing is known where numbers are not finite."""
+    """Compare up to rounding; False where numbers are not finite, which can show nothing."""
     if found.shape != expected.shape or not bool(expected.isfinite().all()):
         return False
+    # Batched kernels sum in another order, so differences grow to about the square root of the machine precision.
     tolerance = torch.finfo(expected.dtype).eps ** 0.5 * float(expected.abs().max()) if expected.numel() else 0.0
     return torch.allclose(found, expected, rtol=0.0, atol=tolerance)

@@ -56,7 +56,7 @@ def refusal(call: Callable[[], Any]) -> str:
     ("wrong", "said"),
     [
         ({"number": True}, "Spec(): number is True; expected a number"),
-        ({"number": float("nan")}, "number is nan; expected a number. NaN is none"),
+        ({"number": float("nan")}, "number is nan; expected a number. NaN is not a number"),
         ({"number": "0.5"}, "number is '0.5'; expected a number"),
         ({"number": torch.tensor(0.5)}, "expected a number. Give its number: value.item()"),
         ({"number": 10**400}, "expected a number"),
@@ -125,7 +125,7 @@ def test_functions_are_asked_whether_they_take_what_they_are_called_with(wrong):
     [
         (
             lambda: fip.objectives.AdversarialDistillation(LINF),
-            "expected an Adversary. Make one of it: Adversary(threat_model)",
+            "expected an Adversary. Make one: Adversary(threat_model)",
         ),
         (
             lambda: fip.PathSpec("a", LINF),
@@ -145,7 +145,7 @@ def test_functions_are_asked_whether_they_take_what_they_are_called_with(wrong):
         ),
         (
             lambda: fip.PathSpec("a", fip.objectives.GradientDiversity(), events=fip.events.ObjectiveBelow(0)),
-            "Give a tuple, also where",
+            "Give a tuple, even of one item",
         ),
         (lambda: fip.PathSpec("a", fip.objectives.GradientDiversity(), seed=-1), "seed is -1; expected a seed"),
         (lambda: fip.Evaluation(LINF, attacks=(fip.attacks.PGD,)), "attacks[0] is the class PGD"),

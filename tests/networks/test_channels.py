@@ -262,7 +262,7 @@ def test_a_bias_that_does_not_move_keeps_its_channels():
 
 def test_a_module_that_cannot_be_traced_is_refused():
     branching = Written(lambda m, x: m.a(x) if x.sum() > 0 else x, a=nn.Linear(2, 2))
-    with pytest.raises(NetworkError, match=r"torch.fx cannot trace Written.*let its forward depend on no value"):
+    with pytest.raises(NetworkError, match=r"torch.fx cannot trace Written.*its forward must not depend on values"):
         removable_channels(Network.of(branching))
 
 

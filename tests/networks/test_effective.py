@@ -48,7 +48,9 @@ def test_what_a_layer_computes_with_is_what_it_is_at_the_weights(way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_zeros_are_refused_where_they_would_be_none_in_a_layer(way):
-    with pytest.raises(NetworkError, match=r"Sparsify makes parameters zero, and 0\.weight is computed.*remove.*first"):
+    with pytest.raises(
+        NetworkError, match=r"Sparsify sets parameters to zero, but 0\.weight is computed.*remove.*first"
+    ):
         refuse_computed_weights(Network.of(first_layer(WAYS[way])), "Sparsify")
 
 

@@ -86,7 +86,7 @@ class TestOwnNorms:
         with pytest.raises(fip.errors.NetworkError, match="no BatchNorm"):
             fip.networks.MultiHead(nn.Linear(4, 6), 3, (4,), own_norms=True)
         _, several = self.made()
-        with pytest.raises(fip.errors.NetworkError, match="told the task"):
+        with pytest.raises(fip.errors.NetworkError, match="does not know the task"):
             several.module(self.images)
 
 
@@ -94,9 +94,9 @@ def test_inputs_without_a_task_are_refused() -> None:
     several = fip.networks.MultiHead(nn.Linear(4, 6), 3, (4,))
     with pytest.raises(fip.errors.DataError, match=r"\[N, 5\]"):
         several(torch.rand(2, 4))
-    with pytest.raises(fip.errors.NetworkError, match="shared out evenly"):
+    with pytest.raises(fip.errors.NetworkError, match="divided evenly"):
         fip.networks.MultiHead(nn.Linear(4, 5), 3, (4,))(torch.rand(2, 5))
-    with pytest.raises(fip.errors.NetworkError, match="one or more"):
+    with pytest.raises(fip.errors.NetworkError, match="num_tasks must be at least 1"):
         fip.networks.MultiHead(nn.Linear(4, 5), 0, (4,))
 
 

@@ -278,3 +278,24 @@ def test_a_stack_of_weights_leaves_nothing_in_a_module_that_keeps_what_it_comput
     network.stacked(weights, normal(5, 4).float()).sum().backward()
     inputs = normal(5, 4).float()
     torch.testing.assert_close(network.module_at(weights[1])(inputs), network(weights[1], inputs))
+
+
+def test_a_network_prints_its_module_and_its_weights_in_one_line():
+    network = Network.of(nn.Sequential(nn.Linear(40, 30), nn.Linear(30, 2)))
+    assert repr(network) == ("Network of Sequential: 1,292 weights, 1,292 of which may move, float32 on cpu")
+    assert repr(network.only("1.*")) == "Network of Sequential: 1,292 weights, 62 of which may move, float32 on cpu"
+    assert "float64 on cpu" in repr(mlp(4, 2))
+
+
+def test_a_network_is_an_html_table_whose_text_is_escaped():
+    def named(name: str) -> str:
+        return Network.of(type(name, (nn.Linear,), {})(3, 2)).only("bias")._repr_html_()
+
+    rows = {"module": "Odd", "weights": "8", "may move": "2", "dtype": "float32", "device": "cpu"}
+    expected = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())
+    assert named("Odd") == f"<table>{expected}</table>"
+    assert "<td>&lt;script&gt;&amp;&#x27;\\x1b</td>" in named("<script>&'\x1b")
+
+
+def test_a_name_that_a_terminal_obeys_is_escaped_in_a_networks_text():
+    assert repr(Network.of(type("a\nb", (nn.Linear,), {})(3, 2))).startswith("Network of a\\nb: 8 weights")

@@ -33,12 +33,12 @@ def test_a_module_fitted_to_a_slimmed_state_is_the_slimmed_one_and_the_callers_s
 @pytest.mark.parametrize(
     ("entry", "shape", "message"),
     [
-        ("0.bias", (3,), r"0\.bias has the shape \(4,\) in Sequential, and cannot become \(3,\)"),
-        ("0.weight", (4, 1, 5, 5), r"0\.weight has the shape \(4, 1, 3, 3\).* cannot become \(4, 1, 5, 5\)"),
-        ("0.weight", (4,), r"0\.weight has the shape"),
-        ("1.weight", (6, 4, 1, 1), r"1\.weight has the shape"),
-        ("2.running_var", (5,), r"2\.running_var has the shape"),
-        ("3.weight", (2, 2), r"3\.weight has the shape"),
+        ("0.bias", (3,), r"0\.bias has shape \(4,\) in Sequential, and cannot be resized to \(3,\)"),
+        ("0.weight", (4, 1, 5, 5), r"0\.weight has shape \(4, 1, 3, 3\).* cannot be resized to \(4, 1, 5, 5\)"),
+        ("0.weight", (4,), r"0\.weight has shape"),
+        ("1.weight", (6, 4, 1, 1), r"1\.weight has shape"),
+        ("2.running_var", (5,), r"2\.running_var has shape"),
+        ("3.weight", (2, 2), r"3\.weight has shape"),
     ],
 )
 def test_a_state_that_cannot_fit_is_refused_by_name(entry: str, shape: tuple[int, ...], message: str):
@@ -50,7 +50,7 @@ def test_a_state_that_cannot_fit_is_refused_by_name(entry: str, shape: tuple[int
 
 def test_a_state_of_another_module_is_refused_by_name():
     module = nn.Sequential(nn.Linear(2, 2))
-    with pytest.raises(NetworkError, match=r"the state lacks 0\.bias, so it is not one of a Sequential"):
+    with pytest.raises(NetworkError, match=r"the state lacks 0\.bias, so it is not that of a Sequential"):
         fitted(module, {"0.weight": torch.zeros(2, 2)})
-    with pytest.raises(NetworkError, match=r"the state has also 1\.bias"):
+    with pytest.raises(NetworkError, match=r"the state also has 1\.bias"):
         fitted(module, {**module.state_dict(), "1.bias": torch.zeros(2)})

@@ -177,5 +177,5 @@ def test_outputs_that_the_geometry_is_not_for_are_refused_when_the_study_is_made
 
 def test_outputs_that_never_change_are_refused_when_the_study_is_made():
     module = nn.Sequential(nn.Linear(6, 3), nn.Threshold(1e9, 0.0)).eval()
-    with pytest.raises(fip.errors.NetworkError, match="the same at whatever weights"):
+    with pytest.raises(fip.errors.NetworkError, match="the same at all weights"):
         fip.Study("s", module, GOOD, (fip.PathSpec("p", fip.objectives.RandomWalk(), num_steps=1),))

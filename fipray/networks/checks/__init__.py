@@ -1,1 +1,1 @@
-"""Checks that a module is a function of its weights: purity, dependence on the parameters, randomness, gradients."""
+"""Checks that a module is a pure function of its weights: randomness, hidden state, gradients, rows of a batch."""

@@ -1,47 +1,62 @@
-"""What stands behind a network's outputs, as autograd sees it: every parameter that moves, and nothing else."""
+"""Dependence of the outputs on the parameters, in autograd's graph: on each that moves, and on no other tensor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fipray.errors import NetworkError
 from fipray.networks.checks.passes import NUM_INPUTS, agree, constant, half_hint, kind_of, leaves_of, moved, tried
-from fipray.networks.modules import described, listed, tensors_beside
+from fipray.networks.functional_module import FunctionalModule
+from fipray.networks.modules import described, tensors_beside
+from fipray.networks.parameters import listed
 
-if TYPE_CHECKING:
-    from fipray.networks.network import Network
+# A parameter without a gradient may matter for other inputs (an expert that few of them need) or at other weights (a
+# layer before one that is zero at first), so it is looked for on more inputs, and at weights moved by these fractions
+# of their size, before it counts as unused.
+_MANY_INPUTS = 1024
+_ELSEWHERE = (0.0, 0.03, 1.0, 3.0)
+_ENOUGH_INPUTS = 4  # on fewer, a gradient of zero says little: a rectifier may be off on all of them
 
-_MANY_INPUTS = 1024  # on which a weight may still show that it matters
-_ELSEWHERE = (0.0, 0.03, 1.0, 3.0)  # of the weights' sizes, by which they move to where it may show that, too
-_SOME_INPUTS = 4  # fewer say little where nothing comes through: a rectifier may be off on all of them
 
+def check_gradients(
+    network: FunctionalModule, inputs: Tensor, weights: Tensor, leaves: dict[str, Tensor], outputs: Tensor
+) -> None:
+    """Check that outputs depend on every parameter that moves, and on no unregistered tensor that requires gradients.
 
-def check_gradients(network: Network, inputs: Tensor, weights: Tensor, leaves: dict[str, Tensor], told: Tensor) -> None:
+    Args:
+        network: the network.
+        inputs: [N, ...]; up to 1024 are used where a parameter seems unused.
+        weights: [P], all of which differ from the network's own.
+        leaves: the parameters at `weights`, by name, as leaves for autograd.
+        outputs: outputs on the first inputs, with their graph down to `leaves`.
+
+    Raises:
+        NetworkError: naming the tensors or parameters at fault.
+    """
     kind = kind_of(network)
-    if foreign := _foreign(network, leaves, told):
+    if foreign := _foreign(network, leaves, outputs):
         raise NetworkError(
-            f"{kind} computes with {listed(foreign)}, which its parameters do not name: register it (nn.Parameter as "
+            f"{kind} computes with {listed(foreign)}, which is none of its parameters: register it (nn.Parameter as "
             "an attribute, nn.ModuleList, nn.ParameterList), or, if it is a constant, detach it (requires_grad=False)"
         )
-    say_something = len(inputs) >= _SOME_INPUTS and bool(inputs.any())
-    unused = _unused(network, leaves, told, say_something)
-    for some in inputs[NUM_INPUTS:_MANY_INPUTS].split(NUM_INPUTS):
+    zero_is_none = len(inputs) >= _ENOUGH_INPUTS and bool(inputs.any())
+    unused = _unused(network, leaves, outputs, zero_is_none)
+    for more in inputs[NUM_INPUTS:_MANY_INPUTS].split(NUM_INPUTS):
         if not _names(network, unused):
             return
         with torch.enable_grad():
-            unused &= _unused(network, leaves, network.evaluated(leaves, some), say_something)
+            unused &= _unused(network, leaves, network.evaluated(leaves, more), zero_is_none)
     for number, scale in enumerate(_ELSEWHERE):
         if not _names(network, unused):
             return
-        there = leaves_of(network, moved(network, scale, seed=number + 1))
+        elsewhere = leaves_of(network, moved(network, scale, seed=number + 1))
         with torch.enable_grad():
-            outputs = network.evaluated(there, inputs[:NUM_INPUTS])
+            outputs = network.evaluated(elsewhere, inputs[:NUM_INPUTS])
         if bool(torch.isfinite(outputs).all()):
-            unused &= _unused(network, there, outputs, say_something)
+            unused &= _unused(network, elsewhere, outputs, zero_is_none)
     if not (names := _names(network, unused)):
         return
     if not agree(
@@ -49,24 +64,24 @@ def check_gradients(network: Network, inputs: Tensor, weights: Tensor, leaves: d
     ):
         raise NetworkError(
             f"the outputs of {kind} change with {listed(names)}, but autograd does not see it: a detach(), no_grad(), "
-            "rounding, numpy or activation checkpointing in forward is in the way; take it out, or leave these "
-            "parameters out of what moves: freeze them (requires_grad_(False)), or name the others with moving="
+            "rounding, numpy or activation checkpointing in forward hides it; remove it, or do not let these "
+            "parameters move: freeze them (requires_grad_(False)), or name the others with moving="
         )
     if not (patterns := _others(network, names)):
         raise constant(network)
     others = patterns if len(patterns) <= 8 else "[...]"
     raise NetworkError(
-        f"no output of {kind} depends on {listed(names)} on these inputs (an unused head or layer), so nothing would "
-        f"hold them: freeze them (requires_grad_(False)), or name the parameters that move with moving={others}"
+        f"no output of {kind} depends on {listed(names)} on these inputs (an unused head or layer), so they would "
+        f"move freely: freeze them (requires_grad_(False)), or name the parameters that may move with moving={others}"
     )
 
 
-def _names(network: Network, unused: set[str]) -> list[str]:
+def _names(network: FunctionalModule, unused: set[str]) -> list[str]:
     return [slot.name for slot in network.moving if slot.name in unused and slot.shape.numel()]
 
 
-def _without(network: Network, inputs: Tensor, weights: Tensor, names: Sequence[str]) -> Tensor:
-    """Outputs where these parameters alone have moved."""
+def _without(network: FunctionalModule, inputs: Tensor, weights: Tensor, names: Sequence[str]) -> Tensor:
+    """Evaluate the network where only these parameters have moved."""
     mixed = network.weights.clone()
     for slot in network.slots:
         if slot.name in names:
@@ -74,8 +89,8 @@ def _without(network: Network, inputs: Tensor, weights: Tensor, names: Sequence[
     return tried(network, mixed, inputs[:NUM_INPUTS])
 
 
-def _others(network: Network, names: Sequence[str]) -> list[str]:
-    """Patterns that fit all other parameters, as short as the names of the module's children allow."""
+def _others(network: FunctionalModule, names: Sequence[str]) -> list[str]:
+    """Patterns that match all other parameters, as short as the names of the module's children allow."""
     mixed = {name.partition(".")[0] for name in names}
     others = [slot.name for slot in network.slots if slot.name not in names]
     short = [name if name.partition(".")[0] in mixed or "." not in name else _family(name) for name in others]
@@ -86,12 +101,13 @@ def _family(name: str) -> str:
     return name.partition(".")[0] + ".*"
 
 
-def _unused(network: Network, leaves: dict[str, Tensor], outputs: Tensor, zero_is_none: bool) -> set[str]:
-    """The names of leaves that autograd does not find behind the outputs, or whose gradient is 0 throughout."""
+def _unused(network: FunctionalModule, leaves: dict[str, Tensor], outputs: Tensor, zero_is_none: bool) -> set[str]:
+    """Names of leaves that are not in the outputs' graph, or whose gradient is zero throughout if `zero_is_none`."""
     if not outputs.requires_grad:
         return set(leaves)
+    # A weighted sum with random weights: a plain sum may be constant, as that of probabilities is.
     generator = torch.Generator().manual_seed(0)
-    mixed = torch.randn(outputs.shape, generator=generator, device="cpu").to(outputs)  # a plain sum may be constant
+    mixed = torch.randn(outputs.shape, generator=generator, device="cpu").to(outputs)
     try:
         found: Sequence[Tensor | None] = torch.autograd.grad(outputs, list(leaves.values()), mixed, allow_unused=True)
     except RuntimeError as error:
@@ -107,16 +123,17 @@ def _unused(network: Network, leaves: dict[str, Tensor], outputs: Tensor, zero_i
     }
 
 
-def _checkpointed(network: Network) -> NetworkError:
+def _checkpointed(network: FunctionalModule) -> NetworkError:
     return NetworkError(
-        f"the forward of {kind_of(network)} uses activation checkpointing (torch.utils.checkpoint), which computes "
-        "again with the module's own parameters and not with those that move: switch it off, as with "
+        f"the forward of {kind_of(network)} uses activation checkpointing (torch.utils.checkpoint), which recomputes "
+        "with the module's own parameters and not with those that move: switch it off, as with "
         "gradient_checkpointing_disable() or set_grad_checkpointing(False)"
     )
 
 
-def _foreign(network: Network, leaves: dict[str, Tensor], outputs: Tensor) -> list[str]:
-    """Tensors that require gradients and stand behind the outputs, but are no parameters, for people."""
+def _foreign(network: FunctionalModule, leaves: dict[str, Tensor], outputs: Tensor) -> list[str]:
+    """Descriptions of tensors in the outputs' graph that require gradients but are not among the leaves."""
+    # The nodes at the ends of the graph (AccumulateGrad) hold the tensors that require gradients as `variable`.
     own, found = {id(leaf) for leaf in leaves.values()}, list[Tensor]()
     seen, ahead = set(), [outputs.grad_fn]
     while ahead:

@@ -1,51 +1,65 @@
-"""Whether outputs change with the weights as autograd says, by differences, in double precision where that works."""
+"""Gradients of outputs compared with finite differences, in double precision where the module allows it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from fipray.errors import NetworkError
 from fipray.networks.checks.passes import kind_of
-from fipray.networks.modules import copied, listed
+from fipray.networks.functional_module import FunctionalModule
+from fipray.networks.modules import copied
+from fipray.networks.parameters import listed
 
-if TYPE_CHECKING:
-    from fipray.networks.network import Network
-
-_NUM_INPUTS = 4  # of differences
-_STEPS = ((1e-7, 1e-3), (1e-3, 0.03), (1e-2, 0.03))  # lengths of differences, with what they may err by, of the effect
-_SAME = 0.05  # of the outputs, by which half precision may be off
-_FURTHER = (1e-3, 1e-2, 3e-2)  # lengths at which rounding in forward shows
+_NUM_INPUTS = 4  # enough for a difference, which needs many forward passes
+# Lengths of differences, and the error allowed for each as a fraction of the effect. The shortest is for double
+# precision; longer ones are for modules that compute in single.
+_STEPS = ((1e-7, 1e-3), (1e-3, 0.03), (1e-2, 0.03))
+_SAME = 0.05  # fraction of the outputs by which half precision may differ from double
+_FURTHER = (1e-3, 1e-2, 3e-2)  # lengths at which rounding in forward (fake quantisation) shows as another slope
 
 
 @dataclass(frozen=True)
 class Place:
-    """A network, weights [P] at which it is looked at, a few inputs [N, ...], and its outputs [N, ...] there."""
+    """A network evaluated at some weights.
 
-    network: Network
+    Args:
+        network: the network.
+        weights: [P].
+        inputs: [N, ...].
+        outputs: [N, ...].
+    """
+
+    network: FunctionalModule
     weights: Tensor
     inputs: Tensor
     outputs: Tensor
 
     @property
     def precision(self) -> torch.dtype:
-        """The coarsest dtype that parameters have."""
+        """The lowest-precision dtype among the parameters."""
         kinds = {parameter.dtype for _, part in self.network.parts() for parameter in part.parameters(recurse=False)}
         return max((kind for kind in kinds if kind.is_floating_point), key=lambda kind: torch.finfo(kind).eps)
 
     def of(self, num_inputs: int) -> Place:
-        """The same with the first inputs alone."""
+        """Keep the first inputs.
+
+        Args:
+            num_inputs: how many.
+
+        Returns:
+            The same place on these.
+        """
         return replace(self, inputs=self.inputs[:num_inputs], outputs=self.outputs[:num_inputs])
 
     def in_double(self) -> Place:
-        """The same in double precision, in which rounding hides nothing; as it is, where the module has no such."""
+        """Convert to double precision, where rounding hides nothing; unchanged if the module does not allow it."""
         network, names = self.network, [slot.name for slot in self.network.slots]
-        with suppress(Exception), torch.no_grad():  # a forward is anyone's code
+        with suppress(Exception), torch.no_grad():  # a forward may raise anything at another dtype
             double = type(network)(copied(dict(network.parts())[""]).double(), names)
             inputs = self.inputs.double() if self.inputs.is_floating_point() else self.inputs
             weights = self.weights.double()
@@ -57,7 +71,7 @@ class Place:
 
 @dataclass(frozen=True)
 class _Slope:
-    """Differences of a weighted sum of outputs, the weights of the sum being `cotangent`."""
+    """Slopes of a weighted sum of outputs, with `cotangent` [N, ...] as the weights of the sum."""
 
     place: Place
     cotangent: Tensor
@@ -71,14 +85,15 @@ class _Slope:
 
     @torch.no_grad()
     def along(self, direction: Tensor, length: float) -> float:
-        """The difference quotient between `length` ahead in a direction [P] and as far behind."""
+        """Central difference quotient in a direction [P] over `length` to either side."""
         place = self.place
         ahead, behind = (place.network(place.weights + way * direction, place.inputs) for way in (length, -length))
         return float(((ahead - behind) * self.cotangent).sum()) / (2 * length)
 
     def measured(self, direction: Tensor, effect: float) -> tuple[float, float] | None:
-        """The slope in a direction and what it may be wrong by, where two lengths agree on it; `effect` is a size that
-        it may have.
+        """Slope in a direction [P] and its error; None where no two lengths agree on it.
+
+        `effect`: size of the slope that is expected; errors are relative to it.
         """
         for length, allowed in _STEPS:
             one, other = self.along(direction, length), self.along(direction, 3 * length)
@@ -89,15 +104,21 @@ class _Slope:
 
 
 def check_differences(place: Place) -> None:
-    """Raise NetworkError, which names the parameters, where autograd misses a part of their effect, as behind `.data`
-    or `no_grad()`.
+    """Check that gradients show the whole effect of each parameter, which `.data` or `no_grad()` may hide in part.
 
-    Rounding that gradients pass straight through, as in fake quantisation, is no such fault. There outputs do not
-    change at all with a parameter as long as it moves little, or differences over longer ways tell of another slope.
+    Rounding with a straight-through gradient, as in fake quantisation, is no such fault. Outputs then do not change at
+    all while a parameter moves little, or longer differences have another slope.
+
+    Args:
+        place: the network, and the weights and inputs at which to compare.
+
+    Raises:
+        NetworkError: naming the parameters for which gradients and differences disagree.
     """
     place = place.of(_NUM_INPUTS)
     network = place.network
     generator = torch.Generator().manual_seed(1)
+    # Drawn in double precision on the CPU, so that all devices and dtypes are checked in the same direction.
     cotangent = torch.randn(place.outputs.shape, generator=generator, dtype=torch.float64, device="cpu")
     slope = _Slope(place, cotangent.to(place.outputs))
     direction = torch.randn(network.num_weights, generator=generator, dtype=torch.float64, device="cpu")
@@ -108,26 +129,27 @@ def check_differences(place: Place) -> None:
     for span in _padding(network):
         direction[span] = 0
     contributions = slope.gradient() * direction
-    told = {name: float(contributions[span].sum()) for name, span in spans.items()}
-    effect = sum(map(abs, told.values()))
-    if not _is_another(slope, direction, sum(told.values()), effect):
+    slopes = {name: float(contributions[span].sum()) for name, span in spans.items()}
+    effect = sum(map(abs, slopes.values()))
+    # One difference along all parameters together is enough for a sound module; only a disagreement costs more.
+    if not _is_another(slope, direction, sum(slopes.values()), effect):
         return
     missed = []
     for name, span in spans.items():
         alone = torch.zeros_like(direction)
         alone[span] = direction[span]
-        if _is_another(slope, alone, told[name], abs(told[name])):
+        if _is_another(slope, alone, slopes[name], abs(slopes[name])):
             missed.append(name)
     if missed:
         raise NetworkError(
-            f"the outputs of {kind_of(network)} change with {listed(missed)} otherwise than autograd says: a detach(), "
-            ".data, no_grad() or a backward of its own hides a part of the effect; take it out of forward, or leave "
-            "these parameters out of what moves: freeze them (requires_grad_(False)), or name the others with moving="
+            f"the gradients of {kind_of(network)} by {listed(missed)} disagree with finite differences: a detach(), "
+            ".data, no_grad() or custom backward hides a part of their effect; remove it from forward, or do not let "
+            "these parameters move: freeze them (requires_grad_(False)), or name the others with moving="
         )
 
 
-def _padding(network: Network) -> Iterator[slice]:
-    """Where in the vector embeddings of padding lie, which autograd leaves alone on purpose."""
+def _padding(network: FunctionalModule) -> Iterator[slice]:
+    """Positions in the vector of embeddings of padding, whose gradient is zero on purpose."""
     starts = {alias: slot.start for slot in network.slots for alias, own in network.aliases() if own == slot.name}
     for name, part in network.parts():
         if isinstance(part, (nn.Embedding, nn.EmbeddingBag)) and part.padding_idx is not None:
@@ -137,13 +159,14 @@ def _padding(network: Network) -> Iterator[slice]:
                 yield slice(first, first + part.embedding_dim)
 
 
-def _is_another(slope: _Slope, direction: Tensor, told: float, effect: float) -> bool:
-    """Whether the slope in a direction is not the one that was `told`, near and further away."""
+def _is_another(slope: _Slope, direction: Tensor, expected: float, effect: float) -> bool:
+    """Compare the slope in a direction [P] with an expected one; True if it differs over short and long lengths."""
     found = slope.measured(direction, effect)
     if found is None:
         return False
     near, allowed = found
-    gap = abs(near - told)
-    if gap <= allowed or abs(near) <= 1e-6 * abs(told):
+    # Outputs that do not change at all over a short length are rounded, with a straight-through gradient.
+    gap = abs(near - expected)
+    if gap <= allowed or abs(near) <= 1e-6 * abs(expected):
         return False
     return all(abs(slope.along(direction, length) - near) <= gap / 2 for length in _FURTHER)

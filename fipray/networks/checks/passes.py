@@ -1,35 +1,48 @@
-"""A forward pass, which is anyone's code: what its errors mean, and when two of them give the same."""
+"""Forward passes of a module of unknown code: errors explained, and outputs compared up to rounding."""
 
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from fipray.errors import DataError, FiprayError, NetworkError, UsageError
+from fipray.networks.functional_module import FunctionalModule
 from fipray.networks.modules import described
 
-if TYPE_CHECKING:
-    from fipray.networks.network import Network
-
-NUM_INPUTS = 16  # of a pass that tries something
-_UNITS = {torch.float64: 1e6, torch.float32: 64, torch.float16: 2, torch.bfloat16: 2}  # in the last place
+NUM_INPUTS = 16  # enough to show a fault, few enough to be cheap
+# Differences that rounding may cause, in units in the last place. Kernels differ by some, more in deeper networks. In
+# half precision rounding is so coarse that a few units are all that can be told from a weight that has not moved.
+_UNITS = {torch.float64: 1e6, torch.float32: 64, torch.float16: 2, torch.bfloat16: 2}
 
 
 @torch.no_grad()
-def tried(network: Network, weights: Tensor, inputs: Tensor) -> Tensor:
+def tried(network: FunctionalModule, weights: Tensor, inputs: Tensor) -> Tensor:
+    """Evaluate a network without gradients, and explain errors of its forward.
+
+    Args:
+        network: the network.
+        weights: [P].
+        inputs: [N, ...].
+
+    Returns:
+        Outputs [N, ...].
+
+    Raises:
+        DataError: if the module itself does not accept the inputs.
+        NetworkError: if it accepts them, but not with other weights in place of its own.
+    """
     try:
         return network(weights, inputs)
     except (FiprayError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # a forward is anyone's code
+    except Exception as error:  # a forward may raise anything
         raise _refusal(network, inputs, error) from error
 
 
-def _refusal(network: Network, inputs: Tensor, error: Exception) -> UsageError:
-    """What an error of a forward means: the module refuses the inputs, or weights that are told to it."""
+def _refusal(network: FunctionalModule, inputs: Tensor, error: Exception) -> UsageError:
+    # The plain module tells the two causes apart: it fails as well if the inputs are at fault.
     module = network.module_at(network.weights)
     kind, said = type(module).__name__, f"{where(network, error)}{type(error).__name__}: {error}"
     try:
@@ -48,9 +61,18 @@ def _refusal(network: Network, inputs: Tensor, error: Exception) -> UsageError:
     )
 
 
-def where(network: Network, error: BaseException) -> str:
-    """The innermost part in whose forward an error was raised, before a colon; empty for the module itself."""
+def where(network: FunctionalModule, error: BaseException) -> str:
+    """Locate an error within a network.
+
+    Args:
+        network: the network.
+        error: raised by its forward, with a traceback.
+
+    Returns:
+        "in NAME (CLASS), " of the innermost part in whose forward it was raised; empty for the module itself.
+    """
     parts = {id(part): (name, part) for name, part in network.parts()}
+    # Frames further down the traceback are further in, so the last one that belongs to a part is the innermost.
     found, trace = "", error.__traceback__
     while trace is not None:
         owner = trace.tb_frame.f_locals.get("self")
@@ -62,7 +84,7 @@ def where(network: Network, error: BaseException) -> str:
 
 
 def _arguments(module: nn.Module) -> list[str]:
-    """The arguments that the module's forward cannot do without."""
+    """Names of the required positional arguments of a module's forward."""
     try:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):
@@ -72,13 +94,33 @@ def _arguments(module: nn.Module) -> list[str]:
 
 
 def half_hint(error: Exception, inputs: Tensor) -> str:
+    """Advice for operations that are missing in half precision.
+
+    Args:
+        error: raised by a forward pass.
+        inputs: its inputs.
+
+    Returns:
+        A sentence to add to an error message; empty if the error has another cause.
+    """
     if "not implemented for" in str(error) and ("Half" in str(error) or "BFloat16" in str(error)):
-        return f". In half precision there is no such operation on {inputs.device}: give the module.float()"
+        return f". {inputs.device} has no such operation in half precision: give the module.float()"
     return ""
 
 
-def moved(network: Network, scale: float, seed: int = 0) -> Tensor:
-    """Weights [P] all of which have moved by about `scale` times the root mean square of their parameter."""
+def moved(network: FunctionalModule, scale: float, seed: int = 0) -> Tensor:
+    """Move all weights of a network by Gaussian noise.
+
+    Args:
+        network: the network.
+        scale: standard deviation of the noise, in units of the root mean square of each parameter (of 0.1 for a
+            parameter that is zero).
+        seed: of the noise.
+
+    Returns:
+        Weights [P].
+    """
+    # Drawn on the CPU, so that all devices see the same weights.
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(network.num_weights, generator=generator, device="cpu").to(network.weights)
     for slot in network.slots:
@@ -88,27 +130,59 @@ def moved(network: Network, scale: float, seed: int = 0) -> Tensor:
     return network.weights + scale * noise
 
 
-def leaves_of(network: Network, weights: Tensor) -> dict[str, Tensor]:
-    """Copies of the parts of `weights` [P] by the parameters' names, which autograd follows."""
+def leaves_of(network: FunctionalModule, weights: Tensor) -> dict[str, Tensor]:
+    """Copy weights into separate leaves for autograd.
+
+    Args:
+        network: the network.
+        weights: [P].
+
+    Returns:
+        Copies in the shapes of the parameters, by name, that require gradients.
+    """
     return {name: part.detach().clone().requires_grad_() for name, part in network.named(weights).items()}
 
 
-def agree(network: Network, one: Tensor, other: Tensor, effect: float = 0.0) -> bool:
-    """Whether outputs are the same to rounding, or to a thousandth of the `effect` that weights have on them."""
+def agree(network: FunctionalModule, one: Tensor, other: Tensor, effect: float = 0.0) -> bool:
+    """Compare outputs up to rounding.
+
+    Args:
+        network: the network; its lowest precision sets the tolerance.
+        one: outputs [N, ...].
+        other: outputs [N, ...].
+        effect: size of the effect that weights have on them, a thousandth of which is tolerated as well.
+
+    Returns:
+        True if they are the same.
+    """
     size = float(torch.nan_to_num(one).abs().max())
     dtypes = {parameter.dtype for _, part in network.parts() for parameter in part.parameters(recurse=False)}
-    # Kernels differ by some units in the last place, and the more of them the deeper a network; what is in half
-    # precision rounds so coarsely that a few units are all that can be told from a weight that has not moved.
     allowed = max(_UNITS[kind] * torch.finfo(kind).eps for kind in dtypes & _UNITS.keys() | {network.weights.dtype})
     return bool(torch.allclose(one, other, rtol=0, atol=1e-3 * effect + allowed * size, equal_nan=True))
 
 
-def kind_of(network: Network) -> str:
+def kind_of(network: FunctionalModule) -> str:
+    """Class name of a network's module.
+
+    Args:
+        network: the network.
+
+    Returns:
+        The name.
+    """
     return next(type(part).__name__ for _, part in network.parts())
 
 
-def constant(network: Network) -> NetworkError:
+def constant(network: FunctionalModule) -> NetworkError:
+    """Error for outputs that are the same at all weights.
+
+    Args:
+        network: the network.
+
+    Returns:
+        The error, to raise.
+    """
     return NetworkError(
-        f"the outputs of {kind_of(network)} on these inputs are the same at whatever weights, so every network would "
-        "be at distance 0: look for what cuts them off (a threshold, a layer that is all zero)"
+        f"the outputs of {kind_of(network)} on these inputs are the same at all weights, so every network would be at "
+        "functional distance 0: look for the layer that cuts them off (a threshold, weights that are all zero)"
     )

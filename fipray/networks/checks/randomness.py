@@ -1,4 +1,4 @@
-"""Random numbers that a forward pass draws: whether there are any, whether they matter, and who draws them."""
+"""Random numbers drawn in a forward pass: detection, effect on the outputs, and the part that draws them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,19 +18,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fipray.errors import FiprayError, NetworkError
 from fipray.networks.checks.passes import agree, kind_of, tried
-from fipray.networks.modules import contents, described, listed
+from fipray.networks.functional_module import FunctionalModule
+from fipray.networks.modules import contents, described
+from fipray.networks.parameters import listed
 
-if TYPE_CHECKING:
-    from fipray.networks.network import Network
-
-_CHANCES = ("p", "drop_prob", "dropout", "drop_rate", "droprate")  # attributes that layers call the chance of a drop
-
-_EXTREMES = ((0,), (1,), (0, 1), (1, 0))  # between which lie all chances that draws are compared with
+_CHANCES = ("p", "drop_prob", "dropout", "drop_rate", "droprate")  # attributes in which layers keep a drop probability
+# Values that replace uniform draws, in turns. Any probability that a draw is compared with lies between 0 and 1, so
+# these take either branch of each comparison, however rare it is.
+_EXTREMES = ((0,), (1,), (0, 1), (1, 0))
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A generator of random numbers: how its state is read and put back, and how it is seeded."""
+    """A random number generator: functions that read its state, restore it, and seed it."""
 
     get: Callable[[], Any]
     put: Callable[[Any], object]
@@ -39,8 +39,15 @@ class _Source:
 
 
 @contextmanager
-def kept_randomness(network: Network) -> Iterator[None]:
-    """Generators that a forward pass may draw from have the states afterwards that they had before."""
+def kept_randomness(network: FunctionalModule) -> Iterator[None]:
+    """Restore the states of all generators that a forward pass may draw from.
+
+    Args:
+        network: the network, whose module may hold generators of its own.
+
+    Yields:
+        Nothing.
+    """
     before = [(source, source.get()) for source in _sources(network)]
     try:
         yield
@@ -49,13 +56,22 @@ def kept_randomness(network: Network) -> Iterator[None]:
             source.put(state)
 
 
-def check_draws(network: Network, inputs: Tensor) -> Tensor:
-    """Outputs [N, ...] at the network's own weights, from a pass that draws no random number on which they depend.
+def check_draws(network: FunctionalModule, inputs: Tensor) -> Tensor:
+    """Check that outputs do not depend on random numbers.
 
-    Two passes find dropout, but not a layer that drops its input once in a hundred passes: whether a pass draws at all
-    shows in the generators. Draws that a forward seeds itself, or does not use (of `torch`'s), are nobody's harm.
+    Comparing two passes finds dropout, but not a layer that drops its input once in a hundred passes. Instead, states
+    of generators show whether a pass draws at all, and extreme values in place of the draws show whether outputs depend
+    on them. Draws that the forward seeds itself, or draws of torch that it does not use, are allowed.
 
-    Raises NetworkError, which names the part that draws.
+    Args:
+        network: the network.
+        inputs: [N, ...].
+
+    Returns:
+        Outputs [N, ...] at the network's own weights.
+
+    Raises:
+        NetworkError: naming the part that draws, if outputs depend on random numbers.
     """
     sources = _sources(network)
     before = _states(sources)
@@ -67,11 +83,12 @@ def check_draws(network: Network, inputs: Tensor) -> Tensor:
         source.seed(1)
     tried(network, network.weights, inputs)
     again = _states(sources)
+    # A source that draws has a third state after a pass from another seed; one that the forward seeds has the second.
     drawing = [source for source, *states in zip(sources, before, after, again, strict=True) if len(set(states)) == 3]
-    if not drawing:  # seeded by the forward itself
+    if not drawing:  # the forward seeds its generators itself
         return outputs
     parts: list[str] = []
-    fixed = all(source.of_torch for source in drawing)
+    fixed = all(source.of_torch for source in drawing)  # draws of numpy and random cannot be replaced
     for values in _EXTREMES:
         with _Replacing(network, values) as replacing:
             fixed = _same(network, inputs, outputs) and fixed
@@ -84,25 +101,38 @@ def check_draws(network: Network, inputs: Tensor) -> Tensor:
     return outputs
 
 
-def refusal(network: Network, cause: str) -> NetworkError:
+def refusal(network: FunctionalModule, cause: str) -> NetworkError:
+    """Error for outputs that differ between passes.
+
+    Args:
+        network: the network.
+        cause: words to add on the cause, with a comma before them; empty where it is unknown.
+
+    Returns:
+        The error, to raise.
+    """
     return NetworkError(
         f"the output of {kind_of(network)} changes between two passes over the same inputs{cause} (active dropout, "
-        "stochastic depth or other randomness), so it is no function of its weights: call module.eval() first, or make "
-        "it deterministic"
+        "stochastic depth or other randomness), so it is not a function of its weights: call module.eval() first, or "
+        "make it deterministic"
     )
 
 
-def _same(network: Network, inputs: Tensor, expected: Tensor) -> bool:
+def _same(network: FunctionalModule, inputs: Tensor, expected: Tensor) -> bool:
     try:
         return agree(network, expected, tried(network, network.weights, inputs))
-    except FiprayError:  # the forward fails at such numbers, so it uses them
+    except FiprayError:  # the forward fails at such values, so it uses them
         return False
 
 
 class _Replacing(TorchDispatchMode):
-    """Numbers that operators draw at random, but normal ones, are replaced by one of the `values`, in turns."""
+    """Context that replaces random draws, except normal numbers, by the `values` in turns, and records who draws.
 
-    def __init__(self, network: Network, values: tuple[int, ...]) -> None:
+    Attributes:
+        parts: the parts in whose forward something was drawn.
+    """
+
+    def __init__(self, network: FunctionalModule, values: tuple[int, ...]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._places = {id(part): described(name, part) for name, part in network.parts()}
         self._sources = [source for source in _sources(network) if source.of_torch]
@@ -118,6 +148,7 @@ class _Replacing(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if _states(sources) != before:
             self.parts += _innermost(self._places, sys._getframe())
+            # Normal numbers have no bounds, so no extreme values stand for all of them: their states alone count.
             if "normal" not in func.__name__ and "randn" not in func.__name__:
                 value = next(self._values)
                 for tensor in result if isinstance(result, (tuple, list)) else [result]:
@@ -127,7 +158,7 @@ class _Replacing(TorchDispatchMode):
 
 
 def _innermost(places: dict[int, str], frame: FrameType | None) -> list[str]:
-    """The part in whose forward a frame is."""
+    """Find the innermost part in whose forward a frame is; empty outside of all."""
     while frame is not None:
         owner = id(frame.f_locals.get("self"))
         if owner in places and frame.f_code.co_name == "forward":
@@ -136,8 +167,8 @@ def _innermost(places: dict[int, str], frame: FrameType | None) -> list[str]:
     return []
 
 
-def _dropping(network: Network) -> list[str]:
-    """Parts in training mode that have a chance of dropping something."""
+def _dropping(network: FunctionalModule) -> list[str]:
+    """Parts in training mode with a positive drop probability."""
 
     def chance(part: nn.Module) -> bool:
         found = [getattr(part, name, 0) for name in _CHANCES]
@@ -146,8 +177,8 @@ def _dropping(network: Network) -> list[str]:
     return [described(name, part) for name, part in network.parts() if part.training and chance(part)]
 
 
-def _sources(network: Network) -> list[_Source]:
-    """The generators that any code draws from, and those that the module holds."""
+def _sources(network: FunctionalModule) -> list[_Source]:
+    """List the global generators of torch, random and numpy, and those that the module holds."""
     found = [
         _of_torch(torch.default_generator),
         _Source(random.getstate, random.setstate, random.seed),
@@ -155,12 +186,12 @@ def _sources(network: Network) -> list[_Source]:
     ]
     device = network.weights.device
     if device.type != "cpu":
-        there = torch.get_device_module(device)
+        backend = torch.get_device_module(device)
         found.append(
             _Source(
-                lambda: there.get_rng_state(device),
-                lambda state: there.set_rng_state(state, device),
-                lambda seed: there.set_rng_state(torch.Generator(device).manual_seed(seed).get_state(), device),
+                lambda: backend.get_rng_state(device),
+                lambda state: backend.set_rng_state(state, device),
+                lambda seed: backend.set_rng_state(torch.Generator(device).manual_seed(seed).get_state(), device),
                 of_torch=True,
             )
         )
@@ -193,7 +224,7 @@ def _states(sources: list[_Source]) -> list[Any]:
 
 
 def _plain(state: Any) -> Any:
-    """A state as something that can be compared and is in no memory that may change."""
+    """Convert a generator's state to an immutable value that can be compared."""
     if isinstance(state, Tensor):
         return state.cpu().numpy().tobytes()
     if isinstance(state, np.ndarray):

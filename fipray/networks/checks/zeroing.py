@@ -1,4 +1,4 @@
-"""Masks of a forward's own: functions in it that make some of a parameter's weights zero."""
+"""Functions in a forward pass that set some of a parameter's weights to zero, such as a mask of its own."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-_ROUNDING = ("quant", "round")  # in the names of functions that make zeros of what is small
+_ROUNDING = ("quant", "round")  # in the names of functions that round small values to zero, which is no mask
 
 
 class Zeroing(TorchFunctionMode):
-    """Notes, while a network passes, which functions of a parameter give it back with zeros where it has none: `found`,
-    the name of the function by that of the parameter.
+    """Context that records functions of a parameter whose result is that parameter with additional zeros.
+
+    Args:
+        parameters: parameters to watch, by name.
+
+    Attributes:
+        found: names of such functions, by the parameter's name.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
@@ -30,12 +35,13 @@ class Zeroing(TorchFunctionMode):
             return result
         if any(mark in way for mark in _ROUNDING):
             return result
-        with suppress(RuntimeError):  # within a vmap of the forward's own tensors have no values to look at
+        with suppress(RuntimeError):  # tensors within a vmap of the forward's own have no values to look at
             self._look(result, args, way)
         return result
 
     def _look(self, result: Tensor, args: Any, way: str) -> None:
         for tensor in (one for one in args if type(one) is Tensor and one.shape == result.shape):
             name, shape = self._names.get(tensor.data_ptr(), ("", None))
+            # A result that is zero throughout, such as `0 * weight`, is no mask.
             if shape == result.shape and bool(((result == 0) & (tensor != 0)).any()) and bool(result.any()):
                 self.found[name] = way

@@ -13,7 +13,7 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import NetworkError, UsageError
 from fipray.networks import Network, removable_channels
-from fipray.networks.network import Slot
+from fipray.networks.functional_module import Slot
 from fipray.registry import spec
 
 Losses = Callable[[], Tensor]  # [P], at least 0; may cost passes

@@ -1,0 +1,286 @@
+"""A module as a pure function of a flat weight vector: evaluation, without the checks that are built on it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from fipray.border import described
+from fipray.errors import NetworkError
+from fipray.networks.modules import nothing_left, outputs_of
+from fipray.networks.origin import Origin
+from fipray.networks.stacking import stacks
+
+_LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Position of one parameter in the flat weight vector.
+
+    Args:
+        name: the parameter's name in the module.
+        shape: the parameter's shape.
+        start: index of its first weight in the vector [P].
+    """
+
+    name: str
+    shape: torch.Size
+    start: int
+
+    @property
+    def stop(self) -> int:
+        """Index after its last weight."""
+        return self.start + self.shape.numel()
+
+
+class FunctionalModule(ABC):
+    """Evaluation of a module at any flat weight vector; the abstract base of `Network`.
+
+    `Network` runs the checks in `fipray.networks.checks`, and the checks evaluate the network. They are written against
+    this class, so that the two do not import each other.
+
+    Attributes:
+        weights: the network's own weights [P]; float32, or float64 where a parameter is.
+        num_weights: P.
+        slots: position of each parameter in the vector, in order.
+        moving: the slots whose weights may change.
+        mask: 1 for weights that may change and 0 for others [P]; None where all may change.
+        origin: the parameters of the module that this one was copied from.
+        zeroed: names of functions that zero some weights of a parameter in the forward pass, by the parameter's name;
+            filled by the checks.
+        checked: kinds of inputs and output geometries for which the checks have passed.
+    """
+
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        """Take over a module.
+
+        Args:
+            module: the module, not copied: its parameters stop requiring gradients.
+            names: names of the parameters in the vector, in order.
+        """
+        parameters = dict(module.named_parameters())
+        self._module = module
+        for parameter in parameters.values():
+            parameter.requires_grad_(False)  # gradients are only ever taken with respect to the flat vector
+        slots, start = [], 0
+        for name in names:
+            slots.append(Slot(name, parameters[name].shape, start))
+            start = slots[-1].stop
+        self.slots = tuple(slots)
+        self.moving = self.slots
+        self.mask: Tensor | None = None
+        self.num_weights = start
+        self._sizes = [slot.shape.numel() for slot in slots]
+        dtype = torch.float64 if any(parameters[name].dtype == torch.float64 for name in names) else torch.float32
+        self.weights = torch.cat([parameters[name].detach().reshape(-1).to(dtype) for name in names])
+        self._dtypes = {name: parameters[name].dtype for name in names if parameters[name].dtype != dtype}
+        every = {t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()}
+        self._half = next(iter(every)) if len(every) == 1 and every <= set(_LOW_PRECISION) else None
+        self._takes_half_alone = False
+        self.origin = Origin()
+        # Shallow copies (`at`, `only`, `to`) share these on purpose. What they hold depends on the module's code and on
+        # what their keys say, hardly on the weights, so that a copy need not repeat checks and trials.
+        self.zeroed: dict[str, str] = {}
+        self.checked: set[tuple[object, ...]] = set()
+        self._stacks: dict[tuple[object, ...], bool] = {}  # whether vmap can batch it, by shape and dtype of inputs
+
+    @property
+    def is_mixed(self) -> bool:
+        """True where some parameters have another dtype than the vector."""
+        return bool(self._dtypes)
+
+    @property
+    def num_moving(self) -> int:
+        """Number of weights that may change, at most P."""
+        return sum(slot.shape.numel() for slot in self.moving)
+
+    def dtype_of(self, name: str) -> torch.dtype:
+        """Dtype of a parameter in the module.
+
+        Args:
+            name: the parameter's name.
+
+        Returns:
+            Its own dtype, which may be lower than the vector's.
+        """
+        return self._dtypes.get(name, self.weights.dtype)
+
+    def moved(self, weights: Tensor, displacement: Tensor) -> Tensor:
+        """Add a displacement to the weights that may change.
+
+        Args:
+            weights: [P].
+            displacement: [P].
+
+        Returns:
+            `weights + displacement` [P]; bit for bit `weights` where they may not change.
+        """
+        return self.held(weights + displacement, weights)
+
+    def held(self, weights: Tensor, before: Tensor) -> Tensor:
+        """Restore the weights that may not change.
+
+        Args:
+            weights: new weights [P].
+            before: weights [P] to restore from.
+
+        Returns:
+            `weights` [P] where they may change, `before` elsewhere.
+        """
+        # torch.where copies bits; multiplying by the mask would make NaN of an infinite displacement.
+        return weights if self.mask is None else torch.where(self.mask != 0, weights, before)
+
+    def __call__(self, weights: Tensor, inputs: Tensor) -> Tensor:
+        """Evaluate the network; differentiable in both arguments.
+
+        Args:
+            weights: [P].
+            inputs: [N, ...].
+
+        Returns:
+            Outputs [N, C] (or [N, ...]) in the vector's dtype.
+        """
+        return self.evaluated(self.named(weights), inputs)
+
+    def evaluated(self, tensors: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        """Evaluate the network with given parameters and buffers; differentiable in all of them.
+
+        Args:
+            tensors: replacements for the module's own parameters and buffers, by name. Parameters are cast to their own
+                dtype; what is not named stays as it is in the module.
+            inputs: [N, ...].
+
+        Returns:
+            Outputs [N, C] (or [N, ...]) in the dtype of the first of `tensors`.
+        """
+        # The casts are part of the graph, so gradients arrive in the vector's dtype.
+        own = {**tensors, **{name: tensors[name].to(kind) for name, kind in self._dtypes.items() if name in tensors}}
+        dtype = next(iter(tensors.values())).dtype
+        return self._called(lambda given: functional_call(self._module, own, (given,)), inputs, dtype)
+
+    def outputs_at(self, module: nn.Module, inputs: Tensor) -> Tensor:
+        """Evaluate a copy of the module as the network itself is evaluated.
+
+        Args:
+            module: a copy made by `module_at`.
+            inputs: [N, ...].
+
+        Returns:
+            Outputs [N, C] (or [N, ...]) in the vector's dtype.
+        """
+        return self._called(module, inputs, self.weights.dtype)
+
+    def _called(self, module: Callable[[Tensor], object], inputs: Tensor, dtype: torch.dtype) -> Tensor:
+        # A module that is in half precision throughout may take inputs of that precision only. Others are rounded to it
+        # here, because data comes as numpy arrays, and numpy has no bfloat16.
+        if self._half is None or inputs.dtype not in (torch.float32, torch.float64):
+            returned = module(inputs)
+        elif self._takes_half_alone:
+            returned = module(inputs.to(self._half))
+        else:
+            try:
+                returned = module(inputs)
+            except RuntimeError:  # torch has no exception of its own for dtypes that differ
+                returned = module(inputs.to(self._half))
+                self._takes_half_alone = True
+        outputs = outputs_of(returned, self._module)
+        return outputs.to(dtype) if outputs.is_floating_point() else outputs
+
+    def stacked(self, weights: Tensor, inputs: Tensor, *, chunk: int | None = None) -> Tensor:
+        """Evaluate the network at several weights on the same inputs; differentiable in both arguments.
+
+        The evaluations are batched with `torch.vmap`. This saves calls, not arithmetic, so it gains little where matrix
+        products take most of the time (benchmarks/stacking.py). Networks that `torch.vmap` cannot batch are evaluated
+        one after the other, with the same values and gradients.
+
+        Args:
+            weights: [M, P].
+            inputs: [N, ...].
+            chunk: rows of `weights` to evaluate at a time; None for all. Memory for activations grows with it.
+
+        Returns:
+            Outputs [M, N, ...].
+
+        Raises:
+            NetworkError: if `weights` is not [M, P] with M at least 1.
+        """
+        if weights.ndim != 2 or weights.shape[1] != self.num_weights or len(weights) == 0:
+            raise NetworkError(
+                f"a stack of this network's weights is [M, {self.num_weights}], M at least 1; a tensor of shape "
+                f"{tuple(weights.shape)} was given"
+            )
+        kind = (inputs.shape[1:], inputs.dtype, inputs.device)
+        if kind not in self._stacks:
+            with nothing_left(self._module):
+                self._stacks[kind] = stacks(self, self.weights, inputs)
+        if not self._stacks[kind]:
+            return torch.stack([self(one, inputs) for one in weights])
+        with nothing_left(self._module):
+            return vmap(self, in_dims=(0, None), chunk_size=chunk)(weights, inputs)
+
+    @torch.no_grad()
+    def outputs(self, weights: Tensor, inputs: Tensor, *, chunk: int = 1024) -> Tensor:
+        """Evaluate the network without gradients, a chunk of inputs at a time.
+
+        Args:
+            weights: [P].
+            inputs: [N, ...].
+            chunk: number of inputs to evaluate at a time.
+
+        Returns:
+            Outputs [N, C] (or [N, ...]).
+        """
+        return torch.cat([self(weights, part) for part in inputs.split(chunk)])
+
+    def named(self, weights: Tensor) -> dict[str, Tensor]:
+        """Split a weight vector into parameters.
+
+        Args:
+            weights: [P].
+
+        Returns:
+            Views of `weights` in the shapes of the parameters, by name.
+
+        Raises:
+            NetworkError: if `weights` is no tensor of shape [P].
+        """
+        given: object = weights
+        if not isinstance(given, Tensor) or weights.shape != (self.num_weights,):
+            raise NetworkError(f"this network has {self.num_weights} weights; {described(weights)} was given")
+        parts = weights.split(self._sizes)
+        return {slot.name: part.view(slot.shape) for slot, part in zip(self.slots, parts, strict=True)}
+
+    @abstractmethod
+    def module_at(self, weights: Tensor) -> nn.Module:
+        """Copy the module with other weights.
+
+        Args:
+            weights: [P].
+
+        Returns:
+            A new module, each parameter in its own dtype.
+        """
+
+    def aliases(self) -> list[tuple[str, str]]:
+        """All names of the parameters in the vector, each with the name of its slot.
+
+        Returns:
+            Pairs (name, slot's name); a parameter that layers share has one pair for each of its names.
+        """
+        names = {id(parameter): name for name, parameter in self._module.named_parameters()}
+        inside = {slot.name for slot in self.slots}
+        pairs = [(name, names[id(p)]) for name, p in self._module.named_parameters(remove_duplicate=False)]
+        return [(name, own) for name, own in pairs if own in inside]
+
+    def parts(self) -> Iterator[tuple[str, nn.Module]]:
+        """Submodules of the network by name, its module itself among them.
+
+        Their parameters hold the weights at which the network was made, not those of a point on a path.
+        """
+        return self._module.named_modules()
