@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fipray.border import checked, described
 from fipray.errors import UsageError
-from fipray.robustness.attacks.gradient import Attack
+from fipray.robustness.attacks.attack import Attack
 from fipray.robustness.margin import Classifier, check_examples, checked_outputs, correct
 from fipray.robustness.threat_models import ThreatModel
 

@@ -17,9 +17,10 @@ from torch.nn.functional import cross_entropy
 
 from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.robustness.attacks.attack import Attack
 from fipray.robustness.attacks.auto_attack import AutoAttack
 from fipray.robustness.attacks.black_box import RandomSearch
-from fipray.robustness.attacks.gradient import PGD, Attack
+from fipray.robustness.attacks.gradient import PGD
 from fipray.robustness.evaluation import evaluate
 from fipray.robustness.margin import Classifier, check_examples, checked_outputs, margin_gradient
 from fipray.robustness.threat_models import ThreatModel

@@ -16,7 +16,9 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.registry import spec
-from fipray.robustness.margin import Classifier, check_counts, check_examples, checked_outputs
+from fipray.robustness.attacks.attack import BuiltInAttack
+from fipray.robustness.attacks.search import Search
+from fipray.robustness.margin import Classifier, check_counts, checked_outputs
 from fipray.robustness.threat_models import ThreatModel
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -27,7 +29,7 @@ _SMALLEST_SIDE = 5  # of an image for which Square in l2 has a tiling
 @spec("auto_attack")
 @checked
 @dataclass(frozen=True)
-class AutoAttack:
+class AutoAttack(BuiltInAttack):
     """The standard AutoAttack, or some of its parts: "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square".
 
     The parts run in the order given, each on the examples that stood the ones before, and each stops at an example once
@@ -63,29 +65,19 @@ class AutoAttack:
         parts = "+".join(f"{part}-{effort}" for part, effort in zip(self.attacks, efforts, strict=True))
         return parts if self.num_restarts == 1 else f"{parts}x{self.num_restarts}"
 
-    @checked
     @torch.no_grad()
-    def perturb(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        labels: Tensor,
-        threat_model: ThreatModel,
-        generator: torch.Generator,
-        *,
-        until_fooled: bool = False,
-    ) -> Tensor:
-        check_examples(inputs, labels, threat_model)
+    def _adversarial(self, search: Search) -> Tensor:
+        inputs, labels, threat_model = search.inputs, search.labels, search.threat_model
         shape = _image_shape(inputs.shape[1:])
-        num_classes = checked_outputs(classifier, inputs, labels).shape[1]
+        num_classes = checked_outputs(search.classifier, inputs, labels).shape[1]
         self._check(num_classes, shape, threat_model)
-        seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+        seed = int(torch.randint(2**31, (), generator=search.generator, device=search.generator.device))
         if threat_model.epsilon == 0:
-            return inputs.clone()
+            return search.worst
         lower, width = threat_model.lower, threat_model.upper - threat_model.lower
 
         def outputs(images: Tensor) -> Tensor:
-            return classifier(lower + width * images.to(inputs.dtype).view(-1, *inputs.shape[1:]))
+            return search.classifier(lower + width * images.to(inputs.dtype).view(-1, *inputs.shape[1:]))
 
         def seen(images: Tensor) -> Tensor:
             if torch.is_grad_enabled() and images.requires_grad:
@@ -97,7 +89,7 @@ class AutoAttack:
         with _undisturbed(images.device):
             found, _ = library.run_standard_evaluation(images, labels, batch_size=len(images))
         changed = (found != images).flatten(1).any(1)
-        made = inputs.clone()
+        made = search.worst
         back = (lower + width * found[changed].to(inputs.dtype)).view(-1, *inputs.shape[1:])
         made[changed] = threat_model.project(back, inputs[changed])
         return made
