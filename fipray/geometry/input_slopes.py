@@ -29,14 +29,14 @@ def slopes_of(call: Call, inputs: Tensor) -> tuple[Tensor, Callable[[Tensor], Te
     """
     if not inputs.is_floating_point():
         raise DataError(
-            f"slopes along the inputs need floating-point inputs; these are {inputs.dtype}: convert them, or keep another "
-            "quantity"
+            f"slopes along the inputs need floating-point inputs; these are {inputs.dtype}: convert them, or keep "
+            "another quantity"
         )
     with torch.enable_grad():
         moving = inputs.detach().requires_grad_(True)
         outputs = call(moving)
         probe = torch.zeros_like(outputs, requires_grad=True)
-        # J^T z is linear in z, so its derivative by z along u is J u, and can be differentiated by the weights once more.
+        # J^T z is linear in z, so its derivative by z along u is J u, again differentiable by the weights.
         (transposed,) = torch.autograd.grad(outputs, moving, probe, create_graph=True, materialize_grads=True)
 
     def along(direction: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a network withstands: threat models, attacks, ensembles, accuracy per example, measures. Knows torch alone."""
+"""Robustness of networks and ensembles: threat models, attacks, accuracy per example, measures on clean examples."""
 
 from fipray.robustness.attacks.attack import Attack
 from fipray.robustness.attacks.auto_attack import AutoAttack

@@ -124,8 +124,8 @@ def test_what_cannot_be_told_apart_has_an_area_of_one_half():
         (torch.zeros(3, 2), torch.zeros(3), r"labels are torch.float32 of shape \(3,\): give one int64 class"),
         (torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64), r"of shape \(2,\): give one int64 .* the 3 outputs"),
         (torch.zeros(1, 2), torch.tensor([2]), r"range over 2..2, and the classes are 0..1"),
-        (torch.tensor([[0, math.nan]]), torch.tensor([0]), "1 of 1 outputs are no probabilities"),
-        (torch.tensor([[0, math.inf]]), torch.tensor([0]), "1 of 1 outputs are no probabilities"),
+        (torch.tensor([[0, math.nan]]), torch.tensor([0]), "1 of 1 outputs hold NaN or plus infinity"),
+        (torch.tensor([[0, math.inf]]), torch.tensor([0]), "1 of 1 outputs hold NaN or plus infinity"),
     ],
 )
 def test_what_are_no_outputs_and_labels_is_refused(measured, outputs, labels, says):
@@ -136,7 +136,7 @@ def test_what_are_no_outputs_and_labels_is_refused(measured, outputs, labels, sa
 def test_shares_bins_and_scores_that_cannot_be_are_refused():
     outputs, labels = torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64)
     for coverage in (0, -0.5, 1.5):
-        with pytest.raises(UsageError, match="give a share of the examples, above 0"):
+        with pytest.raises(UsageError, match="give a fraction of the examples, above 0"):
             selective_accuracy(outputs, labels, coverage)
     with pytest.raises(UsageError, match="num_bins is 0"):
         expected_calibration_error(outputs, labels, 0)

@@ -26,7 +26,7 @@ class BlackBoxAttack(BuiltInAttack):
 
     @abstractmethod
     def _candidates(self, search: Search) -> Iterator[Tensor]:
-        """Allowed inputs [N, ...], one tensor a query; each is judged before the next is asked for.
+        """Propose allowed inputs [N, ...], one tensor a query; each is judged before the next is made.
 
         They are made for all N examples whether or not some are left out, so that draws do not depend on
         `until_fooled`.
@@ -131,7 +131,7 @@ class TransferAttack(BlackBoxAttack):
 
 
 def _noise(search: Search) -> Tensor:
-    """Changes [N, ...] of length epsilon."""
+    """Draw changes [N, ...] of length epsilon."""
     inputs, generator = search.inputs, search.generator
     # Drawn on the generator's device and then moved, so that a seed means the same on every device.
     draws = torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype, device=generator.device)

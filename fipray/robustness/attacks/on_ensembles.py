@@ -128,7 +128,7 @@ def member_weights(outputs: Tensor, softness: float = 1.0) -> Tensor:
 
 
 def _attacked(attack: Attack, guide: Guide, search: Search) -> Tensor:
-    """Inputs [N, ...] that an attack makes along the gradients of a guide."""
+    """Run an attack along the gradients of a guide, and return its inputs [N, ...]."""
     return attack.perturb(
         _guided(search.classifier, guide),
         search.inputs,
@@ -140,7 +140,7 @@ def _attacked(attack: Attack, guide: Guide, search: Search) -> Tensor:
 
 
 def _guided(classifier: Classifier, guide: Guide) -> Classifier:
-    """An ensemble with its own outputs and the gradients of a guide; any other classifier unchanged."""
+    """Give an ensemble the gradients of a guide, its outputs unchanged; return any other classifier as it is."""
     if not isinstance(classifier, (Ensemble, StackedEnsemble)):
         return classifier
 
