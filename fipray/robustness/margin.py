@@ -153,7 +153,7 @@ def checked_outputs(classifier: Classifier, inputs: Tensor, labels: Tensor) -> T
     if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(inputs) or outputs.shape[1] < 2:
         raise DataError(
             f"the classifier gave {described(outputs)} for {len(inputs)} inputs: "
-            "give one row an input and one column a class, at least two; for a single logit z, the columns 0 and z"
+            "give one row an input and one column a class, two classes or more; for a single logit z, columns 0 and z"
         )
     smallest, largest = (int(value) for value in labels.aminmax())
     if smallest < 0 or largest >= outputs.shape[1]:

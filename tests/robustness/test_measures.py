@@ -69,9 +69,7 @@ def test_what_cannot_be_measured_is_refused():
     with pytest.raises(DataError, match=r"labels are torch.int64 of shape \(39,\)"):
         measure(MEMBERS[0], INPUTS, LABELS[1:])
     for ood_inputs in (OUTSIDE[:, :8], OUTSIDE[:0]):
-        with pytest.raises(
-            DataError, match=r"out-of-distribution inputs have shape .* give one input or more of the same shape"
-        ):
+        with pytest.raises(DataError, match=r"out-of-distribution inputs .* give one input or more of the same shape"):
             measure(MEMBERS[0], INPUTS, LABELS, ood_inputs)
     with pytest.raises(DataError, match="40 of 40 outputs hold NaN or plus infinity"):
         measure(lambda inputs: math.nan * MEMBERS[0](inputs), INPUTS, LABELS)

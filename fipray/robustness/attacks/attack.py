@@ -63,9 +63,10 @@ class BuiltInAttack(ABC):
 
     @abstractmethod
     def _adversarial(self, search: Search) -> Tensor:
-        """Adversarial inputs [N, ...] for the examples of `search`.
+        """Make adversarial inputs [N, ...] for the examples of `search`.
 
-        It runs in the caller's gradient mode, because an attack may wrap one of a user that relies on it.
+        It runs in the caller's gradient mode: an attack may wrap one of a user that relies on it. An attack that needs
+        no graph of its own turns gradients off.
         """
 
     @final
@@ -80,5 +81,6 @@ class BuiltInAttack(ABC):
         *,
         until_fooled: bool = False,
     ) -> Tensor:
-        check_examples(inputs, labels, threat_model)
+        with torch.no_grad():  # torch warns when the inputs' extremes become numbers while they require gradients
+            check_examples(inputs, labels, threat_model)
         return self._adversarial(Search(classifier, inputs, labels, threat_model, generator, until_fooled))

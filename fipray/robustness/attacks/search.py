@@ -49,7 +49,7 @@ class Search:
         self.fooled = torch.zeros_like(labels, dtype=torch.bool)
 
     def remaining(self) -> Tensor:
-        """Return the indices [K] of examples still to be attacked: all N, or with `until_fooled` those not yet fooled."""
+        """Find the examples [K] still to be attacked: all N, or with `until_fooled` those not yet fooled."""
         (indices,) = torch.where(~self.fooled if self.until_fooled else torch.ones_like(self.fooled))
         return indices
 
