@@ -154,11 +154,11 @@ class Recording(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if function in _CONVOLUTIONS:
-            return self._convolution(_CONVOLUTIONS[function], function, *args, **kwargs)
+            return self._convolution(function, *args, **kwargs)
         if function is functional.linear:
             return self._linear(*args, **kwargs)
         if function is functional.batch_norm:
-            return _normalisation(function, *args, **kwargs)
+            return _normalisation(*args, **kwargs)
         return function(*args, **kwargs)
 
     def _place(self, tensor: Tensor) -> int | None:
@@ -182,7 +182,6 @@ class Recording(TorchFunctionMode):
 
     def _convolution(
         self,
-        dimensions: int,
         function: Callable[..., Tensor],
         input: Tensor,
         weight: Tensor,
@@ -192,6 +191,7 @@ class Recording(TorchFunctionMode):
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor:
+        dimensions = _CONVOLUTIONS[function]
         # Padding by name ("same") and inputs without a batch dimension are rare: they take PyTorch's own derivative.
         if isinstance(padding, str) or input.ndim != dimensions + 2:
             return function(input, weight, bias, stride, padding, dilation, groups)
@@ -214,7 +214,6 @@ def _of_each(dimensions: int, value: Any) -> tuple[int, ...]:
 
 
 def _normalisation(
-    function: Callable[..., Tensor],
     input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -225,7 +224,7 @@ def _normalisation(
     eps: float = 1e-5,
 ) -> Tensor:
     if training or running_mean is None or running_var is None:
-        return function(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        return functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     # Frozen statistics are constants, and the map is affine: two elementwise operations with short derivatives.
     scale = torch.rsqrt(running_var + eps)
     scale = scale if weight is None else scale * weight

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -55,17 +55,15 @@ class NullSpace:
         allowed: A, a symmetric projection of weight space [P] to [P], such as a pruning mask. All solutions lie in its
             range, and J stands for J A throughout. None for the identity.
         damping: relative damping of M, above 0; directions of the outputs below this scale are not amplified.
-        block: inputs that a sweep projects at once; None for no sweeps.
         chunk: inputs in one pass, at least 1.
         kept_bytes: memory for stored passes, estimated from what autograd saves for a few inputs. If more would be
             needed, each product recomputes its passes chunk by chunk, at about twice the cost.
-        restart: largest number of basis vectors [N, C] of GMRES before it restarts from the measured residual.
 
     Attributes:
         keeps: whether passes are stored.
 
     Raises:
-        UsageError: if `damping`, `chunk` or `restart` is out of range.
+        UsageError: if `damping` or `chunk` is out of range.
     """
 
     def __init__(
@@ -77,26 +75,21 @@ class NullSpace:
         *,
         allowed: Product | None = None,
         damping: float = 0.03,
-        block: int | None = 64,
         chunk: int = 1000,
         kept_bytes: int = 2**31,
-        restart: int = 300,
     ) -> None:
         if not damping > 0:
             raise UsageError(f"damping must be above 0, and {damping} was given: 0.03 suits most networks")
-        if chunk < 1 or restart < 1:
-            raise UsageError(f"chunk and restart must be at least one; chunk={chunk}, restart={restart} were given")
+        if chunk < 1:
+            raise UsageError(f"a chunk holds at least one input; chunk={chunk} was given")
         self._network, self._weights, self._geometry = network, weights.detach(), geometry
-        self._parts = inputs.split(chunk)
+        self._inputs, self._parts = inputs, inputs.split(chunk)
         self._allowed = allowed if allowed is not None else _everything
-        self._damping, self._restart = damping, restart
+        self._damping = damping
         self.keeps = len(inputs) * self._bytes_per_input(inputs[:8]) <= kept_bytes
+        self._sweep_bytes = kept_bytes if self.keeps else 0
         # With a mask a block's Gram matrix is as expensive as its Jacobian, so there are no sweeps.
-        self._sweeps = (
-            partial(Sweeps, network, self._weights, inputs, geometry, block, kept_bytes if self.keeps else 0)
-            if block is not None and allowed is None
-            else None
-        )
+        self._may_sweep = allowed is None
         self._kept: list[Metric] = []
 
     def j(self, direction: Tensor) -> Tensor:
@@ -125,7 +118,15 @@ class NullSpace:
             start += metric.num_inputs
         return self._allowed(total)
 
-    def project(self, vector: Tensor, *, iterations: int = 300, tolerance: float = 1e-3) -> Projection:
+    def project(
+        self,
+        vector: Tensor,
+        *,
+        iterations: int = 300,
+        tolerance: float = 1e-3,
+        block: int | None = 64,
+        restart: int = 300,
+    ) -> Projection:
         """Project a direction on the null space: the part that leaves all N outputs unchanged to first order.
 
         An iteration costs one product with `J` and one with `J^T`, about two gradients of all inputs, and stores N C
@@ -135,17 +136,27 @@ class NullSpace:
             vector: v [P].
             iterations: largest number of iterations.
             tolerance: relative residual at which to stop.
+            block: see `least_norm`.
+            restart: see `least_norm`.
 
         Returns:
             `d = A v - J^+ J A v` [P], with the residual |J d| / |J A v|.
         """
         begun = self._allowed(vector)
         image = self.j(begun)
-        found = self.least_norm(image, iterations=iterations, tolerance=tolerance)
+        found = self.least_norm(image, iterations=iterations, tolerance=tolerance, block=block, restart=restart)
         inside = begun - found.vector
         return Projection(inside, _ratio(self.j(inside), image), found.iterations)
 
-    def least_norm(self, right: Tensor, *, iterations: int = 300, tolerance: float = 1e-3) -> Projection:
+    def least_norm(
+        self,
+        right: Tensor,
+        *,
+        iterations: int = 300,
+        tolerance: float = 1e-3,
+        block: int | None = 64,
+        restart: int = 300,
+    ) -> Projection:
         """Solve `J d = u` for the shortest allowed d.
 
         The part of u outside the range of J stays in the residual. The solve is linear, so a projection and a
@@ -155,13 +166,20 @@ class NullSpace:
             right: u [N, C].
             iterations: largest number of iterations.
             tolerance: relative residual at which to stop.
+            block: inputs that a sweep projects at once; None for no sweeps.
+            restart: largest number of basis vectors [N, C] of GMRES before it restarts from the measured residual.
 
         Returns:
             `d = J^+ u` [P], with the residual |J d - u| / |u|.
+
+        Raises:
+            UsageError: if `restart` is below 1.
         """
+        if restart < 1:
+            raise UsageError(f"restart is {restart}: GMRES needs at least one basis vector")
         norm = float(torch.linalg.vector_norm(right))
         found, remaining, left, done = torch.zeros_like(self._weights), right, norm, 0
-        sweep = self._sweeps() if self._sweeps and self._has_cheap_gram() else None
+        sweep = self._sweeps(block) if block is not None and self._may_sweep and self._has_cheap_gram() else None
         while sweep and done < iterations and left > tolerance * norm and left > 0:
             candidate = sweep(found, right)
             residual = right - self.j(candidate)
@@ -174,7 +192,7 @@ class NullSpace:
             answer = minimal_residual(
                 lambda z: self.j(self.jt(self._whitened(z))),
                 remaining,
-                iterations=min(self._restart, iterations - done),
+                iterations=min(restart, iterations - done),
                 tolerance=0.8 * tolerance * norm / left,
             )
             done += answer.iterations
@@ -187,6 +205,9 @@ class NullSpace:
                 break
             found, remaining, left = candidate, residual, reached
         return Projection(found, left / norm if norm > 0 else 0.0, done)
+
+    def _sweeps(self, block: int) -> Sweeps:
+        return Sweeps(self._network, self._weights, self._inputs, self._geometry, block, self._sweep_bytes)
 
     def _has_cheap_gram(self) -> bool:
         """Return whether a block's Gram matrix takes C backward passes, not one for each output of each input."""

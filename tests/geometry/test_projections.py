@@ -94,9 +94,8 @@ class TestNullSpace:
     def test_the_stated_residual_is_the_measured_one(self, make, geometry):
         network, inputs = make()
         jacobian, v = rows(network, inputs, geometry), normal(network.num_weights, seed=2)
-        found = NullSpace(network, network.weights, inputs, geometry, block=None).project(
-            v, iterations=4, tolerance=0.0
-        )
+        space = NullSpace(network, network.weights, inputs, geometry)
+        found = space.project(v, iterations=4, tolerance=0.0, block=None)
         measured = torch.linalg.vector_norm(jacobian @ found.vector) / torch.linalg.vector_norm(jacobian @ v)
         assert found.iterations == 4
         assert found.residual == pytest.approx(float(measured), rel=1e-9)
@@ -149,13 +148,16 @@ def test_settings_out_of_range_are_refused():
         NullSpace(network, network.weights, inputs, FisherRao(), damping=0)
     with pytest.raises(UsageError, match="at least one"):
         NullSpace(network, network.weights, inputs, FisherRao(), chunk=0)
+    space = NullSpace(network, network.weights, inputs, FisherRao())
+    with pytest.raises(UsageError, match="at least one"):
+        space.project(network.weights, restart=0)
 
 
 def test_it_begins_anew_where_the_basis_is_full():
     network, inputs = fully_connected()
     jacobian, v = rows(network, inputs, Euclidean()), normal(network.num_weights, seed=2)
-    space = NullSpace(network, network.weights, inputs, Euclidean(), restart=12, block=None)
-    found = space.project(v, iterations=2000, tolerance=1e-9)
+    space = NullSpace(network, network.weights, inputs, Euclidean())
+    found = space.project(v, iterations=2000, tolerance=1e-9, block=None, restart=12)
     assert_above(math.log(found.iterations / 12), 0)
     assert_below(found.iterations, 2000)
     assert found.residual <= 1e-9
