@@ -35,6 +35,7 @@ class Products:
         self._network, self._weights, self._inputs, self._kept = network, weights, inputs, kept
         self.embedded = kept.detach()
         self.num_inputs = len(inputs)
+        # Made with the first `J v`: callers of `J^T u` alone do not need the memory that the backward graph takes.
         self._probe: Tensor | None = None
         self._transposed: Tensor | None = None
 
@@ -55,6 +56,7 @@ class Products:
             `J^T u` [P].
         """
         with self._named():
+            # Retained: every later product runs through the same graph.
             return torch.autograd.grad(self._kept, self._weights, sensitivities, retain_graph=True)[0]
 
     def j(self, direction: Tensor) -> Tensor:
@@ -77,6 +79,7 @@ class Products:
         """Turn errors of autograd in the second derivative into ones that name the module at fault."""
         try:
             yield
+        # A RuntimeError, too, but none about derivatives.
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:

@@ -134,6 +134,7 @@ class Residual(_Vanishes):
 
     def __post_init__(self) -> None:
         _check(self, self.scale)
+        # Looked up here so that a misspelt name fails at once, and not first in a worker.
         function_named(self.function, ("a network", "inputs [N, ...]"))
 
     def quantities(self, network: Network, weights: Tensor, inputs: Tensor) -> Tensor:
@@ -180,6 +181,7 @@ class Equivariant(_Vanishes):
         for of_inputs, of_outputs in _pairs(generators(inputs, outputs), self.function):
             slope = slopes(_like(of_inputs, inputs, f"X of {self.function}"))
             if of_outputs is not None:
+                # Without Y the outputs are invariant, and the slope itself must vanish.
                 slope = slope - _like(of_outputs, outputs, f"Y of {self.function}")
             residuals.append(slope.flatten(1))
         return torch.cat(residuals, 1) / self.scale

@@ -84,6 +84,7 @@ class KroneckerMetric:
         for number in range(metric.embedded.shape[1]):
             for left, sensitivities in zip(lefts, metric.of_output(number), strict=True):
                 rows = sensitivities.flatten(0, 1)
+                # A mean over inputs and positions, while the right factor sums over positions.
                 left.addmm_(rows.T, rows, alpha=1 / len(rows))
         found = []
         for layer, left in zip(metric.layers, lefts, strict=True):
@@ -118,6 +119,7 @@ class KroneckerMetric:
         """All tensors that define the metric, by name; `from_arrays` is the inverse."""
         arrays = {}
         for number, layer in enumerate(self.layers):
+            # Arrays hold no None: -1 stands for no bias.
             bias = -1 if layer.place.bias is None else layer.place.bias
             arrays[f"{number}.{_PLACE}"] = torch.tensor([layer.place.weight, bias, *layer.place.shape])
             arrays[f"{number}.{_LEFT}"], arrays[f"{number}.{_RIGHT}"] = layer.left, layer.right
@@ -147,5 +149,6 @@ def _root(matrix: Tensor, fraction: float) -> Tensor:
     values, vectors = torch.linalg.eigh(matrix.double())
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     before = values.cumsum(0) - values
+    # `before` excludes the eigenvalue itself, so the one that reaches the fraction is kept.
     kept = (before < fraction * values.sum()) & (values > 0)
     return (values[kept].sqrt() * vectors[:, kept]).T.to(matrix.dtype).contiguous()

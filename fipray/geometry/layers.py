@@ -143,6 +143,7 @@ class Recording(TorchFunctionMode):
 
         A weight may still act elsewhere, in an operation that is not recorded.
         """
+        # Counted and compared by place: a weight recorded twice must not make up for one that is not recorded.
         covered = sum(layer.size + (layer.num_outputs if layer.bias is not None else 0) for layer in self.layers)
         return covered == len(self._weights) and len({layer.weight for layer in self.layers}) == len(self.layers)
 
@@ -247,6 +248,7 @@ class _Convolution(Function):
         dilation: tuple[int, ...],
         groups: int,
     ) -> Tensor:
+        # PyTorch's own backward node, but with a derivative that is written out in `_Transposed`.
         ctx.save_for_backward(inputs, weight)
         ctx.settings = (stride, padding, dilation, False, [0] * len(stride), groups)
         return torch.ops.aten.convolution(inputs, weight, bias, *ctx.settings)
@@ -255,6 +257,7 @@ class _Convolution(Function):
     def backward(ctx: Any, sensitivities: Tensor) -> Any:
         inputs, weight = ctx.saved_tensors
         asked = list(ctx.needs_input_grad[:3])
+        # Detached: the derivative in inputs and weight is never asked for, and autograd would record it.
         found = _Transposed.apply(sensitivities, inputs.detach(), weight.detach(), ctx.settings, asked)
         return *found, None, None, None, None
 
@@ -274,6 +277,7 @@ class _Transposed(Function):
     def backward(ctx: Any, to_inputs: Tensor | None, to_weight: Tensor | None, to_bias: Tensor | None) -> Any:
         inputs, weight = ctx.saved_tensors
         convolution, result = torch.ops.aten.convolution, None
+        # Each output of the backward pass that was not asked for has the derivative None.
         if to_weight is not None:
             result = convolution(inputs, to_weight, to_bias, *ctx.settings)
         elif to_bias is not None:

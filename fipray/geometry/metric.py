@@ -55,12 +55,14 @@ class Metric(Products):
     ) -> None:
         if precision == "bf16" and weights.dtype is torch.float64:
             raise UsageError("precision='bf16' is for weights in float32, and these are in float64: use 'full'")
+        # Detached: products differentiate by this leaf alone, whatever graph the caller's weights belong to.
         moving = weights.detach().requires_grad_(True)
         self._recording = Recording(moving)
         with torch.enable_grad(), twice_differentiable(), self._recording:
             low = torch.autocast(weights.device.type, torch.bfloat16, enabled=precision == "bf16")
             with low, refused_by_forward(inputs):
                 outputs = network(moving, inputs)
+            # Outside autocast: probabilities near 0 and 1 would lose their differences in bfloat16.
             kept = geometry.embed(outputs.to(weights.dtype))
         super().__init__(network, moving, inputs, kept)
 
@@ -126,6 +128,7 @@ class Metric(Products):
             if patches.shape[1] == 1:  # one position: the squares of an outer product are an outer product of squares
                 squares = by_output[:, :, 0].square().sum(1).T @ patches[:, 0].square()
             else:
+                # One output at a time: the gradients of all of them would take C times the memory.
                 gradients = (torch.einsum("nto,nti->noi", one, patches) for one in by_output.unbind(1))
                 squares = _sum(gradient.square().sum(0) for gradient in gradients)
             layer.put(total, squares)
@@ -181,6 +184,7 @@ class Metric(Products):
         """Sensitivities of the first output; None where the layers do not give all of J."""
         if not self._recording.complete:
             return None
+        # One output decides whether the layers suffice, before C passes are spent on all of them.
         carried, product = self.by_layer(self._one_hot(0))
         return carried if self._is_whole(carried, product) else None
 
@@ -194,6 +198,7 @@ class Metric(Products):
         whole = torch.zeros_like(product)
         for layer, one in zip(self.layers, carried, strict=True):
             layer.put(whole, torch.einsum("nto,nti->oi", one, layer.patches()))
+        # The two sums run in different orders; a weight that acts elsewhere differs by far more than this.
         allowed = 1e3 * torch.finfo(whole.dtype).eps * float(torch.linalg.vector_norm(product))
         return float(torch.linalg.vector_norm(whole - product)) <= allowed
 

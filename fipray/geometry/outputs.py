@@ -82,6 +82,7 @@ class FisherRao:
         return outputs if self.dim in (None, 1) else outputs.movedim(self.dim, 1)
 
     def check(self, outputs: Tensor) -> None:
+        # The outputs are those at several weights: what holds for all of them holds by construction of the network.
         if outputs.ndim == 3 and self.dim is None:
             raise NetworkError(
                 f"the outputs are [N, {outputs.shape[1]}, {outputs.shape[2]}], and classes may be in either dimension: "
@@ -129,6 +130,7 @@ class Warm:
 
     def embed(self, outputs: Tensor) -> Tensor:
         outputs = class_logits(outputs)
+        # The limit up to a constant, which no difference of embeddings sees.
         if math.isinf(self.temperature):
             return ((outputs - outputs.mean(1, keepdim=True)) / outputs.shape[1] ** 0.5).flatten(1)
         return self.temperature * FisherRao().embed(outputs / self.temperature)

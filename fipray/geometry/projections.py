@@ -178,6 +178,7 @@ class NullSpace:
         if restart < 1:
             raise UsageError(f"restart is {restart}: GMRES needs at least one basis vector")
         norm = float(torch.linalg.vector_norm(right))
+        # The residual is measured with the solution after every stage: in float32 the solvers' own may be too small.
         found, remaining, left, done = torch.zeros_like(self._weights), right, norm, 0
         sweep = self._sweeps(block) if block is not None and self._may_sweep and self._has_cheap_gram() else None
         while sweep and done < iterations and left > tolerance * norm and left > 0:
@@ -193,6 +194,7 @@ class NullSpace:
                 lambda z: self.j(self.jt(self._whitened(z))),
                 remaining,
                 iterations=min(restart, iterations - done),
+                # Relative to what is left; 0.8 because the residual measured afterwards is a little larger.
                 tolerance=0.8 * tolerance * norm / left,
             )
             done += answer.iterations
@@ -221,6 +223,7 @@ class NullSpace:
     def _inverse(self) -> Tensor:
         """`M_n^-1` [N, C, C], by C backward passes through the geometry alone, not the network."""
         blocks = torch.cat([self._output_gram(part) for part in self._parts])
+        # One scale for all inputs: damped by its own trace, a confident input would be amplified as much as any.
         mean = blocks.diagonal(dim1=1, dim2=2).mean()
         identity = torch.eye(blocks.shape[1]).to(blocks)
         return torch.linalg.inv(blocks + self._damping * mean * identity).to(self._weights)

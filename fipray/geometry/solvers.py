@@ -93,6 +93,7 @@ def minimal_residual(product: Product, right: Tensor, *, iterations: int, tolera
         return LinearSolution(torch.zeros_like(right), float(norm > 0), 0)
     basis = right.new_empty(iterations + 1, right.numel())
     basis[0] = right.flatten() / norm
+    # The small system is kept in float64 on the CPU: it costs nothing, and is where the conditioning shows.
     hessenberg = torch.zeros(iterations + 1, iterations, dtype=torch.float64)
     across = torch.zeros(iterations + 1, dtype=torch.float64)  # H^T across = 0: the residual is 1 / |across|
     across[0] = 1
@@ -115,6 +116,7 @@ def minimal_residual(product: Product, right: Tensor, *, iterations: int, tolera
             break
     start = torch.zeros(k + 2, 1, dtype=torch.float64)
     start[0] = norm
+    # gelsd allows for a rank-deficient system, as when the space is exhausted.
     parts = torch.linalg.lstsq(hessenberg[: k + 2, : k + 1], start, driver="gelsd").solution[:, 0]
     solution = (basis[: k + 1].T @ parts.to(basis)).view_as(right)
     return LinearSolution(solution, float(torch.linalg.vector_norm(right - product(solution))) / norm, k + 1)
@@ -135,6 +137,7 @@ def solve_in_sample_space(gram: Tensor, right: Tensor, *, shift: float) -> Tenso
     """
     if shift > len(gram) * torch.finfo(gram.dtype).eps * float(gram.diagonal().max()):
         factor, failed = torch.linalg.cholesky_ex(gram + shift * torch.eye(len(gram)).to(gram))
+        # A matrix that is indefinite by rounding falls through to the eigendecomposition.
         if not int(failed):
             return torch.cholesky_solve(right[:, None], factor)[:, 0]
     values, vectors = eigh(gram)

@@ -44,6 +44,7 @@ class StackedMetric:
     ) -> None:
         self.num_inputs = num_inputs
         self._parts = [products(network, weights, kept, inputs, precision=precision) for kept, inputs in parts]
+        # Lengths in the stacked space then count every quantity by its mean, whatever its number of inputs.
         self._factors = [(num_inputs / part.num_inputs) ** 0.5 for part in self._parts]
         self.embedded = stacked([part.embedded for part in self._parts], num_inputs)
 
@@ -76,6 +77,7 @@ class StackedMetric:
 
     def __matmul__(self, direction: Tensor) -> Tensor:
         """`g @ v` [P] for a direction v [P]."""
+        # Part by part: each divides by its own number of inputs, so the factors cancel.
         return reduce(torch.add, [part @ direction for part in self._parts])
 
     def jacobian(self) -> Tensor:
@@ -113,6 +115,7 @@ def products(
     Returns:
         A `Metric` for `Outputs`, which computes Gram matrices layer by layer; `Products` for other quantities.
     """
+    # Only outputs pass through recorded layers alone; other quantities differentiate by inputs or call user code.
     if isinstance(kept, Outputs):
         return Metric(network, weights, inputs, kept.geometry, precision=precision)
     moving = weights.detach().requires_grad_(True)

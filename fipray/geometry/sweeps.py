@@ -63,6 +63,7 @@ class Sweeps:
             # The metric of the Gram matrix holds the sensitivities of all layers; the block keeps one without them.
             factor = self._factor(Metric(network, weights, part, geometry))
             block = (Metric(network, weights, part, geometry), factor)
+            # Estimated from one factor, since all blocks but the last have one size.
             if len(self._parts) * factor.nbytes <= self._kept_bytes:
                 self._kept.append(block)
             yield block

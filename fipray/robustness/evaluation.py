@@ -151,6 +151,7 @@ def transfer_matrix(
     _check_batch_size(batch_size)
     check_examples(inputs, labels, threat_model)
     accuracies = torch.zeros(len(sources), len(targets), dtype=torch.float64)
+    # Equal starts, so that rows differ by the networks alone.
     before = generator.get_state()
     for row, source in enumerate(sources.values()):
         generator.set_state(before)
@@ -176,6 +177,7 @@ def _adversarial(
     until_fooled: bool,
 ) -> Tensor:
     """Run an attack and check that its inputs [N, ...] lie in the threat model."""
+    # Attacks may be a user's own, so the annotation of the result is not trusted.
     made: Any = attack.perturb(classifier, inputs, labels, threat_model, generator, until_fooled=until_fooled)
     if not isinstance(made, Tensor) or made.shape != inputs.shape or made.dtype != inputs.dtype:
         raise UsageError(

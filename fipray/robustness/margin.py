@@ -39,6 +39,7 @@ def margins(outputs: Tensor, labels: Tensor, rivals: Tensor | None = None) -> Te
         Margins [N]. Without rivals they are above 0 where the label's probability is above 1/2.
     """
     if rivals is None:
+        # Minus infinity takes the label out of the sum.
         others = outputs.scatter(1, labels[:, None], -math.inf).logsumexp(1)
     else:
         others = _of_class(outputs, rivals)
@@ -119,6 +120,7 @@ def check_examples(inputs: Tensor, labels: Tensor, threat_model: ThreatModel) ->
             f"{len(broken)} of {len(inputs)} inputs hold NaN or infinity, the first at index {int(broken[0])}: "
             "remove or repair them"
         )
+    # Of the inputs themselves the change is 0, so that only the bounds are checked.
     if not threat_model.contains(inputs, inputs).all():
         raise DataError(
             f"the inputs range over [{smallest:g}, {largest:g}] and the threat model allows [{threat_model.lower:g}, "

@@ -121,6 +121,7 @@ class _Checks:
         if not self.has_gradients():
             yield "the outputs carry no gradient back to the inputs, so no gradient-based attack can run"
             return
+        # Both are looked at: an attack of a user's own may follow cross-entropy.
         _, _, of_margin = margin_gradient(self.classifier, self.inputs, self.labels)
         with torch.enable_grad():
             inputs = self.inputs.detach().requires_grad_()

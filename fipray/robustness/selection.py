@@ -81,6 +81,7 @@ def greedy_selection(
             scores = score.with_each(chosen)[free].tolist()
         else:
             scores = [float(score((*chosen, index))) for index in free]
+        # The maximum of a list with NaN would depend on its order.
         ranked = [-math.inf if math.isnan(value) else value for value in scores]
         chosen = (*chosen, free[ranked.index(max(ranked))])
     return chosen
@@ -121,6 +122,7 @@ class EnsembleAccuracy:
 
     @cached_property
     def _probabilities(self) -> Tensor:
+        # Once for all rounds: each takes K averages of these.
         return self.outputs.softmax(-1)
 
     def _accuracy(self, sums: Tensor) -> float:
@@ -152,6 +154,7 @@ class MeanOfPairs:
         return float(self._sum(chosen) / max(1, math.comb(len(chosen), 2)))
 
     def with_each(self, chosen: tuple[int, ...]) -> Tensor:
+        # The sum over pairs grows by the new candidate's own pairs alone.
         added = self.matrix[:, list(chosen)].sum(1)
         return (self._sum(chosen) + added) / max(1, math.comb(len(chosen) + 1, 2))
 

@@ -71,6 +71,7 @@ class ThreatModel:
         Returns:
             Booleans [N].
         """
+        # Rounding errors grow with the numbers, not with the change.
         largest = max(1.0, *(abs(size) for size in (self.epsilon, self.lower, self.upper) if math.isfinite(size)))
         slack = max(atol, 4 * torch.finfo(clean.dtype).eps) * largest
         change = (adversarial - clean).flatten(1)
@@ -95,6 +96,7 @@ class ThreatModel:
         else:
             draws = torch.randn(clean.shape, generator=generator, dtype=clean.dtype, device=generator.device)
             fraction = torch.rand(len(clean), generator=generator, dtype=clean.dtype, device=generator.device)
+            # Uniform in the ball: the fraction of its volume within radius r is r^D.
             change = _unit(draws) * each(self.epsilon * fraction ** (1 / clean[0].numel()), draws)
         return self.project(clean + change.to(clean.device), clean)
 
@@ -107,6 +109,7 @@ class ThreatModel:
         Returns:
             Directions [N, ...] of length 1 in `norm` along which the function falls fastest; 0 where the gradient is 0.
         """
+        # A NaN in one coordinate must not move all others to NaN.
         finite = gradient.nan_to_num(nan=0.0)
         return -finite.sign() if self.norm == "linf" else -_unit(finite)
 

@@ -79,6 +79,7 @@ class AutoAttack(BuiltInAttack):
         shape = _image_shape(inputs.shape[1:])
         num_classes = checked_outputs(search.classifier, inputs, labels).shape[1]
         self._check(num_classes, shape, threat_model)
+        # Drawn even where nothing is attacked, so that later draws do not depend on epsilon.
         seed = int(torch.randint(2**31, (), generator=search.generator, device=search.generator.device))
         if threat_model.epsilon == 0:
             return search.worst
@@ -92,6 +93,7 @@ class AutoAttack(BuiltInAttack):
                 return _ByInputs.apply(images, outputs)
             return outputs(images).float().clone()
 
+        # The library knows images in [0, 1] alone, so inputs and epsilon are scaled to that.
         images = ((inputs - lower) / width).clamp(0, 1).float().reshape(-1, *shape)
         library = self._library(differentiable, images, threat_model, num_classes, seed)
         with _undisturbed(images.device):
@@ -141,6 +143,7 @@ class AutoAttack(BuiltInAttack):
             seed=seed,
             device=images.device,
         )
+        # It logs to the console, and in libraries only the caller decides what is printed.
         silent = logging.Logger("fipray.silent", logging.CRITICAL + 1)
         library.logger = library.apgd.logger = library.apgd_targeted.logger = silent
         for part in (library.apgd, library.apgd_targeted, library.fab):
@@ -150,6 +153,7 @@ class AutoAttack(BuiltInAttack):
                 max(1, int(fraction * self.num_steps)) for fraction in (0.22, 0.06, 0.03)
             )
         library.square.n_queries, library.square.n_restarts = self.num_queries, self.num_restarts
+        # The standard's 9 targets, or all wrong classes where there are fewer.
         library.apgd_targeted.n_target_classes = library.fab.n_target_classes = min(9, num_classes - 1)
         return library
 
@@ -164,6 +168,7 @@ class _ByInputs(torch.autograd.Function):
     def forward(ctx: Any, images: Tensor, classifier: Classifier) -> Tensor:
         with torch.enable_grad():
             ctx.images = images.detach().requires_grad_()
+            # The classifier's graph is private to this function; the caller's begins at the images.
             ctx.outputs = classifier(ctx.images).float()
         return ctx.outputs.detach().clone()
 

@@ -93,6 +93,7 @@ class RandomSearch(BlackBoxAttack):
         inputs, generator = search.inputs, search.generator
         for query in range(self.num_queries):
             fraction = 2.0 ** -(1 + 5 * query / self.num_queries)
+            # In float32 for inputs of any dtype, so that a seed picks the same coordinates.
             draws = torch.rand(inputs.shape, generator=generator, dtype=torch.float32, device=generator.device)
             moved = inputs + _noise(search)
             candidates = torch.where((draws < fraction).to(inputs.device), moved, search.worst)
@@ -127,6 +128,7 @@ class TransferAttack(BlackBoxAttack):
 
     def _candidates(self, search: Search) -> Iterator[Tensor]:
         for surrogate in self.surrogates.values():
+            # Pushed as far as it goes: an input that barely fools a surrogate seldom fools the target.
             yield self.attack.perturb(surrogate, search.inputs, search.labels, search.threat_model, search.generator)
 
 

@@ -77,12 +77,15 @@ class Descent(BuiltInAttack):
             towards = None if rivals is None else rivals[remaining]
             outputs, margin, gradient = margin_gradient(search.classifier, current, search.labels[remaining], towards)
             fooled = search.keep(remaining, current, outputs)
+            # By the margin that is descended, which for a target is another than the one by which inputs are kept.
             num_stalled = torch.where(margin < lowest, 0, num_stalled + 1)
             lowest = torch.minimum(lowest, margin)
             step = torch.where(num_stalled == 2, step / 2, step)
+            # Counted anew after a step was halved.
             num_stalled = num_stalled % 2
             direction = search.threat_model.steepest(gradient)
             current = search.threat_model.project(current + each(step, current) * direction, clean)
+            # Fooled examples leave the batch, so that later steps cost less.
             if search.until_fooled and fooled.any():
                 left = ~fooled
                 remaining, current, clean = remaining[left], current[left], clean[left]
@@ -154,6 +157,7 @@ class TargetedPGD(Descent):
 
     def _rivals(self, search: Search) -> Iterable[Tensor]:
         outputs = checked_outputs(search.classifier, search.inputs, search.labels)
+        # Stable: equal outputs keep the order of their classes.
         ranked = outputs.scatter(1, search.labels[:, None], -math.inf).argsort(dim=1, descending=True, stable=True)
         return ranked[:, : min(self.num_targets, outputs.shape[1] - 1)].unbind(1)
 

@@ -87,6 +87,7 @@ class ReweighedPGD(BuiltInAttack):
         return PGD(self.num_steps, self.num_restarts, self.step_fraction)
 
     def _reweighed(self, outputs: Tensor, average: Tensor) -> Tensor:
+        # The weights are constants: only the logits that they multiply are differentiated.
         values = outputs.detach()
         weights = member_weights(values, self.softness)
         agreeing = values.argmax(2) == average.argmax(1)
@@ -118,6 +119,7 @@ def member_weights(outputs: Tensor, softness: float = 1.0) -> Tensor:
     scale = ((two[..., 0] - two[..., 1]).amax(0) / _LARGEST_GAP).clamp_min(1)
     probabilities = torch.softmax(softness * outputs / scale[:, None], 2)
     mean = probabilities.mean(0)
+    # In logarithms: the two likeliest of saturated members would tie as probabilities.
     likeliest, rivals = averaged(outputs, "probabilities").topk(2, dim=1).indices.unbind(1)
 
     def of(classes: Tensor, probabilities: Tensor) -> Tensor:

@@ -72,8 +72,10 @@ class Search:
             Booleans [K], true for the candidates that the classifier gets wrong.
         """
         labels = self.labels[indices]
+        # Outputs may have another dtype than the inputs.
         fooled, margin = ~correct(outputs, labels), margins(outputs, labels).to(self.margin.dtype)
         was_fooled, was_margin = self.fooled[indices], self.margin[indices]
+        # Fooled before margin: the margin sums over all wrong classes, so it may be below 0 where none of them wins.
         worse = torch.where(fooled == was_fooled, margin < was_margin, fooled)
         replaced = indices[worse]
         self.worst[replaced], self.margin[replaced] = candidates[worse], margin[worse]

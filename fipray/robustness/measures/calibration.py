@@ -74,6 +74,7 @@ def expected_calibration_error(outputs: Tensor, labels: Tensor, num_bins: int = 
     confidences = confidence(outputs)
     edges = torch.arange(1, num_bins, dtype=torch.float64, device=outputs.device) / num_bins
     gaps = confidences.new_zeros(num_bins)
+    # Summed per bin: |B_b| cancels, so that empty bins need no care.
     gaps.index_add_(0, torch.bucketize(confidences, edges), correct(outputs, labels).double() - confidences)
     return float(gaps.abs().sum() / len(labels))
 
@@ -172,6 +173,7 @@ def auroc(inside_scores: Scores, ood_scores: Scores) -> float:
                 "input, for one input or more"
             )
     ranked = ood_scores.double().sort().values
+    # Strictly below and up to: their mean counts a tie as one half.
     below, up_to = (torch.searchsorted(ranked, inside_scores.double(), right=right) for right in (False, True))
     return int((below + up_to).sum()) / (2 * len(inside_scores) * len(ood_scores))
 
@@ -182,6 +184,7 @@ def _selective_accuracies(outputs: Tensor, labels: Tensor) -> Tensor:
     odds, order = log_odds(outputs).sort(descending=True)
     per_example = correct(outputs, labels)[order].double()
     _, group, sizes = odds.unique_consecutive(return_inverse=True, return_counts=True)
+    # Each position among ties counts with the mean of the group, which is the mean over all their orders.
     shared = (per_example.new_zeros(len(sizes)).index_add_(0, group, per_example) / sizes)[group]
     return shared.cumsum(0) / torch.arange(1, len(labels) + 1, device=labels.device)
 

@@ -195,6 +195,7 @@ def kappa_matrix(ratings: Tensor) -> Tensor:
     """
     agreements, chances = _counts(ratings)
     num_examples = ratings.shape[1]
+    # Integers up to the last division, so that 0 / 0 is exactly where kappa is undefined.
     return (num_examples * agreements - chances).double() / (num_examples**2 - chances).double()
 
 

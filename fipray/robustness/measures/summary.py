@@ -101,6 +101,7 @@ def measure(
     outputs = _outputs(classifier, inputs, labels, batch_size)
     ood_auroc = None
     if ood_inputs is not None:
+        # Class 0 passes the check of labels; the scores do not use it.
         no_labels = labels.new_zeros(len(ood_inputs))
         ood_auroc = auroc(log_odds(outputs), log_odds(_outputs(classifier, ood_inputs, no_labels, batch_size)))
     cosine = different = q = agreement = None
