@@ -1,4 +1,4 @@
-"""Distance and curvature: output geometries, kept quantities, the metric they pull back to weight space, solvers."""
+"""Distance and curvature: output geometries, kept quantities, the metric that they pull back, null spaces, solvers."""
 
 from fipray.geometry.keeps import Equivariant, Kept, Outputs, Residual, Slopes
 from fipray.geometry.kronecker import KroneckerMetric

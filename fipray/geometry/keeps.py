@@ -1,9 +1,9 @@
-"""Kept quantities: what of a network must stay, and at which value."""
+"""Kept quantities: functions of a network that must stay at given values along a path."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -14,27 +14,28 @@ from torch import Tensor
 from fipray.border import checked, described
 from fipray.border.functions import function_named
 from fipray.border.kinds import Seed
-from fipray.errors import DataError, UsageError
+from fipray.errors import UsageError
+from fipray.geometry.input_slopes import slopes_of
 from fipray.geometry.outputs import FisherRao
 from fipray.networks.embedding import OutputGeometry
 from fipray.networks.network import Network
 from fipray.registry import spec
 
-Call = Callable[[Tensor], Tensor]
-"""A network at fixed weights: inputs [N, ...] to outputs [N, C]."""
+# The kinds below repeat `on`, `held_out` and `budget`: inherited from one dataclass, these fields would come before the
+# others, and the order of the fields is that of the positional arguments.
 
 
 @runtime_checkable
 class Kept(Protocol):
     """A quantity that must stay along a path.
 
-    The path's functional distance on it is `sqrt(mean_n |q_n(w) - t_n|^2)`, and its squares add up over all kept
-    quantities, so each is given in units in which an error of 1 matters alike.
+    The functional distance on it is `sqrt(mean_n |q_n(w) - t_n|^2)`. Squared distances add up over all kept quantities,
+    so each must be scaled so that an error of 1 matters equally.
 
     Attributes:
         on: name of the set of inputs on which steps keep it; "" for the problem's anchors.
         held_out: name of the set on which it is judged; "" for the problem's held-out inputs.
-        budget: largest distance at which a step is accepted, on this quantity alone; infinity for no limit of its own.
+        budget: largest distance on this quantity alone at which a step is accepted; infinity for no limit of its own.
     """
 
     @property
@@ -47,23 +48,39 @@ class Kept(Protocol):
     def budget(self) -> float: ...
 
     def quantities(self, network: Network, weights: Tensor, inputs: Tensor) -> Tensor:
-        """Q [N, C] at `weights` [P] on `inputs` [N, ...], twice differentiable by the weights."""
+        """Compute the quantity.
+
+        Args:
+            network: the network as a function of flat weights.
+            weights: weights [P] at which to compute it.
+            inputs: inputs [N, ...].
+
+        Returns:
+            Floating-point values q [N, C], twice differentiable in `weights`.
+        """
         ...
 
     def target(self, at_start: Tensor) -> Tensor:
-        """The value t [N, C] at which it must stay, given its value [N, C] at the path's start."""
+        """Compute the value at which the quantity must stay.
+
+        Args:
+            at_start: values [N, C] at the start of the path.
+
+        Returns:
+            Targets t [N, C].
+        """
         ...
 
 
 class _Stays:
-    """A quantity that stays at its own value at the start."""
+    """A quantity that must stay at its own value at the start."""
 
     def target(self, at_start: Tensor) -> Tensor:
         return at_start
 
 
 class _Vanishes:
-    """A quantity that must be zero, whatever it is at the start."""
+    """A quantity that must be zero, whatever its value at the start."""
 
     def target(self, at_start: Tensor) -> Tensor:
         return torch.zeros_like(at_start)
@@ -73,11 +90,13 @@ class _Vanishes:
 @checked
 @dataclass(frozen=True)
 class Outputs(_Stays):
-    """The network's outputs, embedded by an output geometry: `q = s(f(w, x))`, kept at their value at the start.
+    """Outputs of the network, embedded by an output geometry: `q = s(f(w, x))`, kept at their value at the start.
 
     Args:
         geometry: embedding of the outputs.
-        on, held_out, budget: see `Kept`.
+        on: see `Kept`.
+        held_out: see `Kept`.
+        budget: see `Kept`; above 0.
     """
 
     geometry: OutputGeometry = FisherRao()
@@ -102,7 +121,9 @@ class Residual(_Vanishes):
         function: r as `module:function`. It is called with the network at fixed weights, a function of inputs
             [N, ...] to outputs [N, C], and with inputs, and returns a tensor [N, ...] computed in torch.
         scale: size of a residual that matters, in its own unit, above 0.
-        on, held_out, budget: see `Kept`.
+        on: see `Kept`.
+        held_out: see `Kept`.
+        budget: see `Kept`; above 0.
     """
 
     function: str
@@ -113,12 +134,14 @@ class Residual(_Vanishes):
 
     def __post_init__(self) -> None:
         _check(self, self.scale)
+        # Looked up here so that a misspelt name fails at once, and not first in a worker.
         function_named(self.function, ("a network", "inputs [N, ...]"))
 
     def quantities(self, network: Network, weights: Tensor, inputs: Tensor) -> Tensor:
+        # Found by name at each call: the spec travels to workers as text.
         function = function_named(self.function, ("a network", "inputs [N, ...]"))
-        found = function(partial(network, weights), inputs)
-        return _rows(found, len(inputs), f"the function {self.function}") / self.scale
+        residual = function(partial(network, weights), inputs)
+        return _rows(residual, len(inputs), f"the function {self.function}") / self.scale
 
 
 @spec("equivariant")
@@ -127,16 +150,18 @@ class Residual(_Vanishes):
 class Equivariant(_Vanishes):
     """Equivariance under a Lie group, by its generators: `q = (df/dx X(x) - Y(f(x))) / scale` for each, target 0.
 
-    With X(x) the direction in which a generator moves an input and Y(f) that in which it moves an output, q = 0 for all
-    inputs says that f commutes with the group's identity component.
+    X(x) is the direction in which a generator moves an input, and Y(f) that in which it moves an output; q = 0 for all
+    inputs means that f commutes with the identity component of the group. A pass costs two backward passes for each
+    generator. Inputs must be floating-point numbers.
 
     Args:
         function: `module:function`, which is called with inputs [N, ...] and outputs [N, C] and returns, for each
-            generator, a pair: X(x), like the inputs, and Y(f), like the outputs, or None where outputs are invariant.
+            generator, a pair: X(x), shaped as the inputs, and Y(f), shaped as the outputs, or None where outputs are
+            invariant.
         scale: size of a residual that matters, in units of the outputs, above 0.
-        on, held_out, budget: see `Kept`.
-
-    A pass costs two backward passes for each generator. Inputs must be floating-point numbers.
+        on: see `Kept`.
+        held_out: see `Kept`.
+        budget: see `Kept`; above 0.
     """
 
     function: str
@@ -150,13 +175,16 @@ class Equivariant(_Vanishes):
         function_named(self.function, ("inputs [N, ...]", "outputs [N, C]"))
 
     def quantities(self, network: Network, weights: Tensor, inputs: Tensor) -> Tensor:
-        moves = function_named(self.function, ("inputs [N, ...]", "outputs [N, C]"))
-        outputs, slopes = _slopes(partial(network, weights), inputs)
-        found = []
-        for of_inputs, of_outputs in _pairs(moves(inputs, outputs), self.function):
+        generators = function_named(self.function, ("inputs [N, ...]", "outputs [N, C]"))
+        outputs, slopes = slopes_of(partial(network, weights), inputs)
+        residuals = []
+        for of_inputs, of_outputs in _pairs(generators(inputs, outputs), self.function):
             slope = slopes(_like(of_inputs, inputs, f"X of {self.function}"))
-            found.append(slope if of_outputs is None else slope - _like(of_outputs, outputs, f"Y of {self.function}"))
-        return torch.cat([one.flatten(1) for one in found], 1) / self.scale
+            if of_outputs is not None:
+                # Without Y the outputs are invariant, and the slope itself must vanish.
+                slope = slope - _like(of_outputs, outputs, f"Y of {self.function}")
+            residuals.append(slope.flatten(1))
+        return torch.cat(residuals, 1) / self.scale
 
 
 @spec("slopes")
@@ -165,13 +193,15 @@ class Equivariant(_Vanishes):
 class Slopes(_Stays):
     """Slopes of the outputs along directions of input space: `q = df/dx u / scale`, kept at their value at the start.
 
+    A pass costs one backward pass and one more for each direction. Inputs must be floating-point numbers.
+
     Args:
         scale: size of a change of slope that matters, in units of outputs per unit of inputs, above 0.
         directions: number of random directions u of length 1, the same for all inputs, at least 1.
-        seed: of the directions.
-        on, held_out, budget: see `Kept`.
-
-    A pass costs one backward pass and one more for each direction. Inputs must be floating-point numbers.
+        seed: seed of the directions.
+        on: see `Kept`.
+        held_out: see `Kept`.
+        budget: see `Kept`; above 0.
     """
 
     scale: float = 1.0
@@ -184,25 +214,36 @@ class Slopes(_Stays):
     def __post_init__(self) -> None:
         _check(self, self.scale)
         if self.directions < 1:
-            raise UsageError(f"at least one direction is needed; directions={self.directions} was given")
+            raise UsageError(f"directions is {self.directions}: at least one direction is needed")
 
     def quantities(self, network: Network, weights: Tensor, inputs: Tensor) -> Tensor:
-        _, slopes = _slopes(partial(network, weights), inputs)
+        _, slopes = slopes_of(partial(network, weights), inputs)
+        # Drawn on the CPU and in float64, so that a seed means the same directions on every device and in every dtype.
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.randn(self.directions, *inputs.shape[1:], generator=generator, dtype=torch.float64)
-        drawn /= torch.linalg.vector_norm(drawn.flatten(1), dim=1).view(-1, *[1] * (inputs.ndim - 1))
-        found = [slopes(one.to(inputs).expand_as(inputs)) for one in drawn]
-        return torch.cat([one.flatten(1) for one in found], 1) / self.scale
+        directions = torch.randn(self.directions, *inputs.shape[1:], generator=generator, dtype=torch.float64)
+        directions /= torch.linalg.vector_norm(directions.flatten(1), dim=1).view(-1, *[1] * (inputs.ndim - 1))
+        found = [slopes(direction.to(inputs).expand_as(inputs)) for direction in directions]
+        return torch.cat([slope.flatten(1) for slope in found], 1) / self.scale
 
 
 def values_of(kept: Kept, network: Network, weights: Tensor, inputs: Tensor, *, chunk: int = 1000) -> Tensor:
-    """A kept quantity [N, C] at `weights` [P] on `inputs` [N, ...], `chunk` of them at a time, without its graph.
+    """Compute a kept quantity in chunks, without its graph.
+
+    Args:
+        kept: the quantity.
+        network: the network as a function of flat weights.
+        weights: weights [P].
+        inputs: inputs [N, ...].
+        chunk: inputs in one pass.
+
+    Returns:
+        Values q [N, C].
 
     Raises:
-        UsageError: where it is no floating-point tensor [N, C].
+        UsageError: if the quantity is not a floating-point tensor with one row for each input.
     """
     name = f"{type(kept).__name__}.quantities()"
-    with torch.enable_grad():  # slopes by inputs take gradients within
+    with torch.enable_grad():  # quantities such as slopes along the inputs take gradients themselves
         found = [
             _rows(kept.quantities(network, weights.detach(), part), len(part), name).detach()
             for part in inputs.split(chunk)
@@ -217,30 +258,12 @@ def _check(kept: Kept, scale: float = 1.0) -> None:
         raise UsageError(f"the budget of a kept quantity is a distance above 0; {kept.budget} was given")
 
 
-def _slopes(call: Call, inputs: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """Outputs [N, C], and the function of a direction, like `inputs`, that gives their slopes [N, C] along it."""
-    if not inputs.is_floating_point():
-        raise DataError(f"slopes by the input need floating-point inputs; these are {inputs.dtype}")
-    with torch.enable_grad():
-        moving = inputs.detach().requires_grad_(True)
-        outputs = call(moving)
-        probe = torch.zeros_like(outputs, requires_grad=True)
-        # J^T z is linear in z, so its derivative by z along u is J u
-        (transposed,) = torch.autograd.grad(outputs, moving, probe, create_graph=True, materialize_grads=True)
-
-    def along(direction: Tensor) -> Tensor:
-        with torch.enable_grad():
-            return torch.autograd.grad(transposed, probe, direction, create_graph=True, materialize_grads=True)[0]
-
-    return outputs, along
-
-
 def _rows(found: object, num_inputs: int, name: str) -> Tensor:
-    """A kept quantity as rows [N, C]."""
+    """Reshape what a function returned to rows [N, C]."""
     if not isinstance(found, Tensor) or not found.is_floating_point() or found.shape[:1] != (num_inputs,):
         raise UsageError(
             f"{name} returned {described(found)} for {num_inputs} inputs; expected a floating-point tensor [N, ...] "
-            "with one row for each"
+            "with one row for each input"
         )
     return found.reshape(num_inputs, -1)
 
@@ -252,13 +275,13 @@ def _pairs(found: object, function: str) -> Sequence[tuple[Tensor, Tensor | None
         or not all(isinstance(one, (tuple, list)) and len(one) == 2 for one in found)
     ):
         raise UsageError(
-            f"{function} returned {described(found)}; expected one pair for each generator: how it moves inputs, and "
-            "how it moves outputs, or None"
+            f"{function} returned {described(found)}; expected one pair for each generator: the direction in which it "
+            "moves inputs, and that in which it moves outputs, or None"
         )
     return found
 
 
 def _like(found: object, wanted: Tensor, name: str) -> Tensor:
     if not isinstance(found, Tensor) or found.shape != wanted.shape:
-        raise UsageError(f"{name} is {described(found)}; expected a tensor {list(wanted.shape)}")
+        raise UsageError(f"{name} is {described(found)}; expected a tensor of shape {list(wanted.shape)}")
     return found.to(wanted.dtype)

@@ -1,9 +1,9 @@
-"""What layers do in a forward pass: convolutions and linear maps recorded, with products that cost what they must.
+"""Recording of linear maps and convolutions in a forward pass, with cheaper second derivatives.
 
 PyTorch's second derivative of a convolution computes two convolutions that `J v` does not need, and that of a frozen
-normalisation goes through its statistics; on a ResNet the two make `J v` three times as dear. In a pass under
-`Recording` a convolution has a derivative that computes only what is asked for, and a normalisation with frozen
-statistics is the affine map that it is.
+normalisation passes through its statistics; on a ResNet the two make `J v` three times as expensive. In a pass under
+`Recording` a convolution's derivative computes only the gradients asked for, and a normalisation with frozen statistics
+is computed as the affine map that it is.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ _CONVOLUTIONS: dict[Any, int] = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one linear map lies in the flat vector: `weight` and `bias` are its beginnings (bias None where there is
-    none), `shape` that of its weights, [out, in] or [out, in, H, W].
+    """Place of one linear map or convolution in the flat weights [P].
+
+    Args:
+        weight: index at which its weight W begins; W lies row by row from there on.
+        shape: shape of W, [out, in] or [out, in, H, W].
+        bias: index at which its bias begins; None without a bias.
     """
 
     weight: int
@@ -33,22 +37,35 @@ class Place:
 
     @property
     def num_outputs(self) -> int:
+        """Number of outputs or output channels."""
         return self.shape[0]
 
     @property
     def size(self) -> int:
-        """The number of weights of W, which lie row by row from `weight` on."""
+        """Number of entries of W."""
         return int(torch.Size(self.shape).numel())
 
     def matrix(self, vector: Tensor) -> Tensor:
-        """The layer's part of `vector` [P] as a matrix [out, in], the bias as its last column."""
+        """Extract the layer's part of a flat vector.
+
+        Args:
+            vector: flat vector [P].
+
+        Returns:
+            A matrix [out, in], with the bias as one more column where there is one.
+        """
         matrix = vector[self.weight : self.weight + self.size].view(self.num_outputs, -1)
         if self.bias is None:
             return matrix
         return torch.cat([matrix, vector[self.bias : self.bias + self.num_outputs, None]], 1)
 
     def put(self, vectors: Tensor, matrices: Tensor) -> None:
-        """Write matrices [..., out, in] into their place in `vectors` [..., P]: the inverse of `matrix`."""
+        """Write matrices into their place in flat vectors: the inverse of `matrix`.
+
+        Args:
+            vectors: flat vectors [..., P], changed in place.
+            matrices: matrices [..., out, in], with the bias as last column where there is one.
+        """
         if self.bias is not None:
             vectors[..., self.bias : self.bias + self.num_outputs] = matrices[..., -1]
             matrices = matrices[..., :-1]
@@ -57,11 +74,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Layer(Place):
-    """One linear map of a forward pass: `output = W input + b`, a convolution being one over its patches.
+    """One linear map `output = W input + b` of a forward pass; a convolution is a linear map of its patches.
 
-    inputs: [N, ..., in] or, for a convolution, [N, in, H, W]; output: [N, ..., out] or [N, out, H', W']; settings:
-    stride, padding and dilation of a convolution; dtype: that of the weights, in which products are taken, whatever
-    autocast made of the inputs and outputs.
+    Args:
+        weight: see `Place`.
+        shape: see `Place`.
+        bias: see `Place`.
+        inputs: inputs [N, ..., in], or [N, in, H, W] of a convolution.
+        output: outputs [N, ..., out], or [N, out, H', W'] of a convolution.
+        dtype: dtype of the weights, in which products are taken, whatever autocast made of the inputs and outputs.
+        settings: stride, padding and dilation of a convolution; None for a linear map.
     """
 
     inputs: Tensor
@@ -70,31 +92,44 @@ class Layer(Place):
     settings: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] | None = None
 
     def patches(self) -> Tensor:
-        """What each position sees: [N, T, in], with a 1 appended where there is a bias; T positions, one for a plain
-        linear layer.
+        """Return the inputs of each position [N, T, in], with a 1 appended where there is a bias.
+
+        T is the number of positions, 1 for a linear map of inputs [N, in].
         """
         if self.settings is None:
-            seen = self.inputs.detach().reshape(len(self.inputs), -1, self.inputs.shape[-1])
+            patches = self.inputs.detach().reshape(len(self.inputs), -1, self.inputs.shape[-1])
         else:
             stride, padding, dilation = self.settings
-            seen = functional.unfold(
+            patches = functional.unfold(
                 self.inputs.detach(), self.shape[2:], dilation=dilation, padding=padding, stride=stride
             ).transpose(1, 2)
-        seen = seen.to(self.dtype)
-        return functional.pad(seen, (0, 1), value=1.0) if self.bias is not None else seen
+        patches = patches.to(self.dtype)
+        return functional.pad(patches, (0, 1), value=1.0) if self.bias is not None else patches
 
     def by_position(self, sensitivities: Tensor) -> Tensor:
-        """Sensitivities to `output`, in its shape, as [N, T, out]."""
+        """Reshape sensitivities to the layer's output by position.
+
+        Args:
+            sensitivities: sensitivities in the shape of `output`.
+
+        Returns:
+            Sensitivities [N, T, out] in the dtype of the weights.
+        """
         if self.settings is None:
             return sensitivities.to(self.dtype).reshape(len(sensitivities), -1, self.num_outputs)
         return sensitivities.to(self.dtype).flatten(2).transpose(1, 2)
 
 
 class Recording(TorchFunctionMode):
-    """Records the layers of a forward pass whose weights lie in the flat vector `weights` [P].
+    """A context in which the linear maps and convolutions of a forward pass are recorded.
 
-    complete: whether every weight is recorded in exactly one of `layers`. (A weight may still act elsewhere, unseen.)
-    flops: floating-point operations of one pass through the layers, for the whole batch.
+    Recorded are those whose weights are views of one flat vector; two-dimensional convolutions alone, without groups.
+
+    Args:
+        weights: the flat weights [P].
+
+    Attributes:
+        layers: recorded layers, in the order of the pass.
     """
 
     def __init__(self, weights: Tensor) -> None:
@@ -104,29 +139,36 @@ class Recording(TorchFunctionMode):
 
     @property
     def complete(self) -> bool:
+        """True if every weight is recorded in exactly one of `layers`.
+
+        A weight may still act elsewhere, in an operation that is not recorded.
+        """
+        # Counted and compared by place: a weight recorded twice must not make up for one that is not recorded.
         covered = sum(layer.size + (layer.num_outputs if layer.bias is not None else 0) for layer in self.layers)
         return covered == len(self._weights) and len({layer.weight for layer in self.layers}) == len(self.layers)
 
     @property
     def flops(self) -> float:
+        """Floating-point operations of one pass through the layers, for the whole batch."""
         return sum(2.0 * layer.size * (layer.output.numel() / layer.num_outputs) for layer in self.layers)
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if function in _CONVOLUTIONS:
-            return self._convolution(_CONVOLUTIONS[function], function, *args, **kwargs)
+            return self._convolution(function, *args, **kwargs)
         if function is functional.linear:
             return self._linear(*args, **kwargs)
         if function is functional.batch_norm:
-            return _normalisation(function, *args, **kwargs)
+            return _normalisation(*args, **kwargs)
         return function(*args, **kwargs)
 
     def _place(self, tensor: Tensor) -> int | None:
-        """Where `tensor` begins in the flat vector, or None where it is no plain view of it."""
-        whole = tensor.untyped_storage().data_ptr() == self._weights.untyped_storage().data_ptr()
-        return (
-            int(tensor.storage_offset() - self._weights.storage_offset()) if whole and tensor.is_contiguous() else None
-        )
+        """Index in the flat weights at which `tensor` begins; None if it is not a contiguous view of them."""
+        # Views share the storage of their base: the offset tells where they lie, without any bookkeeping by name.
+        is_view = tensor.untyped_storage().data_ptr() == self._weights.untyped_storage().data_ptr()
+        if not is_view or not tensor.is_contiguous():
+            return None
+        return int(tensor.storage_offset() - self._weights.storage_offset())
 
     def _keep(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor, settings: Any = None) -> None:
         place = self._place(weight)
@@ -141,7 +183,6 @@ class Recording(TorchFunctionMode):
 
     def _convolution(
         self,
-        dimensions: int,
         function: Callable[..., Tensor],
         input: Tensor,
         weight: Tensor,
@@ -151,10 +192,13 @@ class Recording(TorchFunctionMode):
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor:
+        dimensions = _CONVOLUTIONS[function]
+        # Padding by name ("same") and inputs without a batch dimension are rare: they take PyTorch's own derivative.
         if isinstance(padding, str) or input.ndim != dimensions + 2:
             return function(input, weight, bias, stride, padding, dilation, groups)
         used = (input, weight, bias)
         if torch.is_autocast_enabled(input.device.type):
+            # Cast before the call, so that the tensors saved for the backward pass have the dtype of the products.
             low = torch.get_autocast_dtype(input.device.type)
             used = (input.to(low), weight.to(low), None if bias is None else bias.to(low))
         settings = tuple(_of_each(dimensions, value) for value in (stride, padding, dilation))
@@ -165,12 +209,12 @@ class Recording(TorchFunctionMode):
 
 
 def _of_each(dimensions: int, value: Any) -> tuple[int, ...]:
+    """Expand a setting of a convolution to one integer a dimension."""
     given = (value,) if isinstance(value, int) else tuple(int(one) for one in value)
     return given * (dimensions // len(given))
 
 
 def _normalisation(
-    function: Callable[..., Tensor],
     input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -181,7 +225,8 @@ def _normalisation(
     eps: float = 1e-5,
 ) -> Tensor:
     if training or running_mean is None or running_var is None:
-        return function(input, running_mean, running_var, weight, bias, training, momentum, eps)
+        return functional.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    # Frozen statistics are constants, and the map is affine: two elementwise operations with short derivatives.
     scale = torch.rsqrt(running_var + eps)
     scale = scale if weight is None else scale * weight
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
@@ -190,7 +235,7 @@ def _normalisation(
 
 
 class _Convolution(Function):
-    """A convolution whose backward pass is a linear function of the sensitivities, and of nothing else."""
+    """A convolution whose backward pass is differentiable in the sensitivities alone, in which it is linear."""
 
     @staticmethod
     def forward(
@@ -203,6 +248,7 @@ class _Convolution(Function):
         dilation: tuple[int, ...],
         groups: int,
     ) -> Tensor:
+        # PyTorch's own backward node, but with a derivative that is written out in `_Transposed`.
         ctx.save_for_backward(inputs, weight)
         ctx.settings = (stride, padding, dilation, False, [0] * len(stride), groups)
         return torch.ops.aten.convolution(inputs, weight, bias, *ctx.settings)
@@ -211,12 +257,13 @@ class _Convolution(Function):
     def backward(ctx: Any, sensitivities: Tensor) -> Any:
         inputs, weight = ctx.saved_tensors
         asked = list(ctx.needs_input_grad[:3])
+        # Detached: the derivative in inputs and weight is never asked for, and autograd would record it.
         found = _Transposed.apply(sensitivities, inputs.detach(), weight.detach(), ctx.settings, asked)
         return *found, None, None, None, None
 
 
 class _Transposed(Function):
-    """The backward pass of a convolution, whose own derivative by the sensitivities is the convolution of tangents."""
+    """Backward pass of a convolution; its own derivative in the sensitivities is the convolution of tangents."""
 
     @staticmethod
     def forward(
@@ -230,6 +277,7 @@ class _Transposed(Function):
     def backward(ctx: Any, to_inputs: Tensor | None, to_weight: Tensor | None, to_bias: Tensor | None) -> Any:
         inputs, weight = ctx.saved_tensors
         convolution, result = torch.ops.aten.convolution, None
+        # Each output of the backward pass that was not asked for has the derivative None.
         if to_weight is not None:
             result = convolution(inputs, to_weight, to_bias, *ctx.settings)
         elif to_bias is not None:

@@ -1,9 +1,8 @@
-"""The metric that an output geometry pulls back to weight space, at one point, as products."""
+"""The metric that an output geometry pulls back to weight space, at one point, as products with vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial, reduce
 from typing import Literal
 
@@ -11,10 +10,11 @@ import torch
 from torch import Tensor
 
 from fipray.border import checked
-from fipray.errors import NetworkError, UsageError
+from fipray.errors import UsageError
+from fipray.geometry.jacobian import Products
 from fipray.geometry.layers import Layer, Recording
 from fipray.networks.arrays import AnyWeights, Inputs
-from fipray.networks.derivatives import transposed, twice_differentiable, without_second_derivative
+from fipray.networks.derivatives import twice_differentiable
 from fipray.networks.embedding import OutputGeometry
 from fipray.networks.inputs import refused_by_forward
 from fipray.networks.network import Network
@@ -22,100 +22,26 @@ from fipray.networks.network import Network
 Precision = Literal["full", "bf16"]
 
 
-class Products:
-    """Products with `J = ds/dw` [N C, P], from a kept forward pass that gave s [N, C] at `weights` [P].
-
-    The backward graph that `J v` needs is made once: `J^T u` costs one backward pass, `J v` one backward pass through
-    the backward graph (the derivative of `J^T z` by z in direction v), which is about one gradient each or less.
-    """
-
-    def __init__(self, network: Network, weights: Tensor, inputs: Tensor, kept: Tensor) -> None:
-        """`weights` require gradients, and `kept` [N, C] was computed from them on `inputs` [N, ...]."""
-        self._network, self._weights, self._inputs, self._kept = network, weights, inputs, kept
-        self.embedded = kept.detach()
-        self.num_inputs = len(inputs)
-        self._probe: Tensor | None = None
-        self._transposed: Tensor | None = None
-
-    @property
-    def depends(self) -> bool:
-        """Whether autograd sees the weights behind s."""
-        if not self._kept.requires_grad:
-            return False
-        return torch.autograd.grad(self._kept.sum(), self._weights, retain_graph=True, allow_unused=True)[0] is not None
-
-    def jt(self, sensitivities: Tensor) -> Tensor:
-        """`J^T u` [P] for `u` [N, C]."""
-        with self._named():
-            return torch.autograd.grad(self._kept, self._weights, sensitivities, retain_graph=True)[0]
-
-    def j(self, direction: Tensor) -> Tensor:
-        """`J v` [N, C] for `v` [P]."""
-        with self._named():
-            if self._transposed is None or self._probe is None:
-                # J^T z is linear in z: its value at any z gives the same derivative
-                self._transposed, self._probe = transposed(self._kept, self._weights)
-            return torch.autograd.grad(self._transposed, self._probe, direction, retain_graph=True)[0]
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """What autograd cannot differentiate is named by the module that does it."""
-        try:
-            yield
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            with twice_differentiable():
-                name = without_second_derivative(self._network, self._weights.detach(), self._inputs[:2])
-            if name is None:
-                raise
-            raise NetworkError(
-                f"{name} has no second derivative, which a product with the metric needs: {error}. Write it with "
-                "operations that autograd can differentiate twice, or take steps without a metric (FirstOrder)"
-            ) from error
-
-    def __matmul__(self, direction: Tensor) -> Tensor:
-        """`g @ v` [P] for `v` [P]."""
-        return self.jt(self.j(direction)) / self.num_inputs
-
-    def gram_product(self, sensitivities: Tensor) -> Tensor:
-        """`J J^T u` [N, C] for `u` [N, C], without the Gram matrix."""
-        return self.j(self.jt(sensitivities))
-
-    def jacobian(self) -> Tensor:
-        """`J` [N C, P]: N C P numbers, N C backward passes. For small batches."""
-        rows = torch.eye(self._kept.numel()).to(self._kept)
-        return torch.stack([self.jt(row.view_as(self._kept)) for row in rows])
-
-    def gram(self) -> Tensor:
-        """`J J^T` [N C, N C]. For small batches: see `jacobian`."""
-        rows = self.jacobian()
-        return rows @ rows.T
-
-    @property
-    def flops(self) -> float:
-        """Cost of a forward pass, in any unit; a product costs twice as much."""
-        return 1.0
-
-    @property
-    def gram_flops(self) -> float:
-        """Cost of `gram()`, in the same unit."""
-        return 2.0 * self._kept.numel()
-
-
 @checked
 class Metric(Products):
-    """`g = J^T J / N` at `weights` [P] on `inputs` [N, ...], where `J = ds/dw` [N C, P] and s are embedded outputs [N,
-    C].
+    """The metric tensor `g = J^T J / N`, with `J = ds/dw` [N C, P] and s the embedded outputs [N, C].
 
-    g is never formed. The forward pass, and the backward graph that `J v` needs, are made once and kept: `J^T u` costs
-    one backward pass, `J v` one backward pass through the backward graph (the derivative of `J^T z` by z in direction
-    v), which is about one gradient each or less.
+    g is never formed. The graphs of the forward and the backward pass are made once and stored: `J^T u` costs one
+    backward pass and `J v` one backward pass through the backward graph, about one gradient each or less. Where every
+    weight acts in one linear map or convolution, Gram matrix and diagonal take C backward passes.
 
-    precision: of the layers' products: "full"; "bf16" (bfloat16 with float32 accumulation, by autocast: half the
-    memory, and the speed of a GPU's matrix units); the outputs are embedded in the weights' own dtype either way.
+    Args:
+        network: the network as a function of flat weights.
+        weights: weights [P] at which the metric is taken.
+        inputs: inputs [N, ...].
+        geometry: embedding of the outputs.
+        precision: precision of the layers' products: "full", or "bf16" for bfloat16 with float32 accumulation by
+            autocast, which takes half the memory and uses a GPU's matrix units. The outputs are embedded in the dtype
+            of the weights either way.
 
-    Raises NetworkError, which names the module, where the network has no second derivative.
+    Raises:
+        UsageError: for "bf16" with weights in float64.
+        NetworkError: if the network has no second derivative; the error names the module. Raised by the products.
     """
 
     def __init__(
@@ -128,28 +54,37 @@ class Metric(Products):
         precision: Precision = "full",
     ) -> None:
         if precision == "bf16" and weights.dtype is torch.float64:
-            raise UsageError("precision='bf16' is for weights in float32; these are in float64: use 'full'")
+            raise UsageError("precision='bf16' is for weights in float32, and these are in float64: use 'full'")
+        # Detached: products differentiate by this leaf alone, whatever graph the caller's weights belong to.
         moving = weights.detach().requires_grad_(True)
         self._recording = Recording(moving)
         with torch.enable_grad(), twice_differentiable(), self._recording:
             low = torch.autocast(weights.device.type, torch.bfloat16, enabled=precision == "bf16")
             with low, refused_by_forward(inputs):
                 outputs = network(moving, inputs)
+            # Outside autocast: probabilities near 0 and 1 would lose their differences in bfloat16.
             kept = geometry.embed(outputs.to(weights.dtype))
         super().__init__(network, moving, inputs, kept)
 
     @property
     def layers(self) -> list[Layer]:
-        """The linear maps and convolutions of the pass, in the order in which they were made."""
+        """Linear maps and convolutions of the pass, in its order."""
         return self._recording.layers
 
     @property
     def in_layers(self) -> bool:
-        """Whether every weight acts in one of `layers`, and once."""
+        """True if every weight acts in one of `layers`, once, and nowhere else."""
         return self._first_sensitivities is not None
 
     def by_layer(self, sensitivities: Tensor) -> tuple[list[Tensor], Tensor]:
-        """`u` [N, C] carried back to the output of each layer, [N, T, out] each, and `J^T u` [P]: one backward pass."""
+        """Propagate sensitivities back to the output of each layer, in one backward pass.
+
+        Args:
+            sensitivities: u [N, C].
+
+        Returns:
+            The sensitivities at each layer's output, [N, T, out] each, and `J^T u` [P].
+        """
         outputs = [layer.output for layer in self.layers]
         *found, product = torch.autograd.grad(
             self._kept, [*outputs, self._weights], sensitivities, retain_graph=True, materialize_grads=True
@@ -157,13 +92,20 @@ class Metric(Products):
         return [layer.by_position(one) for layer, one in zip(self.layers, found, strict=True)], product
 
     def of_output(self, number: int) -> list[Tensor]:
-        """The sensitivities of one embedded output to the output of each layer, [N, T, out] each."""
+        """Sensitivities of one embedded output to the output of each layer.
+
+        Args:
+            number: index of the embedded output, 0..C-1.
+
+        Returns:
+            Sensitivities [N, T, out], one tensor a layer.
+        """
         return self.by_layer(self._one_hot(number))[0]
 
     def jacobian(self) -> Tensor:
-        """`J` [N C, P]: N C P numbers. For small batches.
+        """`J` [N C, P], for small batches: N C P numbers.
 
-        C backward passes where every weight acts in one linear layer or convolution, else N C of them.
+        Takes C backward passes where every weight acts in one linear map or convolution, else N C.
         """
         if self._sensitivities is None:
             return super().jacobian()
@@ -173,34 +115,35 @@ class Metric(Products):
         return found
 
     def diagonal(self) -> Tensor:
-        """`diag g` [P].
+        """Diagonal of g [P].
 
-        C backward passes for the weights of layers, each of which acts once; where they do not tell, or where other
-        weights move too, N C passes, an input's outputs at a time.
+        Takes C backward passes where every weight acts in one linear map or convolution, else N C.
         """
         if self._sensitivities is None:
             rows = torch.eye(self._kept.numel()).to(self._kept)
             return _sum(self.jt(row.view_as(self._kept)).square() for row in rows) / self.num_inputs
         total = torch.zeros_like(self._weights.detach())
         for layer, by_output in zip(self.layers, self._sensitivities, strict=True):
-            seen = layer.patches()
-            if seen.shape[1] == 1:  # one position: the squares of an outer product are one of squares
-                squares = by_output[:, :, 0].square().sum(1).T @ seen[:, 0].square()
+            patches = layer.patches()
+            if patches.shape[1] == 1:  # one position: the squares of an outer product are an outer product of squares
+                squares = by_output[:, :, 0].square().sum(1).T @ patches[:, 0].square()
             else:
-                squares = _sum(torch.einsum("nto,nti->noi", one, seen).square().sum(0) for one in by_output.unbind(1))
+                # One output at a time: the gradients of all of them would take C times the memory.
+                gradients = (torch.einsum("nto,nti->noi", one, patches) for one in by_output.unbind(1))
+                squares = _sum(gradient.square().sum(0) for gradient in gradients)
             layer.put(total, squares)
         return total / self.num_inputs
 
     def gram(self) -> Tensor:
-        """`J J^T` [N C, N C]. For small batches: layer by layer, without `J` where that can be (see `jacobian`)."""
+        """Gram matrix `J J^T` [N C, N C], for small batches; layer by layer and without `J` where possible."""
         if self._sensitivities is None:
             return super().gram()
         size = self._kept.numel()
         total = self._kept.new_zeros(size, size)
         for layer, by_output in zip(self.layers, self._sensitivities, strict=True):
-            if by_output.shape[2] == 1:  # one position: the rows are outer products, so their products are products
-                seen, sensitivities = layer.patches()[:, 0], by_output.reshape(size, -1)
-                inner = (seen @ seen.T).repeat_interleave(size // self.num_inputs, 0)
+            if by_output.shape[2] == 1:  # one position: <a b^T, a' b'^T> = <a, a'> <b, b'>, without the outer products
+                patches, sensitivities = layer.patches()[:, 0], by_output.reshape(size, -1)
+                inner = (patches @ patches.T).repeat_interleave(size // self.num_inputs, 0)
                 total += (sensitivities @ sensitivities.T) * inner.repeat_interleave(size // self.num_inputs, 1)
             else:
                 rows = _per_output(layer, by_output).flatten(1)
@@ -214,7 +157,7 @@ class Metric(Products):
 
     @property
     def gram_flops(self) -> float:
-        """The same for `gram()`; infinite where it would take a pass for each of the N C outputs."""
+        """Floating-point operations of `gram()`; infinite where it takes a pass for each of the N C outputs."""
         if not self._recording.complete:
             return float("inf")
         num_outputs = self._kept.shape[1]
@@ -229,7 +172,7 @@ class Metric(Products):
 
     @cached_property
     def _sensitivities(self) -> list[Tensor] | None:
-        """Of each output to each layer: [N, C, T, out]; None where the layers do not tell the whole of J."""
+        """Sensitivities of all outputs to each layer [N, C, T, out]; None where the layers do not give all of J."""
         if self._first_sensitivities is None:
             return None
         found = [self._first_sensitivities]
@@ -238,30 +181,48 @@ class Metric(Products):
 
     @cached_property
     def _first_sensitivities(self) -> list[Tensor] | None:
-        """Of the first output alone."""
+        """Sensitivities of the first output; None where the layers do not give all of J."""
         if not self._recording.complete:
             return None
+        # One output decides whether the layers suffice, before C passes are spent on all of them.
         carried, product = self.by_layer(self._one_hot(0))
-        return carried if self._told_by_layers(carried, product) else None
+        return carried if self._is_whole(carried, product) else None
 
     def _one_hot(self, place: int) -> Tensor:
         one = torch.zeros_like(self._kept)
         one[:, place] = 1
         return one
 
-    def _told_by_layers(self, carried: list[Tensor], product: Tensor) -> bool:
-        """Whether the layers' parts make up the whole of `J^T u`: not so where a weight also acts elsewhere."""
+    def _is_whole(self, carried: list[Tensor], product: Tensor) -> bool:
+        """Return whether the layers' parts add up to `J^T u`: not so where a weight also acts in another operation."""
         whole = torch.zeros_like(product)
         for layer, one in zip(self.layers, carried, strict=True):
             layer.put(whole, torch.einsum("nto,nti->oi", one, layer.patches()))
+        # The two sums run in different orders; a weight that acts elsewhere differs by far more than this.
         allowed = 1e3 * torch.finfo(whole.dtype).eps * float(torch.linalg.vector_norm(product))
         return float(torch.linalg.vector_norm(whole - product)) <= allowed
 
 
 @checked
 class StreamedMetric:
-    """The same metric on more inputs than fit in memory: a `Metric` of `chunk` inputs at a time, made anew for each
-    product, which costs a forward pass more. `J^T J v` is one such sweep.
+    """The metric on more inputs than fit in memory: a `Metric` of one chunk at a time, recomputed for each product.
+
+    A product therefore costs one more forward pass than that of `Metric`; `g @ v` is a single sweep over the chunks.
+
+    Args:
+        network: see `Metric`.
+        weights: see `Metric`.
+        inputs: see `Metric`.
+        geometry: see `Metric`.
+        chunk: inputs in one pass, at least 1.
+        precision: see `Metric`.
+
+    Attributes:
+        embedded: embedded outputs [N, C].
+        num_inputs: N.
+
+    Raises:
+        UsageError: if `chunk` is below 1.
     """
 
     def __init__(
@@ -285,16 +246,30 @@ class StreamedMetric:
             self.embedded = torch.cat([geometry.embed(network.outputs(weights, part)) for part in self._parts])
 
     def j(self, direction: Tensor) -> Tensor:
-        """`J v` [N, C] for `v` [P]."""
+        """Product with the Jacobian.
+
+        Args:
+            direction: v [P].
+
+        Returns:
+            `J v` [N, C].
+        """
         return torch.cat([self._metric(part).j(direction) for part in self._parts])
 
     def jt(self, sensitivities: Tensor) -> Tensor:
-        """`J^T u` [P] for `u` [N, C]."""
+        """Product with the transposed Jacobian.
+
+        Args:
+            sensitivities: u [N, C].
+
+        Returns:
+            `J^T u` [P].
+        """
         parts = zip(self._parts, sensitivities.split([len(part) for part in self._parts]), strict=True)
         return _sum(self._metric(part).jt(one) for part, one in parts)
 
     def __matmul__(self, direction: Tensor) -> Tensor:
-        """`g @ v` [P] for `v` [P]."""
+        """`g @ v` [P] for a direction v [P]."""
 
         def product(part: Tensor) -> Tensor:
             metric = self._metric(part)
@@ -308,5 +283,5 @@ def _sum(vectors: Iterable[Tensor]) -> Tensor:
 
 
 def _per_output(layer: Layer, by_output: Tensor) -> Tensor:
-    """The gradients [N C, out, in] of each output by the layer's weights, the bias in the last column."""
+    """Gradients [N C, out, in] of each output in the layer's weights, the bias in the last column."""
     return torch.einsum("ncto,nti->ncoi", by_output, layer.patches()).flatten(0, 1)

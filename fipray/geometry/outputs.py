@@ -1,4 +1,4 @@
-"""Output geometries: embeddings in which straight distance between outputs means what we want it to mean."""
+"""Output geometries: embeddings of outputs in which Euclidean distance measures a change of the function."""
 
 from __future__ import annotations
 
@@ -17,14 +17,29 @@ from fipray.registry import spec
 
 
 def class_logits(outputs: Tensor, dim: int = 1) -> Tensor:
-    """The logits of all classes, which lie in `dim`: a single logit z is that of class 1 of two, `(0, z)`, with which
-    softmax gives `(sigmoid(-z), sigmoid(z))`. Other outputs as they are.
+    """Logits of all classes: a single logit z becomes the two logits `(0, z)`, others stay as they are.
+
+    Softmax of `(0, z)` is `(sigmoid(-z), sigmoid(z))`, so z is the logit of class 1.
+
+    Args:
+        outputs: logits with the classes in dimension `dim`.
+        dim: dimension of the classes.
+
+    Returns:
+        Logits with at least two classes in `dim`.
     """
     return torch.cat([torch.zeros_like(outputs), outputs], dim) if outputs.shape[dim] == 1 else outputs
 
 
 def num_classes(outputs: Tensor) -> int:
-    """How many classes outputs [N, C, ...] tell apart: C, but two by a single logit."""
+    """Count the classes that a classifier's outputs distinguish: C, or 2 for a single logit.
+
+    Args:
+        outputs: logits [N, C, ...].
+
+    Returns:
+        The number of classes, at least 2.
+    """
     return max(2, outputs.shape[1])
 
 
@@ -32,52 +47,64 @@ def num_classes(outputs: Tensor) -> int:
 @checked
 @dataclass(frozen=True)
 class FisherRao:
-    """Classification: `s = 2 sqrt(softmax(outputs))`, classes in dimension 1; a single output is the logit of a
-    two-class classifier, `s = 2 sqrt((sigmoid(-z), sigmoid(z)))`. Outputs are logits or log-probabilities.
+    """Classification: `s = 2 sqrt(softmax(outputs))`, for logits or log-probabilities.
+
+    A single output z is the logit of a two-class classifier, `s = 2 sqrt((sigmoid(-z), sigmoid(z)))`. The class
+    probabilities become points of a sphere of radius 2, on which arc length is the Fisher-Rao distance; the metric that
+    is pulled back to the weights is the Fisher information (Amari 1998; Raghavan & Thomson 2022).
 
     Args:
-        dim: dimension of the classes, where it is not 1: -1 for the outputs [N, T, C] of language models and token
-            classifiers. For outputs of three dimensions it has to be said, as both are usual.
-
-    The class probabilities become points of a sphere of radius 2, on which arc length is the Fisher-Rao distance; the
-    metric that is pulled back to the weights is the Fisher information (Amari 1998; Raghavan & Thomson 2022).
+        dim: dimension of the classes; None for 1. Use -1 for the outputs [N, T, C] of language models and token
+            classifiers. Required for outputs of three dimensions, where both are usual.
     """
 
     dim: int | None = None
 
     def __post_init__(self) -> None:
         if self.dim == 0:
-            raise UsageError("dimension 0 of the outputs is that of the inputs: classes are in another, such as dim=1")
+            raise UsageError(
+                "dimension 0 of the outputs is the batch: give the dimension of the classes, such as dim=1"
+            )
 
     def embed(self, outputs: Tensor) -> Tensor:
+        # sqrt(p) as exp(log(p) / 2): where p rounds to 0, the gradient of its square root is infinite.
         return 2 * (0.5 * torch.log_softmax(class_logits(self.arranged(outputs)), dim=1)).exp().flatten(1)
 
     def arranged(self, outputs: Tensor) -> Tensor:
-        """The outputs with classes in dimension 1."""
+        """Move the classes to dimension 1.
+
+        Args:
+            outputs: outputs with the classes in `dim`.
+
+        Returns:
+            The same values, a view.
+        """
         return outputs if self.dim in (None, 1) else outputs.movedim(self.dim, 1)
 
     def check(self, outputs: Tensor) -> None:
+        # The outputs are those at several weights: what holds for all of them holds by construction of the network.
         if outputs.ndim == 3 and self.dim is None:
             raise NetworkError(
                 f"the outputs are [N, {outputs.shape[1]}, {outputs.shape[2]}], and classes may be in either dimension: "
-                "say where, geometry=FisherRao(dim=-1) as for language models and token classifiers, or "
-                "FisherRao(dim=1) as for sequences of class maps"
+                "choose geometry=FisherRao(dim=-1), as for language models and token classifiers, or FisherRao(dim=1), "
+                "as for sequences of class maps"
             )
         if self.dim is not None and not -outputs.ndim < self.dim < outputs.ndim:
             raise NetworkError(f"the outputs have {outputs.ndim} dimensions, so none of them is dim={self.dim}")
         outputs = self.arranged(outputs)
+        # All zeros fit both probabilities and logits: the last layer may be initialised to zero.
         if not bool(outputs.any()):
             return
         if bool(((outputs >= 0) & (outputs <= 1)).all()):
             raise NetworkError(
-                "the outputs lie in 0..1 at whatever weights, so they are probabilities, and FisherRao takes logits or "
-                "log-probabilities: leave out the last softmax or sigmoid, or take logarithms (log_softmax)"
+                "the outputs lie in 0..1 at all weights, so they are probabilities, and FisherRao takes logits or "
+                "log-probabilities: remove the last softmax or sigmoid, or take logarithms (log_softmax)"
             )
         one_sided = bool((outputs >= 0).all()) or bool((outputs <= 0).all())
         if outputs.shape[1] == 1 and one_sided:
             raise NetworkError(
                 "the single output never changes its sign, whatever the weights, so it is no logit of two classes: "
-                "leave out what bounds it (logsigmoid, softplus, relu, exp), or give the geometry Euclidean()"
+                "remove what bounds it (logsigmoid, softplus, relu, exp), or use the geometry Euclidean()"
             )
 
 
@@ -85,11 +112,14 @@ class FisherRao:
 @checked
 @dataclass(frozen=True)
 class Warm:
-    """Classification: `s = T 2 sqrt(softmax(outputs / T))`, T the temperature, above 0; for `math.inf` the outputs less
-    their mean, over `sqrt(C)`, to which differences of s come for ever larger T.
+    """Classification at a temperature T: `s = 2 T sqrt(softmax(outputs / T))`.
 
-    Where a network is sure of its classes, as on inputs that it was trained on, probabilities say little of its
-    function, and warm ones more (Hinton et al. 2015; Ba & Caruana 2014).
+    For T = `math.inf` it is `(outputs - mean) / sqrt(C)`, to which differences of s converge as T grows. Where a
+    network is confident, as on its training inputs, its probabilities say little of its function, and softened ones
+    more (Hinton et al. 2015; Ba & Caruana 2014).
+
+    Args:
+        temperature: T, above 0; may be infinite.
     """
 
     temperature: float
@@ -100,6 +130,7 @@ class Warm:
 
     def embed(self, outputs: Tensor) -> Tensor:
         outputs = class_logits(outputs)
+        # The limit up to a constant, which no difference of embeddings sees.
         if math.isinf(self.temperature):
             return ((outputs - outputs.mean(1, keepdim=True)) / outputs.shape[1] ** 0.5).flatten(1)
         return self.temperature * FisherRao().embed(outputs / self.temperature)
@@ -112,7 +143,11 @@ class Warm:
 @checked
 @dataclass(frozen=True)
 class Euclidean:
-    """Regression: `s = outputs / scale`; `scale` > 0 is the size of an error that matters, in units of the outputs."""
+    """Regression: `s = outputs / scale`.
+
+    Args:
+        scale: size of an error that matters, in units of the outputs, above 0.
+    """
 
     scale: float = 1.0
 
@@ -128,10 +163,14 @@ class Euclidean:
 @checked
 @dataclass(frozen=True)
 class Heads:
-    """Several heads, concatenated along dimension 1: the first `sizes[0]` outputs have the first geometry, and so on.
+    """Several heads concatenated along dimension 1, each with a geometry of its own.
 
-    The squares of the heads' distances add up; a `Euclidean` head's scale says what its errors weigh against those of a
-    head of classes, whose squared distance is at most 8.
+    The squared distances of the heads add up. That of a head of classes is at most 8, against which the scale of a
+    `Euclidean` head weighs its errors.
+
+    Args:
+        geometries: one geometry for each head.
+        sizes: number of outputs of each head, at least 1.
     """
 
     geometries: tuple[OutputGeometry, ...]
@@ -140,7 +179,7 @@ class Heads:
     def __post_init__(self) -> None:
         if len(self.geometries) != len(self.sizes) or not self.sizes:
             raise UsageError(
-                f"each head has a geometry and a size; {len(self.geometries)} geometries and {len(self.sizes)} sizes "
+                f"each head needs a geometry and a size; {len(self.geometries)} geometries and {len(self.sizes)} sizes "
                 "were given"
             )
         if min(self.sizes) < 1:
@@ -164,5 +203,15 @@ class Heads:
 
 @checked
 def functional_distance(embedded: Embedded, reference: Embedded) -> Tensor:
-    """`D = sqrt(mean_n |s_n - s'_n|^2)` of two embeddings [N, C]: scalar, 0 for the same function on these inputs."""
+    """Functional distance of two networks, `D = sqrt(mean_n |s_n - s'_n|^2)`.
+
+    For `FisherRao` it is a chord, in radians to second order.
+
+    Args:
+        embedded: embedded outputs s [N, C] of one network.
+        reference: embedded outputs s' [N, C] of the other on the same inputs.
+
+    Returns:
+        A scalar, 0 for the same function on these inputs.
+    """
     return (embedded - reference).square().sum(1).mean().sqrt()

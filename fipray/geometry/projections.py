@@ -1,10 +1,10 @@
-"""Directions in which the function stays: projections on the null space of J over any number of inputs."""
+"""Projections on the null space of the Jacobian, for any number of inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,7 +19,13 @@ from fipray.networks.network import Network
 
 @dataclass(frozen=True)
 class Projection:
-    """`vector` [P]; the relative residual that was measured with it on all inputs; the products with J J^T it took."""
+    """Result of a projection or a least-norm solve.
+
+    Args:
+        vector: the solution [P].
+        residual: relative residual, measured with `vector` on all inputs.
+        iterations: products with J J^T that were used, a sweep counting as one.
+    """
 
     vector: Tensor
     residual: float
@@ -27,28 +33,37 @@ class Projection:
 
 
 class NullSpace:
-    """The null space of `J = ds/dw` [N C, P] at `weights` [P] on `inputs` [N, ...], by products with J alone.
+    """Null space of `J = ds/dw` [N C, P], by products with J alone.
 
-    Each input's rows are one block `J_n = E_n K_n`, with `E_n = ds/df` [C, C] and `K_n = df/dw`. On a sure input
-    softmax is flat, so the scales of the blocks span many decades, and `J J^T` is badly conditioned. So the projections
-    on the blocks (Kaczmarz 1937; all at once, Cimmino 1938) are damped, know of each block its E_n alone, which costs
-    nothing and serves as well, and are accelerated by GMRES:
+    The rows of each input form a block `J_n = E_n K_n`, with `E_n = ds/df` [C, C] and `K_n = df/dw`. Softmax is flat
+    where the network is confident, so the scales of the blocks span many decades and `J J^T` is ill-conditioned. GMRES
+    therefore runs with a right preconditioner that inverts the output part of each block (as in block projections;
+    Kaczmarz 1937, Cimmino 1938), which costs no pass through the network:
 
         d = A J^T M^-1 z,    (J A J^T M^-1) z = u,    M_n = E_n E_n^T + damping mean_n tr(E_n E_n^T) / C
 
-    Before that come sweeps over blocks of inputs (`Sweeps`), where their Gram matrices are cheap, for as long as each
-    takes off at least a fifth of the residual: an objective's gradient needs few; a random direction, which hits every
-    direction of J, soon gains more by GMRES. M decides how fast, not where to: d lies in the range of `A J^T`, so it is
-    the least-norm solution of `J d = u`.
+    Before it, sweeps over blocks of inputs (`Sweeps`) run where Gram matrices are cheap, as long as each reduces the
+    residual by at least a fifth: the gradient of an objective needs few of them; for a random direction, which has a
+    part along every row of J, GMRES soon gains more. M changes how fast the iteration converges, not the solution: d
+    lies in the range of `A J^T`, so it is the least-norm solution of `J d = u`.
 
-    allowed: A, a symmetric projection of weight space such as a mask, [P] to [P]; every direction then lies in its
-        range, and J is J A throughout.
-    damping: relative; M_n leaves alone the directions of outputs that matter less than this.
-    block: of inputs that a sweep projects at once; None for no sweeps.
-    chunk: of inputs in one pass.
-    kept_bytes: of passes that may be kept, as estimated from what autograd saves for a few inputs; where they would
-        take more, each product makes its passes anew, one chunk at a time, and costs about twice as much.
-    restart: vectors [N, C] that GMRES keeps at most, before it begins anew from the residual measured there.
+    Args:
+        network: the network as a function of flat weights.
+        weights: weights [P] at which J is taken.
+        inputs: inputs [N, ...].
+        geometry: embedding of the outputs.
+        allowed: A, a symmetric projection of weight space [P] to [P], such as a pruning mask. All solutions lie in its
+            range, and J stands for J A throughout. None for the identity.
+        damping: relative damping of M, above 0; directions of the outputs below this scale are not amplified.
+        chunk: inputs in one pass, at least 1.
+        kept_bytes: memory for stored passes, estimated from what autograd saves for a few inputs. If more would be
+            needed, each product recomputes its passes chunk by chunk, at about twice the cost.
+
+    Attributes:
+        keeps: whether passes are stored.
+
+    Raises:
+        UsageError: if `damping` or `chunk` is out of range.
     """
 
     def __init__(
@@ -60,60 +75,112 @@ class NullSpace:
         *,
         allowed: Product | None = None,
         damping: float = 0.03,
-        block: int | None = 64,
         chunk: int = 1000,
         kept_bytes: int = 2**31,
-        restart: int = 300,
     ) -> None:
         if not damping > 0:
-            raise UsageError(f"damping is above 0; {damping} was given: 0.03 suits most networks")
-        if chunk < 1 or restart < 1:
-            raise UsageError(f"a chunk and a basis hold at least one; chunk={chunk}, restart={restart} were given")
+            raise UsageError(f"damping must be above 0, and {damping} was given: 0.03 suits most networks")
+        if chunk < 1:
+            raise UsageError(f"a chunk holds at least one input; chunk={chunk} was given")
         self._network, self._weights, self._geometry = network, weights.detach(), geometry
-        self._parts = inputs.split(chunk)
+        self._inputs, self._parts = inputs, inputs.split(chunk)
         self._allowed = allowed if allowed is not None else _everything
-        self._damping, self._restart = damping, restart
+        self._damping = damping
         self.keeps = len(inputs) * self._bytes_per_input(inputs[:8]) <= kept_bytes
-        # A mask makes a block's Gram matrix as dear as its Jacobian: then there are no sweeps.
-        self._sweeps = (
-            partial(Sweeps, network, self._weights, inputs, geometry, block, kept_bytes if self.keeps else 0)
-            if block is not None and allowed is None
-            else None
-        )
+        self._sweep_bytes = kept_bytes if self.keeps else 0
+        # With a mask a block's Gram matrix is as expensive as its Jacobian, so there are no sweeps.
+        self._may_sweep = allowed is None
         self._kept: list[Metric] = []
 
     def j(self, direction: Tensor) -> Tensor:
-        """`J v` [N, C] for `v` [P]."""
+        """Product with the Jacobian.
+
+        Args:
+            direction: v [P].
+
+        Returns:
+            `J v` [N, C].
+        """
         return torch.cat([metric.j(direction) for metric in self._metrics()])
 
     def jt(self, sensitivities: Tensor) -> Tensor:
-        """`A J^T u` [P] for `u` [N, C]."""
+        """Product with the transposed Jacobian.
+
+        Args:
+            sensitivities: u [N, C].
+
+        Returns:
+            `A J^T u` [P].
+        """
         total, start = torch.zeros_like(self._weights), 0
         for metric in self._metrics():
             total += metric.jt(sensitivities[start : start + metric.num_inputs])
             start += metric.num_inputs
         return self._allowed(total)
 
-    def project(self, vector: Tensor, *, iterations: int = 300, tolerance: float = 1e-3) -> Projection:
-        """`A v - J^+ J A v` [P], the part of `v` [P] that leaves all N outputs as they are; residual |J v| / |J A v0|.
+    def project(
+        self,
+        vector: Tensor,
+        *,
+        iterations: int = 300,
+        tolerance: float = 1e-3,
+        block: int | None = 64,
+        restart: int = 300,
+    ) -> Projection:
+        """Project a direction on the null space: the part that leaves all N outputs unchanged to first order.
 
-        An iteration costs `J` and `J^T`, about two gradients of all inputs, and keeps N C numbers.
+        An iteration costs one product with `J` and one with `J^T`, about two gradients of all inputs, and stores N C
+        numbers.
+
+        Args:
+            vector: v [P].
+            iterations: largest number of iterations.
+            tolerance: relative residual at which to stop.
+            block: see `least_norm`.
+            restart: see `least_norm`.
+
+        Returns:
+            `d = A v - J^+ J A v` [P], with the residual |J d| / |J A v|.
         """
         begun = self._allowed(vector)
         image = self.j(begun)
-        found = self.least_norm(image, iterations=iterations, tolerance=tolerance)
+        found = self.least_norm(image, iterations=iterations, tolerance=tolerance, block=block, restart=restart)
         inside = begun - found.vector
         return Projection(inside, _ratio(self.j(inside), image), found.iterations)
 
-    def least_norm(self, right: Tensor, *, iterations: int = 300, tolerance: float = 1e-3) -> Projection:
-        """`d = J^+ u` [P] for `u` [N, C], the shortest allowed d with `J d = u`; residual |J d - u| / |u|.
+    def least_norm(
+        self,
+        right: Tensor,
+        *,
+        iterations: int = 300,
+        tolerance: float = 1e-3,
+        block: int | None = 64,
+        restart: int = 300,
+    ) -> Projection:
+        """Solve `J d = u` for the shortest allowed d.
 
-        What has no solution (part of u outside the range of J) stays in the residual. Both solves are linear, so a
-        projection and a correction share one: `J^+ (J l - e)`.
+        The part of u outside the range of J stays in the residual. The solve is linear, so a projection and a
+        correction can share one: `J^+ (J l - e)`.
+
+        Args:
+            right: u [N, C].
+            iterations: largest number of iterations.
+            tolerance: relative residual at which to stop.
+            block: inputs that a sweep projects at once; None for no sweeps.
+            restart: largest number of basis vectors [N, C] of GMRES before it restarts from the measured residual.
+
+        Returns:
+            `d = J^+ u` [P], with the residual |J d - u| / |u|.
+
+        Raises:
+            UsageError: if `restart` is below 1.
         """
+        if restart < 1:
+            raise UsageError(f"restart is {restart}: GMRES needs at least one basis vector")
         norm = float(torch.linalg.vector_norm(right))
+        # The residual is measured with the solution after every stage: in float32 the solvers' own may be too small.
         found, remaining, left, done = torch.zeros_like(self._weights), right, norm, 0
-        sweep = self._sweeps() if self._sweeps and self._layers_tell_j() else None
+        sweep = self._sweeps(block) if block is not None and self._may_sweep and self._has_cheap_gram() else None
         while sweep and done < iterations and left > tolerance * norm and left > 0:
             candidate = sweep(found, right)
             residual = right - self.j(candidate)
@@ -126,21 +193,26 @@ class NullSpace:
             answer = minimal_residual(
                 lambda z: self.j(self.jt(self._whitened(z))),
                 remaining,
-                iterations=min(self._restart, iterations - done),
+                iterations=min(restart, iterations - done),
+                # Relative to what is left; 0.8 because the residual measured afterwards is a little larger.
                 tolerance=0.8 * tolerance * norm / left,
             )
             done += answer.iterations
-            # Added up in weight space: multipliers of near-dependent rows are long, and round to more than they undo.
+            # Summed in weight space: the coefficients of nearly dependent rows are large, and rounding errors of their
+            # sum would exceed the residual.
             candidate = found + self.jt(self._whitened(answer.solution))
             residual = right - self.j(candidate)
             reached = float(torch.linalg.vector_norm(residual))
-            if not reached < left:  # no more can be had, or not in this precision
+            if not reached < left:  # the residual is outside the range of J, or the precision is exhausted
                 break
             found, remaining, left = candidate, residual, reached
         return Projection(found, left / norm if norm > 0 else 0.0, done)
 
-    def _layers_tell_j(self) -> bool:
-        """So that a block's Gram matrix takes C passes and not one for each output."""
+    def _sweeps(self, block: int) -> Sweeps:
+        return Sweeps(self._network, self._weights, self._inputs, self._geometry, block, self._sweep_bytes)
+
+    def _has_cheap_gram(self) -> bool:
+        """Return whether a block's Gram matrix takes C backward passes, not one for each output of each input."""
         return self._metric(self._parts[0][:1]).gram_flops < float("inf")
 
     def _whitened(self, right: Tensor) -> Tensor:
@@ -149,8 +221,9 @@ class NullSpace:
 
     @cached_property
     def _inverse(self) -> Tensor:
-        """`M_n^-1` [N, C, C]: C backward passes through the geometry alone, never the network."""
+        """`M_n^-1` [N, C, C], by C backward passes through the geometry alone, not the network."""
         blocks = torch.cat([self._output_gram(part) for part in self._parts])
+        # One scale for all inputs: damped by its own trace, a confident input would be amplified as much as any.
         mean = blocks.diagonal(dim1=1, dim2=2).mean()
         identity = torch.eye(blocks.shape[1]).to(blocks)
         return torch.linalg.inv(blocks + self._damping * mean * identity).to(self._weights)
@@ -160,8 +233,9 @@ class NullSpace:
         outputs = self._network.outputs(self._weights, inputs).double().requires_grad_(True)
         with torch.enable_grad():
             embedded = self._geometry.embed(outputs)
-            each = embedded.sum(0)
-            rows = [torch.autograd.grad(one, outputs, retain_graph=True)[0].flatten(1) for one in each]
+            # Inputs are embedded independently, so the gradient of a sum over them holds each one's own.
+            sums = embedded.sum(0)
+            rows = [torch.autograd.grad(one, outputs, retain_graph=True)[0].flatten(1) for one in sums]
         slopes = torch.stack(rows, 1)
         return slopes @ slopes.transpose(1, 2)
 
@@ -173,15 +247,17 @@ class NullSpace:
     def _metric(self, inputs: Tensor) -> Metric:
         return Metric(self._network, self._weights, inputs, self._geometry)
 
-    def _bytes_per_input(self, few: Tensor) -> float:
-        """What a pass and its backward graph keep for one input, the weights not counted."""
+    def _bytes_per_input(self, inputs: Tensor) -> float:
+        """Bytes that a pass and its backward graph store for one input, weights left out."""
         moving, saved = self._weights.clone().requires_grad_(True), list[Tensor]()
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(saved.append, lambda kept: kept):
-            embedded = self._geometry.embed(self._network(moving, few))
+            embedded = self._geometry.embed(self._network(moving, inputs))
+        # By storage: many saved tensors are views of one, and the weights are stored once for all passes.
         storages = [tensor.untyped_storage() for tensor in (*saved, embedded)]
         sizes = {storage.data_ptr(): storage.nbytes() for storage in storages}
         sizes.pop(moving.untyped_storage().data_ptr(), None)
-        return 3 * sum(sizes.values()) / max(1, len(few))
+        # Times 3: the graph of the backward pass is taken to store twice as much as that of the forward pass.
+        return 3 * sum(sizes.values()) / max(1, len(inputs))
 
 
 def _everything(vector: Tensor) -> Tensor:

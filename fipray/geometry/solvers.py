@@ -1,4 +1,4 @@
-"""Linear algebra on products alone; knows no networks."""
+"""Linear solvers that need only products with the matrix, and small dense solves."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ import torch
 from torch import Tensor
 
 Product = Callable[[Tensor], Tensor]
+"""v -> A v, for a tensor of any shape."""
 
 
 @dataclass(frozen=True)
 class LinearSolution:
-    """`solution`, the relative residual |A x - b| / |b| that it leaves, and the products with A that it took."""
+    """Result of an iterative solve of `A x = b`.
+
+    Args:
+        solution: x, shaped as b; NaN if b or a product was not finite.
+        residual: relative residual |A x - b| / |b|; 0 for b = 0.
+        iterations: products with A that were used.
+    """
 
     solution: Tensor
     residual: float
@@ -24,12 +31,19 @@ class LinearSolution:
 def conjugate_gradients(
     product: Product, right: Tensor, *, iterations: int, tolerance: float = 0.0, initial: Tensor | None = None
 ) -> LinearSolution:
-    """Solve `A x = right` for a symmetric positive semidefinite A given by its product (Hestenes & Stiefel 1952).
+    """Solve `A x = b` for a symmetric positive semidefinite A by conjugate gradients (Hestenes & Stiefel 1952).
 
-    `right` may have any shape. Ends after `iterations` products, or when the relative residual is at most `tolerance`,
-    or rounding: beyond it the iterations of a singular A would only amplify what is rounded. Where `right` or a product
-    is not finite, the solution is NaN.
+    Args:
+        product: v -> A v.
+        right: b, of any shape.
+        iterations: largest number of products.
+        tolerance: relative residual at which to stop; at least 8 times the rounding unit is used.
+        initial: first iterate; None for 0.
+
+    Returns:
+        The solution; NaN if `right` or a product is not finite.
     """
+    # Beyond rounding the iterations of a singular A would only amplify rounding errors.
     tolerance = max(tolerance, 8 * torch.finfo(right.dtype).eps)
     norm = torch.linalg.vector_norm(right)
     if not math.isfinite(float(norm)):
@@ -57,13 +71,20 @@ def conjugate_gradients(
 
 
 def minimal_residual(product: Product, right: Tensor, *, iterations: int, tolerance: float = 0.0) -> LinearSolution:
-    """Solve `A x = right` for a square A given by its product: of all x in the Krylov space, the least |A x - right|.
+    """Solve `A x = b` for a square A by GMRES: the x of least |A x - b| in the Krylov space (Saad & Schultz 1986).
 
-    GMRES (Saad & Schultz 1986) with every vector of the basis kept, one like `right` an iteration, and orthogonalised
-    twice: in float32 and where A is badly conditioned, conjugate gradients, which keep none, take several times as many
-    products. `right` may have any shape. Ends after `iterations` products (one more measures the residual that is
-    stated), when the relative residual is at most `tolerance` but for rounding, or when the space is exhausted. Where
-    `right` or a product is not finite, the solution is NaN.
+    Stores one basis vector shaped as b for each iteration and orthogonalises twice. In float32 and for ill-conditioned
+    A, conjugate gradients, which store no basis, take several times as many products. Ends after `iterations` products,
+    at the tolerance, or when the Krylov space is exhausted.
+
+    Args:
+        product: v -> A v.
+        right: b, of any shape.
+        iterations: largest number of products; one more measures the residual that is returned.
+        tolerance: relative residual at which to stop, up to rounding.
+
+    Returns:
+        The solution; NaN if `right` or a product is not finite.
     """
     norm = float(torch.linalg.vector_norm(right))
     if not math.isfinite(norm):
@@ -72,6 +93,7 @@ def minimal_residual(product: Product, right: Tensor, *, iterations: int, tolera
         return LinearSolution(torch.zeros_like(right), float(norm > 0), 0)
     basis = right.new_empty(iterations + 1, right.numel())
     basis[0] = right.flatten() / norm
+    # The small system is kept in float64 on the CPU: it costs nothing, and is where the conditioning shows.
     hessenberg = torch.zeros(iterations + 1, iterations, dtype=torch.float64)
     across = torch.zeros(iterations + 1, dtype=torch.float64)  # H^T across = 0: the residual is 1 / |across|
     across[0] = 1
@@ -80,7 +102,7 @@ def minimal_residual(product: Product, right: Tensor, *, iterations: int, tolera
         scale = float(torch.linalg.vector_norm(image))
         if not math.isfinite(scale):
             return _unsolved(right, k + 1)
-        for _ in range(2):
+        for _ in range(2):  # once leaves rounding errors along the basis that grow with the condition of A
             along = basis[: k + 1] @ image
             image = image - basis[: k + 1].T @ along
             hessenberg[: k + 1, k] += along.to(hessenberg)
@@ -94,19 +116,28 @@ def minimal_residual(product: Product, right: Tensor, *, iterations: int, tolera
             break
     start = torch.zeros(k + 2, 1, dtype=torch.float64)
     start[0] = norm
+    # gelsd allows for a rank-deficient system, as when the space is exhausted.
     parts = torch.linalg.lstsq(hessenberg[: k + 2, : k + 1], start, driver="gelsd").solution[:, 0]
     solution = (basis[: k + 1].T @ parts.to(basis)).view_as(right)
     return LinearSolution(solution, float(torch.linalg.vector_norm(right - product(solution))) / norm, k + 1)
 
 
 def solve_in_sample_space(gram: Tensor, right: Tensor, *, shift: float) -> Tensor:
-    """`(G + shift I)^-1 right` for a Gram matrix G = J J^T [K, K] and `right` [K]; `shift` >= 0.
+    """Solve `(G + shift I) x = b` for a Gram matrix `G = J J^T`.
 
-    By Cholesky where `shift` is above the rounding of G. With `shift` = 0 the pseudo-inverse is meant: directions whose
-    eigenvalue is rounding error are left out. NaN where G is not finite.
+    Uses Cholesky where `shift` is above the rounding errors of G, else an eigendecomposition.
+
+    Args:
+        gram: G [K, K].
+        right: b [K].
+        shift: at least 0. For 0 the pseudo-inverse is applied: eigenvalues that are rounding errors are left out.
+
+    Returns:
+        x [K]; NaN if G is not finite.
     """
     if shift > len(gram) * torch.finfo(gram.dtype).eps * float(gram.diagonal().max()):
         factor, failed = torch.linalg.cholesky_ex(gram + shift * torch.eye(len(gram)).to(gram))
+        # A matrix that is indefinite by rounding falls through to the eigendecomposition.
         if not int(failed):
             return torch.cholesky_solve(right[:, None], factor)[:, 0]
     values, vectors = eigh(gram)
@@ -116,7 +147,15 @@ def solve_in_sample_space(gram: Tensor, right: Tensor, *, shift: float) -> Tenso
 
 
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues [K] and eigenvectors [K, K] of a symmetric matrix; NaN where it is not finite: LAPACK would fail."""
+    """Eigendecomposition of a symmetric matrix.
+
+    Args:
+        matrix: symmetric matrix [K, K].
+
+    Returns:
+        Eigenvalues [K] in ascending order and eigenvectors [K, K] in columns; NaN if the matrix is not finite.
+    """
+    # LAPACK fails on a matrix that is not finite; NaN lets the caller reject the step instead.
     if bool(torch.isfinite(matrix).all()):
         values, vectors = torch.linalg.eigh(matrix)
         return values, vectors

@@ -1,4 +1,4 @@
-"""Alternating projections: block after block of inputs, each exactly."""
+"""Alternating projections (block Kaczmarz) over blocks of inputs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ from fipray.networks.network import Network
 
 
 class Sweeps:
-    """Kaczmarz sweeps (Kaczmarz 1937; by blocks, Elfving 1980) towards the least-norm solution of `J d = u`:
+    """Kaczmarz sweeps towards the least-norm solution of `J d = u` (Kaczmarz 1937; by blocks, Elfving 1980).
 
-        d <- d + J_b^T (J_b J_b^T)^+ (u_b - J_b d)    for each block b of `block` inputs in turn
+        d <- d + J_b^T (J_b J_b^T)^+ (u_b - J_b d)    for each block b of inputs in turn
 
     With u = J v, `v - d` is v after projection on the null space of one block after the other (for neural networks,
-    Miani et al. 2025). A sweep costs about two gradients of all inputs; the first also C passes a block for its Gram
-    matrix and a Cholesky factor of [block C, block C], which are kept unless that takes more than `kept_bytes`.
+    Miani et al. 2025). A sweep costs about two gradients of all inputs. The first also takes C backward passes a block
+    for its Gram matrix, and a Cholesky factor [block C, block C].
+
+    Args:
+        network: the network as a function of flat weights.
+        weights: weights [P] at which J is taken.
+        inputs: inputs [N, ...].
+        geometry: embedding of the outputs.
+        block: inputs in one block.
+        kept_bytes: memory for the Cholesky factors of all blocks; if they would take more, each sweep recomputes them.
     """
 
     def __init__(
@@ -37,7 +45,7 @@ class Sweeps:
         self._kept: list[tuple[Metric, Tensor]] = []
 
     def __call__(self, solution: Tensor, right: Tensor) -> Tensor:
-        """The solution [P] after one sweep more; `right` [N, C]."""
+        """Run one sweep from the solution [P] towards the right side [N, C], and return the new solution [P]."""
         start = 0
         for metric, factor in self._blocks():
             wanted = right[start : start + metric.num_inputs] - metric.j(solution)
@@ -52,15 +60,18 @@ class Sweeps:
             return
         network, weights, geometry = self._arguments
         for part in self._parts:
+            # The metric of the Gram matrix holds the sensitivities of all layers; the block keeps one without them.
             factor = self._factor(Metric(network, weights, part, geometry))
             block = (Metric(network, weights, part, geometry), factor)
+            # Estimated from one factor, since all blocks but the last have one size.
             if len(self._parts) * factor.nbytes <= self._kept_bytes:
                 self._kept.append(block)
             yield block
 
     def _factor(self, metric: Metric) -> Tensor:
-        """Of the block's Gram matrix, shifted by 1e-6 of its norm: its smaller eigenvalues are rounding in float32."""
+        """Cholesky factor of the block's Gram matrix, shifted by 1e-6 of its norm."""
         gram = metric.gram()
+        # Smaller eigenvalues are rounding errors in float32.
         shift = max(1e-6 * float(torch.linalg.matrix_norm(gram)), torch.finfo(gram.dtype).tiny)
         shifted = gram.double() + shift * torch.eye(len(gram), dtype=torch.float64, device=gram.device)
         return torch.linalg.cholesky(shifted).to(gram.dtype)

@@ -1,8 +1,9 @@
-"""What a network withstands: threat models, attacks, ensembles, accuracy per example, measures. Knows torch alone."""
+"""Robustness of networks and ensembles: threat models, attacks, accuracy per example, measures on clean examples."""
 
+from fipray.robustness.attacks.attack import Attack
 from fipray.robustness.attacks.auto_attack import AutoAttack
 from fipray.robustness.attacks.black_box import RandomNoise, RandomSearch, TransferAttack
-from fipray.robustness.attacks.gradient import FGSM, PGD, Attack, TargetedPGD
+from fipray.robustness.attacks.gradient import FGSM, PGD, TargetedPGD
 from fipray.robustness.attacks.on_ensembles import OnLogits, ReweighedPGD
 from fipray.robustness.ensembles import Ensemble, StackedEnsemble
 from fipray.robustness.evaluation import Robustness, evaluate, transfer_matrix

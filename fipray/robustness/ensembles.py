@@ -1,4 +1,4 @@
-"""Networks judged together."""
+"""Ensembles: classifiers that average the outputs of their members."""
 
 from __future__ import annotations
 
@@ -18,20 +18,24 @@ from fipray.networks.arrays import Stack
 from fipray.robustness.margin import Classifier
 
 Average = Literal["probabilities", "logits"]
-"""What of the members is averaged: class probabilities, or what they give as it is (logits)."""
+"""Quantity of the members that is averaged: class probabilities, or their outputs as they are (logits)."""
 
 
 @checked
 @dataclass(frozen=True)
 class Ensemble:
-    """The classifier that averages its members' class probabilities, `log mean_m softmax(z_m)` [N, C], or their logits,
-    `mean_m z_m` [N, C].
+    """Classifier that averages its members.
 
-    A member with a single output z is a two-class classifier, of the logits (0, z).
-    Deterministic and differentiable, so that a white-box attack sees all of it. Computed in logarithms: a probability
-    too small for its dtype still has a gradient.
+    Its outputs [N, C] are `log mean_m softmax(z_m)`, or `mean_m z_m` for an average of logits. It is deterministic and
+    differentiable, so white-box attacks see the whole ensemble. A member with a single output z is a two-class
+    classifier with the logits (0, z).
 
-    Raises UsageError for no members, or an unknown average.
+    Args:
+        members: classifiers, at least one.
+        average: "probabilities" or "logits".
+
+    Raises:
+        UsageError: for no members, or an unknown average.
     """
 
     members: Sequence[Classifier]
@@ -41,7 +45,14 @@ class Ensemble:
         _check(len(self.members))
 
     def member_outputs(self, inputs: Tensor) -> Tensor:
-        """What each member gives, [M, N, C]."""
+        """Compute the outputs of each member.
+
+        Args:
+            inputs: inputs [N, ...].
+
+        Returns:
+            Logits [M, N, C].
+        """
         return torch.stack([class_logits(member(inputs)) for member in self.members])
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -51,10 +62,16 @@ class Ensemble:
 @checked
 @dataclass(frozen=True, eq=False)
 class StackedEnsemble:
-    """The `Ensemble` of one network at several `weights` [M, P], computed together (`Network.stacked`), `chunk` members
-    at a time or all.
+    """`Ensemble` of one network at several weights, computed together (`Network.stacked`).
 
-    Raises as `Ensemble` does.
+    Args:
+        network: the network as a function of flat weights.
+        weights: weights of the members [M, P], M at least 1.
+        average: see `Ensemble`.
+        chunk: members computed at a time; None for all.
+
+    Raises:
+        UsageError: for no members, or an unknown average.
     """
 
     network: Network
@@ -66,7 +83,14 @@ class StackedEnsemble:
         _check(len(self.weights))
 
     def member_outputs(self, inputs: Tensor) -> Tensor:
-        """What each member gives, [M, N, C]."""
+        """Compute the outputs of each member.
+
+        Args:
+            inputs: inputs [N, ...].
+
+        Returns:
+            Logits [M, N, C].
+        """
         return class_logits(self.network.stacked(self.weights, inputs, chunk=self.chunk), 2)
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -74,12 +98,21 @@ class StackedEnsemble:
 
 
 def averaged(outputs: Tensor, average: Average) -> Tensor:
-    """The ensemble's log-probabilities or logits [N, C] of its members' outputs [M, N, C]."""
+    """Average the outputs of an ensemble's members.
+
+    Args:
+        outputs: logits or log-probabilities [M, N, C].
+        average: quantity to average.
+
+    Returns:
+        Log-probabilities [N, C] of the mean probabilities, or mean logits [N, C].
+    """
     if average == "logits":
         return outputs.mean(0)
+    # In logarithms throughout, so that a probability too small for its dtype still has a gradient.
     return torch.log_softmax(outputs, 2).logsumexp(0) - math.log(len(outputs))
 
 
 def _check(num_members: int) -> None:
     if num_members == 0:
-        raise UsageError("an ensemble has no members: give one classifier or more")
+        raise UsageError("the ensemble has no members: give one classifier or more")

@@ -1,4 +1,4 @@
-"""What a classifier withstands: accuracy per example, clean and under attacks, and how attacks carry over to others."""
+"""Robustness evaluation: per-example correctness, clean and under attacks, and transfer of attacks."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from torch import Tensor
 
 from fipray.border import checked, described
 from fipray.errors import UsageError
-from fipray.robustness.attacks.gradient import Attack
+from fipray.robustness.attacks.attack import Attack
 from fipray.robustness.margin import Classifier, check_examples, checked_outputs, correct
 from fipray.robustness.threat_models import ThreatModel
 
 
 @dataclass(frozen=True, eq=False)
 class Robustness:
-    """Whether each of N examples is classified correctly: `clean` [N] as it is, `robust` [N] under each attack by name.
+    """Per-example results of an evaluation on N examples.
 
-    A robust example is a clean one too, so no robust accuracy exceeds the clean accuracy.
+    An example counts as robust only if it is also classified correctly when clean, so no robust accuracy exceeds the
+    clean accuracy.
+
+    Args:
+        clean: booleans [N], true for examples classified correctly without an attack.
+        robust: for each attack by name, booleans [N], true for examples classified correctly under it.
     """
 
     clean: Tensor
@@ -28,23 +33,34 @@ class Robustness:
 
     @property
     def worst(self) -> Tensor:
-        """Whether each example [N] withstands all the attacks."""
+        """Booleans [N], true for examples that withstand all attacks."""
         return torch.stack(list(self.robust.values())).all(0)
 
     @property
     def clean_accuracy(self) -> float:
-        return _share(self.clean)
+        """Accuracy without an attack, 0..1."""
+        return _accuracy(self.clean)
 
     def robust_accuracy(self, attack: str) -> float:
-        """Accuracy, 0..1, under the attack of that name."""
+        """Accuracy under one attack.
+
+        Args:
+            attack: name of the attack.
+
+        Returns:
+            The accuracy, 0..1.
+
+        Raises:
+            UsageError: if no attack has this name; the error lists the names.
+        """
         if attack not in self.robust:
             raise UsageError(f"no attack is named {attack!r}; there are: {', '.join(self.robust)}")
-        return _share(self.robust[attack])
+        return _accuracy(self.robust[attack])
 
     @property
     def worst_accuracy(self) -> float:
-        """Accuracy, 0..1, under the worst attack for each example: "robust accuracy" where no attack is named."""
-        return _share(self.worst)
+        """Accuracy under the worst attack for each example, 0..1: the robust accuracy where no attack is named."""
+        return _accuracy(self.worst)
 
 
 @checked
@@ -58,13 +74,26 @@ def evaluate(
     *,
     batch_size: int = 500,
 ) -> Robustness:
-    """Try every attack on every example that is right as it is.
+    """Run every attack on every example that is classified correctly when clean.
 
-    inputs [N, ...] within the threat model's bounds; labels int64 [N]. Every adversarial input is checked to lie in the
-    threat model and judged by a forward pass of its own, whatever the attack thinks that it found.
+    Every adversarial input is checked to lie in the threat model and classified again in a forward pass of its own, so
+    the result does not depend on what an attack reports.
 
-    Raises DataError for NaN, for inputs outside the bounds, and for labels outside the classes; UsageError for no
-    attacks, two of one name, or an attack that leaves the threat model.
+    Args:
+        classifier: function of inputs [N, ...] to logits or log-probabilities [N, C].
+        inputs: clean inputs [N, ...] within the threat model's bounds.
+        labels: classes [N], int64.
+        threat_model: allowed changes of the inputs.
+        attacks: attacks with different names, at least one.
+        generator: source of all random draws.
+        batch_size: examples attacked at a time, at least 1.
+
+    Returns:
+        Per-example results under each attack.
+
+    Raises:
+        DataError: for NaN in the inputs, inputs outside the bounds, and labels outside the classes.
+        UsageError: for no attacks, two attacks of one name, or an attack that leaves the threat model.
     """
     _check_batch_size(batch_size)
     names = [attack.name for attack in attacks]
@@ -74,14 +103,15 @@ def evaluate(
         )
     check_examples(inputs, labels, threat_model)
     clean = _correct(classifier, inputs, labels, batch_size)
-    (standing,) = torch.where(clean)
+    (indices,) = torch.where(clean)
     robust = {name: clean.clone() for name in names}
-    for some in standing.split(batch_size) if len(standing) else ():
+    # An empty tensor splits into one empty batch, which no attack takes.
+    for batch in indices.split(batch_size) if len(indices) else ():
         for attack in attacks:
             adversarial = _adversarial(
-                attack, classifier, inputs[some], labels[some], threat_model, generator, until_fooled=True
+                attack, classifier, inputs[batch], labels[batch], threat_model, generator, until_fooled=True
             )
-            robust[attack.name][some] = _correct(classifier, adversarial, labels[some], batch_size)
+            robust[attack.name][batch] = _correct(classifier, adversarial, labels[batch], batch_size)
     return Robustness(clean, robust)
 
 
@@ -97,24 +127,42 @@ def transfer_matrix(
     *,
     batch_size: int = 500,
 ) -> Tensor:
-    """Accuracies [A, B], 0..1: of target b on the inputs that the attack made of all examples on maker a.
+    """Accuracy of each target on the adversarial inputs made on each source.
 
-    Every maker is attacked from the same random starts. Raises as `evaluate` does.
+    All examples are attacked as far as the attack can, and every source from the same random starts.
+
+    Args:
+        sources: classifiers that are attacked, by name.
+        targets: classifiers that are evaluated, by name.
+        inputs: clean inputs [N, ...] within the threat model's bounds.
+        labels: classes [N], int64.
+        threat_model: allowed changes of the inputs.
+        attack: attack on each source.
+        generator: source of all random draws.
+        batch_size: examples attacked at a time, at least 1.
+
+    Returns:
+        Accuracies [A, B], 0..1, float64: one row a source, one column a target.
+
+    Raises:
+        DataError: see `evaluate`.
+        UsageError: if the attack leaves the threat model.
     """
     _check_batch_size(batch_size)
     check_examples(inputs, labels, threat_model)
     accuracies = torch.zeros(len(sources), len(targets), dtype=torch.float64)
+    # Equal starts, so that rows differ by the networks alone.
     before = generator.get_state()
     for row, source in enumerate(sources.values()):
         generator.set_state(before)
         made = torch.cat(
             [
-                _adversarial(attack, source, some, their_labels, threat_model, generator, until_fooled=False)
-                for some, their_labels in _batches(inputs, labels, batch_size)
+                _adversarial(attack, source, batch, batch_labels, threat_model, generator, until_fooled=False)
+                for batch, batch_labels in _batches(inputs, labels, batch_size)
             ]
         )
         for column, target in enumerate(targets.values()):
-            accuracies[row, column] = _share(_correct(target, made, labels, batch_size))
+            accuracies[row, column] = _accuracy(_correct(target, made, labels, batch_size))
     return accuracies
 
 
@@ -128,12 +176,13 @@ def _adversarial(
     *,
     until_fooled: bool,
 ) -> Tensor:
-    """What the attack makes of the inputs [N, ...], inside the threat model."""
+    """Run an attack and check that its inputs [N, ...] lie in the threat model."""
+    # Attacks may be a user's own, so the annotation of the result is not trusted.
     made: Any = attack.perturb(classifier, inputs, labels, threat_model, generator, until_fooled=until_fooled)
     if not isinstance(made, Tensor) or made.shape != inputs.shape or made.dtype != inputs.dtype:
         raise UsageError(
-            f"attack {attack.name!r} made {described(made)} of inputs that are {described(inputs)}: let its perturb() "
-            "return one for each, of the same kind"
+            f"attack {attack.name!r} made {described(made)} of inputs that are {described(inputs)}: its perturb() must "
+            "return a tensor of the same shape and dtype"
         )
     made = made.detach()
     outside = int((~threat_model.contains(made, inputs)).sum())
@@ -147,9 +196,9 @@ def _adversarial(
 
 @torch.no_grad()
 def _correct(classifier: Classifier, inputs: Tensor, labels: Tensor, batch_size: int) -> Tensor:
-    """Whether each example [N] gets its label."""
+    """Return for each example [N] whether it is classified correctly."""
     return torch.cat(
-        [correct(checked_outputs(classifier, *some), some[1]) for some in _batches(inputs, labels, batch_size)]
+        [correct(checked_outputs(classifier, *batch), batch[1]) for batch in _batches(inputs, labels, batch_size)]
     )
 
 
@@ -162,5 +211,5 @@ def _check_batch_size(batch_size: int) -> None:
         raise UsageError(f"batch_size is {batch_size}: give at least 1")
 
 
-def _share(per_example: Tensor) -> float:
+def _accuracy(per_example: Tensor) -> float:
     return float(per_example.double().mean())

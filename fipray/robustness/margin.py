@@ -1,13 +1,13 @@
-"""How far a classifier is from calling an example something else, and what it may be asked at all.
+"""Margins of a classifier, their gradients, and checks of examples and outputs.
 
 With outputs z [C], logits or log-probabilities, the margin is
 
     m(x) = z_y(x) - log sum_{k != y} exp z_k(x)
 
-and cross-entropy is log(1 + exp(-m)), a falling function of m: both have the same maximisers and the same directions.
-The gradient of cross-entropy, however, carries the factor 1 - p_y, which is exactly zero in float32 as soon as the
-logits are some 17 apart: most examples of a well-trained network then look robust because the attack stands still. The
-margin's gradient does not vanish, so that every attack here descends the margin.
+and cross-entropy is log(1 + exp(-m)), a decreasing function of m, so its gradient in the input is parallel to that of
+the margin. The gradient of cross-entropy, however, has the factor 1 - p_y, which is exactly zero in float32 once the
+logits are about 17 apart: most examples of a well-trained network then look robust because the attack does not move.
+The margin's gradient does not vanish, so every attack here descends the margin.
 """
 
 from __future__ import annotations
@@ -24,12 +24,22 @@ from fipray.errors import DataError, UsageError
 from fipray.robustness.threat_models import ThreatModel
 
 Classifier = Callable[[Tensor], Tensor]
-"""inputs [N, ...] -> logits or log-probabilities [N, C], C >= 2; deterministic, each example judged by itself."""
+"""Inputs [N, ...] -> logits or log-probabilities [N, C], C >= 2; deterministic, each example independent of others."""
 
 
 def margins(outputs: Tensor, labels: Tensor, rivals: Tensor | None = None) -> Tensor:
-    """`z_y - log sum_{k != y} exp z_k` [N] of outputs [N, C], labels [N]; with `rivals` k [N] alone: `z_y - z_k`."""
+    """Margins `z_y - log sum_{k != y} exp z_k`, or `z_y - z_k` against one wrong class k.
+
+    Args:
+        outputs: logits or log-probabilities z [N, C].
+        labels: classes y [N].
+        rivals: wrong classes k [N]; None for all of them.
+
+    Returns:
+        Margins [N]. Without rivals they are above 0 where the label's probability is above 1/2.
+    """
     if rivals is None:
+        # Minus infinity takes the label out of the sum.
         others = outputs.scatter(1, labels[:, None], -math.inf).logsumexp(1)
     else:
         others = _of_class(outputs, rivals)
@@ -37,22 +47,40 @@ def margins(outputs: Tensor, labels: Tensor, rivals: Tensor | None = None) -> Te
 
 
 def correct(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Whether each example [N] gets its label; outputs [N, C] with a NaN are wrong, whatever the largest is."""
+    """Correctness of each example.
+
+    Args:
+        outputs: logits or log-probabilities [N, C].
+        labels: classes [N].
+
+    Returns:
+        Booleans [N], true where the largest output is the label's; false for outputs with a NaN.
+    """
     return (outputs.argmax(1) == labels) & ~outputs.isnan().any(1)
 
 
 def margin_gradient(
     classifier: Classifier, inputs: Tensor, labels: Tensor, rivals: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs [N, C], margins [N] as of `margins`, and the gradient [N, ...] of each example's margin in its input.
+    """Compute outputs, margins and the gradients of the margins in the inputs.
 
-    Raises UsageError where autograd sees no way from the outputs to the inputs: every attack would seem to fail.
+    Args:
+        classifier: classifier to evaluate.
+        inputs: inputs [N, ...].
+        labels: classes [N].
+        rivals: see `margins`.
+
+    Returns:
+        Outputs [N, C], margins [N] and their gradients [N, ...].
+
+    Raises:
+        UsageError: if autograd finds no path from the outputs to the inputs, since every attack would seem to fail.
     """
     with torch.enable_grad():
         inputs = inputs.detach().requires_grad_()
         outputs = checked_outputs(classifier, inputs, labels)
         margin = margins(outputs, labels, rivals)
-        # Outputs may require a gradient for the sake of the classifier's weights alone: then the inputs have None.
+        # Outputs may require a gradient because of the classifier's weights alone: then that of the inputs is None.
         found = torch.autograd.grad(margin.sum(), inputs, allow_unused=True) if margin.requires_grad else (None,)
     if found[0] is None:
         raise UsageError(
@@ -63,9 +91,18 @@ def margin_gradient(
 
 
 def check_examples(inputs: Tensor, labels: Tensor, threat_model: ThreatModel) -> None:
-    """Raises DataError unless inputs [N, ...] are finite floats within the bounds, and labels int64 [N] beside them.
+    """Check inputs and labels before an attack.
 
-    Inputs may leave the bounds by rounding, as normalised ones do: by as much as `threat_model.contains` lets pass.
+    Inputs may exceed the bounds by rounding errors, as normalised ones do, within the slack of `ThreatModel.contains`.
+
+    Args:
+        inputs: inputs [N, ...].
+        labels: classes [N].
+        threat_model: threat model with the bounds.
+
+    Raises:
+        DataError: unless the inputs are finite floating-point numbers within the bounds, N at least 1, and the labels
+            int64 on the same device.
     """
     if inputs.dim() < 2 or inputs.numel() == 0 or not inputs.is_floating_point():
         raise DataError(
@@ -83,6 +120,7 @@ def check_examples(inputs: Tensor, labels: Tensor, threat_model: ThreatModel) ->
             f"{len(broken)} of {len(inputs)} inputs hold NaN or infinity, the first at index {int(broken[0])}: "
             "remove or repair them"
         )
+    # Of the inputs themselves the change is 0, so that only the bounds are checked.
     if not threat_model.contains(inputs, inputs).all():
         raise DataError(
             f"the inputs range over [{smallest:g}, {largest:g}] and the threat model allows [{threat_model.lower:g}, "
@@ -92,10 +130,23 @@ def check_examples(inputs: Tensor, labels: Tensor, threat_model: ThreatModel) ->
 
 
 def checked_outputs(classifier: Classifier, inputs: Tensor, labels: Tensor) -> Tensor:
-    """classifier(inputs) [N, C]. Raises DataError where that is no such matrix, or labels are outside its classes."""
+    """Run a classifier and check its outputs.
+
+    Args:
+        classifier: classifier to run.
+        inputs: inputs [N, ...].
+        labels: classes [N].
+
+    Returns:
+        Outputs [N, C].
+
+    Raises:
+        DataError: if the classifier does not take the inputs, does not return one row an input and at least two
+            columns, or if labels are outside its classes.
+    """
     try:
         outputs: Any = classifier(inputs)
-    except torch.OutOfMemoryError:
+    except torch.OutOfMemoryError:  # a RuntimeError that says nothing about the inputs
         raise
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise DataError(
@@ -104,25 +155,32 @@ def checked_outputs(classifier: Classifier, inputs: Tensor, labels: Tensor) -> T
     if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(inputs) or outputs.shape[1] < 2:
         raise DataError(
             f"the classifier gave {described(outputs)} for {len(inputs)} inputs: "
-            "give one row an input and one column a class, two classes or more; of a single logit z, columns 0 and z"
+            "give one row an input and one column a class, two classes or more; for a single logit z, columns 0 and z"
         )
     smallest, largest = (int(value) for value in labels.aminmax())
     if smallest < 0 or largest >= outputs.shape[1]:
         raise DataError(
             f"the labels range over {smallest}..{largest}, and the classifier's classes are 0..{outputs.shape[1] - 1}: "
-            "give labels of these"
+            "give labels in this range"
         )
     checked: Tensor = outputs
     return checked
 
 
 def _of_class(outputs: Tensor, classes: Tensor) -> Tensor:
-    """The output [N] of one class an example."""
+    """Select the output [N] of one class for each example."""
     return outputs.gather(1, classes[:, None]).squeeze(1)
 
 
 def check_counts(**counts: int) -> None:
-    """Raises UsageError for a count of steps, restarts, targets, draws or queries below 1."""
+    """Check counts of steps, restarts, targets, draws or queries.
+
+    Args:
+        **counts: counts by the name of their argument.
+
+    Raises:
+        UsageError: for a count below 1.
+    """
     for name, count in counts.items():
         if not count >= 1:
             raise UsageError(f"{name} is {count}: give at least 1")

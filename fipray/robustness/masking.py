@@ -1,4 +1,4 @@
-"""Signs that gradients are masked, so that a robust accuracy found by following them says little.
+"""Signs of gradient masking, which makes a robust accuracy under gradient-based attacks unreliable.
 
 After Athalye, Carlini & Wagner (2018) and the checklist of Carlini et al. (2019).
 """
@@ -17,18 +17,19 @@ from torch.nn.functional import cross_entropy
 
 from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.robustness.attacks.attack import Attack
 from fipray.robustness.attacks.auto_attack import AutoAttack
 from fipray.robustness.attacks.black_box import RandomSearch
-from fipray.robustness.attacks.gradient import PGD, Attack
+from fipray.robustness.attacks.gradient import PGD
 from fipray.robustness.evaluation import evaluate
 from fipray.robustness.margin import Classifier, check_examples, checked_outputs, margin_gradient
 from fipray.robustness.threat_models import ThreatModel
 
-_POINT = 0.01
-_FLAT_SHARE = 0.01  # of examples without a gradient, above which it is said
-_LEFT_ACCURACY = 0.05  # under the largest epsilon, above which it is said
-_SAME_OUTPUTS = 1e-4  # relative: sums on a GPU may run in another order
-_LARGEST_WITHOUT_BOUNDS = 16  # epsilons
+_POINT = 0.01  # one percentage point of accuracy
+_FLAT_FRACTION = 0.01  # tolerated fraction of examples without a gradient
+_LEFT_ACCURACY = 0.05  # tolerated accuracy under the largest epsilon
+_SAME_OUTPUTS = 1e-4  # relative difference: sums on a GPU may run in another order
+_LARGEST_WITHOUT_BOUNDS = 16  # largest epsilon without finite bounds, in units of the threat model's
 
 
 @checked
@@ -42,15 +43,35 @@ def masking_warnings(
     num_steps: int = 20,
     num_queries: int = 1000,
 ) -> tuple[str, ...]:
-    """What speaks against believing attacks that follow this classifier's gradients, a sentence each; none if nothing.
+    """Look for signs that gradient-based attacks overestimate the robustness of a classifier.
 
-    inputs [N, ...] and labels [N] as `evaluate` takes them; a hundred examples or more, as accuracies are compared to a
-    percentage point. Said are: outputs that change between two calls; clean inputs without a gradient; a search without
-    gradients (Square where pyautoattack is installed and takes the threat model, else `RandomSearch`) that beats PGD by
-    more than 1 point; PGD that gains more than 2 points by 5 times `num_steps`; robust accuracy that rises with epsilon
-    by more than 1 point, or stays above 5 % where every input can become the same.
+    Reported are:
 
-    Costs about (5 + the number of doublings of epsilon) * num_steps gradients and num_queries passes an example.
+    - outputs that change between two calls;
+    - clean inputs without a gradient, more than 1 % of them;
+    - a black-box search that beats PGD by more than 1 percentage point (Square where pyautoattack is installed and the
+      threat model is linf with finite bounds, else `RandomSearch`);
+    - PGD that gains more than 2 points from 5 times `num_steps`;
+    - robust accuracy that rises with epsilon by more than 1 point, or that stays above 5 % at the largest epsilon, at
+      which all inputs can be made equal.
+
+    Costs about (5 + the number of doublings of epsilon) * num_steps gradients and num_queries forward passes an
+    example.
+
+    Args:
+        classifier: classifier to check.
+        inputs: inputs [N, ...] as for `evaluate`; N of 100 or more, since accuracies are compared to one point.
+        labels: classes [N], int64.
+        threat_model: threat model of the evaluation in question.
+        generator: source of all random draws.
+        num_steps: steps of PGD.
+        num_queries: queries of the black-box search.
+
+    Returns:
+        Warnings, one sentence each; empty if nothing was found.
+
+    Raises:
+        DataError: see `evaluate`.
     """
     check_examples(inputs, labels, threat_model)
     checks = _Checks(classifier, inputs, labels, threat_model, generator, generator.get_state())
@@ -70,7 +91,7 @@ class _Checks:
     state: Tensor
 
     def robust_accuracy(self, attack: Attack, threat_model: ThreatModel) -> float:
-        """From the same random starts for all."""
+        """Accuracy under one attack, from the same random starts for all attacks."""
         self.generator.set_state(self.state)
         return evaluate(
             self.classifier, self.inputs, self.labels, threat_model, [attack], self.generator
@@ -80,7 +101,7 @@ class _Checks:
     def repeatable(self) -> Iterator[str]:
         first, second = (checked_outputs(self.classifier, self.inputs, self.labels) for _ in range(2))
         if broken := int((~(first < math.inf)).any(1).sum()):
-            yield f"the outputs for {broken} of {len(first)} inputs hold NaN or plus infinity, and lead nowhere"
+            yield f"the outputs for {broken} of {len(first)} inputs hold NaN or plus infinity: nothing can follow them"
         difference = (first - second).abs().amax(1)
         changed = int((difference > _SAME_OUTPUTS * first.abs().amax(1).clamp_min(1)).sum())
         if changed:
@@ -98,8 +119,9 @@ class _Checks:
 
     def flat(self) -> Iterator[str]:
         if not self.has_gradients():
-            yield "the outputs carry no gradient back to the inputs, so that no attack that follows gradients can run"
+            yield "the outputs carry no gradient back to the inputs, so no gradient-based attack can run"
             return
+        # Both are looked at: an attack of a user's own may follow cross-entropy.
         _, _, of_margin = margin_gradient(self.classifier, self.inputs, self.labels)
         with torch.enable_grad():
             inputs = self.inputs.detach().requires_grad_()
@@ -107,24 +129,25 @@ class _Checks:
             (of_loss,) = torch.autograd.grad(loss, inputs)
         for gradient, name in ((of_margin, "margin"), (of_loss, "cross-entropy")):
             fraction = float((gradient == 0).flatten(1).all(1).double().mean())
-            if fraction > _FLAT_SHARE:
+            if fraction > _FLAT_FRACTION:
                 yield f"the gradient of the {name} is exactly 0 at {fraction:.1%} of the clean inputs"
 
     def steps_and_search(self, num_steps: int, num_queries: int) -> Iterator[str]:
-        few, many, search = PGD(num_steps), PGD(5 * num_steps), self.search(num_queries)
-        by_few, by_many, by_search = (self.robust_accuracy(each, self.threat_model) for each in (few, many, search))
-        if by_few - by_many > 2 * _POINT:
+        short, long, search = PGD(num_steps), PGD(5 * num_steps), self.search(num_queries)
+        by_short, by_long, by_search = (self.robust_accuracy(each, self.threat_model) for each in (short, long, search))
+        if by_short - by_long > 2 * _POINT:
             yield (
-                f"more steps still help: robust accuracy {by_few:.1%} under {few.name} and {by_many:.1%} under "
-                f"{many.name}"
+                f"more steps still help: robust accuracy {by_short:.1%} under {short.name} and {by_long:.1%} under "
+                f"{long.name}"
             )
-        if by_many - by_search > _POINT:
+        if by_long - by_search > _POINT:
             yield (
-                f"a search without gradients beats those that follow them: robust accuracy {by_search:.1%} under "
-                f"{search.name} and {by_many:.1%} under {many.name}"
+                f"a black-box search beats gradient-based attacks: robust accuracy {by_search:.1%} under "
+                f"{search.name} and {by_long:.1%} under {long.name}"
             )
 
     def search(self, num_queries: int) -> Attack:
+        # Square, the stronger search, works within bounds, and in l2 not on small images.
         bounded = math.isfinite(self.threat_model.lower) and math.isfinite(self.threat_model.upper)
         if find_spec("pyautoattack") and bounded and self.threat_model.norm == "linf":
             return AutoAttack(attacks=("square",), num_queries=num_queries)
@@ -142,10 +165,10 @@ class _Checks:
                 )
         largest, left = found[-1]
         if left > _LEFT_ACCURACY:
-            yield f"robust accuracy does not fall to 0 as epsilon grows: {left:.1%} are left at {largest:.3g}"
+            yield f"robust accuracy does not fall to 0 as epsilon grows: {left:.1%} remain at {largest:.3g}"
 
     def epsilons(self) -> list[float]:
-        """Doubled from epsilon to the largest: half the range of every coordinate, where all inputs can be grey."""
+        """Epsilons doubled up to half the range of every coordinate, at which all inputs can be made grey."""
         half = (self.threat_model.upper - self.threat_model.lower) / 2
         length = 1.0 if self.threat_model.norm == "linf" else math.sqrt(self.inputs[0].numel())
         epsilon = self.threat_model.epsilon

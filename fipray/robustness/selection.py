@@ -1,4 +1,4 @@
-"""Which of many candidates make the best ensemble: networks along traced paths are many, and members cost inference."""
+"""Selection of ensemble members among many candidates, such as the networks along traced paths."""
 
 from __future__ import annotations
 
@@ -18,15 +18,22 @@ from fipray.registry import spec
 from fipray.robustness.margin import correct
 
 SetScore = Callable[[tuple[int, ...]], float]
-"""The indices of a set of candidates -> how good an ensemble they make; higher is better."""
+"""Indices of a set of candidates -> score of the ensemble that they make; higher is better."""
 
 
 @runtime_checkable
 class RoundScore(Protocol):
-    """A score of sets that scores all the sets of one round at once."""
+    """A score that evaluates all sets of one round of selection at once."""
 
     def with_each(self, chosen: tuple[int, ...]) -> Tensor:
-        """The score [K] of the set that each of the K candidates makes together with those chosen."""
+        """Score the set that each candidate makes together with the chosen ones.
+
+        Args:
+            chosen: indices of the chosen candidates.
+
+        Returns:
+            Scores [K], one for each of the K candidates; higher is better.
+        """
         ...
 
 
@@ -39,13 +46,23 @@ def greedy_selection(
     chosen: tuple[int, ...] = (),
     replacement: bool = False,
 ) -> tuple[int, ...]:
-    """The indices of `num_members` of the candidates 0..K-1, in the order of choice: each makes the best set with those
-    before it, and is the first of equals (forward selection, Caruana et al. 2004).
+    """Select ensemble members by forward selection (Caruana et al. 2004).
 
-    `chosen` are taken already, and count. With `replacement` a candidate may come again, which gives it more weight in
-    an average. A score that is NaN is the worst. Asks for about K scores a member, or one round of a RoundScore.
+    Each round adds the candidate that makes the best set with those chosen before, the first of equals. A score of NaN
+    is the worst. Takes about K scores a member, or one round of a `RoundScore`.
 
-    Raises UsageError where there are not as many candidates.
+    Args:
+        num_candidates: number of candidates K.
+        num_members: members to select, those in `chosen` included.
+        score: score of a set of candidates; higher is better.
+        chosen: indices of candidates that are members already.
+        replacement: whether a candidate may be chosen again, which gives it more weight in an average.
+
+    Returns:
+        Indices 0..K-1 of the members, in the order of choice.
+
+    Raises:
+        UsageError: if there are not enough candidates, or `chosen` are not different indices of candidates.
     """
     if not max(1, len(chosen)) <= num_members or (
         num_members > num_candidates and not (replacement and num_candidates)
@@ -64,6 +81,7 @@ def greedy_selection(
             scores = score.with_each(chosen)[free].tolist()
         else:
             scores = [float(score((*chosen, index))) for index in free]
+        # The maximum of a list with NaN would depend on its order.
         ranked = [-math.inf if math.isnan(value) else value for value in scores]
         chosen = (*chosen, free[ranked.index(max(ranked))])
     return chosen
@@ -73,11 +91,15 @@ def greedy_selection(
 @checked
 @dataclass(frozen=True, eq=False)
 class EnsembleAccuracy:
-    """The accuracy, 0..1, of the averaged ensemble (as `Ensemble` averages) on S sets of the same N examples.
+    """Score: accuracy, 0..1, of the ensemble that averages probabilities, on S versions of the same N examples.
 
-    outputs [K, S, N, C]: logits or log-probabilities of each candidate on each set, such as the clean inputs, or inputs
-    that were made adversarial on each candidate. labels [N]. With `worst` an example counts as right only where it is
-    right in every set; without, every set counts alike. A round costs K passes over numbers [S, N, C].
+    Versions are, for example, the clean inputs and adversarial inputs made on some candidates. A round costs K passes
+    over arrays [S, N, C], and no forward pass of a network.
+
+    Args:
+        outputs: logits or log-probabilities [K, S, N, C] of each candidate on each version.
+        labels: classes [N], int64.
+        worst: if true, an example counts as correct only if it is in every version; else every version counts equally.
     """
 
     outputs: Tensor
@@ -96,14 +118,15 @@ class EnsembleAccuracy:
 
     def with_each(self, chosen: tuple[int, ...]) -> Tensor:
         together = self._probabilities[list(chosen)].sum(0)
-        return torch.tensor([self._accuracy(together + its) for its in self._probabilities], dtype=torch.float64)
+        return torch.tensor([self._accuracy(together + added) for added in self._probabilities], dtype=torch.float64)
 
     @cached_property
     def _probabilities(self) -> Tensor:
+        # Once for all rounds: each takes K averages of these.
         return self.outputs.softmax(-1)
 
     def _accuracy(self, sums: Tensor) -> float:
-        """Of sums of probabilities [S, N, C]: their largest is the mean's."""
+        """Accuracy by sums of probabilities [S, N, C], whose largest class is that of the mean."""
         right = correct(sums.flatten(0, 1), self.labels.repeat(len(sums))).view(sums.shape[:2])
         return float((right.all(0) if self.worst else right).double().mean())
 
@@ -112,9 +135,12 @@ class EnsembleAccuracy:
 @checked
 @dataclass(frozen=True, eq=False)
 class MeanOfPairs:
-    """The mean of a symmetric matrix [K, K] over the pairs of a set: of a disagreement, or of minus a coherence.
+    """Score: mean of a symmetric matrix over the pairs of a set, such as a disagreement or minus a coherence.
 
-    0 for a single candidate: without `chosen`, the first choice is candidate 0.
+    A single candidate scores 0, so without `chosen` the first choice is candidate 0.
+
+    Args:
+        matrix: one value for every pair of candidates [K, K], symmetric.
     """
 
     matrix: Square
@@ -122,15 +148,16 @@ class MeanOfPairs:
     def __post_init__(self) -> None:
         shape = tuple(self.matrix.shape)
         if not self.matrix.allclose(self.matrix.mT, equal_nan=True):
-            raise DataError(f"the matrix of shape {shape} is not symmetric: give a number for every pair [K, K]")
+            raise DataError(f"the matrix of shape {shape} is not symmetric: give one number for every pair [K, K]")
 
     def __call__(self, chosen: tuple[int, ...]) -> float:
         return float(self._sum(chosen) / max(1, math.comb(len(chosen), 2)))
 
     def with_each(self, chosen: tuple[int, ...]) -> Tensor:
+        # The sum over pairs grows by the new candidate's own pairs alone.
         added = self.matrix[:, list(chosen)].sum(1)
         return (self._sum(chosen) + added) / max(1, math.comb(len(chosen) + 1, 2))
 
     def _sum(self, chosen: tuple[int, ...]) -> Tensor:
-        """Over the pairs; of one that was chosen twice, the matrix's own entry."""
+        """Sum over the pairs; a candidate chosen twice pairs with itself by the diagonal entry."""
         return self.matrix[list(chosen)][:, list(chosen)].triu(1).sum()

@@ -1,4 +1,4 @@
-"""Threat models: what an attacker may do to an input."""
+"""Threat models: the changes of an input that an attacker may make."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ from fipray.registry import spec
 @checked
 @dataclass(frozen=True)
 class ThreatModel:
-    """What an attacker may do: move an input at most `epsilon` (in `norm`), staying within [lower, upper] everywhere.
+    """Allowed changes of an input: at most `epsilon` in a norm, within [lower, upper] in every coordinate.
 
-    `epsilon`, `lower` and `upper` are in the units of the classifier's inputs. A bound may be infinite.
+    Args:
+        norm: "linf" or "l2".
+        epsilon: largest change, finite and at least 0, in units of the classifier's inputs.
+        lower: lower bound of every coordinate, in the same units; may be infinite.
+        upper: upper bound of every coordinate, above `lower`; may be infinite.
     """
 
     norm: Literal["linf", "l2"]
@@ -37,20 +41,37 @@ class ThreatModel:
             raise UsageError(f"the bounds are [{self.lower}, {self.upper}]: give a lower bound below the upper one")
 
     def project(self, adversarial: Tensor, clean: Tensor) -> Tensor:
-        """The nearest allowed inputs [N, ...], in Euclidean distance; `clean` [N, ...] lies within the bounds."""
+        """Project inputs on the threat model.
+
+        Args:
+            adversarial: inputs [N, ...].
+            clean: clean inputs [N, ...] within the bounds.
+
+        Returns:
+            The nearest allowed inputs [N, ...] in Euclidean distance.
+        """
         if self.norm == "linf":
             lowest = (clean - self.epsilon).clamp_min(self.lower)
             highest = (clean + self.epsilon).clamp_max(self.upper)
             return torch.minimum(torch.maximum(adversarial, lowest), highest)
         change = (adversarial - clean).flatten(1)
         nearest = _shorten(change, self.lower - clean.flatten(1), self.upper - clean.flatten(1), self.epsilon)
-        # clean + (upper - clean) may round to just above upper
+        # clean + (upper - clean) may round to a number just above upper
         return (clean + nearest.view_as(clean)).clamp(self.lower, self.upper)
 
     def contains(self, adversarial: Tensor, clean: Tensor, atol: float = 1e-6) -> Tensor:
-        """Whether each example [N] is allowed, up to rounding: `atol` (in half precision more, as its numbers are
-        coarser) times the largest of 1, epsilon and the finite bounds.
+        """Check which inputs are allowed, up to rounding errors.
+
+        Args:
+            adversarial: inputs [N, ...].
+            clean: clean inputs [N, ...].
+            atol: slack relative to the largest of 1, epsilon and the finite bounds; raised to 4 rounding units of the
+                dtype where that is more, as in half precision.
+
+        Returns:
+            Booleans [N].
         """
+        # Rounding errors grow with the numbers, not with the change.
         largest = max(1.0, *(abs(size) for size in (self.epsilon, self.lower, self.upper) if math.isfinite(size)))
         slack = max(atol, 4 * torch.finfo(clean.dtype).eps) * largest
         change = (adversarial - clean).flatten(1)
@@ -60,9 +81,14 @@ class ThreatModel:
         return (length <= self.epsilon + slack) & inside.all(1)
 
     def starts(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        """Random allowed inputs [N, ...]: uniform in the ball around each of `clean`, then projected on the bounds.
+        """Draw random allowed inputs: uniform in the ball around each clean input, then projected on the bounds.
 
-        Drawn where the generator lives and moved, so that a seed means the same on every device.
+        Args:
+            clean: clean inputs [N, ...].
+            generator: source of the draws; they are made on its device, so that a seed means the same everywhere.
+
+        Returns:
+            Inputs [N, ...] on the device of `clean`.
         """
         if self.norm == "linf":
             draws = torch.rand(clean.shape, generator=generator, dtype=clean.dtype, device=generator.device)
@@ -70,23 +96,31 @@ class ThreatModel:
         else:
             draws = torch.randn(clean.shape, generator=generator, dtype=clean.dtype, device=generator.device)
             fraction = torch.rand(len(clean), generator=generator, dtype=clean.dtype, device=generator.device)
+            # Uniform in the ball: the fraction of its volume within radius r is r^D.
             change = _unit(draws) * each(self.epsilon * fraction ** (1 / clean[0].numel()), draws)
         return self.project(clean + change.to(clean.device), clean)
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """The direction [N, ...], of length 1 in `norm`, in which a function with this gradient falls fastest; or 0."""
+        """Direction of steepest descent in the norm.
+
+        Args:
+            gradient: gradients [N, ...] of a function; NaN counts as 0.
+
+        Returns:
+            Directions [N, ...] of length 1 in `norm` along which the function falls fastest; 0 where the gradient is 0.
+        """
+        # A NaN in one coordinate must not move all others to NaN.
         finite = gradient.nan_to_num(nan=0.0)
         return -finite.sign() if self.norm == "linf" else -_unit(finite)
 
 
 def _shorten(change: Tensor, lowest: Tensor, highest: Tensor, radius: float) -> Tensor:
-    """The nearest point [N, D] to `change` [N, D] in the box [lowest, highest], which holds 0, and the ball of this
-    radius.
+    """Project changes [N, D] on the intersection of a box [lowest, highest] that contains 0 and a ball.
 
-    It is clip(t * change) for the largest t <= 1 that fits in the ball (the Karush-Kuhn-Tucker conditions). Its squared
-    length, sum_i min(t^2 change_i^2, bound_i^2), is concave and piecewise linear in t^2: Newton's iteration rises from
-    t = 0 without ever passing the root, and meets it after finitely many steps. Clipping and scaling in turn would stop
-    short of it.
+    The nearest point is clip(t * change) for the largest t <= 1 that fits in the ball (Karush-Kuhn-Tucker conditions).
+    Its squared length, sum_i min(t^2 change_i^2, bound_i^2), is concave and piecewise linear in t^2, so Newton's
+    iteration rises from t = 0 without passing the root and reaches it after finitely many steps. Clipping and scaling
+    in turn would stop short of it.
     """
     square = change.square()
     bound = torch.where(change > 0, highest, lowest).square()
@@ -103,17 +137,26 @@ def _shorten(change: Tensor, lowest: Tensor, highest: Tensor, radius: float) -> 
 
 
 _MOST_NEWTON_STEPS = 32
-"""Every iterate is inside the ball, so a bound costs nothing but tightness; about 5 are needed for images."""
+"""Every iterate lies in the ball, so the limit only costs tightness; images need about 5 steps."""
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    """Each example of `vectors` [N, ...] at length 1, or 0. Scaled first: the square of 1e-30 is zero in float32."""
+    """Scale each example of `vectors` [N, ...] to length 1; zeros stay zero."""
     tiny = torch.finfo(vectors.dtype).tiny
     flat = vectors.flatten(1)
+    # By the largest entry first: the square of 1e-30 is zero in float32.
     flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(tiny)
     return (flat / flat.norm(dim=1, keepdim=True).clamp_min(tiny)).view_as(vectors)
 
 
 def each(values: Tensor, like: Tensor) -> Tensor:
-    """`values` [N], shaped to multiply each example of `like` [N, ...]."""
+    """Reshape one value an example for multiplication with the examples.
+
+    Args:
+        values: values [N].
+        like: tensor [N, ...].
+
+    Returns:
+        The values [N, 1, ...], with as many dimensions as `like`.
+    """
     return values.view(-1, *[1] * (like.dim() - 1))

@@ -81,7 +81,7 @@ class TestValues:
         network = linear(2, 2)
         return values_of(kept, network, torch.tensor(weight, dtype=torch.float64).flatten(), self.INPUTS)
 
-    def test_the_energy_of_a_linear_field_is_conserved_where_its_matrix_is_skew(self):
+    def test_energy_of_a_linear_field_is_conserved_where_its_matrix_is_skew(self):
         residual = Residual("tests.quantities:energy_rate", scale=0.5)
         assert float(self.of(residual, [[0.0, 3.0], [-3.0, 0.0]]).abs().max()) < 1e-13
         x = self.INPUTS
@@ -89,7 +89,7 @@ class TestValues:
             self.of(residual, [[2.0, 0.0], [0.0, 1.0]])[:, 0], 4 * x[:, 0] ** 2 + 2 * x[:, 1] ** 2
         )
 
-    def test_a_matrix_that_commutes_with_rotations_is_equivariant(self):
+    def test_matrix_that_commutes_with_rotations_is_equivariant(self):
         kept = Equivariant("tests.quantities:rotations", scale=0.5)
         assert float(self.of(kept, [[2.0, 1.0], [-1.0, 2.0]]).abs().max()) < 1e-13
         turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
@@ -104,7 +104,7 @@ class TestValues:
         basis = torch.linalg.solve(torch.tensor([[1.0, 2.0], [3.0, 4.0]]).double(), 2 * found[0].view(2, 2).T)
         torch.testing.assert_close(torch.linalg.vector_norm(basis, dim=0), torch.ones(2, dtype=torch.float64))
 
-    def test_a_residual_vanishes_and_slopes_stay(self):
+    def test_residual_vanishes_and_slopes_stay(self):
         value = normal(3, 2)
         assert torch.equal(Residual("tests.quantities:divergence").target(value), torch.zeros_like(value))
         assert torch.equal(Equivariant("tests.quantities:shifts").target(value), torch.zeros_like(value))
@@ -125,18 +125,18 @@ class TestRefusals:
             (lambda: Outputs(budget=0.0), "a distance above 0"),
         ],
     )
-    def test_wrong_settings(self, make, said):
+    def test_settings_out_of_range_are_refused(self, make, said):
         with pytest.raises(UsageError, match=said):
             make()
 
-    def test_wrong_answers(self):
+    def test_functions_with_results_of_another_shape_are_refused(self):
         for function, said in (("too_few", r"returned a float64 tensor \[1, 2\] for 4 inputs"),):
             with pytest.raises(UsageError, match=said):
                 values_of(Residual(f"tests.quantities:{function}"), PLANE, PLANE.weights, normal(4, 2))
         with pytest.raises(UsageError, match="expected one pair for each generator"):
             values_of(Equivariant("tests.quantities:no_pairs"), PLANE, PLANE.weights, normal(4, 2))
 
-    def test_slopes_by_inputs_that_are_tokens(self):
+    def test_slopes_along_integer_inputs_are_refused(self):
         module = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 2)).double()
         network = Network.of(module)
         with pytest.raises(DataError, match="need floating-point inputs"):
@@ -144,6 +144,6 @@ class TestRefusals:
 
 
 @pytest.mark.parametrize("name", KEEPS)
-def test_they_are_written_down_and_read_again(name):
+def test_kept_quantities_survive_json(name):
     assert from_json(to_json(KEEPS[name])) == KEEPS[name]
     assert math.isinf(KEEPS[name].budget)

@@ -19,15 +19,15 @@ def _dense(metric: Metric) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_of_one_linear_map_it_is_the_metric_itself(bias):
+def test_kronecker_metric_of_one_linear_map_is_the_metric(bias):
     network = Network.of(nn.Linear(4, 3, bias=bias).double())
     metric = Metric(network, network.weights, normal(7, 4, seed=1), Euclidean())
     kept, v = KroneckerMetric.of(metric), normal(network.num_weights, seed=2)
     torch.testing.assert_close(kept.squared_length(v), v @ _dense(metric) @ v)
 
 
-def test_on_one_input_each_layer_is_the_block_of_the_metric():
-    """One input and one output make one outer product: nothing is lost but what is between layers."""
+def test_kronecker_factors_on_one_input_are_the_blocks_of_the_metric():
+    """One input and one output make one outer product, so only the blocks between layers are lost."""
     network = mlp(5, 6, 1)
     metric = Metric(network, network.weights, normal(1, 5, seed=1), Euclidean())
     kept, dense = KroneckerMetric.of(metric), _dense(metric)
@@ -37,7 +37,7 @@ def test_on_one_input_each_layer_is_the_block_of_the_metric():
         torch.testing.assert_close(kept.squared_length(v), v @ dense @ v)
 
 
-def test_a_convolution_whose_kernel_is_the_image_is_the_linear_map():
+def test_kronecker_factors_of_a_kernel_of_image_size_are_those_of_a_linear_map():
     torch.manual_seed(0)
     convolution, inputs = nn.Conv2d(2, 3, 4).double(), normal(6, 2, 4, 4, seed=1)
     linear = nn.Sequential(nn.Flatten(), nn.Linear(32, 3)).double()
@@ -48,7 +48,7 @@ def test_a_convolution_whose_kernel_is_the_image_is_the_linear_map():
     torch.testing.assert_close(lengths[0], lengths[1])
 
 
-def test_a_share_of_the_trace_takes_less_memory_and_never_lengthens():
+def test_fraction_of_the_trace_takes_less_memory_and_never_lengthens():
     network = mlp(20, 30, 4)
     metric = Metric(network, network.weights, normal(50, 20, seed=1), FisherRao())
     whole, part = (KroneckerMetric.of(metric, fraction=fraction) for fraction in (1.0, 0.8))
@@ -61,7 +61,7 @@ def test_a_share_of_the_trace_takes_less_memory_and_never_lengthens():
     assert again.num_bytes == part.num_bytes
 
 
-def test_what_is_not_in_layers_and_shares_out_of_range_are_refused():
+def test_kronecker_metric_refuses_weights_outside_layers_and_fractions_out_of_range():
     network = Network.of(nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)).double())
     metric = Metric(network, network.weights, normal(5, 4, seed=1), Euclidean())
     with pytest.raises(NetworkError, match="hold each weight once"):

@@ -31,7 +31,7 @@ def fully_connected() -> tuple[Network, Tensor]:
 
 
 def strided_padded_and_dilated() -> tuple[Network, Tensor]:
-    """Linear layers and convolutions only, in every setting that they know: the layers tell the whole of J."""
+    """Linear layers and convolutions in all settings, which are recorded completely."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = nn.Sequential(
@@ -115,14 +115,14 @@ class TestProducts:
         torch.testing.assert_close(metric.gram_product(u).reshape(-1), metric.gram() @ u.reshape(-1), **TOLERANCE)
 
 
-def test_a_linear_network_has_a_constant_metric():
+def test_linear_network_has_a_constant_metric():
     network, inputs, v = linear(4, 3), normal(6, 4), normal(12, seed=2)
     here = Metric(network, network.weights, inputs, Euclidean())
     there = Metric(network, network.weights + 5 * normal(12, seed=3), inputs, Euclidean())
     torch.testing.assert_close(here @ v, there @ v, **TOLERANCE)
 
 
-def test_the_fisher_rao_metric_is_the_fisher_information():
+def test_fisher_rao_metric_is_the_fisher_information():
     network, inputs = fully_connected()
     weights = network.weights
     probabilities = network(weights, inputs).softmax(1)
@@ -132,7 +132,7 @@ def test_the_fisher_rao_metric_is_the_fisher_information():
     torch.testing.assert_close(Metric(network, weights, inputs, FisherRao()) @ v, fisher @ v, rtol=1e-9, atol=1e-12)
 
 
-def test_a_dead_unit_is_in_the_null_space():
+def test_dead_unit_is_in_the_null_space():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).double()
@@ -181,6 +181,6 @@ def test_fisher_rao_of_certain_and_opposite_predictions_is_the_spheres_chord():
     assert float(functional_distance(a, a)) == 0
 
 
-def test_a_scale_that_is_not_positive_is_refused():
+def test_scale_that_is_not_positive_is_refused():
     with pytest.raises(UsageError, match="above 0"):
         Euclidean(scale=0)

@@ -1,4 +1,4 @@
-"""Several heads: each with its own geometry."""
+"""Output geometries: several heads, single logits, probabilities taken for logits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_each_head_is_embedded_by_its_own_geometry_and_the_squares_of_their_dist
     torch.testing.assert_close(found.square(), distances[0].square() + distances[1].square(), rtol=1e-12, atol=0)
 
 
-def test_the_metric_of_two_heads_is_the_sum_of_the_heads_metrics():
+def test_metric_of_two_heads_is_the_sum_of_the_heads_metrics():
     network, inputs, direction = mlp(4, 6, 5), normal(7, 4), normal(4 * 6 + 6 + 6 * 5 + 5, seed=3)
 
     class Part:
@@ -49,7 +49,7 @@ def test_heads_that_do_not_add_up_are_refused():
 
 
 @pytest.mark.parametrize("shape", [(6, 1), (6, 1, 3, 4)])
-def test_a_single_logit_is_a_classifier_of_two_classes(shape):
+def test_single_logit_is_a_classifier_of_two_classes(shape):
     """To 1e-12: s = 2 sqrt((sigmoid(-z), sigmoid(z))), which is that of the logits (0, z)."""
     z = 3 * normal(*shape)
     expected = 2 * torch.cat([torch.sigmoid(-z), torch.sigmoid(z)], 1).sqrt().flatten(1)
@@ -59,7 +59,7 @@ def test_a_single_logit_is_a_classifier_of_two_classes(shape):
     assert torch.equal(class_logits(z).argmax(1), (z[:, 0] > 0).long())
 
 
-def test_the_metric_of_a_single_logit_is_its_fisher_information():
+def test_metric_of_a_single_logit_is_its_fisher_information():
     """To 1e-10: J^T J = mean_n p (1 - p) x x^T for logistic regression."""
     network, inputs, direction = mlp(4, 1), normal(7, 4), normal(5, seed=3)
     p = torch.sigmoid(network(network.weights, inputs))

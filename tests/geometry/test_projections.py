@@ -48,13 +48,13 @@ def inverse(jacobian: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("make", "geometry"), CASES)
 class TestNullSpace:
-    def test_a_projection_is_the_dense_one(self, make, geometry):
+    def test_projection_is_the_dense_one(self, make, geometry):
         network, inputs = make()
         jacobian, v = rows(network, inputs, geometry), normal(network.num_weights, seed=2)
         found = NullSpace(network, network.weights, inputs, geometry, chunk=3).project(v, **EXACT)
         torch.testing.assert_close(found.vector, v - inverse(jacobian) @ (jacobian @ v), **CLOSE)
 
-    def test_a_correction_is_the_shortest_one(self, make, geometry):
+    def test_correction_is_the_shortest_one(self, make, geometry):
         network, inputs = make()
         jacobian = rows(network, inputs, geometry)
         right = jacobian @ normal(network.num_weights, seed=3)
@@ -63,7 +63,7 @@ class TestNullSpace:
         torch.testing.assert_close(found.vector, inverse(jacobian) @ right, **CLOSE)
         assert_below(found.residual, 1e-9)
 
-    def test_with_a_mask_it_is_that_of_the_masked_rows(self, make, geometry):
+    def test_mask_gives_the_projection_of_the_masked_rows(self, make, geometry):
         network, inputs = make()
         mask = (normal(network.num_weights, seed=4) > -0.5).double()
         jacobian, v = rows(network, inputs, geometry) * mask, normal(network.num_weights, seed=2)
@@ -72,7 +72,7 @@ class TestNullSpace:
         torch.testing.assert_close(found, mask * v - inverse(jacobian) @ (jacobian @ v), **CLOSE)
         assert not found[mask == 0].any()
 
-    def test_an_input_that_is_there_twice_changes_nothing(self, make, geometry):
+    def test_duplicate_inputs_change_nothing(self, make, geometry):
         network, inputs = make()
         v = normal(network.num_weights, seed=2)
         once, twice = (
@@ -81,7 +81,7 @@ class TestNullSpace:
         )
         torch.testing.assert_close(twice, once, **CLOSE)
 
-    def test_passes_made_anew_give_what_kept_ones_give(self, make, geometry):
+    def test_recomputed_passes_equal_stored_ones(self, make, geometry):
         network, inputs = make()
         v, right = normal(network.num_weights, seed=2), normal(len(inputs), 4, seed=3)
         kept = NullSpace(network, network.weights, inputs, geometry, chunk=3)
@@ -91,12 +91,11 @@ class TestNullSpace:
         assert torch.equal(kept.jt(right), anew.jt(right))
         assert torch.equal(kept.project(v, iterations=5).vector, anew.project(v, iterations=5).vector)
 
-    def test_the_stated_residual_is_the_measured_one(self, make, geometry):
+    def test_residual_is_the_measured_one(self, make, geometry):
         network, inputs = make()
         jacobian, v = rows(network, inputs, geometry), normal(network.num_weights, seed=2)
-        found = NullSpace(network, network.weights, inputs, geometry, block=None).project(
-            v, iterations=4, tolerance=0.0
-        )
+        space = NullSpace(network, network.weights, inputs, geometry)
+        found = space.project(v, iterations=4, tolerance=0.0, block=None)
         measured = torch.linalg.vector_norm(jacobian @ found.vector) / torch.linalg.vector_norm(jacobian @ v)
         assert found.iterations == 4
         assert found.residual == pytest.approx(float(measured), rel=1e-9)
@@ -104,7 +103,7 @@ class TestNullSpace:
         assert_below(found.residual, 1)
 
 
-def test_a_projection_and_a_correction_share_one_solve():
+def test_projection_and_a_correction_share_one_solve():
     network, inputs = fully_connected()
     jacobian, v, e = rows(network, inputs, FisherRao()), normal(network.num_weights, seed=2), normal(7, 4, seed=3)
     e = (jacobian @ jacobian.T @ e.flatten()).view_as(e)
@@ -114,7 +113,7 @@ def test_a_projection_and_a_correction_share_one_solve():
     torch.testing.assert_close(together, apart, **CLOSE)
 
 
-def test_a_drift_that_no_weights_can_undo_stays_in_the_residual():
+def test_distance_that_no_weights_can_undo_stays_in_the_residual():
     network, inputs = fully_connected()
     metric = Metric(network, network.weights, inputs, FisherRao())
     space = NullSpace(network, network.weights, inputs, FisherRao())
@@ -122,7 +121,7 @@ def test_a_drift_that_no_weights_can_undo_stays_in_the_residual():
     assert_below(abs(found.residual - 1), 1e-6)
 
 
-def test_a_direction_of_no_effect_is_kept_whole():
+def test_direction_without_effect_is_unchanged():
     network, inputs = fully_connected()
     still = Network.of(network.module_at(network.weights))
     inputs = inputs.clone()
@@ -143,19 +142,22 @@ def test_float32_reaches_a_thousandth_on_saturated_outputs():
     assert_below(found.residual, 1e-3)
 
 
-def test_settings_out_of_range_are_refused():
+def test_null_space_refuses_settings_out_of_range():
     network, inputs = fully_connected()
     with pytest.raises(UsageError, match="above 0"):
         NullSpace(network, network.weights, inputs, FisherRao(), damping=0)
     with pytest.raises(UsageError, match="at least one"):
         NullSpace(network, network.weights, inputs, FisherRao(), chunk=0)
+    space = NullSpace(network, network.weights, inputs, FisherRao())
+    with pytest.raises(UsageError, match="at least one"):
+        space.project(network.weights, restart=0)
 
 
-def test_it_begins_anew_where_the_basis_is_full():
+def test_gmres_restarts_when_the_basis_is_full():
     network, inputs = fully_connected()
     jacobian, v = rows(network, inputs, Euclidean()), normal(network.num_weights, seed=2)
-    space = NullSpace(network, network.weights, inputs, Euclidean(), restart=12, block=None)
-    found = space.project(v, iterations=2000, tolerance=1e-9)
+    space = NullSpace(network, network.weights, inputs, Euclidean())
+    found = space.project(v, iterations=2000, tolerance=1e-9, block=None, restart=12)
     assert_above(math.log(found.iterations / 12), 0)
     assert_below(found.iterations, 2000)
     assert found.residual <= 1e-9
@@ -163,12 +165,12 @@ def test_it_begins_anew_where_the_basis_is_full():
 
 
 class TestMinimalResidual:
-    def test_it_solves_what_is_not_symmetric_in_as_many_products_as_unknowns(self):
+    def test_gmres_solves_asymmetric_systems_in_as_many_products_as_unknowns(self):
         matrix, right = normal(12, 12), normal(12, seed=1)
         answer = minimal_residual(lambda v: matrix @ v, right, iterations=12)
         torch.testing.assert_close(answer.solution, torch.linalg.solve(matrix, right), rtol=1e-8, atol=1e-9)
 
-    def test_the_residual_is_the_least_of_the_krylov_space(self):
+    def test_residual_is_the_least_of_the_krylov_space(self):
         matrix, right = normal(20, 20), normal(20, seed=1)
         answer = minimal_residual(lambda v: matrix @ v, right, iterations=5)
         powers = [right]
@@ -179,14 +181,14 @@ class TestMinimalResidual:
         assert answer.residual == pytest.approx(float(least), rel=1e-8)
         assert answer.iterations == 5
 
-    def test_a_singular_but_consistent_system_is_solved(self):
+    def test_singular_but_consistent_system_is_solved(self):
         factor = normal(6, 3)
         matrix = factor @ factor.T
         right = matrix @ normal(6, seed=1)
         answer = minimal_residual(lambda v: matrix @ v, right, iterations=20)
         torch.testing.assert_close(matrix @ answer.solution, right, rtol=1e-8, atol=1e-9)
 
-    def test_a_right_side_of_zero_needs_no_product(self):
+    def test_right_side_of_zero_needs_no_product(self):
         answer = minimal_residual(lambda v: v, torch.zeros(3), iterations=5)
         assert (answer.iterations, answer.residual) == (0, 0.0)
         assert not answer.solution.any()

@@ -1,4 +1,4 @@
-"""Classifiers for the tests of attacks, and the worst inputs of those for which they are known."""
+"""Classifiers for the tests of attacks, some with worst inputs in closed form."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Linear:
 
     @staticmethod
     def drawn(num_inputs: int, num_classes: int, seed: int = 0) -> Linear:
-        """Its bias makes 0 of the outputs at the middle of [0, 1], so that all classes occur."""
+        """Random weights; the bias makes the outputs 0 at the middle of [0, 1], so that all classes occur."""
         weight = normal(num_classes, num_inputs, seed=seed)
         return Linear(weight, -0.5 * weight.sum(1))
 
@@ -38,7 +38,7 @@ class Linear:
         return ((inputs.flatten(1) + worst_change(slope, inputs.flatten(1), threat_model)) * slope).sum(1) + offset
 
     def withstands(self, inputs: Tensor, labels: Tensor, threat_model: ThreatModel) -> Tensor:
-        """Whether no rival [N] wins anywhere in the threat model; none of these verdicts is closer than 1e-6."""
+        """Booleans [N], true where no rival wins anywhere in the threat model; all margins are at least 1e-6 wide."""
         num_classes = len(self.bias)
         worst = torch.stack(
             [
@@ -46,7 +46,7 @@ class Linear:
                 for shift in range(1, num_classes)
             ]
         ).amin(0)
-        assert float(worst.abs().min()) > 1e-6, "choose another seed: a verdict is too close to call"
+        assert float(worst.abs().min()) > 1e-6, "choose another seed: a margin is within rounding errors of 0"
         return worst > 0
 
 
@@ -85,7 +85,7 @@ def worst_change(slope: Tensor, clean: Tensor, threat_model: ThreatModel) -> Ten
 
 
 def images(num_examples: int, *shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Inputs [N, *shape] in [0, 1]: one in three of 0 and 1 alone, as handwriting nearly is, others uniform."""
+    """Inputs [N, *shape] in [0, 1]: every third of 0 and 1 alone, similar to handwriting, the others uniform."""
     return _drawn(1, num_examples, *shape, seed=seed, dtype=dtype)[0]
 
 
@@ -108,12 +108,12 @@ def contested(
 
 
 def _drawn(num_draws: int, num_examples: int, *shape: int, seed: int, dtype: torch.dtype) -> Tensor:
-    """That many draws of `images`: [K, N, *shape]."""
+    """Independent draws of `images` [K, N, *shape]."""
     drawn = torch.rand(num_draws, num_examples, *shape, generator=generator(seed), dtype=torch.float64)
     drawn[:, ::3] = drawn[:, ::3].round()
     return drawn.to(dtype)
 
 
 def predictions(classifier: Classifier, inputs: Tensor) -> Tensor:
-    """Labels [N] with which every input is right."""
+    """Predicted classes [N], as labels with which every input is classified correctly."""
     return classifier(inputs).argmax(1)

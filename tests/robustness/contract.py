@@ -1,4 +1,4 @@
-"""What every attack keeps. Inherit the class and give it yours."""
+"""Contract tests of attacks: inherit `AttackContract` and set `attack`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ every_seed = pytest.mark.parametrize("seed", range(2))
 
 
 class AttackContract:
-    """Give `attack`."""
+    """Properties of every attack; subclasses set `attack`."""
 
     attack: Attack
 
@@ -28,7 +28,7 @@ class AttackContract:
 
     @every_seed
     @every_threat_model
-    def test_what_it_makes_is_allowed_and_like_the_inputs(self, threat_model, seed):
+    def test_adversarial_inputs_are_allowed_and_like_the_inputs(self, threat_model, seed):
         """Allowed to a few rounding errors of numbers near 1 in each dtype."""
         for dtype, atol in ((torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 1e-6)):
             for until_fooled in (False, True):
@@ -38,7 +38,7 @@ class AttackContract:
                 assert bool(threat_model.contains(made, inputs, atol=atol).all())
 
     @every_threat_model
-    def test_it_touches_neither_inputs_nor_labels_nor_gradients(self, threat_model):
+    def test_attack_changes_neither_inputs_nor_labels_nor_gradients(self, threat_model):
         classifier, inputs, labels, _ = self.perturb(threat_model, seed=0)
         parts = classifier.first, inputs
         before = [part.clone() for part in parts], labels.clone()
@@ -57,13 +57,13 @@ class AttackContract:
         assert torch.equal(first, second)
 
     @pytest.mark.parametrize("norm", ["linf", "l2"])
-    def test_with_epsilon_zero_it_returns_the_inputs(self, norm):
+    def test_epsilon_of_zero_returns_the_inputs(self, norm):
         _, inputs, _, made = self.perturb(ThreatModel(norm, 0.0), seed=0)
         assert torch.equal(made, inputs)
 
     @every_seed
     @every_threat_model
-    def test_stopping_at_the_first_success_changes_no_verdict(self, threat_model, seed):
+    def test_stopping_at_the_first_success_changes_no_result(self, threat_model, seed):
         classifier, _, labels, made = self.perturb(threat_model, seed)
         *_, stopped = self.perturb(threat_model, seed, until_fooled=True)
         per_example = predictions(classifier, made) == labels
@@ -74,20 +74,20 @@ class AttackContract:
 
     @every_seed
     @every_threat_model
-    def test_nothing_is_robust_that_is_not_right_as_it_is(self, threat_model, seed):
+    def test_examples_misclassified_when_clean_are_never_robust(self, threat_model, seed):
         classifier = Tanh.drawn(seed=seed)
         inputs = contested(classifier, 40, 1, 3, 3, seed=seed)
         labels = predictions(classifier, inputs)
         labels[::3] = (labels[::3] + 1) % 4
-        verdict = evaluate(classifier, inputs, labels, threat_model, [self.attack], generator(), batch_size=16)
-        robust = verdict.robust[self.attack.name]
-        assert not (robust & ~verdict.clean).any()
+        result = evaluate(classifier, inputs, labels, threat_model, [self.attack], generator(), batch_size=16)
+        robust = result.robust[self.attack.name]
+        assert not (robust & ~result.clean).any()
         assert_above(robust.sum(), 0)
-        assert_below(robust.sum() - verdict.clean.sum(), 0)
-        assert_below(verdict.clean.sum(), 40)
+        assert_below(robust.sum() - result.clean.sum(), 0)
+        assert_below(result.clean.sum(), 40)
 
     @every_threat_model
-    def test_the_layout_of_images_in_memory_does_not_matter(self, threat_model):
+    def test_memory_layout_of_images_does_not_matter(self, threat_model):
         """To 1e-12: sums may run in another order."""
         classifier, inputs, labels, made = self.perturb(threat_model, seed=1)
         other = inputs.expand(-1, 3, -1, -1).to(memory_format=torch.channels_last)[:, :1]
@@ -96,7 +96,7 @@ class AttackContract:
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
     @every_threat_model
-    def test_a_seed_means_the_same_on_every_device(self, threat_model):
+    def test_seed_means_the_same_on_every_device(self, threat_model):
         """To 1e-9: sums run in another order."""
         classifier, inputs, labels, made = self.perturb(threat_model, seed=0)
         there = Tanh(classifier.first.cuda(), classifier.shift.cuda(), classifier.second.cuda())

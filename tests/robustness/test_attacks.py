@@ -1,4 +1,4 @@
-"""Attacks against closed forms on linear classifiers, in float64; the contract of all; what more effort does."""
+"""White-box attacks: contract, closed forms on linear classifiers in float64, effect of more effort."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def two_classes(seed: int):
 @every_seed
 @pytest.mark.parametrize("threat_model", EXACT)
 @pytest.mark.parametrize("attack", [PGD(25), TargetedPGD(25)], ids=lambda attack: attack.name)
-def test_on_two_linear_classes_the_worst_margin_is_the_closed_form(attack, threat_model, seed):
-    """To 1e-9, and so are the verdicts."""
+def test_pgd_on_two_linear_classes_reaches_the_closed_form(attack, threat_model, seed):
+    """Margins to 1e-9, and the robust examples exactly."""
     classifier, inputs, labels = two_classes(seed)
     made = attack.perturb(classifier, inputs, labels, threat_model, generator(seed))
     expected = classifier.worst_margins(inputs, labels, 1 - labels, threat_model)
     torch.testing.assert_close(margins(classifier(made), labels), expected, rtol=0, atol=1e-9)
-    verdict = evaluate(classifier, inputs, labels, threat_model, [attack], generator(seed))
-    assert torch.equal(verdict.worst, classifier.withstands(inputs, labels, threat_model))
-    assert_above(verdict.worst.sum(), 0)
-    assert_below(verdict.worst.sum(), len(labels))
+    result = evaluate(classifier, inputs, labels, threat_model, [attack], generator(seed))
+    assert torch.equal(result.worst, classifier.withstands(inputs, labels, threat_model))
+    assert_above(result.worst.sum(), 0)
+    assert_below(result.worst.sum(), len(labels))
 
 
 @every_seed
@@ -78,29 +78,29 @@ def test_fgsm_within_bounds_is_never_below_the_closed_form(threat_model, seed):
 
 @every_seed
 @pytest.mark.parametrize("threat_model", EXACT)
-def test_with_every_rival_a_target_it_is_exact_on_linear_classes(threat_model, seed):
+def test_targeted_pgd_with_all_targets_is_exact_on_linear_classes(threat_model, seed):
     classifier = Linear.drawn(12, 5, seed)
     inputs = contested(classifier, 80, 12, seed=seed)
     labels = predictions(classifier, inputs)
-    verdict = evaluate(classifier, inputs, labels, threat_model, [TargetedPGD(25, 4)], generator(seed))
-    assert torch.equal(verdict.worst, classifier.withstands(inputs, labels, threat_model))
-    assert_above(verdict.worst.sum(), 0)
-    assert_below(verdict.worst.sum(), len(labels))
+    result = evaluate(classifier, inputs, labels, threat_model, [TargetedPGD(25, 4)], generator(seed))
+    assert torch.equal(result.worst, classifier.withstands(inputs, labels, threat_model))
+    assert_above(result.worst.sum(), 0)
+    assert_below(result.worst.sum(), len(labels))
 
 
-def test_an_untargeted_attack_may_chase_the_wrong_rival():
+def test_targeted_pgd_finds_the_rival_that_an_untargeted_attack_misses():
     """One example between a near rival whose rows are short and a far one whose rows are long: only the second wins."""
     classifier = Linear(
         torch.tensor([[0.0, 0.0], [0.0, 0.01], [4.0, 0.0]]).double(), torch.tensor([0.0, -0.3, -2.3]).double()
     )
     inputs, labels = torch.full((1, 2), 0.5, dtype=torch.float64), torch.tensor([0])
     assert classifier.withstands(inputs, labels, LINF).tolist() == [False]
-    verdict = evaluate(classifier, inputs, labels, LINF, [TargetedPGD(1, 2)], generator())
-    assert verdict.worst.tolist() == [False]
+    result = evaluate(classifier, inputs, labels, LINF, [TargetedPGD(1, 2)], generator())
+    assert result.worst.tolist() == [False]
 
 
 def settled(attack, classifier, inputs, labels, threat_model, seed):
-    """Which examples an attack fools, and how low the margins of the others get."""
+    """Fooled examples [N] of an attack, and margins [N]."""
     outputs = classifier(attack.perturb(classifier, inputs, labels, threat_model, generator(seed)))
     return ~correct(outputs, labels), margins(outputs, labels)
 
@@ -132,8 +132,8 @@ def test_more_effort_is_never_worse_for_the_attacker(attacks, threat_model, seed
 @every_seed
 @pytest.mark.parametrize("attack", [FGSM(), PGD(10), TargetedPGD(10)], ids=lambda attack: attack.name)
 @every_threat_model
-def test_a_saturated_softmax_is_fooled_as_the_unscaled_one(threat_model, attack, seed):
-    """Two classes, logits times 1,000, in float32: where an attack on cross-entropy would stand still."""
+def test_saturated_softmax_is_fooled_as_the_unscaled_one(threat_model, attack, seed):
+    """Two classes with logits times 1,000 in float32, where the gradient of cross-entropy vanishes."""
     classifier = Tanh.drawn(num_classes=2, seed=seed, dtype=torch.float32)
     inputs = contested(classifier, 60, 9, seed=seed, dtype=torch.float32)
     labels = predictions(classifier, inputs)
@@ -148,7 +148,7 @@ def test_a_saturated_softmax_is_fooled_as_the_unscaled_one(threat_model, attack,
 
 @every_seed
 @every_threat_model
-def test_towards_one_class_the_scale_of_many_does_not_matter(threat_model, seed):
+def test_targeted_pgd_does_not_depend_on_the_scale_of_many_classes(threat_model, seed):
     classifier = Tanh.drawn(seed=seed, dtype=torch.float32)
     inputs = contested(classifier, 60, 9, seed=seed, dtype=torch.float32)
     labels = predictions(classifier, inputs)
@@ -159,7 +159,7 @@ def test_towards_one_class_the_scale_of_many_does_not_matter(threat_model, seed)
     assert torch.equal(unscaled, saturated)
 
 
-def test_the_input_that_the_last_step_reaches_counts():
+def test_last_iterate_of_pgd_counts():
     """One step of 2 epsilon is the closed form on linear classes in linf, to 1e-12."""
     classifier, inputs, labels = two_classes(seed=0)
     made = PGD(1).perturb(classifier, inputs, labels, LINF, generator())
@@ -180,7 +180,7 @@ def test_steps_shrink_until_they_find_a_narrow_valley(threat_model):
     [(FGSM(), 1), (PGD(5), 6), (PGD(5, 3), 18), (TargetedPGD(5, 2), 13), (TargetedPGD(5, 9), 19)],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_an_attack_costs_what_it_says_and_less_where_only_verdicts_matter(attack, passes):
+def test_attack_costs_what_it_documents_and_less_until_fooled(attack, passes):
     """Passes an example: one a step and one at its end, of each restart or target, and one to rank the targets."""
     inputs, labels, judged = images(40, 9), predictions(Tanh.drawn(), images(40, 9)), []
 
@@ -207,7 +207,7 @@ def test_outputs_may_have_another_dtype_than_the_inputs():
     torch.testing.assert_close(*made, rtol=0, atol=1e-6)
 
 
-def test_a_flat_classifier_is_left_where_the_attack_starts():
+def test_flat_classifier_leaves_attacks_at_allowed_inputs():
     inputs, labels = images(5, 3), torch.zeros(5, dtype=torch.int64)
     for attack in (FGSM(), PGD(3), TargetedPGD(3)):
         made = attack.perturb(lambda inputs: 0 * inputs, inputs, labels, LINF, generator())
@@ -237,6 +237,6 @@ def test_names_tell_attacks_and_their_strength():
         (lambda: TargetedPGD(step_fraction=math.inf), r"step_fraction is inf: give a finite number above 0"),
     ],
 )
-def test_an_attack_without_effort_is_refused(make, says):
+def test_attack_without_effort_is_refused(make, says):
     with pytest.raises(UsageError, match=says):
         make()

@@ -1,4 +1,4 @@
-"""Attacks that follow other gradients than an ensemble's average."""
+"""Attacks on ensembles along other gradients than the average's."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def perturbed(attack, classifier, inputs, labels, threat_model=LINF):
 
 @every_threat_model
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
-def test_on_an_ensemble_of_equals_they_are_the_attack_on_the_member(average, threat_model):
+def test_guided_attacks_on_equal_members_are_the_attack_on_the_member(average, threat_model):
     """To 1e-9: the gradients have one direction."""
     ensemble = Ensemble([Tanh.drawn()] * 3, average)
     inputs, labels = problem(ensemble)
@@ -44,7 +44,7 @@ def test_on_an_ensemble_of_equals_they_are_the_attack_on_the_member(average, thr
 
 @every_threat_model
 @pytest.mark.parametrize("until_fooled", [False, True])
-def test_on_what_is_no_ensemble_they_are_the_attack_itself(until_fooled, threat_model):
+def test_guided_attacks_on_other_classifiers_are_the_attack_itself(until_fooled, threat_model):
     inputs, labels = problem(Tanh.drawn())
     expected, *found = (
         attack.perturb(Tanh.drawn(), inputs, labels, threat_model, generator(), until_fooled=until_fooled)
@@ -54,7 +54,7 @@ def test_on_what_is_no_ensemble_they_are_the_attack_itself(until_fooled, threat_
 
 
 @every_threat_model
-def test_where_logits_are_averaged_anyway_their_gradients_change_nothing(threat_model):
+def test_gradients_of_logits_change_nothing_where_logits_are_averaged(threat_model):
     ensemble = Ensemble(members(3), "logits")
     inputs, labels = problem(ensemble)
     for attack in (PGD(5), TargetedPGD(5, 2)):
@@ -64,7 +64,7 @@ def test_where_logits_are_averaged_anyway_their_gradients_change_nothing(threat_
 
 @every_threat_model
 @pytest.mark.parametrize("attack", [ReweighedPGD(6), OnLogits(TargetedPGD(4, 2))], ids=lambda attack: attack.name)
-def test_what_they_make_is_allowed_and_the_ensemble_judges_it(attack, threat_model):
+def test_guided_inputs_are_allowed_and_the_ensemble_judges_them(attack, threat_model):
     ensemble = Ensemble(members(3))
     inputs, labels = problem(ensemble)
     made = perturbed(attack, ensemble, inputs, labels, threat_model)
@@ -77,7 +77,7 @@ def test_what_they_make_is_allowed_and_the_ensemble_judges_it(attack, threat_mod
     assert_below(robust.sum(), len(labels))
 
 
-def test_a_stack_is_attacked_as_the_ensemble_of_its_members():
+def test_stacked_ensemble_is_attacked_as_the_ensemble_of_its_members():
     network = mlp(9, 7, 4)
     weights = network.weights + normal(3, network.num_weights)
     one_by_one = Ensemble([lambda inputs, of=of: network(of, inputs) for of in weights])
@@ -87,7 +87,7 @@ def test_a_stack_is_attacked_as_the_ensemble_of_its_members():
         torch.testing.assert_close(made[0], made[1], rtol=0, atol=1e-9)
 
 
-def test_the_weights_are_the_derivatives_of_the_log_odds_of_the_two_likeliest_classes():
+def test_member_weights_are_the_derivatives_of_the_log_odds_of_the_two_likeliest_classes():
     """To 1e-12, by autograd; logits less than 10 apart."""
     outputs = normal(3, 20, 5).requires_grad_()
     mean = outputs.softmax(2).mean(0)
@@ -99,12 +99,12 @@ def test_the_weights_are_the_derivatives_of_the_log_odds_of_the_two_likeliest_cl
     torch.testing.assert_close(found, 3 * slope[:, rows, rivals], rtol=0, atol=1e-12)
 
 
-def test_at_softness_zero_all_members_weigh_alike():
+def test_softness_of_zero_weighs_all_members_alike():
     weights = member_weights(normal(3, 20, 5), softness=0.0)
     torch.testing.assert_close(weights, weights[:1].expand(3, -1), rtol=0, atol=1e-12)
 
 
-def test_weights_of_saturated_members_are_what_they_are_at_a_gap_of_ten():
+def test_member_weights_of_saturated_members_are_those_at_a_gap_of_ten():
     outputs = 30 * normal(3, 20, 5)
     gap = (outputs.topk(2, dim=2).values * torch.tensor([1.0, -1.0])).sum(2).amax(0)
     scaled = outputs / (gap / 10).clamp_min(1)[:, None]
@@ -115,7 +115,7 @@ def test_weights_of_saturated_members_are_what_they_are_at_a_gap_of_ten():
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
-def test_on_two_linear_classes_the_gradient_is_that_of_the_members_not_outvoted(average):
+def test_reweighed_gradient_on_two_linear_classes_is_that_of_members_not_outvoted(average):
     """To 1e-12: `sum_m w_m (row of the label - row of the other) / sum_m w_m` over members that side with the ensemble;
     and the outputs are exactly the ensemble's."""
     drawn = [Linear.drawn(9, 2, seed) for seed in range(3)]

@@ -1,4 +1,4 @@
-"""AutoAttack against the library called directly, and what the library does not promise."""
+"""AutoAttack against the library called directly, and properties that the library does not guarantee."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def seed_of(generator: torch.Generator) -> int:
 
 
 @pytest.mark.parametrize("threat_model", [LINF, L2])
-def test_it_finds_what_the_library_called_directly_finds(library, threat_model):
+def test_auto_attack_finds_what_the_library_finds(library, threat_model):
     classifier, inputs, labels = problem()
     directly = library.AutoAttack(
         classifier,
@@ -76,7 +76,7 @@ def test_every_part_stays_within_the_threat_model(library, attacks, threat_model
 
 @pytest.mark.parametrize("threat_model", [LINF, L2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_it_makes_has_the_dtype_of_the_inputs(library, dtype, threat_model):
+def test_auto_attack_keeps_the_dtype_of_the_inputs(library, dtype, threat_model):
     classifier, inputs, labels = problem(dtype=dtype)
     made = AutoAttack(PARTS, **SMALL).perturb(classifier, inputs, labels, threat_model, generator())
     assert made.dtype == dtype
@@ -84,20 +84,20 @@ def test_what_it_makes_has_the_dtype_of_the_inputs(library, dtype, threat_model)
     assert_below(correct(classifier(made), labels).sum(), len(labels))
 
 
-def test_on_linear_classes_it_is_exact(library):
-    """In float64, to which the library's float32 is rounding."""
+def test_auto_attack_is_exact_on_linear_classes(library):
+    """In float64; the library works in float32."""
     classifier = Linear.drawn(25, 5)
     inputs = contested(classifier, 40, 1, 5, 5)
     labels = predictions(classifier, inputs)
     attack = AutoAttack(("apgd-ce", "apgd-t"), num_steps=25)
-    verdict = evaluate(classifier, inputs, labels, LINF, [attack], generator())
-    assert torch.equal(verdict.worst, classifier.withstands(inputs, labels, LINF))
-    assert_above(verdict.worst.sum(), 0)
-    assert_below(verdict.worst.sum(), len(labels))
+    result = evaluate(classifier, inputs, labels, LINF, [attack], generator())
+    assert torch.equal(result.worst, classifier.withstands(inputs, labels, LINF))
+    assert_above(result.worst.sum(), 0)
+    assert_below(result.worst.sum(), len(labels))
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_bounds_and_epsilon_of_another_scale_change_no_verdict(library, norm):
+def test_scale_of_bounds_and_epsilon_changes_no_result(library, norm):
     """Inputs stretched to [-2, 6], which the classifier undoes: exact in binary."""
     classifier, inputs, labels = problem(dtype=torch.float64)
     attack, narrow = AutoAttack(**SMALL), {"linf": LINF, "l2": L2}[norm]
@@ -109,7 +109,7 @@ def test_bounds_and_epsilon_of_another_scale_change_no_verdict(library, norm):
 
 
 @pytest.mark.parametrize("shape", [(25,), (5, 5), (7,), (2, 3, 2, 2)])
-def test_inputs_need_be_no_images(library, shape):
+def test_inputs_need_not_be_images(library, shape):
     classifier, inputs, labels = problem(*shape)
     made = AutoAttack(**SMALL).perturb(classifier, inputs, labels, LINF, generator())
     assert made.shape == inputs.shape
@@ -125,7 +125,7 @@ def test_one_example_and_two_classes_are_enough(library):
     assert bool(LINF.contains(made, inputs).all())
 
 
-def test_with_epsilon_zero_and_where_nothing_is_found_the_inputs_come_back_exactly(library):
+def test_epsilon_of_zero_and_failed_attacks_return_the_exact_inputs(library):
     classifier, inputs, labels = problem(dtype=torch.float64)
     attack, wide = AutoAttack(("apgd-ce",), **SMALL), ThreatModel("linf", 0.0, -3.0, 3.0)
     assert torch.equal(attack.perturb(classifier, inputs, labels, wide, generator()), inputs)
@@ -133,7 +133,7 @@ def test_with_epsilon_zero_and_where_nothing_is_found_the_inputs_come_back_exact
     assert torch.equal(attack.perturb(classifier, inputs, labels, tiny, generator()), inputs)
 
 
-def test_it_is_silent_and_leaves_global_state_and_gradients_as_they_were(library, capfd):
+def test_auto_attack_is_silent_and_restores_global_state_and_gradients(library, capfd):
     classifier, inputs, labels = problem()
     parts = [part.requires_grad_() for part in (classifier.first, classifier.second)]
     torch.manual_seed(5)
@@ -148,18 +148,18 @@ def test_it_is_silent_and_leaves_global_state_and_gradients_as_they_were(library
     assert capfd.readouterr() == ("", "")
 
 
-def test_it_takes_ensembles_and_the_gradients_of_their_logits(library):
+def test_auto_attack_takes_ensembles_and_gradients_of_their_logits(library):
     ensemble = Ensemble([Tanh.drawn(25, seed=seed, dtype=torch.float32) for seed in range(3)])
     inputs = contested(ensemble, 30, 1, 5, 5, dtype=torch.float32)
     attack = AutoAttack(("apgd-ce", "apgd-t"), num_steps=5)
     labels = predictions(ensemble, inputs)
-    verdict = evaluate(ensemble, inputs, labels, LINF, [attack, OnLogits(attack)], generator())
-    for robust in verdict.robust.values():
+    result = evaluate(ensemble, inputs, labels, LINF, [attack, OnLogits(attack)], generator())
+    for robust in result.robust.values():
         assert_above(robust.sum(), 0)
         assert_below(robust.sum(), 30)
 
 
-def test_the_name_tells_the_parts_and_their_effort_unless_it_is_the_standard():
+def test_name_tells_the_parts_and_their_effort_unless_it_is_the_standard():
     assert AutoAttack().name == "autoattack"
     assert AutoAttack(("apgd-ce", "apgd-t")).name == "apgd-ce-100+apgd-t-100"
     assert AutoAttack(("fab", "square"), 10, 20, 3).name == "fab-10+square-20x3"
@@ -173,7 +173,7 @@ def test_the_name_tells_the_parts_and_their_effort_unless_it_is_the_standard():
         (lambda: AutoAttack(num_steps=0), r"num_steps is 0: give at least 1"),
     ],
 )
-def test_unknown_parts_are_refused_with_those_that_there_are(make, says):
+def test_unknown_parts_are_refused_with_a_list_of_the_known_ones(make, says):
     with pytest.raises(UsageError, match=says):
         make()
 
@@ -187,13 +187,13 @@ def test_unknown_parts_are_refused_with_those_that_there_are(make, says):
         (AutoAttack(), 4, L2, r"square in l2 needs images of 5 pixels.*these are 3 x 3"),
     ],
 )
-def test_what_it_cannot_attack_is_refused(attack, num_classes, threat_model, says):
+def test_auto_attack_refuses_unsuitable_problems(attack, num_classes, threat_model, says):
     classifier, inputs, labels = problem(1, 3, 3, num_classes=num_classes)
     with pytest.raises(UsageError, match=says):
         attack.perturb(classifier, inputs, labels, threat_model, generator())
 
 
-def test_without_the_library_it_says_how_to_install_it(monkeypatch):
+def test_missing_library_is_refused_with_its_installation(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     classifier, inputs, labels = problem()
     with pytest.raises(UsageError, match=r"pip install 'fipray\[attacks\]'"):

@@ -1,4 +1,4 @@
-"""Attacks that see no gradients of what they attack."""
+"""Black-box attacks: noise, random search, transfer."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def problem(seed: int = 0):
 
 
 @pytest.mark.parametrize("threat_model", [LINF, L2], ids=["linf", "l2"])
-def test_noise_has_the_full_size_where_the_bounds_allow_it(threat_model):
+def test_noise_has_full_size_where_the_bounds_allow_it(threat_model):
     """To 1e-12."""
     inputs, labels = torch.full((20, 9), 0.5, dtype=torch.float64), torch.arange(20) % 4
     change = RandomNoise(1).perturb(Tanh.drawn(), inputs, labels, threat_model, generator()) - inputs
@@ -67,7 +67,7 @@ def test_more_draws_are_never_worse_for_the_attacker(attacks, threat_model):
 
 
 @pytest.mark.parametrize("threat_model", [LINF, L2], ids=["linf", "l2"])
-def test_the_search_comes_close_to_the_closed_form_on_two_linear_classes(threat_model):
+def test_random_search_comes_close_to_the_closed_form_on_two_linear_classes(threat_model):
     """On average at least nine tenths of the way to the lowest margin in linf, and two thirds in l2."""
     classifier, inputs = Linear.drawn(9, 2), images(40, 9)
     labels = predictions(classifier, inputs)
@@ -80,7 +80,7 @@ def test_the_search_comes_close_to_the_closed_form_on_two_linear_classes(threat_
 
 
 @every_threat_model
-def test_replayed_from_one_surrogate_it_is_the_transfer_from_there(threat_model):
+def test_transfer_attack_from_one_surrogate_is_the_transfer_matrix(threat_model):
     classifier, inputs, labels = problem()
     base = Tanh.drawn(seed=1)
     matrix = transfer_matrix(
@@ -92,8 +92,8 @@ def test_replayed_from_one_surrogate_it_is_the_transfer_from_there(threat_model)
 
 
 @every_threat_model
-def test_of_several_surrogates_the_worst_counts(threat_model):
-    """As replaying each by itself and keeping what stands all, from the same starts."""
+def test_transfer_attack_keeps_the_worst_of_several_surrogates(threat_model):
+    """Equal to evaluating each surrogate's inputs separately, from the same starts."""
     classifier, inputs, labels = problem()
     surrogates = {str(seed): Tanh.drawn(seed=seed) for seed in (1, 2, 3)}
     shared, alone = generator(3), torch.ones(40, dtype=torch.bool)
@@ -106,7 +106,7 @@ def test_of_several_surrogates_the_worst_counts(threat_model):
     assert_below(alone.sum(), 40)
 
 
-def test_replayed_on_the_surrogate_itself_it_is_white_box():
+def test_transfer_attack_on_the_surrogate_itself_is_white_box():
     classifier, inputs, labels = problem()
     attacks = [TransferAttack({"itself": classifier}, PGD(5)), PGD(5)]
     robust = [evaluate(classifier, inputs, labels, LINF, [attack], generator(3)).worst for attack in attacks]

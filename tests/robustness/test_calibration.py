@@ -1,4 +1,4 @@
-"""Likelihood, calibration, selection by confidence and detection of the unfamiliar, against counts by hand."""
+"""Likelihood, calibration, selective accuracy and out-of-distribution detection, against counts by hand."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_likelihood_and_brier_score_are_what_their_formulas_say():
     assert brier(outputs, labels) == pytest.approx((first + second) / 2, abs=1e-15)
 
 
-def test_the_negative_log_likelihood_is_cross_entropy_for_logits_and_log_probabilities_alike():
+def test_negative_log_likelihood_is_cross_entropy_for_logits_and_log_probabilities_alike():
     logits, labels = 3 * normal(50, 7), torch.arange(50) % 7
     expected = float(cross_entropy(logits, labels))
     assert nll(logits, labels) == pytest.approx(expected, abs=1e-14)
     assert nll(logits.log_softmax(1), labels) == pytest.approx(expected, abs=1e-14)
 
 
-def test_a_certain_and_right_classifier_has_no_error_of_any_kind():
+def test_certain_and_correct_classifier_has_no_error_of_any_kind():
     outputs, labels = outputs_of([1, 0], [0, 1], [1, 0]), torch.tensor([0, 1, 0])
     for error in (nll, brier, expected_calibration_error, aurc):
         assert error(outputs, labels) == 0
@@ -50,7 +50,7 @@ def test_a_certain_and_right_classifier_has_no_error_of_any_kind():
     assert expected_calibration_error(outputs, 1 - labels) == aurc(outputs, 1 - labels) == 1
 
 
-def test_the_calibration_error_weighs_each_bins_gap_by_its_share():
+def test_calibration_error_weighs_each_bins_gap_by_its_fraction():
     """Confidences .6, .6 (one right), .9 (right): |1 - 1.2| / 3 + |1 - .9| / 3."""
     outputs = outputs_of([0.6, 0.4], [0.4, 0.6], [0.9, 0.1])
     error = expected_calibration_error(outputs, torch.tensor([0, 0, 0]))
@@ -63,7 +63,7 @@ def test_confidence_on_an_edge_belongs_to_the_bin_below():
     assert expected_calibration_error(outputs, labels, 4) == pytest.approx(abs(0.25 - 0.7) / 2, abs=1e-15)
 
 
-def test_with_one_bin_the_calibration_error_is_accuracy_against_mean_confidence():
+def test_calibration_error_with_one_bin_is_accuracy_against_mean_confidence():
     outputs, labels = normal(40, 5), torch.arange(40) % 5
     gap = (outputs.argmax(1) == labels).double().mean() - outputs.softmax(1).amax(1).mean()
     assert expected_calibration_error(outputs, labels, 1) == pytest.approx(abs(float(gap)), abs=1e-15)
@@ -78,8 +78,8 @@ def test_confidence_is_the_largest_probability_and_the_log_odds_are_its_logit():
     assert log_odds(surest).tolist() == [50, 60]
 
 
-def test_selection_keeps_the_surest_examples():
-    """From the surest: right, wrong, right, right, wrong."""
+def test_selective_accuracy_keeps_the_most_confident_examples():
+    """In descending confidence: right, wrong, right, right, wrong."""
     outputs = outputs_of([0.7, 0.3], [0.95, 0.05], [0.6, 0.4], [0.9, 0.1], [0.8, 0.2])
     labels = torch.tensor([0, 0, 1, 1, 0])
     accuracies = [selective_accuracy(outputs, labels, fraction) for fraction in (0.2, 0.4, 0.6, 0.8, 1)]
@@ -91,7 +91,7 @@ def test_selection_keeps_the_surest_examples():
 def test_examples_that_tie_count_as_the_mean_over_their_orders():
     confidences, per_example = [0.9, 0.7, 0.7, 0.7, 0.6], [False, True, False, True, True]
     outputs = outputs_of(*([value, 1 - value] for value in confidences))
-    labels = torch.tensor([0 if verdict else 1 for verdict in per_example])
+    labels = torch.tensor([0 if result else 1 for result in per_example])
     orders = [[0, *(1 + index for index in order), 4] for order in permutations(range(3))]
     curves = torch.tensor([[per_example[index] for index in order] for order in orders]).double().cumsum(1)
     mean = (curves / torch.arange(1, 6)).mean(0)
@@ -101,7 +101,7 @@ def test_examples_that_tie_count_as_the_mean_over_their_orders():
 
 
 @pytest.mark.parametrize("num_values", [3, 1000])
-def test_the_area_under_the_roc_curve_is_a_count_of_pairs(num_values):
+def test_area_under_the_roc_curve_is_a_count_of_pairs(num_values):
     inside = (normal(60).abs() * num_values).round() + num_values // 2
     outside = (normal(41, seed=1).abs() * num_values).round()
     wins, ties = (inside[:, None] > outside).sum(), (inside[:, None] == outside).sum()
@@ -109,7 +109,7 @@ def test_the_area_under_the_roc_curve_is_a_count_of_pairs(num_values):
     assert auroc(outside, inside) == pytest.approx(1 - auroc(inside, outside), abs=1e-15)
 
 
-def test_what_cannot_be_told_apart_has_an_area_of_one_half():
+def test_auroc_of_equal_scores_is_one_half():
     assert auroc(torch.ones(4), torch.ones(3)) == 0.5
     assert auroc(torch.tensor([math.inf, 2.0]), torch.tensor([-math.inf, 1.0])) == 1
 
@@ -124,19 +124,19 @@ def test_what_cannot_be_told_apart_has_an_area_of_one_half():
         (torch.zeros(3, 2), torch.zeros(3), r"labels are torch.float32 of shape \(3,\): give one int64 class"),
         (torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64), r"of shape \(2,\): give one int64 .* the 3 outputs"),
         (torch.zeros(1, 2), torch.tensor([2]), r"range over 2..2, and the classes are 0..1"),
-        (torch.tensor([[0, math.nan]]), torch.tensor([0]), "1 of 1 outputs are no probabilities"),
-        (torch.tensor([[0, math.inf]]), torch.tensor([0]), "1 of 1 outputs are no probabilities"),
+        (torch.tensor([[0, math.nan]]), torch.tensor([0]), "1 of 1 outputs hold NaN or plus infinity"),
+        (torch.tensor([[0, math.inf]]), torch.tensor([0]), "1 of 1 outputs hold NaN or plus infinity"),
     ],
 )
-def test_what_are_no_outputs_and_labels_is_refused(measured, outputs, labels, says):
+def test_outputs_and_labels_of_another_kind_are_refused(measured, outputs, labels, says):
     with pytest.raises(DataError, match=says):
         measured(outputs, labels)
 
 
-def test_shares_bins_and_scores_that_cannot_be_are_refused():
+def test_coverages_bins_and_scores_out_of_range_are_refused():
     outputs, labels = torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64)
     for coverage in (0, -0.5, 1.5):
-        with pytest.raises(UsageError, match="give a share of the examples, above 0"):
+        with pytest.raises(UsageError, match="give a fraction of the examples, above 0"):
             selective_accuracy(outputs, labels, coverage)
     with pytest.raises(UsageError, match="num_bins is 0"):
         expected_calibration_error(outputs, labels, 0)

@@ -1,4 +1,4 @@
-"""How unlike members are: closed forms, tables of four numbers, and members with nothing to tell."""
+"""Diversity measures against closed forms, contingency tables and degenerate members."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_coherence_is_the_mean_of_each_examples_cosine():
     assert coherence(members, inputs, labels) == pytest.approx(sum(singly) / 5, abs=1e-14)
 
 
-def test_a_member_is_coherent_with_itself_however_sure_and_opposed_to_its_opposite():
+def test_member_is_coherent_with_itself_when_confident_and_opposed_to_its_negative():
     member, inputs, labels = Linear.drawn(4, 2), images(6, 4), torch.arange(6) % 2
     opposite = Linear(-member.weight, member.bias)
     sure = lambda inputs: 1e6 * member(inputs)  # noqa: E731
@@ -49,13 +49,13 @@ def test_a_member_is_coherent_with_itself_however_sure_and_opposed_to_its_opposi
     torch.testing.assert_close(cosines, expected, rtol=0, atol=1e-14)
 
 
-def test_an_example_without_a_gradient_counts_as_no_coherence():
+def test_example_without_a_gradient_counts_as_no_coherence():
     flat = lambda inputs: 0 * inputs[:, :2]  # noqa: E731
     cosines = coherence_matrix([Linear.drawn(4, 2), flat], images(3, 4), torch.zeros(3, dtype=torch.int64))
     torch.testing.assert_close(cosines, torch.tensor([[1, 0], [0, 0]], dtype=torch.float64), rtol=0, atol=1e-14)
 
 
-def test_disagreement_is_the_share_of_different_predictions():
+def test_disagreement_is_the_fraction_of_different_predictions():
     predictions = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 0], [1, 2, 2, 0]])
     expected = torch.tensor([[0, 1, 3], [1, 0, 2], [3, 2, 0]], dtype=torch.float64) / 4
     torch.testing.assert_close(disagreement_matrix(predictions), expected, rtol=0, atol=0)
@@ -63,12 +63,12 @@ def test_disagreement_is_the_share_of_different_predictions():
 
 
 def right(both: int, first: int, second: int, neither: int) -> torch.Tensor:
-    """Correctness [2, N] with these numbers of inputs that both, one alone and none gets right."""
+    """Correctness [2, N] with given counts of inputs that both, one alone and neither classifies correctly."""
     counts = torch.tensor([both, first, second, neither])
     return torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0]]).bool().repeat_interleave(counts, 1)
 
 
-def test_q_and_kappa_are_what_the_table_of_four_numbers_says():
+def test_q_and_kappa_are_those_of_the_contingency_table():
     """Kuncheva & Whitaker (2003): Q, and Cohen's kappa as the interrater agreement of a pair."""
     a, b, c, d = 50, 20, 10, 20
     table = right(a, b, c, d)
@@ -110,7 +110,7 @@ def test_one_member_has_no_pairs():
     assert math.isnan(coherence([Linear.drawn(4, 2)], images(3, 4), torch.zeros(3, dtype=torch.int64)))
 
 
-def test_the_mean_is_over_the_pairs_for_which_there_is_a_number():
+def test_mean_of_pairs_leaves_nan_out():
     """Member 2 is always right: only members 0 and 1 have a Q."""
     table = torch.cat([right(5, 2, 2, 1), torch.ones(1, 10, dtype=torch.bool)])
     assert q_matrix(table).isnan().tolist() == [[False, False, True], [False, False, True], [True, True, True]]
@@ -118,7 +118,7 @@ def test_the_mean_is_over_the_pairs_for_which_there_is_a_number():
     assert mean_of_pairs(torch.tensor([[9.0, 1, math.nan], [1, 9, 2], [math.nan, 2, 9]])) == 1.5
 
 
-def test_what_are_no_verdicts_and_no_members_is_refused():
+def test_other_ratings_and_no_members_are_refused():
     for per_example in (torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64), torch.zeros(2, 0, dtype=torch.int64)):
         with pytest.raises(DataError, match=r"give classes or booleans \[M, N\]"):
             kappa(per_example)

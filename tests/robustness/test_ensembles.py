@@ -22,7 +22,7 @@ def naive(inputs: torch.Tensor) -> torch.Tensor:
     return torch.stack([torch.softmax(member(inputs), 1) for member in members(3)]).mean(0).log()
 
 
-def test_an_ensemble_is_the_logarithm_of_the_mean_probability():
+def test_ensemble_is_the_logarithm_of_the_mean_probability():
     """To 1e-12; its probabilities sum to 1."""
     inputs = images(20, 9)
     outputs = Ensemble(members(3))(inputs)
@@ -30,7 +30,7 @@ def test_an_ensemble_is_the_logarithm_of_the_mean_probability():
     torch.testing.assert_close(outputs.exp().sum(1), torch.ones(20, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-def test_its_gradient_is_the_naive_formulas():
+def test_ensemble_gradient_is_that_of_the_naive_formula():
     """To 1e-11: outputs weighed at random, by autograd through the softmaxes."""
     weights, found = normal(20, 4, seed=5), []
     for classifier in (Ensemble(members(3)), naive):
@@ -39,7 +39,7 @@ def test_its_gradient_is_the_naive_formulas():
     torch.testing.assert_close(*found, rtol=1e-11, atol=1e-11)
 
 
-def test_its_gradient_is_the_mean_of_the_members_weighed_by_their_probabilities():
+def test_ensemble_gradient_is_the_mean_of_members_weighted_by_probabilities():
     """d log mean_m p_m = sum_m p_m d log p_m / sum_m p_m, for the probability of one class; to 1e-11."""
     inputs = images(20, 9).requires_grad_()
     (found,) = torch.autograd.grad(Ensemble(members(3))(inputs)[:, 1].sum(), inputs)
@@ -50,7 +50,7 @@ def test_its_gradient_is_the_mean_of_the_members_weighed_by_their_probabilities(
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_an_ensemble_of_equals_is_the_member(count):
+def test_ensemble_of_equal_members_is_the_member(count):
     """Up to one number an example, to 1e-12: outputs, margins and the margins' gradients."""
     member, inputs, labels = Tanh.drawn(), images(20, 9), torch.arange(20) % 4
     ensemble = Ensemble([member] * count)
@@ -75,7 +75,7 @@ def test_saturated_members_that_agree_keep_a_gradient_where_probabilities_have_n
     assert_above(gradient.norm(dim=1).min().log10(), 0)
 
 
-def test_an_ensemble_without_members_is_refused():
+def test_ensemble_without_members_is_refused():
     with pytest.raises(UsageError, match=r"no members: give one classifier or more"):
         Ensemble([])
 
@@ -86,7 +86,7 @@ def stack(network: Network, count: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
 @pytest.mark.parametrize("chunk", [None, 2])
-def test_a_stacked_ensemble_is_the_ensemble_of_its_members(average, chunk):
+def test_stacked_ensemble_is_the_ensemble_of_its_members(average, chunk):
     """To 1e-12: outputs, margins and the margins' gradients."""
     network, inputs, labels = mlp(9, 7, 4), images(20, 9), torch.arange(20) % 4
     weights = stack(network, 5)
@@ -97,13 +97,13 @@ def test_a_stacked_ensemble_is_the_ensemble_of_its_members(average, chunk):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
-def test_the_mean_of_logits_is_that():
+def test_ensemble_of_logits_is_their_mean():
     inputs = images(20, 9)
     expected = sum(member(inputs) for member in members(3)) / 3
     torch.testing.assert_close(Ensemble(members(3), "logits")(inputs), expected, rtol=0, atol=1e-12)
 
 
-def test_one_sure_member_decides_the_mean_of_logits_but_not_that_of_probabilities():
+def test_confident_member_decides_the_mean_of_logits_but_not_of_probabilities():
     member = Tanh.drawn()
     inputs = images(20, 9)
     three = [member, member, lambda inputs: 100 * member(inputs).roll(1, 1)]
@@ -120,6 +120,6 @@ def test_one_sure_member_decides_the_mean_of_logits_but_not_that_of_probabilitie
         (lambda: StackedEnsemble(mlp(3, 2), torch.zeros(0, 8)), r"no members: give one classifier or more"),
     ],
 )
-def test_what_is_no_ensemble_is_refused(make, says):
+def test_ensembles_of_other_things_are_refused(make, says):
     with pytest.raises(UsageError, match=says):
         make()

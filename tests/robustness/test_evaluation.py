@@ -19,7 +19,7 @@ from tests.robustness.classifiers import L2, LINF, Linear, Tanh, images, predict
 
 @dataclass(frozen=True)
 class Artifact:
-    """An attack that makes what it is told to, and remembers what it was given."""
+    """An attack with a given function of the inputs, which records its calls."""
 
     make: Callable[[Tensor, ThreatModel, torch.Generator], Tensor]
     name: str = "made"
@@ -49,63 +49,63 @@ def last_input(inputs: Tensor) -> Tensor:
 
 
 LINE = torch.tensor([[0.05], [0.45], [0.55], [0.9], [0.2]]).double()
-LABELS = torch.tensor([0, 0, 1, 1, 1])  # the last is wrong as it is
+LABELS = torch.tensor([0, 0, 1, 1, 1])  # the last is misclassified when clean
 
 
 @pytest.mark.parametrize("attack", [FGSM(), PGD(5), TargetedPGD(5)], ids=lambda attack: attack.name)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("batch_size", [1, 2, 500])
-def test_on_a_line_the_accuracies_are_counted_by_hand(attack, norm, batch_size):
-    verdict = evaluate(first_input, LINE, LABELS, ThreatModel(norm, 0.1), [attack], generator(), batch_size=batch_size)
-    assert verdict.clean.tolist() == [True, True, True, True, False]
-    assert verdict.robust[attack.name].tolist() == [True, False, False, True, False]
-    assert verdict.worst.tolist() == [True, False, False, True, False]
-    assert verdict.clean_accuracy == 0.8
-    assert verdict.robust_accuracy(attack.name) == verdict.worst_accuracy == 0.4
+def test_accuracies_on_a_line_are_those_counted_by_hand(attack, norm, batch_size):
+    result = evaluate(first_input, LINE, LABELS, ThreatModel(norm, 0.1), [attack], generator(), batch_size=batch_size)
+    assert result.clean.tolist() == [True, True, True, True, False]
+    assert result.robust[attack.name].tolist() == [True, False, False, True, False]
+    assert result.worst.tolist() == [True, False, False, True, False]
+    assert result.clean_accuracy == 0.8
+    assert result.robust_accuracy(attack.name) == result.worst_accuracy == 0.4
 
 
-def test_what_is_wrong_at_the_start_stays_wrong_and_is_not_attacked():
+def test_misclassified_examples_stay_wrong_and_are_not_attacked():
     mender = Artifact(lambda inputs, threat_model, generator: 1 - inputs)
-    verdict = evaluate(first_input, LINE, LABELS, ThreatModel("linf", 1.0), [mender], generator())
+    result = evaluate(first_input, LINE, LABELS, ThreatModel("linf", 1.0), [mender], generator())
     assert len(mender.given) == 1
     assert torch.equal(mender.given[0], LINE[:4])
-    assert not verdict.worst.any()
+    assert not result.worst.any()
 
 
-def test_where_nothing_is_right_nothing_is_attacked():
+def test_batches_without_correct_examples_are_not_attacked():
     attack = left_alone()
-    verdict = evaluate(first_input, LINE, 1 - LABELS, LINF, [attack], generator(), batch_size=1)
-    assert verdict.clean_accuracy == 0.2
+    result = evaluate(first_input, LINE, 1 - LABELS, LINF, [attack], generator(), batch_size=1)
+    assert result.clean_accuracy == 0.2
     assert len(attack.given) == 1
-    verdict = evaluate(first_input, LINE[:4], 1 - LABELS[:4], LINF, [attack], generator())
-    assert verdict.clean_accuracy == verdict.worst_accuracy == 0.0
+    result = evaluate(first_input, LINE[:4], 1 - LABELS[:4], LINF, [attack], generator())
+    assert result.clean_accuracy == result.worst_accuracy == 0.0
     assert len(attack.given) == 1
 
 
-def test_the_worst_is_the_worst_attack_of_each_example():
+def test_worst_accuracy_is_under_the_worst_attack_of_each_example():
     left = Artifact(lambda inputs, threat_model, generator: (inputs - 0.1).clamp_min(0), "left")
     right = Artifact(lambda inputs, threat_model, generator: inputs + 0.1, "right")
-    verdict = evaluate(first_input, LINE, LABELS, LINF, [left, right, left_alone()], generator())
-    assert verdict.robust["left"].tolist() == [True, True, False, True, False]
-    assert verdict.robust["right"].tolist() == [True, False, True, True, False]
-    assert verdict.robust_accuracy("left") == verdict.robust_accuracy("right") == 0.6
-    assert verdict.robust_accuracy("made") == verdict.clean_accuracy == 0.8
-    assert verdict.worst_accuracy == 0.4
+    result = evaluate(first_input, LINE, LABELS, LINF, [left, right, left_alone()], generator())
+    assert result.robust["left"].tolist() == [True, True, False, True, False]
+    assert result.robust["right"].tolist() == [True, False, True, True, False]
+    assert result.robust_accuracy("left") == result.robust_accuracy("right") == 0.6
+    assert result.robust_accuracy("made") == result.clean_accuracy == 0.8
+    assert result.worst_accuracy == 0.4
 
 
 @pytest.mark.parametrize("threat_model", [LINF, L2], ids=lambda of: of.norm)
-def test_no_robust_accuracy_exceeds_the_clean_one_and_the_worst_exceeds_none(threat_model):
+def test_robust_accuracies_are_between_the_worst_and_the_clean_one(threat_model):
     attacks = [FGSM(), PGD(3), TargetedPGD(3)]
     classifier, inputs = Tanh.drawn(), images(50, 9)
     labels = torch.where(torch.arange(50) < 40, predictions(classifier, inputs), 0)
-    verdict = evaluate(classifier, inputs, labels, threat_model, attacks, generator())
-    for robust in verdict.robust.values():
-        assert not (verdict.worst & ~robust).any()
-        assert not (robust & ~verdict.clean).any()
-    assert list(verdict.robust) == ["fgsm", "pgd-3x1", "targeted-pgd-3x9"]
+    result = evaluate(classifier, inputs, labels, threat_model, attacks, generator())
+    for robust in result.robust.values():
+        assert not (result.worst & ~robust).any()
+        assert not (robust & ~result.clean).any()
+    assert list(result.robust) == ["fgsm", "pgd-3x1", "targeted-pgd-3x9"]
 
 
-def test_the_size_of_batches_changes_no_verdict_that_chance_does_not():
+def test_batch_size_does_not_change_deterministic_results():
     classifier, inputs = Tanh.drawn(), images(50, 9)
     labels = predictions(classifier, inputs)
     labels[::4] = 0
@@ -117,7 +117,7 @@ def test_the_size_of_batches_changes_no_verdict_that_chance_does_not():
         assert torch.equal(other.worst, first.worst)
 
 
-def test_equal_generators_give_equal_verdicts():
+def test_equal_generators_give_equal_results():
     classifier, inputs = Tanh.drawn(), images(50, 9)
     labels = predictions(classifier, inputs)
     first, second = (evaluate(classifier, inputs, labels, LINF, [PGD(1)], generator(3)).worst for _ in range(2))
@@ -141,7 +141,7 @@ def test_equal_generators_give_equal_verdicts():
     ],
     ids=["epsilon", "bounds", "nan", "shape", "dtype"],
 )
-def test_an_attack_that_leaves_the_threat_model_is_refused(make, says):
+def test_attack_that_leaves_the_threat_model_is_refused(make, says):
     with pytest.raises(UsageError, match=says):
         evaluate(first_input, LINE, LABELS, LINF, [Artifact(make)], generator())
     networks = {"first": first_input}
@@ -156,29 +156,29 @@ def test_an_attack_that_leaves_the_threat_model_is_refused(make, says):
         ([PGD(5), FGSM(), PGD(5, step_fraction=0.5)], r"a name each, .*; given: pgd-5x1, fgsm, pgd-5x1"),
     ],
 )
-def test_attacks_must_be_there_and_be_told_apart(attacks, says):
+def test_attacks_must_exist_and_have_different_names(attacks, says):
     with pytest.raises(UsageError, match=says):
         evaluate(first_input, LINE, LABELS, LINF, attacks, generator())
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_a_batch_holds_at_least_one_example(size):
+def test_batch_holds_at_least_one_example(size):
     with pytest.raises(UsageError, match=f"batch_size is {size}: give at least 1"):
         evaluate(first_input, LINE, LABELS, LINF, [FGSM()], generator(), batch_size=size)
     with pytest.raises(UsageError, match=f"batch_size is {size}: give at least 1"):
         transfer_matrix({}, {}, LINE, LABELS, LINF, FGSM(), generator(), batch_size=size)
 
 
-def test_the_accuracy_of_an_unknown_attack_lists_the_known_ones():
-    verdict = evaluate(first_input, LINE, LABELS, LINF, [FGSM(), PGD(2)], generator())
+def test_accuracy_of_an_unknown_attack_lists_the_known_ones():
+    result = evaluate(first_input, LINE, LABELS, LINF, [FGSM(), PGD(2)], generator())
     with pytest.raises(UsageError, match=r"no attack is named 'pgd'; there are: fgsm, pgd-2x1"):
-        verdict.robust_accuracy("pgd")
+        result.robust_accuracy("pgd")
 
 
 def test_attacks_on_one_input_do_not_carry_over_to_the_other():
-    """Two classifiers that look at different inputs: each falls to its own attack and not to the other's."""
+    """Two classifiers that depend on different inputs: each is fooled by its own attack alone."""
     inputs = torch.tensor([[0.45, 0.45], [0.55, 0.9], [0.9, 0.55], [0.1, 0.45], [0.2, 0.9]]).double()
-    labels = torch.tensor([0, 1, 1, 0, 1])  # the last is wrong for the first, and so it stays
+    labels = torch.tensor([0, 1, 1, 0, 1])  # the last is misclassified by the first classifier
     networks = {
         "first": first_input,
         "last": last_input,
@@ -193,7 +193,7 @@ def test_attacks_on_one_input_do_not_carry_over_to_the_other():
 
 
 @pytest.mark.parametrize("batch_size", [2, 500])
-def test_every_maker_is_attacked_from_the_same_random_starts(batch_size):
+def test_sources_are_attacked_from_the_same_random_starts(batch_size):
     attack = Artifact(lambda inputs, threat_model, generator: threat_model.starts(inputs, generator))
     networks = {"first": first_input, "last": last_input}
     transfer_matrix(networks, networks, images(4, 2), LABELS[:4], LINF, attack, generator(), batch_size=batch_size)
@@ -203,15 +203,15 @@ def test_every_maker_is_attacked_from_the_same_random_starts(batch_size):
     assert not torch.equal(attack.made[0], attack.given[0])
 
 
-def test_transfer_pushes_on_where_evaluation_may_stop():
+def test_transfer_attacks_in_full_where_evaluation_may_stop():
     attack, networks = left_alone(), {"first": first_input}
     evaluate(first_input, LINE, LABELS, LINF, [attack], generator())
     transfer_matrix(networks, networks, LINE, LABELS, LINF, attack, generator())
     assert attack.stopping == [True, False]
-    assert [len(given) for given in attack.given] == [4, 5]  # and it tries all, right and wrong
+    assert [len(given) for given in attack.given] == [4, 5]  # all examples, misclassified ones included
 
 
-def test_equal_makers_have_equal_rows():
+def test_equal_sources_have_equal_rows():
     classifier, inputs = Tanh.drawn(), images(30, 9)
     labels = predictions(classifier, inputs)
     sources, targets = {"one": classifier, "two": classifier}, {"itself": classifier, "other": Tanh.drawn(seed=1)}

@@ -1,4 +1,4 @@
-"""Margins, their gradients, and what is no classifier and no example."""
+"""Margins and their gradients; checks of examples and classifiers."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def test_cross_entropy_is_a_falling_function_of_the_margin():
     torch.testing.assert_close(torch.log1p(torch.exp(-margins(outputs, labels))), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_the_margin_over_one_rival_is_the_difference_of_two_outputs():
+def test_margin_over_one_rival_is_the_difference_of_two_outputs():
     outputs, labels = normal(10, 4), torch.arange(10) % 4
     rivals = (labels + 1) % 4
     rows = torch.arange(10)
     assert torch.equal(margins(outputs, labels, rivals), outputs[rows, labels] - outputs[rows, rivals])
 
 
-def test_with_two_classes_the_margins_gradient_is_the_difference_of_rows():
+def test_margin_gradient_of_two_linear_classes_is_the_difference_of_rows():
     classifier, inputs = Linear.drawn(6, 2), images(5, 2, 3)
     labels = torch.tensor([0, 1, 0, 1, 1])
     _, _, gradient = margin_gradient(classifier, inputs, labels)
@@ -40,7 +40,7 @@ def test_with_two_classes_the_margins_gradient_is_the_difference_of_rows():
     torch.testing.assert_close(gradient, expected.view(5, 2, 3), rtol=0, atol=1e-14)
 
 
-def test_where_cross_entropys_gradient_has_vanished_the_margins_has_not():
+def test_margin_gradient_remains_where_that_of_cross_entropy_vanishes():
     classifier = Tanh.drawn(dtype=torch.float32)
     inputs = images(50, 9, dtype=torch.float32).requires_grad_()
     labels = predictions(classifier, inputs)
@@ -116,7 +116,7 @@ def test_unusable_examples_are_refused_by_every_attack_and_evaluation(case):
 
 
 @pytest.mark.parametrize("attack", EVERY_ATTACK, ids=lambda attack: attack.name)
-def test_inputs_outside_the_bounds_by_rounding_are_let_pass(attack):
+def test_inputs_outside_the_bounds_by_rounding_are_accepted(attack):
     classifier, inputs, labels = good()
     inputs = inputs.float()
     inputs[0, 0], inputs[0, 1] = 1 + 2e-7, -2e-7
@@ -135,7 +135,7 @@ def test_inputs_outside_the_bounds_by_rounding_are_let_pass(attack):
         (lambda inputs: inputs[:, None], r"float64 tensor \[6, 1, 4\] for 6 inputs: give one row an input"),
     ],
 )
-def test_what_is_no_classifier_is_refused(classifier, says):
+def test_classifiers_with_other_outputs_are_refused(classifier, says):
     _, inputs, labels = good()
     for attack in EVERY_ATTACK:
         with pytest.raises(DataError, match=says):
@@ -145,8 +145,8 @@ def test_what_is_no_classifier_is_refused(classifier, says):
 
 
 @pytest.mark.parametrize("attack", EVERY_ATTACK, ids=lambda attack: attack.name)
-def test_a_classifier_that_hides_its_gradient_is_refused(attack):
-    """Also one whose outputs require a gradient, but of its weights alone."""
+def test_classifier_that_hides_its_gradient_is_refused(attack):
+    """Also a classifier whose outputs require gradients in its weights alone."""
     classifier, inputs, labels = good()
     trainable = Linear(classifier.weight.clone().requires_grad_(), classifier.bias)
     for hidden in (

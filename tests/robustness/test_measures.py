@@ -1,4 +1,4 @@
-"""All measures at once are the measures one by one."""
+"""Summary of measures against each measure by itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OUTSIDE = normal(25, 9)
 OF_PAIRS = ("coherence", "disagreement", "q_statistic", "kappa")
 
 
-def test_an_ensembles_measures_are_those_of_its_outputs_and_its_members():
+def test_ensembles_measures_are_those_of_its_outputs_and_its_members():
     ensemble = Ensemble(MEMBERS)
     outputs, predictions = ensemble(INPUTS), torch.stack([member(INPUTS).argmax(1) for member in MEMBERS])
     expected = {
@@ -44,7 +44,7 @@ def test_an_ensembles_measures_are_those_of_its_outputs_and_its_members():
     assert measured == pytest.approx(expected, abs=1e-13)
 
 
-def test_a_single_network_has_no_measures_of_pairs_and_none_of_inputs_that_are_not_given():
+def test_single_network_has_no_measures_of_pairs_and_none_of_inputs_that_are_not_given():
     measured = measure(MEMBERS[0], INPUTS, LABELS)
     assert [getattr(measured, name) for name in (*OF_PAIRS, "ood_auroc")] == [None] * 5
     assert measured == measure(MEMBERS[0], INPUTS, LABELS, members=MEMBERS[:1])
@@ -63,15 +63,15 @@ def test_every_measure_has_its_column():
     assert {name for name, column in columns.items() if column.optional} == {*OF_PAIRS, "ood_auroc"}
 
 
-def test_what_cannot_be_measured_is_refused():
+def test_unusable_examples_and_outputs_are_refused():
     with pytest.raises(UsageError, match="batch_size is 0"):
         measure(MEMBERS[0], INPUTS, LABELS, batch_size=0)
     with pytest.raises(DataError, match=r"labels are torch.int64 of shape \(39,\)"):
         measure(MEMBERS[0], INPUTS, LABELS[1:])
     for ood_inputs in (OUTSIDE[:, :8], OUTSIDE[:0]):
-        with pytest.raises(DataError, match=r"inputs outside have shape .* give one input or more of the same shape"):
+        with pytest.raises(DataError, match=r"out-of-distribution inputs .* give one input or more of the same shape"):
             measure(MEMBERS[0], INPUTS, LABELS, ood_inputs)
-    with pytest.raises(DataError, match="40 of 40 outputs are no probabilities"):
+    with pytest.raises(DataError, match="40 of 40 outputs hold NaN or plus infinity"):
         measure(lambda inputs: math.nan * MEMBERS[0](inputs), INPUTS, LABELS)
     broken = [MEMBERS[0], lambda inputs: math.nan * MEMBERS[1](inputs)]
     with pytest.raises(DataError, match="1 of 2 members give NaN or plus infinity: leave them out"):

@@ -1,4 +1,4 @@
-"""The greedy choice of members: as good as all sets where greed is, and the same however it is counted."""
+"""Greedy selection of members: optimality where it is guaranteed, and equal scores however they are computed."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def best_of_all_sets(num_candidates, num_members, score):
     return max(combinations(range(num_candidates), num_members), key=score)
 
 
-def test_where_worth_adds_up_greed_finds_the_best_set():
+def test_greedy_selection_is_optimal_for_additive_scores():
     for num_members in range(1, 9):
         chosen = greedy_selection(8, num_members, worth)
         assert sorted(chosen) == list(best_of_all_sets(8, num_members, worth))
         assert [WORTH[index] for index in chosen] == sorted(WORTH, reverse=True)[:num_members]
 
 
-def test_where_returns_diminish_greed_comes_within_1_minus_1_over_e_of_the_best_set():
+def test_greedy_selection_of_submodular_scores_is_within_1_minus_1_over_e_of_the_best_set():
     """How many of 30 things a set covers: monotone and submodular (Nemhauser et al. 1978)."""
     covers = torch.rand(9, 30, generator=generator()) < 0.2
     score = lambda chosen: float(covers[list(chosen)].any(0).sum())  # noqa: E731
@@ -54,21 +54,21 @@ def test_each_choice_is_the_best_addition_and_the_first_of_equals():
     assert greedy_selection(3, 2, scores.__getitem__) == (1, 0)
 
 
-def test_what_was_chosen_already_counts_and_comes_first():
+def test_chosen_candidates_count_and_come_first():
     assert greedy_selection(4, 3, lambda chosen: -sum(chosen), chosen=(3, 1)) == (3, 1, 0)
     assert greedy_selection(4, 2, worth, chosen=(3, 1)) == (3, 1)
 
 
-def test_with_replacement_the_best_may_come_again():
+def test_replacement_lets_the_best_come_again():
     assert greedy_selection(8, 3, worth, replacement=True) == (WORTH.index(max(WORTH)),) * 3
     assert greedy_selection(1, 3, worth, replacement=True) == (0, 0, 0)
 
 
-def test_a_score_that_is_no_number_is_the_worst():
+def test_score_of_nan_is_the_worst():
     assert greedy_selection(3, 3, lambda chosen: [math.nan, -1.0, 2.0][chosen[-1]]) == (2, 1, 0)
 
 
-def test_the_accuracy_of_a_set_is_that_of_its_ensemble():
+def test_accuracy_of_a_set_is_that_of_its_ensemble():
     members, inputs = [Tanh.drawn(seed=seed) for seed in range(3)], [images(20, 9, seed=seed) for seed in range(2)]
     labels = torch.arange(20) % 4
     outputs = torch.stack([torch.stack([member(some) for some in inputs]) for member in members])
@@ -82,7 +82,7 @@ def test_the_accuracy_of_a_set_is_that_of_its_ensemble():
     [accuracy(), accuracy(worst=True), MeanOfPairs(distances() + distances().mT)],
     ids=["mean", "worst", "pairs"],
 )
-def test_a_round_at_once_is_the_same_as_set_by_set(score):
+def test_round_scores_equal_scores_set_by_set(score):
     num_candidates = len(score.with_each(()))
     for chosen in ((), (3,), (3, 1), (2, 2, 5)):
         singly = [score((*chosen, index)) for index in range(num_candidates)]
@@ -94,14 +94,14 @@ def test_a_round_at_once_is_the_same_as_set_by_set(score):
         assert at_once == greedy_selection(num_candidates, 4, lambda chosen: score(chosen), replacement=replacement)
 
 
-def test_outputs_that_are_no_number_make_no_candidate_look_right():
+def test_outputs_of_nan_count_as_wrong():
     outputs = normal(3, 1, 5, 2)
     outputs[0] = math.nan
     score = EnsembleAccuracy(outputs, torch.zeros(5, dtype=torch.int64))
     assert score((0,)) == score((0, 1)) == 0
 
 
-def test_from_two_clusters_the_most_distant_pair_is_taken():
+def test_mean_of_pairs_selects_the_most_distant_pair_of_two_clusters():
     places = torch.tensor([0.0, 0.1, 5.0, 5.2])
     pairs = MeanOfPairs((places[:, None] - places).abs())
     assert greedy_selection(4, 2, pairs) == (0, 3)
@@ -113,7 +113,7 @@ def test_from_two_clusters_the_most_distant_pair_is_taken():
     ("num_candidates", "num_members", "options"),
     [(3, 4, {}), (3, 0, {}), (0, 1, {"replacement": True}), (3, 1, {"chosen": (0, 1)})],
 )
-def test_more_members_than_there_are_or_none_is_refused(num_candidates, num_members, options):
+def test_number_of_members_out_of_range_is_refused(num_candidates, num_members, options):
     with pytest.raises(
         UsageError, match=f"{num_members} members of {num_candidates} candidates, .* no more than there"
     ):
@@ -121,7 +121,7 @@ def test_more_members_than_there_are_or_none_is_refused(num_candidates, num_memb
 
 
 @pytest.mark.parametrize("chosen", [(3,), (-1,), (1, 1)])
-def test_choices_that_are_none_are_refused(chosen):
+def test_chosen_indices_out_of_range_are_refused(chosen):
     with pytest.raises(UsageError, match=r"give different indices of the candidates 0\.\.2"):
         greedy_selection(3, 3, worth, chosen=chosen)
 

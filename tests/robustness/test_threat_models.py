@@ -1,4 +1,4 @@
-"""Projections against slow solutions, in float64; steps, random starts, and what is let pass."""
+"""Threat models: projections against slow solutions in float64, steps, random starts, tolerances."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def slow_projection(point: Tensor, clean: Tensor, threat_model: ThreatModel) -> 
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.3, 1.0, 3.0])
 @pytest.mark.parametrize("spread", [0.05, 1.0, 30.0])
-def test_the_l2_projection_is_the_slow_one(epsilon, spread):
-    """To 1e-9; epsilon 3 is longer than most ways to the corner of the box, 0.01 shorter than the way to a side."""
+def test_l2_projection_equals_a_slow_solution(epsilon, spread):
+    """To 1e-9. Epsilon 3 exceeds most distances to a corner of the box; 0.01 is below the distance to a side."""
     threat_model = ThreatModel("l2", epsilon)
     clean = images(40, 12)
     point = clean + spread * normal(40, 12, seed=1)
@@ -49,7 +49,7 @@ def test_the_l2_projection_is_the_slow_one(epsilon, spread):
 
 
 @pytest.mark.parametrize("threat_model", EVERY)
-def test_no_allowed_point_is_nearer_than_the_projection(threat_model):
+def test_projection_is_the_nearest_allowed_point(threat_model):
     """p is the projection of a when <a - p, q - p> <= 0 for every allowed q; here 200 of them, to 1e-12."""
     clean = images(1, 8).expand(200, 8)
     point = clean + 2 * normal(1, 8, seed=3)
@@ -68,14 +68,14 @@ def test_projecting_twice_changes_nothing(threat_model):
 
 
 @pytest.mark.parametrize("threat_model", EVERY)
-def test_what_is_allowed_is_projected_on_itself(threat_model):
+def test_allowed_inputs_are_projected_on_themselves(threat_model):
     """To 1e-14."""
     clean = images(50, 7)
     inside = clean + 0.9 * (threat_model.starts(clean, generator()) - clean)
     torch.testing.assert_close(threat_model.project(inside, clean), inside, rtol=0, atol=1e-14)
 
 
-def test_without_bounds_the_l2_projection_shortens_the_change():
+def test_l2_projection_without_bounds_shortens_the_change():
     """To 1e-14."""
     clean, change = images(20, 6), normal(20, 6, seed=1)
     expected = clean + change * (FREE_L2.epsilon / change.norm(dim=1, keepdim=True)).clamp_max(1)
@@ -103,7 +103,7 @@ def test_starts_are_uniform_in_the_ball():
 
 
 @pytest.mark.parametrize("threat_model", EVERY)
-def test_the_steepest_direction_has_length_one_and_falls_fastest(threat_model):
+def test_steepest_direction_has_length_one_and_falls_fastest(threat_model):
     """The slope along it is minus the dual norm of the gradient, to 1e-12 of it, however small the gradient is."""
     for size in (1e-200, 1.0, 1e200):
         gradient = size * normal(10, 2, 3)
@@ -115,12 +115,12 @@ def test_the_steepest_direction_has_length_one_and_falls_fastest(threat_model):
 
 
 @pytest.mark.parametrize("threat_model", EVERY)
-def test_a_gradient_of_zero_or_nan_gives_no_direction(threat_model):
+def test_gradient_of_zero_or_nan_gives_no_direction(threat_model):
     gradient = torch.tensor([[0.0, 0.0], [math.nan, math.nan]])
     assert not threat_model.steepest(gradient).any()
 
 
-def test_what_leaves_the_threat_model_is_not_contained():
+def test_inputs_that_leave_the_threat_model_are_not_contained():
     clean = torch.full((1, 4), 0.5)
     for threat_model, change in ((LINF, 0.1), (L2, 0.075)):  # |(0.075, 0.075, 0.075, 0.075)| = 0.15
         assert bool(threat_model.contains(clean + change, clean))
@@ -144,6 +144,6 @@ def test_what_leaves_the_threat_model_is_not_contained():
         (("l2", 0.1, math.nan), r"lower is nan; expected a number"),
     ],
 )
-def test_a_threat_model_that_makes_no_sense_is_refused(arguments, says):
+def test_threat_models_out_of_range_are_refused(arguments, says):
     with pytest.raises(UsageError, match=says):
         ThreatModel(*arguments)

@@ -1,4 +1,4 @@
-"""AutoAttack (Croce & Hein 2020), the field's referee, by way of the library pyautoattack."""
+"""AutoAttack (Croce & Hein 2020), run by the library pyautoattack."""
 
 from __future__ import annotations
 
@@ -16,30 +16,40 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.registry import spec
-from fipray.robustness.margin import Classifier, check_counts, check_examples, checked_outputs
+from fipray.robustness.attacks.attack import BuiltInAttack
+from fipray.robustness.attacks.search import Search
+from fipray.robustness.margin import Classifier, check_counts, checked_outputs
 from fipray.robustness.threat_models import ThreatModel
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 _FEWEST_CLASSES = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 2, "square": 2}
-_SMALLEST_SIDE = 5  # of an image for which Square in l2 has a tiling
+_SMALLEST_SIDE = 5  # pixels: smaller images have no tiling in Square's l2 version
 
 
 @spec("auto_attack")
 @checked
 @dataclass(frozen=True)
-class AutoAttack:
-    """The standard AutoAttack, or some of its parts: "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square".
+class AutoAttack(BuiltInAttack):
+    """The standard AutoAttack, or some of its parts.
 
-    The parts run in the order given, each on the examples that stood the ones before, and each stops at an example once
-    it is fooled, whether or not `until_fooled` says so: replayed on other networks its inputs are weak.
+    The parts run in the order given, each on the examples that withstood the ones before. Each stops at an example once
+    it is fooled, whatever `until_fooled` is, so its inputs transfer poorly to other networks. The targeted parts aim at
+    9 classes, or at all wrong ones where there are fewer.
 
-    `num_steps` of APGD and FAB and `num_queries` of Square are of each restart; the standard has one, and 9 targets or
-    as many as there are. Needs finite bounds. The library works in float32; what it finds is brought within the threat
-    model afterwards, by rounding errors at most. Inputs that are no images [N, C, H, W] are laid out as such: [N, H, W]
-    with one channel, others flat, as near to a square as their number has divisors (only Square sees neighbours).
+    Needs a threat model with finite bounds. The library works in float32; its results are projected on the threat model
+    afterwards, which changes them by rounding errors at most. Inputs that are not images [N, C, H, W] are reshaped:
+    [N, H, W] to one channel, others to the image closest to a square that their size allows. Only Square uses the
+    positions of pixels.
 
-    Raises UsageError where pyautoattack is not installed, for unknown parts, infinite bounds, too few classes for a
-    part, and images too small for Square in l2.
+    Args:
+        attacks: parts, one or more of "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square".
+        num_steps: steps of APGD and FAB in each restart, at least 1.
+        num_queries: queries of Square in each restart, at least 1.
+        num_restarts: restarts of each part, at least 1; the standard has one.
+
+    Raises:
+        UsageError: for unknown parts and counts below 1. The attack itself raises it if pyautoattack is not installed,
+            for infinite bounds, for too few classes for a part, and for images too small for Square in l2.
     """
 
     attacks: tuple[str, ...] = STANDARD
@@ -63,41 +73,34 @@ class AutoAttack:
         parts = "+".join(f"{part}-{effort}" for part, effort in zip(self.attacks, efforts, strict=True))
         return parts if self.num_restarts == 1 else f"{parts}x{self.num_restarts}"
 
-    @checked
     @torch.no_grad()
-    def perturb(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        labels: Tensor,
-        threat_model: ThreatModel,
-        generator: torch.Generator,
-        *,
-        until_fooled: bool = False,
-    ) -> Tensor:
-        check_examples(inputs, labels, threat_model)
+    def _adversarial(self, search: Search) -> Tensor:
+        inputs, labels, threat_model = search.inputs, search.labels, search.threat_model
         shape = _image_shape(inputs.shape[1:])
-        num_classes = checked_outputs(classifier, inputs, labels).shape[1]
+        num_classes = checked_outputs(search.classifier, inputs, labels).shape[1]
         self._check(num_classes, shape, threat_model)
-        seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
+        # Drawn even where nothing is attacked, so that later draws do not depend on epsilon.
+        seed = int(torch.randint(2**31, (), generator=search.generator, device=search.generator.device))
         if threat_model.epsilon == 0:
-            return inputs.clone()
+            return search.worst
         lower, width = threat_model.lower, threat_model.upper - threat_model.lower
 
         def outputs(images: Tensor) -> Tensor:
-            return classifier(lower + width * images.to(inputs.dtype).view(-1, *inputs.shape[1:]))
+            return search.classifier(lower + width * images.to(inputs.dtype).view(-1, *inputs.shape[1:]))
 
-        def seen(images: Tensor) -> Tensor:
+        def differentiable(images: Tensor) -> Tensor:
             if torch.is_grad_enabled() and images.requires_grad:
                 return _ByInputs.apply(images, outputs)
             return outputs(images).float().clone()
 
+        # The library knows images in [0, 1] alone, so inputs and epsilon are scaled to that.
         images = ((inputs - lower) / width).clamp(0, 1).float().reshape(-1, *shape)
-        library = self._library(seen, images, threat_model, num_classes, seed)
+        library = self._library(differentiable, images, threat_model, num_classes, seed)
         with _undisturbed(images.device):
             found, _ = library.run_standard_evaluation(images, labels, batch_size=len(images))
         changed = (found != images).flatten(1).any(1)
-        made = inputs.clone()
+        made = search.worst
+        # Examples that the library left alone keep their exact values: scaling back would round them.
         back = (lower + width * found[changed].to(inputs.dtype)).view(-1, *inputs.shape[1:])
         made[changed] = threat_model.project(back, inputs[changed])
         return made
@@ -105,14 +108,14 @@ class AutoAttack:
     def _check(self, num_classes: int, shape: tuple[int, ...], threat_model: ThreatModel) -> None:
         if not (math.isfinite(threat_model.lower) and math.isfinite(threat_model.upper)):
             raise UsageError(
-                f"AutoAttack works within bounds, and the threat model's are [{threat_model.lower:g}, "
+                f"AutoAttack needs finite bounds, and the threat model's are [{threat_model.lower:g}, "
                 f"{threat_model.upper:g}]: give finite ones, or attack with PGD and TargetedPGD"
             )
-        needy = [part for part in self.attacks if _FEWEST_CLASSES[part] > num_classes]
-        if needy:
+        unfit = [part for part in self.attacks if _FEWEST_CLASSES[part] > num_classes]
+        if unfit:
             others = ", ".join(part for part in STANDARD if _FEWEST_CLASSES[part] <= num_classes)
             raise UsageError(
-                f"{' and '.join(f'{part} needs {_FEWEST_CLASSES[part]} classes' for part in needy)}, and the "
+                f"{' and '.join(f'{part} needs {_FEWEST_CLASSES[part]} classes' for part in unfit)}, and the "
                 f"classifier has {num_classes}: choose others, such as {others}"
             )
         if "square" in self.attacks and threat_model.norm == "l2" and min(shape[1:]) < _SMALLEST_SIDE:
@@ -124,12 +127,12 @@ class AutoAttack:
     def _library(
         self, outputs: Classifier, images: Tensor, threat_model: ThreatModel, num_classes: int, seed: int
     ) -> Any:
-        """The library's AutoAttack, set to this one's effort and silent."""
+        """Set up the library's AutoAttack with these settings, without its output."""
         try:
             import pyautoattack
         except ModuleNotFoundError as error:
             raise UsageError(
-                "AutoAttack runs by the library pyautoattack, which is not installed: pip install 'fipray[attacks]'"
+                "AutoAttack needs the library pyautoattack, which is not installed: pip install 'fipray[attacks]'"
             ) from error
         library = pyautoattack.AutoAttack(
             outputs,
@@ -140,28 +143,32 @@ class AutoAttack:
             seed=seed,
             device=images.device,
         )
+        # It logs to the console, and in libraries only the caller decides what is printed.
         silent = logging.Logger("fipray.silent", logging.CRITICAL + 1)
         library.logger = library.apgd.logger = library.apgd_targeted.logger = silent
         for part in (library.apgd, library.apgd_targeted, library.fab):
             part.n_iter, part.n_restarts = self.num_steps, self.num_restarts
-        for part in (library.apgd, library.apgd_targeted):  # checkpoints, as shares of the steps
+        for part in (library.apgd, library.apgd_targeted):  # step sizes change at these fractions of the steps
             part.n_iter_2, part.n_iter_min, part.size_decr = (
                 max(1, int(fraction * self.num_steps)) for fraction in (0.22, 0.06, 0.03)
             )
         library.square.n_queries, library.square.n_restarts = self.num_queries, self.num_restarts
+        # The standard's 9 targets, or all wrong classes where there are fewer.
         library.apgd_targeted.n_target_classes = library.fab.n_target_classes = min(9, num_classes - 1)
         return library
 
 
 class _ByInputs(torch.autograd.Function):
-    """A classifier's outputs in float32, differentiable in the images alone: FAB calls backward(), which would fill
-    the gradients of a network's weights.
+    """Outputs of a classifier in float32, differentiable in the images alone.
+
+    FAB calls backward(), which would otherwise accumulate gradients in the network's weights.
     """
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, classifier: Classifier) -> Tensor:
         with torch.enable_grad():
             ctx.images = images.detach().requires_grad_()
+            # The classifier's graph is private to this function; the caller's begins at the images.
             ctx.outputs = classifier(ctx.images).float()
         return ctx.outputs.detach().clone()
 
@@ -172,9 +179,7 @@ class _ByInputs(torch.autograd.Function):
 
 @contextmanager
 def _undisturbed(device: torch.device) -> Iterator[None]:
-    """Leaves the global generators and the trace function (of debuggers and coverage), which the library sets, as they
-    were.
-    """
+    """Restore the global generators and the trace function (of debuggers and coverage), which the library sets."""
     trace = sys.gettrace()
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -184,6 +189,7 @@ def _undisturbed(device: torch.device) -> Iterator[None]:
 
 
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape [C, H, W] of the image as which an input of this shape is given to the library."""
     if len(shape) == 3:
         return shape
     if len(shape) == 2:

@@ -1,9 +1,11 @@
-"""Attacks that never see the gradients of what they attack: noise, search, inputs made on other classifiers."""
+"""Black-box attacks: random noise, random search, and inputs transferred from other classifiers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
@@ -11,20 +13,44 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.registry import spec
-from fipray.robustness.attacks.gradient import Attack
-from fipray.robustness.attacks.worst import Worst
-from fipray.robustness.margin import Classifier, check_counts, check_examples, checked_outputs
-from fipray.robustness.threat_models import ThreatModel
+from fipray.robustness.attacks.attack import Attack, BuiltInAttack
+from fipray.robustness.attacks.search import Search
+from fipray.robustness.margin import Classifier, check_counts
+
+
+class BlackBoxAttack(BuiltInAttack):
+    """An attack that proposes inputs and keeps the worst for each example; it takes no gradient of its target.
+
+    Subclasses implement the proposals alone.
+    """
+
+    @abstractmethod
+    def _candidates(self, search: Search) -> Iterator[Tensor]:
+        """Propose allowed inputs [N, ...], one tensor a query; each is judged before the next is made.
+
+        They are made for all N examples whether or not some are left out, so that draws do not depend on
+        `until_fooled`.
+        """
+
+    @final
+    @torch.no_grad()
+    def _adversarial(self, search: Search) -> Tensor:
+        for candidates in self._candidates(search):
+            search.judge(candidates)
+        return search.worst
 
 
 @spec("random_noise")
 @checked
 @dataclass(frozen=True)
-class RandomNoise:
-    """Changes of full size epsilon in random directions, the worst of `num_draws` for each example: what robustness
-    against an attack has to be more than. In linf every coordinate moves by epsilon, up or down.
+class RandomNoise(BlackBoxAttack):
+    """Random changes of full size epsilon, the worst of several for each example: a lower bound of any attack's effect.
 
-    Costs num_draws forward passes for the examples still standing.
+    In linf every coordinate moves by epsilon, up or down. Costs num_draws forward passes for the examples still
+    attacked.
+
+    Args:
+        num_draws: changes that are tried for each example, at least 1.
     """
 
     num_draws: int = 10
@@ -36,34 +62,22 @@ class RandomNoise:
     def name(self) -> str:
         return f"noise-{self.num_draws}"
 
-    @checked
-    @torch.no_grad()
-    def perturb(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        labels: Tensor,
-        threat_model: ThreatModel,
-        generator: torch.Generator,
-        *,
-        until_fooled: bool = False,
-    ) -> Tensor:
-        check_examples(inputs, labels, threat_model)
-        worst = Worst(inputs, labels)
+    def _candidates(self, search: Search) -> Iterator[Tensor]:
         for _ in range(self.num_draws):
-            made = threat_model.project(inputs + _noise(inputs, threat_model, generator), inputs)
-            _try(classifier, made, labels, worst, until_fooled)
-        return worst.inputs
+            yield search.threat_model.project(search.inputs + _noise(search), search.inputs)
 
 
 @spec("random_search")
 @checked
 @dataclass(frozen=True)
-class RandomSearch:
-    """Random changes of a share of the coordinates, kept where they lower the margin (Andriushchenko et al. 2020, with
-    scattered coordinates in place of squares); the share falls from a half to 1/64 over the queries.
+class RandomSearch(BlackBoxAttack):
+    """Random changes of a fraction of the coordinates, kept where they lower the margin (Andriushchenko et al. 2020).
 
-    Costs num_queries forward passes for the examples still standing.
+    Scattered coordinates take the place of that paper's squares. The fraction falls from 1/2 to 1/64 over the queries.
+    Costs num_queries forward passes for the examples still attacked.
+
+    Args:
+        num_queries: changes that are tried for each example, at least 1.
     """
 
     num_queries: int = 1000
@@ -75,38 +89,30 @@ class RandomSearch:
     def name(self) -> str:
         return f"random-search-{self.num_queries}"
 
-    @checked
-    @torch.no_grad()
-    def perturb(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        labels: Tensor,
-        threat_model: ThreatModel,
-        generator: torch.Generator,
-        *,
-        until_fooled: bool = False,
-    ) -> Tensor:
-        check_examples(inputs, labels, threat_model)
-        worst = Worst(inputs, labels)
+    def _candidates(self, search: Search) -> Iterator[Tensor]:
+        inputs, generator = search.inputs, search.generator
         for query in range(self.num_queries):
             fraction = 2.0 ** -(1 + 5 * query / self.num_queries)
+            # In float32 for inputs of any dtype, so that a seed picks the same coordinates.
             draws = torch.rand(inputs.shape, generator=generator, dtype=torch.float32, device=generator.device)
-            moved = inputs + _noise(inputs, threat_model, generator)
-            made = torch.where((draws < fraction).to(inputs.device), moved, worst.inputs)
-            _try(classifier, threat_model.project(made, inputs), labels, worst, until_fooled)
-        return worst.inputs
+            moved = inputs + _noise(search)
+            candidates = torch.where((draws < fraction).to(inputs.device), moved, search.worst)
+            yield search.threat_model.project(candidates, inputs)
 
 
 @spec("from_surrogates")
 @checked
 @dataclass(frozen=True)
-class TransferAttack:
-    """The inputs that an attack makes on other classifiers, which need not be known to who made the target: of each
-    surrogate's, the one that is worst for the target.
+class TransferAttack(BlackBoxAttack):
+    """Inputs that an attack makes on surrogate classifiers; for each example the one that is worst for the target.
 
-    `surrogates` by name: the base, for what is called transfer from it, or networks trained independently. What they
-    are pushed to depends on no output of the target; only which one is kept does.
+    The inputs depend on no output of the target; only the choice among them does. Costs the attack on every surrogate,
+    and one forward pass of the target for each.
+
+    Args:
+        surrogates: classifiers by name, at least one: the base network, for what is called transfer from it, or
+            networks trained independently.
+        attack: attack on each of them.
     """
 
     surrogates: Mapping[str, Classifier]
@@ -120,34 +126,15 @@ class TransferAttack:
     def name(self) -> str:
         return f"{self.attack.name}-from-{'+'.join(self.surrogates)}"
 
-    @checked
-    @torch.no_grad()
-    def perturb(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        labels: Tensor,
-        threat_model: ThreatModel,
-        generator: torch.Generator,
-        *,
-        until_fooled: bool = False,
-    ) -> Tensor:
-        check_examples(inputs, labels, threat_model)
-        worst = Worst(inputs, labels)
+    def _candidates(self, search: Search) -> Iterator[Tensor]:
         for surrogate in self.surrogates.values():
-            made = self.attack.perturb(surrogate, inputs, labels, threat_model, generator)
-            _try(classifier, made, labels, worst, until_fooled)
-        return worst.inputs
+            # Pushed as far as it goes: an input that barely fools a surrogate seldom fools the target.
+            yield self.attack.perturb(surrogate, search.inputs, search.labels, search.threat_model, search.generator)
 
 
-def _noise(inputs: Tensor, threat_model: ThreatModel, generator: torch.Generator) -> Tensor:
-    """Changes [N, ...] of length epsilon, drawn where the generator lives so that a seed means the same everywhere."""
+def _noise(search: Search) -> Tensor:
+    """Draw changes [N, ...] of length epsilon."""
+    inputs, generator = search.inputs, search.generator
+    # Drawn on the generator's device and then moved, so that a seed means the same on every device.
     draws = torch.randn(inputs.shape, generator=generator, dtype=inputs.dtype, device=generator.device)
-    return threat_model.epsilon * threat_model.steepest(draws).to(inputs.device)
-
-
-def _try(classifier: Classifier, made: Tensor, labels: Tensor, worst: Worst, until_fooled: bool) -> None:
-    """Keeps what is worse; the draws are the same whether or not fooled examples are left out."""
-    standing = worst.left(until_fooled)
-    if len(standing):
-        worst.keep(standing, made[standing], checked_outputs(classifier, made[standing], labels[standing]))
+    return search.threat_model.epsilon * search.threat_model.steepest(draws).to(inputs.device)

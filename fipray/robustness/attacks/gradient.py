@@ -1,10 +1,13 @@
-"""Attacks: searches for the worst input inside a threat model."""
+"""White-box attacks along the margin's gradient: FGSM, PGD and targeted PGD."""
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from itertools import repeat
+from typing import final
 
 import torch
 from torch import Tensor
@@ -12,86 +15,102 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.registry import spec
-from fipray.robustness.attacks.worst import Worst
-from fipray.robustness.margin import (
-    Classifier,
-    check_counts,
-    check_examples,
-    checked_outputs,
-    margin_gradient,
-)
-from fipray.robustness.threat_models import ThreatModel, each
-
-
-@runtime_checkable
-class Attack(Protocol):
-    """A search for inputs that a classifier gets wrong."""
-
-    @property
-    def name(self) -> str:
-        """Names the attack and its strength in tables."""
-        ...
-
-    def perturb(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        labels: Tensor,
-        threat_model: ThreatModel,
-        generator: torch.Generator,
-        *,
-        until_fooled: bool = False,
-    ) -> Tensor:
-        """Inputs [N, ...] inside the threat model around `inputs` [N, ...] that `classifier` should not call `labels`
-        [N].
-
-        With `until_fooled` only the verdicts matter, and an example may be left alone once it is fooled; the verdicts
-        are the same. Without it every example is pushed as far as the attack can, which is what replaying on other
-        networks needs.
-        """
-        ...
+from fipray.robustness.attacks.attack import BuiltInAttack
+from fipray.robustness.attacks.search import Search
+from fipray.robustness.margin import check_counts, checked_outputs, margin_gradient
+from fipray.robustness.threat_models import each
 
 
 @spec("fgsm")
 @checked
 @dataclass(frozen=True)
-class FGSM:
-    """One step of length epsilon from the clean input (Goodfellow et al. 2015); for l2 along the unit gradient."""
+class FGSM(BuiltInAttack):
+    """Fast gradient sign method: one step of length epsilon from the clean input (Goodfellow et al. 2015).
+
+    In l2 the step goes along the normalised gradient. Costs one gradient an example.
+    """
 
     @property
     def name(self) -> str:
         return "fgsm"
 
-    @checked
     @torch.no_grad()
-    def perturb(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        labels: Tensor,
-        threat_model: ThreatModel,
-        generator: torch.Generator,
-        *,
-        until_fooled: bool = False,
-    ) -> Tensor:
-        check_examples(inputs, labels, threat_model)
-        _, _, gradient = margin_gradient(classifier, inputs, labels)
-        return threat_model.project(inputs + threat_model.epsilon * threat_model.steepest(gradient), inputs)
+    def _adversarial(self, search: Search) -> Tensor:
+        threat_model = search.threat_model
+        _, _, gradient = margin_gradient(search.classifier, search.inputs, search.labels)
+        return threat_model.project(
+            search.inputs + threat_model.epsilon * threat_model.steepest(gradient), search.inputs
+        )
+
+
+class Descent(BuiltInAttack):
+    """Projected gradient descents on the margin from random starts, the worst iterate kept for each example.
+
+    Subclasses have the fields `num_steps` and `step_fraction`, and name the class that each descent is aimed at.
+    """
+
+    num_steps: int
+    step_fraction: float
+
+    @abstractmethod
+    def _rivals(self, search: Search) -> Iterable[Tensor | None]:
+        """Wrong classes [N] for each descent to aim at; None to descend the margin against all of them."""
+
+    @final
+    @torch.no_grad()
+    def _adversarial(self, search: Search) -> Tensor:
+        for rivals in self._rivals(search):
+            self._descend(search, search.starts(), rivals)
+        return search.worst
+
+    @final
+    def _descend(self, search: Search, starts: Tensor, rivals: Tensor | None) -> None:
+        """One descent from `starts` [N, ...]."""
+        remaining = search.remaining()
+        current, clean = starts[remaining], search.inputs[remaining]
+        step = torch.full_like(search.margin[remaining], self.step_fraction * search.threat_model.epsilon)
+        lowest = torch.full_like(step, math.inf)
+        num_stalled = torch.zeros_like(remaining)  # steps in a row that brought no new lowest margin
+        for _ in range(self.num_steps):
+            if len(remaining) == 0:
+                return
+            towards = None if rivals is None else rivals[remaining]
+            outputs, margin, gradient = margin_gradient(search.classifier, current, search.labels[remaining], towards)
+            fooled = search.keep(remaining, current, outputs)
+            # By the margin that is descended, which for a target is another than the one by which inputs are kept.
+            num_stalled = torch.where(margin < lowest, 0, num_stalled + 1)
+            lowest = torch.minimum(lowest, margin)
+            step = torch.where(num_stalled == 2, step / 2, step)
+            # Counted anew after a step was halved.
+            num_stalled = num_stalled % 2
+            direction = search.threat_model.steepest(gradient)
+            current = search.threat_model.project(current + each(step, current) * direction, clean)
+            # Fooled examples leave the batch, so that later steps cost less.
+            if search.until_fooled and fooled.any():
+                left = ~fooled
+                remaining, current, clean = remaining[left], current[left], clean[left]
+                step, lowest, num_stalled = step[left], lowest[left], num_stalled[left]
+        # The loop judges an iterate with the gradient of the next step, so the last one takes a forward pass more.
+        if len(remaining):
+            search.keep(remaining, current, checked_outputs(search.classifier, current, search.labels[remaining]))
 
 
 @spec("pgd")
 @checked
 @dataclass(frozen=True)
-class PGD:
-    """Projected gradient descent on the margin (Madry et al. 2018) from random starts, keeping each example's best
-    iterate.
+class PGD(Descent):
+    """Projected gradient descent on the margin (Madry et al. 2018) from random starts; each example's worst iterate.
 
-    The first step is `step_fraction * epsilon` long; an example's step is halved whenever two steps in a row brought it
-    no new lowest margin. That needs neither tuning nor to know how many steps will follow, so that the iterates of a
-    short attack are the first iterates of a longer one, and it is as strong as APGD (Croce & Hein 2020), whose first
-    step is 2 epsilon too.
+    An example's step is halved whenever two steps in a row brought it no new lowest margin. This schedule needs no
+    tuning and does not depend on `num_steps`, so the iterates of a short attack are the first iterates of a longer one;
+    the attack is as strong as APGD (Croce & Hein 2020), whose first step is 2 epsilon too.
 
-    Costs num_steps gradients and one more forward pass a restart, for the examples still standing.
+    Costs num_steps gradients and one forward pass a restart, for the examples still attacked.
+
+    Args:
+        num_steps: gradient steps of each restart, at least 1.
+        num_restarts: random starts, at least 1.
+        step_fraction: length of the first step relative to epsilon, above 0.
     """
 
     num_steps: int = 20
@@ -105,35 +124,24 @@ class PGD:
     def name(self) -> str:
         return f"pgd-{self.num_steps}x{self.num_restarts}"
 
-    @checked
-    @torch.no_grad()
-    def perturb(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        labels: Tensor,
-        threat_model: ThreatModel,
-        generator: torch.Generator,
-        *,
-        until_fooled: bool = False,
-    ) -> Tensor:
-        check_examples(inputs, labels, threat_model)
-        search = _Search(self, classifier, inputs, labels, threat_model, until_fooled)
-        for _ in range(self.num_restarts):
-            search.descend(threat_model.starts(inputs, generator), rivals=None)
-        return search.worst.inputs
+    def _rivals(self, search: Search) -> Iterable[None]:
+        return repeat(None, self.num_restarts)
 
 
 @spec("targeted_pgd")
 @checked
 @dataclass(frozen=True)
-class TargetedPGD:
-    """PGD towards one wrong class at a time: the `num_targets` that the clean input is closest to, each from a random
-    start.
+class TargetedPGD(Descent):
+    """PGD towards one wrong class at a time, from a random start each; the targets are those of largest clean output.
 
-    It descends z_y - z_k, as APGD-T does (Croce & Hein 2020), and finds what the untargeted attack, which follows
-    whichever class is closest at the moment, cannot. On a linear classifier it is exact once every wrong class is a
-    target.
+    It descends z_y - z_k, as APGD-T does (Croce & Hein 2020), and finds inputs that the untargeted attack misses, which
+    follows whichever class is closest at the moment. On a linear classifier it is exact once every wrong class is a
+    target. Costs num_steps gradients and one forward pass a target, and one forward pass to rank the targets.
+
+    Args:
+        num_steps: gradient steps towards each target, at least 1.
+        num_targets: wrong classes to aim at, at least 1; all of them where there are fewer.
+        step_fraction: length of the first step relative to epsilon, above 0.
     """
 
     num_steps: int = 20
@@ -147,69 +155,11 @@ class TargetedPGD:
     def name(self) -> str:
         return f"targeted-pgd-{self.num_steps}x{self.num_targets}"
 
-    @checked
-    @torch.no_grad()
-    def perturb(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        labels: Tensor,
-        threat_model: ThreatModel,
-        generator: torch.Generator,
-        *,
-        until_fooled: bool = False,
-    ) -> Tensor:
-        check_examples(inputs, labels, threat_model)
-        outputs = checked_outputs(classifier, inputs, labels)
-        ranked = outputs.scatter(1, labels[:, None], -math.inf).argsort(dim=1, descending=True, stable=True)
-        search = _Search(self, classifier, inputs, labels, threat_model, until_fooled)
-        for rivals in ranked[:, : min(self.num_targets, outputs.shape[1] - 1)].unbind(1):
-            search.descend(threat_model.starts(inputs, generator), rivals)
-        return search.worst.inputs
-
-
-class _Search:
-    """The descents of one call of `perturb`, and the worst input found so far for each example."""
-
-    def __init__(
-        self,
-        attack: PGD | TargetedPGD,
-        classifier: Classifier,
-        inputs: Tensor,
-        labels: Tensor,
-        threat_model: ThreatModel,
-        until_fooled: bool,
-    ) -> None:
-        self.num_steps, self.first_step = attack.num_steps, attack.step_fraction * threat_model.epsilon
-        self.classifier, self.inputs, self.labels, self.threat_model = classifier, inputs, labels, threat_model
-        self.until_fooled = until_fooled
-        self.worst = Worst(inputs, labels)
-
-    def descend(self, starts: Tensor, rivals: Tensor | None) -> None:
-        """Walks from `starts` [N, ...] towards the classes `rivals` [N] or, without them, away from the labels."""
-        standing = self.worst.left(self.until_fooled)
-        current, clean = starts[standing], self.inputs[standing]
-        step = torch.full_like(self.worst.margin[standing], self.first_step)
-        lowest = torch.full_like(step, math.inf)
-        stalled = torch.zeros_like(standing)
-        for _ in range(self.num_steps):
-            if len(standing) == 0:
-                return
-            towards = None if rivals is None else rivals[standing]
-            outputs, margin, gradient = margin_gradient(self.classifier, current, self.labels[standing], towards)
-            fooled = self.worst.keep(standing, current, outputs)
-            stalled = torch.where(margin < lowest, 0, stalled + 1)
-            lowest = torch.minimum(lowest, margin)
-            step = torch.where(stalled == 2, step / 2, step)
-            stalled = stalled % 2
-            direction = self.threat_model.steepest(gradient)
-            current = self.threat_model.project(current + each(step, current) * direction, clean)
-            if self.until_fooled and fooled.any():
-                left = ~fooled
-                standing, current, clean = standing[left], current[left], clean[left]
-                step, lowest, stalled = step[left], lowest[left], stalled[left]
-        if len(standing):
-            self.worst.keep(standing, current, checked_outputs(self.classifier, current, self.labels[standing]))
+    def _rivals(self, search: Search) -> Iterable[Tensor]:
+        outputs = checked_outputs(search.classifier, search.inputs, search.labels)
+        # Stable: equal outputs keep the order of their classes.
+        ranked = outputs.scatter(1, search.labels[:, None], -math.inf).argsort(dim=1, descending=True, stable=True)
+        return ranked[:, : min(self.num_targets, outputs.shape[1] - 1)].unbind(1)
 
 
 def _check(step_fraction: float, **counts: int) -> None:

@@ -1,4 +1,4 @@
-"""Attacks on ensembles that follow other gradients than those of the average, where members that are sure have none."""
+"""Attacks on ensembles along other gradients than the average's, which vanishes where members are confident."""
 
 from __future__ import annotations
 
@@ -13,20 +13,29 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.registry import spec
-from fipray.robustness.attacks.gradient import PGD, Attack
+from fipray.robustness.attacks.attack import Attack, BuiltInAttack
+from fipray.robustness.attacks.gradient import PGD
+from fipray.robustness.attacks.search import Search
 from fipray.robustness.ensembles import Ensemble, StackedEnsemble, averaged
 from fipray.robustness.margin import Classifier
-from fipray.robustness.threat_models import ThreatModel
+
+Guide = Callable[[Tensor, Tensor], Tensor]
+"""(member outputs [M, N, C], ensemble outputs [N, C]) -> [N, C] whose gradient an attack follows."""
+
+_LARGEST_GAP = 10.0  # between the two largest logits of a member (Yu et al. 2022)
 
 
 @spec("on_logits")
 @checked
 @dataclass(frozen=True)
-class OnLogits:
-    """An attack with the gradients of the members' mean logits, whatever the ensemble averages; the outputs it sees,
-    and so what counts as fooled, stay the ensemble's.
+class OnLogits(BuiltInAttack):
+    """An attack along the gradient of the members' mean logits, whatever the ensemble averages.
 
-    For a classifier that is no ensemble, or averages logits, it is the attack itself.
+    The attack still sees the ensemble's own outputs, which decide what is fooled. On a classifier that is no ensemble,
+    or that averages logits, it is the attack itself.
+
+    Args:
+        attack: attack to run with these gradients.
     """
 
     attack: Attack
@@ -35,31 +44,26 @@ class OnLogits:
     def name(self) -> str:
         return f"{self.attack.name}-on-logits"
 
-    @checked
-    def perturb(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        labels: Tensor,
-        threat_model: ThreatModel,
-        generator: torch.Generator,
-        *,
-        until_fooled: bool = False,
-    ) -> Tensor:
-        guided = _guided(classifier, lambda outputs, _: outputs.mean(0))
-        return self.attack.perturb(guided, inputs, labels, threat_model, generator, until_fooled=until_fooled)
+    def _adversarial(self, search: Search) -> Tensor:
+        return _attacked(self.attack, lambda outputs, _: outputs.mean(0), search)
 
 
 @spec("reweighed_pgd")
 @checked
 @dataclass(frozen=True)
-class ReweighedPGD:
-    """`PGD` with the gradients of `sum_m w_m z_m / sum_m w_m`, w as of `member_weights` at each iterate; the outputs it
-    sees, and so what counts as fooled, stay the ensemble's.
+class ReweighedPGD(BuiltInAttack):
+    """`PGD` along the gradient of a weighted mean of the members' logits, `sum_m w_m z_m / sum_m w_m`.
 
-    After MORA (Yu et al. 2022), with PGD's steps, none of the average's own gradient mixed in, and, where members
-    average probabilities, none of a member that the others have outvoted already. For a classifier that is no ensemble
-    it is PGD.
+    The weights w are `member_weights` at each iterate. The attack still sees the ensemble's own outputs, which decide
+    what is fooled. After MORA (Yu et al. 2022), with PGD's step sizes, without the average's own gradient mixed in, and
+    with weight 0 for members that predict another class than the ensemble. On a classifier that is no ensemble it is
+    PGD.
+
+    Args:
+        num_steps: see `PGD`.
+        num_restarts: see `PGD`.
+        step_fraction: see `PGD`.
+        softness: factor of the members' logits in the weights, finite and at least 0; 0 weighs all members alike.
     """
 
     num_steps: int = 20
@@ -76,63 +80,69 @@ class ReweighedPGD:
     def name(self) -> str:
         return f"reweighed-{self._pgd().name}"
 
-    @checked
-    def perturb(
-        self,
-        classifier: Classifier,
-        inputs: Tensor,
-        labels: Tensor,
-        threat_model: ThreatModel,
-        generator: torch.Generator,
-        *,
-        until_fooled: bool = False,
-    ) -> Tensor:
-        guided = _guided(classifier, self._reweighed)
-        return self._pgd().perturb(guided, inputs, labels, threat_model, generator, until_fooled=until_fooled)
+    def _adversarial(self, search: Search) -> Tensor:
+        return _attacked(self._pgd(), self._reweighed, search)
 
     def _pgd(self) -> PGD:
         return PGD(self.num_steps, self.num_restarts, self.step_fraction)
 
     def _reweighed(self, outputs: Tensor, average: Tensor) -> Tensor:
-        seen = outputs.detach()
-        weights = member_weights(seen, self.softness)
-        agreeing = seen.argmax(2) == average.argmax(1)
+        # The weights are constants: only the logits that they multiply are differentiated.
+        values = outputs.detach()
+        weights = member_weights(values, self.softness)
+        agreeing = values.argmax(2) == average.argmax(1)
+        # An average of logits may choose a class that no member does: then all members keep their weights.
         weights = torch.where(agreeing | ~agreeing.any(0), weights, 0)
-        shares = weights / weights.sum(0).clamp_min(torch.finfo(weights.dtype).tiny)
-        return (shares[..., None] * outputs).sum(0)
+        fractions = weights / weights.sum(0).clamp_min(torch.finfo(weights.dtype).tiny)
+        return (fractions[..., None] * outputs).sum(0)
 
 
 def member_weights(outputs: Tensor, softness: float = 1.0) -> Tensor:
-    """How far each member [M, N] of outputs z [M, N, C] can still move the ensemble, from 0 to M.
+    """Influence of each member on the ensemble's decision, 0..M.
 
     With p_m = softmax(softness z_m), their mean P, its likeliest class y and the next one, k, it is M times the
     derivative of log P_k - log P_y in z_mk over softness,
 
         w_m = p_mk (p_my / P_y + (1 - p_mk) / P_k).
 
-    Softened, so that a member that is sure of itself keeps some: where the two largest logits of any are more than 10
-    apart, all of the example's are scaled to that (Yu et al. 2022). At softness 0 all members weigh alike.
+    Where the two largest logits of any member are more than 10 apart, all logits of the example are scaled down to that
+    gap, so that a confident member keeps some weight (Yu et al. 2022).
+
+    Args:
+        outputs: logits z of the members [M, N, C].
+        softness: factor of the logits, at least 0; 0 weighs all members alike.
+
+    Returns:
+        Weights [M, N].
     """
     two = outputs.topk(2, dim=2).values
     scale = ((two[..., 0] - two[..., 1]).amax(0) / _LARGEST_GAP).clamp_min(1)
-    shares = torch.softmax(softness * outputs / scale[:, None], 2)
-    mean = shares.mean(0)
+    probabilities = torch.softmax(softness * outputs / scale[:, None], 2)
+    mean = probabilities.mean(0)
+    # In logarithms: the two likeliest of saturated members would tie as probabilities.
     likeliest, rivals = averaged(outputs, "probabilities").topk(2, dim=1).indices.unbind(1)
 
-    def of(classes: Tensor, shares: Tensor) -> Tensor:
-        return shares.gather(-1, classes[..., None].expand(*shares.shape[:-1], 1)).squeeze(-1)
+    def of(classes: Tensor, probabilities: Tensor) -> Tensor:
+        return probabilities.gather(-1, classes[..., None].expand(*probabilities.shape[:-1], 1)).squeeze(-1)
 
-    rival = of(rivals, shares)
-    return rival * (of(likeliest, shares) / of(likeliest, mean) + (1 - rival) / of(rivals, mean))
-
-
-_LARGEST_GAP = 10.0
+    rival = of(rivals, probabilities)
+    return rival * (of(likeliest, probabilities) / of(likeliest, mean) + (1 - rival) / of(rivals, mean))
 
 
-def _guided(classifier: Classifier, guide: Callable[[Tensor, Tensor], Tensor]) -> Classifier:
-    """The ensemble with its own outputs and the gradients of `guide(member outputs [M, N, C], outputs [N, C])` [N, C];
-    a classifier that is none as it is.
-    """
+def _attacked(attack: Attack, guide: Guide, search: Search) -> Tensor:
+    """Run an attack along the gradients of a guide, and return its inputs [N, ...]."""
+    return attack.perturb(
+        _guided(search.classifier, guide),
+        search.inputs,
+        search.labels,
+        search.threat_model,
+        search.generator,
+        until_fooled=search.until_fooled,
+    )
+
+
+def _guided(classifier: Classifier, guide: Guide) -> Classifier:
+    """Give an ensemble the gradients of a guide, its outputs unchanged; return any other classifier as it is."""
     if not isinstance(classifier, (Ensemble, StackedEnsemble)):
         return classifier
 
@@ -145,7 +155,10 @@ def _guided(classifier: Classifier, guide: Callable[[Tensor, Tensor], Tensor]) -
 
 
 class _WithGradientOf(torch.autograd.Function):
-    """The first tensor, exactly, with the gradient of the second."""
+    """The first tensor, exactly, with the gradient of the second.
+
+    `outputs + guide - guide.detach()` would have the same gradient, but would round.
+    """
 
     @staticmethod
     def forward(ctx: Any, outputs: Tensor, guide: Tensor) -> Tensor:

@@ -1,0 +1,94 @@
+"""State of one attack: its arguments, and the worst input found so far for each example."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from fipray.robustness.margin import Classifier, checked_outputs, correct, margins
+from fipray.robustness.threat_models import ThreatModel
+
+
+class Search:
+    """One call of `Attack.perturb`: its arguments, and the worst input found so far for each example.
+
+    An input that the classifier gets wrong is worse than one that it gets right; among equals, the lower margin is
+    worse. An example once fooled therefore stays fooled, whatever else is tried.
+
+    Args:
+        classifier: classifier under attack.
+        inputs: clean inputs [N, ...].
+        labels: classes [N].
+        threat_model: allowed changes of the inputs.
+        generator: source of all random draws.
+        until_fooled: whether examples are left alone once they are fooled.
+
+    Attributes:
+        worst: worst input of each example [N, ...]; the clean inputs at first.
+        margin: margins of `worst` [N]; infinite at first, so that any input whose margin is a number replaces the clean
+            one.
+        fooled: booleans [N], true for examples that the classifier gets wrong at `worst`; false at first.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        inputs: Tensor,
+        labels: Tensor,
+        threat_model: ThreatModel,
+        generator: torch.Generator,
+        until_fooled: bool,
+    ) -> None:
+        self.classifier, self.inputs, self.labels = classifier, inputs, labels
+        self.threat_model, self.generator, self.until_fooled = threat_model, generator, until_fooled
+        # Detached: attacks write into it in place, and inputs may require gradients.
+        self.worst = inputs.detach().clone()
+        self.margin = self.worst.new_full(labels.shape, math.inf)
+        self.fooled = torch.zeros_like(labels, dtype=torch.bool)
+
+    def remaining(self) -> Tensor:
+        """Find the examples [K] still to be attacked: all N, or with `until_fooled` those not yet fooled."""
+        (indices,) = torch.where(~self.fooled if self.until_fooled else torch.ones_like(self.fooled))
+        return indices
+
+    def starts(self) -> Tensor:
+        """Random allowed inputs [N, ...].
+
+        Drawn for all N examples whether or not some are left out, so that `until_fooled` does not change later draws.
+        """
+        return self.threat_model.starts(self.inputs, self.generator)
+
+    def keep(self, indices: Tensor, candidates: Tensor, outputs: Tensor) -> Tensor:
+        """Replace the worst inputs of some examples by candidates that are worse.
+
+        Args:
+            indices: indices [K] of the examples.
+            candidates: one allowed input for each of them [K, ...].
+            outputs: outputs of the classifier for the candidates [K, C].
+
+        Returns:
+            Booleans [K], true for the candidates that the classifier gets wrong.
+        """
+        labels = self.labels[indices]
+        # Outputs may have another dtype than the inputs.
+        fooled, margin = ~correct(outputs, labels), margins(outputs, labels).to(self.margin.dtype)
+        was_fooled, was_margin = self.fooled[indices], self.margin[indices]
+        # Fooled before margin: the margin sums over all wrong classes, so it may be below 0 where none of them wins.
+        worse = torch.where(fooled == was_fooled, margin < was_margin, fooled)
+        replaced = indices[worse]
+        self.worst[replaced], self.margin[replaced] = candidates[worse], margin[worse]
+        self.fooled[replaced] = fooled[worse]
+        return fooled
+
+    def judge(self, candidates: Tensor) -> None:
+        """Run the classifier on the candidates of the remaining examples, and keep those that are worse.
+
+        Args:
+            candidates: one allowed input for each of the N examples [N, ...].
+        """
+        remaining = self.remaining()
+        if len(remaining):
+            chosen = candidates[remaining]
+            self.keep(remaining, chosen, checked_outputs(self.classifier, chosen, self.labels[remaining]))
