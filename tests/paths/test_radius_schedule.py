@@ -5,9 +5,22 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 from fipray.errors import UsageError
-from fipray.paths import Candidate, FirstOrder, Problem, RandomWalk, Scheduled, Settings, Situation, Toward, trace
+from fipray.paths import (
+    Candidate,
+    FirstOrder,
+    Problem,
+    RandomWalk,
+    Scheduled,
+    Settings,
+    Situation,
+    Switched,
+    Toward,
+    trace,
+)
+from tests.paths.steppers.situations import Slope
 from tests.problems import batch, mlp, normal, problem
 
 
@@ -58,3 +71,23 @@ def test_a_radius_that_falls_to_nothing_between_cycles_does_not_end_a_path():
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(UsageError):
         Scheduled(**wrong)
+
+
+def test_a_radius_that_is_switched_falls_to_its_final_value_before_the_switch():
+    where = problem(mlp(5, 6, 3))
+    inputs, control = batch(where, 4, 5), Switched(Scheduled(0.1), Scheduled(0.05), at=0.5)
+    radii = [
+        control.judge(
+            Candidate(
+                Situation(where, Slope(), where.start, inputs, 1.0, progress=step / 8, fraction=1 / 8),
+                where.start,
+                0.0,
+                inputs,
+            )
+        ).radius
+        for step in range(1, 9)
+    ]
+    first = float(torch.linalg.vector_norm(where.start))
+    half_cosine = [(1 + math.cos(math.pi * n / 4)) / 2 for n in range(1, 5)]
+    expected = [0.1 * r for r in half_cosine[:3]] + [0.05] + [0.05 * r for r in half_cosine]
+    assert radii == pytest.approx([first * r for r in expected], abs=1e-9)
