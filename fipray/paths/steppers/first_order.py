@@ -173,7 +173,7 @@ class FirstOrder:
         return slope if asked or not beta else slope + beta * mode.pulled_back(situation.slope)
 
     def _asked(self, situation: Situation, batch: Batch) -> Asked | None:
-        """Inputs and value of an objective of outputs; None where one pass cannot serve it and the distance."""
+        """Return what an objective of outputs asks for; None where one pass cannot serve it and the distance."""
         if not (self._beta(situation) and isinstance(situation.objective, OfOutputs)):
             return None
         given = of_call(situation.problem, situation.weights, situation.batch)

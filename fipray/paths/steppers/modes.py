@@ -29,7 +29,7 @@ class EvaluationMode:
         self._network = network
 
     def outputs(self, inputs: Tensor) -> Tensor:
-        """Outputs at `moving`, differentiable by it.
+        """Compute outputs at `moving`, differentiable by it.
 
         Args:
             inputs: [N, ...].
@@ -79,7 +79,7 @@ class TrainingMode:
         self._network, self._weights, self._before, self._after = network, weights, before, after
 
     def outputs(self, inputs: Tensor) -> Tensor:
-        """Outputs at `moving`, normalised by this batch; updates the running statistics in place.
+        """Compute outputs at `moving`, normalised by this batch, and update the running statistics in place.
 
         Args:
             inputs: [N, ...].

@@ -85,7 +85,7 @@ class SquaredDistance:
         return difference.square().sum(1).mean()
 
     def of_parts(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        """Summed squared distances of the kept quantities other than the outputs on the anchors.
+        """Compute the summed squared distances of the kept quantities other than the outputs on the anchors.
 
         Args:
             problem: supplies the network.

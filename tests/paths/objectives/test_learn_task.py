@@ -158,8 +158,8 @@ def test_what_cannot_be_learned_is_refused(network, examples, anchors):
             num_steps=1,
         )
     for wrong, message in (
-        ({"batch_size": 0}, "batches of at least 1"),
-        ({"smoothing": 1.0}, "share of a label"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"smoothing": 1.0}, "smoothing must be a fraction"),
         ({"loss": "hinge"}, "'cross-entropy' or 'squared'"),
     ):
         with pytest.raises(fip.errors.UsageError, match=message):

@@ -101,11 +101,11 @@ class TestPatterns:
         assert float(sums[done].max()) <= float(sums[~done].min())
 
     def test_more_zeros_than_the_pattern_has_and_layers_without_groups_are_refused(self):
-        with pytest.raises(UsageError, match=r"2 zeros in 4 make a sparsity of 0\.5; 0\.6 was asked"):
+        with pytest.raises(UsageError, match=r"2 zeros in 4 give a sparsity of at most 0\.5; 0\.6 was asked for"):
             at_end(Sparsify(0.6, pattern=SemiStructured()), problem(mlp(8, 4)), 8)
         with pytest.raises(UsageError, match="4 divides"):
             at_end(Sparsify(0.5, pattern=SemiStructured()), problem(mlp(6, 9)))
-        with pytest.raises(UsageError, match="not all; 4 of 4"):
+        with pytest.raises(UsageError, match="at least 1 and below size; 4 of 4"):
             SemiStructured(4, 4)
         with pytest.raises(UsageError, match="'network' or 'layer'"):
             Unstructured("channel")  # type: ignore[arg-type]
@@ -286,5 +286,5 @@ class TestShrinking:
 
     @pytest.mark.parametrize("shrink", [0.0, 1.0, -0.5])
     def test_shares_out_of_range_are_refused(self, shrink):
-        with pytest.raises(UsageError, match="loses a share"):
+        with pytest.raises(UsageError, match="shrink must be a fraction"):
             Sparsify(0.5, shrink=shrink)

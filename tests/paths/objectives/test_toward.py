@@ -69,8 +69,8 @@ class TestToward:
         where = problem(mlp(5, 6, 3))
         for objective, said in (
             (Toward(), "there is none: give others"),
-            (Toward(normal(7)), r"57 weights cannot walk to weights of shape \(7,\)"),
-            (Toward(where.start), "no way to go"),
+            (Toward(normal(7)), r"57 weights, and the other network.s have shape \(7,\)"),
+            (Toward(where.start), "no path between them"),
         ):
             with pytest.raises(UsageError, match=said):
                 objective.value(where, where.start, batch(where, 4, 5))

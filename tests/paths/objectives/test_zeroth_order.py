@@ -95,9 +95,9 @@ class TestZerothOrder:
 
     def test_what_is_no_number_is_refused(self):
         where = problem(mlp(5, 6, 3))
-        with pytest.raises(UsageError, match="gave a NoneType"):
+        with pytest.raises(UsageError, match="returned a NoneType"):
             ZerothOrder(lambda network, weights: None).value(where, where.start, batch(where, 4, 5))
-        with pytest.raises(UsageError, match="gave a Tensor"):
+        with pytest.raises(UsageError, match="returned a Tensor"):
             ZerothOrder(lambda network, weights: weights).value(where, where.start, batch(where, 4, 5))
 
     def test_an_error_of_the_function_itself_is_not_hidden(self):
