@@ -68,6 +68,7 @@ class Adversary:
             UsageError: where the batch's inputs lie outside the threat model's bounds.
         """
         clean, threat_model = batch.inputs.detach(), self.threat_model
+        # the range of all inputs decides cheaply; only where it fails does `contains` allow for rounding
         smallest, largest = (float(value) for value in clean.aminmax())
         within = threat_model.lower <= smallest and largest <= threat_model.upper
         if not (within or bool(threat_model.contains(clean, clean).all())):

@@ -54,8 +54,10 @@ class GradientDiversity:
         inputs = batch.inputs
         if self.noise > 0:
             inputs = inputs.clone()
+            # every other input stays on the data, where the network is used
             inputs[::2] += self.noise * batch.normal(*inputs.shape)[::2]
         own = input_gradients(problem.network, weights, inputs, batch.labels)
+        # the other weights require no gradients, so theirs take no double backward pass
         cosines = [
             cosine_similarity(own, input_gradients(problem.network, other, inputs, batch.labels), dim=1).mean()
             for other in (problem.start, *problem.others)

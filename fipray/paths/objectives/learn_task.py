@@ -68,6 +68,7 @@ class LearnTask:
 
     def asks(self, problem: Problem, weights: Tensor, batch: Batch) -> Asked:
         task = problem.task(self.task)
+        # seeded by the batch: the value and the gradient of one step see the same examples
         drawn = task.draw(self.batch_size, batch.seed)
         return Asked(drawn.inputs, lambda outputs: self._loss(outputs, drawn.labels, task.classes))
 

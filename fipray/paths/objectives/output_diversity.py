@@ -49,6 +49,7 @@ class OutputDiversity:
         inputs = batch.inputs + self.sigma * batch.normal(*batch.inputs.shape)
         own = problem.geometry.embed(problem.network(weights, inputs))
         distances = []
+        # `outputs` keeps no graph: only this network is differentiated
         for other in (problem.start, *problem.others):
             theirs = problem.geometry.embed(problem.network.outputs(other, inputs))
             distances.append((own - theirs).square().sum(1).mean())

@@ -37,5 +37,6 @@ class RandomWalk:
     compared: ClassVar[bool] = False  # neither a lower nor a higher value is an improvement
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        # seeded by the batch: the value and the gradient of one step see the same direction
         direction = batch.normal(problem.network.num_weights)
         return -(direction @ (weights - problem.start)) / problem.network.num_weights**0.5

@@ -97,6 +97,7 @@ class Sparsify:
             check_norms_move(network)
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        # the choice is not differentiated, only the chosen weights are
         chosen = self._chosen(problem, weights.detach(), batch, self.sparsity)
         return weights[chosen].square().sum() / 2
 
@@ -104,7 +105,7 @@ class Sparsify:
         sparsity, is_reached = self._asked(progress)
         chosen = self._chosen(problem, weights, batch, sparsity)
         if len(chosen) == 0:
-            return weights
+            return weights  # the same tensor: a caller sees by identity that nothing was restricted
         if self.shrink is None or is_reached:
             sparse = weights.index_fill(0, chosen, 0.0)
             return re_estimated(problem.network, sparse, weights, batch.inputs) if self.re_estimate else sparse
@@ -148,5 +149,6 @@ class Sparsify:
         low, high, part = levels[number - 1], levels[number], scaled - (number - 1)
         if self.ramp is None:
             return (high, True) if part >= 1 - 1e-9 else (low, True)
+        # 1e-9 counts a stage as reached that is reached up to rounding
         stage = int(min(part / self.ramp, 1.0) * self.num_stages + 1e-9) / self.num_stages
         return low + (high - low) * (1 - (1 - stage) ** 3), stage >= 1

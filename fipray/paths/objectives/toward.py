@@ -36,6 +36,7 @@ class Toward:
 
     weights: Tensor | None = None
 
+    # comparing tensors has no single truth value, so two are equal only as the same object
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Toward) and self.weights is other.weights
 

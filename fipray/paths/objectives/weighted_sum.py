@@ -79,6 +79,7 @@ class WeightedSum:
         return weights
 
     def tangent(self, problem: Problem, weights: Tensor) -> Projection:
+        # `everything` is recognised by identity: a sum without restrictions must return it, not a wrapper of it
         projections = [tangent(part, problem, weights) for _, part in self.parts]
         restricting = [one for one in projections if one is not everything]
 
@@ -103,6 +104,7 @@ class WeightedSum:
 
     @property
     def tasks(self) -> tuple[str, ...]:
+        # a dict instead of a set, to keep the order
         return tuple(dict.fromkeys(name for _, part in self.parts for name in tasks_of(part)))
 
     @property

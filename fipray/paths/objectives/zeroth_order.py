@@ -58,6 +58,7 @@ class ZerothOrder:
 
     def __post_init__(self) -> None:
         if isinstance(self.function, str):
+            # a wrong name fails here, before a study is started
             function_named(self.function, ARGUMENTS)
         if not self.num_samples >= 1:
             raise UsageError(f"num_samples must be at least 1; num_samples={self.num_samples} was given")
@@ -87,6 +88,7 @@ class ZerothOrder:
         return directions @ torch.as_tensor(slopes, dtype=weights.dtype, device=weights.device)
 
     def _call(self, problem: Problem, weights: Tensor) -> float:
+        # a name is resolved at every call, so that the spec remains plain data that can be sent to workers
         function = function_named(self.function, ARGUMENTS) if isinstance(self.function, str) else self.function
         answer: Any = function(problem.network, weights)
         try:

@@ -131,7 +131,7 @@ class SemiStructured:
             raise UsageError(f"zeros must be at least 1 and below size; {self.zeros} of {self.size} were given")
 
     def zeroed(self, network: Network, weights: Tensor, losses: Losses, sparsity: float) -> Tensor:
-        if sparsity > self.zeros / self.size + 1e-9:
+        if sparsity > self.zeros / self.size + 1e-9:  # allows for rounding in a schedule's sparsity
             raise UsageError(
                 f"{self.zeros} zeros in {self.size} give a sparsity of at most {self.zeros / self.size:g}; "
                 f"{sparsity} was asked for"
@@ -156,6 +156,7 @@ class SemiStructured:
         return free
 
 
+# cached, as groups depend on the network alone and every step asks for them
 @lru_cache(maxsize=8)
 def _groups(network: Network, size: int, device: torch.device) -> Tensor:
     """List the weights of each group, as indices [G, size]."""
@@ -179,8 +180,8 @@ class Structured:
     """Structured sparsity: whole output channels of convolutions and neurons of linear layers.
 
     Only channels that can be removed on their own (`fipray.networks.removable_channels`): all weights that compute a
-    channel and all that read it become zero. `fipray.networks.slimmed` turns such a network into a smaller dense one. The
-    sparsity is the fraction of these channels that are removed. Every layer keeps at least one channel.
+    channel and all that read it become zero. `fipray.networks.slimmed` turns such a network into a smaller dense one.
+    The sparsity is the fraction of these channels that are removed. Every layer keeps at least one channel.
 
     Args:
         across: "layer" removes the given fraction of each layer's channels, "network" of all channels together.
@@ -225,6 +226,7 @@ class Structured:
         return free
 
 
+# cached, as finding the channels traces the module with torch.fx
 @lru_cache(maxsize=8)
 def _channels(network: Network, device: torch.device) -> tuple[tuple[Tensor, Tensor], ...]:
     """List each layer's removable channels by indices of weights.

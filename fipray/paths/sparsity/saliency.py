@@ -51,8 +51,8 @@ class Magnitude:
 class MetricDiagonal:
     """Saliency `w_i^2 g_ii / 2`: half the squared functional distance, to second order, if weight i alone is zeroed.
 
-    Cost: C backward passes on N = `num_inputs` inputs, C the number of outputs, where each weight acts once, in a linear
-    layer or convolution; otherwise N C.
+    Cost: C backward passes on N = `num_inputs` inputs, C the number of outputs, where each weight acts once, in a
+    linear layer or convolution; otherwise N C.
 
     Needs: inputs; no labels.
 

@@ -116,6 +116,7 @@ class _RestrictionAlone:
         return tangent(self.objective, problem, weights)
 
 
+# a state holds tensors alone, under flat names, so those of two steppers are told apart by a prefix
 def _joined(**states: State) -> State:
     return {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
 

@@ -115,6 +115,7 @@ class FirstOrder:
         return state | initial_statistics(problem.network) if self.batch_statistics else state
 
     def propose(self, situation: Situation, state: State) -> Proposal:
+        # the fused kernel and BatchNorm write in place, and the given state must not change
         network, after = situation.problem.network, {name: value.clone() for name, value in state.items()}
         mode = mode_of(network, situation.weights, state, after)
         slope = self._slope(situation, mode)

@@ -87,6 +87,7 @@ class InputNullSpace:
         """Add a batch to the moments, and compute the bases [in, free] of their null spaces."""
         carried, product = metric.by_layer(batch.normal(*metric.embedded.shape))
         found: State = {}
+        # random sensitivities u ~ N(0, I): `product` is J^T u, which the layers' parts are compared with
         by_layers = torch.zeros_like(product)
         for layer, sensitivities in zip(metric.layers, carried, strict=True):
             name = f"moment.{layer.weight}"
@@ -98,6 +99,7 @@ class InputNullSpace:
         for layer in metric.layers:
             moment = found[f"moment.{layer.weight}"]
             values, vectors = eigh(moment)
+            # the floor of rounding, in effect with a threshold of 0
             least = len(values) * torch.finfo(product.dtype).eps ** 2
             is_null = values <= max(self.threshold, least) * values.sum()
             # where the layers do not account for the whole product J^T u, the weights also act elsewhere (tied

@@ -23,7 +23,7 @@ from fipray.registry import spec
 class Kronecker:
     """Natural step in a Kronecker-factored metric (K-FAC), which is cheap to invert.
 
-    With slope l, drift `e = s(w) - s(w0)` on the batch, damping m and `t = radius / |l|`:
+    With slope l, change of the embedded outputs `e = s(w) - s(w0)` on the batch, damping m and `t = radius / |l|`:
 
         d = -(g + m I)^-1 (m t l + J^T e / N)
 
@@ -32,7 +32,7 @@ class Kronecker:
     output, whose expectation is that of `J^T J`. For every other weight g is its diagonal, estimated from the same u.
     Layers do not interact.
 
-    Cost per step: the objective's gradient, one pass and its backward pass for the drift, and four products of a
+    Cost per step: the objective's gradient, one pass and its backward pass for e, and four products of a
     layer's size each; every `refresh` steps one more backward pass and an eigendecomposition of every factor. Memory:
     twice the squares of every layer's input and output sizes.
 
@@ -72,8 +72,8 @@ class Kronecker:
         count = int(state["count"])
         if count % self.refresh == 0:
             state = self._refreshed(metric, batch.normal(*metric.embedded.shape), state)
-        drift = metric.jt(metric.embedded - batch.reference) / len(batch)
-        right = situation.allowed(drift) - self.damping * situation.descent
+        correction = metric.jt(metric.embedded - batch.reference) / len(batch)
+        right = situation.allowed(correction) - self.damping * situation.descent
         displacement = situation.allowed(self._solved(metric.layers, right, state)).neg()
         return promised(situation, displacement, {**state, "count": torch.tensor(count + 1)})
 
@@ -90,6 +90,7 @@ class Kronecker:
             name: torch.lerp(value, state[name], self.memory) if name in state else value
             for name, value in found.items()
         }
+        # decomposed once per refresh, so that every step solves by products alone; contiguous, as saved tensors must be
         for name, value in list(mixed.items()):
             if value.ndim == 2:
                 values, vectors = eigh(value)

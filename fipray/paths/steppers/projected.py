@@ -80,6 +80,7 @@ class Projected:
         space = NullSpace(problem.network, situation.weights, batch.inputs, problem.geometry, allowed=allowed)
         embedded = problem.geometry.embed(problem.network.outputs(situation.weights, batch.inputs))
         target = space.j(descent) + embedded - batch.reference
+        # to first order, descent - d with J d = J descent + e returns every output to its reference
         found = space.least_norm(target, iterations=self.iterations, tolerance=self.tolerance)
         return promised(situation, descent - found.vector)
 

@@ -62,6 +62,7 @@ class Published:
         problem, batch = situation.problem, situation.batch
         moving = situation.weights.detach().requires_grad_(True)
         with torch.enable_grad():
+            # embedded outputs are 2 sqrt(p)
             roots = problem.geometry.embed(problem.network(moving, batch.inputs)) / 2
             overlap = (roots.square() * (batch.reference / 2).square() + 1e-8).sqrt().sum(1)
             slope = torch.autograd.grad(-overlap.log().sum(), moving)[0]
@@ -69,6 +70,7 @@ class Published:
         # only weights that may change: the length is that of the step they take
         if (mask := problem.network.mask) is not None:
             slope = slope * mask
+        # the clamp turns a slope of 0 into a step of 0
         length = min(self.length, situation.radius)
         return Proposal(-length * slope / torch.linalg.vector_norm(slope).clamp(min=1e-30), 0.0)
 

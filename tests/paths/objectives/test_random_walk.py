@@ -18,7 +18,7 @@ from tests.problems import batch, mlp, normal, problem
 
 
 class TestRandomWalk:
-    def test_a_draw_is_one_direction_and_the_next_draw_another(self):
+    def test_the_direction_depends_on_the_draw(self):
         where = problem(mlp(5, 6, 3))
         everything = batch(where, 4, 5)
         first, second = (replace(everything, seed=seed) for seed in (1, 2))
@@ -26,7 +26,7 @@ class TestRandomWalk:
         assert torch.equal(slopes[0], slopes[1])
         assert_below(torch.cosine_similarity(slopes[0], slopes[2], dim=0).abs(), 0.5)
 
-    def test_a_step_gains_on_its_own_batch_what_it_promises(self):
+    def test_the_gain_on_the_same_batch_is_the_predicted_one(self):
         where = problem(mlp(5, 6, 3))
         draw, objective = replace(batch(where, 4, 5), seed=3), RandomWalk()
         slope = gradient(objective, where, where.start, draw)
@@ -34,7 +34,7 @@ class TestRandomWalk:
         gain = objective.value(where, where.start, draw) - objective.value(where, where.start + step, draw)
         torch.testing.assert_close(gain, -(slope @ step))
 
-    def test_where_the_set_is_flat_the_mean_square_distance_is_the_time(self):
+    def test_the_mean_squared_distance_grows_as_brownian_motion_on_a_flat_set(self):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             network = Network.of(nn.Linear(4, 1000, bias=False).double())
@@ -51,6 +51,6 @@ class TestRandomWalk:
         assert_below(moved.square().sum() / expected, 1.2)
         assert_above(moved.square().sum() / expected, 0.8)
 
-    def test_it_is_offered_by_the_catalogue(self):
+    def test_it_is_in_the_namespace_of_objectives(self):
         assert fipray.objectives.RandomWalk is RandomWalk
         assert from_json(to_json(RandomWalk())) == RandomWalk()

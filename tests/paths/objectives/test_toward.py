@@ -17,7 +17,7 @@ from tests.problems import batch, linear, mlp, normal, problem
 
 
 class TestToward:
-    def test_the_value_falls_from_one_at_the_start_to_nothing_where_the_other_network_is_reached(self):
+    def test_the_value_falls_from_one_at_the_base_network_to_zero_at_the_other(self):
         where = problem(mlp(5, 6, 3))
         goal = normal(where.network.num_weights)
         values = [
@@ -32,14 +32,14 @@ class TestToward:
         expected = 2 * (weights - goal) / (where.start - goal).square().sum()
         torch.testing.assert_close(gradient(Toward(goal), where, weights, batch(where, 4, 5)), expected)
 
-    def test_without_weights_it_is_the_first_of_the_others(self):
+    def test_without_weights_the_goal_is_the_first_of_the_others(self):
         where = problem(mlp(5, 6, 3))
         goal = normal(where.network.num_weights)
         with_others = replace(where, others=(goal, -goal))
         weights, inputs = 2 * where.start, batch(where, 4, 5)
         assert Toward().value(with_others, weights, inputs) == Toward(goal).value(where, weights, inputs)
 
-    def test_where_the_metric_keeps_nothing_the_path_is_the_straight_line(self):
+    def test_the_path_is_straight_if_the_metric_keeps_nothing(self):
         network = linear(4, 3)
         inputs = torch.zeros(8, 4, dtype=torch.float64)  # no weight changes the outputs on them
         goal = normal(network.num_weights)
@@ -53,7 +53,7 @@ class TestToward:
         for point in path.points:
             torch.testing.assert_close(point.weights, network.weights + point.step * step * way)
 
-    def test_what_the_function_needs_stays_and_the_rest_goes_to_the_other_network(self):
+    def test_weights_that_the_function_needs_stay_and_the_rest_approach_the_other_network(self):
         network = linear(3, 1)
         inputs = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
         goal = normal(3)
@@ -65,7 +65,7 @@ class TestToward:
         expected = torch.stack([network.weights[0], *goal[1:]])
         assert_below((path.end.weights - expected).abs().max(), 1e-3)
 
-    def test_what_cannot_be_walked_to_is_refused(self):
+    def test_an_unsuitable_goal_is_refused(self):
         where = problem(mlp(5, 6, 3))
         for objective, said in (
             (Toward(), "there is none: give others"),
@@ -75,7 +75,7 @@ class TestToward:
             with pytest.raises(UsageError, match=said):
                 objective.value(where, where.start, batch(where, 4, 5))
 
-    def test_a_study_writes_it_down_without_weights_and_refuses_a_tensor(self):
+    def test_a_spec_holds_no_weights_and_refuses_a_tensor(self):
         assert from_json(to_json(Toward())) == Toward()
         assert hash(Toward()) == hash(Toward())
         assert Toward(normal(3)) != Toward(normal(3))

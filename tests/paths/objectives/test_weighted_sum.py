@@ -74,12 +74,12 @@ class TestWeightedSum:
             ((1.0, 2),),
         ],
     )
-    def test_what_is_no_sum_is_refused(self, wrong):
+    def test_parts_that_are_no_pairs_are_refused(self, wrong):
         with pytest.raises(UsageError, match=r"tuple of pairs|parts"):
             WeightedSum(wrong)
 
 
-def test_a_sum_is_restricted_only_where_a_part_is():
+def test_a_sum_is_restricted_only_if_a_part_is():
     where = problem(mlp(5, 6, 3))
     free, sparse = (
         WeightedSum(((1.0, GradientDiversity()),)),

@@ -29,7 +29,7 @@ def half_square(network, weights):
 
 
 class TestZerothOrder:
-    def test_as_many_directions_as_weights_give_the_exact_gradient_of_a_quadratic_function(self):
+    def test_as_many_directions_as_weights_give_the_exact_gradient_of_a_quadratic(self):
         where = problem(mlp(5, 6, 3))
         weights = normal(where.network.num_weights)
         found = gradient(ZerothOrder(half_square, num_samples=weights.numel()), where, weights, batch(where, 4, 5))
@@ -44,7 +44,7 @@ class TestZerothOrder:
         torch.testing.assert_close(found, span @ (span.T @ weights))
         assert float(found @ weights) == pytest.approx(float(found @ found))  # what it predicts is what it gains
 
-    def test_a_new_draw_looks_in_new_directions_and_the_same_in_the_same(self):
+    def test_directions_depend_on_the_draw_alone(self):
         where = problem(mlp(5, 6, 3))
         inputs, box = batch(where, 4, 5), ZerothOrder(half_square, num_samples=2)
         first, again, new = (gradient(box, where, where.start, replace(inputs, seed=seed)) for seed in (1, 1, 2))
@@ -52,7 +52,7 @@ class TestZerothOrder:
         assert not torch.equal(first, new)
 
     @pytest.mark.parametrize("stepper", [Natural(), FirstOrder(beta=10.0)])
-    def test_every_stepper_that_looks_at_the_objective_goes_down_it(self, stepper):
+    def test_steppers_lower_the_objective(self, stepper):
         where = problem(linear(5, 3))
         network, box = where.network, ZerothOrder(half_square, num_samples=15)
         inputs = torch.zeros(4, 5, dtype=torch.float64)
@@ -93,7 +93,7 @@ class TestZerothOrder:
         with pytest.raises(UsageError, match=said):
             ZerothOrder(**wrong)
 
-    def test_what_is_no_number_is_refused(self):
+    def test_a_result_that_is_no_number_is_refused(self):
         where = problem(mlp(5, 6, 3))
         with pytest.raises(UsageError, match="returned a NoneType"):
             ZerothOrder(lambda network, weights: None).value(where, where.start, batch(where, 4, 5))

@@ -25,6 +25,6 @@ class Slope:
         return normal(len(weights), seed=self.seed) @ weights
 
 
-def flat(where: Problem, inputs: Batch, radius: float = 10.0, seed: int = 5) -> Situation:
-    """Off the start, with nothing to gain."""
+def off_start(where: Problem, inputs: Batch, radius: float = 10.0, seed: int = 5) -> Situation:
+    """Situation off the base weights with an objective of value 0."""
     return Situation(where, Flat(), where.start + 0.02 * normal(len(where.start), seed=seed), inputs, radius)

@@ -18,7 +18,7 @@ from fipray.paths import (
 )
 from fipray.testing import CorrectorContract, Flat, RestrictedStepperContract
 from tests.margins import assert_below
-from tests.paths.steppers.situations import Slope, flat
+from tests.paths.steppers.situations import Slope, off_start
 from tests.problems import batch, mlp, problem
 
 
@@ -35,7 +35,7 @@ class TestSwitchNearTheEnd(RestrictedStepperContract, CorrectorContract):
 
 
 class TestComposed:
-    def test_a_correction_takes_drift_back_that_the_prediction_leaves(self):
+    def test_the_corrector_reduces_the_functional_distance_that_the_predictor_leaves(self):
         where = problem(mlp(5, 8, 3))
         inputs = batch(where, 9, 5)
         alone, back = Natural(damping=1e6), Natural(damping=1e-4, iterations=None)
@@ -48,10 +48,10 @@ class TestComposed:
             assert made.predicted_gain > 0
         assert_below(drifts[1] / drifts[0], 0.2)
 
-    def test_the_parts_of_a_corrected_step_are_those_of_its_steppers(self):
+    def test_a_corrected_step_is_the_sum_of_its_steppers_displacements(self):
         where = problem(mlp(5, 8, 3))
         ahead, back = FirstOrder(beta=1.0), Natural()
-        situation = replace(flat(where, batch(where, 9, 5), radius=0.01), objective=Slope())
+        situation = replace(off_start(where, batch(where, 9, 5), radius=0.01), objective=Slope())
         first = ahead.propose(situation, ahead.begin(where))
         second = back.propose(
             replace(situation, objective=Flat(), weights=situation.weights + first.displacement), back.begin(where)
@@ -64,18 +64,18 @@ class TestComposed:
         assert set(made.state) == {"predictor.mean", "predictor.square", "predictor.count"}
 
     @pytest.mark.parametrize(("progress", "part"), [(0.1, "far"), (0.6, "far"), (0.61, "near"), (1.0, "near")])
-    def test_a_switch_is_far_until_its_share_of_the_path_and_then_near(self, progress, part):
+    def test_a_switch_steps_as_far_up_to_its_fraction_of_the_path_and_then_as_near(self, progress, part):
         where = problem(mlp(5, 8, 3))
         parts = {"far": FirstOrder(beta=1.0), "near": Natural()}
         switch = Switch(parts["far"], parts["near"], at=0.6)
-        situation = replace(flat(where, batch(where, 9, 5)), objective=Slope(), progress=progress)
+        situation = replace(off_start(where, batch(where, 9, 5)), objective=Slope(), progress=progress)
         made = switch.propose(situation, switch.begin(where))
         expected = parts[part].propose(situation, parts[part].begin(where))
         assert torch.equal(made.displacement, expected.displacement)
         assert int(made.state["far.count"]) == (part == "far")
 
 
-def test_each_part_of_a_switched_path_walks_from_0_to_1():
+def test_each_part_of_a_switched_path_has_progress_from_0_to_1():
     where = problem(mlp(5, 6, 3))
     whole = [
         Situation(where, Slope(), where.start, batch(where, 4, 5), 1.0, progress=step / 10, fraction=0.1)

@@ -28,7 +28,7 @@ class TestFirstOrderStep(RestrictedStepperContract, CorrectorContract):
 
 
 @pytest.mark.parametrize(("held", "num_held"), [(1.0, 8), (0.3, 3)])
-def test_first_order_steps_are_adams(held, num_held):
+def test_steps_are_those_of_torchs_adam(held, num_held):
     """Three steps of the stepper against torch.optim.Adam on the same function."""
     where, radius, beta = problem(mlp(5, 6, 3)), 1e-2, 0.3
     inputs, stepper = batch(where, 8, 5), FirstOrder(beta=beta, held=held)
@@ -48,7 +48,7 @@ def test_first_order_steps_are_adams(held, num_held):
     torch.testing.assert_close(ours, theirs.detach(), rtol=1e-9, atol=1e-9)
 
 
-def test_in_the_limit_of_warm_classes_first_order_steps_are_adams_on_the_squared_distance_of_logits():
+def test_with_infinite_temperature_the_distance_is_between_centred_logits():
     where, radius = problem(mlp(5, 6, 3)), 1e-2
     inputs, stepper = batch(where, 8, 5), FirstOrder(temperature=math.inf)
     start = where.start + 0.05 * normal(where.network.num_weights, seed=5)
@@ -68,8 +68,8 @@ def test_in_the_limit_of_warm_classes_first_order_steps_are_adams_on_the_squared
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0, math.inf])
-def test_on_some_outputs_the_distance_is_between_what_is_said_of_these(temperature):
-    """Of four classes the function is about two: Adam's moments are of the distance between the softmax over them."""
+def test_with_outputs_the_distance_is_between_conditional_probabilities(temperature):
+    """Two of four classes: Adam's first moment is a tenth of the gradient of the distance over their softmax."""
     where, radius = problem(mlp(5, 6, 4)), 1e-2
     inputs, stepper = batch(where, 8, 5), FirstOrder(temperature=temperature, outputs=2)
     start = (where.start + 0.05 * normal(where.network.num_weights, seed=5)).requires_grad_(True)
@@ -86,7 +86,7 @@ def test_on_some_outputs_the_distance_is_between_what_is_said_of_these(temperatu
         FirstOrder(outputs=0)
 
 
-def test_ever_warmer_classes_come_to_the_limit():
+def test_a_high_temperature_approaches_the_infinite_one():
     where = problem(mlp(5, 6, 4))
     inputs, start = batch(where, 8, 5), where.start + 0.05 * normal(where.network.num_weights, seed=5)
     slopes = [
@@ -104,7 +104,7 @@ class _LargeOutputs:
         return -problem.network(weights, batch.inputs).square().mean()
 
 
-def test_with_the_statistics_of_batches_first_order_steps_are_adams_in_training():
+def test_with_batch_statistics_steps_are_adams_on_a_module_in_training():
     """Three steps against torch.optim.Adam on a module in training: the points, their statistics folded into scale and
     shift, compute what the module then computes in evaluation."""
     module = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)).double()
@@ -135,12 +135,12 @@ def test_with_the_statistics_of_batches_first_order_steps_are_adams_in_training(
         stepper.begin(problem(mlp(5, 6, 3)))
 
 
-class _SaysWhatItAsks(_LargeOutputs):
+class _LargeOutputsInOnePass(_LargeOutputs):
     def asks(self, problem, weights, batch):
         return Asked(batch.inputs + 1, lambda outputs: -outputs.square().mean())
 
 
-def test_an_objective_of_outputs_sees_the_statistics_of_batches_too():
+def test_with_batch_statistics_an_objective_of_outputs_shares_the_batch():
     """Two steps against torch.optim.Adam: held inputs and those that the objective asks for are one batch."""
     module = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)).double()
     where, radius, beta = problem(Network.of(module)), 0.1, 0.3
@@ -157,13 +157,13 @@ def test_an_objective_of_outputs_sees_the_statistics_of_batches_too():
         distance = (where.geometry.embed(here) - inputs.reference[:4]).square().sum(1).mean()
         (distance - beta * there.square().mean()).backward()
         adam.step()
-        made = stepper.propose(Situation(where, _SaysWhatItAsks(), ours, inputs, radius), state)
+        made = stepper.propose(Situation(where, _LargeOutputsInOnePass(), ours, inputs, radius), state)
         ours, state = ours + made.displacement, made.state
     seen = normal(20, 5, seed=9)
     torch.testing.assert_close(where.network(ours, seen), theirs.eval()(seen).detach(), rtol=1e-8, atol=1e-8)
 
 
-def test_beta_falls_by_the_same_factor_each_step():
+def test_beta_changes_by_a_constant_factor_per_step():
     stepper = FirstOrder(beta=0.4, final_beta=0.1)
     assert [stepper.beta_after(progress) for progress in (0, 0.5, 1)] == pytest.approx([0.4, 0.2, 0.1])
     assert FirstOrder(beta=0.4).beta_after(1.0) == 0.4

@@ -39,14 +39,14 @@ class TestInputNullSpace:
         after = network.outputs(where.start + made.displacement, inputs.inputs)
         torch.testing.assert_close(after, inputs.reference, rtol=0, atol=1e-9)
 
-    def test_every_layer_moves_where_its_inputs_leave_room(self):
+    def test_every_layer_whose_inputs_have_a_null_space_moves(self):
         where = problem(mlp(20, 30, 25, 3), Euclidean())
         inputs, stepper = batch(where, 6, 20), InputNullSpace()
         made = stepper.propose(Situation(where, Slope(), where.start, inputs, 10.0), stepper.begin(where))
         parts = where.network.named(made.displacement)
         assert_above(min(parts[f"{place}.weight"].abs().max() for place in (0, 2, 4)), 0.01)
 
-    def test_a_layer_that_acts_twice_and_weights_that_act_elsewhere_change_no_output_either(self):
+    def test_a_layer_used_twice_and_tied_weights_change_no_output(self):
         class Tied(nn.Module):
             def __init__(self):
                 super().__init__()
@@ -70,7 +70,7 @@ class TestInputNullSpace:
         after = network.outputs(where.start + made.displacement, inputs.inputs)
         torch.testing.assert_close(after, inputs.reference, rtol=0, atol=1e-9)
 
-    def test_where_inputs_span_everything_nothing_moves(self):
+    def test_nothing_moves_if_inputs_span_the_whole_space(self):
         where = problem(mlp(4, 5, 3))
         inputs, stepper = batch(where, 200, 4), InputNullSpace(threshold=0)
         made = stepper.propose(Situation(where, Slope(), where.start, inputs, 10.0), stepper.begin(where))

@@ -19,7 +19,7 @@ from fipray.paths import (
 from fipray.paths.objective import gradient
 from fipray.testing import CorrectorContract, Flat, RestrictedStepperContract
 from tests.margins import assert_above, assert_below
-from tests.paths.steppers.situations import Slope, flat
+from tests.paths.steppers.situations import Slope, off_start
 from tests.problems import batch, mlp, normal, problem
 
 
@@ -36,7 +36,7 @@ class TestNaturalStepStreamed(RestrictedStepperContract, CorrectorContract):
 
 
 @pytest.mark.parametrize("iterations", [None, 200])
-def test_from_the_start_the_natural_step_is_the_published_program_in_closed_form(iterations):
+def test_the_step_at_the_base_weights_is_the_published_program_in_closed_form(iterations):
     """d is parallel to -m (g + m I)^-1 l with a dense g, to 1e-8."""
     where, damping = problem(mlp(5, 6, 3)), 1e-2
     inputs = batch(where, 8, 5)
@@ -49,7 +49,7 @@ def test_from_the_start_the_natural_step_is_the_published_program_in_closed_form
     torch.testing.assert_close(made.displacement, expected, rtol=1e-8, atol=1e-10)
 
 
-def test_away_from_the_function_the_natural_step_brings_it_back_as_gauss_newton_does():
+def test_the_step_off_the_base_weights_is_the_gauss_newton_correction():
     """With no slope, d = -J^T (J J^T + N m I)^-1 (s(w) - s(w0)), dense, to 1e-9."""
 
     where, damping = problem(mlp(5, 6, 3)), 1e-3
@@ -68,22 +68,22 @@ def test_away_from_the_function_the_natural_step_brings_it_back_as_gauss_newton_
 
 
 class TestNaturalStepsAgree:
-    """One step, solved, streamed and begun in several ways."""
+    """The same step by different solvers, streams and initial values."""
 
     def made(self, stepper: Natural, state=None, objective=None):
         where = problem(mlp(5, 7, 6, 3))
-        situation = replace(flat(where, batch(where, 9, 5)), objective=objective or Slope(), radius=0.3)
+        situation = replace(off_start(where, batch(where, 9, 5)), objective=objective or Slope(), radius=0.3)
         return stepper.propose(situation, state or {})
 
-    def test_solved_exactly_and_by_enough_iterations(self):
+    def test_exact_and_iterated_solutions_agree(self):
         exact, iterated = (self.made(Natural(iterations=iterations)) for iterations in (None, 400))
         torch.testing.assert_close(exact.displacement, iterated.displacement, rtol=0, atol=1e-8)
         assert_above(torch.linalg.vector_norm(exact.displacement), 0.05)
 
-    def test_the_cheaper_way_is_taken_and_is_no_other_step(self):
-        """Few inputs and many allowed iterations: counted, sample space is cheaper; and it is the exact step."""
+    def test_the_cheaper_solution_is_chosen_and_gives_the_same_step(self):
+        """With few inputs and many iterations sample space takes fewer operations."""
         where = problem(mlp(40, 60, 3))
-        situation = replace(flat(where, batch(where, 3, 40)), objective=Slope(), radius=0.3)
+        situation = replace(off_start(where, batch(where, 3, 40)), objective=Slope(), radius=0.3)
         chosen, exact = (Natural(iterations=iterations).propose(situation, {}) for iterations in (60, None))
         assert torch.equal(chosen.displacement, exact.displacement)
 
@@ -109,10 +109,10 @@ class TestNaturalStepsAgree:
         assert_above(errors[1], 1e-6)
 
     @pytest.mark.parametrize("iterations", [3, 100])
-    def test_streamed_and_at_once(self, iterations):
+    def test_streamed_and_unstreamed_steps_agree(self, iterations):
         where = problem(mlp(5, 7, 6, 3))
         inputs = batch(where, 20, 5)
-        situation = replace(flat(where, inputs), objective=Slope(), radius=0.3)
+        situation = replace(off_start(where, inputs), objective=Slope(), radius=0.3)
         at_once = Natural(iterations=iterations, chunk=20)
         streamed = [Natural(iterations=iterations, chunk=size).propose(situation, {}) for size in (7, 19)]
         for made in streamed:
@@ -120,7 +120,7 @@ class TestNaturalStepsAgree:
                 made.displacement, at_once.propose(situation, {}).displacement, rtol=0, atol=1e-9
             )
 
-    def test_in_bfloat16_to_a_few_per_cent(self):
+    def test_bfloat16_agrees_to_a_few_per_cent(self):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             network = Network.of(nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 4)))
@@ -140,7 +140,7 @@ class TestNaturalStepsAgree:
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])
-def test_a_streamed_metric_has_the_products_of_the_whole_one(chunk):
+def test_a_streamed_metric_has_the_products_of_the_unstreamed_one(chunk):
     where = problem(mlp(5, 6, 3))
     inputs, direction, sensitivities = normal(10, 5), normal(len(where.start), seed=2), normal(10, 3, seed=3)
     whole = Metric(where.network, where.start, inputs, where.geometry)
