@@ -177,7 +177,7 @@ class TestConnect:
     def test_settings_out_of_range_and_another_architecture_are_refused(self):
         network, inputs = mlp(5, 6, 3), normal(20, 5)
         for other, settings, said in (
-            (normal(7), {}, "one architecture"),
+            (normal(7), {}, "the same architecture"),
             (-network.weights, {"num_rounds": 0}, "at least 1"),
             (-network.weights, {"allowed_distance": 0.0}, "above 0"),
         ):

@@ -87,7 +87,7 @@ def test_what_is_remembered_survives_being_written_beside_other_arrays():
 def test_nothing_to_remember_and_settings_out_of_range_are_refused():
     network = mlp(5, 6, 3)
     inputs = normal(4, 5)
-    with pytest.raises(fip.errors.UsageError, match="nothing to remember: give the path a memory"):
+    with pytest.raises(fip.errors.UsageError, match="needs a memory, and the problem has none: give the path one"):
         fip.trace(
             fip.Problem(network, anchors=inputs, held_out=inputs),
             fip.objectives.KroneckerPenalty(),

@@ -125,7 +125,7 @@ def test_sparsity_is_reached_with_the_weights_that_may_change(pattern):
 
 
 def test_more_sparsity_than_the_weights_that_may_change_allow_is_refused():
-    with pytest.raises(UsageError, match=r"only 64 of the 155 weights are weights of layers that may change"):
+    with pytest.raises(UsageError, match=r"only 64 of the 155 weights lie in layers and may change"):
         walked(network().only(MOVING), objective=Sparsify(0.6))
 
 

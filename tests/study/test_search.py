@@ -35,7 +35,7 @@ def test_a_wrong_name_is_answered_with_the_valid_ones():
     ("changes", "sentence"),
     [
         ({"space": {"stepper.bta": fip.search.Uniform(0, 1)}}, "no field 'stepper.bta'; it has: "),
-        ({"space": {"stepper.beta": fip.search.Uniform(-1, 1)}}, "stepper.beta=-1.0: beta is at least 0"),
+        ({"space": {"stepper.beta": fip.search.Uniform(-1, 1)}}, "stepper.beta=-1.0: beta must be at least 0"),
         ({"space": {"num_steps": fip.search.Uniform(1, 8)}}, "num_steps is a whole number: give Integers"),
         ({"space": {"name": fip.search.Choice(("a",))}}, "name is not searched"),
         ({"space": {}}, "needs a field to search"),

@@ -1,4 +1,9 @@
-"""Secondary objectives, one module each, and what an objective of your own implements or is given."""
+"""Secondary objectives, one module each, and the types that an objective of your own uses.
+
+An objective is a scalar function of the weights that a path lowers while the function stays. Costs are given per
+evaluation of `value` with its gradient, in passes on a batch of N inputs: a gradient is one forward and one backward
+pass.
+"""
 
 from fipray.paths.batch import Batch
 from fipray.paths.memory import KroneckerMemory

@@ -1,4 +1,4 @@
-"""Inputs that were moved to fool the network itself."""
+"""Adversarial distillation: match the base network's clean predictions on adversarial inputs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,21 @@ from fipray.registry import spec
 @checked
 @dataclass(frozen=True)
 class AdversarialDistillation:
-    """Say of inputs that an adversary moved what the start says of them unmoved: adversarial training without labels.
+    """Match the base network's clean predictions on adversarial inputs (adversarial training without labels).
 
     `value = mean_n max_{x' near x_n} KL(p(w0, x_n) || p(w, x'))`, the maximum as the adversary finds it on `w` itself.
     The gradient is taken at the x' found (Danskin 1967). Together with the functional distance, which holds the clean
-    outputs, it is TRADES (Zhang et al. 2019, equation 5) with the start as teacher in place of the labels.
+    outputs, it is TRADES with the base network as teacher in place of the labels.
 
-    Costs the adversary's steps and one gradient.
+    Cost: the adversary's steps and one gradient on N inputs. `FirstOrder` computes that gradient together with the
+    functional distance's.
+
+    Needs: inputs within the threat model's bounds; no labels. Any output geometry (see `divergence`).
+
+    Source: TRADES, Zhang et al. 2019, equation 5.
+
+    Args:
+        adversary: finds the adversarial inputs.
     """
 
     adversary: Adversary

@@ -1,4 +1,4 @@
-"""Who moves the inputs while a path is walked."""
+"""Adversary of a path: projected gradient ascent on the divergence from the base network's clean outputs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,25 @@ from fipray.robustness.threat_models import ThreatModel
 @checked
 @dataclass(frozen=True)
 class Adversary:
-    """Looks near the inputs of a batch for those on which a network's outputs are furthest from the start's clean ones.
+    """Search for inputs near a batch's on which a network's outputs are furthest from the base network's clean ones.
 
-    `num_steps` steps of length `step_fraction * epsilon / num_steps` up the divergence (see `divergence`), each along
-    the steepest direction of the norm (projected gradient ascent, Madry et al. 2018), from a random start in the threat
-    model. No labels: what the start says of the clean input is what should be said. Few steps suffice for learning; how
-    strong the networks are is for `fipray.robustness` to say.
+    Projected gradient ascent on the `divergence`: `num_steps` steps of length `step_fraction * epsilon / num_steps`,
+    each along the steepest direction of the norm, from a random start inside the threat model. Few steps suffice for
+    learning; how robust a network is must be measured with `fipray.robustness`.
 
-    Costs num_steps gradients with respect to the inputs alone, some two thirds of a gradient each.
+    Cost: `num_steps` gradients with respect to the inputs, each about two thirds of a full one.
+
+    Needs: inputs within the threat model's bounds; no labels.
+
+    Source: PGD, Madry et al. 2018.
+
+    Args:
+        threat_model: norm, epsilon and bounds of the inputs.
+        num_steps: number of ascent steps, at least 1.
+        step_fraction: summed length of the steps in units of epsilon, above 0 and finite.
+
+    Raises:
+        UsageError: for a setting out of range.
     """
 
     threat_model: ThreatModel
@@ -38,22 +49,32 @@ class Adversary:
     def __post_init__(self) -> None:
         if not (self.num_steps >= 1 and 0 < self.step_fraction < math.inf):
             raise UsageError(
-                f"an adversary takes at least 1 step, of a finite length above 0; num_steps={self.num_steps} and "
-                f"step_fraction={self.step_fraction} were given"
+                "num_steps must be at least 1, and step_fraction above 0 and finite; "
+                f"num_steps={self.num_steps} and step_fraction={self.step_fraction} were given"
             )
 
     def inputs(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        """Inputs [N, ...] inside the threat model around the batch's, found on the network at `weights` [P].
+        """Find adversarial inputs for the network at `weights`.
 
-        Raises UsageError where the batch's inputs lie outside the threat model's bounds.
+        Args:
+            problem: supplies the network and its output geometry.
+            weights: [P], the network that is attacked.
+            batch: clean inputs [N, ...] with the base network's embedded outputs; its seed draws the random starts.
+
+        Returns:
+            Inputs [N, ...] inside the threat model around the batch's, without a graph.
+
+        Raises:
+            UsageError: where the batch's inputs lie outside the threat model's bounds.
         """
         clean, threat_model = batch.inputs.detach(), self.threat_model
+        # the range of all inputs decides cheaply; only where it fails does `contains` allow for rounding
         smallest, largest = (float(value) for value in clean.aminmax())
         within = threat_model.lower <= smallest and largest <= threat_model.upper
         if not (within or bool(threat_model.contains(clean, clean).all())):
             raise UsageError(
-                f"the anchors range over [{smallest:g}, {largest:g}] and the threat model allows "
-                f"[{threat_model.lower:g}, {threat_model.upper:g}]: set its lower and upper"
+                f"the anchors range over [{smallest:g}, {largest:g}], outside the threat model's bounds "
+                f"[{threat_model.lower:g}, {threat_model.upper:g}]: set its lower and upper to the range of the inputs"
             )
         weights = weights.detach()
         moved = threat_model.starts(clean, torch.Generator().manual_seed(batch.seed))
@@ -63,21 +84,31 @@ class Adversary:
                 height = divergence(problem, problem.network(weights, moved), batch.reference).sum()
                 (gradient,) = torch.autograd.grad(height, moved)
             step = self.step_fraction * threat_model.epsilon / self.num_steps
-            # the steepest way down, so the other way; the direction of a gradient as small as 1e-30 still counts
+            # `steepest` points downhill, hence the minus; it depends on the gradient's direction alone, so that a
+            # gradient of 1e-30 on an input far from the decision boundary still gives a full step
             moved = threat_model.project(moved.detach() - step * threat_model.steepest(gradient), clean)
         return moved
 
 
 def divergence(problem: Problem, outputs: Tensor, reference: Tensor) -> Tensor:
-    """How far outputs [N, C] are from embedded reference outputs [N, C'], an input each [N].
+    """Divergence of outputs from embedded reference outputs, for each input.
 
-    For classes (`FisherRao`) the Kullback-Leibler divergence `KL(p0 || p)` of the outputs' probabilities from the
-    reference's: half the squared functional distance to second order, and unlike it with a gradient that does not
-    vanish where a network is surely wrong. For other geometries half the squared distance.
+    For classes (`FisherRao`) the Kullback-Leibler divergence `KL(p0 || p)` of the outputs' probabilities p from the
+    reference's p0: half the squared functional distance to second order, and unlike it with a gradient that does not
+    vanish where a network is confidently wrong. For other geometries half the squared distance. Maps of classes
+    [N, C, ...] are summed over their places.
+
+    Args:
+        problem: supplies the output geometry.
+        outputs: [N, C], or [N, C, ...]; differentiable.
+        reference: [N, C'], embedded outputs of the base network.
+
+    Returns:
+        Divergences [N], at least 0 up to rounding.
     """
     if not isinstance(problem.geometry, FisherRao):
         return (problem.geometry.embed(outputs) - reference).square().sum(1) / 2
     outputs = problem.geometry.arranged(outputs)
-    chances = (reference / 2).square()
-    entropy = -torch.special.entr(chances).sum(1)
-    return entropy - (chances * torch.log_softmax(class_logits(outputs), dim=1).flatten(1)).sum(1)
+    probabilities = (reference / 2).square()
+    entropy = -torch.special.entr(probabilities).sum(1)
+    return entropy - (probabilities * torch.log_softmax(class_logits(outputs), dim=1).flatten(1)).sum(1)

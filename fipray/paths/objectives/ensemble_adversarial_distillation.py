@@ -1,4 +1,4 @@
-"""Inputs that were moved to fool the other networks."""
+"""Ensemble adversarial distillation: match clean predictions on inputs that fool other networks."""
 
 from __future__ import annotations
 
@@ -18,14 +18,22 @@ from fipray.registry import spec
 @checked
 @dataclass(frozen=True)
 class EnsembleAdversarialDistillation:
-    """Say of inputs that an adversary moved to fool the *other* networks what the start says of them unmoved.
+    """Match the base network's clean predictions on inputs that are adversarial for the other networks.
 
-    `value = mean_n KL(p(w0, x_n) || p(w, x'_n))`, x'_n found near x_n on one of the others, or on the start where
-    there are none; the inputs of a batch are dealt out among them, another way each draw. What fools one network then
-    does not fool this one: ensemble adversarial training (Tramer et al. 2018) among the members of an ensemble. DVERGE
-    (Yang et al. 2020) takes inputs whose features, not whose outputs, the others mistake.
+    `value = mean_n KL(p(w0, x_n) || p(w, x'_n))`, x'_n found near x_n on one of the problem's `others`, or on the base
+    network where there are none. The inputs of a batch are dealt out among the others, differently in each draw. Inputs
+    that fool one member of an ensemble then do not fool this one.
 
-    Costs the adversary's steps and one gradient, whatever the number of others.
+    Cost: the adversary's steps and one gradient on N inputs, whatever the number of others.
+
+    Needs: other networks (`Problem(others=...)`) of the same architecture, inputs within the threat model's bounds; no
+    labels. Any output geometry (see `divergence`).
+
+    Source: ensemble adversarial training, Tramer et al. 2018, applied among the members of an ensemble. DVERGE (Yang et
+    al. 2020) instead takes inputs on which the features, not the outputs, of the others are wrong.
+
+    Args:
+        adversary: finds the adversarial inputs.
     """
 
     adversary: Adversary
@@ -34,6 +42,7 @@ class EnsembleAdversarialDistillation:
         sources = problem.others or (problem.start,)
         first = torch.arange(len(batch)) + batch.seed % len(sources)
         moved = torch.empty_like(batch.inputs)
+        # the seed rotates the dealing, so that every network meets every place of a batch that is always the same
         for number, source in enumerate(sources):
             (dealt,) = torch.where((first % len(sources) == number).to(moved.device))
             if len(dealt):

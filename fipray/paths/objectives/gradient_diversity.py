@@ -1,4 +1,4 @@
-"""Other input gradients."""
+"""Gradient diversity: input gradients that differ from those of other networks."""
 
 from __future__ import annotations
 
@@ -22,30 +22,42 @@ from fipray.registry import spec
 @checked
 @dataclass(frozen=True)
 class GradientDiversity:
-    """Turn the input gradients away from those of the start and of the other networks, so that what fools one fools not
-    all.
+    """Lower the cosine of the input gradients with those of the base network and of the other networks.
 
-    `value = mean_{n, o} cos(dm(w, x_n)/dx, dm(o, x_n)/dx)` over the inputs and over o = start and others, in -1..1,
-    where `m(w, x) = f_y - logsumexp_{k != y} f_k` is the margin of the class y that the start predicts. The margin's
-    gradient is parallel to the cross-entropy's, and does not vanish in rounding where the network is sure (the
-    coherence of Kariyappa & Qureshi 2019, without labels).
+    `value = mean_{n, o} cos(dm(w, x_n)/dx, dm(o, x_n)/dx)` over the inputs and over o = base network and others, in
+    -1..1, where `m(w, x) = f_y - logsumexp_{k != y} f_k` is the margin of the class y that the base network predicts.
+    The margin's gradient is parallel to that of the cross-entropy, and does not vanish in rounding where the network is
+    sure. The aim is that an adversarial input for one network does not transfer to the others; a low cosine alone is no
+    robustness.
 
-    noise: standard deviation, in units of the inputs, of normal noise on every other input of a batch; the networks are
-        then to differ beside the data too, where an attack's steps lead.
+    Cost: one double backward pass on N inputs, and one input gradient per other network.
+
+    Needs: classes, one classification per input; other networks are optional; no labels.
+
+    Source: the coherence of Kariyappa & Qureshi 2019, arXiv 1901.09981, without labels.
+
+    Args:
+        noise: standard deviation, in units of the inputs and at least 0, of normal noise on every other input of a
+            batch, so that gradients also differ off the data, where an attack's steps lead.
+
+    Raises:
+        UsageError: for noise out of range.
     """
 
     noise: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.noise < math.inf:
-            raise UsageError(f"noise is at least 0 and finite; {self.noise} was given")
+            raise UsageError(f"noise must be at least 0 and finite; {self.noise} was given")
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         inputs = batch.inputs
         if self.noise > 0:
             inputs = inputs.clone()
+            # every other input stays on the data, where the network is used
             inputs[::2] += self.noise * batch.normal(*inputs.shape)[::2]
         own = input_gradients(problem.network, weights, inputs, batch.labels)
+        # the other weights require no gradients, so theirs take no double backward pass
         cosines = [
             cosine_similarity(own, input_gradients(problem.network, other, inputs, batch.labels), dim=1).mean()
             for other in (problem.start, *problem.others)
@@ -54,13 +66,30 @@ class GradientDiversity:
 
 
 def input_gradients(network: Network, weights: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Gradients [N, input size] of the margins by the inputs; differentiable where `weights` require gradients."""
+    """Gradients of classification margins with respect to the inputs.
+
+    Costs one pass and a backward pass; differentiating the result costs another backward pass.
+
+    Args:
+        network: a classifier.
+        weights: [P]; the result is differentiable by them where they require gradients.
+        inputs: [N, ...].
+        labels: [N], classes whose margins are taken.
+
+    Returns:
+        Gradients [N, input size].
+
+    Raises:
+        UsageError: for outputs that are not one classification per input.
+    """
     inputs = inputs.detach().requires_grad_(True)
     with torch.enable_grad(), twice_differentiable():
         outputs = class_logits(network(weights, inputs))
         if outputs.ndim != 2:
-            raise UsageError(f"margins are of one classification an input, [N, C]; these are {tuple(outputs.shape)}")
+            raise UsageError(
+                f"margins need one classification per input, outputs [N, C]; these are {tuple(outputs.shape)}"
+            )
         chosen = outputs.gather(1, labels[:, None])
         rest = outputs.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
-        margins = chosen.sum() - rest.sum()
+        margins = chosen.sum() - rest.sum()  # inputs do not interact, so one backward pass gives every gradient
         return torch.autograd.grad(margins, inputs, create_graph=weights.requires_grad)[0].flatten(1)

@@ -1,4 +1,4 @@
-"""Small input gradients."""
+"""Input-gradient penalty: small gradients of the margin with respect to the inputs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from fipray.registry import spec
 @checked
 @dataclass(frozen=True)
 class InputGradientPenalty:
-    """Flatten the margin in the inputs, so that the same step moves the outputs less.
+    """Mean norm of the margin's input gradient, so that the same perturbation changes the outputs less.
 
-    `value = mean_n |dm(w, x_n)/dx|_2`, m the margin of the class that the start predicts (see `GradientDiversity`), in units of
-    1 / input. The smoothness term of TRS (Yang et al. 2021, equation 6, there of the cross-entropy), on which, together
-    with the cosine of gradients, attacks that carry over from one network to another depend.
+    `value = mean_n |dm(w, x_n)/dx|_2`, m the margin of the class that the base network predicts (see
+    `GradientDiversity`), in units of 1 / input. Together with the cosine of gradients it bounds how well adversarial
+    inputs transfer from one network to another.
 
-    Costs a double backward pass.
+    Cost: one double backward pass on N inputs.
+
+    Needs: classes, one classification per input; no labels and no other networks.
+
+    Source: the smoothness term of TRS, Yang et al. 2021, equation 6, there of the cross-entropy.
     """
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""The functions of earlier tasks, where no inputs of theirs are kept."""
+"""Kronecker-factored penalty: the functions of earlier tasks without their inputs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,23 @@ from fipray.registry import spec
 @checked
 @dataclass(frozen=True)
 class KroneckerPenalty:
-    """`value = sum_k (w - w0)^T g_k (w - w0)` over the metrics g_k that the problem remembers, w0 the start: the
-    squared functional distance on inputs that are gone, to second order (Kirkpatrick et al. 2017 with a diagonal;
-    Ritter et al. 2018 with Kronecker products). In a sum beside `LearnTask`; what remembers is `fip.objectives.KroneckerMemory`.
+    """Squared functional distance on inputs that are no longer available, to second order.
+
+    `value = sum_k (w - w0)^T g_k (w - w0)` over the metrics g_k in the problem's `memory`, w0 the base weights. Used in
+    a `WeightedSum` beside `LearnTask`; `fip.objectives.KroneckerMemory` records the metrics.
+
+    Cost: two products of a layer's size for each layer and metric; no pass through the network.
+
+    Needs: a memory (`Problem(memory=...)`); no inputs and no labels.
+
+    Source: Kirkpatrick et al. 2017 with a diagonal; Ritter et al. 2018 with Kronecker products.
     """
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         if not problem.memory:
             raise UsageError(
-                "there is nothing to remember: give the path a memory, such as fip.objectives.KroneckerMemory"
+                "KroneckerPenalty needs a memory, and the problem has none: give the path one, such as "
+                "fip.objectives.KroneckerMemory"
             )
-        moved = weights - problem.start
-        return torch.stack([metric.squared_length(moved) for metric in problem.memory]).sum()
+        displacement = weights - problem.start
+        return torch.stack([metric.squared_length(displacement) for metric in problem.memory]).sum()

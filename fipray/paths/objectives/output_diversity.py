@@ -1,4 +1,4 @@
-"""Other outputs, off the data."""
+"""Output diversity: outputs that differ from other networks' off the data."""
 
 from __future__ import annotations
 
@@ -19,26 +19,37 @@ from fipray.registry import spec
 @checked
 @dataclass(frozen=True)
 class OutputDiversity:
-    """Differ from the start and the other networks on inputs far from the data, while agreeing on the data.
+    """Raise the functional distance from the base network and the other networks on noisy inputs far from the data.
 
-    `value = -mean_{n, o} |s(w, x_n + sigma xi_n) - s(o, x_n + sigma xi_n)|^2` over the inputs and over o = start and
-    others, with `xi_n ~ N(0, I)` of the draw; s the embedded outputs. For classes it lies in -8..0. The functional
-    distance holds the outputs on the data, this parts them off it: networks that disagree there know what they do not
-    know (the repulsion of functions in D'Angelo & Fortuin 2021).
+    `value = -mean_{n, o} |s(w, x_n + sigma xi_n) - s(o, x_n + sigma xi_n)|^2` over the inputs and over o = base network
+    and others, with `xi_n ~ N(0, I)` drawn anew each step and s the embedded outputs. For classes it lies in -8..0. The
+    functional distance holds the outputs on the data, and this objective separates them off the data; networks that
+    disagree there give a measure of uncertainty.
 
-    sigma: standard deviation of the noise, above 0, in units of the inputs.
+    Cost: one gradient on N inputs, and one forward pass per other network.
+
+    Needs: other networks are optional; no labels. Any output geometry.
+
+    Source: the repulsion of functions of D'Angelo & Fortuin 2021.
+
+    Args:
+        sigma: standard deviation of the noise, above 0, in units of the inputs.
+
+    Raises:
+        UsageError: for sigma out of range.
     """
 
     sigma: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma < math.inf:
-            raise UsageError(f"sigma is above 0 and finite; {self.sigma} was given")
+            raise UsageError(f"sigma must be above 0 and finite; {self.sigma} was given")
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         inputs = batch.inputs + self.sigma * batch.normal(*batch.inputs.shape)
         own = problem.geometry.embed(problem.network(weights, inputs))
         distances = []
+        # `outputs` keeps no graph: only this network is differentiated
         for other in (problem.start, *problem.others):
             theirs = problem.geometry.embed(problem.network.outputs(other, inputs))
             distances.append((own - theirs).square().sum(1).mean())

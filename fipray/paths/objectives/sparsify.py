@@ -1,4 +1,4 @@
-"""Fewer weights."""
+"""Sparsification: a path to a pruning mask of given sparsity."""
 
 from __future__ import annotations
 
@@ -24,24 +24,42 @@ from fipray.registry import spec
 @checked
 @dataclass(frozen=True)
 class Sparsify:
-    """Walk to `sparsity`, the fraction, 0..1, of weights that are exactly zero; of which weights, the pattern says.
+    """Path to a network of which the fraction `sparsity` of the weights is exactly zero.
 
-    `value = |w - h(w)|^2 / 2`, where h zeroes the weights with which least is lost until the asked sparsity is reached
-    (Raghavan & Thomson 2022). The path is also restricted: after a share p of it, at least
-    `s(p) = sparsity (1 - (1 - p / ramp)^3)` of the weights are zero and stay so (the schedule of Zhu & Gupta 2017), in
-    `num_stages` stages, each of which chooses anew among what is left; from p = `ramp` on the whole asked sparsity
-    holds, and what is left of the path is used to recover the function. With `ramp=1` and one step this is one-shot
-    pruning; `ramp=None` restricts only the last point.
+    `value = |w - h(w)|^2 / 2`, where h zeroes the weights of lowest saliency until the sparsity is reached. The path is
+    also restricted: after a fraction p of it, at least
 
-    through: sparsities, increasing and below `sparsity`, that the path passes through: a family. Each, and the last,
-        has an equal share of the path, with a ramp and a recovery of its own, at whose end a point is kept.
-    pattern: `Unstructured`, `SemiStructured`, `Structured`; it says what `sparsity` is a fraction of.
-    saliency: what is lost with a weight: `Magnitude`, `MetricDiagonal`, `OptimalBrainSurgeon`.
-    shrink: where given, above 0 and below 1, weights are not zeroed at once: what the schedule chooses shrinks by this
-        share of itself at every step of the ramp, is chosen anew at every step, and may grow again (Bai et al. 2023,
-        arXiv 2303.09650); at the ramp's end what is chosen then is zeroed.
-    re_estimate: whether, whenever weights are zeroed, every BatchNorm's scale and shift are set so that on the batch
-        its channels have the mean and the deviation that they had before (`fipray.geometry.re_estimated`).
+        s(p) = sparsity (1 - (1 - p / ramp)^3)
+
+    of the weights are zero and stay so, in `num_stages` stages, each of which chooses anew among the remaining weights.
+    From `p = ramp` on the whole sparsity holds, and the rest of the path recovers the function. `Sparsify(s, ramp=1)`
+    in one step is one-shot pruning.
+
+    Cost: the saliency of all weights, once per evaluation of the value and once per stage for the restriction (per step
+    of the ramp with `shrink`); no pass through the network with `Magnitude`. `re_estimate` takes two forward passes
+    whenever weights are zeroed.
+
+    Needs: weights that are parameters of their layers (no weight_norm); no labels.
+
+    Source: Raghavan & Thomson 2022, arXiv 2205.00334; schedule of Zhu & Gupta 2017, arXiv 1710.01878.
+
+    Args:
+        sparsity: fraction of weights that are zero at the end, at least 0 and below 1; the pattern defines of which.
+        ramp: fraction of the path, above 0 and at most 1, over which the sparsity rises. None restricts only the last
+            point.
+        num_stages: number of steps in which the sparsity rises along the ramp, at least 1.
+        through: sparsities, increasing and below `sparsity`, that the path passes through. Each of them, and the last,
+            has an equal fraction of the path with a ramp and a recovery of its own, and a checkpoint at its end.
+        pattern: `Unstructured`, `SemiStructured` or `Structured`.
+        saliency: `Magnitude`, `MetricDiagonal` or `OptimalBrainSurgeon`.
+        shrink: fraction, above 0 and below 1, by which the chosen weights shrink at every step of the ramp instead of
+            being zeroed; they are chosen anew at every step and may grow again, and are zeroed at the end of the ramp
+            (Bai et al. 2023, arXiv 2303.09650). None zeroes them at once.
+        re_estimate: whether, whenever weights are zeroed, scale and shift of every BatchNorm are set so that its
+            channels keep their mean and standard deviation on the batch (`fipray.networks.re_estimated`).
+
+    Raises:
+        UsageError: for a setting out of range.
     """
 
     sparsity: float
@@ -57,45 +75,54 @@ class Sparsify:
         levels = (0.0, *self.through, self.sparsity)
         if not 0 <= self.sparsity < 1:
             raise UsageError(
-                f"sparsity is a fraction of the weights, at least 0 and below 1; {self.sparsity} was given"
+                f"sparsity must be a fraction of the weights, at least 0 and below 1; {self.sparsity} was given"
             )
         if self.through and not all(low < high for low, high in pairwise(levels)):
             raise UsageError(
-                f"a path passes through increasing sparsities above 0 and below its own; through={self.through} was "
-                f"given, with sparsity={self.sparsity}"
+                "through must hold increasing sparsities above 0 and below the last one; "
+                f"through={self.through} was given with sparsity={self.sparsity}"
             )
         if self.ramp is not None and not 0 < self.ramp <= 1:
-            raise UsageError(f"ramp is a fraction of the path, above 0 and at most 1, or None; {self.ramp} was given")
+            raise UsageError(
+                f"ramp must be a fraction of the path, above 0 and at most 1, or None; {self.ramp} was given"
+            )
         if not self.num_stages >= 1:
-            raise UsageError(f"there is at least one stage; num_stages={self.num_stages} was given")
+            raise UsageError(f"num_stages must be at least 1; {self.num_stages} was given")
         if self.shrink is not None and not 0 < self.shrink < 1:
-            raise UsageError(f"what shrinks loses a share of itself, above 0 and below 1; {self.shrink} was given")
+            raise UsageError(f"shrink must be a fraction, above 0 and below 1, or None; {self.shrink} was given")
 
     def check(self, network: Network) -> None:
-        """Raise NetworkError where a zero among the weights is no zero in a layer, as under weight_norm."""
-        refuse_computed_weights(network, "Sparsify")
+        refuse_computed_weights(network, "Sparsify")  # under weight_norm a zero in the vector is no zero in the layer
         if self.re_estimate:
             check_norms_move(network)
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        going = self._going(problem, weights.detach(), batch, self.sparsity)
-        return weights[going].square().sum() / 2
+        # the choice is not differentiated, only the chosen weights are
+        chosen = self._chosen(problem, weights.detach(), batch, self.sparsity)
+        return weights[chosen].square().sum() / 2
 
     def restrict(self, problem: Problem, weights: Tensor, progress: float, batch: Batch) -> Tensor:
-        sparsity, whole = self._asked(progress)
-        going = self._going(problem, weights, batch, sparsity)
-        if len(going) == 0:
-            return weights
-        if self.shrink is None or whole:
-            sparse = weights.index_fill(0, going, 0.0)
+        sparsity, is_reached = self._asked(progress)
+        chosen = self._chosen(problem, weights, batch, sparsity)
+        if len(chosen) == 0:
+            return weights  # the same tensor: a caller sees by identity that nothing was restricted
+        if self.shrink is None or is_reached:
+            sparse = weights.index_fill(0, chosen, 0.0)
             return re_estimated(problem.network, sparse, weights, batch.inputs) if self.re_estimate else sparse
-        return weights.index_put((going,), weights[going] * (1 - self.shrink))
+        return weights.index_put((chosen,), weights[chosen] * (1 - self.shrink))
 
     def tangent(self, problem: Problem, weights: Tensor) -> Projection:
         return self.pattern.free(problem.network, weights).mul
 
     def sparsity_after(self, progress: float) -> float:
-        """The sparsity that the restriction asks for after a share `progress` of the path."""
+        """Sparsity that the restriction demands at a point of the path.
+
+        Args:
+            progress: fraction of the path that is behind, 0..1.
+
+        Returns:
+            Sparsity, 0..`sparsity`.
+        """
         return self._asked(progress)[0]
 
     @property
@@ -103,8 +130,8 @@ class Sparsify:
         levels = (*self.through, self.sparsity)
         return tuple((number / len(levels), level) for number, level in enumerate(levels, 1))
 
-    def _going(self, problem: Problem, weights: Tensor, batch: Batch, sparsity: float) -> Tensor:
-        """Indices of what is to be zeroed so that `sparsity` is reached."""
+    def _chosen(self, problem: Problem, weights: Tensor, batch: Batch, sparsity: float) -> Tensor:
+        """Choose the weights to zero so that `sparsity` is reached; their indices."""
         if sparsity <= 0:
             return torch.empty(0, dtype=torch.int64, device=weights.device)
         return self.pattern.zeroed(problem.network, weights, lambda: self._losses(problem, weights, batch), sparsity)
@@ -114,12 +141,14 @@ class Sparsify:
         return cast(Tensor, shaped_like(found, weights, f"{type(self.saliency).__name__}.losses()"))
 
     def _asked(self, progress: float) -> tuple[float, bool]:
-        """The sparsity that is asked for after a share of the path, and whether it is that of a ramp's end."""
+        """Compute the sparsity demanded at a point of the path, and whether it is that of the end of a ramp."""
         levels = (0.0, *self.through, self.sparsity)
         scaled = progress * (len(levels) - 1)
-        number = min(max(int(scaled + 1 - 1e-9), 1), len(levels) - 1)  # a level's last step is still its own
+        # the last step of a level belongs to it, despite rounding
+        number = min(max(int(scaled + 1 - 1e-9), 1), len(levels) - 1)
         low, high, part = levels[number - 1], levels[number], scaled - (number - 1)
         if self.ramp is None:
             return (high, True) if part >= 1 - 1e-9 else (low, True)
+        # 1e-9 counts a stage as reached that is reached up to rounding
         stage = int(min(part / self.ramp, 1.0) * self.num_stages + 1e-9) / self.num_stages
         return low + (high - low) * (1 - (1 - stage) ** 3), stage >= 1

@@ -1,4 +1,4 @@
-"""Another network."""
+"""Straight approach to another network in weight space."""
 
 from __future__ import annotations
 
@@ -19,16 +19,24 @@ from fipray.registry import spec
 @checked
 @dataclass(frozen=True, eq=False)
 class Toward:
-    """Walk to the weights `w1` of another network of the same architecture.
+    """Squared distance in weight space to another network of the same architecture.
 
-    `value = |w - w1|^2 / |w0 - w1|^2`: 1 at the start, 0 where the other network is reached. Under a metric that keeps
-    nothing the path is the straight line; under the network's it bends round what the straight line would destroy.
+    `value = |w - w1|^2 / |w0 - w1|^2`: 1 at the base network, 0 where the other network is reached. Under a metric that
+    keeps nothing the path is the straight line; under the network's own it bends around what the line would destroy.
 
-    weights: `w1` [P]; None is the first of the problem's `others`, as a study names it.
+    Cost: a few vector operations on [P]; no pass through the network.
+
+    Needs: the other network's weights; no labels.
+
+    Source: none in particular; without a metric it is linear interpolation of weights.
+
+    Args:
+        weights: `w1` [P]; None takes the first of the problem's `others`, as studies do. Compared by identity.
     """
 
     weights: Tensor | None = None
 
+    # comparing tensors has no single truth value, so two are equal only as the same object
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Toward) and self.weights is other.weights
 
@@ -37,23 +45,36 @@ class Toward:
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         goal = self.goal(problem)
-        whole = (problem.start - goal).square().sum()
-        if not math.isfinite(float(whole)):
-            raise UsageError("the weights of the network to walk to hold NaN or infinity: name another")
-        if float(whole) == 0:
-            raise UsageError("the network to walk to is the start itself, so there is no way to go: name another")
-        return (weights - goal).square().sum() / whole
+        squared_length = (problem.start - goal).square().sum()
+        if not math.isfinite(float(squared_length)):
+            raise UsageError("the weights of the other network hold NaN or infinity: give another network")
+        if float(squared_length) == 0:
+            raise UsageError(
+                "the other network is the base network itself, so there is no path between them: give another network"
+            )
+        return (weights - goal).square().sum() / squared_length
 
     def goal(self, problem: Problem) -> Tensor:
-        """`w1` [P], like the start in dtype and device. Raises UsageError where there is none of its length."""
+        """Weights of the other network.
+
+        Args:
+            problem: supplies the base network and, without `weights`, the other one.
+
+        Returns:
+            `w1` [P], in the base network's dtype and on its device.
+
+        Raises:
+            UsageError: where there is no other network, or one with another number of weights.
+        """
         if self.weights is None and not problem.others:
             raise UsageError(
-                "Toward() walks to the first of the other networks, and there is none: give others, or Toward(weights)"
+                "Toward() takes the first of the problem's other networks, and there is none: give others, or "
+                "Toward(weights)"
             )
         goal = problem.others[0] if self.weights is None else self.weights
         if goal.shape != problem.start.shape:
             raise UsageError(
-                f"a network of {problem.start.numel()} weights cannot walk to weights of shape {tuple(goal.shape)}: "
-                "both networks must have one architecture"
+                f"the base network has {problem.start.numel()} weights, and the other network's have shape "
+                f"{tuple(goal.shape)}: both must have the same architecture"
             )
         return torch.as_tensor(goal.detach(), dtype=problem.start.dtype, device=problem.start.device)

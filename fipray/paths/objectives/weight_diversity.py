@@ -1,4 +1,4 @@
-"""Other weights."""
+"""Weight diversity: distance from other networks in weight space."""
 
 from __future__ import annotations
 
@@ -17,12 +17,18 @@ from fipray.registry import spec
 @checked
 @dataclass(frozen=True)
 class WeightDiversity:
-    """Leave the start and the other networks behind in weight space: the diversity of Raghavan & Thomson 2022.
+    """Negative mean distance from the base network and the other networks in weight space.
 
-    `value = -mean_o |w - o| / |w0|` over o = start and others. Where `w` is one of them there is no way that leads away
-    more than any other, so a random one of the draw is taken: `-<xi, w - o> / (|xi| |w0|)`.
+    `value = -mean_o |w - o| / |w0|` over o = base network and others. Where `w` equals one of them no direction leads
+    away more than any other, so a random one of the draw is taken: `-<xi, w - o> / (|xi| |w0|)`.
 
-    Distance in weight space is no diversity of functions: weights that no input reaches are free to go far.
+    Distance in weight space is no diversity of functions: weights that no input reaches move freely.
+
+    Cost: a few vector operations on [P] per network; no pass through the network.
+
+    Needs: other networks are optional; no labels.
+
+    Source: the diversity of Raghavan & Thomson 2022, arXiv 2205.00334.
     """
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
@@ -30,6 +36,7 @@ class WeightDiversity:
             offset = weights - other
             if bool((offset.detach() != 0).any()):
                 return torch.linalg.vector_norm(offset)
+            # the norm has no gradient at 0
             direction = batch.normal(problem.network.num_weights)
             return direction @ offset / torch.linalg.vector_norm(direction)
 

@@ -1,4 +1,4 @@
-"""Several objectives at once."""
+"""Weighted sum of objectives."""
 
 from __future__ import annotations
 
@@ -33,11 +33,23 @@ from fipray.registry import spec
 @checked
 @dataclass(frozen=True)
 class WeightedSum:
-    """`value = sum_i c_i value_i` for pairs `(c_i, objective_i)`: `WeightedSum(((1.0, Diversify()), (0.1, Toward())))`.
+    """Weighted sum of objectives: `value = sum_i c_i value_i` for pairs `(c_i, objective_i)`.
 
-    A coefficient below 0 is an objective that is maximised. Gradients that parts estimate are summed with the same
-    coefficients. Restrictions of parts all hold, whatever their coefficients: each is applied in turn, so those of two
-    parts must agree, and a part with coefficient 0 only restricts; one that does not is refused.
+        WeightedSum(((1.0, GradientDiversity()), (0.1, Toward())))
+
+    A negative coefficient maximises its objective. Gradients that parts estimate themselves are summed with the same
+    coefficients. The restrictions of all parts hold, whatever their coefficients; they are applied in turn, so those of
+    two parts must be compatible. A part with coefficient 0 only restricts.
+
+    Cost: the sum of the parts' costs; parts with coefficient 0 cost their restriction only.
+
+    Needs: what its parts need.
+
+    Args:
+        parts: one pair or more of a finite coefficient and an objective.
+
+    Raises:
+        UsageError: for no parts, a coefficient that is not finite, or a part with coefficient 0 that restricts nothing.
     """
 
     parts: tuple[tuple[float, Objective], ...]
@@ -45,14 +57,14 @@ class WeightedSum:
     def __post_init__(self) -> None:
         if not (self.parts and all(math.isfinite(coefficient) for coefficient, _ in self.parts)):
             raise UsageError(
-                "a sum has one or more parts, a tuple of pairs (finite coefficient, objective), such as "
-                f"((1.0, Diversify()), (0.1, Toward())); {self.parts!r} was given"
+                "parts must be a tuple of pairs (finite coefficient, objective), at least one, such as "
+                f"((1.0, GradientDiversity()), (0.1, Toward())); {self.parts!r} was given"
             )
         for coefficient, part in self.parts:
             if coefficient == 0 and (ignored := only_descended(part)) is not None:
                 raise UsageError(
-                    f"the part {type(ignored).__name__} has the coefficient 0, so that nothing would come of it: leave "
-                    "it out, or give it another"
+                    f"the part {type(ignored).__name__} has the coefficient 0 and no restriction, so it would have no "
+                    "effect: leave it out, or give it another coefficient"
                 )
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
@@ -67,15 +79,16 @@ class WeightedSum:
         return weights
 
     def tangent(self, problem: Problem, weights: Tensor) -> Projection:
+        # `everything` is recognised by identity: a sum without restrictions must return it, not a wrapper of it
         projections = [tangent(part, problem, weights) for _, part in self.parts]
         restricting = [one for one in projections if one is not everything]
 
-        def both(vector: Tensor) -> Tensor:
+        def in_turn(vector: Tensor) -> Tensor:
             for projection in restricting:
                 vector = projection(vector)
             return vector
 
-        return both if restricting else everything
+        return in_turn if restricting else everything
 
     def check(self, network: Network) -> None:
         for _, part in self.parts:
@@ -91,8 +104,10 @@ class WeightedSum:
 
     @property
     def tasks(self) -> tuple[str, ...]:
+        # a dict instead of a set, to keep the order
         return tuple(dict.fromkeys(name for _, part in self.parts for name in tasks_of(part)))
 
     @property
     def _counted(self) -> tuple[tuple[float, Objective], ...]:
+        # a sum of restrictions alone still has a value: 0 times that of its first part
         return tuple((c, part) for c, part in self.parts if c != 0) or self.parts[:1]

@@ -1,4 +1,4 @@
-"""Anything that gives a number."""
+"""Zeroth-order objective: any number that a function returns, with a gradient estimated from its values."""
 
 from __future__ import annotations
 
@@ -25,21 +25,31 @@ ARGUMENTS = ("a network", "weights [P]")
 @checked
 @dataclass(frozen=True)
 class ZerothOrder:
-    """A number that no gradient leads to: a reward, a latency, a score of another program.
+    """Zeroth-order objective for a function without a gradient: a reward, a latency, a score of another program.
 
-    `value = h(w)`, h any function of the network and of weights [P], the same at the same weights. Its gradient is
-    estimated by antithetic differences along K random orthonormal directions u_i, drawn from the batch,
+    `value = h(w)`, h any deterministic function of the network and of weights [P]. Its gradient is estimated by
+    antithetic differences along K random orthonormal directions u_i, drawn from the batch,
 
         l = sum_i (h(w + s u_i) - h(w - s u_i)) / (2 s) u_i,
 
-    which is the gradient's projection on their span, exactly where h is quadratic (orthogonal directions: Choromanski
-    et al. 2018, who scale it by P/K to be unbiased; unscaled, the decrease that it predicts along itself is h's own).
+    which is the projection of the gradient on their span, exactly where h is quadratic. It is not scaled by P / K to be
+    unbiased, so that the decrease it predicts along itself is that of h.
 
-    function: h, or its name `module:function`, which a study can write down. Such a function can be imported wherever
-        the path is walked.
-    num_samples: K; a gradient costs 2 K calls of h and K P numbers. More than P count as P.
-    spread: s, in units of the start's norm |w0|, as radii are. It is at least as long as what h sees: a step function
-        needs a wide one.
+    Cost: 2 K calls of h and K P numbers; no pass through the network beside those of h.
+
+    Needs: nothing but h.
+
+    Source: evolution strategies with orthogonal directions, Choromanski et al. 2018.
+
+    Args:
+        function: h, or its name `module:function`, which a study can write down and every worker must be able to
+            import.
+        num_samples: K, at least 1; more than P count as P.
+        spread: s, above 0, in units of the norm |w0| of the base weights, as radii are. It must be at least as long as
+            the steps at which h changes.
+
+    Raises:
+        UsageError: for a setting out of range, or a name that cannot be imported or is no function of this form.
     """
 
     function: str | Function
@@ -48,24 +58,28 @@ class ZerothOrder:
 
     def __post_init__(self) -> None:
         if isinstance(self.function, str):
+            # a wrong name fails here, before a study is started
             function_named(self.function, ARGUMENTS)
         if not self.num_samples >= 1:
-            raise UsageError(f"at least one direction is needed; num_samples={self.num_samples} was given")
+            raise UsageError(f"num_samples must be at least 1; num_samples={self.num_samples} was given")
         if not 0 < self.spread < float("inf"):
-            raise UsageError(f"spread is a part of the start's norm, finite and above 0; {self.spread} was given")
+            raise UsageError(f"spread must be finite and above 0; {self.spread} was given")
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        at = weights.detach()
-        value = torch.as_tensor(self._call(problem, at), dtype=at.dtype, device=at.device)
-        if weights.requires_grad:  # for steppers that differentiate a whole of which this is a part
-            value = value + self.gradient(problem, at, batch) @ (weights - at)
+        detached = weights.detach()
+        value = torch.as_tensor(self._call(problem, detached), dtype=detached.dtype, device=detached.device)
+        if weights.requires_grad:
+            # a linear function with the estimated gradient, for steppers that differentiate a sum that holds this
+            value = value + self.gradient(problem, detached, batch) @ (weights - detached)
         return value
 
     @torch.no_grad()
     def gradient(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         length = self.spread * problem.length
         if not length > 0:
-            raise UsageError("the start's weights are all zero, so spread, a part of their norm, measures nothing")
+            raise UsageError(
+                "spread is in units of the norm of the base weights, and these are all zero: start from other weights"
+            )
         directions = orthonormal(batch, problem.network.num_weights, self.num_samples)
         slopes = [
             (self._call(problem, weights + length * u) - self._call(problem, weights - length * u)) / (2 * length)
@@ -74,15 +88,28 @@ class ZerothOrder:
         return directions @ torch.as_tensor(slopes, dtype=weights.dtype, device=weights.device)
 
     def _call(self, problem: Problem, weights: Tensor) -> float:
+        # a name is resolved at every call, so that the spec remains plain data that can be sent to workers
         function = function_named(self.function, ARGUMENTS) if isinstance(self.function, str) else self.function
         answer: Any = function(problem.network, weights)
         try:
             return float(answer)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise UsageError(f"a black box gives a number; {self.function!r} gave a {type(answer).__name__}") from error
+            raise UsageError(
+                "the function of ZerothOrder must return a number; "
+                f"{self.function!r} returned a {type(answer).__name__}"
+            ) from error
 
 
 def orthonormal(batch: Batch, size: int, count: int) -> Tensor:
-    """`count`, at most `size`, random orthonormal columns [size, K], of this batch's draw."""
+    """Random orthonormal directions of a batch's draw, uniformly distributed.
+
+    Args:
+        batch: its seed determines the directions.
+        size: dimension of the space.
+        count: number of directions; at most `size` are returned.
+
+    Returns:
+        Columns [size, min(size, count)].
+    """
     basis, triangle = torch.linalg.qr(batch.normal(size, min(size, count)))
-    return basis * triangle.diagonal().sign()  # of the uniform distribution (Mezzadri 2007)
+    return basis * triangle.diagonal().sign()  # the signs make QR's basis uniformly distributed (Mezzadri 2007)

@@ -1,4 +1,4 @@
-"""Pruning masks: patterns of zeros and saliencies that choose them."""
+"""Pruning masks: sparsity patterns and the saliencies that rank weights within them."""
 
 from fipray.paths.sparsity.patterns import Pattern, SemiStructured, Structured, Unstructured
 from fipray.paths.sparsity.saliency import Magnitude, MetricDiagonal, OptimalBrainSurgeon, Saliency

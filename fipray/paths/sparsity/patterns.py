@@ -1,4 +1,4 @@
-"""Which weights may be zero together: the patterns of sparsity."""
+"""Sparsity patterns: which weights become zero together."""
 
 from __future__ import annotations
 
@@ -16,21 +16,43 @@ from fipray.networks import Network, removable_channels
 from fipray.networks.functional_module import Slot
 from fipray.registry import spec
 
-Losses = Callable[[], Tensor]  # [P], at least 0; may cost passes
+# Saliencies [P], at least 0, of all weights. A call, as computing them may take passes that are not always needed.
+Losses = Callable[[], Tensor]
 
 
 @runtime_checkable
 class Pattern(Protocol):
-    """Chooses what becomes zero, given how much is lost with each weight."""
+    """Sparsity pattern: chooses the weights that become zero, given a saliency of each."""
 
     def zeroed(self, network: Network, weights: Tensor, losses: Losses, sparsity: float) -> Tensor:
-        """Indices of the weights [P] to be zeroed besides what is zero already, so that `sparsity` is reached; those
-        with the smallest losses, or groups of the smallest sums. Empty where it is reached, and nobody asks for losses.
+        """Choose further weights to zero, so that `sparsity` is reached.
+
+        Those of lowest saliency are chosen, or groups of the lowest summed saliency.
+
+        Args:
+            network: its layers define the groups.
+            weights: [P], some of which may be zero already.
+            losses: computes the saliencies [P]; not called where nothing is to be zeroed.
+            sparsity: fraction, 0..1, of those weights that the pattern counts.
+
+        Returns:
+            Indices [K] of weights that are not zero yet; empty where the sparsity is reached.
+
+        Raises:
+            UsageError: for a sparsity that the pattern cannot reach.
         """
         ...
 
     def free(self, network: Network, weights: Tensor) -> Tensor:
-        """[P], 1.0 where `weights` may move, 0.0 where they are zero and have to stay so."""
+        """Mask of the weights that may move.
+
+        Args:
+            network: its layers define the groups.
+            weights: [P].
+
+        Returns:
+            [P] in the dtype of the weights: 1.0 where they may move, 0.0 where they are zero and must stay so.
+        """
         ...
 
 
@@ -38,11 +60,13 @@ class Pattern(Protocol):
 @checked
 @dataclass(frozen=True)
 class Unstructured:
-    """Any weights of layers (parameters of two or more dimensions), never a bias or a normalisation's scale.
+    """Unstructured sparsity: any weights of layers (parameters of two or more dimensions), never biases or scales.
 
-    `sparsity` is the fraction of all weights that are zero; those that may not change (`Network.only`) count, and stay
-    as they are. across: "network" zeroes what is least anywhere,
-    "layer" the same fraction of each layer.
+    The sparsity is the fraction of all weights that are zero. Weights that may not change (`Network.only`) count, and
+    stay as they are.
+
+    Args:
+        across: "network" zeroes the weights of lowest saliency anywhere, "layer" the same fraction of each layer.
     """
 
     across: Literal["network", "layer"] = "network"
@@ -52,18 +76,19 @@ class Unstructured:
         if wanted <= zeros:
             return _none(weights)
         layers = _layers(network)
-        there = sum(slot.shape.numel() for slot in layers)
+        num_available = sum(slot.shape.numel() for slot in layers)
         elsewhere = zeros - sum(_zeros(_part(weights, slot)) for slot in layers)
-        if wanted - elsewhere > there:
+        if wanted - elsewhere > num_available:
             raise UsageError(
-                f"sparsity {sparsity} asks for {wanted} zeros, but only {there} of the {network.num_weights} weights "
-                "are weights of layers that may change: ask for less"
+                f"sparsity {sparsity} takes {wanted} zeros, but only {num_available} of the {network.num_weights} "
+                "weights lie in layers and may change: set a lower sparsity"
             )
         if self.across == "network":
             candidates = torch.where((weights != 0) & _in_layers(network, weights), losses(), torch.inf)
             return _least(candidates, wanted - zeros)
-        chosen, before, fraction, lost = [], 0, (wanted - elsewhere) / there, losses()
-        for slot in layers:  # rounded so that the counts sum to what is wanted
+        chosen, before, fraction, lost = [], 0, (wanted - elsewhere) / num_available, losses()
+        for slot in layers:
+            # differences of rounded running sums, so that the counts add up to the wanted number
             count = round(fraction * (before + slot.shape.numel())) - round(fraction * before)
             before += slot.shape.numel()
             own = _part(weights, slot)
@@ -84,11 +109,18 @@ class Unstructured:
 @checked
 @dataclass(frozen=True)
 class SemiStructured:
-    """At least `zeros` zeros in each group of `size` weights that follow each other along a layer's inputs (2:4 is what
-    sparse matrix units compute with), in layers whose number of inputs `size` divides; other layers stay as they are.
+    """N:M sparsity: at least `zeros` zeros in each group of `size` consecutive weights along a layer's inputs.
 
-    `sparsity` is the fraction of those layers' weights that are zero, at most `zeros / size`, where every group has its
-    zeros; below it the groups with the smallest losses have theirs, and the others none.
+    2:4 is what sparse matrix units compute with. Layers whose number of inputs `size` does not divide stay as they are.
+    The sparsity is the fraction of the other layers' weights that are zero, at most `zeros / size`, where every group
+    has its zeros; below it the groups of lowest saliency have theirs, and the others none.
+
+    Args:
+        zeros: number of zeros in a group, at least 1 and below `size`.
+        size: number of weights in a group.
+
+    Raises:
+        UsageError: for a number of zeros out of range.
     """
 
     zeros: int = 2
@@ -96,12 +128,13 @@ class SemiStructured:
 
     def __post_init__(self) -> None:
         if not 1 <= self.zeros < self.size:
-            raise UsageError(f"of each group some weights are zero, not all; {self.zeros} of {self.size} were given")
+            raise UsageError(f"zeros must be at least 1 and below size; {self.zeros} of {self.size} were given")
 
     def zeroed(self, network: Network, weights: Tensor, losses: Losses, sparsity: float) -> Tensor:
-        if sparsity > self.zeros / self.size + 1e-9:
+        if sparsity > self.zeros / self.size + 1e-9:  # allows for rounding in a schedule's sparsity
             raise UsageError(
-                f"{self.zeros} zeros in {self.size} make a sparsity of {self.zeros / self.size:g}; {sparsity} was asked"
+                f"{self.zeros} zeros in {self.size} give a sparsity of at most {self.zeros / self.size:g}; "
+                f"{sparsity} was asked for"
             )
         groups = _groups(network, self.size, weights.device)
         own = weights[groups]
@@ -109,7 +142,7 @@ class SemiStructured:
         wanted = round(sparsity * groups.numel() / self.zeros) - int(done.sum())
         if wanted <= 0:
             return _none(weights)
-        # what is zero already counts first, and costs nothing
+        # -1 sorts weights that are zero already before all saliencies; clamped, they add nothing to a group's sum
         lost, order = torch.where(own == 0, -1.0, losses()[groups]).sort(1)
         sums = lost[:, : self.zeros].clamp(min=0).sum(1)
         chosen = _least(torch.where(done, torch.inf, sums), wanted)
@@ -123,16 +156,20 @@ class SemiStructured:
         return free
 
 
+# cached, as groups depend on the network alone and every step asks for them
 @lru_cache(maxsize=8)
 def _groups(network: Network, size: int, device: torch.device) -> Tensor:
-    """[G, size] indices of the weights of each group."""
+    """List the weights of each group, as indices [G, size]."""
     found = []
     for slot in _layers(network):
         if slot.shape[1] % size == 0:
             places = torch.arange(slot.start, slot.stop, device=device).view(slot.shape)
             found.append(places.movedim(1, -1).reshape(-1, size))
     if not found:
-        raise UsageError(f"no layer has a number of inputs that {size} divides, so there are no groups")
+        raise UsageError(
+            f"no layer has a number of inputs that {size} divides, so there are no groups: set another size, or use "
+            "Unstructured()"
+        )
     return torch.cat(found)
 
 
@@ -140,12 +177,14 @@ def _groups(network: Network, size: int, device: torch.device) -> Tensor:
 @checked
 @dataclass(frozen=True)
 class Structured:
-    """Whole output channels of convolutions and neurons of linear layers, those that can be removed
-    (`fipray.geometry.removable_channels`): all weights that make a channel and all that see it. A network that is
-    sparse so can be exported as a smaller dense one (`fipray.slimmed`).
+    """Structured sparsity: whole output channels of convolutions and neurons of linear layers.
 
-    `sparsity` is the fraction of these channels that are gone: across the "layer", of each layer's; across the
-    "network", of all together. A layer keeps one channel at least.
+    Only channels that can be removed on their own (`fipray.networks.removable_channels`): all weights that compute a
+    channel and all that read it become zero. `fipray.networks.slimmed` turns such a network into a smaller dense one.
+    The sparsity is the fraction of these channels that are removed. Every layer keeps at least one channel.
+
+    Args:
+        across: "layer" removes the given fraction of each layer's channels, "network" of all channels together.
     """
 
     across: Literal["network", "layer"] = "layer"
@@ -161,9 +200,10 @@ class Structured:
         if max(wanted) <= 0:
             return _none(weights)
         lost, sums = losses(), []
-        for (own, _), there in zip(groups, present, strict=True):
-            sum_of_each = torch.where(there, lost[own].sum(1), torch.inf)
-            sum_of_each[torch.where(there, sum_of_each, -torch.inf).argmax()] = torch.inf  # the one that stays
+        for (own, _), is_present in zip(groups, present, strict=True):
+            sum_of_each = torch.where(is_present, lost[own].sum(1), torch.inf)
+            # the channel of highest saliency of each layer always stays
+            sum_of_each[torch.where(is_present, sum_of_each, -torch.inf).argmax()] = torch.inf
             sums.append(sum_of_each)
         if self.across == "network":
             sums = [torch.cat(sums)]
@@ -186,17 +226,19 @@ class Structured:
         return free
 
 
+# cached, as finding the channels traces the module with torch.fx
 @lru_cache(maxsize=8)
 def _channels(network: Network, device: torch.device) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Of each layer with removable channels: [C, S] indices of what makes each of them, [C, S'] of what sees it.
+    """List each layer's removable channels by indices of weights.
 
-    Raises NetworkError where there are none.
+    Pairs of [C, S], the weights that compute each channel, and [C, S'], those that read it. Raises NetworkError where
+    no channel can be removed.
     """
     found = removable_channels(network)
     if not found:
         raise NetworkError(
-            "no layer has output channels that can be removed by themselves: each reaches an addition, the outputs, or "
-            "something that torch.fx does not follow. Prune weights instead: Unstructured() or SemiStructured()"
+            "no layer has output channels that can be removed on their own: each reaches an addition, the outputs, or "
+            "an operation that torch.fx does not trace. Prune weights instead: Unstructured() or SemiStructured()"
         )
     return tuple((one.own_indices().to(device), one.seen_indices().to(device)) for one in found)
 
@@ -206,7 +248,7 @@ def _layers(network: Network) -> list[Slot]:
 
 
 def _in_layers(network: Network, weights: Tensor) -> Tensor:
-    """[P], true for weights of layers."""
+    """Mask [P], true for weights of layers that may change."""
     inside = torch.zeros_like(weights, dtype=torch.bool)
     for slot in _layers(network):
         inside[slot.start : slot.stop] = True
@@ -218,13 +260,15 @@ def _part(vector: Tensor, slot: Slot) -> Tensor:
 
 
 def _zeros(weights: Tensor) -> int:
+    # a float32 sum of ones is exact below 2^24, and three times as fast as count_nonzero
     if len(weights) >= 2**24:
         return len(weights) - int(torch.count_nonzero(weights))
-    return len(weights) - int(_ones(weights).sum())  # exact in float32 up to there, and three times as fast
+    return len(weights) - int(_ones(weights).sum())
 
 
 def _ones(weights: Tensor) -> Tensor:
-    """1.0 for each weight that is not zero, else 0.0; by far faster than to make true and false floats."""
+    """Return 1.0 for each weight that is not zero, else 0.0."""
+    # comparing into a float tensor is far faster than converting a mask to floats
     return torch.ne(weights, 0, out=torch.empty_like(weights))
 
 
@@ -233,9 +277,10 @@ def _none(weights: Tensor) -> Tensor:
 
 
 def _least(losses: Tensor, count: int) -> Tensor:
-    """Indices of the `count` smallest."""
+    """Return the indices of the `count` smallest losses, in no order."""
     if count >= len(losses):
         return torch.arange(len(losses), device=losses.device)
-    if losses.device.type == "cpu":  # argpartition of numpy: three times as fast as topk for large counts
+    if losses.device.type == "cpu":
+        # numpy's argpartition is three times as fast as topk for large counts
         return torch.from_numpy(losses.numpy().argpartition(count - 1)[:count])
     return losses.topk(count, largest=False).indices

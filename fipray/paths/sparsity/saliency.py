@@ -1,4 +1,4 @@
-"""How much is lost with each weight: what decides which go first."""
+"""Saliencies: what zeroing each weight costs, which decides the order of pruning."""
 
 from __future__ import annotations
 
@@ -19,10 +19,19 @@ from fipray.registry import spec
 
 @runtime_checkable
 class Saliency(Protocol):
-    """What zeroing a weight costs, by some account; compared among weights, and summed over groups."""
+    """Estimated cost of zeroing each weight; compared among weights, and summed over groups."""
 
     def losses(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        """[P], at least 0, at `weights` [P], judged on a batch where inputs count."""
+        """Compute the saliencies of all weights.
+
+        Args:
+            problem: supplies the network and its output geometry.
+            weights: [P].
+            batch: inputs [N, ...], for saliencies that depend on the function.
+
+        Returns:
+            Saliencies [P], at least 0.
+        """
         ...
 
 
@@ -30,7 +39,7 @@ class Saliency(Protocol):
 @checked
 @dataclass(frozen=True)
 class Magnitude:
-    """`|w_i|`."""
+    """Magnitude `|w_i|`. Costs nothing and needs no inputs."""
 
     def losses(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         return weights.abs()
@@ -40,10 +49,20 @@ class Magnitude:
 @checked
 @dataclass(frozen=True)
 class MetricDiagonal:
-    """`w_i^2 g_ii / 2`: how far the outputs move, to second order, if weight i alone goes (Optimal Brain Damage, LeCun
-    et al. 1990, in the metric of the outputs; no labels).
+    """Saliency `w_i^2 g_ii / 2`: half the squared functional distance, to second order, if weight i alone is zeroed.
 
-    num_inputs: of the batch, from which g is taken.
+    Cost: C backward passes on N = `num_inputs` inputs, C the number of outputs, where each weight acts once, in a
+    linear layer or convolution; otherwise N C.
+
+    Needs: inputs; no labels.
+
+    Source: Optimal Brain Damage, LeCun et al. 1990, in the metric of the outputs.
+
+    Args:
+        num_inputs: number of the batch's inputs on which g is taken, at least 1.
+
+    Raises:
+        UsageError: for fewer than 1 input.
     """
 
     num_inputs: int = 128
@@ -59,12 +78,24 @@ class MetricDiagonal:
 @checked
 @dataclass(frozen=True)
 class OptimalBrainSurgeon:
-    """`w_i^2 / (2 [(g + m I)^-1]_ii)`: how far the outputs move if weight i goes and all others make up for it (Hassibi
-    & Stork 1993, in the metric of the outputs; no labels), m the damping in units of the mean of g's diagonal.
+    """Saliency `w_i^2 / (2 [(g + m I)^-1]_ii)`: cost of zeroing weight i if all others compensate for it.
 
-    The inverse is taken in sample space, `m [(g + m I)^-1]_ii = 1 - j_i^T (J J^T + N m I)^-1 j_i` with the i-th column
-    j_i of J, so it costs J, N C P numbers: num_inputs, N, is small. That the others do make up for it is left to the
-    steps that follow.
+    m is the damping in units of the mean of g's diagonal. The inverse is taken in sample space,
+    `m [(g + m I)^-1]_ii = 1 - j_i^T (J J^T + N m I)^-1 j_i` with the i-th column j_i of J. The compensation itself is
+    left to the steps that follow.
+
+    Cost: J, of N C P numbers, and a triangular solve of its size; hence a small `num_inputs`.
+
+    Needs: inputs; no labels.
+
+    Source: Optimal Brain Surgeon, Hassibi & Stork 1993, in the metric of the outputs.
+
+    Args:
+        num_inputs: N, number of the batch's inputs on which g is taken, at least 1.
+        damping: relative damping, above 0 and finite.
+
+    Raises:
+        UsageError: for a setting out of range.
     """
 
     num_inputs: int = 32
@@ -73,18 +104,20 @@ class OptimalBrainSurgeon:
     def __post_init__(self) -> None:
         _check(self.num_inputs)
         if not 0 < self.damping < math.inf:
-            raise UsageError(f"damping is above 0 and finite; {self.damping} was given")
+            raise UsageError(f"damping must be above 0 and finite; {self.damping} was given")
 
     def losses(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         metric = _metric(problem, weights, batch, self.num_inputs)
         rows = metric.jacobian()
         mean = float(rows.square().sum()) / metric.num_inputs / len(weights)
-        if not 0 < mean < math.inf:  # no output moves; or what they are is not finite, and neither is any loss
+        # 0 where no weight changes an output; not finite where the outputs are not, and then no saliency is
+        if not 0 < mean < math.inf:
             return torch.full_like(weights, mean)
         damping = self.damping * mean
         gram = rows @ rows.T
         gram.diagonal().add_(metric.num_inputs * damping)
         solved = torch.linalg.solve_triangular(torch.linalg.cholesky(gram), rows, upper=False)
+        # for weights that the outputs determine 1 - x cancels to rounding, so it is kept above 0
         inverse = (1 - solved.square().sum(0)).clamp_(min=torch.finfo(weights.dtype).eps) / damping
         return weights.square() / (2 * inverse)
 
@@ -95,4 +128,4 @@ def _metric(problem: Problem, weights: Tensor, batch: Batch, num_inputs: int) ->
 
 def _check(num_inputs: int) -> None:
     if not num_inputs >= 1:
-        raise UsageError(f"a metric needs an input; num_inputs={num_inputs} was given")
+        raise UsageError(f"num_inputs must be at least 1; {num_inputs} was given")

@@ -1,4 +1,7 @@
-"""Steppers, one module each, and what a stepper of your own implements or is given."""
+"""Steppers, one module each, and the types that a stepper of your own uses.
+
+A stepper proposes the next displacement along a path: it goes down the objective and keeps the function.
+"""
 
 from fipray.paths.stepper import Proposal, Situation, Stepper
 from fipray.paths.steppers.compose import Corrected, Switch

@@ -1,4 +1,4 @@
-"""Steppers made of steppers: one predicts and another corrects; one walks far and another near the end."""
+"""Composed steppers: predictor and corrector, and a switch from one stepper to another."""
 
 from __future__ import annotations
 
@@ -20,10 +20,19 @@ from fipray.registry import spec
 @checked
 @dataclass(frozen=True)
 class Corrected:
-    """A step of `predictor`, then one of `corrector` from where it leads, which only brings the function back.
+    """Predictor step followed by a corrector step that brings the function back.
 
-    Any stepper predicts; one that looks at the function's drift corrects: Natural, Projected, Kronecker,
-    FirstOrder.
+    The corrector steps from where the predictor leads, on the same batch and with an objective of value 0, so it only
+    reduces the functional distance; the restriction of the path's objective still holds. The sum of both displacements
+    is scaled down to the radius.
+
+    Cost per step: that of both steppers, and the objective's gradient for the predicted gain.
+
+    Needs: what its steppers need.
+
+    Args:
+        predictor: any stepper.
+        corrector: a stepper that reduces the functional distance: Natural, Projected, Kronecker or FirstOrder.
     """
 
     predictor: Stepper
@@ -39,7 +48,7 @@ class Corrected:
     def propose(self, situation: Situation, state: State) -> Proposal:
         ahead = self.predictor.propose(situation, _part("predictor", state))
         moved = replace(
-            situation, objective=_Still(situation.objective), weights=situation.weights + ahead.displacement
+            situation, objective=_RestrictionAlone(situation.objective), weights=situation.weights + ahead.displacement
         )
         back = self.corrector.propose(moved, _part("corrector", state))
         states = _joined(predictor=ahead.state, corrector=back.state)
@@ -50,9 +59,21 @@ class Corrected:
 @checked
 @dataclass(frozen=True)
 class Switch:
-    """`far` until a share `at`, 0..1, of the path is walked, then `near`: cheap while far, exact near the end.
+    """One stepper on the first part of a path and another on the rest, such as a cheap one and then an exact one.
 
-    Each of the two walks a whole path of its own: its progress goes from 0 to 1.
+    Each of the two sees its part as a whole path: its progress goes from 0 to 1.
+
+    Cost per step: that of the stepper in use.
+
+    Needs: what its steppers need.
+
+    Args:
+        far: stepper while at most the fraction `at` of the path is behind.
+        near: stepper after that.
+        at: fraction of the path, above 0 and below 1.
+
+    Raises:
+        UsageError: for `at` out of range.
     """
 
     far: Stepper
@@ -61,7 +82,7 @@ class Switch:
 
     def __post_init__(self) -> None:
         if not 0 < self.at < 1:
-            raise UsageError(f"a path switches after a share of it, above 0 and below 1; at={self.at} was given")
+            raise UsageError(f"at must be a fraction of the path, above 0 and below 1; at={self.at} was given")
 
     @property
     def ignores_objective(self) -> str:
@@ -72,13 +93,13 @@ class Switch:
 
     def propose(self, situation: Situation, state: State) -> Proposal:
         name, stepper = ("far", self.far) if situation.progress <= self.at else ("near", self.near)
-        made = stepper.propose(situation.part_of(self.at), _part(name, state))
-        return replace(made, state={**state, **_joined(**{name: made.state})})
+        proposal = stepper.propose(situation.part_of(self.at), _part(name, state))
+        return replace(proposal, state={**state, **_joined(**{name: proposal.state})})
 
 
 @dataclass(frozen=True)
-class _Still:
-    """No objective, but the restriction of one that has one."""
+class _RestrictionAlone:
+    """Objective of value 0 with the restriction of another."""
 
     objective: Objective
 
@@ -95,6 +116,7 @@ class _Still:
         return tangent(self.objective, problem, weights)
 
 
+# a state holds tensors alone, under flat names, so those of two steppers are told apart by a prefix
 def _joined(**states: State) -> State:
     return {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
 

@@ -1,4 +1,4 @@
-"""A step that no layer's input can see."""
+"""Steps in the null space of layer inputs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,31 @@ from fipray.registry import spec
 @checked
 @dataclass(frozen=True)
 class InputNullSpace:
-    """Down the objective by weights that no input reaches: `dW a = 0` for all that each layer sees.
+    """Gradient descent on the objective within the null space of every layer's inputs.
 
-    Each linear layer and convolution moves only in the null space of the second moment `A = mean a a^T` of its own
-    inputs a at the start of the path, so that every layer's output stays, and with them the network's, for steps of any
-    length (GPM, Saha et al. 2021; Adam-NSCL, Wang et al. 2021). A direction belongs to the null space when the share of
-    the inputs' energy along it is at most `threshold`. Weights that act outside such layers do not move. The tangent of
-    a restriction (Sparsify's zeros) cuts across the null space: there outputs move by as much as it cuts off.
+    Every linear layer and convolution moves by `dW` with `dW a = 0` for its own inputs a at the base weights: `dW` is
+    projected on the null space of the second moment `A = mean a a^T`. Then every layer's output stays, and with it the
+    network's, for steps of any length. A direction counts as null if the fraction of the inputs' energy (the trace of
+    A) along it is at most `threshold`. Weights outside such layers do not move. The tangent of a restriction (the zeros
+    of Sparsify) cuts across the null space; there outputs change by as much as the cut removes. Errors of the
+    approximate null space are not corrected: this stepper is a predictor, not a corrector.
 
-    Only the moments are kept, no data, and they are gathered on the first `num_batches` batches. A step costs the
-    objective's gradient; memory is the square of each layer's input size. What rounds the null space is not brought
-    back: this is a predictor, and no corrector.
+    Cost per step: the objective's gradient and two products of a layer's size each; on the first `num_batches` steps
+    also two passes and an eigendecomposition of every moment. Memory: the square of every layer's input size. Moments
+    are stored, data is not.
+
+    Needs: outputs on the anchors as the only kept quantity.
+
+    Source: GPM, Saha et al. 2021; Adam-NSCL, Wang et al. 2021.
+
+    Args:
+        threshold: fraction of energy up to which a direction counts as null, at least 0 and below 1.
+        num_batches: number of batches from which the moments are gathered, the first of the path; at least 1.
+
+    Raises:
+        UsageError: for a setting out of range.
+        NetworkError: from the first step, for a network without linear layers or convolutions whose weights are in the
+            vector as they are.
     """
 
     threshold: float = 1e-6
@@ -38,9 +52,9 @@ class InputNullSpace:
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold < 1:
-            raise UsageError(f"threshold is a share of energy, at least 0 and below 1; {self.threshold} was given")
+            raise UsageError(f"threshold must be a fraction, at least 0 and below 1; {self.threshold} was given")
         if not self.num_batches >= 1:
-            raise UsageError(f"moments are gathered on at least one batch; {self.num_batches} was given")
+            raise UsageError(f"num_batches must be at least 1; {self.num_batches} was given")
 
     def begin(self, problem: Problem) -> State:
         needs_outputs_alone(problem, type(self).__name__)
@@ -49,16 +63,16 @@ class InputNullSpace:
     def propose(self, situation: Situation, state: State) -> Proposal:
         problem, batch = situation.problem, situation.batch
         count = int(state["count"])
-        metric = Metric(
-            problem.network, problem.start, batch.inputs[: None if count < self.num_batches else 1], problem.geometry
-        )
+        # once the moments are gathered, one input suffices to list the layers
+        inputs = batch.inputs if count < self.num_batches else batch.inputs[:1]
+        metric = Metric(problem.network, problem.start, inputs, problem.geometry)
         if not metric.layers:
             raise NetworkError(
-                "no linear layer or convolution holds weights of the vector as they are, so InputNullSpace could "
-                "move none: layers in half precision or under a parametrisation are none; take another stepper"
+                "InputNullSpace moves the weights of linear layers and convolutions, and this network has none in full "
+                "precision and without a parametrisation: use another stepper"
             )
         if count < self.num_batches:
-            state = {**state, **self._seen_more(metric, batch, state)}
+            state = {**state, **self._gathered(metric, batch, state)}
         free = torch.zeros_like(situation.slope)
         for layer in metric.layers:
             basis = state[f"free.{layer.weight}"]
@@ -69,24 +83,28 @@ class InputNullSpace:
             displacement = displacement * (situation.radius / length)
         return promised(situation, displacement, {**state, "count": torch.tensor(count + 1)})
 
-    def _seen_more(self, metric: Metric, batch: Batch, state: State) -> State:
-        """The moments with one more batch in them, and the bases [in, free] of their null spaces."""
+    def _gathered(self, metric: Metric, batch: Batch, state: State) -> State:
+        """Add a batch to the moments, and compute the bases [in, free] of their null spaces."""
         carried, product = metric.by_layer(batch.normal(*metric.embedded.shape))
         found: State = {}
-        told = torch.zeros_like(product)
-        for layer, one in zip(metric.layers, carried, strict=True):
+        # random sensitivities u ~ N(0, I): `product` is J^T u, which the layers' parts are compared with
+        by_layers = torch.zeros_like(product)
+        for layer, sensitivities in zip(metric.layers, carried, strict=True):
             name = f"moment.{layer.weight}"
             patches = layer.patches()
-            layer.put(told, layer.matrix(told) + torch.einsum("nto,nti->oi", one, patches))
-            seen = patches.flatten(0, 1).double()
-            found[name] = found.get(name, state.get(name, torch.zeros(()))) + seen.T @ seen  # a layer may act twice
-        allowed = 1e3 * torch.finfo(product.dtype).eps * float(torch.linalg.vector_norm(product))
+            layer.put(by_layers, layer.matrix(by_layers) + torch.einsum("nto,nti->oi", sensitivities, patches))
+            rows = patches.flatten(0, 1).double()  # squares double the condition number, too much for float32
+            found[name] = found.get(name, state.get(name, torch.zeros(()))) + rows.T @ rows  # a layer may act twice
+        rounding = 1e3 * torch.finfo(product.dtype).eps * float(torch.linalg.vector_norm(product))
         for layer in metric.layers:
             moment = found[f"moment.{layer.weight}"]
             values, vectors = eigh(moment)
+            # the floor of rounding, in effect with a threshold of 0
             least = len(values) * torch.finfo(product.dtype).eps ** 2
-            quiet = values <= max(self.threshold, least) * values.sum()
-            if float(torch.linalg.vector_norm(layer.matrix(told - product))) > allowed:
-                quiet = torch.zeros_like(quiet)  # its weights act elsewhere too, where nobody saw their inputs
-            found[f"free.{layer.weight}"] = vectors[:, quiet].to(product.dtype).contiguous()
+            is_null = values <= max(self.threshold, least) * values.sum()
+            # where the layers do not account for the whole product J^T u, the weights also act elsewhere (tied
+            # weights), on inputs that were not recorded, so they are not moved
+            if float(torch.linalg.vector_norm(layer.matrix(by_layers - product))) > rounding:
+                is_null = torch.zeros_like(is_null)
+            found[f"free.{layer.weight}"] = vectors[:, is_null].to(product.dtype).contiguous()
         return found

@@ -1,19 +1,19 @@
-"""The damped step in the function's own metric."""
+"""Natural stepper: the damped step in the metric tensor of the function."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
-from fipray.geometry import Metric, StackedMetric, StreamedMetric, conjugate_gradients, solve_in_sample_space
+from fipray.geometry import Metric, StackedMetric, StreamedMetric, conjugate_gradients
 from fipray.geometry.metric import Precision
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
+from fipray.paths.steppers.sample_space import exact_correction
 from fipray.registry import spec
 
 AnyMetric = Metric | StreamedMetric | StackedMetric
@@ -23,24 +23,39 @@ AnyMetric = Metric | StreamedMetric | StackedMetric
 @checked
 @dataclass(frozen=True)
 class Natural:
-    """Down the objective as far as the function allows, and back to the function, in one damped solve.
+    """Natural-gradient step on the objective with a Gauss-Newton correction of the function, in one damped solve.
 
-    `d = argmin |J d + e|^2 / N + m |d + t l|^2`, with `e = s(w) - s(w0)` the function's drift so far, `l` the
-    objective's gradient, `m` the damping and t = radius / |l|:
+    `d = argmin |J d + e|^2 / N + m |d + t l|^2`, with `e = s(w) - s(w0)` the change of the embedded outputs so far, l
+    the objective's gradient, m the damping and `t = radius / |l|`:
 
         d = -t l + z,    (J^T J / N + m I) z = J^T (t J l - e) / N
 
     The part from l is the predictor, parallel to `-m (g + m I)^-1 l`, the closed form of the published quadratic
-    program (Raghavan & Thomson 2022); the part from e is a Gauss-Newton corrector. Both share one matrix, so they share
-    one solve: the drift that one step leaves, which is of second order, is what the next one takes back.
+    program. The part from e is a Gauss-Newton corrector, which takes back the second-order error of the previous step.
+    Both share one matrix, hence one solve.
 
-    iterations: of conjugate gradients; a step costs about 2 `iterations` + 4 gradients of the batch, and the
-        objective's. Where solving exactly in sample space, `z = J^T (J J^T + N m I)^-1 (t J l - e)`, takes fewer
-        floating-point operations, as for small batches, that is done. None always solves exactly.
-    warm: start the iterations from the last step's z, for one product more. With a fresh batch at each step that gains
-        little; it pays where the batch is all anchors.
-    chunk: inputs that are held in memory at once; a larger batch is streamed, at a forward pass more for each product.
-    precision: of the products, see `Metric`.
+    Cost per step: about `2 iterations + 4` gradients of the batch, and the objective's gradient. Where solving exactly
+    in sample space, `z = J^T (J J^T + N m I)^-1 (t J l - e)`, takes fewer floating-point operations, as for small
+    batches, that is done instead.
+
+    Needs: nothing beyond the batch. Any kept quantities and any output geometry; operations that autograd can
+    differentiate twice.
+
+    Source: Raghavan & Thomson 2022, arXiv 2205.00334; natural gradient, Amari 1998.
+
+    Args:
+        damping: m, at least 0. Smaller holds the function more tightly; 0 projects on the null space of J, and is
+            solved exactly only with `iterations=None`.
+        iterations: conjugate-gradient iterations per step, at least 1. None always solves exactly in sample space
+            (iterating to convergence where the batch is streamed).
+        warm: whether to start the iterations from the last step's z, for one more product. With a fresh batch at each
+            step it gains little; it pays where the batch is all anchors.
+        chunk: number of inputs held in memory at once; a larger batch is streamed, which costs one more forward pass
+            per product. None never streams.
+        precision: of the products, "full" or "bf16" (see `fipray.geometry.Metric`).
+
+    Raises:
+        UsageError: for a setting out of range.
     """
 
     damping: float = 1e-2
@@ -51,11 +66,11 @@ class Natural:
 
     def __post_init__(self) -> None:
         if not 0 <= self.damping < math.inf:
-            raise UsageError(f"damping is at least 0 and finite; {self.damping} was given")
+            raise UsageError(f"damping must be at least 0 and finite; {self.damping} was given")
         if self.iterations is not None and not self.iterations >= 1:
-            raise UsageError(f"at least one iteration is needed; {self.iterations} was given")
+            raise UsageError(f"iterations must be None or at least 1; {self.iterations} was given")
         if self.chunk is not None and not self.chunk >= 1:
-            raise UsageError(f"a chunk holds at least one input; {self.chunk} was given")
+            raise UsageError(f"chunk must be None or at least 1; {self.chunk} was given")
 
     def begin(self, problem: Problem) -> State:
         return {}
@@ -68,7 +83,7 @@ class Natural:
         if isinstance(metric, StreamedMetric) or not self._exact_is_cheaper(metric, situation):
             correction = self._iterated(metric, situation, target, state)
         else:
-            correction = self._exact(metric, situation, target)
+            correction = exact_correction(metric, situation, target, shift=len(situation.batch) * self.damping)
         return promised(situation, descent + correction, {"correction": correction} if self.warm else {})
 
     def _iterated(self, metric: AnyMetric, situation: Situation, target: Tensor, state: State) -> Tensor:
@@ -77,21 +92,12 @@ class Natural:
             lambda z: situation.allowed(metric @ z) + self.damping * z,
             situation.allowed(metric.jt(target)) / len(situation.batch),
             iterations=self.iterations or metric.embedded.numel(),
+            # the last z may lie off a restriction that has tightened since
             initial=None if last is None else situation.allowed(last),
         ).solution
 
-    def _exact(self, metric: Metric | StackedMetric, situation: Situation, target: Tensor) -> Tensor:
-        shift = len(situation.batch) * self.damping
-        if situation.restricted:
-            rows = torch.stack([situation.allowed(row) for row in metric.jacobian()])
-            gram = rows @ rows.T
-        else:
-            gram = metric.gram()
-        answer = solve_in_sample_space(gram, target.flatten(), shift=shift).view_as(target)
-        return situation.allowed(metric.jt(answer))
-
     def _exact_is_cheaper(self, metric: Metric | StackedMetric, situation: Situation) -> bool:
-        """By floating-point operations: of the Gram matrix and its factor, against the iterations' passes."""
+        """Compare floating-point operations: the Gram matrix and its factor against the iterations' passes."""
         if self.iterations is None or self.damping == 0:
             return self.iterations is None
         size = metric.embedded.numel()

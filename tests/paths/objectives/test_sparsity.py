@@ -30,19 +30,19 @@ from fipray.testing import RestrictedObjectiveContract
 from tests.problems import batch, linear, mlp, normal, problem
 
 
-class TestByLayer(RestrictedObjectiveContract):
+class TestUnstructuredByLayer(RestrictedObjectiveContract):
     objective = Sparsify(0.4, pattern=Unstructured("layer"))
 
 
-class TestByTheMetricsDiagonal(RestrictedObjectiveContract):
+class TestMetricDiagonal(RestrictedObjectiveContract):
     objective = Sparsify(0.4, saliency=MetricDiagonal())
 
 
-class TestWholeChannels(RestrictedObjectiveContract):
+class TestStructured(RestrictedObjectiveContract):
     objective = Sparsify(0.5, pattern=Structured())
 
 
-class TestFamily(RestrictedObjectiveContract):
+class TestSparsifyThroughLevels(RestrictedObjectiveContract):
     objective = Sparsify(0.6, through=(0.2, 0.4))
 
 
@@ -62,7 +62,7 @@ def at_end(objective: Sparsify, where: Problem, inputs: int = 6) -> torch.Tensor
 
 class TestPatterns:
     @pytest.mark.parametrize("sparsity", [0.13, 0.5, 0.77])
-    def test_by_layer_every_layer_is_as_sparse_and_the_whole_is_exactly_as_asked(self, sparsity):
+    def test_by_layer_every_layer_has_the_same_sparsity_and_the_network_exactly_the_given_one(self, sparsity):
         where = problem(mlp(6, 9, 7, 4))
         ended = at_end(Sparsify(sparsity, pattern=Unstructured("layer")), where)
         assert int((ended == 0).sum()) == round(sparsity * where.network.num_weights)
@@ -90,7 +90,7 @@ class TestPatterns:
         assert torch.equal(named["0.weight"], start["0.weight"]), "it has two input channels"
         assert bool(((named["2.weight"] == 0).sum(1) == 2).all())
 
-    def test_below_its_own_sparsity_the_groups_that_lose_least_have_their_zeros(self):
+    def test_below_its_own_sparsity_the_groups_of_lowest_saliency_have_their_zeros(self):
         where = problem(linear(8, 6))
         ended = at_end(Sparsify(0.25, pattern=SemiStructured()), where, 8)
         groups = where.network.named(ended)["weight"].view(-1, 4)
@@ -101,11 +101,11 @@ class TestPatterns:
         assert float(sums[done].max()) <= float(sums[~done].min())
 
     def test_more_zeros_than_the_pattern_has_and_layers_without_groups_are_refused(self):
-        with pytest.raises(UsageError, match=r"2 zeros in 4 make a sparsity of 0\.5; 0\.6 was asked"):
+        with pytest.raises(UsageError, match=r"2 zeros in 4 give a sparsity of at most 0\.5; 0\.6 was asked for"):
             at_end(Sparsify(0.6, pattern=SemiStructured()), problem(mlp(8, 4)), 8)
         with pytest.raises(UsageError, match="4 divides"):
             at_end(Sparsify(0.5, pattern=SemiStructured()), problem(mlp(6, 9)))
-        with pytest.raises(UsageError, match="not all; 4 of 4"):
+        with pytest.raises(UsageError, match="at least 1 and below size; 4 of 4"):
             SemiStructured(4, 4)
         with pytest.raises(UsageError, match="'network' or 'layer'"):
             Unstructured("channel")  # type: ignore[arg-type]
@@ -125,9 +125,9 @@ def batch_of_images(where: Problem, size: int = 5) -> Batch:
     return where.batch(normal(size, 2, 4, 4, seed=3))
 
 
-class TestWholeChannelsByHand:
+class TestStructuredByHand:
     @pytest.mark.parametrize("across", ["layer", "network"])
-    def test_the_channels_with_the_smallest_sums_go_with_all_that_makes_and_sees_them(self, across):
+    def test_channels_of_lowest_saliency_are_zeroed_with_the_weights_that_compute_and_read_them(self, across):
         where = problem(mlp(6, 9, 8, 4))
         inputs = batch(where, 8, 6)
         start = where.network.named(where.start)
@@ -156,7 +156,7 @@ class TestWholeChannelsByHand:
         with pytest.raises(NetworkError, match="Prune weights instead"):
             at_end(Sparsify(0.5, pattern=Structured()), problem(linear(6, 4)))
 
-    def test_a_path_to_fewer_channels_keeps_them_gone(self):
+    def test_removed_channels_stay_zero_along_a_path(self):
         path = walked(Sparsify(0.5, pattern=Structured()), 30)
         named = problem(mlp(6, 12, 4)).network.named(path.end.weights)
         gone = named["0.bias"] == 0
@@ -180,7 +180,7 @@ class TestSaliencies:
         there = Metric(where.network, where.start, inputs.inputs, where.geometry)
         torch.testing.assert_close(losses, where.start.square() * there.diagonal() / 2)
 
-    def test_where_layers_do_not_tell_the_diagonal_is_the_same(self):
+    def test_the_metrics_diagonal_is_the_same_without_layer_products(self):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             module = nn.Sequential(nn.Linear(5, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 3)).double()
@@ -188,7 +188,7 @@ class TestSaliencies:
         metric = Metric(network, network.weights, normal(7, 5, seed=1), FisherRao())
         torch.testing.assert_close(metric.diagonal(), metric.jacobian().square().sum(0) / 7)
 
-    def test_the_surgeons_loss_is_what_is_lost_when_all_others_make_up_for_the_weight(self):
+    def test_optimal_brain_surgeon_is_the_loss_when_all_other_weights_compensate(self):
         where = problem(mlp(5, 4, 3))
         inputs = batch(where, 8, 5)
         losses = OptimalBrainSurgeon(damping=0.1).losses(where, where.start, inputs)
@@ -204,7 +204,7 @@ class TestSaliencies:
             d[others] = torch.linalg.solve(damped[others][:, others], -damped[others][:, i] * d[i])
             assert float(losses[i]) == pytest.approx(float(d @ damped @ d / 2), rel=1e-6)
 
-    def test_weights_that_act_on_nothing_go_first_however_large_they_are(self):
+    def test_weights_without_effect_are_zeroed_first_however_large(self):
         where = problem(mlp(6, 9, 4))
         inputs = batch(where, 8, 6)
         inputs.inputs[:, 2] = 0
@@ -239,7 +239,7 @@ def walked(objective: Sparsify, num_steps: int, stepper: object = None, radius: 
 
 class TestFamilies:
     @pytest.mark.parametrize("num_steps", [3, 7, 30, 100])
-    def test_a_path_has_a_point_exactly_at_each_sparsity_after_its_recovery(self, num_steps):
+    def test_a_path_has_a_checkpoint_at_each_sparsity_after_its_recovery(self, num_steps):
         path = walked(Sparsify(0.7, through=(0.3, 0.5)), num_steps, save_at=SaveAt(1))
         count = path.end.weights.numel()
         steps = [point.step for point in path.points]
@@ -247,14 +247,14 @@ class TestFamilies:
         zeros = [int((point.weights == 0).sum()) for point in path.points[1:]]
         assert zeros == [round(level * count) for level in (0.3, 0.5, 0.7)]
 
-    def test_a_refused_step_at_a_milestone_keeps_the_point_before_it(self):
+    def test_a_refused_step_at_a_milestone_saves_the_point_before_it(self):
         refusing = Adaptive(initial=1e-3, tolerance=1e-9)
         path = walked(Sparsify(0.6, through=(0.3,)), 20, Natural(), radius=refusing, save_at=SaveAt(1))
         assert path.points[1].step == 10
         count = path.end.weights.numel()
         assert [round(point.sparsity * count) for point in path.points[1:]] == [round(0.3 * count), round(0.6 * count)]
 
-    def test_a_family_resumed_at_any_point_is_bit_for_bit_the_uninterrupted_one(self):
+    def test_a_path_resumed_at_any_level_is_bit_for_bit_the_uninterrupted_one(self):
         objective = Sparsify(0.7, through=(0.3, 0.5))
         whole = walked(objective, 30)
         for count in range(1, len(whole.points)):
@@ -268,7 +268,7 @@ class TestFamilies:
 
 
 class TestShrinking:
-    def test_what_is_chosen_shrinks_by_its_share_and_is_zero_from_the_ramps_end_on(self):
+    def test_chosen_weights_shrink_by_a_fraction_and_are_zero_from_the_end_of_the_ramp(self):
         where = problem(linear(5, 4))
         inputs, objective = batch(where, 8, 5), Sparsify(0.5, ramp=0.5, shrink=0.1)
         half = objective.restrict(where, where.start, 0.25, inputs)
@@ -285,6 +285,6 @@ class TestShrinking:
         assert int((path.end.weights == 0).sum()) == round(0.7 * path.end.weights.numel())
 
     @pytest.mark.parametrize("shrink", [0.0, 1.0, -0.5])
-    def test_shares_out_of_range_are_refused(self, shrink):
-        with pytest.raises(UsageError, match="loses a share"):
+    def test_fractions_out_of_range_are_refused(self, shrink):
+        with pytest.raises(UsageError, match="shrink must be a fraction"):
             Sparsify(0.5, shrink=shrink)

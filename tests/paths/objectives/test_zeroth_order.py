@@ -1,4 +1,4 @@
-"""Several objectives at once, and objectives without a gradient."""
+"""Zeroth-order gradient estimates against exact gradients."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ import torch
 from fipray.errors import UsageError
 from fipray.paths import (
     FirstOrder,
-    GradientDiversity,
     Natural,
     Problem,
-    RandomWalk,
     Scheduled,
     Settings,
-    Sparsify,
-    Toward,
-    WeightedSum,
     ZerothOrder,
     trace,
 )
-from fipray.paths.objective import gradient, restrict, tangent
+from fipray.paths.objective import gradient
 from fipray.paths.objectives.zeroth_order import orthonormal
 from fipray.study.canonical import from_json, to_json
 from tests.margins import assert_below
@@ -33,60 +28,8 @@ def half_square(network, weights):
     return float(weights.square().sum() / 2)
 
 
-class TestWeightedSum:
-    def test_value_and_gradient_are_the_weighted_sums_of_the_parts(self):
-        where = problem(mlp(5, 6, 3))
-        draw, weights = replace(batch(where, 7, 5), seed=4), 1.1 * where.start
-        parts = (
-            (1.0, GradientDiversity()),
-            (-0.5, Toward(0 * where.start)),
-            (2.0, ZerothOrder(half_square, num_samples=3)),
-        )
-        whole = WeightedSum(parts)
-        value = sum(c * part.value(where, weights, draw) for c, part in parts)
-        slope = sum(c * gradient(part, where, weights, draw) for c, part in parts)
-        torch.testing.assert_close(whole.value(where, weights, draw), value)
-        torch.testing.assert_close(gradient(whole, where, weights, draw), slope)
-
-    def test_weights_and_steps_are_the_same_tensors_where_no_part_restricts(self):
-        where = problem(mlp(5, 6, 3))
-        whole = WeightedSum(((1.0, GradientDiversity()), (1.0, RandomWalk())))
-        step = normal(where.network.num_weights)
-        assert restrict(whole, where, where.start, 1.0, batch(where, 8, 5)) is where.start
-        assert tangent(whole, where, where.start)(step) is step
-
-    def test_the_restriction_of_a_part_holds_for_the_sum(self):
-        where = problem(mlp(5, 6, 3))
-        whole = WeightedSum(((1.0, GradientDiversity()), (0.0, Sparsify(0.5))))
-        ended = restrict(whole, where, where.start, 1.0, batch(where, 8, 5))
-        assert torch.equal(ended, Sparsify(0.5).restrict(where, where.start, 1.0, batch(where, 8, 5)))
-        assert restrict(whole, where, ended, 1.0, batch(where, 8, 5)) is ended
-        step = tangent(whole, where, ended)(normal(where.network.num_weights))
-        assert not step[ended == 0].any()
-
-    def test_sums_within_sums_are_written_and_read_as_specs(self):
-        whole = WeightedSum(((1.0, GradientDiversity()), (0.1, WeightedSum(((2.0, Toward()), (-1.0, RandomWalk()))))))
-        assert from_json(to_json(whole)) == whole
-        assert hash(from_json(to_json(whole))) == hash(whole)
-
-    @pytest.mark.parametrize(
-        "wrong",
-        [
-            (),
-            1.0,
-            ((1.0,),),
-            ((float("nan"), GradientDiversity()),),
-            ((float("inf"), GradientDiversity()),),
-            ((1.0, 2),),
-        ],
-    )
-    def test_what_is_no_sum_is_refused(self, wrong):
-        with pytest.raises(UsageError, match=r"tuple of pairs|parts"):
-            WeightedSum(wrong)
-
-
-class TestBlackBox:
-    def test_as_many_directions_as_weights_give_the_exact_gradient_of_a_quadratic_function(self):
+class TestZerothOrder:
+    def test_as_many_directions_as_weights_give_the_exact_gradient_of_a_quadratic(self):
         where = problem(mlp(5, 6, 3))
         weights = normal(where.network.num_weights)
         found = gradient(ZerothOrder(half_square, num_samples=weights.numel()), where, weights, batch(where, 4, 5))
@@ -101,7 +44,7 @@ class TestBlackBox:
         torch.testing.assert_close(found, span @ (span.T @ weights))
         assert float(found @ weights) == pytest.approx(float(found @ found))  # what it predicts is what it gains
 
-    def test_a_new_draw_looks_in_new_directions_and_the_same_in_the_same(self):
+    def test_directions_depend_on_the_draw_alone(self):
         where = problem(mlp(5, 6, 3))
         inputs, box = batch(where, 4, 5), ZerothOrder(half_square, num_samples=2)
         first, again, new = (gradient(box, where, where.start, replace(inputs, seed=seed)) for seed in (1, 1, 2))
@@ -109,7 +52,7 @@ class TestBlackBox:
         assert not torch.equal(first, new)
 
     @pytest.mark.parametrize("stepper", [Natural(), FirstOrder(beta=10.0)])
-    def test_every_stepper_that_looks_at_the_objective_goes_down_it(self, stepper):
+    def test_steppers_lower_the_objective(self, stepper):
         where = problem(linear(5, 3))
         network, box = where.network, ZerothOrder(half_square, num_samples=15)
         inputs = torch.zeros(4, 5, dtype=torch.float64)
@@ -150,11 +93,11 @@ class TestBlackBox:
         with pytest.raises(UsageError, match=said):
             ZerothOrder(**wrong)
 
-    def test_what_is_no_number_is_refused(self):
+    def test_a_result_that_is_no_number_is_refused(self):
         where = problem(mlp(5, 6, 3))
-        with pytest.raises(UsageError, match="gave a NoneType"):
+        with pytest.raises(UsageError, match="returned a NoneType"):
             ZerothOrder(lambda network, weights: None).value(where, where.start, batch(where, 4, 5))
-        with pytest.raises(UsageError, match="gave a Tensor"):
+        with pytest.raises(UsageError, match="returned a Tensor"):
             ZerothOrder(lambda network, weights: weights).value(where, where.start, batch(where, 4, 5))
 
     def test_an_error_of_the_function_itself_is_not_hidden(self):

@@ -1,4 +1,4 @@
-"""A further task as an objective, against losses computed by hand and optima in closed form."""
+"""LearnTask against losses computed by hand and optima in closed form."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_value_is_the_cross_entropy(network, examples, anchors, smoothing):
     torch.testing.assert_close(objective.value(problem, network.weights, problem.batch(anchors)), expected)
 
 
-def test_the_squared_loss_is_to_labels_as_unit_vectors(network, examples, anchors):
+def test_the_squared_loss_is_taken_to_labels_as_unit_vectors(network, examples, anchors):
     problem = _problem(network, examples)
     outputs = network(network.weights, examples.inputs)
     expected = sum(
@@ -70,7 +70,7 @@ def test_the_squared_loss_is_to_labels_as_unit_vectors(network, examples, anchor
     assert float(value) == pytest.approx(expected / NUM_EXAMPLES, rel=1e-12)
 
 
-def test_among_its_own_classes_the_others_outputs_count_for_nothing(network, anchors):
+def test_with_own_classes_the_outputs_of_other_classes_do_not_count(network, anchors):
     torch.manual_seed(3)
     few = fip.Examples(torch.randn(20, D, dtype=torch.float64), 2 * (torch.arange(20) % 2))  # classes 0 and 2
     problem = _problem(network, few)
@@ -80,7 +80,7 @@ def test_among_its_own_classes_the_others_outputs_count_for_nothing(network, anc
     torch.testing.assert_close(objective.value(problem, network.weights, problem.batch(anchors)), expected)
 
 
-def test_each_step_draws_its_own_examples_and_the_same_at_every_call(network, examples, anchors):
+def test_examples_depend_on_the_draw_alone(network, examples, anchors):
     problem, objective = _problem(network, examples), fip.objectives.LearnTask("new", batch_size=5)
     drawn = problem.batch(anchors)
     generator = torch.Generator().manual_seed(0)
@@ -123,7 +123,7 @@ def test_a_linear_network_learns_to_the_constrained_optimum_and_keeps_its_output
     assert_below((path.end.weights.view(C, D) - best).abs().max(), 1e-3)
 
 
-def test_a_linear_classifier_comes_to_where_no_allowed_direction_lowers_the_cross_entropy(network, examples, anchors):
+def test_a_linear_classifier_reaches_a_stationary_point_of_the_constrained_cross_entropy(network, examples, anchors):
     path = _walked(network, anchors, examples, fip.objectives.LearnTask("new", 1000), num_steps=300)
     end = path.end.weights.clone().requires_grad_(True)
     loss = torch.nn.functional.cross_entropy(network(end, examples.inputs), examples.labels)
@@ -135,7 +135,7 @@ def test_a_linear_classifier_comes_to_where_no_allowed_direction_lowers_the_cros
     assert_below((network(path.end.weights, anchors) - before).abs().max(), 1e-12)
 
 
-def test_what_cannot_be_learned_is_refused(network, examples, anchors):
+def test_unsuitable_tasks_and_settings_are_refused(network, examples, anchors):
     problem = _problem(network, examples)
     with pytest.raises(fip.errors.UsageError, match="no task 'old' to learn; there are: 'new'"):
         fip.objectives.LearnTask("old").value(problem, network.weights, problem.batch(anchors))
@@ -158,16 +158,16 @@ def test_what_cannot_be_learned_is_refused(network, examples, anchors):
             num_steps=1,
         )
     for wrong, message in (
-        ({"batch_size": 0}, "batches of at least 1"),
-        ({"smoothing": 1.0}, "share of a label"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"smoothing": 1.0}, "smoothing must be a fraction"),
         ({"loss": "hinge"}, "'cross-entropy' or 'squared'"),
     ):
         with pytest.raises(fip.errors.UsageError, match=message):
             fip.objectives.LearnTask("new", **wrong)
 
 
-class Unsaid:
-    """The same objective, that does not say what it asks of the network."""
+class WithoutOutputs:
+    """The same objective as a function of the weights alone, not of outputs."""
 
     def __init__(self, objective: fip.objectives.LearnTask) -> None:
         self._objective = objective
@@ -177,7 +177,7 @@ class Unsaid:
 
 
 @pytest.mark.parametrize("held", [1.0, 0.5])
-def test_one_pass_for_the_task_and_what_stays_makes_the_step_of_two(network, examples, anchors, held):
+def test_one_pass_for_task_and_distance_gives_the_step_of_two_passes(network, examples, anchors, held):
     problem, stepper = _problem(network, examples), fip.steppers.FirstOrder(beta=0.7, held=held)
     batch, learns = problem.batch(anchors), fip.objectives.LearnTask("new", 12)
     start, passes = network.weights + 0.1, []
@@ -185,7 +185,7 @@ def test_one_pass_for_the_task_and_what_stays_makes_the_step_of_two(network, exa
     network._module.forward = lambda inputs: passes.append(len(inputs)) or real(inputs)
     steps = [
         stepper.propose(fip.paths.stepper.Situation(problem, objective, start, batch, 0.1), stepper.begin(problem))
-        for objective in (learns, Unsaid(learns))
+        for objective in (learns, WithoutOutputs(learns))
     ]
     num_held = round(held * NUM_ANCHORS)
     assert passes == [num_held + 12, num_held, 12]

@@ -1,4 +1,4 @@
-"""Objectives against their definitions."""
+"""Gradient diversity and sparsification against their definitions; contracts of other objectives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.margins import assert_above
 from tests.problems import batch, generator, linear, mlp, normal, problem
 
 
-class TestDiversify(ObjectiveContract):
+class TestGradientDiversity(ObjectiveContract):
     objective = GradientDiversity()
 
 
@@ -38,7 +38,7 @@ class TestWeightedSum(ObjectiveContract):
     objective = WeightedSum(((1.0, GradientDiversity()), (-0.3, Toward(normal(6 * 9 + 9 + 9 * 4 + 4, seed=9)))))
 
 
-class TestBlackBox(ObjectiveContract):
+class TestZerothOrder(ObjectiveContract):
     objective = ZerothOrder(lambda network, weights: float(weights.square().sum()), num_samples=1000)
 
 
@@ -51,19 +51,19 @@ def test_equal_generators_draw_equal_batches():
 
 class TestSparsity:
     @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.7])
-    def test_the_end_is_exactly_as_sparse_as_asked(self, sparsity):
+    def test_the_end_has_exactly_the_given_sparsity(self, sparsity):
         where = problem(mlp(6, 9, 4))
         ended = Sparsify(sparsity).restrict(where, where.start, 1.0, batch(where, 8, 6))
         assert int((ended == 0).sum()) == round(sparsity * where.network.num_weights)
 
-    def test_the_smallest_weights_go_and_the_others_stay_as_they_are(self):
+    def test_the_smallest_weights_are_zeroed_and_the_others_unchanged(self):
         where = problem(linear(5, 4))
         ended = Sparsify(0.5).restrict(where, where.start, 1.0, batch(where, 8, 5))
         kept = ended != 0
         assert torch.equal(ended[kept], where.start[kept])
         assert where.start[~kept].abs().max() < where.start[kept].abs().min()
 
-    def test_biases_are_never_zeroed_and_asking_for_more_than_the_layers_have_is_refused(self):
+    def test_biases_are_never_zeroed_and_more_zeros_than_layer_weights_are_refused(self):
         where = problem(mlp(6, 9, 4))
         biases = 9 + 4
         most = 1 - biases / where.network.num_weights
@@ -72,7 +72,7 @@ class TestSparsity:
         with pytest.raises(UsageError, match="only 90 of the 103"):
             Sparsify(0.95).restrict(where, where.start, 1.0, batch(where, 8, 6))
 
-    def test_zeros_only_grow_along_the_schedule_and_end_at_the_ramp(self):
+    def test_sparsity_rises_along_the_schedule_until_the_end_of_the_ramp(self):
         objective = Sparsify(0.8, ramp=0.5, num_stages=10)
         levels = [objective.sparsity_after(step / 100) for step in range(101)]
         assert levels == sorted(levels)
@@ -84,7 +84,7 @@ class TestSparsity:
         objective = Sparsify(0.8, ramp=None)
         assert [objective.sparsity_after(p) for p in (0.0, 0.99, 1.0)] == [0, 0, 0.8]
 
-    def test_the_value_is_half_the_square_of_what_is_to_go(self):
+    def test_the_value_is_half_the_squared_norm_of_the_weights_to_be_zeroed(self):
         where = problem(linear(2, 2))
         weights = torch.tensor([3.0, -1.0, 0.5, 2.0], dtype=torch.float64)
         assert float(Sparsify(0.5).value(where, weights, batch(where, 3, 2))) == pytest.approx((1 + 0.25) / 2)
@@ -115,7 +115,7 @@ class TestInputGradients:
         with_opposite = replace(where, others=(-where.start,))
         assert float(GradientDiversity().value(with_opposite, where.start, inputs)) == pytest.approx(0, abs=1e-12)
 
-    def test_a_network_that_is_surer_than_rounding_still_has_gradients(self):
+    def test_gradients_do_not_vanish_for_a_network_whose_probabilities_round_to_one(self):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             module = nn.Linear(5, 3)
@@ -127,7 +127,7 @@ class TestInputGradients:
         assert_above(gradients.norm(dim=1).min().log10(), 0)
 
 
-def test_labels_are_what_the_start_predicts():
+def test_labels_are_the_base_networks_predictions():
     where = problem(mlp(5, 3))
     inputs = normal(20, 5)
     made = where.batch(inputs)

@@ -1,4 +1,4 @@
-"""Objectives that look at moved inputs and at other networks, against exact answers."""
+"""Adversarial and diversity objectives against exact answers."""
 
 from __future__ import annotations
 
@@ -33,33 +33,34 @@ from tests.problems import generator, linear, mlp, normal, problem
 BOUNDLESS = Adversary(ThreatModel("linf", 0.2, -torch.inf, torch.inf))
 
 
-class TestResist(ObjectiveContract):
+class TestAdversarialDistillation(ObjectiveContract):
     objective = AdversarialDistillation(BOUNDLESS)
 
 
-class TestVaccinate(ObjectiveContract):
+class TestEnsembleAdversarialDistillation(ObjectiveContract):
     objective = EnsembleAdversarialDistillation(BOUNDLESS)
 
 
-class TestSmooth(ObjectiveContract):
+class TestInputGradientPenalty(ObjectiveContract):
     objective = InputGradientPenalty()
 
 
-class TestDisagree(ObjectiveContract):
+class TestOutputDiversity(ObjectiveContract):
     objective = OutputDiversity()
 
 
-class TestMoveAway(ObjectiveContract):
+class TestWeightDiversity(ObjectiveContract):
     objective = WeightDiversity()
 
 
-class TestNoisyDiversify(ObjectiveContract):
+class TestNoisyGradientDiversity(ObjectiveContract):
     objective = GradientDiversity(noise=0.3)
 
 
 def sure(size: int = 6, seed: int = 3) -> tuple[Problem, Batch]:
-    """A linear network of two classes whose start is surer of every input than a `doubtful` one is anywhere nearby:
-    of each second input of the one class, by at least 30 in the logits."""
+    """A linear network of two classes with a logit difference of at least 30 on every input, alternating in class.
+
+    It is surer of every input than a `doubtful` network is anywhere in the threat model."""
     row = torch.tensor([10.0, -15.0, 10.0, -15.0, 10.0], dtype=torch.float64)
     where = problem(linear(5, 2).at(torch.cat([row, -row])))
     high = (row > 0) == (torch.arange(size) % 2 == 0)[:, None]
@@ -80,13 +81,13 @@ def nearest_to_the_other_class(network: Network, weights: Tensor, made: Batch, t
 class TestAdversary:
     threat_model = ThreatModel("linf", 0.15)
 
-    def test_on_a_linear_network_of_two_classes_it_finds_the_worst_input(self):
+    def test_adversary_finds_the_worst_input_of_a_linear_network_in_linf(self):
         where, made = sure()
         weights = doubtful(where, seed=5)
         found = Adversary(self.threat_model).inputs(where, weights, made)
         torch.testing.assert_close(found, nearest_to_the_other_class(where.network, weights, made, self.threat_model))
 
-    def test_in_l2_too(self):
+    def test_adversary_finds_the_worst_input_of_a_linear_network_in_l2(self):
         where, made = sure()
         threat_model = ThreatModel("l2", 0.1, -10, 10)
         weights = doubtful(where, seed=5)
@@ -96,7 +97,7 @@ class TestAdversary:
         torch.testing.assert_close(found, made.inputs + 0.1 * down / down.norm(dim=1, keepdim=True))
 
     @pytest.mark.parametrize("norm", ["linf", "l2"])
-    def test_what_it_finds_is_allowed_and_worse_than_where_it_began(self, norm):
+    def test_adversarial_inputs_are_allowed_and_worse_than_their_starts(self, norm):
         """On average over 16 networks, as the logarithm of how many times worse."""
         threat_model, worse = ThreatModel(norm, 0.3), []
         for seed in range(16):
@@ -120,7 +121,7 @@ class TestAdversary:
         with pytest.raises(UsageError, match="num_steps=0"):
             Adversary(self.threat_model, num_steps=0)
 
-    def test_equal_seeds_find_equal_inputs_and_other_seeds_others(self):
+    def test_adversarial_inputs_depend_on_the_seed_alone(self):
         where = problem(mlp(6, 9, 4))
         inputs = torch.rand(20, 6, generator=generator(), dtype=torch.float64)
         made = where.batch(inputs)
@@ -130,7 +131,7 @@ class TestAdversary:
 
 
 class TestDivergence:
-    def test_it_is_that_of_kullback_and_leibler_and_half_the_squared_distance_nearby(self):
+    def test_divergence_is_kullback_leibler_and_nearby_half_the_squared_distance(self):
         where = problem(mlp(5, 3))
         outputs = normal(7, 3)
         reference = where.geometry.embed(outputs)
@@ -141,14 +142,14 @@ class TestDivergence:
         squared = (where.geometry.embed(near) - reference).square().sum(1)
         torch.testing.assert_close(divergence(where, near, reference), squared / 2, rtol=1e-3, atol=0)
 
-    def test_a_class_that_the_reference_rules_out_counts_nothing(self):
+    def test_a_class_of_reference_probability_zero_contributes_nothing(self):
         where = problem(mlp(5, 3))
         reference = torch.tensor([[2.0, 0.0, 0.0]], dtype=torch.float64)
         assert float(divergence(where, torch.zeros(1, 3, dtype=torch.float64), reference)) == pytest.approx(
             float(torch.tensor(3.0).log())
         )
 
-    def test_for_regression_it_is_half_the_squared_distance(self):
+    def test_divergence_for_regression_is_half_the_squared_distance(self):
         where = problem(mlp(5, 3), Euclidean(scale=2.0))
         outputs, other = normal(4, 3), normal(4, 3, seed=1)
         torch.testing.assert_close(
@@ -159,7 +160,7 @@ class TestDivergence:
 class TestValues:
     threat_model = ThreatModel("linf", 0.15)
 
-    def test_resisting_is_judged_on_the_networks_own_worst_inputs(self):
+    def test_adversarial_distillation_is_taken_on_the_networks_own_worst_inputs(self):
         where, made = sure()
         weights = doubtful(where, seed=5)
         worst = nearest_to_the_other_class(where.network, weights, made, self.threat_model)
@@ -167,7 +168,7 @@ class TestValues:
         found = AdversarialDistillation(Adversary(self.threat_model)).value(where, weights, made)
         torch.testing.assert_close(found, expected)
 
-    def test_vaccinating_is_judged_on_the_others_worst_inputs_dealt_out_among_them(self):
+    def test_ensemble_adversarial_distillation_deals_inputs_out_among_the_others(self):
         where, made = sure()
         made = replace(made, seed=1)
         others = tuple(where.start / 10 for _ in range(2))
@@ -184,7 +185,7 @@ class TestValues:
         )
         torch.testing.assert_close(found, expected)
 
-    def test_vaccinating_without_others_looks_at_the_start(self):
+    def test_ensemble_adversarial_distillation_without_others_attacks_the_base_network(self):
         where, made = sure()
         weights = where.start + normal(10, seed=7)
         alone, with_start = (
@@ -193,14 +194,14 @@ class TestValues:
         )
         assert torch.equal(alone, with_start)
 
-    def test_a_linear_networks_smoothness_is_the_length_of_the_difference_of_its_rows(self):
+    def test_input_gradient_penalty_of_a_linear_network_is_the_norm_of_the_difference_of_its_rows(self):
         where, made = sure()
         rows = where.network.named(where.start)["weight"]
         assert float(InputGradientPenalty().value(where, where.start, made)) == pytest.approx(
             float((rows[0] - rows[1]).norm())
         )
 
-    def test_networks_disagree_by_the_mean_of_squared_distances_on_noisy_inputs(self):
+    def test_output_diversity_is_minus_the_mean_squared_distance_on_noisy_inputs(self):
         where = problem(mlp(5, 3))
         made = where.batch(normal(6, 5))
         other = where.start + 0.3 * normal(18, seed=2)
@@ -212,7 +213,7 @@ class TestValues:
         torch.testing.assert_close(found, expected)
         assert float(OutputDiversity().value(where, where.start, made)) == 0
 
-    def test_moving_away_is_the_mean_distance_in_units_of_the_start(self):
+    def test_weight_diversity_is_minus_the_mean_distance_in_units_of_the_base_weights(self):
         where = problem(mlp(5, 3))
         made = where.batch(normal(6, 5))
         weights, other = where.start + normal(18, seed=2), where.start + normal(18, seed=3)
@@ -220,14 +221,14 @@ class TestValues:
         expected = -((weights - where.start).norm() + (weights - other).norm()) / 2 / length
         torch.testing.assert_close(WeightDiversity().value(replace(where, others=(other,)), weights, made), expected)
 
-    def test_where_it_stands_on_another_network_any_way_leads_away(self):
+    def test_weight_diversity_at_another_network_has_a_random_gradient(self):
         where = problem(mlp(5, 3))
         made = where.batch(normal(6, 5))
         slope = gradient(WeightDiversity(), where, where.start, made)
         assert float(slope.norm()) == pytest.approx(1 / float(where.start.norm()))
         assert not torch.equal(slope, gradient(WeightDiversity(), where, where.start, replace(made, seed=2)))
 
-    def test_noise_turns_gradients_on_every_other_input_alone(self):
+    def test_gradient_diversity_adds_noise_to_every_other_input(self):
         where = problem(mlp(5, 6, 3))
         made = where.batch(normal(8, 5))
         weights = where.start + 0.3 * normal(where.network.num_weights, seed=2)
