@@ -1,70 +1,16 @@
-"""Stopping events, and the outcome: why a path ended, as a sentence."""
+"""Events: conditions under which a path ends early."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
-
-import torch
 
 from fipray.border import checked, described
 from fipray.errors import UsageError
-from fipray.paths.objective import Objective, is_compared
 from fipray.paths.path import PathPoint
 from fipray.registry import spec
-
-NOT_FINITE = "not finite"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Why a path ended, and what became of its objective.
-
-    kind: one of "completed", "stopped" (by an event), "stuck" (the radius shrank to nothing), "not finite" (a step, or
-        what was measured, was NaN or infinite: the path ends at its last finite point), "out of time" (by max_seconds),
-        "given up" (by a search), and "paused" for a path that was asked to wait and goes on when it is resumed.
-    sentence: the same for people, with the objective at the start and at the end, both on the first 1000 anchors:
-        "all 100 steps were walked; objective 0.470 -> 0.500: worse".
-    """
-
-    kind: str
-    sentence: str
-
-    def __str__(self) -> str:
-        return self.sentence
-
-
-def judged(outcome: Outcome, objective: Objective, points: Sequence[PathPoint]) -> Outcome:
-    """The outcome of a path with these measured points; its sentence says too whether the objective improved."""
-    said = improvement(objective, points[0], points[-1])
-    return replace(outcome, sentence=f"{outcome.sentence}; {said}") if said else outcome
-
-
-def improvement(objective: Objective, start: PathPoint, end: PathPoint) -> str:
-    """The objective at two points, such as "objective 0.470 -> 0.500: worse"; else "better", or "no better" where the
-    difference may be rounding. Empty for an objective whose values are not compared (`is_compared`).
-    """
-    if not is_compared(objective):
-        return ""
-    before, after = start.objective_value, end.objective_value
-    rounding = 8 * torch.finfo(end.weights.dtype).eps * max(abs(before), abs(after))
-    word = "no better" if abs(after - before) <= rounding else "better" if after < before else "worse"
-    texts = [(f"{before:#.{digits}g}", f"{after:#.{digits}g}") for digits in range(3, 10)]
-    first, last = next((pair for pair in texts if pair[0] != pair[1]), texts[0])
-    return f"objective {first} -> {last}: {word}"
-
-
-def out_of_time(seconds: float, max_seconds: float, step: int) -> Outcome:
-    """The outcome of a path that has walked for `seconds`, by `step`, of at most `max_seconds`."""
-    return Outcome("out of time", f"stopped: {seconds:.3g} s were walked of at most {max_seconds:g} at step {step}")
-
-
-def check_max_seconds(max_seconds: float | None) -> None:
-    """Raises UsageError for a time limit that is not above 0."""
-    if max_seconds is not None and not max_seconds > 0:
-        raise UsageError(f"max_seconds is above 0, or None for no limit; {max_seconds} was given")
 
 
 @runtime_checkable

@@ -7,12 +7,26 @@ from dataclasses import dataclass, fields
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.errors import UsageError
-from fipray.paths.events import Event, check_max_seconds
+from fipray.paths.events import Event
 from fipray.paths.path import SaveAt
-from fipray.paths.radii import Adaptive, RadiusControl
+from fipray.paths.radii import Adaptive
+from fipray.paths.radius import RadiusControl
 from fipray.paths.stepper import Stepper
 from fipray.paths.steppers import Natural
 from fipray.registry import spec
+
+
+def check_max_seconds(max_seconds: float | None) -> None:
+    """Check a time limit.
+
+    Args:
+        max_seconds: wall-clock limit in seconds, or None for none.
+
+    Raises:
+        UsageError: where it is not above 0.
+    """
+    if max_seconds is not None and not max_seconds > 0:
+        raise UsageError(f"max_seconds is above 0, or None for no limit; {max_seconds} was given")
 
 
 @spec("settings")

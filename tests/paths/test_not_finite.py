@@ -15,6 +15,7 @@ from fipray.errors import DataError, NetworkError, UsageError
 from fipray.geometry import Euclidean, conjugate_gradients, minimal_residual, solve_in_sample_space
 from fipray.networks import Network
 from fipray.paths import (
+    Acceptance,
     Adaptive,
     Candidate,
     Corrected,
@@ -39,7 +40,6 @@ from fipray.paths import (
     Sparsify,
     Switch,
     Toward,
-    Verdict,
     WeightPath,
     aligned,
     connect,
@@ -97,8 +97,8 @@ class Breaks:
     def begin(self, problem):
         return 1.0
 
-    def judge(self, candidate: Candidate) -> Verdict:
-        return Verdict(True, self.value_of if self._is_there(candidate.after) else 1.0)
+    def judge(self, candidate: Candidate) -> Acceptance:
+        return Acceptance(True, self.value_of if self._is_there(candidate.after) else 1.0)
 
     def _is_there(self, weights: Tensor) -> bool:
         return steps_from(self.start, weights.detach()) >= self.at
@@ -261,7 +261,7 @@ class TestAdaptiveRadius:
         "_before": 1.0,
     }
 
-    def judged(self, predicted: float = 1.0, **changes: float) -> Verdict:
+    def judged(self, predicted: float = 1.0, **changes: float) -> Acceptance:
         where = problem(network())
         made = Situation(where, GradientDiversity(), where.start, batch(where, 3, 6, seed=2), 1.0, 0.5)
         candidate = Candidate(made, where.start, predicted, batch(where, 3, 6))
@@ -272,18 +272,18 @@ class TestAdaptiveRadius:
     @pytest.mark.parametrize("name", ["distance_after", "gain", "_before"])
     def test_a_candidate_that_is_not_finite_is_refused(self, name, value):
         numbers = {name: value, **({"gain": value} if name == "_before" else {})}
-        assert self.judged(**numbers) == Verdict(False, 0.5)
+        assert self.judged(**numbers) == Acceptance(False, 0.5)
 
     @pytest.mark.parametrize("value", BROKEN)
     def test_a_predicted_gain_that_is_not_finite_is_refused(self, value):
-        assert self.judged(value) == Verdict(False, 0.5)
+        assert self.judged(value) == Acceptance(False, 0.5)
 
     def test_from_where_nothing_is_known_no_step_leads_nearer(self):
-        assert self.judged(distance_before=math.nan, distance_after=0.3) == Verdict(False, 0.5)
+        assert self.judged(distance_before=math.nan, distance_after=0.3) == Acceptance(False, 0.5)
 
     def test_a_radius_does_not_grow_where_the_error_of_the_distance_is_not_known(self):
-        assert self.judged(distance_at_most=math.nan) == Verdict(True, 1.0)
-        assert self.judged() == Verdict(True, 1.5)
+        assert self.judged(distance_at_most=math.nan) == Acceptance(True, 1.0)
+        assert self.judged() == Acceptance(True, 1.5)
 
     @pytest.mark.parametrize("broken", [0, 1])
     def test_the_greater_of_two_distances_is_nan_where_one_of_them_is(self, broken):
@@ -347,7 +347,7 @@ class Anywhere:
 def test_a_control_that_accepts_what_it_saw_to_be_nan_ends_the_path():
     class Accepts(Scheduled):
         def judge(self, candidate):
-            return Verdict(math.isnan(candidate.gain) or True, 1.0)
+            return Acceptance(math.isnan(candidate.gain) or True, 1.0)
 
     path = traced(Breaks(math.nan, 4), radius=Accepts(1.0))
     assert_ended(path, 3, "the gain was nan at step 4")

@@ -194,19 +194,19 @@ class TestAdaptiveRadius:
         return Adaptive(tolerance=0.1).judge(candidate)
 
     def test_within_tolerance_and_gaining_as_promised_the_radius_grows(self):
-        verdict = self.judged(before=0.0, after=0.05, gain=0.9, predicted=1.0)
-        assert verdict.accepted
-        assert verdict.radius == 1.5
+        acceptance = self.judged(before=0.0, after=0.05, gain=0.9, predicted=1.0)
+        assert acceptance.accepted
+        assert acceptance.radius == 1.5
 
     def test_a_step_that_stays_but_gains_too_little_is_refused(self):
-        verdict = self.judged(before=0.0, after=0.05, gain=0.01, predicted=1.0)
-        assert not verdict.accepted
-        assert verdict.radius == 0.5
+        acceptance = self.judged(before=0.0, after=0.05, gain=0.01, predicted=1.0)
+        assert not acceptance.accepted
+        assert acceptance.radius == 0.5
 
     def test_a_step_that_gains_but_leaves_the_tolerance_is_refused(self):
-        verdict = self.judged(before=0.05, after=0.2, gain=1.0, predicted=1.0)
-        assert not verdict.accepted
-        assert verdict.radius == 0.5
+        acceptance = self.judged(before=0.05, after=0.2, gain=1.0, predicted=1.0)
+        assert not acceptance.accepted
+        assert acceptance.radius == 0.5
 
     @pytest.mark.parametrize("predicted", [0.0, -0.5, 1e-17])
     def test_where_nothing_but_rounding_was_promised_the_distance_alone_judges(self, predicted):

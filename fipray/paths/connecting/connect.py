@@ -19,8 +19,8 @@ from fipray.errors import UsageError
 from fipray.geometry import functional_distance
 from fipray.networks.arrays import AnyWeights, Weights
 from fipray.paths.batch import Batch
-from fipray.paths.events import NOT_FINITE, Outcome
 from fipray.paths.objectives import Toward
+from fipray.paths.outcome import NOT_FINITE, Outcome
 from fipray.paths.problem import Problem, anchors_and_held_out
 from fipray.paths.radii import Adaptive
 from fipray.paths.settings import Settings
