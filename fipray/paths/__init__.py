@@ -27,7 +27,8 @@ from fipray.paths.objectives import (
 )
 from fipray.paths.outcome import NOT_FINITE, Outcome
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
-from fipray.paths.problem import Problem, outputs_on_anchors
+from fipray.paths.problem import Problem
+from fipray.paths.quantities import outputs_on_anchors
 from fipray.paths.radii import Adaptive, Scheduled, Switched
 from fipray.paths.radius import Acceptance, Candidate, RadiusControl
 from fipray.paths.settings import Settings, check_max_seconds

@@ -17,7 +17,8 @@ from fipray.paths.improvement import judged
 from fipray.paths.objective import Objective, restrict, unchanged, value
 from fipray.paths.outcome import NOT_FINITE, Outcome
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath, not_finite
-from fipray.paths.problem import Problem, anchors_and_held_out, total
+from fipray.paths.problem import Problem, anchors_and_held_out
+from fipray.paths.quantities import total
 from fipray.paths.radius import first_radius
 from fipray.paths.settings import Settings
 

@@ -12,7 +12,7 @@ from fipray.printable import printable
 WIDTH, HEIGHT = 340, 210
 LEFT, RIGHT, TOP, BOTTOM = 74, 16, 30, 46
 # Blue and vermilion of the Okabe-Ito palette; dashes separate the curves where colours cannot.
-STROKES = ('stroke="#0072b2"', 'stroke="#d55e00" stroke-dasharray="5 3"')
+COLOURS, DASHES = ("#0072b2", "#d55e00"), ("none", "5 3")
 
 
 def listing(title: str, rows: Mapping[str, str]) -> str:
@@ -88,7 +88,8 @@ def _panel(left: int, label: str, steps: Sequence[int], curves: Mapping[str, Seq
         f"{_label(left + 14, (first_y + last_y) // 2, label)}</g>",
     ]
     for number, (name, curve) in enumerate(curves.items()):
-        stroke = STROKES[number]
+        colour = COLOURS[number]
+        stroke = f'fill="none" stroke="{colour}" stroke-width="1.5" stroke-dasharray="{DASHES[number]}"'
         places = [
             (
                 first_x + (step - low_step) / (high_step - low_step) * (last_x - first_x),
@@ -98,12 +99,12 @@ def _panel(left: int, label: str, steps: Sequence[int], curves: Mapping[str, Seq
             if math.isfinite(value)
         ]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        parts.append(f'<polyline points="{line}" fill="none" stroke-width="1.5" {stroke}/>')
+        parts.append(f'<polyline points="{line}" {stroke}/>')
         # A polyline through a single point is invisible.
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="none" {stroke}/>' for x, y in places]
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{colour}"/>' for x, y in places]
         if len(curves) > 1:
             start = first_x + number * 110
-            parts.append(f'<path d="M{start} 12h24" stroke-width="1.5" {stroke}/>')
+            parts.append(f'<path d="M{start} 12h24" {stroke}/>')
             parts.append(_label(start + 28, 16, name, "start"))
     return "".join(parts)
 

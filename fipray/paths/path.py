@@ -99,7 +99,7 @@ class WeightPath:
         return torch.stack([point.weights for point in self.points])
 
     def __repr__(self) -> str:
-        return listing(f"WeightPath of {len(self.points)} points", self._rows())
+        return listing("WeightPath", self._rows())
 
     def _repr_html_(self) -> str:
         points = self.points
@@ -109,14 +109,14 @@ class WeightPath:
             "held-out inputs": [point.functional_distance_held_out for point in points],
         }
         curves = charts([point.step for point in points], {"objective": objective, "functional distance": distance})
-        return table(f"WeightPath of {len(points)} points", self._rows()) + curves
+        return table("WeightPath", self._rows()) + curves
 
     def _rows(self) -> dict[str, str]:
         start, end = self.points[0], self.points[-1]
         gain = start.objective_value - end.objective_value
         rows = {
             "outcome": f"{self.outcome.kind}: {self.outcome.sentence}",
-            "steps": f"{end.step}",
+            "steps": f"{end.step:,} (points kept: {len(self.points):,})",
             "functional distance, anchors": f"{end.functional_distance:.4g}",
             "functional distance, held-out inputs": f"{end.functional_distance_held_out:.4g}",
             "objective": f"{start.objective_value:.4g} at the start, {end.objective_value:.4g} at the end",

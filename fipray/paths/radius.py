@@ -43,7 +43,7 @@ class Candidate:
 
     @cached_property
     def distance_after(self) -> float:
-        """Functional distance to the start after the step: larger value of the step's own and the fresh batch."""
+        """Functional distance to the start after the step: the larger of those on its own and on the fresh batch."""
         return _greatest(self._fresh[0], self._distance_on_own)
 
     @cached_property

@@ -14,7 +14,8 @@ from fipray.border import an_instance, number, shaped_like
 from fipray.errors import UsageError
 from fipray.paths.batch import Batch
 from fipray.paths.objective import Objective, Projection, everything, gradient, only_descended, tangent
-from fipray.paths.problem import Problem, outputs_on_anchors
+from fipray.paths.problem import Problem
+from fipray.paths.quantities import outputs_on_anchors
 
 State = dict[str, Tensor]
 
