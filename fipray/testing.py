@@ -29,7 +29,7 @@ from fipray.paths import (
     Sparsify,
     Stepper,
 )
-from fipray.paths.objective import gradient
+from fipray.paths.calls import gradient
 from fipray.paths.stepper import State
 
 NUM_INPUTS, NUM_HIDDEN, NUM_OUTPUTS = 6, 9, 4

@@ -2,13 +2,14 @@
 
 from fipray.paths.augmentations import Augmentation, Shifted, augmented
 from fipray.paths.batch import OUTPUTS, Batch, Part
+from fipray.paths.calls import restrict
 from fipray.paths.connecting.align import aligned
 from fipray.paths.connecting.connect import Connection, LossProfile, connect, loss_profile
 from fipray.paths.events import Event, FunctionalDistanceAbove, MeasureAbove, MeasureBelow, ObjectiveBelow
 from fipray.paths.examples import Examples
 from fipray.paths.improvement import improvement, judged
 from fipray.paths.memory import KroneckerMemory, packed, unpacked
-from fipray.paths.objective import Objective, Restriction, check_network, milestones, restrict, tasks_of
+from fipray.paths.objective import Objective, Restriction, check_network, milestones, tasks_of
 from fipray.paths.objectives import (
     AdversarialDistillation,
     Adversary,

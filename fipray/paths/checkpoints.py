@@ -12,9 +12,10 @@ from fipray.border import number
 from fipray.errors import UsageError
 from fipray.networks import sparsity_of
 from fipray.paths.batch import Batch
+from fipray.paths.calls import restrict, unchanged, value
 from fipray.paths.events import broken_answer, reason_of
 from fipray.paths.improvement import judged
-from fipray.paths.objective import Objective, restrict, unchanged, value
+from fipray.paths.objective import Objective
 from fipray.paths.outcome import NOT_FINITE, Outcome
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath, not_finite
 from fipray.paths.problem import Problem, anchors_and_held_out

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fipray.border import an_instance, number
 from fipray.paths.batch import Batch
-from fipray.paths.objective import value
+from fipray.paths.calls import value
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Situation
 

@@ -26,8 +26,9 @@ from fipray.border import checked
 from fipray.networks import Network
 from fipray.paths.arguments import RANDOMNESS, assembled, beginning, check_together
 from fipray.paths.batch import Batch
+from fipray.paths.calls import restrict
 from fipray.paths.checkpoints import Checkpoints
-from fipray.paths.objective import Objective, milestones, restrict
+from fipray.paths.objective import Objective, milestones
 from fipray.paths.outcome import NOT_FINITE, Outcome, out_of_time
 from fipray.paths.path import PathPoint, Probe, WeightPath
 from fipray.paths.problem import Problem, anchors_and_held_out

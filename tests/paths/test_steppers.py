@@ -32,7 +32,8 @@ from fipray.paths import (
     Switched,
     WeightedSum,
 )
-from fipray.paths.objective import Asked, gradient
+from fipray.paths.calls import gradient
+from fipray.paths.objective import Asked
 from fipray.testing import CorrectorContract, Flat, RestrictedStepperContract, StepperContract
 from tests.margins import assert_above, assert_below
 from tests.problems import batch, generator, linear, mlp, normal, problem

@@ -13,7 +13,7 @@ from fipray.errors import UsageError
 from fipray.geometry import Euclidean
 from fipray.networks import Network
 from fipray.paths import Adaptive, Natural, Problem, RandomWalk, Scheduled, Settings, Toward, trace
-from fipray.paths.objective import gradient
+from fipray.paths.calls import gradient
 from fipray.study.canonical import from_json, to_json
 from tests.margins import assert_above, assert_below
 from tests.problems import batch, linear, mlp, normal, problem

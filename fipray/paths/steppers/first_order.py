@@ -17,7 +17,8 @@ from fipray.errors import UsageError
 from fipray.geometry import FisherRao, Warm, class_logits
 from fipray.networks import Statistics, check_norms_move, folded, normalised, statistics_of, unfolded
 from fipray.paths.batch import Batch
-from fipray.paths.objective import Asked, OfOutputs, of_call, scalar, unchanged
+from fipray.paths.calls import of_call, scalar, unchanged
+from fipray.paths.objective import Asked, OfOutputs
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone, within
 from fipray.registry import spec
