@@ -1,4 +1,4 @@
-"""How one moves: objectives, steppers, radius control, events, and the loop that traces a path."""
+"""Functionally invariant paths: problems, objectives, steppers, radius controls, events, and the loop (trace.py)."""
 
 from fipray.paths.augmentations import Augmentation, Shifted, augmented
 from fipray.paths.batch import OUTPUTS, Batch, Part

@@ -110,7 +110,7 @@ def _panel(left: int, label: str, steps: Sequence[int], curves: Mapping[str, Seq
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    """Ends of an axis; equal values lie in the middle of it."""
+    """Limits of an axis; equal values lie in the middle of it."""
     if not values:
         return 0.0, 1.0
     low, high = float(min(values)), float(max(values))

@@ -167,7 +167,7 @@ class SaveAt:
         return replace(self, also=(*self.also, *fractions))
 
     def steps(self, num_steps: int) -> tuple[int, ...]:
-        """Steps at which the fractions in `also` are reached.
+        """Return the steps at which the fractions in `also` are reached.
 
         Args:
             num_steps: number of steps of the whole path.

@@ -495,7 +495,7 @@ class TestConnecting:
     def test_a_turn_that_leads_to_nan_is_taken_back(self):
         made = self.connected(radius=Scheduled(1.0), stepper=Into())
         assert made.outcome.kind == "not finite"
-        assert "no longer finite where round 1 led" in made.outcome.sentence
+        assert "no longer finite after round 1" in made.outcome.sentence
         assert torch.equal(made.points[0], torch.zeros(4, dtype=torch.float64))
         assert len(made.points) == 5  # both networks, and three points between them
 
