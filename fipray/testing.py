@@ -101,6 +101,7 @@ class StepperContract:
             for radius in (1e-4, 1e-2, 1.0):
                 made, state = self.walked(self.situation(GradientDiversity(), radius, seed), seed)
                 length = float(torch.linalg.vector_norm(self.stepper.propose(made, state).displacement))
+                # A displacement that is scaled to the radius may exceed it by rounding.
                 assert length <= radius * (1 + 1e-9), f"a step of length {length} under the radius {radius}"
 
     def test_a_step_is_finite_and_as_long_as_the_weights(self) -> None:
@@ -141,6 +142,7 @@ class StepperContract:
         made = self.situation(GradientDiversity(), 1e-4)
         proposal = self.proposed(made)
         slope = gradient(GradientDiversity(), made.problem, made.weights, made.batch)
+        # Steppers that do not predict a gain return 0.
         expected = float(-(slope @ proposal.displacement))
         assert proposal.predicted_gain == 0 or abs(proposal.predicted_gain - expected) <= 1e-9 * abs(expected)
 
@@ -208,6 +210,7 @@ class ObjectiveContract:
 
     def test_the_gradient_is_that_of_finite_differences(self) -> None:
         problem, weights, batch = self.at()
+        # Central differences: the step balances truncation, of order step^2, and rounding, of order eps / step.
         direction, step = normal(len(weights), seed=3), 1e-6
         ahead, behind = (
             float(self.objective.value(problem, weights + sign * step * direction, batch).detach()) for sign in (1, -1)
@@ -217,6 +220,7 @@ class ObjectiveContract:
 
     def test_the_value_is_one_finite_number(self) -> None:
         problem, weights, batch = self.at()
+        # Objectives that compare with the start are often singular exactly there.
         for where in (problem.start, weights):
             value = self.objective.value(problem, where, batch)
             assert value.shape == ()
@@ -246,6 +250,7 @@ class RestrictedObjectiveContract(ObjectiveContract):
         problem, weights, batch = self.at()
         for progress in (0.0, 0.5, 1.0):
             allowed = self.objective.restrict(problem, weights, progress, batch)
+            # By identity, as `walk` decides whether the weights have changed.
             assert self.objective.restrict(problem, allowed, progress, batch) is allowed
             one, other = normal(len(weights), seed=4), normal(len(weights), seed=5)
             projected = self.objective.tangent(problem, allowed)
@@ -277,6 +282,7 @@ def small_problem(seed: int = 0, geometry: OutputGeometry | None = None) -> Prob
     Returns:
         A problem without anchors, in float64.
     """
+    # Modules draw from the global generator, which is left as it was.
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module = nn.Sequential(nn.Linear(NUM_INPUTS, NUM_HIDDEN), nn.Tanh(), nn.Linear(NUM_HIDDEN, NUM_OUTPUTS))

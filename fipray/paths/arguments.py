@@ -53,6 +53,7 @@ def assembled(
         problem = Problem(problem, **of_problem)
     elif of_problem:
         raise UsageError(f"a problem was given, and {', '.join(of_problem)} beside it: give them to Problem")
+    # None for anything but a time limit means: the default.
     wanted = {name: one for name, one in of_settings.items() if one is not None or name == "max_seconds"}
     return problem, replace(settings, **wanted)
 
@@ -116,6 +117,7 @@ def beginning(problem: Problem, settings: Settings, resume: PathPoint | None) ->
             "SaveAt(solver_state=True)"
         )
     generator.set_state(state.pop(RANDOMNESS))
+    # A stepper may add tensors to its state on the way, so only missing ones are wrong.
     if missing := stepper.begin(problem).keys() - state.keys():
         raise UsageError(
             f"the solver state of point {resume.step} has no {', '.join(sorted(missing))}, which "

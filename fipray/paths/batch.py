@@ -105,6 +105,7 @@ class Batch:
         Returns:
             A batch with a seed of its own and without uncertainty sampling.
         """
+        # Drawn for every batch, so that the generator advances even where all inputs are taken.
         seed = int(torch.randint(2**62, (), generator=generator))
         if size >= len(self):
             drawn = replace(self, seed=seed, chances=None, uncertainty_fraction=0.0)
@@ -124,6 +125,7 @@ class Batch:
                 chances=None,
                 uncertainty_fraction=0.0,
             )
+        # Sets differ in size, so each quantity has indices of its own.
         return replace(drawn, parts=tuple(_drawn(part, size, generator) for part in self.parts))
 
     def uncertainty_sampled(self, fraction: float) -> Batch:
@@ -211,6 +213,7 @@ class Batch:
     @property
     def labels(self) -> Tensor:
         """Classes [N] predicted by the start."""
+        # Embeddings of class probabilities are monotone: the largest coordinate is the most probable class.
         return self.reference.argmax(1)
 
 

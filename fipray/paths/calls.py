@@ -37,6 +37,7 @@ def restrict(objective: Objective, problem: Problem, weights: Tensor, progress: 
         return weights
     found = objective.restrict(problem, weights, progress, batch)
     allowed = cast(Tensor, shaped_like(found, weights, f"{type(objective).__name__}.restrict()"))
+    # The same tensor where nothing changed: `walk` recognises by identity that there is no new point.
     return weights if allowed is weights else problem.network.held(allowed, weights)
 
 
@@ -55,6 +56,7 @@ def tangent(objective: Objective, problem: Problem, weights: Tensor) -> Projecti
     mask = problem.network.mask
     if mask is None:
         return along
+    # Masked on both sides, which keeps the projection symmetric.
     return mask.mul if along is everything else lambda vector: along(vector * mask) * mask
 
 
@@ -175,8 +177,10 @@ def gradient(objective: Objective, problem: Problem, weights: Tensor, batch: Bat
             estimate = objective.gradient(problem, weights.detach(), batch)
         return cast(Tensor, shaped_like(estimate, weights, f"{name}.gradient()"))
     moving = weights.detach().requires_grad_(True)
+    # Callers may be under no_grad.
     with torch.enable_grad():
         found = value(objective, problem, moving, batch)
+        # Unused weights give None, and below a message about the objective instead of torch's own.
         slopes = torch.autograd.grad(found, moving, allow_unused=True) if found.requires_grad else (None,)
     if slopes[0] is None:
         raise UsageError(

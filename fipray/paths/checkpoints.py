@@ -23,7 +23,7 @@ from fipray.paths.quantities import total
 from fipray.paths.radius import first_radius
 from fipray.paths.settings import Settings
 
-NUM_MEASURED = 1000  # anchors on which the objective and the functional distance are measured
+NUM_MEASURED = 1000  # first anchors, the same at all points: objective and functional distance are measured on them
 NUM_BISECTIONS = 6  # a path that passes a limit ends within a 64th of the way between two points
 
 
@@ -108,6 +108,7 @@ class Checkpoints:
             The point at which the path stands, and its outcome where it ends there.
         """
         candidate = self._measured(point)
+        # Limits are asked after this, because no comparison with NaN says that a limit is passed.
         if broken := self._broken(candidate):
             return self.points[-1], Outcome(NOT_FINITE, f"{broken} at step {candidate.step}")
         if passed := self._passed(candidate):
@@ -126,10 +127,12 @@ class Checkpoints:
             The path. Unless it is paused, its outcome compares the objective at the end with that at the start.
         """
         points = self.points
+        # The end is kept though no mark of `save_at` lies there, and once more where a restriction changed it.
         if last.step > points[-1].step or last.weights is not points[-1].weights:
             end = self._measured(last)
             if broken := self._broken(end):
                 end, outcome = points[-1], Outcome(NOT_FINITE, f"{broken} at step {end.step}")
+            # A paused path has not ended: this point is dropped when it is resumed, and its limits are judged then.
             elif outcome.kind != "paused" and (passed := self._passed(end)):
                 end, outcome = self._last_within(end), Outcome("stopped", passed)
             if end is not points[-1]:

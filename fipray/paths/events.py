@@ -51,6 +51,8 @@ def broken_answer(events: Sequence[Event], point: PathPoint) -> str:
     Returns:
         A phrase; empty where none does.
     """
+    # Events of users compute with measured numbers. NaN among the answers is a broken measurement and ends the path;
+    # `reason_of` refuses any other answer that is no sentence as a wrong type.
     answers: list[tuple[str, object]] = [(type(event).__name__, event.reason(point)) for event in events]
     return " and ".join(
         f"the reason that {name} gave was {answer}"
@@ -95,6 +97,7 @@ class ObjectiveBelow:
     """
 
     value: float
+    # Class variables are no fields, so they are not part of a spec.
     goal: ClassVar[bool] = True
     limit: ClassVar[bool] = False
 

@@ -14,6 +14,7 @@ from fipray.geometry import KroneckerMetric, Metric, Warm
 from fipray.paths.problem import Problem
 from fipray.registry import spec
 
+# Prefix of the names of one metric's arrays in the file of a point, with its number.
 _NAME = "memory {} "
 
 

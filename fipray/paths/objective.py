@@ -42,6 +42,10 @@ class Objective(Protocol):
         ...
 
 
+# Optional capabilities. Each is a protocol of its own that is found by isinstance, so that an objective implements only
+# the methods that it has, and a wrapper such as `WeightedSum` can ask each of its parts.
+
+
 @runtime_checkable
 class GradientEstimate(Protocol):
     """Objective that computes its own gradient, exact or estimated."""
@@ -183,6 +187,7 @@ def is_compared(objective: Objective) -> bool:
     """
     if isinstance(objective, Sum):
         return all(map(is_compared, objective.summands))
+    # An optional attribute rather than a part of the protocol: hardly any objective needs it.
     return bool(getattr(objective, "compared", True))
 
 

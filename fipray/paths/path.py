@@ -72,10 +72,12 @@ def not_finite(point: PathPoint) -> str:
     }
     found = [f"{name} was {value}" for name, value in measured.items() if not math.isfinite(value)]
     if broken := int((~torch.isfinite(point.weights)).sum()):
+        # First in the phrase: everything else that is not finite follows from the weights.
         found.insert(0, f"{broken} of {len(point.weights)} weights were not finite")
     return " and ".join(found)
 
 
+# The representation of a dataclass would print every tensor.
 @dataclass(frozen=True, repr=False)
 class WeightPath:
     """Measured points of a path and its outcome. In a notebook it is shown as a table and two curves.
@@ -123,6 +125,7 @@ class WeightPath:
             "gain": f"{gain:.4g}",
             "sparsity": f"{end.sparsity:.4g}",
         }
+        # The distance of a single kept quantity is the functional distance itself.
         if len(end.distances_held_out) > 1:
             for name, distance in end.distances_held_out.items():
                 rows[f"distance of {name!r}, held-out inputs"] = f"{distance:.4g}"
@@ -150,6 +153,7 @@ class SaveAt:
     also: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        # Not `< 1`: NaN fails every comparison and is refused this way.
         if not self.num_points >= 1:
             raise UsageError(f"num_points is at least 1; {self.num_points} was given")
         if not all(0 < fraction <= 1 for fraction in self.also):
@@ -176,6 +180,7 @@ class SaveAt:
             For each fraction the last step within it, at least 1: a milestone is met at the latest there, and the step
             after it already works on the next one.
         """
+        # With a margin for rounding: 0.29 * 100 is 28.999999999999996.
         return tuple(max(1, int(fraction * num_steps + 1e-9)) for fraction in self.also)
 
     def due(self, last: int, step: int, num_steps: int) -> bool:
@@ -189,6 +194,7 @@ class SaveAt:
         Returns:
             True where a mark lies in (last, step].
         """
+        # The quotient rises exactly where a mark k * num_steps / num_points lies in (last, step].
         evenly = step * self.num_points // num_steps > last * self.num_points // num_steps
         return evenly or any(last < mark <= step for mark in self.steps(num_steps))
 

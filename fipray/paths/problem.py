@@ -82,6 +82,7 @@ class Problem:
                 f"two geometries are given for the same outputs, {geometry!r} and {main.geometry!r}: leave out geometry"
             )
         embedding = main.geometry if main is not None else geometry or Euclidean()
+        # Other networks may come from files in another dtype or on another device.
         alike = tuple(other.detach().to(network.weights) for other in others)
         for name, value in {
             "network": network,
@@ -94,11 +95,12 @@ class Problem:
         }.items():
             object.__setattr__(self, name, value)
         self._check_weights()
-        # Without kept outputs nothing is embedded, so outputs need not suit a geometry that nobody gave.
+        # Without kept outputs nothing is embedded, so outputs need not suit a geometry.
         judged_by = embedding if main is not None or geometry is not None else None
         for name, inputs in (("anchors", anchors), ("held_out", held_out)):
             if inputs is not None:
                 network.check(inputs.inputs if isinstance(inputs, Batch) else inputs, judged_by)
+            # A batch keeps its reference: a copy with another network still holds the outputs of the first.
             if isinstance(inputs, Tensor):
                 inputs = self.batch(inputs, held_out=name == "held_out")
             object.__setattr__(self, name, inputs)
@@ -272,6 +274,7 @@ class Problem:
             raise UsageError(f"the kept quantity {name!r} is on the set {wanted!r}; the sets are: {known}")
         own = self.sets[wanted] if wanted else inputs
         self.network.check(own)
+        # Two inputs are enough to see whether autograd reaches the weights.
         if not products(self.network, self.start, kept, own[:2]).depends:
             raise UsageError(
                 f"the kept quantity {name!r} does not depend on the weights: compute it in torch from the network that "

@@ -105,6 +105,7 @@ class Candidate:
         """Functional distance over all kept quantities, and the same plus two standard errors of the mean squares."""
         squares = self.made.problem.squares(weights, batch).values()
         mean = sum(float(each.mean()) for each in squares)
+        # Variances of independent means add up; one input alone has no variance.
         errors = [float(each.std()) / len(each) ** 0.5 if len(each) > 1 else 0.0 for each in squares]
         return mean**0.5, (mean + 2 * math.hypot(*errors)) ** 0.5
 

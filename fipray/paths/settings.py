@@ -65,6 +65,7 @@ class Settings:
     seed: Seed = 0
 
     def __post_init__(self) -> None:
+        # Not `< 1`: NaN fails every comparison and is refused this way.
         if not (self.num_steps >= 1 and self.batch_size >= 1):
             raise UsageError(
                 f"num_steps and batch_size are at least 1; {self.num_steps} and {self.batch_size} were given"

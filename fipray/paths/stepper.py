@@ -53,11 +53,13 @@ class Situation:
     def descent(self) -> Tensor:
         """Steepest descent `-t l` [P] as long as the radius; zero where the objective is flat."""
         length = float(torch.linalg.vector_norm(self.slope))
+        # A slope of NaN is not flat: it makes a displacement of NaN, which ends the path with that reason.
         return torch.zeros_like(self.slope) if length == 0 else self.slope * (-self.radius / length)
 
     @property
     def restricted(self) -> bool:
         """True where directions are restricted. A sum of objectives restricts only where one of its parts does."""
+        # By identity, because a projection cannot be inspected: `tangent` returns `everything` itself.
         return self._projection is not everything
 
     def part_of(self, at: float) -> Situation:
@@ -69,6 +71,7 @@ class Situation:
         Returns:
             The same situation, as a step of the part in which it lies.
         """
+        # The step that ends at `at` belongs to the first part.
         begins, length = (0.0, at) if self.progress <= at else (at, 1 - at)
         part = replace(self, progress=(self.progress - begins) / length, fraction=self.fraction / length)
         if "slope" in vars(self):  # computed already, and the same there
@@ -108,6 +111,7 @@ class Proposal:
     @property
     def not_finite(self) -> str:
         """Description of a part that is NaN or infinite; empty where everything is finite."""
+        # The norm is finite only where every entry is: one number to fetch from a GPU.
         length = float(torch.linalg.vector_norm(self.displacement))
         if not math.isfinite(length):
             return f"the length of the displacement was {length}"
@@ -162,6 +166,7 @@ def proposed(stepper: Stepper, situation: Situation, state: State) -> Proposal:
     """
     name = f"{type(stepper).__name__}.propose()"
     proposal: Proposal = an_instance(stepper.propose(situation, state), Proposal, name)
+    # A displacement in another dtype would change that of all later weights without an error.
     shaped_like(proposal.displacement, situation.weights, f"{name}, as displacement,")
     number(proposal.predicted_gain, f"{name}, as predicted_gain,")
     an_instance(proposal.state, dict, f"{name}, as state,")

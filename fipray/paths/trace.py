@@ -107,6 +107,7 @@ def walk(
         refused, radius = candidate.not_finite, acceptance.radius
         if acceptance.accepted:
             weights, state = moved, proposal.state
+        # A restriction tightens with the progress of the path, whether this step was accepted or not.
         allowed = restrict(objective, problem, weights, progress, batch)
         if acceptance.accepted or allowed is not weights or step in stops:
             weights = allowed

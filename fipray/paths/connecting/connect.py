@@ -101,6 +101,7 @@ def connect(
     distance, broken = _farthest(problem, judges, problem.start, far.weights), ""
     for turn in range(2 * num_rounds):
         own, theirs = sides[turn % 2], sides[1 - turn % 2]
+        # Where both ends have met there is no direction left to walk in.
         if broken or distance <= allowed_distance or torch.equal(own[-1], theirs[-1]):
             break
         # The walk continues from the last point, but its batches still hold the outputs of its own first network.
@@ -134,6 +135,7 @@ def _farthest(problem: Problem, judges: Sequence[Batch], first: Tensor, last: Te
     def nearest(weights: Tensor) -> float:
         embedded = problem.geometry.embed(problem.network.outputs(weights, judges[0].inputs))
         distances = [float(functional_distance(embedded, judge.reference)) for judge in judges]
+        # `min` may drop NaN, depending on the order.
         return min(distances) if all(map(math.isfinite, distances)) else math.inf
 
     return max(nearest(torch.lerp(first, last, place)) for place in PLACES)
@@ -212,4 +214,5 @@ def _greatest(values: Sequence[float]) -> float:
 
 def _lengths(points: Sequence[Tensor]) -> Tensor:
     """L2 length [K - 1] of each segment, in float64."""
+    # In float64: places are ratios of sums of these lengths.
     return torch.stack([torch.linalg.vector_norm((b - a).double()).cpu() for a, b in pairwise(points)])
