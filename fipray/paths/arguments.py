@@ -15,11 +15,13 @@ from fipray.geometry import FisherRao
 from fipray.networks import Network
 from fipray.paths.objective import Objective, check_network, tasks_of
 from fipray.paths.path import PathPoint
-from fipray.paths.problem import PROBLEM_ARGUMENTS, Problem, anchors_and_held_out
+from fipray.paths.problem import Problem, anchors_and_held_out
 from fipray.paths.radius import first_radius
 from fipray.paths.settings import Settings
 from fipray.paths.stepper import check_heeded
 
+# Arguments of `Problem` except the network, which `trace` takes in its short form.
+PROBLEM_ARGUMENTS = ("anchors", "held_out", "geometry", "keeps", "sets", "others", "tasks", "memory")
 RANDOMNESS = "randomness"  # in a solver state: state of the generator before the next step's batch is drawn
 
 

@@ -23,9 +23,6 @@ from fipray.paths.display import listing, table
 from fipray.paths.examples import Examples
 from fipray.paths.quantities import outputs_on_anchors
 
-# Arguments of `Problem` except the network, which `trace` takes in its short form.
-PROBLEM_ARGUMENTS = ("anchors", "held_out", "geometry", "keeps", "sets", "others", "tasks", "memory")
-
 
 @checked
 @dataclass(frozen=True, init=False, eq=False, repr=False)
