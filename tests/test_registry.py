@@ -38,7 +38,7 @@ NOT_IN_SPECS = {
         "Batch",
         "Part",
     ),
-    *("Candidate", "Verdict", "Situation", "Proposal", "Ensemble", "StackedEnsemble", "Robustness", "Measures"),
+    *("Candidate", "Acceptance", "Situation", "Proposal", "Ensemble", "StackedEnsemble", "Robustness", "Measures"),
     *("Task", "Data", "Evaluator", "LocalRunner", "Study", "Tensors", "Ground", "Tracer", "Payload", "WeightsFile"),
     *("PerExample", "Job", "Channels"),
 }

@@ -33,7 +33,7 @@ from experiments.training import Recipe, trained
 from fipray.geometry import FisherRao, Metric, NullSpace, Sweeps
 from fipray.networks import Network
 from fipray.paths import Problem
-from fipray.paths.objective import gradient
+from fipray.paths.calls import gradient
 
 GEOMETRY = FisherRao()
 TARGET = 1e-3

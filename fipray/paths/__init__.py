@@ -1,24 +1,15 @@
-"""How one moves: objectives, steppers, radius control, events, and the loop that traces a path."""
+"""Functionally invariant paths: problems, objectives, steppers, radius controls, events, and the loop (trace.py)."""
 
 from fipray.paths.augmentations import Augmentation, Shifted, augmented
 from fipray.paths.batch import OUTPUTS, Batch, Part
+from fipray.paths.calls import restrict
 from fipray.paths.connecting.align import aligned
 from fipray.paths.connecting.connect import Connection, LossProfile, connect, loss_profile
-from fipray.paths.events import (
-    NOT_FINITE,
-    Event,
-    FunctionalDistanceAbove,
-    MeasureAbove,
-    MeasureBelow,
-    ObjectiveBelow,
-    Outcome,
-    check_max_seconds,
-    improvement,
-    judged,
-)
+from fipray.paths.events import Event, FunctionalDistanceAbove, MeasureAbove, MeasureBelow, ObjectiveBelow
 from fipray.paths.examples import Examples
+from fipray.paths.improvement import improvement, judged
 from fipray.paths.memory import KroneckerMemory, packed, unpacked
-from fipray.paths.objective import Objective, Restriction, check_network, milestones, restrict, tasks_of
+from fipray.paths.objective import Objective, Restriction, check_network, milestones, tasks_of
 from fipray.paths.objectives import (
     AdversarialDistillation,
     Adversary,
@@ -35,10 +26,13 @@ from fipray.paths.objectives import (
     WeightedSum,
     ZerothOrder,
 )
+from fipray.paths.outcome import NOT_FINITE, Outcome
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
-from fipray.paths.problem import Problem, outputs_on_anchors
-from fipray.paths.radii import Adaptive, Candidate, RadiusControl, Scheduled, Switched, Verdict
-from fipray.paths.settings import Settings
+from fipray.paths.problem import Problem
+from fipray.paths.quantities import outputs_on_anchors
+from fipray.paths.radii import Adaptive, Scheduled, Switched
+from fipray.paths.radius import Acceptance, Candidate, RadiusControl
+from fipray.paths.settings import Settings, check_max_seconds
 from fipray.paths.sparsity.patterns import Pattern, SemiStructured, Structured, Unstructured
 from fipray.paths.sparsity.saliency import Magnitude, MetricDiagonal, OptimalBrainSurgeon, Saliency
 from fipray.paths.stepper import Proposal, Situation, Stepper, check_heeded
@@ -58,6 +52,7 @@ from fipray.paths.trace import trace, walk
 __all__ = [
     "NOT_FINITE",
     "OUTPUTS",
+    "Acceptance",
     "Adaptive",
     "AdversarialDistillation",
     "Adversary",
@@ -115,7 +110,6 @@ __all__ = [
     "Switched",
     "Toward",
     "Unstructured",
-    "Verdict",
     "WeightDiversity",
     "WeightPath",
     "WeightedSum",

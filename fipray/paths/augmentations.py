@@ -1,4 +1,4 @@
-"""More anchors from few: what is stored of earlier inputs, varied in ways that a network should not mind."""
+"""Augmentations: further anchors made from stored inputs by changes that should not change the outputs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,18 @@ from fipray.registry import spec
 
 @runtime_checkable
 class Augmentation(Protocol):
-    """A frozen dataclass, so that a path's settings can be written down."""
+    """Makes further inputs from given ones. A frozen dataclass, so that it can be part of a spec."""
 
     def of(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        """Further inputs [M, ...] made from `inputs` [N, ...]."""
+        """Make further inputs.
+
+        Args:
+            inputs: [N, ...].
+            generator: generator on the CPU for all random numbers.
+
+        Returns:
+            Inputs [M, ...] of the same shape, dtype and device.
+        """
         ...
 
 
@@ -29,13 +37,20 @@ class Augmentation(Protocol):
 @checked
 @dataclass(frozen=True)
 class Shifted:
-    """`copies` of every image, each shifted by whole pixels, up to `pixels` to each side; zeros move in.
+    """Copies of images shifted by whole pixels at random, filled with zeros at the border.
 
-    Where few inputs stand for many, a function that is held on them alone moves between them; their neighbours hold it
-    there too, and cost no memory but while a path is walked.
+    Where a small replay buffer stands for many inputs, a function that is held on it alone may change between its
+    inputs. Shifted copies hold it there too, and take memory only while a path is traced.
 
-    image: the shape [C, H, W] of an image, where inputs [N, ...] are flattened; numbers that stand before the image in
-        an input, such as the task's in those of `MultiHead`, stay as they are.
+    Args:
+        copies: number of copies of each image, at least 1.
+        pixels: largest shift in each direction, at least 1.
+        image: shape [C, H, W] of an image where inputs [N, ...] are flattened; () where they are images. Numbers that
+            precede the image in an input, such as the number of the task for a `MultiHead`, are left as they are.
+
+    Raises:
+        UsageError: for a number out of range.
+        DataError: when it is applied to inputs that hold no such image.
     """
 
     copies: int = 8
@@ -48,15 +63,17 @@ class Shifted:
 
     def of(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         shape = self.image or tuple(inputs.shape[1:])
-        size, numbers = math.prod(shape), inputs[0].numel()
-        if len(shape) < 2 or size > numbers:
+        size, num_entries = math.prod(shape), inputs[0].numel()
+        if len(shape) < 2 or size > num_entries:
             raise DataError(
-                f"inputs of shape {tuple(inputs.shape[1:])} are no images of shape {shape}: say Shifted(image=...)"
+                f"inputs of shape {tuple(inputs.shape[1:])} are no images of shape {shape}: give the "
+                "shape of an image, Shifted(image=...)"
             )
         flat = inputs.flatten(1).repeat(self.copies, 1)
-        before, images = flat.split([numbers - size, size], 1)
+        before, images = flat.split([num_entries - size, size], 1)
         height, width = shape[-2:]
         wide = functional.pad(images.reshape(len(flat), -1, height, width), (self.pixels,) * 4)
+        # One gather with an own offset per image, instead of a loop over images.
         down, right = (
             torch.randint(2 * self.pixels + 1, (len(flat), 1), generator=generator).to(inputs.device) for _ in range(2)
         )
@@ -69,6 +86,15 @@ class Shifted:
 
 @checked
 def augmented(inputs: Tensor, augmentations: Sequence[Augmentation], seed: int = 0) -> Tensor:
-    """The inputs [N, ...], and after them what each variation makes of them."""
+    """Append augmented copies to inputs.
+
+    Args:
+        inputs: [N, ...].
+        augmentations: augmentations, each applied to the given inputs.
+        seed: seed of all random numbers.
+
+    Returns:
+        The inputs, followed by the results of each augmentation.
+    """
     generator = torch.Generator().manual_seed(seed)
-    return torch.cat([inputs, *(variation.of(inputs, generator) for variation in augmentations)])
+    return torch.cat([inputs, *(augmentation.of(inputs, generator) for augmentation in augmentations)])

@@ -1,4 +1,4 @@
-"""Inputs with the values at which kept quantities must stay on them."""
+"""Batches of inputs with the values at which kept quantities must stay on them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from fipray.errors import DataError, UsageError
 from fipray.geometry.keeps import Kept
 from fipray.geometry.stacked import stacked
 
-OUTPUTS = "outputs"  # the name of the quantity that is kept where nothing else is said
+OUTPUTS = "outputs"  # name of the kept quantity where a problem names none
 
 
 @dataclass(frozen=True)
 class Part:
-    """One kept quantity on a batch: its name, `inputs` [N, ...], and the value [N, C] at which it must stay there."""
+    """One kept quantity on inputs of its own.
+
+    Args:
+        name: name of the quantity.
+        kept: the quantity.
+        inputs: [N, ...].
+        target: value [N, C] at which it must stay on them.
+    """
 
     name: str
     kept: Kept
@@ -24,20 +31,41 @@ class Part:
     target: Tensor
 
     def at(self, chosen: Tensor) -> Part:
-        there = chosen.to(self.inputs.device)
-        return replace(self, inputs=self.inputs[there], target=self.target[there])
+        """Select inputs.
+
+        Args:
+            chosen: indices [M], on any device.
+
+        Returns:
+            The quantity on the chosen inputs.
+        """
+        indices = chosen.to(self.inputs.device)
+        return replace(self, inputs=self.inputs[indices], target=self.target[indices])
 
     def first(self, size: int) -> Part:
+        """Select the first inputs.
+
+        Args:
+            size: number of inputs; more than there are means all.
+
+        Returns:
+            The quantity on them.
+        """
         return replace(self, inputs=self.inputs[:size], target=self.target[:size])
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`inputs` [N, ...], and `reference` [N, C]: the start's embedded outputs on them.
+    """Inputs with the embedded outputs of the start on them, and further kept quantities.
 
-    keeps_outputs: whether a path must keep these outputs; parts: what else it must keep, on inputs of their own.
-    seed: belongs to this draw; what else is random at the step that is made on this batch begins there. chances: [N],
-    summed up, and focus: the fraction of a draw that is taken in proportion to the chances (see `focused`).
+    Args:
+        inputs: [N, ...].
+        reference: embedded outputs [N, C] of the start.
+        seed: seed of this draw, for all other random numbers of a step that is made on the batch.
+        chances: cumulative sums [N] of the weights of uncertainty sampling, float64 on the CPU; None without it.
+        uncertainty_fraction: fraction of each draw, 0..1, that is sampled in proportion to these weights.
+        keeps_outputs: whether the outputs on `inputs` must stay.
+        parts: further kept quantities, each on inputs of its own.
     """
 
     inputs: Tensor
@@ -53,13 +81,14 @@ class Batch:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the outputs on `inputs` are all that must stay."""
+        """True where the outputs on `inputs` are the only kept quantity."""
         return self.keeps_outputs and not self.parts
 
     @property
     def target(self) -> Tensor:
-        """The value at which what is kept must stay, in the rows of the problem's metric: `reference` [N, C] of a plain
-        batch, else one column of all kept quantities (`StackedMetric`).
+        """Values at which kept quantities must stay, in the rows of the problem's metric.
+
+        `reference` [N, C] of a plain batch, otherwise one column with all quantities (`StackedMetric`).
         """
         if self.is_plain:
             return self.reference
@@ -67,16 +96,26 @@ class Batch:
         return stacked([*own, *(part.target for part in self.parts)], len(self))
 
     def draw(self, size: int, generator: torch.Generator) -> Batch:
-        """`size` of the inputs of each quantity, with replacement; all of them where there are no more."""
+        """Draw inputs of each quantity at random, with replacement.
+
+        Args:
+            size: number of inputs; all are taken, once each, where there are no more.
+            generator: generator on the CPU; the draw advances it.
+
+        Returns:
+            A batch with a seed of its own and without uncertainty sampling.
+        """
+        # Drawn for every batch, so that the generator advances even where all inputs are taken.
         seed = int(torch.randint(2**62, (), generator=generator))
         if size >= len(self):
             drawn = replace(self, seed=seed, chances=None, uncertainty_fraction=0.0)
         else:
             chosen = torch.randint(len(self), (size,), generator=generator)
             if self.chances is not None:
-                few = round(self.uncertainty_fraction * size)
-                marks = torch.rand(few, generator=generator, dtype=torch.float64) * self.chances[-1]
-                chosen[:few] = torch.searchsorted(self.chances, marks).clamp(max=len(self) - 1)
+                # By inversion of the cumulative sums: torch.multinomial takes at most 2^24 categories.
+                num_uncertain = round(self.uncertainty_fraction * size)
+                marks = torch.rand(num_uncertain, generator=generator, dtype=torch.float64) * self.chances[-1]
+                chosen[:num_uncertain] = torch.searchsorted(self.chances, marks).clamp(max=len(self) - 1)
             chosen = chosen.to(self.inputs.device)
             drawn = replace(
                 self,
@@ -86,30 +125,52 @@ class Batch:
                 chances=None,
                 uncertainty_fraction=0.0,
             )
+        # Sets differ in size, so each quantity has indices of its own.
         return replace(drawn, parts=tuple(_drawn(part, size, generator) for part in self.parts))
 
     def uncertainty_sampled(self, fraction: float) -> Batch:
-        """These inputs, of which a draw takes a fraction `share`, 0..1, by the start's doubt, the root of `1 - max_k
-        p_k`.
+        """Switch on uncertainty sampling for later draws.
 
-        On inputs where a classifier is sure nothing is lost for a while; the doubtful ones are those whose outputs move
-        first, and on which staying has to be learned. For Fisher-Rao references.
+        Part of each draw is then sampled in proportion to `sqrt(1 - max_k p_k)`, with p the class probabilities of the
+        start. Outputs on inputs where a classifier is certain hardly move for a while; those on uncertain inputs move
+        first, so that steps should hold them. For Fisher-Rao references.
+
+        Args:
+            fraction: fraction of each draw that is sampled this way, 0..1; the rest is drawn uniformly.
+
+        Returns:
+            The same inputs with weights for sampling.
+
+        Raises:
+            UsageError: for a fraction out of range, and for outputs with more than one classification per input.
         """
         if not 0 <= fraction <= 1:
-            raise UsageError(f"focus is a share of each batch, 0..1; {fraction} was given")
+            raise UsageError(f"uncertainty_fraction is a fraction of each batch, 0..1; {fraction} was given")
+        # Fisher-Rao coordinates are 2 sqrt(p).
         chances = (self.reference.double() / 2).square()
         if len(chances) and float(chances.sum(1).amax()) > 1.5:
-            raise UsageError("focus is for one classification an input; outputs here are maps, with one for each place")
-        doubt = (1 - chances.amax(1)).clamp(min=1e-6).sqrt()
-        return replace(self, chances=doubt.cumsum(0).cpu(), uncertainty_fraction=fraction)
+            raise UsageError(
+                "uncertainty sampling needs one classification per input; outputs here are maps with one for each "
+                "place: set uncertainty_fraction to 0"
+            )
+        # A floor, so that inputs of probability 1 within rounding keep a chance.
+        uncertainty = (1 - chances.amax(1)).clamp(min=1e-6).sqrt()
+        return replace(self, chances=uncertainty.cumsum(0).cpu(), uncertainty_fraction=fraction)
 
     def check(self, what: str) -> None:
-        """Raise DataError where a quantity is not finite at the start; `what` the inputs are."""
+        """Check that all kept quantities are finite at the start.
+
+        Args:
+            what: description of the inputs for the message, such as "anchors".
+
+        Raises:
+            DataError: where one is NaN or infinite.
+        """
         (broken,) = torch.where(~torch.isfinite(self.reference).flatten(1).all(1))
         if len(broken):
             raise DataError(
                 f"the network's outputs are not finite on {len(broken)} of {len(self)} {what}, the first at index "
-                f"{int(broken[0])}: remove these inputs, or mend the network's weights"
+                f"{int(broken[0])}: remove these inputs, or repair the network's weights"
             )
         for part in self.parts:
             (broken,) = torch.where(~torch.isfinite(part.target).all(1))
@@ -120,7 +181,14 @@ class Batch:
                 )
 
     def first(self, size: int) -> Batch:
-        """The first `size` of the inputs of each quantity."""
+        """Select the first inputs of each quantity.
+
+        Args:
+            size: number of inputs; more than there are means all.
+
+        Returns:
+            A batch of them, without uncertainty sampling.
+        """
         return Batch(
             self.inputs[:size],
             self.reference[:size],
@@ -130,13 +198,22 @@ class Batch:
         )
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal numbers of this draw, like `reference` in dtype and device; the same at every call."""
+        """Draw standard normal numbers with the seed of this batch.
+
+        Args:
+            shape: shape of the result.
+
+        Returns:
+            A tensor with the dtype and device of `reference`, the same at every call.
+        """
+        # Drawn on the CPU, so that the numbers are the same on every device.
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randn(*shape, generator=generator, dtype=self.reference.dtype).to(self.reference.device)
 
     @property
     def labels(self) -> Tensor:
-        """The classes [N] that the start predicts."""
+        """Classes [N] predicted by the start."""
+        # Embeddings of class probabilities are monotone: the largest coordinate is the most probable class.
         return self.reference.argmax(1)
 
 

@@ -1,80 +1,26 @@
-"""Stopping events, and the outcome: why a path ended, as a sentence."""
+"""Events: conditions under which a path ends early."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
-
-import torch
 
 from fipray.border import checked, described
 from fipray.errors import UsageError
-from fipray.paths.objective import Objective, is_compared
 from fipray.paths.path import PathPoint
 from fipray.registry import spec
-
-NOT_FINITE = "not finite"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Why a path ended, and what became of its objective.
-
-    kind: one of "completed", "stopped" (by an event), "stuck" (the radius shrank to nothing), "not finite" (a step, or
-        what was measured, was NaN or infinite: the path ends at its last finite point), "out of time" (by max_seconds),
-        "given up" (by a search), and "paused" for a path that was asked to wait and goes on when it is resumed.
-    sentence: the same for people, with the objective at the start and at the end, both on the first 1000 anchors:
-        "all 100 steps were walked; objective 0.470 -> 0.500: worse".
-    """
-
-    kind: str
-    sentence: str
-
-    def __str__(self) -> str:
-        return self.sentence
-
-
-def judged(outcome: Outcome, objective: Objective, points: Sequence[PathPoint]) -> Outcome:
-    """The outcome of a path with these measured points; its sentence says too whether the objective improved."""
-    said = improvement(objective, points[0], points[-1])
-    return replace(outcome, sentence=f"{outcome.sentence}; {said}") if said else outcome
-
-
-def improvement(objective: Objective, start: PathPoint, end: PathPoint) -> str:
-    """The objective at two points, such as "objective 0.470 -> 0.500: worse"; else "better", or "no better" where the
-    difference may be rounding. Empty for an objective whose values are not compared (`is_compared`).
-    """
-    if not is_compared(objective):
-        return ""
-    before, after = start.objective_value, end.objective_value
-    rounding = 8 * torch.finfo(end.weights.dtype).eps * max(abs(before), abs(after))
-    word = "no better" if abs(after - before) <= rounding else "better" if after < before else "worse"
-    texts = [(f"{before:#.{digits}g}", f"{after:#.{digits}g}") for digits in range(3, 10)]
-    first, last = next((pair for pair in texts if pair[0] != pair[1]), texts[0])
-    return f"objective {first} -> {last}: {word}"
-
-
-def out_of_time(seconds: float, max_seconds: float, step: int) -> Outcome:
-    """The outcome of a path that has walked for `seconds`, by `step`, of at most `max_seconds`."""
-    return Outcome("out of time", f"stopped: {seconds:.3g} s were walked of at most {max_seconds:g} at step {step}")
-
-
-def check_max_seconds(max_seconds: float | None) -> None:
-    """Raises UsageError for a time limit that is not above 0."""
-    if max_seconds is not None and not max_seconds > 0:
-        raise UsageError(f"max_seconds is above 0, or None for no limit; {max_seconds} was given")
 
 
 @runtime_checkable
 class Event(Protocol):
-    """A condition under which a path ends, asked at every kept point.
+    """Condition under which a path ends, evaluated at every kept point.
 
-    goal: whether the path has then reached what it was walked for; a restricted objective then gets the whole of its
-    restriction.
-    limit: whether the path must not go where the event happens: such a point is not kept, and the path ends at the last
-    place before it, on the way from the last kept point, where the event does not happen.
+    Attributes:
+        goal: True where the event means that the path has reached its purpose; a restriction is then applied in full.
+        limit: True where the path must not go where the event happens. Such a point is not kept: the path ends at the
+            last place before it, between it and the last kept point, where the event does not happen.
     """
 
     @property
@@ -84,12 +30,29 @@ class Event(Protocol):
     def limit(self) -> bool: ...
 
     def reason(self, point: PathPoint) -> str | None:
-        """A sentence that says why the path ends at `point`, all of which is finite; or None."""
+        """Evaluate the condition.
+
+        Args:
+            point: measured point; everything in it is finite.
+
+        Returns:
+            A sentence with the reason why the path ends there, or None where it goes on.
+        """
         ...
 
 
 def broken_answer(events: Sequence[Event], point: PathPoint) -> str:
-    """Which of the events answers with NaN or infinity, in words; empty where none does."""
+    """Describe which events answer with NaN or infinity instead of a sentence.
+
+    Args:
+        events: events of the path.
+        point: measured point.
+
+    Returns:
+        A phrase; empty where none does.
+    """
+    # Events of users compute with measured numbers. NaN among the answers is a broken measurement and ends the path;
+    # `reason_of` refuses any other answer that is no sentence as a wrong type.
     answers: list[tuple[str, object]] = [(type(event).__name__, event.reason(point)) for event in events]
     return " and ".join(
         f"the reason that {name} gave was {answer}"
@@ -99,12 +62,23 @@ def broken_answer(events: Sequence[Event], point: PathPoint) -> str:
 
 
 def reason_of(event: Event, point: PathPoint) -> str | None:
-    """Why the path ends at `point`, or None. Raises UsageError where the event's `reason` gives anything else."""
+    """Call `Event.reason` and check its result.
+
+    Args:
+        event: event of the path.
+        point: measured point.
+
+    Returns:
+        The reason why the path ends at the point, or None.
+
+    Raises:
+        UsageError: where the result is neither a sentence nor None.
+    """
     reason = event.reason(point)
     if reason is not None and not isinstance(reason, str):
         raise UsageError(
-            f"{type(event).__name__}.reason() returned {described(reason)}; expected a sentence that says why the path "
-            "ends, or None"
+            f"{type(event).__name__}.reason() returned {described(reason)}; expected a sentence with the reason why "
+            "the path ends, or None"
         )
     return reason
 
@@ -113,9 +87,17 @@ def reason_of(event: Event, point: PathPoint) -> str | None:
 @checked
 @dataclass(frozen=True)
 class ObjectiveBelow:
-    """The objective has come to `value`, finite, or below."""
+    """Goal: the objective on anchors is at most a value.
+
+    Args:
+        value: finite number.
+
+    Raises:
+        UsageError: for a value that is not finite.
+    """
 
     value: float
+    # Class variables are no fields, so they are not part of a spec.
     goal: ClassVar[bool] = True
     limit: ClassVar[bool] = False
 
@@ -131,6 +113,8 @@ class ObjectiveBelow:
 
 @dataclass(frozen=True)
 class _OfMeasure:
+    """Condition on a measure, whose values are the probes of a point."""
+
     measure: str
     value: float
     goal: bool = False
@@ -145,8 +129,8 @@ class _OfMeasure:
 
     def of(self, point: PathPoint) -> float:
         if self.measure not in point.probes:
-            there = ", ".join(map(repr, point.probes)) or "none"
-            raise UsageError(f"an event is about the measure {self.measure!r}; measured are: {there}")
+            known = ", ".join(map(repr, point.probes)) or "none"
+            raise UsageError(f"an event is about the measure {self.measure!r}; measured are: {known}")
         return point.probes[self.measure]
 
     def said(self, point: PathPoint, word: str) -> str:
@@ -158,7 +142,16 @@ class _OfMeasure:
 @checked
 @dataclass(frozen=True)
 class MeasureAbove(_OfMeasure):
-    """A measure, by its name, is above `value`: the path ends before, within it, or, with `goal`, has got there."""
+    """Limit or goal: a measure is above a value.
+
+    Args:
+        measure: name of the measure among the path's probes.
+        value: finite number.
+        goal: True ends the path where the condition holds; False makes it a limit, within which the path ends.
+
+    Raises:
+        UsageError: for a value that is not finite, and on a path that does not measure it.
+    """
 
     def reason(self, point: PathPoint) -> str | None:
         return self.said(point, "above") if self.of(point) > self.value else None
@@ -168,7 +161,16 @@ class MeasureAbove(_OfMeasure):
 @checked
 @dataclass(frozen=True)
 class MeasureBelow(_OfMeasure):
-    """A measure, by its name, is below `value`: the path ends before, within it, or, with `goal`, has got there."""
+    """Limit or goal: a measure is below a value.
+
+    Args:
+        measure: name of the measure among the path's probes.
+        value: finite number.
+        goal: True ends the path where the condition holds; False makes it a limit, within which the path ends.
+
+    Raises:
+        UsageError: for a value that is not finite, and on a path that does not measure it.
+    """
 
     def reason(self, point: PathPoint) -> str | None:
         return self.said(point, "below") if self.of(point) < self.value else None
@@ -178,9 +180,14 @@ class MeasureBelow(_OfMeasure):
 @checked
 @dataclass(frozen=True)
 class FunctionalDistanceAbove:
-    """The functional distance on held-out inputs would pass `distance` > 0: the path ends before, within it.
+    """Limit: the functional distance on held-out inputs is above a value. The path ends within it.
 
-    of: name of one kept quantity whose distance is meant; "" for that of all.
+    Args:
+        distance: largest functional distance to the start, above 0.
+        of: name of one kept quantity whose distance is limited; "" for that of all together.
+
+    Raises:
+        UsageError: for a distance out of range, and on a path that has no such quantity.
     """
 
     distance: float
@@ -194,8 +201,8 @@ class FunctionalDistanceAbove:
 
     def reason(self, point: PathPoint) -> str | None:
         if self.of and self.of not in point.distances_held_out:
-            there = ", ".join(map(repr, point.distances_held_out)) or "none"
-            raise UsageError(f"an event is about the distance of {self.of!r}; the kept quantities are: {there}")
+            known = ", ".join(map(repr, point.distances_held_out)) or "none"
+            raise UsageError(f"an event is about the distance of {self.of!r}; the kept quantities are: {known}")
         found = point.distances_held_out[self.of] if self.of else point.functional_distance_held_out
         if found > self.distance:
             what = f"distance of {self.of!r}" if self.of else "functional distance"

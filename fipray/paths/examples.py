@@ -1,4 +1,4 @@
-"""Labelled examples, from which a task is learned."""
+"""Labelled examples of a task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ from fipray.networks import Network
 @checked
 @dataclass(frozen=True)
 class Examples:
-    """What a task is learned from: `inputs` [N, ...] and their classes, `labels` [N]."""
+    """Labelled examples from which a task is learned.
+
+    Args:
+        inputs: [N, ...], N at least 1.
+        labels: their classes [N], int64.
+
+    Raises:
+        DataError: for labels of another type or shape.
+    """
 
     inputs: Tensor
     labels: Tensor
@@ -33,7 +41,14 @@ class Examples:
         return len(self.inputs)
 
     def check(self, network: Network) -> None:
-        """Raise DataError for inputs that the network does not take, and for classes that it does not have."""
+        """Check that the examples fit a network.
+
+        Args:
+            network: network that is to learn them.
+
+        Raises:
+            DataError: for inputs that it does not take, and for classes that it does not have.
+        """
         network.check(self.inputs)
         least, greatest = int(self.labels.min()), int(self.labels.max())
         num_outputs = num_classes(network.outputs(network.weights, self.inputs[:1]))
@@ -44,11 +59,19 @@ class Examples:
 
     @cached_property
     def classes(self) -> Tensor:
-        """Those that there are, in order."""
+        """Distinct classes of the labels, in ascending order."""
         return self.labels.unique()
 
     def draw(self, size: int, seed: int) -> Examples:
-        """`size` of them, with replacement; all of them where there are no more."""
+        """Draw examples at random, with replacement.
+
+        Args:
+            size: number of examples; all are taken, once each, where there are no more.
+            seed: seed of the draw.
+
+        Returns:
+            The drawn examples.
+        """
         if size >= len(self):
             return self
         chosen = torch.randint(len(self), (size,), generator=torch.Generator().manual_seed(seed))

@@ -1,4 +1,4 @@
-"""What a path knows of earlier inputs that nobody keeps."""
+"""Memory of earlier inputs as Kronecker factors of the metric, without the inputs themselves."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fipray.geometry import KroneckerMetric, Metric, Warm
 from fipray.paths.problem import Problem
 from fipray.registry import spec
 
+# Prefix of the names of one metric's arrays in the file of a point, with its number.
 _NAME = "memory {} "
 
 
@@ -21,13 +22,21 @@ _NAME = "memory {} "
 @checked
 @dataclass(frozen=True)
 class KroneckerMemory:
-    """Of the function at a path's start its metric on some inputs, as Kronecker products; the inputs are not kept. The
-    end of the path, and every point of it, remembers it for the paths that begin there; `KroneckerPenalty` holds it.
+    """Record of the function on some inputs: its metric as Kronecker products, from which the inputs can be dropped.
 
-    sets: names among the sets of a study's data, looked at when the path begins.
-    num_inputs: of them that are looked at, evenly spaced.
-    share: of the trace of each factor that is kept (`KroneckerMetric.of`); less is smaller, and holds less.
-    temperature: of the classes (`fipray.geometry.Warm`); 1 for the geometry of the problem, whatever it is.
+    It is computed at the start of a path. The end of the path, and each of its points, carries it for paths that begin
+    there; the objective `KroneckerPenalty` uses it.
+
+    Args:
+        sets: names of sets in the study's data, one or more.
+        num_inputs: number of their inputs that are used, evenly spaced, at least 1.
+        fraction: fraction of the trace of each factor that is kept, above 0 and up to 1 (`KroneckerMetric.of`); less
+            takes less memory and holds the function less tightly.
+        temperature: temperature of the class probabilities (`fipray.geometry.Warm`), above 0; 1 means the geometry of
+            the problem, whatever it is.
+
+    Raises:
+        UsageError: for a number out of range.
     """
 
     sets: tuple[str, ...]
@@ -38,23 +47,38 @@ class KroneckerMemory:
     def __post_init__(self) -> None:
         if not (self.sets and self.num_inputs >= 1):
             raise UsageError(
-                f"a memory is of one or more inputs of one or more sets; num_inputs={self.num_inputs} and "
+                f"a memory needs one or more sets and one or more inputs of them; num_inputs={self.num_inputs} and "
                 f"sets={self.sets} were given"
             )
         if not 0 < self.fraction <= 1:
-            raise UsageError(f"share is a part of a trace, above 0 and up to 1; {self.fraction} was given")
-        Warm(self.temperature)  # refuses what is no temperature
+            raise UsageError(f"fraction is a fraction of a trace, above 0 and up to 1; {self.fraction} was given")
+        Warm(self.temperature)  # raises UsageError for a number that is no temperature
 
     @checked
     def of(self, problem: Problem, inputs: Tensor) -> KroneckerMetric:
-        """The metric of the start on inputs [N, ...] of the sets."""
-        few = inputs[:: max(1, len(inputs) // self.num_inputs)][: self.num_inputs]
+        """Compute the metric at the start of a path.
+
+        Args:
+            problem: problem of the path.
+            inputs: inputs [N, ...] of the sets.
+
+        Returns:
+            Kronecker factors of the metric, which hold no inputs.
+        """
+        chosen = inputs[:: max(1, len(inputs) // self.num_inputs)][: self.num_inputs]
         geometry = problem.geometry if self.temperature == 1 else Warm(self.temperature)
-        return KroneckerMetric.of(Metric(problem.network, problem.start, few, geometry), fraction=self.fraction)
+        return KroneckerMetric.of(Metric(problem.network, problem.start, chosen, geometry), fraction=self.fraction)
 
 
 def packed(memory: Sequence[KroneckerMetric]) -> dict[str, Tensor]:
-    """All that is remembered, by names."""
+    """Flatten metrics into named arrays, as they are written to a file.
+
+    Args:
+        memory: metrics in order.
+
+    Returns:
+        Arrays whose names hold the number of their metric.
+    """
     return {
         _NAME.format(number) + name: kept
         for number, metric in enumerate(memory)
@@ -63,12 +87,19 @@ def packed(memory: Sequence[KroneckerMetric]) -> dict[str, Tensor]:
 
 
 def unpacked(arrays: Mapping[str, Tensor]) -> tuple[KroneckerMetric, ...]:
-    """What `packed` made names of, in order; other arrays may stand among them."""
+    """Rebuild metrics from named arrays, the inverse of `packed`.
+
+    Args:
+        arrays: arrays by name; those with other names are ignored.
+
+    Returns:
+        Metrics in order.
+    """
     found: list[KroneckerMetric] = []
-    while own := _beginning(arrays, _NAME.format(len(found))):
+    while own := _without_prefix(arrays, _NAME.format(len(found))):
         found.append(KroneckerMetric.from_arrays(own))
     return tuple(found)
 
 
-def _beginning(arrays: Mapping[str, Tensor], text: str) -> dict[str, Tensor]:
-    return {name.removeprefix(text): kept for name, kept in arrays.items() if name.startswith(text)}
+def _without_prefix(arrays: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): kept for name, kept in arrays.items() if name.startswith(prefix)}

@@ -1,34 +1,41 @@
-"""A path and its points; which points are kept, and what is measured at them."""
+"""A traced path, its points, and the choice of points that are measured and kept."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.paths.display import charts, listing, table
+from fipray.paths.outcome import Outcome
 from fipray.registry import spec
-
-if TYPE_CHECKING:
-    from fipray.paths.events import Outcome
 
 Probe = Callable[[Tensor], float]
 
 
 @dataclass(frozen=True)
 class PathPoint:
-    """An accepted stop on a path. What is measured is NaN where nothing was measured.
+    """Accepted point of a path. Measured quantities are NaN where nothing was measured.
 
-    step: proposals made so far; weights: [P]; radius: the cap on the next step; seconds: since the path began;
-    functional_distance: to the start, on anchors; functional_distance_held_out: the same on inputs that no step saw;
-    objective_value: on anchors; sparsity: the fraction of weights that are zero; probes: a number each, by name;
-    distances, distances_held_out: the functional distance of each kept quantity, by name;
-    solver_state: with which a path goes on from here exactly as if it had never stopped.
+    Args:
+        step: number of steps proposed so far; 0 at the start.
+        weights: [P].
+        radius: largest L2 length of the next step, in the unit of the weights.
+        seconds: wall-clock time since the path began.
+        functional_distance: functional distance to the start on anchors.
+        functional_distance_held_out: the same on held-out inputs, which no step uses.
+        objective_value: objective on anchors.
+        sparsity: fraction of weights that are zero, 0..1.
+        probes: values of the probes, by name.
+        distances: functional distance of each kept quantity on anchors, by name.
+        distances_held_out: the same on held-out inputs.
+        solver_state: tensors from which the path continues exactly as if it had never stopped; empty where they were
+            not kept (`SaveAt.solver_state`).
     """
 
     step: int
@@ -46,7 +53,14 @@ class PathPoint:
 
 
 def not_finite(point: PathPoint) -> str:
-    """What of a measured point is NaN or infinite, in words; empty where nothing is."""
+    """Describe which measurements or weights of a point are NaN or infinite.
+
+    Args:
+        point: a measured point.
+
+    Returns:
+        A phrase such as "the objective was nan"; empty where everything is finite.
+    """
     measured = {
         "the radius": point.radius,
         "the functional distance on anchors": point.functional_distance,
@@ -58,36 +72,80 @@ def not_finite(point: PathPoint) -> str:
     }
     found = [f"{name} was {value}" for name, value in measured.items() if not math.isfinite(value)]
     if broken := int((~torch.isfinite(point.weights)).sum()):
+        # First in the phrase: everything else that is not finite follows from the weights.
         found.insert(0, f"{broken} of {len(point.weights)} weights were not finite")
     return " and ".join(found)
 
 
-@dataclass(frozen=True)
+# The representation of a dataclass would print every tensor.
+@dataclass(frozen=True, repr=False)
 class WeightPath:
-    """The measured points of a path, the first of them its start, and why it ended. All that was measured is finite."""
+    """Measured points of a path and its outcome. In a notebook it is shown as a table and two curves.
+
+    Args:
+        points: measured points in order of their steps, the first of them the start. Everything measured is finite.
+        outcome: reason why the path ended.
+    """
 
     points: tuple[PathPoint, ...]
     outcome: Outcome
 
     @property
     def end(self) -> PathPoint:
+        """Last point."""
         return self.points[-1]
 
     @property
     def weights(self) -> Tensor:
-        """The weights [K, P] of all measured points."""
+        """Weights [K, P] of all points."""
         return torch.stack([point.weights for point in self.points])
+
+    def __repr__(self) -> str:
+        return listing("WeightPath", self._rows())
+
+    def _repr_html_(self) -> str:
+        points = self.points
+        objective = {"objective": [point.objective_value for point in points]}
+        distance = {
+            "anchors": [point.functional_distance for point in points],
+            "held-out inputs": [point.functional_distance_held_out for point in points],
+        }
+        curves = charts([point.step for point in points], {"objective": objective, "functional distance": distance})
+        return table("WeightPath", self._rows()) + curves
+
+    def _rows(self) -> dict[str, str]:
+        start, end = self.points[0], self.points[-1]
+        gain = start.objective_value - end.objective_value
+        rows = {
+            "outcome": f"{self.outcome.kind}: {self.outcome.sentence}",
+            "steps": f"{end.step:,} (points kept: {len(self.points):,})",
+            "functional distance, anchors": f"{end.functional_distance:.4g}",
+            "functional distance, held-out inputs": f"{end.functional_distance_held_out:.4g}",
+            "objective": f"{start.objective_value:.4g} at the start, {end.objective_value:.4g} at the end",
+            "gain": f"{gain:.4g}",
+            "sparsity": f"{end.sparsity:.4g}",
+        }
+        # The distance of a single kept quantity is the functional distance itself.
+        if len(end.distances_held_out) > 1:
+            for name, distance in end.distances_held_out.items():
+                rows[f"distance of {name!r}, held-out inputs"] = f"{distance:.4g}"
+        return rows
 
 
 @spec("save_at")
 @checked
 @dataclass(frozen=True)
 class SaveAt:
-    """Measure and keep `num_points` points, evenly spaced over the steps; the start and the end are always kept.
+    """Choice of the points of a path that are measured and kept. The start and the end are always among them.
 
-    solver_state: whether points carry the state of their stepper, from which a path can be resumed; with a first-order
-    step that is twice the size of the weights.
-    also: shares of the path, above 0 and up to 1, after which a point is kept besides.
+    Args:
+        num_points: number of points, evenly spaced over the steps, at least 1.
+        solver_state: keep the state of the stepper with each point, from which a path can be resumed. For a first-order
+            stepper that is twice the size of the weights.
+        also: fractions of the path, above 0 and up to 1, at which a further point is kept.
+
+    Raises:
+        UsageError: for a number out of range.
     """
 
     num_points: int = 10
@@ -95,27 +153,62 @@ class SaveAt:
     also: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        # Not `< 1`: NaN fails every comparison and is refused this way.
         if not self.num_points >= 1:
-            raise UsageError(f"at least one point is kept; num_points={self.num_points} was given")
+            raise UsageError(f"num_points is at least 1; {self.num_points} was given")
         if not all(0 < fraction <= 1 for fraction in self.also):
-            raise UsageError(f"also names shares of the path, above 0 and up to 1; {self.also} was given")
+            raise UsageError(f"also holds fractions of the path, above 0 and up to 1; {self.also} was given")
 
-    def and_also(self, shares: Iterable[float]) -> SaveAt:
-        return replace(self, also=(*self.also, *shares))
+    def and_also(self, fractions: Iterable[float]) -> SaveAt:
+        """Add fractions of the path at which a point is kept.
+
+        Args:
+            fractions: above 0 and up to 1.
+
+        Returns:
+            A choice that includes them.
+        """
+        return replace(self, also=(*self.also, *fractions))
 
     def steps(self, num_steps: int) -> tuple[int, ...]:
-        """The last steps, 1 or later, within the shares `also`: what a path is then, it need not be a step later."""
+        """Return the steps at which the fractions in `also` are reached.
+
+        Args:
+            num_steps: number of steps of the whole path.
+
+        Returns:
+            For each fraction the last step within it, at least 1: a milestone is met at the latest there, and the step
+            after it already works on the next one.
+        """
+        # With a margin for rounding: 0.29 * 100 is 28.999999999999996.
         return tuple(max(1, int(fraction * num_steps + 1e-9)) for fraction in self.also)
 
     def due(self, last: int, step: int, num_steps: int) -> bool:
-        """Whether a mark lies in (last, step]."""
+        """Decide whether a point is kept.
+
+        Args:
+            last: step of the last point that was kept.
+            step: step of the point in question.
+            num_steps: number of steps of the whole path.
+
+        Returns:
+            True where a mark lies in (last, step].
+        """
+        # The quotient rises exactly where a mark k * num_steps / num_points lies in (last, step].
         evenly = step * self.num_points // num_steps > last * self.num_points // num_steps
         return evenly or any(last < mark <= step for mark in self.steps(num_steps))
 
     def without_pause(self, points: Sequence[PathPoint], num_steps: int) -> list[PathPoint]:
-        """The points so far without the last of them, where it lies at no mark: it is kept for as long as a path waits.
+        """Drop the point at which a path was paused, unless it would have been kept anyway.
 
-        So a path that was paused has the points of the uninterrupted one in the end.
+        A resumed path thereby ends up with exactly the points of the uninterrupted one.
+
+        Args:
+            points: points so far, in order.
+            num_steps: number of steps of the whole path.
+
+        Returns:
+            The points without the last one where no mark lies at it.
         """
         paused = len(points) > 1 and not self.due(points[-2].step, points[-1].step, num_steps)
         return list(points[:-1] if paused else points)

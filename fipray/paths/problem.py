@@ -1,8 +1,7 @@
-"""What must stay along a path, and what an objective may look at."""
+"""Quantities that must stay along a path, and the data that objectives use."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,31 +19,31 @@ from fipray.geometry.stacked import StackedMetric, products
 from fipray.networks import Network
 from fipray.networks.arrays import AnyWeights, Inputs
 from fipray.paths.batch import OUTPUTS, Batch, Part
+from fipray.paths.display import listing, table
 from fipray.paths.examples import Examples
-
-PROBLEM_ARGUMENTS = ("anchors", "held_out", "geometry", "keeps", "sets", "others", "tasks", "memory")  # but the network
+from fipray.paths.quantities import outputs_on_anchors
 
 
 @checked
-@dataclass(frozen=True, init=False, eq=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Problem:
-    """What must stay along a path: quantities of a network on given inputs. Batches are drawn from it.
+    """Quantities of a network that must stay along a path, on given inputs, and the data that objectives use.
 
     Args:
-        network: the base network, at the weights where paths begin; a module is copied (`Network.of`).
-        anchors: inputs [N, ...] from which steps draw batches on which the function must stay. None where no path is
-            traced, only objectives evaluated.
-        held_out: inputs [M, ...] on which staying is judged; no step sees them.
+        network: base network, at the weights where paths begin; a module is copied (`Network.of`).
+        anchors: inputs [N, ...] from which steps draw the batches on which the function must stay. None where no path
+            is traced and only objectives are evaluated.
+        held_out: inputs [M, ...] on which the functional distance is reported; no step uses them.
         geometry: embedding of the outputs that must stay; short for `keeps={"outputs": Outputs(geometry)}`. FisherRao
             by default.
-        keeps: kept quantities by name, where they are others than the outputs on the anchors.
+        keeps: kept quantities by name; by default the outputs on the anchors.
         sets: inputs by name, for kept quantities on inputs of their own (`Kept.on`, `Kept.held_out`).
-        others: weights [P] of further networks of the same architecture, for objectives that look at them.
-        tasks: what further tasks are learned from, by name, for objectives that learn them.
-        memory: metrics on inputs that are gone, for objectives that hold them.
+        others: weights [P] of further networks of the same architecture, for objectives that compare with them.
+        tasks: labelled examples of further tasks by name, for objectives that learn them.
+        memory: metrics on inputs that are no longer available, for objectives that penalise displacement under them.
 
     Raises:
-        DataError: for inputs that cannot be used, or on which what is kept is not finite.
+        DataError: for inputs that cannot be used, or on which a kept quantity is not finite.
         NetworkError: for a module that is no function of its weights, or weights that are not finite.
         UsageError: for a kept quantity that names an unknown set, or does not depend on the weights.
     """
@@ -80,6 +79,7 @@ class Problem:
                 f"two geometries are given for the same outputs, {geometry!r} and {main.geometry!r}: leave out geometry"
             )
         embedding = main.geometry if main is not None else geometry or Euclidean()
+        # Other networks may come from files in another dtype or on another device.
         alike = tuple(other.detach().to(network.weights) for other in others)
         for name, value in {
             "network": network,
@@ -92,10 +92,12 @@ class Problem:
         }.items():
             object.__setattr__(self, name, value)
         self._check_weights()
+        # Without kept outputs nothing is embedded, so outputs need not suit a geometry.
         judged_by = embedding if main is not None or geometry is not None else None
         for name, inputs in (("anchors", anchors), ("held_out", held_out)):
             if inputs is not None:
                 network.check(inputs.inputs if isinstance(inputs, Batch) else inputs, judged_by)
+            # A batch keeps its reference: a copy with another network still holds the outputs of the first.
             if isinstance(inputs, Tensor):
                 inputs = self.batch(inputs, held_out=name == "held_out")
             object.__setattr__(self, name, inputs)
@@ -105,34 +107,41 @@ class Problem:
 
     @property
     def start(self) -> Tensor:
-        """The weights [P] where paths begin."""
+        """Weights [P] at which paths begin."""
         return self.network.weights
 
     @cached_property
     def length(self) -> float:
-        """`|w0|`, of the start's weights that may change."""
+        """L2 norm `|w0|` of the start's weights that may change: the unit of radii."""
         mask = self.network.mask
         return float(torch.linalg.vector_norm(self.start if mask is None else self.start * mask))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of all kept quantities, the outputs on the anchors first."""
+        """Names of all kept quantities, the outputs on the anchors first."""
         first, _ = outputs_on_anchors(self.keeps)
         return tuple(sorted(self.keeps, key=lambda name: name != first))
 
     @checked
     def batch(self, inputs: Inputs, *, held_out: bool = False) -> Batch:
-        """Inputs [N, ...] with the values at which kept quantities must stay on them.
+        """Evaluate the kept quantities at the start, at which they must stay.
 
         Args:
-            inputs: those on which the outputs must stay, and every quantity that names no set of its own.
-            held_out: take the sets of such quantities on which they are judged, not those on which steps keep them.
+            inputs: inputs [N, ...] of the outputs, and of every quantity that names no set of its own.
+            held_out: take the quantities' own sets of held-out inputs (`Kept.held_out`), not those that steps use.
+
+        Returns:
+            The inputs with the values at which the quantities must stay on them.
+
+        Raises:
+            DataError: for inputs that the network does not take.
+            UsageError: for a kept quantity that names an unknown set, or does not depend on the weights.
         """
         reference: Any = self.geometry.embed(self.network.outputs(self.start, inputs))
         if not isinstance(reference, Tensor) or reference.ndim != 2 or len(reference) != len(inputs):
             raise UsageError(
                 f"{type(self.geometry).__name__}.embed() returned {described(reference)} for {len(inputs)} outputs; "
-                "expected a tensor [N, C'], a row for each"
+                "expected a tensor [N, C'] with one row for each"
             )
         own, main = outputs_on_anchors(self.keeps)
         parts = [self._part(name, kept, inputs, held_out) for name, kept in self.keeps.items() if name != own]
@@ -141,11 +150,17 @@ class Problem:
     def metric(
         self, weights: Tensor, batch: Batch, *, chunk: int | None = None, precision: Precision = "full"
     ) -> Metric | StreamedMetric | StackedMetric:
-        """The metric of all that is kept, at `weights` [P] on a batch; its rows are those of `batch.target`.
+        """Metric tensor of all kept quantities on a batch, as an operator.
 
         Args:
-            chunk: inputs that are held in memory at once; a larger batch is streamed. For outputs alone.
-            precision: of the layers' products, see `Metric`.
+            weights: weights [P] at which it is taken.
+            batch: inputs; rows of the metric are those of `batch.target`.
+            chunk: number of inputs held in memory at once; a larger batch is streamed. None for no limit. For batches
+                of outputs only.
+            precision: precision of the products in the layers, see `Metric`.
+
+        Returns:
+            The metric; nothing is computed before it is applied.
 
         Raises:
             UsageError: where several quantities are kept on more inputs than a chunk.
@@ -164,7 +179,15 @@ class Problem:
         return StackedMetric(self.network, weights, parts, num_inputs=len(batch), precision=precision)
 
     def squares(self, weights: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """`|q_n(w) - t_n|^2` [N] of each kept quantity on a batch, by its name, without a graph."""
+        """Squared deviations `|q_n(w) - t_n|^2` of each kept quantity, without a graph.
+
+        Args:
+            weights: weights [P].
+            batch: inputs with the values t at which quantities q must stay.
+
+        Returns:
+            A tensor [N] for each quantity, by its name; N is the number of inputs of that quantity.
+        """
         found = {}
         if batch.keeps_outputs:
             with torch.no_grad():
@@ -176,19 +199,59 @@ class Problem:
         return found
 
     def distances(self, weights: Tensor, batch: Batch) -> dict[str, float]:
-        """The functional distance `sqrt(mean_n |q_n(w) - t_n|^2)` of each kept quantity on a batch, by its name."""
+        """Functional distance `sqrt(mean_n |q_n(w) - t_n|^2)` of each kept quantity.
+
+        Args:
+            weights: weights [P].
+            batch: inputs with the values t at which quantities q must stay.
+
+        Returns:
+            Distances by the names of the quantities.
+        """
         return {name: float(squares.mean().sqrt()) for name, squares in self.squares(weights, batch).items()}
 
     def task(self, name: str) -> Examples:
-        """Raises UsageError for a name that no task has."""
+        """Examples of a task.
+
+        Args:
+            name: name of the task.
+
+        Returns:
+            Its labelled examples.
+
+        Raises:
+            UsageError: for an unknown name.
+        """
         if name not in self.tasks:
-            there = ", ".join(map(repr, self.tasks)) or "none"
-            raise UsageError(f"there is no task {name!r} to learn; there are: {there}")
+            known = ", ".join(map(repr, self.tasks)) or "none"
+            raise UsageError(f"there is no task {name!r} to learn; there are: {known}")
         return self.tasks[name]
+
+    def __repr__(self) -> str:
+        return listing("Problem", self._rows())
+
+    def _repr_html_(self) -> str:
+        return table("Problem", self._rows())
+
+    def _rows(self) -> dict[str, str]:
+        module = next(iter(self.network.parts()))[1]
+        moving, weights = self.network.num_moving, self.network.num_weights
+        some = "" if moving == weights else f", {moving:,} of which may change"
+        rows = {"network": f"{type(module).__name__} with {weights:,} weights{some}"}
+        for name in self.names:
+            kept = self.keeps[name]
+            embedding = f" in {type(kept.geometry).__name__} coordinates" if isinstance(kept, Outputs) else ""
+            where = f" on the set {kept.on!r}" if kept.on else ""
+            rows[f"keeps {name!r}"] = f"{type(kept).__name__}{embedding}{where}"
+        for name, batch in (("anchors", self.anchors), ("held-out inputs", self.held_out)):
+            rows[name] = "none" if batch is None else f"{len(batch):,} of shape {list(batch.inputs.shape[1:])}"
+        tasks = [f"{name!r} ({len(examples):,} examples)" for name, examples in self.tasks.items()]
+        rows["tasks"] = ", ".join(tasks) or "none"
+        return rows
 
     def _check_weights(self) -> None:
         for number, weights in enumerate((self.start, *self.others)):
-            self.network.named(weights)  # refuses weights of another network
+            self.network.named(weights)  # raises NetworkError for weights of another network
             if broken := int((~torch.isfinite(weights)).sum()):
                 said = f"{broken} of {len(weights)} weights are NaN or infinite"
                 if number == 0:
@@ -197,17 +260,18 @@ class Problem:
         for metric in self.memory:
             if metric.num_weights != self.network.num_weights:
                 raise UsageError(
-                    f"memory holds a metric of {metric.num_weights} weights, and {self.network.num_weights} move here: "
-                    "give what was remembered of this network"
+                    f"memory holds a metric of {metric.num_weights} weights, but this network has "
+                    f"{self.network.num_weights}: give metrics of this network"
                 )
 
     def _part(self, name: str, kept: Kept, inputs: Tensor, held_out: bool) -> Part:
         wanted = kept.held_out or kept.on if held_out else kept.on
         if wanted and wanted not in self.sets:
-            there = ", ".join(map(repr, self.sets)) or "none"
-            raise UsageError(f"the kept quantity {name!r} is on the set {wanted!r}; the sets are: {there}")
+            known = ", ".join(map(repr, self.sets)) or "none"
+            raise UsageError(f"the kept quantity {name!r} is on the set {wanted!r}; the sets are: {known}")
         own = self.sets[wanted] if wanted else inputs
         self.network.check(own)
+        # Two inputs are enough to see whether autograd reaches the weights.
         if not products(self.network, self.start, kept, own[:2]).depends:
             raise UsageError(
                 f"the kept quantity {name!r} does not depend on the weights: compute it in torch from the network that "
@@ -217,22 +281,18 @@ class Problem:
 
 
 def anchors_and_held_out(problem: Problem) -> tuple[Batch, Batch]:
-    """Both of them. Raises UsageError for a problem that lacks one."""
+    """Anchors and held-out inputs of a problem.
+
+    Args:
+        problem: problem of a path.
+
+    Returns:
+        Both batches.
+
+    Raises:
+        UsageError: for a problem without one of them.
+    """
     if problem.anchors is None or problem.held_out is None:
-        lacking = "anchors" if problem.anchors is None else "held_out"
-        raise UsageError(f"the problem has no {lacking}: give both, Problem(network, anchors=..., held_out=...)")
+        missing = "anchors" if problem.anchors is None else "held_out"
+        raise UsageError(f"the problem has no {missing}: give both, Problem(network, anchors=..., held_out=...)")
     return problem.anchors, problem.held_out
-
-
-def total(distances: Mapping[str, float]) -> float:
-    """The functional distance of several kept quantities: their squares add up."""
-    found = list(distances.values())
-    return found[0] if len(found) == 1 else math.hypot(*found)
-
-
-def outputs_on_anchors(keeps: Mapping[str, Kept]) -> tuple[str, Outputs | None]:
-    """The first kept outputs that name no set of their own, with their name; ("", None) where there are none."""
-    for name, kept in keeps.items():
-        if isinstance(kept, Outputs) and not kept.on and not kept.held_out:
-            return name, kept
-    return "", None

@@ -1,4 +1,4 @@
-"""Steppers: what proposes the next displacement along a path. The protocol; one module a stepper in steppers/."""
+"""Steppers, which propose displacements: the protocol, its arguments and results. Implementations are in steppers/."""
 
 from __future__ import annotations
 
@@ -13,19 +13,27 @@ from torch import Tensor
 from fipray.border import an_instance, number, shaped_like
 from fipray.errors import UsageError
 from fipray.paths.batch import Batch
-from fipray.paths.objective import Objective, Projection, everything, gradient, only_descended, tangent
-from fipray.paths.problem import Problem, outputs_on_anchors
+from fipray.paths.calls import everything, gradient, tangent
+from fipray.paths.objective import Objective, Projection, only_descended
+from fipray.paths.problem import Problem
+from fipray.paths.quantities import outputs_on_anchors
 
 State = dict[str, Tensor]
+"""State of a stepper: tensors by name, without a graph."""
 
 
 @dataclass(frozen=True)
 class Situation:
-    """What a step is made from.
+    """Everything that a stepper needs for one step. Quantities that cost a pass are computed on first use.
 
-    weights: [P], where the path stands; batch: the inputs whose outputs must stay; radius: the longest displacement,
-    in units of the weights; progress: the share of the path that is walked with this step, 0..1; share: this step's
-    own. What costs a pass is computed when first asked for.
+    Args:
+        problem: quantities that must stay.
+        objective: secondary objective.
+        weights: weights [P] at which the path stands.
+        batch: inputs on which the quantities must stay.
+        radius: largest L2 length of the displacement, in the unit of the weights.
+        progress: fraction of the path that is completed with this step, 0..1.
+        fraction: fraction of the path that is this step.
     """
 
     problem: Problem
@@ -38,30 +46,47 @@ class Situation:
 
     @cached_property
     def slope(self) -> Tensor:
-        """The objective's gradient [P], along the tangent of a restriction."""
+        """Gradient [P] of the objective, projected on the directions that a restriction allows."""
         return self.allowed(gradient(self.objective, self.problem, self.weights, self.batch))
 
     @property
     def descent(self) -> Tensor:
-        """`-t l` [P]: straight down the objective, as long as the radius; zero where the objective is flat."""
+        """Steepest descent `-t l` [P] as long as the radius; zero where the objective is flat."""
         length = float(torch.linalg.vector_norm(self.slope))
+        # A slope of NaN is not flat: it makes a displacement of NaN, which ends the path with that reason.
         return torch.zeros_like(self.slope) if length == 0 else self.slope * (-self.radius / length)
 
     @property
     def restricted(self) -> bool:
-        """Whether anything holds the weights here: a sum of objectives is a restriction only where a part is one."""
+        """True where directions are restricted. A sum of objectives restricts only where one of its parts does."""
+        # By identity, because a projection cannot be inspected: `tangent` returns `everything` itself.
         return self._projection is not everything
 
     def part_of(self, at: float) -> Situation:
-        """The same situation on a path that ends, or begins, after a share `at`, 0..1, of this one."""
+        """Rescale the progress to the part of the path before or after a fraction of it.
+
+        Args:
+            at: fraction of the path, 0..1, at which the parts meet.
+
+        Returns:
+            The same situation, as a step of the part in which it lies.
+        """
+        # The step that ends at `at` belongs to the first part.
         begins, length = (0.0, at) if self.progress <= at else (at, 1 - at)
         part = replace(self, progress=(self.progress - begins) / length, fraction=self.fraction / length)
-        if "slope" in vars(self):
+        if "slope" in vars(self):  # computed already, and the same there
             vars(part)["slope"] = self.slope
         return part
 
     def allowed(self, vector: Tensor) -> Tensor:
-        """The part of `vector` [P] along which a restriction allows the weights to move: all of it without one."""
+        """Project a vector on the directions in which weights may move.
+
+        Args:
+            vector: [P].
+
+        Returns:
+            The projection [P]; the vector itself without a restriction.
+        """
         return self._projection(vector)
 
     @cached_property
@@ -71,7 +96,13 @@ class Situation:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A displacement [P], the decrease of the objective it promises to first order, the stepper's next state."""
+    """Proposed step.
+
+    Args:
+        displacement: [P], no longer than the radius.
+        predicted_gain: decrease of the objective to first order; 0 for no prediction.
+        state: state of the stepper after this step, used where the step is accepted.
+    """
 
     displacement: Tensor
     predicted_gain: float
@@ -79,7 +110,8 @@ class Proposal:
 
     @property
     def not_finite(self) -> str:
-        """What of it is NaN or infinite, in words; empty where nothing is."""
+        """Description of a part that is NaN or infinite; empty where everything is finite."""
+        # The norm is finite only where every entry is: one number to fetch from a GPU.
         length = float(torch.linalg.vector_norm(self.displacement))
         if not math.isfinite(length):
             return f"the length of the displacement was {length}"
@@ -88,25 +120,53 @@ class Proposal:
 
 @runtime_checkable
 class Stepper(Protocol):
-    """Proposes displacements. Its state is an argument and a result, so a stepper itself never changes.
+    """Proposes displacements that go down the objective and keep the function.
 
-    A stepper goes down the objective and keeps the function; with an objective whose gradient is zero it only brings
-    the function back, so a stepper is also a corrector (see `Corrected`).
+    The state is an argument and a result; a stepper itself never changes. With an objective whose gradient is zero a
+    stepper only brings the function back, so that every stepper is a corrector, too (see `Corrected`).
     """
 
     def begin(self, problem: Problem) -> State:
-        """The state before the first step."""
+        """Return the state before the first step.
+
+        Args:
+            problem: quantities that must stay.
+
+        Returns:
+            Tensors by name; empty for a stepper without a state.
+        """
         ...
 
     def propose(self, situation: Situation, state: State) -> Proposal:
-        """A displacement [P], no longer than the situation's radius, along the tangent of a restriction."""
+        """Propose a step.
+
+        Args:
+            situation: weights, batch, objective and radius.
+            state: state after the last accepted step; not to be written to.
+
+        Returns:
+            A displacement [P] no longer than the radius, along directions that a restriction allows.
+        """
         ...
 
 
 def proposed(stepper: Stepper, situation: Situation, state: State) -> Proposal:
-    """The stepper's proposal. Raises UsageError where it is none, or its displacement is not like the weights."""
+    """Call `Stepper.propose` and check its result.
+
+    Args:
+        stepper: stepper of the path.
+        situation: weights, batch, objective and radius.
+        state: state after the last accepted step.
+
+    Returns:
+        The proposal.
+
+    Raises:
+        UsageError: where it is no proposal, or its displacement differs from the weights in shape, dtype or device.
+    """
     name = f"{type(stepper).__name__}.propose()"
     proposal: Proposal = an_instance(stepper.propose(situation, state), Proposal, name)
+    # A displacement in another dtype would change that of all later weights without an error.
     shaped_like(proposal.displacement, situation.weights, f"{name}, as displacement,")
     number(proposal.predicted_gain, f"{name}, as predicted_gain,")
     an_instance(proposal.state, dict, f"{name}, as state,")
@@ -115,49 +175,89 @@ def proposed(stepper: Stepper, situation: Situation, state: State) -> Proposal:
 
 @runtime_checkable
 class MayIgnore(Protocol):
-    """A stepper that, as it is set, may not go down the objective."""
+    """Stepper that ignores the objective with some of its settings."""
 
     @property
     def ignores_objective(self) -> str:
-        """Why it does not, such as "its beta is 0"; empty where it does."""
+        """Reason, such as "its beta is 0"; empty where it does not ignore the objective."""
         ...
 
 
 def ignores(stepper: Stepper) -> str:
-    """Why the stepper does not go down the objective; empty where it does."""
+    """Describe why a stepper ignores the objective.
+
+    Args:
+        stepper: stepper of the path.
+
+    Returns:
+        The stepper and the reason; empty where it goes down the objective.
+    """
     why = stepper.ignores_objective if isinstance(stepper, MayIgnore) else ""
     return f"{type(stepper).__name__}: {why}" if why else ""
 
 
 def check_heeded(stepper: Stepper, objective: Objective) -> None:
-    """Raise UsageError for a stepper that ignores the objective, where nothing else would come of that."""
+    """Check that an objective has an effect with a stepper.
+
+    Args:
+        stepper: stepper of the path.
+        objective: secondary objective.
+
+    Raises:
+        UsageError: for a stepper that ignores the objective, unless the objective acts through a restriction.
+    """
     why, ignored = ignores(stepper), only_descended(objective)
     if why and ignored is not None:
         raise UsageError(
             f"the stepper would ignore the objective {type(ignored).__name__} ({why}): give a stepper that goes down "
-            "it, such as Natural() or FirstOrder(beta=0.1), or an objective that acts without, as Sparsify "
-            "does by its restriction (Sparsify(0.0) asks for nothing)"
+            "it, such as Natural() or FirstOrder(beta=0.1), or an objective that acts without a gradient, as Sparsify "
+            "does by its restriction (Sparsify(0.0) has no effect)"
         )
 
 
 def needs_outputs_alone(problem: Problem, stepper: str) -> None:
-    """Raise UsageError for a problem of other kept quantities than the outputs on the anchors."""
+    """Check that a problem keeps nothing but the outputs on the anchors.
+
+    Args:
+        problem: problem of the path.
+        stepper: name of the stepper or function that supports no other quantities, for the message.
+
+    Raises:
+        UsageError: for a problem with other kept quantities.
+    """
     outputs, _ = outputs_on_anchors(problem.keeps)
     others = [name for name in problem.keeps if name != outputs]
     if others:
         raise UsageError(
             f"{stepper} keeps the outputs on the anchors alone, and {', '.join(map(repr, others))} must be kept too: "
-            "take Natural, Projected or FirstOrder"
+            "use Natural, Projected or FirstOrder"
         )
 
 
 def promised(situation: Situation, displacement: Tensor, state: State | None = None) -> Proposal:
-    """`displacement` [P], shortened to the radius, with the gain that the objective's slope promises."""
+    """Make a proposal with a first-order prediction of the gain.
+
+    Args:
+        situation: weights, batch, objective and radius.
+        displacement: [P]; shortened to the radius where it is longer.
+        state: state after the step; None for an empty one.
+
+    Returns:
+        The proposal.
+    """
     displacement = within(situation.radius, displacement)
     return Proposal(displacement, float(-(situation.slope @ displacement)), state or {})
 
 
 def within(radius: float, displacement: Tensor) -> Tensor:
-    """`displacement` [P], shortened to `radius` where it is longer."""
+    """Shorten a displacement to a radius.
+
+    Args:
+        radius: largest L2 length.
+        displacement: [P].
+
+    Returns:
+        The displacement, scaled down where it is longer.
+    """
     length = float(torch.linalg.vector_norm(displacement))
     return displacement * (radius / length) if length > radius else displacement

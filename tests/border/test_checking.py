@@ -271,7 +271,7 @@ class Radii(Answering):
             "tensor [3]; expected a float32 tensor [6]",
         ),
         ({"radius": Answering("far")}, "Answering.begin() returned 'far'; expected a number"),
-        ({"radius": Radii(True)}, "Radii.judge() returned True; expected a Verdict"),
+        ({"radius": Radii(True)}, "Radii.judge() returned True; expected an Acceptance"),
         ({"events": (Answering(True),)}, "Answering.reason() returned True; expected a sentence"),
         ({"probes": {"a": lambda w: w}}, "probe 'a' returned a float32 tensor [6]; expected a number"),
     ],

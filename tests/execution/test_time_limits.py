@@ -10,7 +10,7 @@ import pytest
 import fipray as fip
 from fipray import analysis
 from fipray.execution import LocalRunner
-from fipray.paths import Candidate, PathPoint, Problem, Verdict
+from fipray.paths import Acceptance, Candidate, PathPoint, Problem
 from tests.problems import mlp, normal
 from tests.studies import cooperating, study
 
@@ -22,8 +22,8 @@ class Refuses:
     def begin(self, problem: Problem) -> float:
         return 1.0
 
-    def judge(self, candidate: Candidate) -> Verdict:
-        return Verdict(False, 1.0)
+    def judge(self, candidate: Candidate) -> Acceptance:
+        return Acceptance(False, 1.0)
 
 
 def traced(**settings):

@@ -1,4 +1,4 @@
-"""More anchors from few."""
+"""Shifted copies of images as further anchors."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def test_the_same_seed_makes_the_same_copies() -> None:
 
 def test_flattened_images_keep_what_stands_before_them() -> None:
     images = torch.rand(4, 1, 8, 8)
-    told = augmented(for_task(images, 3), [fip.augmentations.Shifted(image=(1, 8, 8))], seed=5)
-    assert torch.equal(told[:, 0], torch.full((36,), 3.0))
-    assert torch.equal(told[:, 1:].view(-1, 1, 8, 8), augmented(images, [fip.augmentations.Shifted()], seed=5))
+    copies = augmented(for_task(images, 3), [fip.augmentations.Shifted(image=(1, 8, 8))], seed=5)
+    assert torch.equal(copies[:, 0], torch.full((36,), 3.0))
+    assert torch.equal(copies[:, 1:].view(-1, 1, 8, 8), augmented(images, [fip.augmentations.Shifted()], seed=5))
 
 
-def test_what_is_no_image_is_refused() -> None:
+def test_inputs_that_are_no_images_are_refused() -> None:
     with pytest.raises(fip.errors.DataError, match="are no images of shape"):
         augmented(torch.rand(4, 65), [fip.augmentations.Shifted()])
     with pytest.raises(fip.errors.DataError, match="are no images of shape"):

@@ -1,4 +1,4 @@
-"""Two networks: losses between them, neurons aligned, a path from one to the other."""
+"""Two networks: alignment, loss profiles, and paths from one to the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is remembered of inputs that are gone."""
+"""Memory of earlier inputs as Kronecker factors."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_memory_is_of_evenly_spaced_inputs_and_warm_classes():
     torch.testing.assert_close(found.squared_length(v), by_hand.squared_length(v))
 
 
-def test_what_is_remembered_survives_being_written_beside_other_arrays():
+def test_packed_memory_is_unpacked_among_other_arrays():
     network = mlp(5, 6, 3)
     problem, v = Problem(network), normal(network.num_weights, seed=2)
     memory = [fip.objectives.KroneckerMemory(("any",)).of(problem, normal(9, 5, seed=seed)) for seed in range(11)]
@@ -84,7 +84,7 @@ def test_what_is_remembered_survives_being_written_beside_other_arrays():
     assert unpacked({"weights": network.weights}) == ()
 
 
-def test_nothing_to_remember_and_settings_out_of_range_are_refused():
+def test_a_missing_memory_and_settings_out_of_range_are_refused():
     network = mlp(5, 6, 3)
     inputs = normal(4, 5)
     with pytest.raises(fip.errors.UsageError, match="needs a memory, and the problem has none: give the path one"):

@@ -1,4 +1,4 @@
-"""Every kind of network and every stepper: the weights move, the objective improves, the function stays."""
+"""Every kind of network with every stepper: the weights move, the objective improves, the function stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outcomes say what became of the objective; what would come to nothing is refused where it is asked for."""
+"""Outcomes report the change of the objective; settings without an effect are refused."""
 
 from __future__ import annotations
 
@@ -168,10 +168,10 @@ class TestIgnored:
     def test_a_stepper_that_would_ignore_the_objective_is_refused_where_they_meet(self, why, objective):
         ignored = "Size" if isinstance(objective, Size) else "WeightDiversity"
         said = rf"would ignore the objective {ignored} \({why}\): give .* or an objective that acts without"
-        told: list[PathPoint] = []
+        points: list[PathPoint] = []
         with pytest.raises(UsageError, match=said):
-            traced(objective, IGNORING[why], on_point=told.append)
-        assert not told
+            traced(objective, IGNORING[why], on_point=points.append)
+        assert not points
         where = problem(mlp(6, 5, 4))
         with pytest.raises(UsageError, match=said):
             next(

@@ -27,15 +27,15 @@ def made(**changes) -> Problem:
 
 
 def situation(radius: float = 0.1) -> Situation:
-    """Some way off the start, where what must stay has drifted."""
+    """Some way off the start, where the kept quantities deviate."""
     problem = made()
     weights = problem.start + 0.05 * normal(problem.network.num_weights, seed=3)
     batch = problem.anchors.draw(100, generator())
     return Situation(problem, fip.objectives.RandomWalk(), weights, batch, radius)
 
 
-def rows_and_drift(at: Situation) -> tuple[Tensor, Tensor]:
-    """Dense rows of all quantities and their drifts, scaled so that squares add up to D^2: written out anew."""
+def rows_and_deviation(at: Situation) -> tuple[Tensor, Tensor]:
+    """Dense rows of all quantities and deviations from their targets, scaled so that squares add up to D^2."""
     problem, network = at.problem, at.problem.network
 
     def stacked(weights: Tensor) -> Tensor:
@@ -56,9 +56,9 @@ def rows_and_drift(at: Situation) -> tuple[Tensor, Tensor]:
 def test_the_natural_step_is_the_dense_solution():
     """`(J^T J + m I) z = J^T (t J l - e)`, to 1e-9."""
     at, damping = situation(), 1e-3
-    rows, drift = rows_and_drift(at)
+    rows, deviation = rows_and_deviation(at)
     found = fip.steppers.Natural(damping=damping, iterations=None).propose(at, {}).displacement
-    right = rows.T @ (-rows @ at.descent - drift)
+    right = rows.T @ (-rows @ at.descent - deviation)
     z = torch.linalg.solve(rows.T @ rows + damping * torch.eye(len(at.weights), dtype=torch.float64), right)
     expected = at.descent + z
     expected *= min(1.0, at.radius / float(expected.norm()))
@@ -70,10 +70,10 @@ def test_the_natural_step_is_the_dense_solution():
 def test_the_projected_step_brings_every_quantity_back():
     """The least-norm solution of `J d = -e` beside the free part of the descent, to 1e-8."""
     at = situation(radius=100.0)
-    rows, drift = rows_and_drift(at)
+    rows, deviation = rows_and_deviation(at)
     found = fip.steppers.Projected().propose(at, {}).displacement
     inverse = torch.linalg.pinv(rows)
-    expected = at.descent - inverse @ (rows @ at.descent + drift)
+    expected = at.descent - inverse @ (rows @ at.descent + deviation)
     expected *= min(1.0, at.radius / float(expected.norm()))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
@@ -81,10 +81,10 @@ def test_the_projected_step_brings_every_quantity_back():
 def test_the_first_order_step_goes_down_the_squared_distance():
     """The first step of Adam goes along the sign of the gradient."""
     at = situation()
-    rows, drift = rows_and_drift(at)
+    rows, deviation = rows_and_deviation(at)
     stepper = fip.steppers.FirstOrder(beta=1e-9)
     found = stepper.propose(at, stepper.begin(at.problem)).displacement
-    slope = rows.T @ drift
+    slope = rows.T @ deviation
     felt = slope.abs() > 1e-4 * slope.abs().max()
     assert torch.equal(found[felt].sign(), -slope[felt].sign())
     assert int(felt.sum()) > 30
@@ -92,9 +92,9 @@ def test_the_first_order_step_goes_down_the_squared_distance():
 
 def test_distances_are_those_of_each_quantity():
     at = situation()
-    _, drift = rows_and_drift(at)
+    _, deviation = rows_and_deviation(at)
     found = at.problem.distances(at.weights, at.batch)
-    parts = drift.split([10, 4, 8])
+    parts = deviation.split([10, 4, 8])
     assert list(found) == ["field", "energy", "slopes"]
     for name, part in zip(found, parts, strict=True):
         assert found[name] == pytest.approx(float(part.norm()), rel=1e-12)
@@ -148,7 +148,7 @@ class TestAPath:
             ways[name] = path.end.distances["field"]
         assert ways["tight"] <= 1e-3 < ways["loose"]
 
-    def test_it_goes_on_bit_for_bit(self):
+    def test_a_resumed_path_is_the_whole_one_bit_for_bit(self):
         settings = Settings(
             stepper=fip.steppers.FirstOrder(beta=0.1), radius=fip.radii.Scheduled(0.02), num_steps=6, batch_size=4
         )
@@ -179,9 +179,9 @@ class TestOutputsAmongOthers:
         problem = made(keeps={"a": fip.keeps.Outputs(fip.Euclidean(0.5), held_out="other orbit")})
         weights = problem.start + 0.1 * normal(problem.network.num_weights, seed=3)
         x = SETS["other orbit"]
-        drift = (problem.network(weights, x) - problem.network(problem.start, x)) / 0.5
+        deviation = (problem.network(weights, x) - problem.network(problem.start, x)) / 0.5
         found = problem.distances(weights, problem.held_out)["a"]
-        assert found == pytest.approx(float(drift.square().sum(1).mean().sqrt()), rel=1e-12)
+        assert found == pytest.approx(float(deviation.square().sum(1).mean().sqrt()), rel=1e-12)
 
 
 class TestRefusals:

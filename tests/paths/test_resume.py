@@ -1,4 +1,4 @@
-"""A path that ended too early goes on as if it had never stopped; a path with a limit never leaves it."""
+"""Resumed and paused paths equal the uninterrupted one; a path with a limit never leaves it."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ class TestALimit:
 
 def test_a_path_that_was_cut_off_at_its_goal_still_ends_exactly_sparse():
     """Cut off between the point that reached the goal and the whole restriction that the goal gives it."""
-    told: list[PathPoint] = []
+    kept: list[PathPoint] = []
     settings = {
         "anchors": normal(30, 6, seed=1),
         "held_out": normal(10, 6, seed=2),
@@ -195,17 +195,17 @@ def test_a_path_that_was_cut_off_at_its_goal_still_ends_exactly_sparse():
         "events": [ObjectiveBelow(1e9)],
         "num_steps": 10,
     }
-    whole = trace(mlp(6, 9, 4), on_point=told.append, **settings)
-    reached = next(point for point in told if point.step > 0)
+    whole = trace(mlp(6, 9, 4), on_point=kept.append, **settings)
+    reached = next(point for point in kept if point.step > 0)
     assert reached.sparsity < whole.end.sparsity
-    resumed = trace(mlp(6, 9, 4), resume=[told[0], reached], **settings)
+    resumed = trace(mlp(6, 9, 4), resume=[kept[0], reached], **settings)
     assert torch.equal(resumed.end.weights, whole.end.weights)
     assert resumed.outcome == whole.outcome
     assert len(resumed.points) == len(whole.points)
 
 
 class TestAPause:
-    """`until`: the path waits, and goes on as if it had never waited."""
+    """`until` pauses a path, and resuming it gives the uninterrupted one."""
 
     SETTINGS = (
         {"radius": "scheduled", "num_steps": 12, "save_at": SaveAt(3)},
@@ -230,12 +230,12 @@ class TestAPause:
         assert_above(math.log(paused / 2), 0)
         assert_equal_from(0, path, whole)
 
-    def test_the_last_point_is_kept_with_its_state_and_told_whatever_save_at_says(self):
-        told: list[PathPoint] = []
-        path = traced(save_at=SaveAt(1, solver_state=False), until=3, on_point=told.append)
+    def test_the_last_point_is_kept_with_its_state_whatever_save_at_says(self):
+        kept: list[PathPoint] = []
+        path = traced(save_at=SaveAt(1, solver_state=False), until=3, on_point=kept.append)
         assert str(path.outcome) == "paused at step 3 of 10"
         assert [point.step for point in path.points] == [0, 3]
-        assert tuple(told) == path.points
+        assert tuple(kept) == path.points
         assert path.end.solver_state
 
     def test_a_path_that_is_paused_where_it_waits_already_stays_there(self):

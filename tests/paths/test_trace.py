@@ -1,4 +1,4 @@
-"""The loop: what a traced path promises."""
+"""The loop of `trace` and `walk`: sparsity, invariance, seeds, points, events and outcomes."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_equal_seeds_give_equal_paths_bit_for_bit_and_others_do_not():
     assert not torch.equal(first, other)
 
 
-def test_the_start_is_the_base_and_nothing_has_changed_there():
+def test_the_first_point_is_the_base_network_at_distance_zero():
     start = traced(GradientDiversity(), num_steps=2).points[0]
     assert torch.equal(start.weights, mlp(6, 12, 4).weights)
     assert (start.step, start.functional_distance, start.functional_distance_held_out) == (0, 0.0, 0.0)
@@ -179,10 +179,10 @@ def test_walk_yields_accepted_points_and_returns_the_outcome():
     assert end.value.value.kind == "completed"
 
 
-def test_every_kept_point_is_told_as_it_is_measured():
-    told = []
-    path = traced(GradientDiversity(), num_steps=12, save_at=SaveAt(4), on_point=told.append)
-    assert tuple(told) == path.points
+def test_on_point_is_called_with_every_kept_point():
+    points = []
+    path = traced(GradientDiversity(), num_steps=12, save_at=SaveAt(4), on_point=points.append)
+    assert tuple(points) == path.points
 
 
 class TestAdaptiveRadius:
@@ -193,23 +193,23 @@ class TestAdaptiveRadius:
         candidate.__dict__.update(distance_before=before, distance_after=after, distance_at_most=after, gain=gain)
         return Adaptive(tolerance=0.1).judge(candidate)
 
-    def test_within_tolerance_and_gaining_as_promised_the_radius_grows(self):
-        verdict = self.judged(before=0.0, after=0.05, gain=0.9, predicted=1.0)
-        assert verdict.accepted
-        assert verdict.radius == 1.5
+    def test_within_tolerance_and_with_the_predicted_gain_the_radius_grows(self):
+        acceptance = self.judged(before=0.0, after=0.05, gain=0.9, predicted=1.0)
+        assert acceptance.accepted
+        assert acceptance.radius == 1.5
 
     def test_a_step_that_stays_but_gains_too_little_is_refused(self):
-        verdict = self.judged(before=0.0, after=0.05, gain=0.01, predicted=1.0)
-        assert not verdict.accepted
-        assert verdict.radius == 0.5
+        acceptance = self.judged(before=0.0, after=0.05, gain=0.01, predicted=1.0)
+        assert not acceptance.accepted
+        assert acceptance.radius == 0.5
 
     def test_a_step_that_gains_but_leaves_the_tolerance_is_refused(self):
-        verdict = self.judged(before=0.05, after=0.2, gain=1.0, predicted=1.0)
-        assert not verdict.accepted
-        assert verdict.radius == 0.5
+        acceptance = self.judged(before=0.05, after=0.2, gain=1.0, predicted=1.0)
+        assert not acceptance.accepted
+        assert acceptance.radius == 0.5
 
     @pytest.mark.parametrize("predicted", [0.0, -0.5, 1e-17])
-    def test_where_nothing_but_rounding_was_promised_the_distance_alone_judges(self, predicted):
+    def test_where_no_gain_beyond_rounding_was_predicted_the_distance_alone_is_judged(self, predicted):
         near = self.judged(before=0.05, after=0.02, gain=-0.5, predicted=predicted)
         assert (near.accepted, near.radius) == (True, 1.5)
         edge = self.judged(before=0.05, after=0.09, gain=-0.5, predicted=predicted)
@@ -251,20 +251,20 @@ class TestWrongUse:
             wrong()
 
 
-class TestFocus:
-    def test_a_share_of_each_draw_is_taken_where_the_start_is_in_doubt(self):
-        """Two inputs in three certain, one in doubt: drawn in proportion to the root of 1 - max p."""
+class TestUncertaintySampling:
+    def test_a_fraction_of_each_draw_is_sampled_by_uncertainty(self):
+        """Two inputs in three certain, one uncertain: sampled in proportion to the root of 1 - max p."""
         reference = 2 * torch.tensor([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0]], dtype=torch.float64).sqrt()
         everything = Batch(torch.arange(3.0)[:, None], reference)
         uncertainty_sampled = Batch(everything.inputs.repeat(1000, 1), reference.repeat(1000, 1)).uncertainty_sampled(
             0.8
         )
         drawn = uncertainty_sampled.draw(2000, generator(1)).inputs[:, 0]
-        in_doubt = float((drawn == 1).double().mean())
+        uncertain = float((drawn == 1).double().mean())
         expected = 0.8 * 0.5**0.5 / (0.5**0.5 + 2e-3) + 0.2 / 3
-        assert_below(abs(in_doubt - expected), 0.03)
+        assert_below(abs(uncertain - expected), 0.03)
 
-    def test_it_is_for_classifiers_and_a_share(self):
+    def test_it_needs_a_classifier_and_a_fraction(self):
         with pytest.raises(UsageError, match="a fraction of each batch"):
             traced(GradientDiversity(), num_steps=1, uncertainty_fraction=1.5)
         with pytest.raises(UsageError, match="FisherRao"):

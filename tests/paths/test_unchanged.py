@@ -1,4 +1,4 @@
-"""What a user's own code writes in place never becomes a part of the path."""
+"""In-place writes by user code never change a path."""
 
 from __future__ import annotations
 

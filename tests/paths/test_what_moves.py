@@ -1,4 +1,4 @@
-"""Weights that may not change on a path do not, by a single bit, whoever makes the steps."""
+"""Weights that may not change keep every bit on a path, with every stepper."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MOVING = ["2.*"]
 
 
 class Everywhere:
-    """A stepper that knows nothing of what may move."""
+    """Stepper that moves all weights."""
 
     def begin(self, problem):
         return {}

@@ -1,4 +1,4 @@
-"""Hidden neurons have no order of their own: one network's brought to another's."""
+"""Permutation alignment: the hidden neurons of one network in the order that fits another network best."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fipray.errors import NetworkError
 from fipray.networks import Network
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-# What may stand between two layers, because it treats all neurons alike and each by itself.
+# Modules that may lie between two layers: they treat all neurons alike and each by itself, so permutations commute.
 _BETWEEN = (
     nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardtanh,
     nn.Hardswish, nn.Tanh, nn.Sigmoid, nn.LogSigmoid, nn.Softplus, nn.Softsign, nn.Dropout, nn.Dropout1d, nn.Dropout2d,
@@ -29,25 +29,39 @@ _SUPPORTED = (
 
 @checked
 def aligned(network: Network, weights: Tensor, other: Tensor, inputs: Tensor, *, num_sweeps: int = 100) -> Tensor:
-    """`other` [P] with its hidden neurons in an order in which it lies near `weights` [P]: the same function.
+    """Permute the hidden neurons of a network so that its weights lie near those of another, at the same function.
 
-    Orders are matched layer by layer, each given those of its neighbours, until none changes: a local maximum of
-    `<weights, other>` (Git Re-Basin: Ainsworth et al. 2023, algorithm 1). It is sought twice, from the order that is
-    there and from the one in which activations on `inputs` [N, ...] correlate most (Li et al. 2015), and the nearer
-    result is returned. A sweep solves one assignment problem a hidden layer, cubic in its width.
+    Permutations are matched layer by layer, each given those of its neighbours, until none changes: a local maximum of
+    `<weights, other>` (Git Re-Basin: Ainsworth et al. 2023, algorithm 1). The search runs twice, from the given order
+    and from the one with the highest correlation of activations (Li et al. 2015); the nearer result is returned.
+    A sweep solves one assignment problem for each hidden layer, cubic in its width.
 
-    Raises NetworkError, which names the module, for anything but a chain of layers.
+    Args:
+        network: architecture of both networks, a chain of layers.
+        weights: weights [P] of the first network, which stay as they are.
+        other: weights [P] of the second network, whose neurons are permuted.
+        inputs: inputs [N, ...] on which activations are compared and the result is checked.
+        num_sweeps: largest number of sweeps over the layers.
+
+    Returns:
+        The permuted weights [P] of the second network.
+
+    Raises:
+        NetworkError: for weights that are not finite, and for anything but a chain of layers; it names the module.
     """
     network.check(inputs)
     for each in (weights, other):
-        network.named(each)  # refuses weights of another network
+        network.named(each)  # raises NetworkError for weights of another network
     if broken := int((~torch.isfinite(torch.stack([weights, other]))).sum()):
-        raise NetworkError(f"{broken} weights are NaN or infinite, and lie near no others: train or load them again")
+        raise NetworkError(
+            f"{broken} weights are NaN or infinite, so they cannot be aligned: train or load the networks again"
+        )
     layers = list(_chain(network, weights, other))
-    there = [torch.arange(len(layer.ours)) for layer in layers]
-    firsts = (there, _by_activations(network, layers, weights, other, inputs))
+    as_given = [torch.arange(len(layer.ours)) for layer in layers]
+    firsts = (as_given, _by_activations(network, layers, weights, other, inputs))
     orders = [_by_weights(layers, first, num_sweeps) for first in firsts]
     made = min((_ordered(network, layers, other, order) for order in orders), key=lambda w: float((w - weights).norm()))
+    # A module that looks like a chain of layers may still use its neurons otherwise, such as pooling over them.
     before, after = (network.outputs(w, inputs) for w in (other, made))
     if not torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max())):
         raise NetworkError(f"other neurons than hidden ones would have changed places in this module: {_SUPPORTED}")
@@ -56,7 +70,7 @@ def aligned(network: Network, weights: Tensor, other: Tensor, inputs: Tensor, *,
 
 @dataclass(frozen=True)
 class _Layer:
-    """Weights of one layer [out, in, places] in both networks, and biases [out, 1] or [out, 0], in float64."""
+    """Weights [out, in, places] of one layer in both networks, and its biases [out, 1] or [out, 0], in float64."""
 
     name: str
     ours: Tensor
@@ -65,16 +79,16 @@ class _Layer:
     bias_theirs: Tensor
 
     def arriving(self, before: Tensor) -> Tensor:
-        """Inner products [out, out] of what arrives at our neurons and at theirs, the inputs in order `before`."""
+        """Inner products [out, out] of incoming weights of both networks, inputs of theirs in the order `before`."""
         return self.ours.flatten(1) @ self.theirs[:, before].flatten(1).T + self.bias @ self.bias_theirs.T
 
     def leaving(self, after: Tensor) -> Tensor:
-        """Inner products [in, in] of what leaves our neurons and theirs, the outputs in order `after`."""
+        """Inner products [in, in] of outgoing weights of both networks, outputs of theirs in the order `after`."""
         return self.ours.transpose(0, 1).flatten(1) @ self.theirs[after].transpose(0, 1).flatten(1).T
 
 
 def _chain(network: Network, weights: Tensor, other: Tensor) -> Iterator[_Layer]:
-    """The layers, first to last. Raises NetworkError for a module that is no chain of them."""
+    """Yield the layers, first to last; raises NetworkError for a module that is no chain of layers."""
     parts = list(_leaves(network.module_at(weights), ""))
     places = [place for place, (_, part) in enumerate(parts) if isinstance(part, _LAYERS)]
     if not places:
@@ -88,35 +102,35 @@ def _chain(network: Network, weights: Tensor, other: Tensor) -> Iterator[_Layer]
     num_before, last = 0, -1
     for place in places:
         name, part = parts[place]
-        asked = [f"{name}.{key}".removeprefix(".") for key, _ in part.named_parameters()]
-        missing = [key for key in asked if key not in ours]
+        wanted = [f"{name}.{key}".removeprefix(".") for key, _ in part.named_parameters()]
+        missing = [key for key in wanted if key not in ours]
         if missing:
             raise NetworkError(f"{', '.join(missing)} does not move, or is shared with another layer: {_SUPPORTED}")
-        num_neurons, num_inputs = ours[asked[0]].shape[:2]
+        num_neurons, num_inputs = ours[wanted[0]].shape[:2]
         if last >= 0 and not _fits([part for _, part in parts[last : place + 1]], num_before, num_inputs):
             raise NetworkError(f"module {name!r} does not take the {num_before} neurons before it: {_SUPPORTED}")
         weight, weight_theirs = (
-            named[asked[0]].double().cpu().reshape(num_neurons, num_before or num_inputs, -1)
+            named[wanted[0]].double().cpu().reshape(num_neurons, num_before or num_inputs, -1)
             for named in (ours, theirs)
         )
         none = weight.new_zeros(num_neurons, 0)
         bias, bias_theirs = (
-            named[asked[1]].double().cpu()[:, None] if len(asked) > 1 else none for named in (ours, theirs)
+            named[wanted[1]].double().cpu()[:, None] if len(wanted) > 1 else none for named in (ours, theirs)
         )
         yield _Layer(name, weight, weight_theirs, bias, bias_theirs)
         num_before, last = num_neurons, place
 
 
 def _fits(parts: list[nn.Module], num_before: int, num_inputs: int) -> bool:
-    """Whether the last of `parts` takes the neurons of the first, in their order, each in as many places as another."""
+    """Decide whether the last module takes the neurons of the first in their order, each at equally many places."""
     first, *between, last = parts
-    if isinstance(last, nn.Linear) and not isinstance(first, nn.Linear):  # a channel's places become a row of inputs
+    if isinstance(last, nn.Linear) and not isinstance(first, nn.Linear):  # a channel's places become adjacent inputs
         return any(isinstance(part, nn.Flatten) for part in between) and num_inputs % num_before == 0
     return type(first) is type(last) and num_inputs == num_before
 
 
 def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    """The parts of nested nn.Sequential, in the order in which they are called, by name."""
+    """Yield the modules inside nested nn.Sequential with their names, in the order of their calls."""
     if isinstance(module, nn.Sequential):
         for key, part in module.named_children():
             yield from _leaves(part, f"{name}.{key}".removeprefix("."))
@@ -129,7 +143,7 @@ def _before(orders: list[Tensor], layers: list[_Layer], number: int) -> Tensor:
 
 
 def _by_weights(layers: list[_Layer], orders: list[Tensor], num_sweeps: int) -> list[Tensor]:
-    """For each layer the numbers [out] of their neurons in our order; those of the last stay."""
+    """Coordinate ascent from `orders`: for each layer the indices [out] of their neurons; the last layer stays."""
     orders = list(orders)
     for _ in range(num_sweeps):
         changed = False
@@ -139,6 +153,7 @@ def _by_weights(layers: list[_Layer], orders: list[Tensor], num_sweeps: int) -> 
             )
             found = _assigned(gain)
             rows = torch.arange(len(found))
+            # A gain within rounding would let two equally good permutations alternate until the last sweep.
             if float(gain[rows, found].sum() - gain[rows, orders[number]].sum()) > 1e-9 * float(gain.abs().sum()):
                 orders[number], changed = found, True
         if not changed:
@@ -149,7 +164,7 @@ def _by_weights(layers: list[_Layer], orders: list[Tensor], num_sweeps: int) -> 
 def _by_activations(
     network: Network, layers: list[_Layer], weights: Tensor, other: Tensor, inputs: Tensor
 ) -> list[Tensor]:
-    """The orders in which correlations of activations on `inputs` are greatest."""
+    """Permutations with the greatest sum of correlations between activations of both networks on `inputs`."""
     both = [_activations(network, layers, w, inputs) for w in (weights, other)]
     orders = [_assigned(ours @ theirs.T) for ours, theirs in zip(*both, strict=True)]
     return [*orders, torch.arange(len(layers[-1].ours))]
@@ -157,7 +172,8 @@ def _by_activations(
 
 @torch.no_grad()
 def _activations(network: Network, layers: list[_Layer], weights: Tensor, inputs: Tensor) -> list[Tensor]:
-    """What arrives at each layer but the first, a row for each neuron [out before, N places], standardised."""
+    """Standardised inputs of each layer but the first, one row for each neuron before it, [out before, N places]."""
+    # Hooks go on a copy of the module that is dropped afterwards.
     module, seen = network.module_at(weights), list[Tensor]()
     for layer in layers[1:]:
         module.get_submodule(layer.name).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
@@ -170,14 +186,14 @@ def _activations(network: Network, layers: list[_Layer], weights: Tensor, inputs
 
 
 def _assigned(gain: Tensor) -> Tensor:
-    """The column [n] of each row, each taken once, with the greatest sum of `gain` [n, n]."""
-    from scipy.optimize import linear_sum_assignment  # here, because only alignment needs it
+    """Solve the assignment problem: columns [n] of the rows, each used once, with the greatest sum of `gain` [n, n]."""
+    from scipy.optimize import linear_sum_assignment  # imported here because only alignment needs it
 
     return torch.from_numpy(linear_sum_assignment(gain.numpy(), maximize=True)[1])
 
 
 def _ordered(network: Network, layers: list[_Layer], other: Tensor, orders: list[Tensor]) -> Tensor:
-    """`other` [P] with its neurons in these orders."""
+    """Weights `other` [P] with their neurons in these orders."""
     made = other.detach().clone()
     named = network.named(made)
     for number, (layer, order) in enumerate(zip(layers, orders, strict=True)):

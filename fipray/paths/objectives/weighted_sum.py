@@ -12,19 +12,8 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.networks import Network
 from fipray.paths.batch import Batch
-from fipray.paths.objective import (
-    Objective,
-    Projection,
-    check_network,
-    everything,
-    gradient,
-    milestones,
-    only_descended,
-    restrict,
-    tangent,
-    tasks_of,
-    value,
-)
+from fipray.paths.calls import everything, gradient, restrict, tangent, value
+from fipray.paths.objective import Objective, Projection, check_network, milestones, only_descended, tasks_of
 from fipray.paths.problem import Problem
 from fipray.registry import spec
 

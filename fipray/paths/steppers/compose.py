@@ -10,7 +10,8 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.paths.batch import Batch
-from fipray.paths.objective import Objective, Projection, restrict, tangent
+from fipray.paths.calls import restrict, tangent
+from fipray.paths.objective import Objective, Projection
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, Stepper, ignores, promised
 from fipray.registry import spec

@@ -13,7 +13,8 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.networks import check_norms_move
 from fipray.paths.batch import Batch
-from fipray.paths.objective import Asked, OfOutputs, of_call, scalar, unchanged
+from fipray.paths.calls import of_call, scalar, unchanged
+from fipray.paths.objective import Asked, OfOutputs
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone, within
 from fipray.paths.steppers.modes import EvaluationMode, TrainingMode, initial_statistics, mode_of

@@ -10,7 +10,7 @@ import torch
 
 from fipray.border import checked
 from fipray.errors import UsageError
-from fipray.paths.objective import gradient
+from fipray.paths.calls import gradient
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone
 from fipray.registry import spec

@@ -23,7 +23,7 @@ from fipray.paths import (
     Problem,
     WeightDiversity,
 )
-from fipray.paths.objective import gradient
+from fipray.paths.calls import gradient
 from fipray.paths.objectives.adversary import divergence
 from fipray.robustness import ThreatModel
 from fipray.testing import ObjectiveContract

@@ -10,7 +10,7 @@ import torch
 from fipray.errors import UsageError
 from fipray.geometry import Euclidean
 from fipray.paths import Adaptive, Natural, Problem, Scheduled, Settings, Toward, trace
-from fipray.paths.objective import gradient
+from fipray.paths.calls import gradient
 from fipray.study.canonical import from_json, to_json
 from tests.margins import assert_below
 from tests.problems import batch, linear, mlp, normal, problem

@@ -17,7 +17,7 @@ from fipray.paths import (
     ZerothOrder,
     trace,
 )
-from fipray.paths.objective import gradient
+from fipray.paths.calls import gradient
 from fipray.paths.objectives.zeroth_order import orthonormal
 from fipray.study.canonical import from_json, to_json
 from tests.margins import assert_below
