@@ -101,7 +101,7 @@ class _Checks:
     def repeatable(self) -> Iterator[str]:
         first, second = (checked_outputs(self.classifier, self.inputs, self.labels) for _ in range(2))
         if broken := int((~(first < math.inf)).any(1).sum()):
-            yield f"the outputs for {broken} of {len(first)} inputs hold NaN or plus infinity: nothing can follow them"
+            yield f"the outputs for {broken} of {len(first)} inputs hold NaN or plus infinity and have no gradient"
         difference = (first - second).abs().amax(1)
         changed = int((difference > _SAME_OUTPUTS * first.abs().amax(1).clamp_min(1)).sum())
         if changed:
