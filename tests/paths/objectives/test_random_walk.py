@@ -11,7 +11,7 @@ import fipray
 from fipray.geometry import Euclidean
 from fipray.networks import Network
 from fipray.paths import Natural, Problem, RandomWalk, Scheduled, Settings, trace
-from fipray.paths.objective import gradient
+from fipray.paths.calls import gradient
 from fipray.study.canonical import from_json, to_json
 from tests.margins import assert_above, assert_below
 from tests.problems import batch, mlp, normal, problem

@@ -17,7 +17,7 @@ from fipray.paths import (
     WeightedSum,
     ZerothOrder,
 )
-from fipray.paths.objective import gradient, restrict, tangent
+from fipray.paths.calls import gradient, restrict, tangent
 from fipray.study.canonical import from_json, to_json
 from tests.paths.steppers.situations import Slope
 from tests.problems import batch, mlp, normal, problem

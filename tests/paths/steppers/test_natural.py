@@ -16,7 +16,7 @@ from fipray.paths import (
     Natural,
     Situation,
 )
-from fipray.paths.objective import gradient
+from fipray.paths.calls import gradient
 from fipray.testing import CorrectorContract, Flat, RestrictedStepperContract
 from tests.margins import assert_above, assert_below
 from tests.paths.steppers.situations import Slope, off_start
