@@ -16,7 +16,7 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.printable import printable
 from fipray.records import Store
-from fipray.records.schema import INT64, table_named
+from fipray.records.tables import INT64, table_named
 
 BASE = "base"  # the name of the network that every path starts from
 _NUMBER = re.compile(r"\d+(\.\d+)?")

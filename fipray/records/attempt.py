@@ -10,7 +10,7 @@ from fipray.errors import RecordsError, UsageError
 from fipray.records import layout
 from fipray.records.files import Files
 from fipray.records.rows import to_arrow
-from fipray.records.schema import Rows, table_named
+from fipray.records.tables import Rows, table_named
 
 
 @final

@@ -22,7 +22,7 @@ from fipray.records.files import Files
 from fipray.records.parquet import parquet_bytes, read_parquet
 from fipray.records.record import CommitRecord, read_record
 from fipray.records.rows import unfit_row
-from fipray.records.schema import TABLES, table_named
+from fipray.records.tables import TABLES, table_named
 
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")

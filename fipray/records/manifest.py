@@ -8,7 +8,7 @@ from fipray.errors import CorruptFileError, RecordsError, UsageError
 from fipray.records import layout
 from fipray.records.encoding import json_bytes, read_json
 from fipray.records.files import Files
-from fipray.records.schema import SCHEMA_VERSION
+from fipray.records.tables import SCHEMA_VERSION
 
 Manifest = Mapping[str, Any]
 _REQUIRED = ("study", "study_id", "parameters")

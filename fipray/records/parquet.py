@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from fipray.records.schema import TEXT, Table
+from fipray.records.tables import TEXT, Table
 
 _FREE_BYTES, _MOST_EXPANSION = 2**26, 1000  # what any file may decode to, and how much larger than itself a larger one
 _EXPANSION = {"SNAPPY": 22, "UNCOMPRESSED": 1}  # by how much at most, without what an encoding saves

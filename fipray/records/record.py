@@ -5,7 +5,7 @@ from typing import Any, TypedDict, cast
 
 from fipray.records import layout
 from fipray.records.encoding import read_json
-from fipray.records.schema import TABLES
+from fipray.records.tables import TABLES
 
 
 class CommitRecord(TypedDict):

@@ -8,8 +8,8 @@ import pyarrow.compute as pc
 from fipray.records import layout
 from fipray.records.encoding import sha256_of
 from fipray.records.manifest import Manifest, manifest_bytes, read_manifest
-from fipray.records.schema import table_named
 from fipray.records.store import Store
+from fipray.records.tables import table_named
 
 RENEWALS = "renewals"
 

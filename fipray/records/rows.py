@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from fipray.errors import UsageError
 from fipray.records.encoding import plain_json
-from fipray.records.schema import (
+from fipray.records.tables import (
     BOOLEAN,
     BOOLEANS,
     FLOAT,

@@ -22,7 +22,7 @@ from fipray.records.encoding import read_safetensors, safetensors_bytes, sha256_
 from fipray.records.files import Files, LocalFiles, files_at
 from fipray.records.manifest import Manifest, check_same_study, manifest_bytes, num_weights, read_manifest
 from fipray.records.record import CommitRecord
-from fipray.records.schema import TABLES, Rows, table_named
+from fipray.records.tables import TABLES, Rows, table_named
 from fipray.records.verification import Checks
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]

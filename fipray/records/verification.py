@@ -8,7 +8,7 @@ from typing import Any, TypeVar, final
 from fipray.errors import RecordsError
 from fipray.records import layout
 from fipray.records.commits import Commits
-from fipray.records.schema import TABLES, Table
+from fipray.records.tables import TABLES, Table
 
 _Made = TypeVar("_Made")
 _Pairs = set[tuple[str, str]]

@@ -11,7 +11,7 @@ import pytest
 from fipray import analysis
 from fipray.errors import CorruptFileError, RecordsError, UsageError
 from fipray.records import TABLES, Store
-from fipray.records.schema import INT64
+from fipray.records.tables import INT64
 from tests.analysis.made_up import BASE, MANIFEST, NUM_PATHS, NUM_POINTS, write_made_up_study
 from tests.records.rows import path_row, point_rows
 

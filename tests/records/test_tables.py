@@ -1,8 +1,9 @@
-"""One truth about tables: what fits is kept exactly, with the whole schema; what does not fit is refused by name."""
+"""Tables: rows that fit come back exactly, with the full schema; rows that do not fit are refused by name."""
 
 import math
 import re
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,8 @@ from fipray.errors import CorruptFileError, UsageError
 from fipray.records import SCHEMA_VERSION, TABLES, Store, compact, to_arrow
 from fipray.records.encoding import json_bytes, read_json, sha256_of
 from fipray.records.parquet import parquet_bytes
-from fipray.records.schema import Column
+from fipray.records.tables import BOOLEANS, FLOAT, INT64, TEXT, Column, Field, Table, as_mapping
+from fipray.records.tables.columns import row
 from tests.records.rows import (
     distance_row,
     measured_row,
@@ -65,6 +67,44 @@ def test_every_file_carries_the_whole_schema_and_is_read_plainly_by_pandas(name,
     assert schema.equals(TABLES[name].schema, check_metadata=True)
     assert schema.metadata == {b"table": name.encode(), b"schema_version": str(SCHEMA_VERSION).encode()}
     assert list(pd.read_parquet(tmp_path / name)) == [column.name for column in TABLES[name].columns]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_file_says_what_its_columns_mean(name, tmp_path):
+    store = Store.create_or_open(tmp_path, MANIFEST)
+    store.commit("id", "kind", 1, {name: ROWS[name]})
+    wanted = {
+        each.name: {b"description": each.description.encode(), b"unit": each.unit.encode()}
+        for each in TABLES[name].columns
+    }
+    for schema in (pyarrow.parquet.read_schema(tmp_path / name / "id.parquet"), store.read_table(name).schema):
+        assert {field.name: field.metadata for field in schema} == wanted
+
+
+def test_a_row_class_gives_types_units_and_nulls_of_its_columns():
+    @row
+    class Row:
+        """One row per thing."""
+
+        id: Annotated[str, Field("its ID")]
+        count: Annotated[int, Field("how many")]
+        seconds: Annotated[float | None, Field("how long", unit="s")]
+        kept: Annotated[list[bool], Field("which ones", undefined=True)]
+
+    table = Table.of("things", Row, key=("id",))
+    assert (table.name, table.description, table.key) == ("things", "One row per thing.", ("id",))
+    assert table.columns[1:] == (
+        Column("id", TEXT, "", "its ID"),
+        Column("count", INT64, "1", "how many"),
+        Column("seconds", FLOAT, "s", "how long", optional=True),
+        Column("kept", BOOLEANS, "boolean", "which ones", undefined=True),
+    )
+    assert as_mapping(Row(id="a", count=1, seconds=None, kept=[True])) == {
+        "id": "a",
+        "count": 1,
+        "seconds": None,
+        "kept": [True],
+    }
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -202,11 +242,12 @@ def test_an_unknown_table_lists_the_tables_there_are(tmp_path):
         Store.create_or_open(tmp_path, MANIFEST).read_table("point")
 
 
-def test_every_column_has_a_meaning_and_one_meaning_of_type_in_all_tables():
+def test_every_column_has_a_description_and_one_type_in_all_tables():
     types: dict[str, pa.DataType] = {}
     for table in TABLES.values():
+        assert table.description
         assert set(table.key) <= {column.name for column in table.columns}
         for column in table.columns:
-            assert column.meaning
+            assert column.description
             assert bool(column.unit) == (column.type != pa.string())
             assert types.setdefault(column.name, column.type) == column.type
