@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import PurePosixPath
 from typing import TypeVar, final
 
 import numpy as np
@@ -139,7 +138,7 @@ class Commits:
 
     def tables(self, record: CommitRecord) -> dict[str, pa.Table]:
         """All rows of a commit, by the name of their table. Raises CorruptFileError."""
-        return {table: self._rows(table, [record]) for table in (file.partition("/")[0] for file in record["files"])}
+        return {table: self._rows(table, [record]) for table in map(layout.table_of, record["files"])}
 
     def rows(self, table: str, names: Sequence[str]) -> pa.Table:
         """The rows of a table in these commits, by id, with its full schema. Raises CorruptFileError."""
@@ -211,7 +210,7 @@ class Commits:
 
     def _take_in(self, records: Sequence[CommitRecord]) -> None:
         for record in records:
-            self._seen[PurePosixPath(layout.commit_file(record["name"])).name] = record["name"]
+            self._seen[layout.commit_entry(record["name"])] = record["name"]
             self._records[record["name"]] = record
             self._replaced.update(record["replaces"])
         for record in records:

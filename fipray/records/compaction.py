@@ -3,8 +3,8 @@
 import pyarrow as pa
 
 from fipray.errors import CorruptFileError
+from fipray.records import layout
 from fipray.records.commits import together
-from fipray.records.encoding import sha256_of
 from fipray.records.record import CommitRecord
 from fipray.records.store import Store
 
@@ -49,7 +49,7 @@ def _replace(store: Store, group: list[tuple[CommitRecord, dict[str, pa.Table]]]
         store.commits.remove_dead()  # so that who dies while he removes these leaves none that those replaced
         if set(names) <= set(store.commits.names().values()):
             store.commits.write(
-                f"compacted-{sha256_of(' '.join(names).encode())[:16]}",
+                layout.derived_commit("compacted", names),
                 {id: number for record, _ in group for id, number in record["attempts"].items()},
                 {id: kind for record, _ in group for id, kind in record["kinds"].items()},
                 tables,

@@ -17,7 +17,7 @@ from typing import Any, Protocol, final
 
 from fipray.errors import RecordsError, UsageError
 from fipray.records.folder import Folder, Refused, make_directory
-from fipray.records.layout import LOCK
+from fipray.records.layout import LOCK, is_temporary
 
 
 class Files(Protocol):
@@ -85,12 +85,6 @@ class Files(Protocol):
 
 
 _DEEPEST, _DEEPEST_BESIDE = 3, 16  # directories in directories: our own, and those of whoever is beside us
-_TEMPORARY = re.compile(r"\.fipray-[0-9a-f]{16}-.+")
-
-
-def is_temporary(name: str) -> bool:
-    """Whether a file of that name is written, or was left by a writer who died."""
-    return _TEMPORARY.fullmatch(name) is not None
 
 
 def write_whole(file: Path, content: bytes) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 import sys
 from contextlib import suppress
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO, final
+
+from fipray.records.layout import temporary_name
 
 _MODES = {
     stat.S_IFREG: "a file",
@@ -131,7 +132,7 @@ class Folder:
 
         is_written = False
         while not is_written:
-            temporary = f".fipray-{secrets.token_hex(8)}-{name}"
+            temporary = temporary_name(name)
             with self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as stream:
                 # Until it is locked it looks left over, and may be removed as such: then it has no name any more.
                 if lock_now(stream) and os.fstat(stream.fileno()).st_nlink:

@@ -21,11 +21,10 @@ from pyarrow import fs
 
 from fipray.errors import RecordsError, UsageError
 from fipray.printable import without_credentials
-from fipray.records.layout import LOCK
+from fipray.records.layout import LOCK_TOKENS, claim_name
 
 _SCHEMES = {"s3": "s3://bucket/directory", "gs": "gs://bucket/directory"}
 _IN_ONE_PUT = ("?allow_delayed_open=true", "&allow_delayed_open=true")  # instead of a start, a part and an end
-_TOKENS, _CLAIM = f"{LOCK}s", ".claim-"
 _STALE_SECONDS = 30.0  # who has not renewed a token for so long is dead
 _PATIENCE_SECONDS = 90.0
 
@@ -104,7 +103,7 @@ class ObjectFiles:
     def claim(self, directory: str) -> bool:
         if self.names(directory):
             return False
-        name = f"{_CLAIM}{secrets.token_hex(8)}"
+        name = claim_name(secrets.token_hex(8))
         self.write(f"{directory}/{name}", b"")
         if self.names(directory) == [name]:
             return True
@@ -115,13 +114,15 @@ class ObjectFiles:
     @contextmanager
     def locked(self) -> Iterator[None]:
         mine = secrets.token_hex(8)
-        token = f"{_TOKENS}/{mine}"
+        token = f"{LOCK_TOKENS}/{mine}"
         deadline = time.monotonic() + _PATIENCE_SECONDS
         self.write(token, b"")
         try:
             while others := self._others(mine):
                 if time.monotonic() > deadline:
-                    raise RecordsError(f"other processes have held {self.named(_TOKENS)} for {_PATIENCE_SECONDS:g} s")
+                    raise RecordsError(
+                        f"other processes have held {self.named(LOCK_TOKENS)} for {_PATIENCE_SECONDS:g} s"
+                    )
                 if min(others) < mine:  # of those who wait, one stays in line and the others step back
                     self.remove(token)
                 time.sleep(random.uniform(0.05, 0.25))
@@ -151,14 +152,14 @@ class ObjectFiles:
 
     def _others(self, mine: str) -> list[str]:
         """Tokens of others who live; those of the dead are removed."""
-        infos = {info.base_name: info for info in self._infos(_TOKENS)}
+        infos = {info.base_name: info for info in self._infos(LOCK_TOKENS)}
         if mine not in infos:  # taken for dead, after a long pause
-            self.write(f"{_TOKENS}/{mine}", b"")
+            self.write(f"{LOCK_TOKENS}/{mine}", b"")
             return [*infos, mine]
         now = infos.pop(mine).mtime
         stale = [name for name, info in infos.items() if (now - info.mtime).total_seconds() > _STALE_SECONDS]
         for name in stale:
-            self.remove(f"{_TOKENS}/{name}")
+            self.remove(f"{LOCK_TOKENS}/{name}")
         return [name for name in infos if name not in stale]
 
     def remove_leftovers(self) -> None:

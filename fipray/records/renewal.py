@@ -6,7 +6,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fipray.records import layout
-from fipray.records.encoding import sha256_of
 from fipray.records.manifest import Manifest, manifest_bytes, read_manifest
 from fipray.records.store import Store
 from fipray.records.tables import table_named
@@ -31,7 +30,7 @@ def renew(store: Store, manifest: Manifest, keep: Collection[str]) -> Store:
                 kinds = {id: record["kinds"][id] for id in attempts}
                 kept = {table: _of(attempts, table, rows) for table, rows in commits.tables(record).items()}
                 tables = {table: rows for table, rows in kept.items() if rows.num_rows}
-                new = f"kept-{sha256_of(' '.join(attempts).encode())[:16]}"
+                new = layout.derived_commit("kept", attempts)
                 commits.write(new, attempts, kinds, tables, [name])
                 files.remove(layout.commit_file(name))
                 commits.write(new, attempts, kinds, tables)  # an id that comes back may have the old one's name

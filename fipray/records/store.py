@@ -117,12 +117,12 @@ class Store:
 
     def next_attempt(self, id: str) -> int:
         """A number that no attempt at the id has had, from 1; it is the caller's from now on, on any machine."""
-        directory = f"{layout.WEIGHTS}/{layout.checked_name(id)}"
+        directory = layout.attempts_directory(id)
         numbers = self.attempts(id)
         if id in self.commits.known():
             numbers.append(self.commit_record(id)["attempts"][id])
         for attempt in range(max(numbers, default=0) + 1, layout.MOST_ATTEMPTS + 1):
-            if self.files.claim(f"{directory}/{attempt}"):
+            if self.files.claim(layout.attempt_directory(id, attempt)):
                 return attempt
         raise RecordsError(
             f"{self.files.named(directory)} holds attempt {layout.MOST_ATTEMPTS:,}, after which there are no numbers: "
@@ -195,7 +195,8 @@ class Store:
     def attempt_files(self, id: str, attempt: int) -> list[str]:
         """The weights files that one attempt at the id has written so far, in order of their names."""
         directory = layout.attempt_directory(id, attempt)
-        return [f"{directory}/{name}" for name in sorted(self.files.names(directory)) if name.endswith(".safetensors")]
+        files = [f"{directory}/{name}" for name in sorted(self.files.names(directory))]
+        return [file for file in files if layout.id_of_weights(file)]
 
     def write_log(self, id: str, attempt: int, text: str) -> str:
         """Writes what one attempt printed and warned. Returns the name of the file relative to the directory."""
@@ -209,7 +210,7 @@ class Store:
 
     def attempts(self, id: str) -> list[int]:
         """The numbers of the attempts at the id that were begun."""
-        names = self.files.names(f"{layout.WEIGHTS}/{layout.checked_name(id)}")
+        names = self.files.names(layout.attempts_directory(id))
         return sorted(number for name in names if (number := layout.attempt_of(name)))
 
     def remove_weights(self, file: str) -> None:

@@ -184,7 +184,7 @@ def test_no_name_leaves_the_directory(store, name, tmp_path):
         lambda: store.commit_record(name),
         lambda: Store.create_or_open(tmp_path / "other", {**MANIFEST, "study": name}),
     ):
-        with pytest.raises(UsageError, match="cannot be a name here"):
+        with pytest.raises(UsageError, match="is not a valid name"):
             work()
     assert files_of(store) == before
     assert not (tmp_path / "other").exists()
@@ -192,7 +192,7 @@ def test_no_name_leaves_the_directory(store, name, tmp_path):
 
 @pytest.mark.parametrize("file", ["../x.safetensors", "/x", "study.json", "weights/id/1/../1/end.safetensors", ""])
 def test_weights_are_read_from_nowhere_else(store, file):
-    with pytest.raises(RecordsError, match="cannot be a weights file"):
+    with pytest.raises(RecordsError, match="is not a weights file"):
         store.read_weights(file, "0")
 
 
