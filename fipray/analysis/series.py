@@ -2,17 +2,14 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 import pandas as pd
 
-from fipray.analysis.results import BASE
+from fipray.analysis.results import BASE, Results
 from fipray.border import checked
 from fipray.errors import CorruptFileError, UsageError
-
-if TYPE_CHECKING:
-    from fipray.analysis.results import Results
 
 
 @final
@@ -74,7 +71,7 @@ class TaskSeries:
 
 
 @checked
-def lineage(results: "Results", end: str) -> pd.DataFrame:
+def lineage(results: Results, end: str) -> pd.DataFrame:
     """The rows of `paths` that lead from the base to the end of the path with this name or path_id, in order.
 
     Raises UsageError for a name that no path has, or that several have.
@@ -100,7 +97,7 @@ def lineage(results: "Results", end: str) -> pd.DataFrame:
 
 
 @checked
-def task_series(results: "Results", end: str, *, known: Collection[str] | None = None) -> TaskSeries:
+def task_series(results: Results, end: str, *, known: Collection[str] | None = None) -> TaskSeries:
     """What became of every task on the way from the base to the end of a path, given by its name or path_id.
 
     known: the tasks that the base had learned; by default those that no path of the study learns.

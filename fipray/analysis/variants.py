@@ -1,23 +1,21 @@
 """The sparse networks that paths passed through: what they take and withstand, and their weights by parameter."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fipray.analysis.results import Results
 from fipray.analysis.table import WORST, attacked
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.records import Store
 from fipray.records.bfloat16 import BFLOAT16, raised, rounded
 
-if TYPE_CHECKING:
-    from fipray.analysis.results import Results
-
 
 @checked
-def judged_variants(results: "Results") -> pd.DataFrame:
+def judged_variants(results: Results) -> pd.DataFrame:
     """The rows of `variants`, with `robust_accuracy` under the worst of all attacks, `norm`, `epsilon` and
     `num_examples`: a row more for each further threat model, NaN where nothing was attacked. By path and sparsity.
     """
@@ -27,7 +25,7 @@ def judged_variants(results: "Results") -> pd.DataFrame:
 
 
 @checked
-def find_variant(results: "Results", path: str, sparsity: float | None) -> "pd.Series[Any]":
+def find_variant(results: Results, path: str, sparsity: float | None) -> "pd.Series[Any]":
     """The row of `variants` of the path with this name or path_id at an asked sparsity; without one, at its end.
 
     Raises UsageError, with what there is, where there is none.
@@ -47,7 +45,7 @@ def find_variant(results: "Results", path: str, sparsity: float | None) -> "pd.S
 
 
 @checked
-def state_dict(results: "Results", weights: NDArray[np.floating]) -> dict[str, NDArray[Any]]:
+def state_dict(results: Results, weights: NDArray[np.floating]) -> dict[str, NDArray[Any]]:
     """Arrays by name, as the base module's `state_dict()` has them, with flat weights [P] in place of its parameters:
     `module.load_state_dict(..., strict=True)` takes them as tensors. What does not move, such as buffers, is the
     base's. Values in bfloat16, which numpy does not have, are given in float32.

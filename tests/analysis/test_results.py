@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -75,7 +77,7 @@ def test_weights_that_were_not_kept_are_refused(tmp_path):
     store.commit("id", "path", 1, {"paths": [path_row("id")], "points": point_rows("id")})
     results = analysis.load(tmp_path)
     for name in ("base", "sparse", "id"):
-        with pytest.raises(UsageError, match=f"no weights of '{name}' were kept"):
+        with pytest.raises(UsageError, match=f"the weights of '{name}' were not saved"):
             results.weights(name)
 
 
@@ -94,9 +96,8 @@ def test_a_directory_that_is_still_being_written_shows_what_is_committed(tmp_pat
     (tmp_path / "points" / ".fipray-0123456789abcdef-id9.parquet").write_bytes(b"half")
     results = analysis.load(tmp_path)
     assert set(results.points["path_id"]) == set(results.paths["path_id"]) == {"id0", "id1"}
-    assert "2 paths" in repr(results)
-    assert "no robustness yet" in repr(results)
-    assert "no measures yet" in repr(results)
+    said = f"Results of study 'made-up' in {tmp_path}: 2 paths (2 completed), {2 * NUM_POINTS} points"
+    assert repr(results) == said
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
@@ -111,9 +112,32 @@ def test_what_cannot_be_read_is_named(tmp_path):
 
 
 def test_results_say_in_a_line_what_they_hold(results):
-    said = repr(results)
-    assert "made-up" in said
-    assert f"{NUM_PATHS} paths" in said
-    assert f"robustness of {NUM_PATHS + 2} networks (fgsm, none, pgd-20x1, worst)" in said
-    assert f"{(NUM_PATHS + 2) ** 2} transfer accuracies" in said
-    assert f"measures of {NUM_PATHS + 2} networks" in said
+    kinds = ", ".join(
+        f"{count} {kind}" for kind, count in results.paths["outcome_kind"].value_counts(sort=False).items()
+    )
+    assert repr(results) == (
+        f"Results of study 'made-up' in {results.address}: {NUM_PATHS} paths ({kinds}), "
+        f"{NUM_PATHS * NUM_POINTS} points, {4 * (NUM_PATHS + 2)} robustness, {(NUM_PATHS + 2) ** 2} transfer, "
+        f"{NUM_PATHS + 2} measures"
+    )
+
+
+def test_results_without_rows_say_so(tmp_path):
+    Store.create_or_open(tmp_path, MANIFEST)
+    assert repr(analysis.load(tmp_path)) == f"Results of study 'made-up' in {tmp_path}: no rows"
+
+
+def test_a_notebook_shows_the_number_of_rows_of_every_table(results):
+    html = ElementTree.fromstring(results._repr_html_())
+    assert "".join(html.find("caption").itertext()) == f"Results of study made-up in {results.address}"
+    rows = [["".join(cell.itertext()) for cell in row] for row in html.find("tbody")]
+    assert rows == [[name, str(len(results.frames[name])), table.description] for name, table in TABLES.items()]
+
+
+def test_a_notebook_shows_names_of_markup_letter_by_letter(results):
+    name = "<script>alert('&')</script>\x1b[31m"
+    html = replace(results, address=name)._repr_html_()
+    assert "<script>" not in html
+    assert "\x1b" not in html
+    shown = ElementTree.fromstring(html).find("caption/code").text
+    assert shown == "<script>alert('&')</script>\\x1b[31m"

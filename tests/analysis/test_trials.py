@@ -70,5 +70,5 @@ def test_an_unknown_objective_and_results_of_no_search_are_refused(results, tmp_
     with pytest.raises(UsageError, match="no column 'distance'; they have: "):
         results.pareto({"distance": "min"})
     Store.create_or_open(tmp_path / "study", MANIFEST)
-    with pytest.raises(UsageError, match="which is no search"):
+    with pytest.raises(UsageError, match="which is not a search"):
         analysis.load(tmp_path / "study").pareto()
