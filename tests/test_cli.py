@@ -204,7 +204,7 @@ def test_the_advice_about_a_truncated_file_repairs_the_directory(fipray, directo
 def test_show_of_no_results_directory_ends_with_2(fipray, tmp_path):
     status, _, err = fipray("show", tmp_path / "nothing")
     assert status == 2
-    assert "no results directory" in err
+    assert "not a results directory" in err
 
 
 def test_failed_work_ends_with_1_and_a_sentence_for_each(fipray, tmp_path):

@@ -1,4 +1,4 @@
-"""A commit record: which attempts it makes count, and the tables that hold their rows."""
+"""Commit records: the attempts that are valid, and the table files that hold their rows."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict, cast
@@ -9,10 +9,14 @@ from fipray.records.tables import TABLES
 
 
 class CommitRecord(TypedDict):
-    """What commits/<name>.json holds.
+    """Content of commits/<name>.json.
 
-    attempts: which attempt at each id counts; kinds: what each id is of; files: the SHA-256 in hexadecimal of each
-    table's file; replaces: names of earlier commits whose rows are all in this one.
+    Attributes:
+        name: name of the commit.
+        attempts: number of the valid attempt at each ID.
+        kinds: kind of job of each ID, such as "path".
+        files: SHA-256 in hexadecimal of each table file.
+        replaces: names of earlier commits whose rows are all in this one.
     """
 
     name: str
@@ -23,19 +27,31 @@ class CommitRecord(TypedDict):
 
 
 def read_record(content: bytes, name: str) -> CommitRecord:
-    """The record in the file of that name. Raises ValueError, with what is wrong, for one that was not written so."""
+    """Parse and validate a commit record.
+
+    Args:
+        content: content of the file.
+        name: name of the commit, from the name of the file.
+
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: for content that is not a valid record of that name; the message continues the sentence
+            "<file> ...".
+    """
     try:
         record = read_json(content)
     except ValueError as error:
         raise ValueError("is truncated or altered") from error
     if record.keys() != CommitRecord.__annotations__.keys():
-        wanted, there = ", ".join(CommitRecord.__annotations__), ", ".join(map(repr, record))
-        raise ValueError(f"is no commit record: it has the keys {there}, not {wanted}")
+        wanted, found = ", ".join(CommitRecord.__annotations__), ", ".join(map(repr, record))
+        raise ValueError(f"is not a commit record: it has the keys {found}, not {wanted}")
     if record["name"] != name:
         raise ValueError(f"is the record of {record['name']!r}")
-    for key, is_fine in _CHECKS.items():
-        if not is_fine(record):
-            raise ValueError(f"is no commit record: {key} is {_short(record[key])}")
+    for key, is_valid in _CHECKS.items():
+        if not is_valid(record):
+            raise ValueError(f"is not a commit record: {key} is {_short(record[key])}")
     return cast(CommitRecord, record)
 
 
@@ -58,6 +74,7 @@ def _are_replaced(record: Mapping[str, Any]) -> bool:
     return isinstance(names, list) and all(map(layout.is_name, names)) and record["name"] not in names
 
 
+# In this order: `_are_kinds` relies on valid attempts.
 _CHECKS = {"attempts": _are_attempts, "kinds": _are_kinds, "files": _are_files, "replaces": _are_replaced}
 
 

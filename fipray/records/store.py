@@ -274,10 +274,10 @@ class Store:
         names = sorted(set(self.commits.names(problems).values()))
         checks = Checks(self.commits, problems)
         if self.has_base or (names and self.files.exists(layout.BASE)):
-            checks.tell(self.read_base)
+            checks.collect(self.read_base)
         named = checks.weights_named_in(names)
         if weights:
-            self.commits.each(lambda pair: bool(checks.tell(self.read_weights, *pair)), sorted(named))
+            self.commits.each(lambda pair: bool(checks.collect(self.read_weights, *pair)), sorted(named))
         if problems:
             raise CorruptFileError("\n".join(sorted(set(problems))))
 

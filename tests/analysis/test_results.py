@@ -101,7 +101,7 @@ def test_a_directory_that_is_still_being_written_shows_what_is_committed(tmp_pat
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(RecordsError, match="no results directory"):
+    with pytest.raises(RecordsError, match="not a results directory"):
         analysis.load(tmp_path / "nothing")
     write_made_up_study(tmp_path, 1)
     (tmp_path / "robustness" / "robust1.parquet").write_bytes(b"")

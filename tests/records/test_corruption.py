@@ -102,7 +102,7 @@ def test_a_damaged_manifest_is_named_with_what_to_do(store, damage):
 
 def test_results_without_their_manifest_are_left_alone(store):
     (store.directory / "study.json").unlink()
-    with pytest.raises(RecordsError, match=r"no results directory: no study\.json"):
+    with pytest.raises(RecordsError, match=r"not a results directory: there is no study\.json"):
         Store.open(store.directory)
     with pytest.raises(RecordsError, match=r"holds base\.safetensors, .* but no study\.json"):
         Store.create_or_open(store.directory, MANIFEST)

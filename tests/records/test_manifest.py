@@ -32,5 +32,5 @@ def test_an_entry_of_another_kind_is_refused_by_all_who_open_the_directory(tmp_p
         lambda: compact(Store.open(tmp_path)),
         lambda: analysis.load(tmp_path),
     ):
-        with pytest.raises(CorruptFileError, match=rf"study\.json is no manifest: {key} is "):
+        with pytest.raises(CorruptFileError, match=rf"study\.json is not a manifest: {key} is "):
             opening()

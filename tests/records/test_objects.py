@@ -147,7 +147,7 @@ def test_damage_is_named_with_its_address_and_what_to_do(bucket):
 
 
 def test_where_there_is_nothing_the_error_says_what(bucket, object_store):
-    with pytest.raises(RecordsError, match=r"no results directory: no study\.json in s3://"):
+    with pytest.raises(RecordsError, match=r"not a results directory: there is no study\.json in s3://"):
         Store.open(bucket)
     with pytest.raises(RecordsError, match="there is no bucket 'nowhere'"):
         Store.create_or_open(f"s3://nowhere/results?endpoint_override={object_store}&scheme=http", MANIFEST)

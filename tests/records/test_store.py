@@ -203,7 +203,7 @@ def test_the_directory_of_another_study_is_refused_with_what_differs(store):
     for part in ("'made-up'", "'other'", "points is 4 there and 5 here", "seed is 'not set' there and 1 here"):
         assert part in str(refusal.value)
     same = {**MANIFEST, "study_id": "f" * 16}
-    with pytest.raises(UsageError, match="the parameters are the same, so what they are put to differs"):
+    with pytest.raises(UsageError, match="the parameters are the same, so the network, the data or the specs differ"):
         Store.create_or_open(store.directory, same)
 
 
@@ -231,16 +231,16 @@ def test_a_place_where_no_directory_can_be_is_refused(tmp_path):
 
 def test_opening_what_is_no_results_directory_says_so(tmp_path):
     for place in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(RecordsError, match=r"no results directory: no study\.json in "):
+        with pytest.raises(RecordsError, match=r"not a results directory: there is no study\.json in "):
             Store.open(place)
     assert not (tmp_path / "nothing").exists()
 
 
 @pytest.mark.parametrize("lost", ["study", "study_id", "parameters"])
 def test_a_manifest_without_its_parts_is_refused(tmp_path, lost):
-    with pytest.raises(UsageError, match=f"a manifest lacks {lost}"):
+    with pytest.raises(UsageError, match=f"the manifest lacks {lost}"):
         Store.create_or_open(tmp_path, {key: value for key, value in MANIFEST.items() if key != lost})
-    with pytest.raises(UsageError, match="no plain JSON data"):
+    with pytest.raises(UsageError, match="not plain JSON data"):
         Store.create_or_open(tmp_path, {**MANIFEST, "parameters": {"array": np.ones(3)}})
     assert not [*tmp_path.iterdir()]
 
