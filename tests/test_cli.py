@@ -283,7 +283,7 @@ def test_an_empty_name_of_a_directory_is_refused_at_once(fipray, tmp_path, monke
     status, out, err = fipray(*arguments[:-1], arguments[-1] + name)
     assert status == 2
     assert out == ""
-    assert "names no file or directory" in err
+    assert "does not name a file or directory" in err
     assert not list(tmp_path.iterdir())
 
 

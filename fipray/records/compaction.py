@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from fipray.errors import CorruptFileError
 from fipray.records import layout
-from fipray.records.commits import together
+from fipray.records.merging import together
 from fipray.records.record import CommitRecord
 from fipray.records.store import Store
 

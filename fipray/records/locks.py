@@ -1,4 +1,4 @@
-"""Advisory locks between processes, on open files. The system releases a lock when its holder closes the file or dies."""
+"""Advisory locks between processes, on open files; the system releases them when the holder closes the file or dies."""
 
 import time
 from typing import BinaryIO

@@ -69,7 +69,7 @@ def read_manifest(files: Files) -> Manifest:
 
 
 def num_weights(manifest: Manifest) -> int | None:
-    """Number of weights of the study's network.
+    """Count the weights of the study's network.
 
     Args:
         manifest: manifest of a results directory.

@@ -87,7 +87,9 @@ def _check_size(table: Table, file: pyarrow.parquet.ParquetFile, content: bytes)
     if numbers + texts > most:
         _check_schema(table, file.schema_arrow)
         if numbers > most or numbers + _bytes_of_texts(table, content) > most:
-            raise ValueError(f"its {size:,} bytes claim to hold far more rows than fipray writes into a file of that size")
+            raise ValueError(
+                f"its {size:,} bytes claim to hold far more rows than fipray writes into a file of that size"
+            )
 
 
 def _bytes_of_texts(table: Table, content: bytes) -> int:

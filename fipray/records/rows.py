@@ -109,7 +109,7 @@ def unfit_row(table: Table, rows: pa.Table) -> tuple[int, str] | None:
 
 
 def _outside(column: Column, values: pa.Array | pa.ChunkedArray) -> int:
-    """Index of the first number that is out of the column's range (NaN included, unless allowed); -1 if there is none."""
+    """Index of the first number out of the column's range (NaN included, unless allowed); -1 if there is none."""
     least, most = column.range
     if column.type in (INT32, INT64):
         return int(pc.index(pc.greater_equal(values, int(least)), False).as_py())  # counts have no upper bound

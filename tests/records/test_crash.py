@@ -155,7 +155,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_says_what_to_do(tmp_path):
     weights, points = lines
     assert str(tmp_path / "weights" / "id0" / "1" / "end.safetensors") in weights
     assert str(tmp_path / "points" / "id0.parquet") in points
-    assert all("Nothing of it was kept. Make room" in line for line in lines)
+    assert all("Nothing was written. Make room" in line for line in lines)
     store = Store.open(tmp_path)
     store.verify()
     assert store.read_table("points").num_rows == 1000

@@ -86,7 +86,7 @@ def test_attempts_that_are_committed_together_are_there_together_in_few_files(st
 
 
 def test_of_two_attempts_at_one_id_only_one_can_be_committed_at_a_time(store):
-    with pytest.raises(UsageError, match="only one can count"):
+    with pytest.raises(UsageError, match="only one can be committed"):
         store.commit_all([Attempt("id", "path", number, rows_of("id", number)) for number in (1, 2)])
     assert store.commit_all([]) == store.committed() == set()
 
@@ -225,7 +225,7 @@ def test_a_place_where_no_directory_can_be_is_refused(tmp_path):
         with pytest.raises(RecordsError, match=r"could not use .*file.* Choose another directory"):
             Store.create_or_open(place, MANIFEST)
     for address in ("ftp://host/results", "s3://bucket", "s3:///results"):
-        with pytest.raises(UsageError, match=r"is no address of results: they are s3://bucket/directory, gs://"):
+        with pytest.raises(UsageError, match=r"is not an address of results: use s3://bucket/directory, gs://"):
             Store.create_or_open(address, MANIFEST)
 
 
