@@ -1,4 +1,4 @@
-"""Results as pandas frames, figures and a table for the terminal. Loads neither torch nor Ray."""
+"""Results as pandas frames, figures, and a table for the terminal. Loads neither torch nor Ray."""
 
 from fipray.analysis.pareto import pareto
 from fipray.analysis.plots import (

@@ -245,7 +245,7 @@ def test_every_network_has_a_marker_filled_if_it_is_on_the_front_and_sized_by_it
 
 
 def test_a_front_without_rows_or_columns_is_refused():
-    with pytest.raises(UsageError, match="with the columns method, clean_accuracy, robust_accuracy, time; there are"):
+    with pytest.raises(UsageError, match="with the columns method, clean_accuracy, robust_accuracy, time; the columns"):
         analysis.front(FRONT, seconds="time")
     with pytest.raises(UsageError, match="needs rows"):
         analysis.front(FRONT.head(0))

@@ -104,7 +104,7 @@ def test_what_the_base_knows_can_be_said(results):
     assert series.average_accuracy == pytest.approx((0.9 + 0.55) / 2)
     assert series.forgetting == pytest.approx(-0.025)
     assert np.isnan(series.forward_transfer(0.5))
-    with pytest.raises(UsageError, match="no tasks four; there are: one, two, three"):
+    with pytest.raises(UsageError, match="no tasks four; the tasks are: one, two, three"):
         analysis.task_series(results, "aside", known=("four",))
 
 
@@ -157,5 +157,5 @@ def test_the_summary_says_what_became_of_the_tasks_where_chains_end(results, cap
     analysis.print_summary(results)
     said = " ".join(capsys.readouterr().out.split())  # wherever lines break
     assert "learns-three: 3 tasks learned, average accuracy 86.3 %, forgetting 12.5 %" in said
-    assert "to its path's start" in said
+    assert "to their path's start" in said
     assert "aside:" not in said

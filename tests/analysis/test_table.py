@@ -136,10 +136,10 @@ def test_a_narrow_table_drops_attacks_and_says_so_and_a_wide_one_does_not(result
     narrow, wide = printed(results, 80), printed(results, 120)
     assert "fgsm" in wide
     assert "pgd-20x1" in wide
-    assert "found no room" not in wide
+    assert "do not fit" not in wide
     assert "fgsm" not in narrow
     assert "pgd-20x1" not in narrow
-    assert " ".join(narrow.split()).endswith("attacks that found no room here (fipray.analysis.summary has all): 2")
+    assert " ".join(narrow.split()).endswith("attacks that do not fit here (fipray.analysis.summary has all): 2")
 
 
 def test_long_names_and_sentences_are_folded_and_not_cut(by_hand):
@@ -163,10 +163,10 @@ def test_where_there_is_no_terminal_the_summary_is_as_wide_as_columns_says(resul
 
 
 def test_networks_whose_gradients_may_be_masked_are_named_in_a_sentence(by_hand):
-    assert "masked" not in printed(by_hand, 120)
+    assert "masking" not in printed(by_hand, 120)
     rows = by_hand.robustness.copy()
     rows.loc[rows["attack"] == "worst", "warnings"] = ""
-    assert "masked" not in printed(replace(by_hand, robustness=rows), 120)
+    assert "masking" not in printed(replace(by_hand, robustness=rows), 120)
     rows.loc[(rows["attack"] == "worst") & (rows["name"] == "near"), "warnings"] = "more steps still help"
     text = " ".join(printed(replace(by_hand, robustness=rows), 80).split())
     assert "(column `warnings` of `robustness`), in: near far: objective" in text
