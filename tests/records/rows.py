@@ -1,4 +1,4 @@
-"""Rows of every table, plausible and exact, for tests to write."""
+"""Rows of every table for tests, made by their row classes."""
 
 from typing import Any
 

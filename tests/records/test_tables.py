@@ -51,7 +51,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_row_comes_back_from_a_directory_as_it_was(name, tmp_path):
+def test_rows_are_read_as_written(name, tmp_path):
     store = Store.create_or_open(tmp_path, MANIFEST)
     assert store.commit("id", "kind", 1, {name: ROWS[name]})
     table = store.read_table(name)
@@ -60,7 +60,7 @@ def test_a_row_comes_back_from_a_directory_as_it_was(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_file_carries_the_whole_schema_and_is_read_plainly_by_pandas(name, tmp_path):
+def test_files_carry_the_full_schema_and_are_read_by_pandas(name, tmp_path):
     store = Store.create_or_open(tmp_path, MANIFEST)
     store.commit("id", "kind", 1, {name: ROWS[name]})
     schema = pyarrow.parquet.read_schema(tmp_path / name / "id.parquet")
@@ -70,7 +70,7 @@ def test_every_file_carries_the_whole_schema_and_is_read_plainly_by_pandas(name,
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_file_says_what_its_columns_mean(name, tmp_path):
+def test_files_carry_descriptions_and_units_of_columns(name, tmp_path):
     store = Store.create_or_open(tmp_path, MANIFEST)
     store.commit("id", "kind", 1, {name: ROWS[name]})
     wanted = {
@@ -81,7 +81,7 @@ def test_every_file_says_what_its_columns_mean(name, tmp_path):
         assert {field.name: field.metadata for field in schema} == wanted
 
 
-def test_a_row_class_gives_types_units_and_nulls_of_its_columns():
+def test_row_class_defines_types_units_and_nullability():
     @row
     class Row:
         """One row per thing."""
@@ -108,7 +108,7 @@ def test_a_row_class_gives_types_units_and_nulls_of_its_columns():
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_without_rows_has_its_whole_schema(name, tmp_path):
+def test_empty_table_has_the_full_schema(name, tmp_path):
     store = Store.create_or_open(tmp_path, MANIFEST)
     assert store.read_table(name).schema.equals(TABLES[name].schema, check_metadata=True)
     store.commit("id", "kind", 1, {name: []})
@@ -117,7 +117,7 @@ def test_a_table_without_rows_has_its_whole_schema(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_missing_column_and_an_unknown_one_are_named_and_the_valid_ones_listed(name):
+def test_missing_and_unknown_columns_are_refused_with_the_valid_ones(name):
     row = {("lost" if column == "attempt" else column): value for column, value in ROWS[name][0].items()}
     with pytest.raises(UsageError, match="lacks attempt and has the unknown lost; its columns are schema_version, "):
         to_arrow(name, [row])
@@ -142,7 +142,7 @@ def test_a_missing_column_and_an_unknown_one_are_named_and_the_valid_ones_listed
         ("weights_file", 0),
     ],
 )
-def test_a_value_of_the_wrong_type_is_refused_with_its_row_and_column(column, value):
+def test_value_of_wrong_type_is_refused_with_its_row_and_column(column, value):
     rows = point_rows("id")
     rows[1][column] = value
     with pytest.raises(UsageError, match=f"row 1 for table 'points': {column} is .*, must be "):
@@ -150,24 +150,24 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_row_and_column(column, va
 
 
 @pytest.mark.parametrize("value", ["10", [True, None], [1, 0], [[True]]])
-def test_a_list_of_anything_but_booleans_is_refused(value):
+def test_list_of_other_values_than_booleans_is_refused(value):
     with pytest.raises(UsageError, match="robust"):
         to_arrow("per_example", [per_example_row("id", "base", "fgsm", robust=value)])
 
 
 @pytest.mark.parametrize("value", [1, 0, "true", None, np.bool_(True)])
-def test_a_boolean_is_nothing_else(value):
+def test_boolean_column_takes_booleans_alone(value):
     with pytest.raises(UsageError, match=r"row 0 for table 'tasks': learned is .*, must be bool"):
         to_arrow("tasks", [task_row("id", learned=value)])
 
 
 @pytest.mark.parametrize(("column", "value"), [("step", 2**63), ("name", "\ud800")])
-def test_a_value_that_arrow_cannot_hold_is_refused_with_its_column(column, value):
+def test_value_that_arrow_cannot_hold_is_refused_with_its_column(column, value):
     with pytest.raises(UsageError, match=f"{column} for table 'points' does not fit"):
         to_arrow("points", point_rows("id", num_points=1, **{column: value}))
 
 
-def test_every_column_takes_none_if_and_only_if_it_is_optional():
+def test_none_is_valid_in_optional_columns_alone():
     for name, table in TABLES.items():
         for column in table.columns[1:]:
             row = [{**ROWS[name][0], column.name: None}]
@@ -178,13 +178,13 @@ def test_every_column_takes_none_if_and_only_if_it_is_optional():
                     to_arrow(name, row)
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_numpy_numbers_are_accepted():
     row = point_rows("id", num_points=1, step=np.int32(4), sparsity=np.float32(0.5), gain=3)[0]
     kept = to_arrow("points", [row]).to_pylist()[0]
     assert (kept["step"], kept["sparsity"], kept["gain"]) == (4, 0.5, 3.0)
 
 
-def test_nan_is_a_number_where_a_column_may_be_undefined():
+def test_nan_is_valid_in_undefined_columns():
     kept = to_arrow("measures", [measures_row("id", "all", "ensemble", kappa=math.nan)])["kappa"]
     assert kept.null_count == 0
     assert math.isnan(kept[0].as_py())
@@ -196,9 +196,7 @@ def numbers() -> list[tuple[str, Column]]:
 
 
 @pytest.mark.parametrize(("name", "column"), numbers(), ids=lambda value: getattr(value, "name", value))
-def test_a_number_outside_the_range_of_its_column_is_refused_when_it_is_written_and_when_it_is_read(
-    name, column, tmp_path
-):
+def test_number_out_of_range_is_refused_on_writing_and_reading(name, column, tmp_path):
     least, most = column.range
     outside = [least - 1, most + 1, -math.inf, math.inf, math.nan]
     if column.type == pa.float64():
@@ -221,7 +219,7 @@ def test_a_number_outside_the_range_of_its_column_is_refused_when_it_is_written_
 
 
 def resealed(directory: Path, name: str, rows: pa.Table) -> None:
-    """Put other rows in the place of a table's, as who knows the format can."""
+    """Replace the rows of a table, with valid checksums."""
     content = parquet_bytes(rows)
     (directory / name / "id.parquet").write_bytes(content)
     record = directory / "commits" / "id.json"
@@ -230,19 +228,19 @@ def resealed(directory: Path, name: str, rows: pa.Table) -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_two_rows_of_one_key_are_refused(name):
+def test_duplicate_keys_are_refused(name):
     with pytest.raises(UsageError, match=r"2 rows for table .* have only 1 different \("):
         to_arrow(name, [ROWS[name][0], {**ROWS[name][0], "study": "another"}])
 
 
-def test_an_unknown_table_lists_the_tables_there_are(tmp_path):
+def test_unknown_table_is_refused_with_the_valid_ones(tmp_path):
     with pytest.raises(UsageError, match=f"tables are {', '.join(TABLES)}"):
         to_arrow("point", [])
     with pytest.raises(UsageError, match="no table 'point'"):
         Store.create_or_open(tmp_path, MANIFEST).read_table("point")
 
 
-def test_every_column_has_a_description_and_one_type_in_all_tables():
+def test_columns_have_a_description_and_one_type_in_all_tables():
     types: dict[str, pa.DataType] = {}
     for table in TABLES.values():
         assert table.description
