@@ -32,7 +32,7 @@ def new_figure(width: float, height: float) -> "Figure":
     Returns:
         The figure.
     """
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # not pyplot, which keeps figures alive and may open windows
 
     return Figure(figsize=(width, height), layout="constrained", dpi=120)
 
@@ -91,7 +91,7 @@ def short(name: str) -> str:
     Returns:
         Escaped name, with an ellipsis in the middle if it is too long.
     """
-    half = _LONGEST_NAME // 2
+    half = _LONGEST_NAME // 2  # the middle is cut, as names of members differ at their end
     return plain(name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[-half:]}")
 
 
@@ -104,7 +104,7 @@ def width_of(names: Iterable[str]) -> float:
     Returns:
         Width in inches.
     """
-    return 0.095 * max(len(short(name)) for name in names)
+    return 0.095 * max(len(short(name)) for name in names)  # inches per character at the default font size
 
 
 def present(rows: pd.DataFrame, what: str, results: Results) -> pd.DataFrame:

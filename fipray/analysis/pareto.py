@@ -31,6 +31,7 @@ def pareto(frame: pd.DataFrame, better: Sequence[str] = ("clean_accuracy", "robu
     check_numbers(frame, better)
     known = frame[frame[list(better)].notna().all(axis=1)]
     values = known[list(better)].to_numpy(float)
+    # as_good[i, j]: row i is at least as good as row j in all columns.
     as_good = (values[:, None] >= values[None]).all(-1)
     dominated = (as_good & ~as_good.T).any(0)
     return known[np.logical_not(dominated)]

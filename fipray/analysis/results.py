@@ -120,6 +120,7 @@ class Results:
             UsageError: for an unknown or ambiguous name, and for weights that were not saved.
             CorruptFileError: if the file is missing or does not match its SHA-256.
         """
+        # The base in flat form is the start of any path from it; base.safetensors holds its whole state_dict.
         if name == BASE:
             from_base = self.paths[self.paths["start"] == BASE]
             rows = self.points[(self.points["step"] == 0) & self.points["path_id"].isin(from_base["path_id"])]
@@ -217,7 +218,9 @@ def in_order(column: "pd.Series[Any]") -> "pd.Series[Any]":
     if str(column.name).endswith("_id"):
         keys = texts.tolist()  # hashes: any fixed order will do, and they are many
     else:
+        # Numbers padded to one width, so that their texts sort as they do.
         keys = [_NUMBER.sub(lambda number: f"{float(number[0]):030.9f}", text) for text in texts]
+    # Ranks of the different texts, as each occurs in many rows.
     ranks = np.empty(len(keys), np.int64)
     ranks[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
     return pd.Series(np.where(codes < 0, len(keys), ranks[codes]) if len(keys) else codes, column.index)

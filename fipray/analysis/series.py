@@ -106,7 +106,7 @@ def lineage(results: Results, end: str) -> pd.DataFrame:
     while isinstance(next_id, str):
         if next_id not in places:
             raise UsageError(f"{results.address} lacks the path {next_id} on the way to {end!r}: continue the study")
-        if places[next_id] in found:
+        if places[next_id] in found:  # would loop forever; only an altered table holds a cycle
             raise CorruptFileError(
                 f"path {next_id} in {results.address} continues itself: its table `paths` was altered"
             )
@@ -141,6 +141,7 @@ def task_series(results: Results, end: str, *, known: Collection[str] | None = N
     columns = list(dict.fromkeys(own["task"]))
     at_start = own[own["path_id"] == chain["path_id"].iloc[0]].set_index("task")["accuracy_at_start"]
     at_ends = own.pivot(index="name", columns="task", values="accuracy").reindex(index=chain["name"], columns=columns)
+    # Paths of other chains do not count, even if they learned a task.
     accuracies = pd.concat([at_start.reindex(columns).to_frame(BASE).T, at_ends]).set_axis(order)
     on_the_way = own[own["learned"]].set_index("task")["name"].to_dict()
     if known is None:

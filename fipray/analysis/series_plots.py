@@ -77,6 +77,7 @@ def plot_learning(results: Results, ends: Sequence[str], *, known: Collection[st
         seen = values.copy()
         for task in values:
             begins = networks.index(series.learned_at[task]) if task in series.learned_at else len(networks)
+            # Accuracies before a task was learned are not part of the mean.
             seen.iloc[:begins, seen.columns.get_loc(task)] = np.nan
             axis.plot(np.arange(len(seen)), seen[task], color=colour, linewidth=0.6, alpha=0.6)
         axis.plot(np.arange(len(seen)), seen.mean(axis=1), color=colour, marker="o", label=short(end))
@@ -119,6 +120,7 @@ def plot_lineage(results: Results) -> "Figure":
             labels[row.path_id] = short(row.name)
             leaves = place(row.path_id, depth + 1, leaves)
         below = [places[row.path_id][1] for row in children.get(id, [])]
+        # Leaves get a line each, a parent the mean height of its children.
         places[id] = (depth, sum(below) / len(below) if below else float(first))
         return max(leaves, first + 1)
 
@@ -128,7 +130,7 @@ def plot_lineage(results: Results) -> "Figure":
     axis = figure.subplots()
     for parent, rows in children.items():
         for row in rows:
-            if parent in places:
+            if parent in places:  # not of paths whose parent is missing
                 (x, y), (to_x, to_y) = places[parent], places[row.path_id]
                 middle = (x + to_x) / 2
                 axis.plot([x, middle, middle, to_x], [y, y, to_y, to_y], color=GREY, linewidth=1, zorder=1)

@@ -49,8 +49,10 @@ def summary(results: Results) -> pd.DataFrame:
     # The row without attack is that with the most examples, as it is measured on all of them.
     judged = results.robustness.sort_values("num_examples", kind="stable").drop_duplicates(NETWORK, keep="last")
     judged = judged[[*NETWORK, "num_members", *_MEASURES]]
+    # Outer: ensembles have no path, and paths may not be evaluated yet.
     table = walked.merge(judged, on=NETWORK, how="outer", suffixes=("_walked", ""))
     table["num_members"] = table["num_members"].fillna(1).astype("int64")
+    # The evaluation is on all test inputs, and relative to the base; until then the path's own values are shown.
     for measure in _MEASURES:
         table[measure] = table[measure].fillna(table[f"{measure}_walked"])
     attacks = attacked(results)
@@ -117,7 +119,7 @@ def _learned(results: Results) -> list[str]:
         return []
     ends = paths[~paths["path_id"].isin(paths["parent_path_id"])]
     sentences = []
-    for end in ends.itertuples():
+    for end in ends.itertuples():  # paths that no other path continues
         chain = lineage(results, end.path_id)
         if tasks[tasks["path_id"].isin(chain["path_id"])]["learned"].any():
             series = task_series(results, end.path_id)

@@ -52,6 +52,7 @@ def find_variant(results: Results, path: str, sparsity: float | None) -> "pd.Ser
     if own.empty:
         known = ", ".join(dict.fromkeys(rows["name"])) or "none yet"
         raise UsageError(f"{path!r} is not a path with sparse variants in {results.address}; those are: {known}")
+    # isclose: a requested sparsity of 0.3 may be stored as 0.30000000000000004.
     chosen = own.tail(1) if sparsity is None else own[np.isclose(own["target_sparsity"], sparsity)]
     if chosen.empty:
         known = ", ".join(f"{value:g}" for value in own["target_sparsity"])

@@ -151,6 +151,7 @@ class Commits:
         try:
             for file, content in contents.items():
                 self.files.write(file, content)
+            # From here on readers see the rows: everything that the record names must be durable by now.
             self.files.write(layout.commit_file(name), json_bytes({**record}))
         except BaseException:
             self.remove_dead()
@@ -260,6 +261,7 @@ class Commits:
         files = [(layout.table_file(table, record["name"]), record) for record in records]
         found = [(file, record) for file, record in files if file in record["files"]]
         parts = self.each(lambda pair: self._part(table, *pair), found)
+        # The empty table gives the schema if no commit has rows in this one.
         rows = pa.concat_tables([table_named(table).schema.empty_table(), *parts])
         numbers = np.repeat(np.arange(len(parts)), [part.num_rows for part in parts])  # index of each row's file
         attempts = [record["attempts"] for _, record in found]
@@ -281,6 +283,7 @@ class Commits:
             self._seen[layout.commit_entry(record["name"])] = record["name"]
             self._records[record["name"]] = record
             self._replaced.update(record["replaces"])
+        # In a second pass, as a record may come before the one that replaces it.
         for record in records:
             if record["name"] not in self._replaced:
                 self._names.update(dict.fromkeys(record["attempts"], record["name"]))
@@ -299,7 +302,7 @@ class Commits:
                 else:
                     continue
                 yield self.corrupt(layout.commit_file(name), what)
-                break
+                break  # one message per record is enough
 
     def _read_or_collect(self, errors: list[RecordsError], name: str) -> CommitRecord | None:
         try:

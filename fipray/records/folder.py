@@ -87,6 +87,7 @@ class Folder:
             Refused: if something other than a directory is in its place.
         """
         folder = cls.at(place)
+        # One part at a time, each relative to the open directory before: os.open checks only the last part for a link.
         for part in directory.split("/") if directory else ():
             with folder:
                 if make and folder.make(part) and durable:
@@ -190,6 +191,7 @@ class Folder:
             # Sparse files of any size cost nothing on disk; reading one could get this process killed.
             if size > _memory_bytes():
                 raise MemoryError
+            # One byte more than the size, so that the end of a file that has not grown is found by the second call.
             parts = [os.read(descriptor, size + 1)]
             while parts[-1]:
                 parts.append(os.read(descriptor, _PART_BYTES))
@@ -223,11 +225,11 @@ class Folder:
                         os.fsync(stream.fileno())
                         at, to = self._at(temporary), self._at(name)
                         os.replace(at, to, src_dir_fd=self.handle, dst_dir_fd=self.handle)
-                    except BaseException:
+                    except BaseException:  # KeyboardInterrupt, too
                         self.remove(temporary)
                         raise
                     is_written = True
-        self.sync()
+        self.sync()  # without it, a power failure could undo the renaming
 
     def remove(self, name: str) -> None:
         """Remove a file, if it exists; of a link the link itself.

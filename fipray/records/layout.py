@@ -342,4 +342,5 @@ def remedy(file: str, commit: str | None = None) -> str:
 def _number_in(file: str, kind: str) -> int | None:
     match = _WEIGHTS_FILE.fullmatch(file)
     number = match[3].removeprefix(f"{kind}-") if match else ""
+    # `step_name` pads to 8 digits; 18 is what a column of int64 can hold.
     return int(number) if match and match[3] != number and re.fullmatch("[0-9]{8,18}", number) else None

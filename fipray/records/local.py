@@ -122,6 +122,7 @@ class LocalFiles:
                 names = folder.names()
         except FileNotFoundError:
             return []
+        # The first test spares most of up to 100,000 names the regular expression.
         return [name for name in names if name[0] != "." or not is_temporary(name)]
 
     def claim(self, directory: str) -> bool:

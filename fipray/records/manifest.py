@@ -95,6 +95,7 @@ def check_same_study(address: str, stored: Manifest, given: Manifest) -> None:
     """
     if stored["study_id"] == given["study_id"]:
         return
+    # Through JSON and back, as the stored ones were: tuples become lists there.
     old, new = stored["parameters"], read_json(json_bytes(given["parameters"]))
     differences = [
         f"{key} is {old.get(key, 'not set')!r} there and {new.get(key, 'not set')!r} here"
@@ -122,6 +123,7 @@ def _is_one(names: Any, shape: Any) -> bool:
         isinstance(names, list)
         and all(isinstance(name, str) for name in names)
         and isinstance(shape, list)
+        # `type` and not isinstance, as True is an int. The bound keeps products of shapes in altered files small.
         and all(type(size) is int and 0 <= size < 2**40 for size in shape)
     )
 

@@ -4,6 +4,7 @@ import re
 
 from fipray.errors import UsageError
 
+# Always used with fullmatch: `$` would accept a trailing line break.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ATTEMPT = re.compile(r"[1-9][0-9]{0,8}")
 MOST_ATTEMPTS = 999_999_999

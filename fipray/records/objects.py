@@ -157,7 +157,7 @@ class ObjectFiles:
         over = threading.Event()
 
         def renew() -> None:
-            while not over.wait(_STALE_SECONDS / 5):
+            while not over.wait(_STALE_SECONDS / 5):  # several times per period, as some renewals may fail
                 with suppress(RecordsError):
                     self.write(token, b"")
 
@@ -175,7 +175,7 @@ class ObjectFiles:
         if mine not in infos:  # this process paused for so long that another one took it for dead
             self.write(f"{LOCK_TOKENS}/{mine}", b"")
             return [*infos, mine]
-        now = infos.pop(mine).mtime
+        now = infos.pop(mine).mtime  # time on the store's clock, as this machine's may be wrong
         stale = [name for name, info in infos.items() if (now - info.mtime).total_seconds() > _STALE_SECONDS]
         for name in stale:
             self.remove(f"{LOCK_TOKENS}/{name}")

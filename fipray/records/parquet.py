@@ -49,7 +49,7 @@ def read_parquet(table: Table, content: bytes) -> pa.Table:
         # Not through pyarrow.dataset, which imports pandas: workers start faster without it.
         file = pyarrow.parquet.ParquetFile(pa.BufferReader(content))
         _check_size(table, file, content)
-        rows = file.read(use_threads=False)
+        rows = file.read(use_threads=False)  # starting threads takes longer than decoding a small file
     except (pa.ArrowException, OSError, MemoryError, OverflowError) as error:
         raise ValueError(f"it is not a Parquet file ({str(error) or type(error).__name__})") from error
     _check_schema(table, rows.schema)
@@ -80,6 +80,7 @@ def _check_size(table: Table, file: pyarrow.parquet.ParquetFile, content: bytes)
         for column in map(group.column, range(group.num_columns)):
             if column.compression not in _EXPANSION:
                 raise ValueError(f"it is compressed by {column.compression}")
+            # Both counts come from the file and may contradict each other.
             numbers += 8 * max(column.num_values, group.num_rows)
             if column.physical_type == "BYTE_ARRAY":
                 texts += column.num_values * size * _EXPANSION[column.compression]

@@ -65,6 +65,7 @@ def _are_kinds(record: Mapping[str, Any]) -> bool:
 
 
 def _are_files(record: Mapping[str, Any]) -> bool:
+    # A record may name its own table files alone, so that an altered one leads nowhere else.
     own = {layout.table_file(table, record["name"]) for table in TABLES}
     return _maps(record["files"], own.__contains__, layout.is_sha256)
 

@@ -71,6 +71,7 @@ def to_arrow(name: str, rows: Rows) -> pa.Table:
         if row.keys() != names:
             _check_names(table, row.keys(), f"row {number}")
     arrays = [_array(table, column, [row[column.name] for row in rows]) for column in table.columns]
+    # Keys can hold no lists, so that tuples of their values are hashable.
     num_keys = len({tuple(row[column] for column in table.key) for row in rows})
     if num_keys != len(rows):
         raise UsageError(f"{len(rows)} rows for table {name!r} have only {num_keys} different {table.key}")
@@ -91,6 +92,7 @@ def unfit_row(table: Table, rows: pa.Table) -> tuple[int, str] | None:
         values = rows[column.name]
         if values.null_count and not column.optional:
             return pc.index(values.is_null(), True).as_py(), f"no {column.name}"
+        # Files may come from anywhere: what `to_arrow` refuses is refused here, too.
         if (row := _outside(column, values)) >= 0:
             return row, f"{column.name} {values[row]}, which must be {column.wanted}"
         if column == VERSION_COLUMN and (row := pc.index(pc.equal(values, SCHEMA_VERSION), False).as_py()) >= 0:

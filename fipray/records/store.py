@@ -71,6 +71,7 @@ class Store:
                 f"{files.address} is not a results directory: it holds {some} but no {layout.MANIFEST}. "
                 "Choose a new or an empty directory"
             )
+        # Under the lock: of two drivers that start at once, one writes the manifest and the other is compared with it.
         with files.locked():
             if not files.exists(layout.MANIFEST):
                 files.write(layout.MANIFEST, content)
@@ -115,7 +116,7 @@ class Store:
 
     @property
     def is_near(self) -> bool:
-        """Whether reads are cheap, since the directory is on a file system."""
+        """True for a directory on a file system, where reads are cheap."""
         return isinstance(self.files, LocalFiles)
 
     def beside(self, name: str) -> tuple[str, Any]:
@@ -178,6 +179,7 @@ class Store:
         if id in self.commits.known():
             numbers.append(self.commit_record(id)["attempts"][id])  # its weights may have been deleted
         for attempt in range(max(numbers, default=0) + 1, layout.MOST_ATTEMPTS + 1):
+            # Another process may claim the same number at this moment: then the next one is tried.
             if self.files.claim(layout.attempt_directory(id, attempt)):
                 return attempt
         raise RecordsError(
@@ -187,7 +189,7 @@ class Store:
 
     @property
     def has_base(self) -> bool:
-        """Whether the base weights are written."""
+        """True once the base weights are written."""
         return self.files.exists(layout.BASE_SHA256)  # written after the weights
 
     def write_base(self, arrays: Arrays) -> tuple[str, str]:
@@ -200,6 +202,7 @@ class Store:
             Name and SHA-256 of the file that is valid, which may be that of an earlier call.
         """
         content = safetensors_bytes(arrays)
+        # The digest is written last: weights without it are those of a writer that died, and are written again.
         with self.files.locked():
             if not self.has_base:
                 self.files.write(layout.BASE, content)
@@ -310,6 +313,7 @@ class Store:
             Name of the file relative to the directory.
         """
         file = layout.log_file(id, attempt)
+        # Printed text can hold lone surrogates, which UTF-8 cannot encode.
         self.files.write(file, text.encode(errors="backslashreplace"))
         return file
 
@@ -384,6 +388,7 @@ class Store:
         with self.files.locked():
             committed = self.commits.names()
             new = [attempt for attempt in attempts if attempt.id not in committed]
+            # Only the rest is written: converted again, as the tables hold the rows of all attempts.
             if len(new) < len(attempts):
                 tables = checked_tables(self.files, new)
             if new:
@@ -444,13 +449,14 @@ class Store:
         self.commits.forget()
         names = sorted(set(self.commits.names(problems).values()))
         checks = Checks(self.commits, problems)
+        # Weights without a digest are damage only if there are results: without, the first run was cut off there.
         if self.has_base or (names and self.files.exists(layout.BASE)):
             checks.collect(self.read_base)
         named = checks.weights_named_in(names)
         if weights:
             self.commits.each(lambda pair: bool(checks.collect(self.read_weights, *pair)), sorted(named))
         if problems:
-            raise CorruptFileError("\n".join(sorted(set(problems))))
+            raise CorruptFileError("\n".join(sorted(set(problems))))  # several tables may name one damaged file
 
     def _base_sha256(self) -> str:
         try:
