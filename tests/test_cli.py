@@ -204,7 +204,7 @@ def test_the_advice_about_a_truncated_file_repairs_the_directory(fipray, directo
 def test_show_of_no_results_directory_ends_with_2(fipray, tmp_path):
     status, _, err = fipray("show", tmp_path / "nothing")
     assert status == 2
-    assert "no results directory" in err
+    assert "not a results directory" in err
 
 
 def test_failed_work_ends_with_1_and_a_sentence_for_each(fipray, tmp_path):
@@ -283,7 +283,7 @@ def test_an_empty_name_of_a_directory_is_refused_at_once(fipray, tmp_path, monke
     status, out, err = fipray(*arguments[:-1], arguments[-1] + name)
     assert status == 2
     assert out == ""
-    assert "names no file or directory" in err
+    assert "does not name a file or directory" in err
     assert not list(tmp_path.iterdir())
 
 

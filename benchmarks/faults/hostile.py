@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import safetensors.numpy
 
 from fipray.records.encoding import json_bytes, read_json, sha256_of
-from fipray.records.schema import TABLES, TEXT
+from fipray.records.tables import TABLES, TEXT
 
 SECRET = "the secret that is outside"
 Change = Callable[[Path, Path], object]

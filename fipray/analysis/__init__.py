@@ -1,4 +1,4 @@
-"""Results as pandas frames, figures and a table for the terminal. Loads neither torch nor Ray."""
+"""Results as pandas frames, figures, and a table for the terminal. Loads neither torch nor Ray."""
 
 from fipray.analysis.pareto import pareto
 from fipray.analysis.plots import (
@@ -6,13 +6,12 @@ from fipray.analysis.plots import (
     plot_points,
     plot_robustness,
     plot_sparsity,
-    plot_transfer,
-    transfer_heat_maps,
 )
 from fipray.analysis.results import Results, load
 from fipray.analysis.series import TaskSeries, lineage, task_series
 from fipray.analysis.series_plots import plot_learning, plot_lineage, plot_tasks
 from fipray.analysis.table import print_summary, render, summary
+from fipray.analysis.transfer_plots import plot_transfer, transfer_heat_maps
 from fipray.analysis.trials import judged_trials
 from fipray.analysis.variants import find_variant, judged_variants, state_dict
 

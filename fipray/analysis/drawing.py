@@ -1,4 +1,7 @@
-"""What all figures of results share. matplotlib is loaded when the first figure is made."""
+"""Elements shared by all figures. matplotlib is imported when the first figure is made.
+
+Figures are made without pyplot, so that they hold no global state and never open a window.
+"""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -20,12 +23,27 @@ _LONGEST_NAME = 30
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
+    """Make an empty figure with constrained layout.
+
+    Args:
+        width: width in inches.
+        height: height in inches.
+
+    Returns:
+        The figure.
+    """
+    from matplotlib.figure import Figure  # not pyplot, which keeps figures alive and may open windows
 
     return Figure(figsize=(width, height), layout="constrained", dpi=120)
 
 
 def dress(axis: "Axes", **labels: str) -> None:
+    """Give an axis its labels, a light grid, and no upper and right border.
+
+    Args:
+        axis: the axis.
+        **labels: labels such as `xlabel`, `ylabel` and `title`.
+    """
     axis.set(**labels)
     axis.grid(color="#e4e4e4")
     axis.set_axisbelow(True)
@@ -33,34 +51,76 @@ def dress(axis: "Axes", **labels: str) -> None:
 
 
 def heat_map(axis: "Axes", table: pd.DataFrame) -> Any:
-    """A table of percentages as an image with its figures in it, a row a row."""
+    """Draw a table of percentages as an image, with the numbers in its cells.
+
+    Args:
+        axis: axis to draw on.
+        table: percentages, 0..100; NaN leaves a cell empty.
+
+    Returns:
+        The image, for a colour bar.
+    """
     image = axis.imshow(table, cmap="Blues", vmin=0, vmax=100)
     axis.set_xticks(range(len(table.columns)), table.columns.map(short), rotation=90)
     axis.set_yticks(range(len(table.index)), table.index.map(short))
     for (row, column), value in np.ndenumerate(table.to_numpy()):
         if np.isfinite(value):
-            colour = "black" if value < 60 else "white"
+            colour = "black" if value < 60 else "white"  # cells darken with their value
             axis.text(column, row, f"{value:.0f}", ha="center", va="center", color=colour, fontsize="small")
     return image
 
 
 def plain(text: str) -> str:
-    """The text for matplotlib to draw as it is: without control characters, and no formula between dollars."""
+    """Escape a text so that matplotlib draws it literally.
+
+    Args:
+        text: text from anywhere.
+
+    Returns:
+        Text without control characters, and with dollars that start no formula.
+    """
     return printable_lines(text).replace("$", r"\$")
 
 
 def short(name: str) -> str:
-    """The name as a plain label, without its middle where it is too long."""
-    half = _LONGEST_NAME // 2
+    """Shorten a name to a label of at most 31 characters.
+
+    Args:
+        name: name from anywhere.
+
+    Returns:
+        Escaped name, with an ellipsis in the middle if it is too long.
+    """
+    half = _LONGEST_NAME // 2  # the middle is cut, as names of members differ at their end
     return plain(name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[-half:]}")
 
 
 def width_of(names: Iterable[str]) -> float:
-    """How much room the longest of these labels takes, in inches."""
-    return 0.095 * max(len(short(name)) for name in names)
+    """Estimate the width of the longest label.
+
+    Args:
+        names: names to be labels; at least one.
+
+    Returns:
+        Width in inches.
+    """
+    return 0.095 * max(len(short(name)) for name in names)  # inches per character at the default font size
 
 
 def present(rows: pd.DataFrame, what: str, results: Results) -> pd.DataFrame:
+    """Check that there is something to draw.
+
+    Args:
+        rows: rows of a frame.
+        what: what they are, for the message.
+        results: results that they are from.
+
+    Returns:
+        The same rows.
+
+    Raises:
+        UsageError: if there are none.
+    """
     if rows.empty:
-        raise UsageError(f"{results.address} holds no {what} yet: run the study on, then draw")
+        raise UsageError(f"{results.address} holds no {what} yet: continue the study, then draw")
     return rows

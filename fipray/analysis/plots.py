@@ -1,17 +1,17 @@
-"""Figures of results. Each function returns a matplotlib Figure: `.savefig(file)` writes it, nothing is shown.
+"""Figures of results. Each function returns a matplotlib Figure; `.savefig(file)` writes it, and none is shown.
 
-matplotlib is loaded when the first figure is made. Colours are those of Okabe and Ito (2008), which colour-blind people
-tell apart; where there are more paths than colours, line styles tell them apart too.
+matplotlib is imported when the first figure is made. Colours are those of Okabe and Ito (2008), which are distinct for
+colour-blind readers; line styles distinguish paths beyond the number of colours.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from fipray.analysis.drawing import COLOURS, GREY, dress, heat_map, new_figure, plain, present, short, width_of
+from fipray.analysis.drawing import COLOURS, GREY, dress, new_figure, plain, present, short, width_of
 from fipray.analysis.pareto import check_numbers, pareto
 from fipray.analysis.results import Results
 from fipray.analysis.table import NETWORK, WORST, attacked, summary
@@ -32,15 +32,24 @@ _PER_LEGEND_COLUMN = 28
 
 @checked
 def plot_points(results: Results) -> "Figure":
-    """Along the paths, by step: functional distance, objective, sparsity, and clean accuracy where it was measured.
+    """Functional distance, objective, sparsity and clean accuracy of the points of each path, by step.
 
-    A dot marks the end of a path. The distance on the anchors is drawn too where the paths are as few as the colours.
-    Raises UsageError while there are no points.
+    A dot marks the end of a path. The distance on anchor inputs is drawn, too, if there are no more paths than colours.
+    Quantities that were not measured have no panel.
+
+    Args:
+        results: results of a study.
+
+    Returns:
+        The figure: a panel per quantity, a line per path.
+
+    Raises:
+        UsageError: if there are no points yet.
     """
     points = present(results.points, "points", results)
     on_anchors, held_out = points["functional_distance"], points["functional_distance_held_out"]
     panels = {
-        "functional distance to where it began\n(Fisher-Rao: radian)": held_out.fillna(on_anchors),
+        "functional distance to the path's start\n(Fisher-Rao: radian)": held_out.fillna(on_anchors),
         "objective, lower is better\n(in the objective's own unit)": points["objective_value"],
         "sparsity\n(fraction of weights that are zero)": points["sparsity"],
         "clean accuracy, %": points["clean_accuracy"] * 100,
@@ -54,15 +63,15 @@ def plot_points(results: Results) -> "Figure":
         axis.remove()
     for axis, label in zip(axes, panels, strict=False):
         dress(axis, xlabel="step", ylabel=label)
-    few = len(paths) <= len(COLOURS)
-    title = "thick: on held-out inputs; thin: on anchors" if few else "on held-out inputs"
+    has_both = len(paths) <= len(COLOURS)
+    title = "thick: on held-out inputs; thin: on anchors" if has_both else "on held-out inputs"
     axes[0].set_title(title, fontsize="small", color=GREY)
     for (_, path), (line, colour) in zip(paths, cycle(product(_LINES, COLOURS)), strict=False):
         style: dict[str, Any] = {"color": colour, "linestyle": line}
-        if few:
+        if has_both:
             axes[0].plot(path["step"], on_anchors.loc[path.index], **style, linewidth=0.7, alpha=0.7)
-        style |= {"linewidth": 1.6 if few else 1.1, "label": short(path["name"].iloc[0])}
-        style |= {"marker": "o", "markersize": 4, "markevery": [-1]}
+        style |= {"linewidth": 1.6 if has_both else 1.1, "label": short(path["name"].iloc[0])}
+        style |= {"marker": "o", "markersize": 4, "markevery": [-1]}  # the end alone
         for axis, values in zip(axes, panels.values(), strict=False):
             axis.plot(path["step"], values.loc[path.index], **style)
     figure.legend(
@@ -79,10 +88,19 @@ def plot_points(results: Results) -> "Figure":
 
 @checked
 def plot_robustness(results: Results) -> "Figure":
-    """Clean accuracy and accuracy under each attack: a line a network, a panel a threat model, the worst in figures.
+    """Clean accuracy and accuracy under each attack of all networks.
 
-    A line leads from the accuracy under the worst attack to that on the same examples without attack. Raises UsageError
-    while no network was attacked.
+    A line leads from the accuracy under the worst attack, which is also given as a number, to that on the same examples
+    without attack.
+
+    Args:
+        results: results of a study.
+
+    Returns:
+        The figure: a row per network, a panel per threat model.
+
+    Raises:
+        UsageError: if no network was attacked yet.
     """
     attacks = present(attacked(results), "attacked networks", results)
     networks = summary(results).merge(attacks[NETWORK].drop_duplicates(), on=NETWORK)
@@ -94,8 +112,8 @@ def plot_robustness(results: Results) -> "Figure":
     figure = new_figure(0.5 + width_of(networks["name"]) + 4.5 * len(panels), 1.6 + 0.28 * len(place))
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (_, rows) in zip(axes, panels, strict=True):
-        few, many = rows["num_examples"].min(), rows["num_examples"].max()
-        examples = f"{many} examples" if few == many else f"{few} to {many} examples"
+        fewest, most = rows["num_examples"].min(), rows["num_examples"].max()
+        examples = f"{most} examples" if fewest == most else f"{fewest} to {most} examples"
         dress(
             axis,
             xlabel="accuracy, %",
@@ -111,7 +129,7 @@ def plot_robustness(results: Results) -> "Figure":
         for index in worst:
             place_of_text = {"xytext": (-7, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
             axis.annotate(f"{robust[index]:.1f}", (robust[index], height[index]), fontsize="small", **place_of_text)
-        # From -12: there the figure of a network stands that withstands nothing.
+        # From -12: room for the number left of the marker of a network with a robust accuracy of 0.
         axis.set(xlim=(-12, 103), ylim=(len(place) - 0.5, -0.5), xticks=range(0, 101, 20))
     axes[0].set_yticks(range(len(place)), networks["name"].map(short))
     columns = min(len(names) + 2, 3 * len(panels))
@@ -121,10 +139,18 @@ def plot_robustness(results: Results) -> "Figure":
 
 @checked
 def plot_sparsity(results: Results) -> "Figure":
-    """Accuracy over the sparsity of the variants that paths passed through: clean, and under the worst of all attacks
-    where they were judged; a colour a path, and what the base has at sparsity 0.
+    """Accuracy of the variants of each path over their sparsity: clean, and under the worst of all attacks.
 
-    The axis of sparsity is stretched towards 1. Raises UsageError while there are no variants.
+    Sparsity s is drawn at -log10(1 - s), so that the range close to 1 is readable. The base stands at sparsity 0.
+
+    Args:
+        results: results of a study.
+
+    Returns:
+        The figure: a colour per path.
+
+    Raises:
+        UsageError: if there are no variants yet.
     """
     variants = present(judged_variants(results), "sparse variants", results)
     base = present(summary(results).query("kind == 'base'"), "base", results).iloc[0]
@@ -136,9 +162,9 @@ def plot_sparsity(results: Results) -> "Figure":
             ("clean_accuracy", "-", "o", "clean", base["clean_accuracy"]),
             ("robust_accuracy", "--", "D", "under attack", base[worst[0]] if worst else np.nan),
         ):
-            there = rows[rows[column].notna()]
-            if len(there):
-                x, y = _stretched([0.0, *there["sparsity"]]), np.array([at_base, *there[column]])
+            known = rows[rows[column].notna()]
+            if len(known):
+                x, y = _stretched([0.0, *known["sparsity"]]), np.array([at_base, *known[column]])
                 label = f"{short(name)}, {what}"
                 axis.plot(x, 100 * y, color=colour, linestyle=line, marker=marker, markersize=4, label=label)
     ticks = [tick for tick in _SPARSITIES if tick <= variants["sparsity"].max() + 1e-9]
@@ -155,79 +181,6 @@ def _stretched(sparsities: Sequence[float]) -> Any:
 
 
 @checked
-def plot_transfer(results: Results) -> "Figure":
-    """Accuracy, in %, of each target (column) on inputs made on each maker (row): a heat map a threat model and attack.
-
-    Raises UsageError while there is no transfer.
-    """
-    rows = present(results.transfer, "transfer accuracies", results)
-    there = {*rows["source"], *rows["target"]}
-    panels = {
-        f"{attack}, {norm}, epsilon {epsilon:g}": some
-        for (attack, norm, epsilon), some in rows.groupby(["attack", "norm", "epsilon"])
-    }
-    return transfer_heat_maps(panels, names=[name for name in summary(results)["name"] if name in there])
-
-
-@checked
-def transfer_heat_maps(tables: Mapping[str, pd.DataFrame], *, names: Sequence[str] | None = None) -> "Figure":
-    """Tables of transfer side by side, each under its title, on one scale of colours from 0 to 100 %.
-
-    A table has the columns maker, target and accuracy (0..1), as `results.transfer`; of several rows a pair, the one on
-    the most examples is shown, or the last. A row of the map is a maker, a column a target; above it stand the mean
-    accuracy on inputs that were made on the network itself, and that on inputs made on the others. `names`: those of
-    the networks, in order, for all maps; without, each map has those of its own table, as they come.
-
-    Raises UsageError for no tables, for one without rows or a column, and for one that mixes attacks or threat models.
-    """
-    if not tables:
-        raise UsageError("there are no tables of transfer: give a mapping of titles to frames")
-    maps = {title: _percentages(title, table, names) for title, table in tables.items()}
-    labels = [*(name for table in maps.values() for name in (*table.index, *table.columns))]
-    most_rows, margin = max(map(len, maps.values())), width_of(labels)
-    widths = [max(2.9, 0.36 * len(table.columns)) for table in maps.values()]
-    num_margins = 1 if names else len(maps)
-    width = sum(widths) + margin * num_margins + 0.3 * len(maps) + 1.3
-    figure = new_figure(width, max(2.5, 0.36 * most_rows) + 1.1 * (1 + margin))
-    axes = figure.subplots(1, len(maps), sharey=bool(names), squeeze=False, width_ratios=widths)[0]
-    for axis, (title, table) in zip(axes, maps.items(), strict=True):
-        image = heat_map(axis, table)
-        axis.set_title(f"{plain(title)}\n{_own_and_others(table)}", fontsize="medium")
-        axis.set_xlabel("target")
-    axes[0].set_ylabel("maker of the inputs")
-    figure.colorbar(image, ax=axes, label="accuracy of the target, %", shrink=0.8, aspect=30)
-    return figure
-
-
-def _percentages(title: str, table: pd.DataFrame, names: Sequence[str] | None) -> pd.DataFrame:
-    """Accuracies in %, a row a maker and a column a target."""
-    if missing := {"source", "target", "accuracy"} - {*table}:
-        raise UsageError(f"the table {title!r} lacks {', '.join(sorted(missing))}: give rows as in results.transfer")
-    threats = [column for column in ("attack", "norm", "epsilon") if column in table]
-    if table.empty or (threats and len(table[threats].drop_duplicates()) > 1):
-        raise UsageError(
-            f"the table {title!r} holds {'nothing' if table.empty else 'several attacks or threat models'}: "
-            "give the rows of one attack and threat model a table"
-        )
-    table = table.reset_index(drop=True)
-    if "num_examples" in table:
-        table = table.sort_values("num_examples", kind="stable")
-    pairs = table.drop_duplicates(["source", "target"], keep="last").sort_index()
-    sources, targets = (names or pairs[column].unique() for column in ("source", "target"))
-    return (
-        pairs.pivot(index="source", columns="target", values="accuracy").reindex(index=sources, columns=targets) * 100
-    )
-
-
-def _own_and_others(table: pd.DataFrame) -> str:
-    """The mean on the diagonal and off it, of a table of percentages."""
-    own = np.equal.outer(table.index.to_numpy(), table.columns.to_numpy())
-    values = table.to_numpy()
-    parts = {"own inputs": values[own], "others'": values[~own]}
-    return ", ".join(f"{name} {np.nanmean(some):.1f} %" for name, some in parts.items() if np.isfinite(some).any())
-
-
-@checked
 def front(
     frame: pd.DataFrame,
     *,
@@ -236,22 +189,32 @@ def front(
     robust: str = "robust_accuracy",
     seconds: str | None = None,
 ) -> "Figure":
-    """Clean accuracy (x) against robust accuracy (y), in %: a colour and marker a method, its Pareto front a step line.
+    """Robust accuracy (y) over clean accuracy (x) of networks, with the Pareto front of each method as a step line.
 
-    A row is a network; `method`, `clean`, `robust` (0..1) and `seconds` name columns. Filled: no other network of the
-    method is better in both; hollow: one is. With `seconds` a marker's area grows with them, by the same rule for all.
-    The legend shows the least and the most. What lies below and left of a line, its method reaches.
+    Markers on the front of their method are filled, the others hollow. A method reaches everything below and left of
+    its line.
 
-    Raises UsageError for no rows or missing columns.
+    Args:
+        frame: one row per network.
+        method: column with the method, which gets a colour and a marker.
+        clean: column with clean accuracies, 0..1.
+        robust: column with robust accuracies, 0..1.
+        seconds: column with times, which set the area of the markers; None for equal markers.
+
+    Returns:
+        The figure, in percent.
+
+    Raises:
+        UsageError: without rows, and for columns that are missing or not numeric.
     """
     wanted = [method, clean, robust, *([seconds] if seconds else [])]
-    there = ", ".join(map(str, frame))
+    known = ", ".join(map(str, frame))
     if frame.empty or not {*wanted} <= {*frame}:
-        raise UsageError(f"the front needs rows with the columns {', '.join(wanted)}; there are: {there}")
+        raise UsageError(f"the front needs rows with the columns {', '.join(wanted)}; the columns are: {known}")
     check_numbers(frame, wanted[1:])
     frame = frame[frame[[clean, robust]].notna().all(axis=1)].reset_index(drop=True)
     if frame.empty:
-        raise UsageError(f"the front needs a row with numbers in both {clean!r} and {robust!r}, and there is none")
+        raise UsageError(f"the front needs a row with numbers in both {clean!r} and {robust!r}, and no row has them")
     figure = new_figure(7.5, 5.2)
     axis = figure.subplots()
     dress(axis, xlabel="clean accuracy, %", ylabel="robust accuracy, %")
@@ -267,18 +230,19 @@ def front(
             axis.scatter(*places, s=area, c=face, marker=marker, edgecolors=edge, linewidths=0.9, zorder=3)
         axis.plot([], [], color=colour, marker=marker, label=short(str(name)))
     (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
-    for line in lines:  # whoever gets that far gets less far too
+    # To the edges of the axes, which are known only now: the first accuracy is reached for all lower ones, too.
+    for line in lines:
         x, y = line.get_data()
         line.set_data([left, *x, x[-1]], [y[0], *y, bottom])
     axis.set(xlim=(left, right), ylim=(bottom, top))
     if seconds:
-        few, many = frame[seconds].min(), frame[seconds].max()
-        for value in (few, many):
-            axis.scatter([], [], s=_area(value, many), c=GREY, label=f"{value:.3g} s")
+        least, most = frame[seconds].min(), frame[seconds].max()
+        for value in (least, most):
+            axis.scatter([], [], s=_area(value, most), c=GREY, label=f"{value:.3g} s")
     figure.legend(*axis.get_legend_handles_labels(), title=plain(method), loc="outside right upper", frameon=False)
     return figure
 
 
 def _area(seconds: Any, most: float) -> Any:
-    """A marker's area, in square points: a visible least, and in proportion to seconds above it."""
+    """Area of a marker in square points: linear in the seconds, with a visible minimum."""
     return 20 + 180 * seconds / most

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, final
 
@@ -11,14 +12,14 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fipray.analysis.trials import front_of_trials, with_config
+from fipray.analysis.trial_frames import front_of, with_config, with_ends
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.printable import printable
-from fipray.records import Store
-from fipray.records.schema import INT64, table_named
+from fipray.records import TABLES, Store, table_named
+from fipray.records.tables import INT64
 
-BASE = "base"  # the name of the network that every path starts from
+BASE = "base"  # name of the network that paths start from
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _SORTED_BY = {
     "paths": ["name", "path_id"],
@@ -39,11 +40,35 @@ _SORTED_BY = {
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Results:
-    """What a study has brought so far. `fipray.records.TABLES` says what every column means.
+    """Committed results of a study or search, as one pandas frame per table.
 
-    Frames have all columns even when empty. Texts are `str`, integers `int64`, numbers that may be missing
-    `float64` with NaN, lists numpy arrays. Rows are sorted by name, then by step; path-2 comes before path-10.
-    `trials` has a column more for each field that was searched, such as `config.radius.tolerance`.
+    `load` makes them. `fipray.records.TABLES` describes every column, for example
+    `TABLES["points"].columns`. Frames have all columns even when they are empty: texts are `str`, integers `int64`,
+    numbers that may be missing `float64` with NaN, lists numpy arrays. Rows are sorted by name, then by step, with
+    numbers in names compared as numbers (path-2 comes before path-10).
+
+        results = fipray.analysis.load("results/prune")
+        results.paths[["name", "outcome_kind", "sparsity"]]
+        results.points.query("name == 'sparse'").plot("step", "functional_distance_held_out")
+        weights = results.weights("sparse")
+
+    Args:
+        paths: one row per path: its spec, how it ended, and the state of its last point.
+        points: one row per saved point of a path; step 0 is its start.
+        robustness: one row per network, attack and threat model.
+        per_example: one row per network, attack and range of examples, with a list of booleans each.
+        transfer: one row per pair of networks and attack.
+        measures: one row per network: accuracy, calibration and diversity.
+        rounds: one row per round of a cooperating path, except the last.
+        trials: one row per finished trial of a search, with a column such as `config.radius.tolerance` for each
+            searched field.
+        variants: one row per requested sparsity that a path reached.
+        tasks: one row per path and task.
+        point_measures: one row per point and user-defined measure.
+        point_distances: one row per point and kept quantity.
+        manifest: name, ID and parameters of the study, as `study.json` holds them.
+        address: the directory or the address in an object store, without credentials.
+        location: address for opening the directory again; it may contain credentials and is never shown.
     """
 
     paths: pd.DataFrame
@@ -60,20 +85,42 @@ class Results:
     point_distances: pd.DataFrame
     manifest: Mapping[str, Any]
     address: str
-    location: str  # what it is opened by: not shown, as it may hold credentials
+    location: str
+
+    @property
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """All frames, by the name of their table."""
+        return {name: getattr(self, name) for name in TABLES}
 
     @property
     def directory(self) -> Path:
-        """The directory on a file system. Raises UsageError where the results are in an object store."""
+        """Directory on a file system; UsageError if the results are in an object store."""
         return Store.open(self.location).directory
+
+    @property
+    def objectives(self) -> Mapping[str, str]:
+        """Objectives of a search, each with "min" or "max"; UsageError for results of a study."""
+        if "objectives" not in self.manifest:
+            raise UsageError(f"{self.address} holds study {self.manifest['study']!r}, which is not a search")
+        objectives: Mapping[str, str] = self.manifest["objectives"]
+        return objectives
 
     @checked
     def weights(self, name: str) -> NDArray[np.floating]:
-        """The flat weights [P] of the network `base`, at the end of the path with this name or path_id, or of a variant
-        by its name, such as "sparse@0.9".
+        """Read the weights of a network.
 
-        Raises UsageError for any other name, listing those there are, and for weights that were not kept.
+        Args:
+            name: "base", the name or path_id of a path (weights at its end), or the name of a variant such as
+                "sparse@0.9".
+
+        Returns:
+            Flat weights [P].
+
+        Raises:
+            UsageError: for an unknown or ambiguous name, and for weights that were not saved.
+            CorruptFileError: if the file is missing or does not match its SHA-256.
         """
+        # The base in flat form is the start of any path from it; base.safetensors holds its whole state_dict.
         if name == BASE:
             from_base = self.paths[self.paths["start"] == BASE]
             rows = self.points[(self.points["step"] == 0) & self.points["path_id"].isin(from_base["path_id"])]
@@ -81,8 +128,8 @@ class Results:
         elif "@" in name:
             rows = self.variants[self.variants["network"] == name].head(1)
             if rows.empty:
-                there = ", ".join(self.variants["network"]) or "none"
-                raise UsageError(f"there is no variant named {name!r}; there are: {there}")
+                known = ", ".join(self.variants["network"]) or "none"
+                raise UsageError(f"there is no variant named {name!r}; there are: {known}")
         else:
             rows = self.paths[(self.paths["name"] == name) | (self.paths["path_id"] == name)]
             if len(rows) > 1:
@@ -91,47 +138,64 @@ class Results:
                 names = ", ".join([BASE, *self.paths["name"]])
                 raise UsageError(f"there are no weights named {name!r}; there are those of {names}")
         if rows["weights_file"].isna().all():
-            raise UsageError(f"no weights of {name!r} were kept in {self.address}")
+            raise UsageError(f"the weights of {name!r} were not saved in {self.address}")
         arrays = Store.open(self.location).read_weights(*rows[["weights_file", "weights_sha256"]].iloc[0])
         return arrays["weights"]
 
     @checked
     def pareto(self, objectives: Mapping[str, str] | None = None) -> pd.DataFrame:
-        """Of a search: the trials that ended and that no other beats, with what their ends are like; the best in the
-        first objective first.
+        """Pareto front of a search: the trials that came to their end and that no other trial dominates.
 
-        objectives: columns such as "functional_distance_held_out" or "robust_accuracy", each with "min" or "max"; by
-        default those of the search. Raises UsageError for others, and where this is no search.
+        Args:
+            objectives: columns such as "functional_distance_held_out" or "robust_accuracy", each with "min" or "max";
+                by default the objectives of the search.
+
+        Returns:
+            Rows as of `fipray.analysis.judged_trials`, sorted by the first objective, best first.
+
+        Raises:
+            UsageError: for objectives that are no columns, and for results of a study without `objectives`.
         """
-        return front_of_trials(self, objectives)
+        objectives = objectives or self.objectives
+        return front_of(with_ends(self.frames), objectives)
 
     def __repr__(self) -> str:
         kinds = self.paths["outcome_kind"].value_counts(sort=False)
         outcomes = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        networks, attacks = self.robustness["name"].nunique(), ", ".join(self.robustness["attack"].unique())
-        parts = [
-            f"{len(self.paths)} paths ({outcomes})" if len(self.paths) else "no paths yet",
-            f"{len(self.points)} points",
-            f"robustness of {networks} networks ({attacks})" if len(self.robustness) else "no robustness yet",
-            f"{len(self.transfer)} transfer accuracies" if len(self.transfer) else "no transfer yet",
-            f"measures of {self.measures['name'].nunique()} networks" if len(self.measures) else "no measures yet",
-        ]
-        if len(self.variants):
-            parts.append(f"{len(self.variants)} sparse variants")
-        if len(self.tasks):
-            parts.append(f"accuracies on {self.tasks['task'].nunique()} tasks")
-        if len(self.point_measures):
-            parts.append(f"{self.point_measures['measure'].nunique()} measures of points")
-        if len(self.trials):
-            parts.append(f"{len(self.trials)} trials")
-        return printable(f"Results of study {self.manifest['study']!r} in {self.address}: {'; '.join(parts)}")
+        counts = {name: f"{len(frame)} {name}" for name, frame in self.frames.items() if len(frame)}
+        if "paths" in counts:
+            counts["paths"] += f" ({outcomes})"
+        rows = ", ".join(counts.values()) or "no rows"
+        return printable(f"Results of study {self.manifest['study']!r} in {self.address}: {rows}")
+
+    def _repr_html_(self) -> str:
+        """Table of all tables and their numbers of rows, for notebooks."""
+        # Names come from anywhere: printable first, as escape leaves control characters alone.
+        study, address = (escape(printable(text)) for text in (self.manifest["study"], self.address))
+        rows = "".join(
+            f"<tr><td><code>{name}</code></td><td style='text-align: right'>{len(frame)}</td>"
+            f"<td style='text-align: left'>{escape(TABLES[name].description)}</td></tr>"
+            for name, frame in self.frames.items()
+        )
+        return (
+            f"<table><caption>Results of study <b>{study}</b> in <code>{address}</code></caption>"
+            f"<thead><tr><th>table</th><th>rows</th><th>content</th></tr></thead><tbody>{rows}</tbody></table>"
+        )
 
 
 @checked
 def load(directory: str | Path) -> Results:
-    """Everything that is committed in a results directory, also while a study still runs.
+    """Load everything that is committed in a results directory, also while a study is running.
 
-    Raises RecordsError for a directory that is none, CorruptFileError where a committed file is not as it was written.
+    Args:
+        directory: results directory, or its address in an object store such as s3://bucket/results.
+
+    Returns:
+        One frame per table.
+
+    Raises:
+        RecordsError: if it is not a results directory.
+        CorruptFileError: if a committed file is missing or was altered.
     """
     store = Store.open(directory)
     frames = {name: _frame(name, rows) for name, rows in store.read_tables(_SORTED_BY).items()}
@@ -140,20 +204,30 @@ def load(directory: str | Path) -> Results:
 
 
 def in_order(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    """A key to sort by: in texts the numbers count as numbers, so that path-2 comes before path-10."""
+    """Sort key of a column, for `DataFrame.sort_values`: path-2 comes before path-10.
+
+    Args:
+        column: column to sort by.
+
+    Returns:
+        Ranks of texts, in which numbers compare as numbers and missing texts come last; other columns unchanged.
+    """
     if column.dtype != "str":
         return column
     codes, texts = pd.factorize(column)
     if str(column.name).endswith("_id"):
-        keys = texts.tolist()  # hashes, of which any order will do
+        keys = texts.tolist()  # hashes: any fixed order will do, and they are many
     else:
+        # Numbers padded to one width, so that their texts sort as they do.
         keys = [_NUMBER.sub(lambda number: f"{float(number[0]):030.9f}", text) for text in texts]
+    # Ranks of the different texts, as each occurs in many rows.
     ranks = np.empty(len(keys), np.int64)
     ranks[sorted(range(len(keys)), key=keys.__getitem__)] = np.arange(len(keys))
     return pd.Series(np.where(codes < 0, len(keys), ranks[codes]) if len(keys) else codes, column.index)
 
 
 def _frame(table: str, rows: pa.Table) -> pd.DataFrame:
+    # pandas makes an integer column with nulls float64, and one without int64: which one must not depend on the rows.
     missing = [column.name for column in table_named(table).columns if column.optional and column.type == INT64]
     frame = rows.to_pandas().astype({"schema_version": "int64", **dict.fromkeys(missing, "float64")})
     return frame.sort_values(_SORTED_BY[table], key=in_order, ignore_index=True)

@@ -1,28 +1,28 @@
-"""Networks that followed each other along a chain of paths, and how well each does every task."""
+"""Continual learning: accuracies on every task of the networks along a chain of paths."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 import pandas as pd
 
-from fipray.analysis.results import BASE
+from fipray.analysis.results import BASE, Results
 from fipray.border import checked
 from fipray.errors import CorruptFileError, UsageError
-
-if TYPE_CHECKING:
-    from fipray.analysis.results import Results
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class TaskSeries:
-    """Accuracies, 0..1, of the networks of a chain (rows, in order) on tasks (columns), and at which network each task
-    was learned; tasks that none of them learned are not in `learned_at`.
+    """Accuracy matrix of a chain of networks on tasks, with the measures of continual learning.
 
-    R_ij is the accuracy on task j when task i had been learned, T the last; of other networks, such as those that were
-    made sparse in between, only the accuracies before and at the end count.
+    In the measures, R_ij is the accuracy of network i of the chain on task j, R_jj that of the network that learned the
+    task, and T the last network. Networks that learn no task, such as sparse ones in between, are part of the chain.
+
+    Args:
+        accuracies: accuracies, 0..1: a row per network in the order of the chain, a column per task.
+        learned_at: name of the network that learned each task, without tasks that none of them learned.
     """
 
     accuracies: pd.DataFrame
@@ -30,13 +30,15 @@ class TaskSeries:
 
     @property
     def average_accuracy(self) -> float:
-        """`mean_j R_Tj` over the tasks that were learned (Lopez-Paz & Ranzato 2017)."""
+        """`mean_j R_Tj` over the learned tasks (Lopez-Paz & Ranzato 2017)."""
         return float(self._at_end.mean())
 
     @property
     def forgetting(self) -> float:
-        """`mean_j max_i R_ij - R_Tj` over tasks learned before the last and networks from there to before the end
-        (Chaudhry et al. 2018); below 0 where tasks became better. NaN where nothing could be forgotten.
+        """`mean_j max_i R_ij - R_Tj` over tasks learned before the last network (Chaudhry et al. 2018).
+
+        The maximum is over networks from the one that learned task j to the one before the last. Negative if accuracies
+        rose after learning; NaN if no task was learned before the last network.
         """
         lost = []
         for task, network in self.learned_at.items():
@@ -47,7 +49,7 @@ class TaskSeries:
 
     @property
     def backward_transfer(self) -> float:
-        """`mean_j R_Tj - R_jj` over tasks learned before the end (Lopez-Paz & Ranzato 2017); NaN without any."""
+        """`mean_j R_Tj - R_jj` over tasks learned before the last network (Lopez-Paz & Ranzato 2017); NaN if none."""
         gains = [
             self._at_end[task] - self.accuracies.loc[network, task]
             for task, network in self.learned_at.items()
@@ -56,8 +58,13 @@ class TaskSeries:
         return float(np.mean(gains)) if gains else np.nan
 
     def forward_transfer(self, untrained: float | pd.Series) -> float:
-        """`mean_j R_(j-1)j - b_j` over tasks learned on the way (Lopez-Paz & Ranzato 2017): how much was known of them
-        just before; b are accuracies of untrained networks, one for all or one a task. NaN without any such task.
+        """`mean_j R_(j-1)j - b_j`: accuracy on tasks before they were learned (Lopez-Paz & Ranzato 2017).
+
+        Args:
+            untrained: accuracy b_j of an untrained network, 0..1: one number, or one per task.
+
+        Returns:
+            Mean over tasks learned after the first network; NaN without any.
         """
         before = self.accuracies.shift(1)
         chance = pd.Series(untrained, index=self.accuracies.columns)
@@ -74,25 +81,34 @@ class TaskSeries:
 
 
 @checked
-def lineage(results: "Results", end: str) -> pd.DataFrame:
-    """The rows of `paths` that lead from the base to the end of the path with this name or path_id, in order.
+def lineage(results: Results, end: str) -> pd.DataFrame:
+    """Chain of paths from the base network to the end of a path.
 
-    Raises UsageError for a name that no path has, or that several have.
+    Args:
+        results: results of a study.
+        end: name or path_id of the last path.
+
+    Returns:
+        Rows of `paths`, in the order of the chain.
+
+    Raises:
+        UsageError: for a name that no path or several paths have, and for a chain with a missing path.
+        CorruptFileError: if a path continues itself.
     """
     paths = results.paths
     own = paths[(paths["name"] == end) | (paths["path_id"] == end)]
     if len(own) != 1:
-        there = ", ".join(own["path_id"] if len(own) else paths["name"]) or "none yet"
-        raise UsageError(f"{len(own)} paths are named {end!r}; give one of: {there}")
+        known = ", ".join(own["path_id"] if len(own) else paths["name"]) or "none yet"
+        raise UsageError(f"{len(own)} paths are named {end!r}; give one of: {known}")
     places = {id: place for place, id in enumerate(paths["path_id"])}
     found: list[int] = []
     next_id: Any = own["path_id"].iloc[0]
     while isinstance(next_id, str):
         if next_id not in places:
-            raise UsageError(f"{results.address} lacks the path {next_id} on the way to {end!r}: run the study on")
-        if places[next_id] in found:
+            raise UsageError(f"{results.address} lacks the path {next_id} on the way to {end!r}: continue the study")
+        if places[next_id] in found:  # would loop forever; only an altered table holds a cycle
             raise CorruptFileError(
-                f"in {results.address} path {next_id} goes on from itself: its table `paths` is altered"
+                f"path {next_id} in {results.address} continues itself: its table `paths` was altered"
             )
         found.insert(0, places[next_id])
         next_id = paths["parent_path_id"].iloc[found[0]]
@@ -100,11 +116,19 @@ def lineage(results: "Results", end: str) -> pd.DataFrame:
 
 
 @checked
-def task_series(results: "Results", end: str, *, known: Collection[str] | None = None) -> TaskSeries:
-    """What became of every task on the way from the base to the end of a path, given by its name or path_id.
+def task_series(results: Results, end: str, *, known: Collection[str] | None = None) -> TaskSeries:
+    """Accuracies on every task of the networks from the base to the end of a path.
 
-    known: the tasks that the base had learned; by default those that no path of the study learns.
-    Raises UsageError for an unknown path and for results without accuracies on tasks.
+    Args:
+        results: results of a study whose data has tasks with test inputs.
+        end: name or path_id of the last path of the chain.
+        known: tasks that the base network had learned; by default those that no path of the study learns.
+
+    Returns:
+        The accuracy matrix, with the network that learned each task.
+
+    Raises:
+        UsageError: for an unknown path or task, for results without accuracies on tasks, and if no task was learned.
     """
     chain, tasks = lineage(results, end), results.tasks.sort_values("task_number", kind="stable")
     own = tasks[tasks["path_id"].isin(chain["path_id"])]
@@ -117,13 +141,14 @@ def task_series(results: "Results", end: str, *, known: Collection[str] | None =
     columns = list(dict.fromkeys(own["task"]))
     at_start = own[own["path_id"] == chain["path_id"].iloc[0]].set_index("task")["accuracy_at_start"]
     at_ends = own.pivot(index="name", columns="task", values="accuracy").reindex(index=chain["name"], columns=columns)
+    # Paths of other chains do not count, even if they learned a task.
     accuracies = pd.concat([at_start.reindex(columns).to_frame(BASE).T, at_ends]).set_axis(order)
     on_the_way = own[own["learned"]].set_index("task")["name"].to_dict()
     if known is None:
         known = set(columns) - {*tasks[tasks["learned"]]["task"]}
     elif unknown := set(known) - set(columns):
-        raise UsageError(f"there are no tasks {', '.join(sorted(unknown))}; there are: {', '.join(columns)}")
+        raise UsageError(f"there are no tasks {', '.join(sorted(unknown))}; the tasks are: {', '.join(columns)}")
     learned_at = {task: on_the_way.get(task, BASE) for task in columns if task in on_the_way or task in known}
     if not learned_at:
-        raise UsageError(f"no task was learned on the way to {end!r}: say what the base knows, known=(...)")
+        raise UsageError(f"no task was learned on the way to {end!r}: name the tasks of the base network, known=(...)")
     return TaskSeries(accuracies.rename_axis(index="network", columns="task"), learned_at)

@@ -1,4 +1,4 @@
-"""Figures of chains of paths, and of the tasks learned along them. Each function returns a matplotlib Figure."""
+"""Figures of chains of paths and of the tasks learned along them. Each function returns a matplotlib Figure."""
 
 from collections.abc import Collection, Sequence
 from itertools import cycle
@@ -19,8 +19,20 @@ if TYPE_CHECKING:
 
 @checked
 def plot_tasks(results: Results, end: str, *, known: Collection[str] | None = None) -> "Figure":
-    """Accuracy, in %, of each network of a chain (row) on each task (column), down to the end of a path; a frame marks
-    where a task was learned. `known` as in `task_series`.
+    """Heat map of the accuracy of each network of a chain (row) on each task (column).
+
+    A frame marks the network that learned a task.
+
+    Args:
+        results: results of a study whose data has tasks with test inputs.
+        end: name or path_id of the last path of the chain.
+        known: tasks that the base network had learned; by default those that no path of the study learns.
+
+    Returns:
+        The figure, in percent.
+
+    Raises:
+        UsageError: as of `task_series`.
     """
     series = task_series(results, end, known=known)
     table = series.accuracies * 100
@@ -41,12 +53,22 @@ def plot_tasks(results: Results, end: str, *, known: Collection[str] | None = No
 
 @checked
 def plot_learning(results: Results, ends: Sequence[str], *, known: Collection[str] | None = None) -> "Figure":
-    """Along each of some chains, given by their last paths: the average accuracy on the tasks that were learned so far,
-    and as thin lines that on each of them. `known` as in `task_series`.
+    """Accuracy along chains of paths: a bold line for the mean over tasks learned so far, a thin one per task.
+
+    Args:
+        results: results of a study whose data has tasks with test inputs.
+        ends: names or path_ids of the last paths of the chains.
+        known: tasks that the base network had learned; by default those that no path of the study learns.
+
+    Returns:
+        The figure, in percent.
+
+    Raises:
+        UsageError: without chains, and as of `task_series`.
     """
     chains = {end: task_series(results, end, known=known) for end in ends}
     if not chains:
-        raise UsageError("no chains were given: name the paths that they end with")
+        raise UsageError("no chains were given: name the last path of each")
     longest = max(chains.values(), key=lambda series: len(series.accuracies)).accuracies
     figure = new_figure(6.5 + width_of(chains), 3.6 + 0.7 * width_of(longest.index))
     axis = figure.subplots()
@@ -55,9 +77,11 @@ def plot_learning(results: Results, ends: Sequence[str], *, known: Collection[st
         seen = values.copy()
         for task in values:
             begins = networks.index(series.learned_at[task]) if task in series.learned_at else len(networks)
+            # Accuracies before a task was learned are not part of the mean.
             seen.iloc[:begins, seen.columns.get_loc(task)] = np.nan
             axis.plot(np.arange(len(seen)), seen[task], color=colour, linewidth=0.6, alpha=0.6)
         axis.plot(np.arange(len(seen)), seen.mean(axis=1), color=colour, marker="o", label=short(end))
+    # Chains of different networks have no common names: then the ticks are numbers.
     names = longest.index if len({tuple(s.accuracies.index) for s in chains.values()}) == 1 else range(len(longest))
     axis.set_xticks(range(len(longest)), [short(str(name)) for name in names], rotation=90)
     dress(axis, ylabel="accuracy, %", title="bold: mean over tasks learned so far; thin: each task")
@@ -67,8 +91,19 @@ def plot_learning(results: Results, ends: Sequence[str], *, known: Collection[st
 
 @checked
 def plot_lineage(results: Results) -> "Figure":
-    """The networks that a study reached, each at the end of a path from the one on its left; beside its name its clean
-    accuracy, or where there are tasks the accuracy on each in their order, and its sparsity where it is not dense.
+    """Tree of the networks of a study, each at the end of a path that starts at the network on its left.
+
+    Below the name of a network stand its clean accuracy (for data with tasks: its accuracy on each, in their order)
+    and, if it is not dense, its sparsity.
+
+    Args:
+        results: results of a study.
+
+    Returns:
+        The figure.
+
+    Raises:
+        UsageError: if there are no paths yet.
     """
     paths = present(results.paths, "paths", results)
     children: dict[Any, list[Any]] = {}
@@ -79,12 +114,13 @@ def plot_lineage(results: Results) -> "Figure":
     labels = {BASE: BASE}
 
     def place(id: str, depth: int, leaves: int) -> int:
-        """How many leaves there are once the network and all that follow it have their places."""
+        """Place a network and its descendants; return the number of leaves placed so far."""
         first = leaves
         for row in children.get(id, []):
             labels[row.path_id] = short(row.name)
             leaves = place(row.path_id, depth + 1, leaves)
         below = [places[row.path_id][1] for row in children.get(id, [])]
+        # Leaves get a line each, a parent the mean height of its children.
         places[id] = (depth, sum(below) / len(below) if below else float(first))
         return max(leaves, first + 1)
 
@@ -94,7 +130,7 @@ def plot_lineage(results: Results) -> "Figure":
     axis = figure.subplots()
     for parent, rows in children.items():
         for row in rows:
-            if parent in places:
+            if parent in places:  # not of paths whose parent is missing
                 (x, y), (to_x, to_y) = places[parent], places[row.path_id]
                 middle = (x + to_x) / 2
                 axis.plot([x, middle, middle, to_x], [y, y, to_y, to_y], color=GREY, linewidth=1, zorder=1)
@@ -112,7 +148,7 @@ def plot_lineage(results: Results) -> "Figure":
 
 
 def _details(path: Any, tasks: pd.DataFrame) -> str:
-    """What a network at the end of a path is like, in a few figures."""
+    """Accuracy and sparsity of the network at the end of a path, as a short text."""
     own = tasks[tasks["path_id"] == path.path_id].sort_values("task_number")["accuracy"]
     shown = own if len(own) else pd.Series([path.clean_accuracy]).dropna()
     parts = [" / ".join(f"{100 * value:.1f}" for value in shown) + " %"] if len(shown) else []

@@ -1,4 +1,4 @@
-"""One row a network: what became of it and what it withstands, as a frame and for the terminal."""
+"""Summary of all networks, one row each: as a frame, and as a table for the terminal."""
 
 import os
 from collections.abc import Sequence
@@ -30,22 +30,29 @@ _MOST_SENTENCES = 12
 
 @checked
 def summary(results: Results) -> pd.DataFrame:
-    """One row for the base, each path, each sparse variant on its way, and each ensemble, in this order.
+    """Summarise the networks of a study: one row for the base, each path, each sparse variant and each ensemble.
 
-    Columns: name, kind, num_members; of paths only: outcome, objective_start, objective_end, accuracy_collapsed_step
-    and warnings (empty where nothing speaks against a path); sparsity, functional_distance_held_out, clean_accuracy (on
-    all test inputs once the network was judged), and `robust_accuracy ATTACK NORM EPSILON` for every attack and
-    threat model, `worst` the last of each. NaN where a network was not judged.
+    Args:
+        results: results of a study.
+
+    Returns:
+        Rows in that order, with the columns name, kind, num_members; for paths only outcome, objective_start,
+        objective_end, accuracy_collapsed_step and warnings (empty if there are none); sparsity,
+        functional_distance_held_out, clean_accuracy (on all test inputs once the network was evaluated); and
+        `robust_accuracy ATTACK NORM EPSILON` for every attack and threat model, with `worst` as the last of each
+        threat model. NaN for what was not measured.
     """
     from_base = results.paths[results.paths["start"] == BASE]["path_id"]
     first = (results.points["step"] == 0) & results.points["path_id"].isin(from_base)
     start = results.points[first].head(1).assign(kind="base", name=BASE)
     walked = pd.concat([start, results.paths.assign(kind="path")])[[*NETWORK, *_OF_PATHS, *_MEASURES]]
-    # The row of no attack is the one on the most examples: on all of them.
+    # The row without attack is that with the most examples, as it is measured on all of them.
     judged = results.robustness.sort_values("num_examples", kind="stable").drop_duplicates(NETWORK, keep="last")
     judged = judged[[*NETWORK, "num_members", *_MEASURES]]
+    # Outer: ensembles have no path, and paths may not be evaluated yet.
     table = walked.merge(judged, on=NETWORK, how="outer", suffixes=("_walked", ""))
     table["num_members"] = table["num_members"].fillna(1).astype("int64")
+    # The evaluation is on all test inputs, and relative to the base; until then the path's own values are shown.
     for measure in _MEASURES:
         table[measure] = table[measure].fillna(table[f"{measure}_walked"])
     attacks = attacked(results)
@@ -58,9 +65,14 @@ def summary(results: Results) -> pd.DataFrame:
 
 
 def attacked(results: Results) -> pd.DataFrame:
-    """The robustness table without the rows of no attack: one row a network, attack and threat model, `worst` last.
+    """Rows of `robustness` under attack: one row per network, attack and threat model, `worst` last.
 
-    It is the one on the most examples. The column `threat` says the threat model in short: "linf 0.1".
+    Args:
+        results: results of a study.
+
+    Returns:
+        The rows, with a column `threat` such as "linf 0.1". Of several rows with the same key, the one with the most
+        examples is used.
     """
     rows = results.robustness[results.robustness["attack"] != NO_ATTACK]
     threats = rows["norm"] + " " + rows["epsilon"].map("{:g}".format).astype("str")
@@ -77,7 +89,14 @@ def _kinds_first(column: "pd.Series[Any]") -> "pd.Series[Any]":
 
 @checked
 def render(results: Results) -> "SummaryTable":
-    """The summary as something that a rich console prints."""
+    """Make the summary as an object that a rich console prints.
+
+    Args:
+        results: results of a study.
+
+    Returns:
+        The object, for `rich.print` or `Console.print`.
+    """
     judged = attacked(results)
     masked = judged.loc[judged["warnings"].fillna("") != "", "name"].unique()
     frame = summary(results).rename(columns=printable)
@@ -94,13 +113,13 @@ def render(results: Results) -> "SummaryTable":
 
 
 def _learned(results: Results) -> list[str]:
-    """A sentence for each path that learned a task or follows one that did, and where no chain goes on; few of them."""
+    """Sentences on the tasks learned at the end of each chain of paths, at most `_MOST_SENTENCES`."""
     paths, tasks = results.paths, results.tasks
     if not tasks["learned"].any():
         return []
     ends = paths[~paths["path_id"].isin(paths["parent_path_id"])]
     sentences = []
-    for end in ends.itertuples():
+    for end in ends.itertuples():  # paths that no other path continues
         chain = lineage(results, end.path_id)
         if tasks[tasks["path_id"].isin(chain["path_id"])]["learned"].any():
             series = task_series(results, end.path_id)
@@ -108,17 +127,24 @@ def _learned(results: Results) -> list[str]:
                 f"{end.name}: {len(series.learned_at)} tasks learned, average accuracy "
                 f"{100 * series.average_accuracy:.1f} %, forgetting {100 * series.forgetting:.1f} %"
             )
-    return _few(sentences, "ends of chains")
+    return _first(sentences, "ends of chains")
 
 
-def _few(sentences: Sequence[str], of_what: str) -> list[str]:
+def _first(sentences: Sequence[str], of_what: str) -> list[str]:
     hidden = len(sentences) - _MOST_SENTENCES
     return [*sentences[:_MOST_SENTENCES], *([f"and {hidden} more {of_what}"] if hidden > 0 else [])]
 
 
 @checked
 def print_summary(results: Results, file: TextIO | None = None) -> None:
-    """Prints the summary: as wide as the terminal is, and 120 columns (or $COLUMNS) wide where there is none."""
+    """Print the summary and, for a search, the Pareto front of its trials.
+
+    The width is that of the terminal; without one, $COLUMNS or 120.
+
+    Args:
+        results: results of a study or search.
+        file: stream to print to; by default standard output.
+    """
     from rich.console import Console
 
     console = Console(file=file, highlight=False)
@@ -133,10 +159,15 @@ def print_summary(results: Results, file: TextIO | None = None) -> None:
 @final
 @dataclass(frozen=True)
 class SummaryTable:
-    """A summary laid out for the console that it is printed on: a narrow one gets fewer attacks, the worst to the last.
+    """Summary that fits the width of the console: a narrow one shows fewer attacks, and drops `worst` last.
 
-    `num_examples`: the different numbers of examples that were attacked, in order. `masked`: names of networks with
-    signs of masked gradients.
+    Args:
+        frame: the summary, see `summary`.
+        study: name of the study.
+        num_examples: the different numbers of attacked examples, sorted.
+        masked: names of networks with signs of gradient masking.
+        chained: whether some paths start from others than the base.
+        learned: sentences on learned tasks.
     """
 
     frame: pd.DataFrame
@@ -151,7 +182,7 @@ class SummaryTable:
 
         attacks = [column for column in self.frame.columns if column.startswith(_ROBUST)]
         shown = list(attacks)
-        # min finds the first of equals: the attacks go from the right, and then the worst go.
+        # min returns the first of equals: other attacks are dropped from the right, and `worst` after all of them.
         while shown and self._room_for_outcome(options.max_width, shown) < _NARROWEST_OUTCOME:
             shown.remove(min(reversed(shown), key=lambda column: column.startswith(_ROBUST + WORST)))
         yield self._table(options.max_width, shown)
@@ -159,20 +190,20 @@ class SummaryTable:
         yield Text(self._note(len(attacks) - len(shown)), style="dim")
         if len(self.masked):
             yield Text(
-                "Gradients may be masked, so that attacks find too little (column `warnings` of `robustness`), in: "
-                + printable(", ".join(self.masked))
+                "Robust accuracy may be overestimated, as there are signs of gradient masking (column `warnings` of "
+                "`robustness`), in: " + printable(", ".join(self.masked))
             )
         for sentence in (*self._warnings(), *self.learned):
             yield Text(printable(sentence))
 
     def _warnings(self) -> list[str]:
-        """A sentence for each path that something speaks against; few of them."""
+        """Sentences on paths with warnings, at most `_MOST_SENTENCES`."""
         marked = self.frame[self.frame["warnings"].fillna("") != ""]
-        sentences = [f"{name}: {said}" for name, said in zip(marked["name"], marked["warnings"], strict=True)]
-        return _few(sentences, "paths with warnings")
+        sentences = [f"{name}: {text}" for name, text in zip(marked["name"], marked["warnings"], strict=True)]
+        return _first(sentences, "paths with warnings")
 
     def _width_of_names(self, width: int) -> int:
-        """A quarter of the table at most; longer names are folded."""
+        """Width of the column of names: at most a quarter of the table, longer names are folded."""
         return min(max(map(len, ["name", *self.frame["name"]])), width // 4)
 
     def _room_for_outcome(self, width: int, attacks: Sequence[str]) -> int:
@@ -200,22 +231,23 @@ class SummaryTable:
                 _cell(row["functional_distance_held_out"], "{:.4f}"),
                 *(_cell(row[column] * 100, "{:.1f}") for column in ("clean_accuracy", *attacks)),
             )
-            table.add_row(*map(Text, cells), end_section=row["kind"] != next_kind)  # a str would be read as markup
+            # Text instead of str: rich would interpret square brackets in a name as markup.
+            table.add_row(*map(Text, cells), end_section=row["kind"] != next_kind)
         return table
 
     def _note(self, num_hidden: int) -> str:
-        where = "the base (of what was not judged, to its path's start)" if self.chained else "the base"
+        where = "the base (for networks that were not evaluated: to their path's start)" if self.chained else "the base"
         parts = [f"study {self.study}: functional distance to {where}, on held-out inputs; accuracies in %"]
         if self.num_examples:
-            few, many = self.num_examples[0], self.num_examples[-1]
-            parts.append(f"under attack on {few if few == many else f'{few} to {many}'} examples")
+            fewest, most = self.num_examples[0], self.num_examples[-1]
+            parts.append(f"under attack on {fewest if fewest == most else f'{fewest} to {most}'} examples")
         if num_hidden:
-            parts.append(f"columns of attacks that found no room here (fipray.analysis.summary has all): {num_hidden}")
+            parts.append(f"columns of attacks that do not fit here (fipray.analysis.summary has all): {num_hidden}")
         return "; ".join(parts)
 
 
 def _headers(attacks: Sequence[str]) -> list[tuple[str, str]]:
-    """The two lines above each column of numbers."""
+    """Two-line headers of the columns of numbers."""
     threats = [column.removeprefix(_ROBUST).rsplit(" ", maxsplit=2) for column in attacks]
     return [
         ("", "sparsity"),

@@ -36,6 +36,7 @@ from fipray.execution.changed import Changed, opened
 from fipray.execution.listeners import Listener, Silent
 from fipray.execution.queue import material_of
 from fipray.records import RENEWALS, Store
+from fipray.records.layout import TUNE
 from fipray.study.search import Search
 from fipray.study.space import Choice, Domain, Integers, LogUniform
 
@@ -109,7 +110,7 @@ def _end_process(error: ClusterLostError) -> NoReturn:
 
 def _tuner(search: Search, store: Store, walk: Any, slots: int, max_attempts: int) -> tune.Tuner:
     """A new one, or that which was cut off. Tune's state lies beside the tables, under a name with a dot."""
-    (place, files), name = store.beside(".tune"), store.manifest["study_id"]
+    (place, files), name = store.beside(TUNE), store.manifest["study_id"]
     if count := store.manifest.get(RENEWALS):
         name = f"{name}-{count}"  # what Tune knows of before does not count
     if tune.Tuner.can_restore(f"{place}/{name}", storage_filesystem=files):

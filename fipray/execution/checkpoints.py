@@ -16,10 +16,10 @@ from fipray.errors import RecordsError
 from fipray.paths import Outcome, PathPoint
 from fipray.records import Store
 from fipray.records.encoding import safetensors_bytes, sha256_of
-from fipray.records.layout import step_of
+from fipray.records.layout import state_beside, state_name, step_of_state
 from fipray.study.arrays import to_array, to_tensor
 
-_STATE, _NUMBERS, _COLUMNS, _FILES, _DIGESTS = "state-{:08d}", "numbers", "columns", "files", "digests"
+_NUMBERS, _COLUMNS, _FILES, _DIGESTS = "numbers", "columns", "files", "digests"
 _ROUND, _SEAL = "round", "seal"
 _BY_NAME = ("probes", "distances", "distances_held_out")  # the fields of a point that hold a number for each name
 _FIELDS = [f.name for f in fields(PathPoint) if f.name not in ("weights", "solver_state", *_BY_NAME)]
@@ -50,7 +50,7 @@ def save(store: Store, id: str, attempt: int, kept: Kept) -> None:
     arrays[_FILES], arrays[_DIGESTS] = (_array([kept.files[p.step][k] for p in kept.points]) for k in (0, 1))
     arrays[_ROUND] = _array([str(kept.round), *outcome])
     arrays[_SEAL] = _seal(arrays)
-    store.write_weights(id, attempt, _STATE.format(last.step), arrays)
+    store.write_weights(id, attempt, state_name(last.step), arrays)
     for file, step in _states(store, id, attempt):
         if step < last.step:
             store.remove_weights(file)
@@ -70,7 +70,7 @@ def load(store: Store, id: str, attempt: int, probes: Sequence[str], device: str
 
 def load_end(store: Store, end: str, probes: Sequence[str], device: str) -> Kept | None:
     """What was kept beside the weights file `end` that a round ended with; None where it is damaged or gone."""
-    return _whole(store, end.replace("/step-", "/state-"), probes, device)
+    return _whole(store, state_beside(end), probes, device)
 
 
 def remove(store: Store, id: str) -> None:
@@ -83,7 +83,7 @@ def remove(store: Store, id: str) -> None:
 def _states(store: Store, id: str, attempt: int) -> list[tuple[str, int]]:
     """The solver states that an attempt has kept, with their steps, in order."""
     files = store.attempt_files(id, attempt)
-    return [(file, step) for file in files if (step := step_of(file, "state")) is not None]
+    return [(file, step) for file in files if (step := step_of_state(file)) is not None]
 
 
 def _whole(store: Store, file: str, probes: Sequence[str], device: str) -> Kept | None:

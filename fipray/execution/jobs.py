@@ -19,7 +19,6 @@ from fipray.study.rounds import RoundSpec, round_end
 from fipray.study.spec import PathSpec, Spec, Study
 
 Tables = dict[str, list[dict[str, Any]]]
-STEP_FILE = "step-{:08d}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,4 +150,4 @@ def last_step_in(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:
 
 def steps_walked(store: Store, job: Job) -> int:
     """The last step at which an attempt at a path has kept a point; 0 before the first, and for other work."""
-    return max((step_of(file, "step") or 0 for file in store.attempt_files(job.id, job.attempt)), default=0)
+    return max((step_of(file) or 0 for file in store.attempt_files(job.id, job.attempt)), default=0)

@@ -24,7 +24,7 @@ from fipray.execution.describing import (
     describe_variant,
 )
 from fipray.execution.heartbeat import Heartbeat
-from fipray.execution.jobs import STEP_FILE, Job, Tables, WeightsFile
+from fipray.execution.jobs import Job, Tables, WeightsFile
 from fipray.geometry import Kept as KeptQuantity, KroneckerMetric, OutputGeometry
 from fipray.networks import Network
 from fipray.paths import (
@@ -46,7 +46,7 @@ from fipray.paths import (
     unpacked,
 )
 from fipray.records import Store
-from fipray.records.layout import attempt_directory
+from fipray.records.layout import attempt_directory, step_name
 from fipray.study.canonical import kind_of, to_json
 from fipray.study.evaluation import BASE, variant_of
 from fipray.study.rounds import RoundSpec
@@ -231,7 +231,7 @@ class Tracer:
 
     def _write(self, job: Job, kept: Kept, point: PathPoint, memory: Sequence[KroneckerMetric]) -> None:
         arrays = {name: one.cpu().numpy() for name, one in {"weights": point.weights, **packed(memory)}.items()}
-        kept.files[point.step] = self.store.write_weights(job.id, job.attempt, STEP_FILE.format(point.step), arrays)
+        kept.files[point.step] = self.store.write_weights(job.id, job.attempt, step_name(point.step), arrays)
 
     def _take_over(self, job: Job, kept: Kept, points: Sequence[PathPoint], memory: Sequence[KroneckerMetric]) -> None:
         """Write weights that earlier rounds or attempts wrote as this one's own: its rows name no others."""

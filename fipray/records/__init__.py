@@ -1,12 +1,12 @@
-"""What is written down: the schema of the tables, and the results directory that holds them. No torch."""
+"""Results directories: schemas of the tables, atomic writes, commits, compaction. Loads no torch."""
 
 from fipray.records.attempt import Attempt
 from fipray.records.compaction import compact
 from fipray.records.record import CommitRecord
 from fipray.records.renewal import RENEWALS, renew
 from fipray.records.rows import to_arrow
-from fipray.records.schema import SCHEMA_VERSION, TABLES, Column, Rows, Table
 from fipray.records.store import Store
+from fipray.records.tables import SCHEMA_VERSION, TABLES, Column, Rows, Table, as_mapping, table_named
 
 __all__ = [
     "RENEWALS",
@@ -18,7 +18,9 @@ __all__ = [
     "Rows",
     "Store",
     "Table",
+    "as_mapping",
     "compact",
     "renew",
+    "table_named",
     "to_arrow",
 ]

@@ -1,4 +1,4 @@
-"""An attempt that is over, and whether what it hands in is its own."""
+"""Finished attempts, and the checks of their rows before a commit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,20 @@ from fipray.errors import RecordsError, UsageError
 from fipray.records import layout
 from fipray.records.files import Files
 from fipray.records.rows import to_arrow
-from fipray.records.schema import Rows, table_named
+from fipray.records.tables import Rows, table_named
 
 
 @final
 @dataclass(frozen=True)
 class Attempt:
-    """An attempt at an id that is over, and the rows that it made. `kind` says what the id is of."""
+    """A finished attempt, ready to be committed.
+
+    Args:
+        id: ID of the job; the first key column of each table holds it.
+        kind: kind of the job, such as "path".
+        number: number of the attempt, from 1.
+        tables: the rows that it produced, by the name of their table.
+    """
 
     id: str
     kind: str
@@ -25,10 +32,18 @@ class Attempt:
 
 
 def checked_tables(files: Files, attempts: Sequence[Attempt]) -> dict[str, pa.Table]:
-    """The attempts' rows by table, in the order of the attempts.
+    """Check the rows of attempts and convert them to Arrow tables.
 
-    Raises UsageError for rows that do not fit the schema or are not their attempt's, RecordsError where a weights file
-    that they name is not there.
+    Args:
+        files: files of the results directory.
+        attempts: attempts at different IDs.
+
+    Returns:
+        Rows by table, in the order of the attempts.
+
+    Raises:
+        UsageError: for rows that do not fit the schema or do not belong to their attempt.
+        RecordsError: if a weights file that a row names does not exist.
     """
     rows: dict[str, list[Mapping[str, object]]] = {}
     for attempt in attempts:
@@ -45,8 +60,8 @@ def checked_tables(files: Files, attempts: Sequence[Attempt]) -> dict[str, pa.Ta
 
 def _check_own(attempt: Attempt, name: str, rows: Rows) -> None:
     id, id_column = attempt.id, table_named(name).key[0]
-    if strangers := {str(row[id_column]) for row in rows} - {id}:
-        raise UsageError(f"rows for table {name!r} have {id_column} {sorted(strangers)}, but {id!r} is being committed")
+    if others := {str(row[id_column]) for row in rows} - {id}:
+        raise UsageError(f"rows for table {name!r} have {id_column} {sorted(others)}, but {id!r} is being committed")
     if later := {row["attempt"] for row in rows} - set(range(1, attempt.number + 1)):
         raise UsageError(
             f"rows for table {name!r} have attempt {[*later]}, but attempt {attempt.number} is being committed"
@@ -59,8 +74,10 @@ def _check_own(attempt: Attempt, name: str, rows: Rows) -> None:
 
 def _check_weights(files: Files, attempt: Attempt) -> None:
     named = {str(row["weights_file"]) for rows in attempt.tables.values() for row in rows if row.get("weights_file")}
+    # One listing per directory instead of one look-up per file: an object store takes about as long for either.
     listed: dict[str, list[str]] = {}
     for file in sorted(named):
+        # A resumed path keeps the files of the attempts before.
         if not layout.may_name(attempt.id, attempt.number, file):
             raise UsageError(
                 f"a row of {attempt.id!r} names {file!r}, which no attempt at it up to {attempt.number} can have "

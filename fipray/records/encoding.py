@@ -1,4 +1,4 @@
-"""Data as the bytes of a file, and back."""
+"""File contents of JSON data and arrays: encoding, and validating decoding."""
 
 import hashlib
 import json
@@ -13,54 +13,91 @@ from fipray.errors import UsageError
 from fipray.records.bfloat16 import BFLOAT16, as_bits, marked, unmarked
 
 _SEAL = "seal_sha256"
-_DEEPEST = 100  # objects and lists in each other
+_DEEPEST = 100  # levels of nested objects and lists
 
 
 def sha256_of(content: bytes) -> str:
-    """The SHA-256 in hexadecimal."""
+    """Compute a SHA-256 digest.
+
+    Args:
+        content: content of a file.
+
+    Returns:
+        The digest in hexadecimal.
+    """
     return hashlib.sha256(content).hexdigest()
 
 
 def json_bytes(data: Mapping[str, object]) -> bytes:
-    """Plain JSON data, readable by people too, sealed with its own SHA-256. Raises UsageError for anything else."""
+    """Encode plain data as indented JSON with its own SHA-256 in the key `seal_sha256`.
+
+    Args:
+        data: mapping of texts to plain JSON values.
+
+    Returns:
+        Content of the file.
+
+    Raises:
+        UsageError: if the data is not plain JSON, or is nested too deeply.
+    """
     try:
         return _sealed(plain_json(json.dumps(data)))
     except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"this is no plain JSON data: {error}") from error
+        raise UsageError(f"this is not plain JSON data: {error}") from error
 
 
 def read_json(content: bytes) -> dict[str, Any]:
-    """The data that `json_bytes` wrote. Raises ValueError for anything that it did not write."""
+    """Decode a file that `json_bytes` wrote.
+
+    Args:
+        content: content of the file.
+
+    Returns:
+        The data, without its digest.
+
+    Raises:
+        ValueError: for anything that `json_bytes` did not write, such as a file with one altered bit.
+    """
     data = plain_json(content)
     data.pop(_SEAL, None)
+    # Comparing the whole content instead of the digest alone also detects changes of white space and key order.
     if content != _sealed(data):
-        raise ValueError("the seal does not fit")
+        raise ValueError("its digest does not match")
     return data
 
 
 def plain_json(text: str | bytes) -> dict[str, Any]:
-    """An object of JSON, from a file or a row. Raises ValueError for anything else, also for an object with a key twice
-    and for one that is nested too deep to be walked through.
+    """Parse a JSON object from a file or a row.
+
+    Args:
+        text: JSON text of an object.
+
+    Returns:
+        The object.
+
+    Raises:
+        ValueError: for anything else, for an object with a duplicate key, and for more than 100 nested levels.
     """
     try:
-        data = json.loads(text, object_pairs_hook=_without_doubles)
+        data = json.loads(text, object_pairs_hook=_without_duplicates)
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(data, dict):
         raise ValueError(f"it is a {type(data).__name__}, not an object")
+    # Level by level instead of recursively: callers may recurse over what passes, this check must not.
     level: list[Any] = [data]
     for _ in range(_DEEPEST):
         level = [each for one in level for each in (one.values() if isinstance(one, dict) else one)]
         level = [each for each in level if isinstance(each, (dict, list))]
         if not level:
             return data
-    raise ValueError("it is nested too deep")
+    raise ValueError("it is nested too deeply")
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) < len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("it has a duplicate key")
     return data
 
 
@@ -70,8 +107,18 @@ def _sealed(plain: Mapping[str, object]) -> bytes:
 
 
 def safetensors_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Arrays by name, as safetensors. Raises UsageError for arrays of anything but numbers."""
-    # safetensors writes an array that is not contiguous in C order with its elements permuted, and says nothing.
+    """Encode arrays as a safetensors file.
+
+    Args:
+        arrays: numeric arrays by name, of any shape and memory layout; bfloat16 as dtype `BFLOAT16`.
+
+    Returns:
+        Content of the file.
+
+    Raises:
+        UsageError: for arrays that do not hold numbers.
+    """
+    # safetensors silently permutes the elements of an array that is not C-contiguous.
     plain, halves = as_bits({name: np.asarray(array, order="C") for name, array in arrays.items()})
     try:
         return marked(safetensors.numpy.save(plain), halves)
@@ -80,13 +127,20 @@ def safetensors_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def read_safetensors(content: bytes) -> dict[str, np.ndarray]:
-    """The arrays that `safetensors_bytes` wrote; bfloat16, which numpy does not have, as `BFLOAT16`.
+    """Decode a safetensors file.
 
-    Raises ValueError for anything that it did not write.
+    Args:
+        content: content of the file.
+
+    Returns:
+        Arrays by name; bfloat16, which numpy lacks, as dtype `BFLOAT16`.
+
+    Raises:
+        ValueError: for anything but a valid safetensors file.
     """
     try:
         plain, halves = unmarked(content)
         arrays = safetensors.numpy.load(plain)
         return {name: array.view(BFLOAT16) if name in halves else array for name, array in arrays.items()}
     except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-        raise ValueError(f"it holds no arrays ({type(error).__name__}: {error})") from error
+        raise ValueError(f"it is not a safetensors file ({type(error).__name__}: {error})") from error

@@ -1,15 +1,14 @@
-"""A directory that nothing done in it leaves.
+"""Access to directories of unknown origin, which cannot lead outside of them.
 
 A results directory may come from anywhere. A symbolic link, junction, FIFO, socket or device in the place of a file or
-directory is refused, never followed or opened. Where the system can, names are looked up relative to an open directory,
-so that a link that is put there between the look and the opening is refused too.
+directory is refused, never followed or opened. Where the system allows it, names are looked up relative to an open
+directory, so that a link that appears between the check and the opening is refused too.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 import sys
 from contextlib import suppress
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO, final
+
+from fipray.records.layout import temporary_name
 
 _MODES = {
     stat.S_IFREG: "a file",
@@ -27,30 +28,42 @@ _MODES = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-# On Windows there are none of the first, and no handles of directories. O_NONBLOCK: a FIFO keeps nobody waiting.
+# Windows lacks most of these flags, and handles of directories. O_NONBLOCK: opening a FIFO must not wait for a writer.
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NONBLOCK", 0)
+# Handles are file descriptors of directories, which calls such as openat take.
 _HAS_HANDLES = {os.open, os.stat, os.mkdir, os.rename, os.unlink} <= os.supports_dir_fd and os.listdir in os.supports_fd
-
 
 _PART_BYTES = 2**20
 
 
 class Refused(OSError):
-    """Something else than a file or directory of our own making is in its place."""
+    """Something other than a plain file or directory is in its place."""
 
 
 @final
 @dataclass(frozen=True)
 class Folder:
-    """An open directory, to be closed as a file is: its place, and its handle where the system has such."""
+    """An open directory; a context manager that closes it.
+
+    Args:
+        place: path of the directory.
+        handle: its file descriptor; None on systems without `openat`.
+    """
 
     place: str
     handle: int | None
 
     @classmethod
     def at(cls, place: str | Path) -> Folder:
-        """A directory by its path, through links too: who names it chooses it."""
+        """Open a directory by its path, following links: the path is the caller's choice.
+
+        Args:
+            place: path of the directory.
+
+        Returns:
+            The open directory.
+        """
         if _HAS_HANDLES:
             return cls(str(place), os.open(place, os.O_RDONLY | _DIRECTORY))
         if not stat.S_ISDIR(os.stat(place).st_mode):
@@ -59,11 +72,22 @@ class Folder:
 
     @classmethod
     def below(cls, place: Path, directory: str, *, make: bool = False, durable: bool = False) -> Folder:
-        """A directory below the place, given with forward slashes, "" for the place itself.
+        """Open a directory below another one, refusing links.
 
-        make: whether it is made where it is missing; durable: whether its name then outlives a failure of power.
+        Args:
+            place: path of the upper directory, which may be a link.
+            directory: name relative to it with forward slashes; "" for the directory itself.
+            make: whether to create directories that are missing.
+            durable: whether to fsync the names of those that are created, so that they survive a power failure.
+
+        Returns:
+            The open directory.
+
+        Raises:
+            Refused: if something other than a directory is in its place.
         """
         folder = cls.at(place)
+        # One part at a time, each relative to the open directory before: os.open checks only the last part for a link.
         for part in directory.split("/") if directory else ():
             with folder:
                 if make and folder.make(part) and durable:
@@ -80,7 +104,18 @@ class Folder:
             os.close(self.handle)
 
     def child(self, name: str) -> Folder:
-        """The directory of that name in this one. Raises FileNotFoundError, or Refused."""
+        """Open a directory in this one.
+
+        Args:
+            name: name in this directory.
+
+        Returns:
+            The open directory.
+
+        Raises:
+            FileNotFoundError: if it does not exist.
+            Refused: if it is not a directory.
+        """
         place = f"{self.place}/{name}"
         if self.handle is None:
             self.check(name, "a directory")
@@ -88,11 +123,18 @@ class Folder:
         try:
             return Folder(place, os.open(name, os.O_RDONLY | _DIRECTORY | _NO_LINKS, dir_fd=self.handle))
         except OSError:
-            self.check(name, "a directory")
+            self.check(name, "a directory")  # a better message, where the cause is a link
             raise
 
     def kind_of(self, name: str) -> str | None:
-        """What is there under the name, such as "a file"; None where there is nothing."""
+        """Kind of an entry, without following links.
+
+        Args:
+            name: name in this directory.
+
+        Returns:
+            Kind in words, such as "a file"; None if there is nothing of that name.
+        """
         try:
             found = os.stat(self._at(name), dir_fd=self.handle, follow_symlinks=False)
         except FileNotFoundError:
@@ -101,21 +143,55 @@ class Folder:
         return "a junction" if is_junction else _MODES.get(stat.S_IFMT(found.st_mode), "neither file nor directory")
 
     def check(self, name: str, wanted: str) -> None:
-        """Raises Refused where something else than `wanted`, "a file" or "a directory", has the name."""
+        """Check the kind of an entry.
+
+        Args:
+            name: name in this directory.
+            wanted: "a file" or "a directory".
+
+        Raises:
+            Refused: if the entry exists and is of another kind.
+        """
         if (kind := self.kind_of(name)) not in (None, wanted):
             raise self._refused(name, str(kind), wanted)
 
     def open(self, name: str, flags: int) -> BinaryIO:
-        """A regular file for writing, with `os.O_...` flags. Raises FileNotFoundError, or Refused."""
+        """Open a regular file for writing.
+
+        Args:
+            name: name in this directory.
+            flags: flags of `os.open`, such as `os.O_WRONLY | os.O_CREAT`.
+
+        Returns:
+            The open file.
+
+        Raises:
+            FileNotFoundError: if it does not exist and is not created.
+            Refused: if it is not a regular file.
+        """
         return os.fdopen(self._descriptor(name, flags), "wb")
 
     def read(self, name: str) -> bytes:
-        """The content of a regular file. Raises FileNotFoundError, Refused, or OSError for more than memory holds."""
+        """Read a regular file.
+
+        Args:
+            name: name in this directory.
+
+        Returns:
+            Content of the file.
+
+        Raises:
+            FileNotFoundError: if it does not exist.
+            Refused: if it is not a regular file.
+            OSError: if it does not fit into memory, or cannot be read.
+        """
         descriptor = self._descriptor(name, os.O_RDONLY)
         try:
             size = os.fstat(descriptor).st_size
+            # Sparse files of any size cost nothing on disk; reading one could get this process killed.
             if size > _memory_bytes():
                 raise MemoryError
+            # One byte more than the size, so that the end of a file that has not grown is found by the second call.
             parts = [os.read(descriptor, size + 1)]
             while parts[-1]:
                 parts.append(os.read(descriptor, _PART_BYTES))
@@ -126,14 +202,22 @@ class Folder:
             os.close(descriptor)
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes the file, replacing what was there: whole, or not at all; durable on return."""
-        from fipray.records.locks import lock_now  # who only reads needs none
+        """Write a file atomically and durably, replacing an existing one.
+
+        The content is written under a temporary name, fsynced, and renamed.
+
+        Args:
+            name: name in this directory.
+            content: content of the file.
+        """
+        from fipray.records.locks import lock_now  # imported here, as readers do without portalocker
 
         is_written = False
         while not is_written:
-            temporary = f".fipray-{secrets.token_hex(8)}-{name}"
+            temporary = temporary_name(name)
             with self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as stream:
-                # Until it is locked it looks left over, and may be removed as such: then it has no name any more.
+                # Until it is locked, it looks like a leftover and another process may remove it: then it has no name
+                # left, and the loop tries again.
                 if lock_now(stream) and os.fstat(stream.fileno()).st_nlink:
                     try:
                         stream.write(content)
@@ -141,27 +225,39 @@ class Folder:
                         os.fsync(stream.fileno())
                         at, to = self._at(temporary), self._at(name)
                         os.replace(at, to, src_dir_fd=self.handle, dst_dir_fd=self.handle)
-                    except BaseException:
+                    except BaseException:  # KeyboardInterrupt, too
                         self.remove(temporary)
                         raise
                     is_written = True
-        self.sync()
+        self.sync()  # without it, a power failure could undo the renaming
 
     def remove(self, name: str) -> None:
-        """Removes the file, if it is there; of a link the link itself."""
+        """Remove a file, if it exists; of a link the link itself.
+
+        Args:
+            name: name in this directory.
+        """
         with suppress(FileNotFoundError):
             os.unlink(self._at(name), dir_fd=self.handle)
 
     def names(self) -> list[str]:
+        """List the names of all entries."""
         return os.listdir(self.place if self.handle is None else self.handle)
 
     def scan(self) -> list[tuple[str, bool]]:
-        """Every name, and whether it is that of a directory, without links."""
+        """List all entries, each with whether it is a directory (links are not)."""
         with os.scandir(self.place if self.handle is None else self.handle) as entries:
             return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
 
     def make(self, name: str) -> bool:
-        """Makes a directory; False where something is there already."""
+        """Create a directory in this one.
+
+        Args:
+            name: name in this directory.
+
+        Returns:
+            Whether it was created; False if an entry of that name exists.
+        """
         try:
             os.mkdir(self._at(name), dir_fd=self.handle)
         except FileExistsError:
@@ -169,30 +265,35 @@ class Folder:
         return True
 
     def sync(self) -> None:
-        """Makes the names in it durable, where the system can."""
+        """Flush the names in this directory to disk, where the system allows it."""
         if self.handle is not None:
             os.fsync(self.handle)
 
     def _descriptor(self, name: str, flags: int) -> int:
         self.check(name, "a file")
         descriptor = os.open(self._at(name), flags | _NO_LINKS, 0o666, dir_fd=self.handle)
+        # Checked again on the open file: the entry may have changed since the first check.
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise self._refused(name, "no file", "a file")
+            raise self._refused(name, "not a file", "a file")
         return descriptor
 
     def _at(self, name: str) -> str:
         return name if self.handle is not None else f"{self.place}/{name}"
 
     def _refused(self, name: str, kind: str, wanted: str) -> Refused:
-        advice = f"where {wanted} belongs: remove it"
+        advice = f"and {wanted} belongs there: remove it"
         if kind in ("a symbolic link", "a junction"):
-            advice = "which is not followed: put a copy of what it leads to in its place, or remove it"
+            advice = "which is not followed: replace it by a copy of its target, or remove it"
         return Refused(errno.EINVAL, f"{self.place}/{name} is {kind}, {advice}")
 
 
 def make_directory(directory: Path) -> None:
-    """Makes the directory and its parents where they are missing, and makes their names durable."""
+    """Create a directory and its parents where they are missing, and flush their names to disk.
+
+    Args:
+        directory: path of the directory.
+    """
     if not directory.is_dir():
         make_directory(directory.parent)
         directory.mkdir(exist_ok=True)
@@ -202,7 +303,7 @@ def make_directory(directory: Path) -> None:
 
 @cache
 def _memory_bytes() -> int:
-    """Of this machine; no limit where the system does not say."""
+    """Memory of this machine; a huge number where the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

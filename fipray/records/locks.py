@@ -1,4 +1,4 @@
-"""Locks between processes, on open files. The system takes a lock back when its holder closes the file, or dies."""
+"""Advisory locks between processes, on open files; the system releases them when the holder closes the file or dies."""
 
 import time
 from typing import BinaryIO
@@ -11,7 +11,17 @@ PATIENCE_SECONDS = 60.0
 
 
 def lock_now(stream: BinaryIO) -> bool:
-    """Locks an open file for this process alone; False where another has locked it. Raises OSError."""
+    """Try to lock an open file exclusively, without waiting.
+
+    Args:
+        stream: open file.
+
+    Returns:
+        Whether the file is now locked; False if another holder has it.
+
+    Raises:
+        OSError: if the file system has no locks.
+    """
     try:
         portalocker.lock(stream, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
     except portalocker.AlreadyLocked:
@@ -22,8 +32,18 @@ def lock_now(stream: BinaryIO) -> bool:
 
 
 def lock(stream: BinaryIO, name: str) -> None:
-    """Waits until it has locked an open file. Raises RecordsError when patience ends, OSError."""
+    """Lock an open file exclusively, waiting up to `PATIENCE_SECONDS`.
+
+    Args:
+        stream: open file.
+        name: name of the file, for the message.
+
+    Raises:
+        RecordsError: if another process held the lock all the time.
+        OSError: if the file system has no locks.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
+    # Polling, as a blocking lock has no timeout. Locks are held for moments only.
     while not lock_now(stream):
         if time.monotonic() > deadline:
             raise RecordsError(

@@ -1,4 +1,4 @@
-"""The manifest of a results directory: which study it is of, and with which parameters."""
+"""Manifest of a results directory: name, ID and parameters of the study that was run into it."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,50 +8,105 @@ from fipray.errors import CorruptFileError, RecordsError, UsageError
 from fipray.records import layout
 from fipray.records.encoding import json_bytes, read_json
 from fipray.records.files import Files
-from fipray.records.schema import SCHEMA_VERSION
+from fipray.records.tables import SCHEMA_VERSION
 
 Manifest = Mapping[str, Any]
 _REQUIRED = ("study", "study_id", "parameters")
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
-    """The file's content: the manifest and the schema version. Raises UsageError for one that lacks something."""
+    """Encode a manifest, with the schema version.
+
+    Args:
+        manifest: plain JSON data with at least `study`, `study_id` and `parameters`.
+
+    Returns:
+        Content of the file.
+
+    Raises:
+        UsageError: if one of these keys is missing, the study's name is invalid, or the data is not plain JSON.
+    """
     if missing := [key for key in _REQUIRED if key not in manifest]:
-        raise UsageError(f"a manifest lacks {', '.join(missing)}; it has {', '.join(manifest) or 'nothing'}")
+        raise UsageError(f"the manifest lacks {', '.join(missing)}; it has {', '.join(manifest) or 'no keys'}")
     layout.checked_name(manifest["study"])
     return json_bytes({**manifest, "schema_version": SCHEMA_VERSION})
 
 
 def read_manifest(files: Files) -> Manifest:
-    """The manifest that is in the directory. Raises RecordsError where there is none, or one of another version."""
+    """Read and validate the manifest of a results directory.
+
+    Args:
+        files: files of the directory.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        RecordsError: if there is none, or one of another schema version.
+        CorruptFileError: if it was truncated or altered, or an entry has a wrong type.
+    """
     try:
         manifest = read_json(files.read(layout.MANIFEST))
     except (FileNotFoundError, RecordsError) as error:
         why = "" if isinstance(error, FileNotFoundError) else f" ({error})"
         raise RecordsError(
-            f"no results directory: no {layout.MANIFEST} in {files.address}{why}. "
+            f"not a results directory: there is no {layout.MANIFEST} in {files.address}{why}. "
             "Name a directory that a study was run into"
         ) from error
     except ValueError as error:
         raise _corrupt(files, "is truncated or altered") from error
     if missing := [key for key in (*_REQUIRED, "schema_version") if key not in manifest]:
-        raise _corrupt(files, f"is no manifest: it lacks {', '.join(missing)}")
+        raise _corrupt(files, f"is not a manifest: it lacks {', '.join(missing)}")
     if manifest["schema_version"] != SCHEMA_VERSION:
         raise RecordsError(
-            f"{files.address} has schema version {manifest['schema_version']!r} and this fipray reads "
+            f"{files.address} has schema version {manifest['schema_version']!r}, and this fipray reads "
             f"{SCHEMA_VERSION}. Use the version of fipray that wrote it"
         )
-    for key, is_fine in _CHECKS.items():
-        if key in manifest and not is_fine(manifest[key]):
-            raise _corrupt(files, f"is no manifest: {key} is {repr(manifest[key])[:200]}")
+    for key, is_valid in _CHECKS.items():
+        if key in manifest and not is_valid(manifest[key]):
+            raise _corrupt(files, f"is not a manifest: {key} is {repr(manifest[key])[:200]}")
     return manifest
 
 
 def num_weights(manifest: Manifest) -> int | None:
-    """How many weights the study's network has; None where the manifest does not say."""
+    """Count the weights of the study's network.
+
+    Args:
+        manifest: manifest of a results directory.
+
+    Returns:
+        The number; None if the manifest does not list the network's parameters.
+    """
     if (parameters := manifest.get("parameters_of_module")) is None:
         return None
     return sum(math.prod(shape) for _, shape in parameters)
+
+
+def check_same_study(address: str, stored: Manifest, given: Manifest) -> None:
+    """Check that a results directory belongs to a study.
+
+    Args:
+        address: address of the directory, for the message.
+        stored: manifest in the directory.
+        given: manifest of the study that is about to run.
+
+    Raises:
+        UsageError: if the study IDs differ; the message lists the parameters that do.
+    """
+    if stored["study_id"] == given["study_id"]:
+        return
+    # Through JSON and back, as the stored ones were: tuples become lists there.
+    old, new = stored["parameters"], read_json(json_bytes(given["parameters"]))
+    differences = [
+        f"{key} is {old.get(key, 'not set')!r} there and {new.get(key, 'not set')!r} here"
+        for key in sorted(old.keys() | new.keys())
+        if key not in old or key not in new or old[key] != new[key]
+    ]
+    why = "; ".join(differences) or "the parameters are the same, so the network, the data or the specs differ"
+    raise UsageError(
+        f"{address} holds study {stored['study']!r} ({stored['study_id']}), "
+        f"not {given['study']!r} ({given['study_id']}): {why}. Choose another directory, or run the stored study"
+    )
 
 
 def _corrupt(files: Files, what: str) -> CorruptFileError:
@@ -59,7 +114,7 @@ def _corrupt(files: Files, what: str) -> CorruptFileError:
 
 
 def _are_parameters(value: Any) -> bool:
-    """The names of each parameter of the network, more than one where layers share it, and its shape."""
+    """Test for a list of pairs: names of a parameter (several if layers share it), and its shape."""
     return isinstance(value, list) and all(isinstance(one, list) and len(one) == 2 and _is_one(*one) for one in value)
 
 
@@ -68,6 +123,7 @@ def _is_one(names: Any, shape: Any) -> bool:
         isinstance(names, list)
         and all(isinstance(name, str) for name in names)
         and isinstance(shape, list)
+        # `type` and not isinstance, as True is an int. The bound keeps products of shapes in altered files small.
         and all(type(size) is int and 0 <= size < 2**40 for size in shape)
     )
 
@@ -84,6 +140,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+# Entries that the library reads itself. Any others belong to whoever wrote them.
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "study": layout.is_name,
     "study_id": layout.is_name,
@@ -95,20 +152,3 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "data_id": _is_text,
     "renewals": lambda value: type(value) is int and value >= 0,
 }
-
-
-def check_same_study(address: str, there: Manifest, here: Manifest) -> None:
-    """Raises UsageError, saying which parameters differ, where the directory is of another study than `here`."""
-    if there["study_id"] == here["study_id"]:
-        return
-    old, new = there["parameters"], read_json(json_bytes(here["parameters"]))
-    differences = [
-        f"{key} is {old.get(key, 'not set')!r} there and {new.get(key, 'not set')!r} here"
-        for key in sorted(old.keys() | new.keys())
-        if key not in old or key not in new or old[key] != new[key]
-    ]
-    why = "; ".join(differences) or "the parameters are the same, so what they are put to differs"
-    raise UsageError(
-        f"{address} holds study {there['study']!r} ({there['study_id']}), "
-        f"not {here['study']!r} ({here['study_id']}): {why}. Choose another directory, or run the study that is there"
-    )

@@ -1,18 +1,22 @@
-"""A commit record: which attempts it makes count, and the tables that hold their rows."""
+"""Commit records: the attempts that are valid, and the table files that hold their rows."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict, cast
 
 from fipray.records import layout
 from fipray.records.encoding import read_json
-from fipray.records.schema import TABLES
+from fipray.records.tables import TABLES
 
 
 class CommitRecord(TypedDict):
-    """What commits/<name>.json holds.
+    """Content of commits/<name>.json.
 
-    attempts: which attempt at each id counts; kinds: what each id is of; files: the SHA-256 in hexadecimal of each
-    table's file; replaces: names of earlier commits whose rows are all in this one.
+    Attributes:
+        name: name of the commit.
+        attempts: number of the valid attempt at each ID.
+        kinds: kind of job of each ID, such as "path".
+        files: SHA-256 in hexadecimal of each table file.
+        replaces: names of earlier commits whose rows are all in this one.
     """
 
     name: str
@@ -23,19 +27,31 @@ class CommitRecord(TypedDict):
 
 
 def read_record(content: bytes, name: str) -> CommitRecord:
-    """The record in the file of that name. Raises ValueError, with what is wrong, for one that was not written so."""
+    """Parse and validate a commit record.
+
+    Args:
+        content: content of the file.
+        name: name of the commit, from the name of the file.
+
+    Returns:
+        The record.
+
+    Raises:
+        ValueError: for content that is not a valid record of that name; the message continues the sentence
+            "<file> ...".
+    """
     try:
         record = read_json(content)
     except ValueError as error:
         raise ValueError("is truncated or altered") from error
     if record.keys() != CommitRecord.__annotations__.keys():
-        wanted, there = ", ".join(CommitRecord.__annotations__), ", ".join(map(repr, record))
-        raise ValueError(f"is no commit record: it has the keys {there}, not {wanted}")
+        wanted, found = ", ".join(CommitRecord.__annotations__), ", ".join(map(repr, record))
+        raise ValueError(f"is not a commit record: it has the keys {found}, not {wanted}")
     if record["name"] != name:
         raise ValueError(f"is the record of {record['name']!r}")
-    for key, is_fine in _CHECKS.items():
-        if not is_fine(record):
-            raise ValueError(f"is no commit record: {key} is {_short(record[key])}")
+    for key, is_valid in _CHECKS.items():
+        if not is_valid(record):
+            raise ValueError(f"is not a commit record: {key} is {_short(record[key])}")
     return cast(CommitRecord, record)
 
 
@@ -49,6 +65,7 @@ def _are_kinds(record: Mapping[str, Any]) -> bool:
 
 
 def _are_files(record: Mapping[str, Any]) -> bool:
+    # A record may name its own table files alone, so that an altered one leads nowhere else.
     own = {layout.table_file(table, record["name"]) for table in TABLES}
     return _maps(record["files"], own.__contains__, layout.is_sha256)
 
@@ -58,6 +75,7 @@ def _are_replaced(record: Mapping[str, Any]) -> bool:
     return isinstance(names, list) and all(map(layout.is_name, names)) and record["name"] not in names
 
 
+# In this order: `_are_kinds` relies on valid attempts.
 _CHECKS = {"attempts": _are_attempts, "kinds": _are_kinds, "files": _are_files, "replaces": _are_replaced}
 
 

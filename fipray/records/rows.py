@@ -1,4 +1,4 @@
-"""Rows as Arrow tables, if they are what the schema says: every column, of its type, and no key twice."""
+"""Validation of rows: conversion to Arrow tables on writing, and checks of tables on reading."""
 
 from collections.abc import Iterable
 from numbers import Integral, Real
@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from fipray.errors import UsageError
 from fipray.records.encoding import plain_json
-from fipray.records.schema import (
+from fipray.records.tables import (
     BOOLEAN,
     BOOLEANS,
     FLOAT,
@@ -41,7 +41,8 @@ _EXACT: dict[pa.DataType, set[type]] = {
     BOOLEANS: set(),
     BOOLEAN: {bool},
 }
-_PLAIN = {  # types of values that need no closer look
+# Fast path: a column whose values have only these types is not checked value by value.
+_PLAIN = {
     (type, optional): types | ({_NONE} if optional else set())
     for type, types in _EXACT.items()
     for optional in (False, True)
@@ -49,10 +50,19 @@ _PLAIN = {  # types of values that need no closer look
 
 
 def to_arrow(name: str, rows: Rows) -> pa.Table:
-    """The rows as an Arrow table with the full schema of the table `name`.
+    """Convert rows to an Arrow table with the full schema of a table.
 
-    A row names every column but `schema_version`, which is filled in here; a value that does not exist is None.
-    Raises UsageError for missing, unknown, wrongly typed or null columns, and for two rows of one key.
+    Args:
+        name: name of the table.
+        rows: mappings of column names to values, with every column except `schema_version`, which is filled in;
+            None where there is no value.
+
+    Returns:
+        The Arrow table, in the order of the rows.
+
+    Raises:
+        UsageError: for missing or unknown columns, values of a wrong type or out of range, nulls in columns that are
+            not optional, and two rows with the same key.
     """
     table = table_named(name)
     rows = [{**row, VERSION_COLUMN.name: SCHEMA_VERSION} for row in rows]
@@ -61,6 +71,7 @@ def to_arrow(name: str, rows: Rows) -> pa.Table:
         if row.keys() != names:
             _check_names(table, row.keys(), f"row {number}")
     arrays = [_array(table, column, [row[column.name] for row in rows]) for column in table.columns]
+    # Keys can hold no lists, so that tuples of their values are hashable.
     num_keys = len({tuple(row[column] for column in table.key) for row in rows})
     if num_keys != len(rows):
         raise UsageError(f"{len(rows)} rows for table {name!r} have only {num_keys} different {table.key}")
@@ -68,13 +79,20 @@ def to_arrow(name: str, rows: Rows) -> pa.Table:
 
 
 def unfit_row(table: Table, rows: pa.Table) -> tuple[int, str] | None:
-    """The number of a row that was read and cannot have been made by `to_arrow`, and what is wrong with it; None where
-    there is none.
+    """Find a row that `to_arrow` cannot have made.
+
+    Args:
+        table: the table that the rows were read from.
+        rows: rows with the schema of the table.
+
+    Returns:
+        Index of such a row and what is wrong with it; None if all rows are valid.
     """
     for column in table.columns:
         values = rows[column.name]
         if values.null_count and not column.optional:
             return pc.index(values.is_null(), True).as_py(), f"no {column.name}"
+        # Files may come from anywhere: what `to_arrow` refuses is refused here, too.
         if (row := _outside(column, values)) >= 0:
             return row, f"{column.name} {values[row]}, which must be {column.wanted}"
         if column == VERSION_COLUMN and (row := pc.index(pc.equal(values, SCHEMA_VERSION), False).as_py()) >= 0:
@@ -84,19 +102,19 @@ def unfit_row(table: Table, rows: pa.Table) -> tuple[int, str] | None:
                 try:
                     plain_json(text)
                 except ValueError as error:
-                    return row, f"a {column.name} that is no plain JSON ({error})"
+                    return row, f"a {column.name} that is not a plain JSON object ({error})"
     if "weights_file" in rows.column_names:
         has_file, has_digest = (rows[name].is_null() for name in ("weights_file", "weights_sha256"))
         if (row := pc.index(pc.equal(has_file, has_digest), False).as_py()) >= 0:
-            return row, "weights without a SHA-256, or the reverse"
-    return _second_of_a_key(table, rows)
+            return row, "only one of weights_file and weights_sha256"
+    return _duplicate(table, rows)
 
 
 def _outside(column: Column, values: pa.Array | pa.ChunkedArray) -> int:
-    """The first row whose number is not one that the column may hold, NaN where it is no number; -1 for none."""
+    """Index of the first number out of the column's range (NaN included, unless allowed); -1 if there is none."""
     least, most = column.range
     if column.type in (INT32, INT64):
-        return int(pc.index(pc.greater_equal(values, int(least)), False).as_py())  # counts, which have no greatest
+        return int(pc.index(pc.greater_equal(values, int(least)), False).as_py())  # counts have no upper bound
     if column.type != FLOAT:
         return -1
     fits = pc.and_(pc.greater_equal(values, least), pc.less_equal(values, most))
@@ -105,8 +123,10 @@ def _outside(column: Column, values: pa.Array | pa.ChunkedArray) -> int:
     return int(pc.index(fits, False).as_py())
 
 
-def _second_of_a_key(table: Table, rows: pa.Table) -> tuple[int, str] | None:
-    numbers = np.zeros(rows.num_rows, np.int64)  # the same for rows of one key
+def _duplicate(table: Table, rows: pa.Table) -> tuple[int, str] | None:
+    # One column after the other, rows of equal keys so far get equal numbers. Renumbering by np.unique after each
+    # column keeps them below the number of rows, so the product cannot overflow.
+    numbers = np.zeros(rows.num_rows, np.int64)
     for column in table.key:
         codes = rows[column].combine_chunks().dictionary_encode().indices.to_numpy()
         numbers = np.unique(numbers * (rows.num_rows + 1) + codes, return_inverse=True)[1]
@@ -130,16 +150,16 @@ def _check_names(table: Table, names: Iterable[str], where: str) -> None:
 
 
 def _array(table: Table, column: Column, values: list[object]) -> pa.Array:
-    # Arrow alone would cut 3.5 down to 3 for an integer column, and take None anywhere.
+    # Arrow alone would truncate 3.5 to 3 in an integer column, take booleans as numbers, and accept None anywhere.
     plain = set(map(type, values)) <= _PLAIN[column.type, column.optional]
     for number, value in enumerate(() if plain else values):
         if value is None and column.optional:
             continue
-        absent = isinstance(value, list) and None in value
+        has_null = isinstance(value, list) and None in value
         if (
             not isinstance(value, _ACCEPTED[column.type])
             or isinstance(value, bool) != (column.type == BOOLEAN)
-            or absent
+            or has_null
         ):
             kind = f"{column.type}{' or None' if column.optional else ''}"
             raise UsageError(f"row {number} for table {table.name!r}: {column.name} is {value!r}, must be {kind}")

@@ -1,4 +1,4 @@
-"""Reading all that counts, past what cannot be read."""
+"""Verification of all committed files, continuing past those that cannot be read."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any, TypeVar, final
 from fipray.errors import RecordsError
 from fipray.records import layout
 from fipray.records.commits import Commits
-from fipray.records.schema import TABLES, Table
+from fipray.records.tables import TABLES, Table
 
 _Made = TypeVar("_Made")
 _Pairs = set[tuple[str, str]]
@@ -17,13 +17,26 @@ _Pairs = set[tuple[str, str]]
 @final
 @dataclass(frozen=True)
 class Checks:
-    """Checks of a directory. What they find is added to `problems`."""
+    """Checks of a results directory that collect problems instead of stopping at the first.
+
+    Args:
+        commits: commits of the directory.
+        problems: list to which a message per problem is added.
+    """
 
     commits: Commits
     problems: list[str]
 
-    def tell(self, work: Callable[..., _Made], *arguments: Any) -> _Made | None:
-        """What `work` returns; None where it raises RecordsError, which is told of."""
+    def collect(self, work: Callable[..., _Made], *arguments: Any) -> _Made | None:
+        """Call a function and collect its RecordsError.
+
+        Args:
+            work: function to call.
+            *arguments: its arguments.
+
+        Returns:
+            Its result; None if it raised RecordsError.
+        """
         try:
             return work(*arguments)
         except RecordsError as error:
@@ -31,18 +44,25 @@ class Checks:
             return None
 
     def weights_named_in(self, commits: Sequence[str]) -> _Pairs:
-        """The pairs of weights file and SHA-256 in all rows of these commits, which are checked."""
+        """Read and check all rows of some commits.
+
+        Args:
+            commits: names of commits.
+
+        Returns:
+            Weights files that the rows name, each with its SHA-256.
+        """
         named: _Pairs = set()
         for table in TABLES.values():
             try:
-                named |= self._named(table, commits)  # at once, which is many times as fast
+                named |= self._named(table, commits)  # all at once is many times as fast as one by one
             except RecordsError:
                 each = self.commits.each(partial(self._named_in_one, table), commits)
                 named |= {pair for pairs in each for pair in pairs}
         return named
 
     def _named_in_one(self, table: Table, commit: str) -> _Pairs:
-        return self.tell(self._named, table, [commit]) or set()
+        return self.collect(self._named, table, [commit]) or set()
 
     def _named(self, table: Table, commits: Sequence[str]) -> _Pairs:
         rows = self.commits.rows(table.name, commits)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fipray.execution.jobs import Tables
-from fipray.records.schema import FLOAT, POINTS
+from fipray.records.tables import FLOAT, POINTS
 
 MEASURES = tuple(column.name for column in POINTS.columns if column.type == FLOAT and column.name != "seconds")
 

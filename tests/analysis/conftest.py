@@ -1,4 +1,4 @@
-"""The results of a study that never was."""
+"""Results of a made-up study."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A study that never was, written as a results directory: ten paths, an ensemble, two attacks, transfer, measures."""
+"""Results directory of a made-up study: ten paths, an ensemble, two attacks, transfer and measures."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def write_made_up_study(directory: Path, num_paths: int = NUM_PATHS, *, judged: 
 
 
 def _write_path(store: Store, id: str, name: str, pace: float, target: float) -> dict[str, Any]:
-    """Returns what its end is like."""
+    """Write a path; return measures of its end."""
     attempt = store.next_attempt(id)
     file, sha256 = store.write_weights(id, attempt, "end", {"weights": np.full(5, pace, np.float32)})
     start = dict(zip(("weights_file", "weights_sha256"), store.write_weights(id, attempt, "start", BASE), strict=True))

@@ -1,4 +1,4 @@
-"""What no other row dominates."""
+"""Pareto fronts of frames."""
 
 import numpy as np
 import pandas as pd
@@ -12,20 +12,20 @@ def frame(*pairs):
     return pd.DataFrame(pairs, columns=["clean_accuracy", "robust_accuracy"], dtype=float)
 
 
-def test_a_row_stays_if_and_only_if_none_is_as_good_in_all_and_better_in_one():
+def test_front_keeps_exactly_the_rows_that_no_other_dominates():
     rows = frame((0.9, 0.2), (0.8, 0.5), (0.8, 0.4), (0.7, 0.5), (0.6, 0.6), (0.5, 0.1))
     kept = analysis.pareto(rows)
     assert list(kept.index) == [0, 1, 4]
     pd.testing.assert_frame_equal(kept, rows.loc[[0, 1, 4]])
 
 
-def test_in_one_column_it_is_the_largest():
+def test_front_of_one_column_is_its_maximum():
     values = np.random.default_rng(0).integers(0, 20, 60)
     kept = analysis.pareto(pd.DataFrame({"accuracy": values}), ["accuracy"])
     assert list(kept.index) == list(np.flatnonzero(values == values.max()))
 
 
-def test_in_many_columns_it_is_what_a_comparison_of_all_pairs_leaves():
+def test_front_of_many_columns_equals_a_comparison_of_all_pairs():
     values = np.random.default_rng(0).integers(0, 5, (60, 3))
     kept = analysis.pareto(pd.DataFrame(values, columns=list("abc")), list("abc"))
     wanted = [
@@ -34,14 +34,16 @@ def test_in_many_columns_it_is_what_a_comparison_of_all_pairs_leaves():
     assert list(kept.index) == wanted
 
 
-def test_equal_rows_all_stay_and_rows_without_a_number_do_not():
+def test_front_keeps_equal_rows_and_drops_nan():
     assert list(analysis.pareto(frame((0.9, 0.5), (0.9, 0.5), (np.nan, 0.9), (0.95, np.nan))).index) == [0, 1]
     assert analysis.pareto(frame((np.nan, 0.9))).empty
     assert analysis.pareto(frame()).empty
 
 
-def test_columns_that_are_not_there_are_named_with_those_that_are():
-    with pytest.raises(UsageError, match=r"no columns \['seconds'\] to compare; there are: clean_accuracy, robust_acc"):
+def test_front_of_missing_columns_is_refused_with_the_valid_ones():
+    with pytest.raises(
+        UsageError, match=r"cannot compare columns \['seconds'\]; the columns are: clean_accuracy, robust_acc"
+    ):
         analysis.pareto(frame((0.9, 0.5)), ("clean_accuracy", "seconds"))
-    with pytest.raises(UsageError, match="to compare"):
+    with pytest.raises(UsageError, match="cannot compare columns"):
         analysis.pareto(frame((0.9, 0.5)), ())

@@ -1,4 +1,4 @@
-"""Every figure shows all there is, at its place, and nothing of it is cut off."""
+"""Figures: complete, correctly placed, and not cut off."""
 
 import sys
 from dataclasses import replace
@@ -38,7 +38,7 @@ def labelled(axis):
     return {line.get_label(): line for line in axis.get_lines() if not line.get_label().startswith("_")}
 
 
-def test_points_have_a_line_a_path_in_each_of_four_panels(results):
+def test_points_figure_has_a_line_per_path_in_four_panels(results):
     axes = analysis.plot_points(results).axes
     assert [len(labelled(axis)) for axis in axes] == [NUM_PATHS] * 4
     path = results.points[results.points["name"] == "path-4"]
@@ -52,12 +52,12 @@ def test_points_have_a_line_a_path_in_each_of_four_panels(results):
         np.testing.assert_allclose(line.get_ydata(), values)
 
 
-def test_the_distance_on_anchors_is_drawn_beside_where_the_paths_are_few(results, few):
+def test_points_figure_of_few_paths_shows_the_distance_on_anchors(results, few):
     assert len(analysis.plot_points(results).axes[0].get_lines()) == NUM_PATHS
     assert len(analysis.plot_points(few).axes[0].get_lines()) == 2 * 3
 
 
-def test_the_legend_names_every_path_and_no_two_paths_look_alike(results):
+def test_points_figure_names_all_paths_and_gives_each_its_own_style(results):
     figure = analysis.plot_points(results)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [f"path-{number}" for number in range(NUM_PATHS)]
@@ -65,18 +65,18 @@ def test_the_legend_names_every_path_and_no_two_paths_look_alike(results):
     assert len(looks) == NUM_PATHS
 
 
-def test_a_panel_of_what_was_not_measured_is_left_out(few):
+def test_points_figure_omits_what_was_not_measured(few):
     points = few.points.assign(clean_accuracy=np.nan)
     assert len(analysis.plot_points(replace(few, points=points)).axes) == 3
 
 
-def test_the_distance_on_anchors_stands_in_for_held_out_inputs_that_were_none(few):
+def test_points_figure_without_held_out_inputs_shows_the_distance_on_anchors(few):
     points = few.points.assign(functional_distance_held_out=np.nan)
     line = labelled(analysis.plot_points(replace(few, points=points)).axes[0])["path-0"]
     np.testing.assert_array_equal(line.get_ydata(), points.loc[points["name"] == "path-0", "functional_distance"])
 
 
-def test_robustness_has_a_line_a_network_from_the_worst_to_no_attack_and_the_worst_in_figures(results):
+def test_robustness_figure_has_a_line_per_network_and_the_worst_accuracy_as_number(results):
     (axis,) = analysis.plot_robustness(results).axes
     (lines,) = axis.collections
     worst = results.robustness[results.robustness["attack"] == "worst"].set_index("name")
@@ -91,7 +91,7 @@ def test_robustness_has_a_line_a_network_from_the_worst_to_no_attack_and_the_wor
     assert figures == {name: f"{worst.loc[name, 'robust_accuracy'] * 100:.1f}" for name in names}
 
 
-def test_robustness_has_a_marker_a_network_and_attack(results):
+def test_robustness_figure_has_a_marker_per_network_and_attack(results):
     (axis,) = analysis.plot_robustness(results).axes
     markers = labelled(axis)
     assert list(markers) == ["no attack", "fgsm", "pgd-20x1", "worst"]
@@ -99,14 +99,14 @@ def test_robustness_has_a_marker_a_network_and_attack(results):
     assert len({line.get_marker() for line in markers.values()}) == 4
 
 
-def test_robustness_has_a_panel_a_threat_model_with_its_number_of_examples(few):
+def test_robustness_figure_has_a_panel_per_threat_model(few):
     figure = analysis.plot_robustness(with_two_threat_models(few))
     titles = [axis.get_title() for axis in figure.axes]
     assert titles == ["l2, epsilon 1.5\n200 examples", "linf, epsilon 0.1\n500 examples"]
     assert [len(axis.texts) for axis in figure.axes] == [5, 5]
 
 
-def test_transfer_has_a_cell_a_pair_with_makers_in_rows_and_targets_in_columns(results):
+def test_transfer_figure_has_sources_in_rows_and_targets_in_columns(results):
     axis, _ = analysis.plot_transfer(results).axes
     assert len(axis.texts) == NUM_NETWORKS**2
     names = [text.get_text() for text in axis.get_yticklabels()]
@@ -120,7 +120,7 @@ def test_transfer_has_a_cell_a_pair_with_makers_in_rows_and_targets_in_columns(r
     assert image[0, 1] == pairs["base", "path-0"] * 100
 
 
-def test_transfer_has_a_panel_a_threat_model_and_leaves_open_what_is_missing(few):
+def test_transfer_figure_has_a_panel_per_threat_model_and_empty_cells_for_missing_pairs(few):
     two = with_two_threat_models(few)
     first, second, _ = analysis.plot_transfer(replace(two, transfer=two.transfer.iloc[:-3])).axes
     assert {text.get_text() for text in first.texts} == {"25"}
@@ -128,14 +128,14 @@ def test_transfer_has_a_panel_a_threat_model_and_leaves_open_what_is_missing(few
 
 
 @pytest.mark.parametrize("plot", PLOTS)
-def test_there_is_nothing_to_draw_before_there_are_results(plot, tmp_path):
+def test_figures_without_results_are_refused(plot, tmp_path):
     Store.create_or_open(tmp_path, MANIFEST)
     with pytest.raises(UsageError, match=r"holds no .* yet"):
         plot(analysis.load(tmp_path))
 
 
 @pytest.mark.parametrize("plot", PLOTS)
-def test_nothing_is_cut_off_with_long_names_and_two_threat_models(plot, few):
+def test_figures_cut_nothing_off(plot, few):
     name = "diverse-with-a-penalty-of-0.25-and-sixteen-members-of-seed-12345"
     texts = {column: {"path-1": name} for column in ("name", "source", "target")}
     tables = ("paths", "points", "robustness", "transfer")
@@ -148,7 +148,7 @@ def test_nothing_is_cut_off_with_long_names_and_two_threat_models(plot, few):
     assert (corners <= [whole.width, whole.height]).all()
 
 
-def test_drawing_and_saving_keeps_no_state_and_shows_nothing(few, tmp_path):
+def test_figures_do_not_import_pyplot(few, tmp_path):
     for plot in PLOTS:
         plot(few).savefig(tmp_path / f"{plot.__name__}.png", dpi=40)
     assert len([*tmp_path.glob("*.png")]) == 3
@@ -162,7 +162,7 @@ def transfer_of(prefix, num_members):
     return rows.assign(accuracy=np.linspace(0.1, 0.9, len(rows)), attack="pgd-20x1", norm="linf", epsilon=0.1)
 
 
-def test_heat_maps_have_each_table_under_its_title_on_one_scale_with_its_own_names():
+def test_heat_maps_share_a_scale_and_have_their_own_names():
     tables = {"scratch": transfer_of("scratch", 3), "paths": transfer_of("path", 11)}
     *axes, bar = analysis.transfer_heat_maps(tables).axes
     for axis, (title, table) in zip(axes, tables.items(), strict=True):
@@ -177,7 +177,7 @@ def test_heat_maps_have_each_table_under_its_title_on_one_scale_with_its_own_nam
     assert bar.get_ylabel() == "accuracy of the target, %"
 
 
-def test_a_heat_map_says_the_mean_on_own_inputs_and_on_others():
+def test_heat_map_title_gives_means_on_own_and_other_inputs():
     table = transfer_of("path", 3).assign(accuracy=[0.1, 0.5, 0.5, 0.5, 0.2, 0.5, 0.5, 0.5, 0.3])
     assert (
         analysis.transfer_heat_maps({"paths": table}).axes[0].get_title() == "paths\nown inputs 20.0 %, others' 50.0 %"
@@ -186,7 +186,7 @@ def test_a_heat_map_says_the_mean_on_own_inputs_and_on_others():
     assert analysis.transfer_heat_maps({"paths": others}).axes[0].get_title() == "paths\nothers' 50.0 %"
 
 
-def test_of_a_pair_measured_twice_the_heat_map_shows_the_one_on_the_most_examples():
+def test_heat_map_shows_the_measurement_with_the_most_examples():
     table = transfer_of("path", 2)
     twice = pd.concat([table.assign(num_examples=500), table.assign(num_examples=100, accuracy=0.99)])
     assert [text.get_text() for text in analysis.transfer_heat_maps({"": twice}).axes[0].texts] == [
@@ -197,7 +197,7 @@ def test_of_a_pair_measured_twice_the_heat_map_shows_the_one_on_the_most_example
     ]
 
 
-def test_what_is_no_table_of_transfer_is_refused():
+def test_heat_map_of_an_invalid_table_is_refused():
     table = transfer_of("path", 2)
     with pytest.raises(UsageError, match="no tables of transfer"):
         analysis.transfer_heat_maps({})
@@ -220,7 +220,7 @@ FRONT = pd.DataFrame(
 )
 
 
-def test_the_front_of_a_method_is_a_step_line_through_what_nothing_dominates():
+def test_front_of_a_method_is_a_step_line_through_undominated_networks():
     axis = analysis.front(FRONT).axes[0]
     paths, scratch = (line for line in axis.get_lines() if len(line.get_xdata()))
     assert paths.get_drawstyle() == "steps-pre"
@@ -233,7 +233,7 @@ def test_the_front_of_a_method_is_a_step_line_through_what_nothing_dominates():
     assert paths.get_color() != scratch.get_color()
 
 
-def test_every_network_has_a_marker_filled_if_it_is_on_the_front_and_sized_by_its_seconds():
+def test_front_markers_are_filled_on_the_front_and_sized_by_seconds():
     axis = analysis.front(FRONT, seconds="seconds").axes[0]
     dominated, best, nothing, scratch, *legend = axis.collections
     np.testing.assert_allclose(dominated.get_offsets(), [[95, 60]])
@@ -244,14 +244,14 @@ def test_every_network_has_a_marker_filled_if_it_is_on_the_front_and_sized_by_it
     assert [marks.get_sizes()[0] for marks in legend] == [scratch.get_sizes()[0], dominated.get_sizes()[0]]
 
 
-def test_a_front_without_rows_or_columns_is_refused():
-    with pytest.raises(UsageError, match="with the columns method, clean_accuracy, robust_accuracy, time; there are"):
+def test_front_without_rows_or_columns_is_refused():
+    with pytest.raises(UsageError, match="with the columns method, clean_accuracy, robust_accuracy, time; the columns"):
         analysis.front(FRONT, seconds="time")
     with pytest.raises(UsageError, match="needs rows"):
         analysis.front(FRONT.head(0))
 
 
-def test_names_are_drawn_letter_by_letter(tmp_path):
+def test_figures_draw_names_literally(tmp_path):
     write_made_up_study(tmp_path, 2)
     results = analysis.load(tmp_path)
     name = r"$\frac{$ \x{"

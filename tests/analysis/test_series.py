@@ -1,4 +1,4 @@
-"""Series of tasks along chains of paths: the matrix of accuracies, what is read off it, and its pictures."""
+"""Continual learning along chains of paths: accuracy matrix, measures and figures."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def write(directory: Path) -> None:
         store.commit(f"id-{name}", "path", attempt, tables)
 
 
-def test_a_lineage_leads_from_the_base_to_the_path(results):
+def test_lineage_leads_from_the_base_to_the_path(results):
     for end in ("learns-three", "id-learns-three"):
         assert analysis.lineage(results, end)["name"].tolist() == ["learns-two", "sparse", "learns-three"]
     assert analysis.lineage(results, "aside")["name"].tolist() == ["aside"]
@@ -71,7 +71,7 @@ def test_a_lineage_leads_from_the_base_to_the_path(results):
         analysis.lineage(results, "nobody")
 
 
-def test_the_matrix_has_a_row_a_network_and_a_column_a_task(results):
+def test_series_has_a_row_per_network_and_a_column_per_task(results):
     series = analysis.task_series(results, "learns-three")
     expected = pd.DataFrame(
         [ACCURACIES[name] for name in ("base", "learns-two", "sparse", "learns-three")],
@@ -82,7 +82,7 @@ def test_the_matrix_has_a_row_a_network_and_a_column_a_task(results):
     assert series.learned_at == {"one": "base", "two": "learns-two", "three": "learns-three"}
 
 
-def test_the_measures_are_those_of_their_sources(results):
+def test_series_measures_equal_their_published_definitions(results):
     series = analysis.task_series(results, "learns-three")
     assert series.average_accuracy == pytest.approx((0.7 + 0.9 + 0.99) / 3)
     assert series.forgetting == pytest.approx(((0.9 - 0.7) + (0.95 - 0.9)) / 2)
@@ -92,23 +92,23 @@ def test_the_measures_are_those_of_their_sources(results):
     assert series.forward_transfer(untrained) == pytest.approx(((0.5 - 0.1) + (0.5 - 0.2)) / 2)
 
 
-def test_a_chain_that_ends_early_counts_only_what_it_learned(results):
+def test_series_of_a_shorter_chain_covers_its_own_tasks(results):
     series = analysis.task_series(results, "learns-two")
     assert series.learned_at == {"one": "base", "two": "learns-two"}
     assert series.average_accuracy == pytest.approx((0.8 + 0.95) / 2)
     assert series.forgetting == pytest.approx(0.1)
 
 
-def test_what_the_base_knows_can_be_said(results):
+def test_series_takes_the_known_tasks_of_the_base(results):
     series = analysis.task_series(results, "aside", known=("one", "two"))
     assert series.average_accuracy == pytest.approx((0.9 + 0.55) / 2)
     assert series.forgetting == pytest.approx(-0.025)
     assert np.isnan(series.forward_transfer(0.5))
-    with pytest.raises(UsageError, match="no tasks four; there are: one, two, three"):
+    with pytest.raises(UsageError, match="no tasks four; the tasks are: one, two, three"):
         analysis.task_series(results, "aside", known=("four",))
 
 
-def test_results_without_tasks_say_so(tmp_path):
+def test_series_without_tasks_is_refused(tmp_path):
     store = Store.create_or_open(tmp_path, {"study": STUDY, "study_id": "0123456789abcdef", "parameters": {}})
     file, sha256 = store.write_weights("id", 1, "end", {"weights": np.ones(5, np.float32)})
     row = path_row("id", "one", 1, weights_file=file, weights_sha256=sha256)
@@ -117,7 +117,7 @@ def test_results_without_tasks_say_so(tmp_path):
         analysis.task_series(analysis.load(tmp_path), "one")
 
 
-def test_the_heat_map_shows_every_accuracy_and_frames_where_tasks_were_learned(results):
+def test_tasks_figure_shows_all_accuracies_and_frames_learned_tasks(results):
     figure = analysis.plot_tasks(results, "learns-three")
     axis = figure.axes[0]
     assert [text.get_text() for text in axis.texts] == [
@@ -127,7 +127,7 @@ def test_the_heat_map_shows_every_accuracy_and_frames_where_tasks_were_learned(r
     assert axis.get_title() == "average accuracy 86.3 %, forgetting 12.5 %"
 
 
-def test_learning_is_a_line_a_chain_over_what_was_learned_so_far(results):
+def test_learning_figure_has_a_line_per_chain(results):
     figure = analysis.plot_learning(results, ["learns-three"])
     lines = figure.axes[0].lines
     mean = lines[-1].get_ydata()
@@ -137,7 +137,7 @@ def test_learning_is_a_line_a_chain_over_what_was_learned_so_far(results):
         analysis.plot_learning(results, [])
 
 
-def test_the_graph_of_networks_has_each_of_them_right_of_what_it_came_from(results):
+def test_lineage_figure_places_networks_right_of_their_parent(results):
     figure = analysis.plot_lineage(results)
     axis = figure.axes[0]
     places = {text.get_text().split("\n")[0]: text.xy for text in axis.texts if text.get_text()}
@@ -149,13 +149,13 @@ def test_the_graph_of_networks_has_each_of_them_right_of_what_it_came_from(resul
     assert "learns-three\n70.0 / 90.0 / 99.0 %, 90% zeros" in labels
 
 
-def test_the_base_of_a_summary_is_where_paths_begin_and_not_where_a_chain_goes_on(results):
+def test_summary_of_chains_begins_with_the_base(results):
     assert analysis.summary(results)["name"].tolist()[0] == "base"
 
 
-def test_the_summary_says_what_became_of_the_tasks_where_chains_end(results, capsys):
+def test_summary_reports_learned_tasks_at_ends_of_chains(results, capsys):
     analysis.print_summary(results)
     said = " ".join(capsys.readouterr().out.split())  # wherever lines break
     assert "learns-three: 3 tasks learned, average accuracy 86.3 %, forgetting 12.5 %" in said
-    assert "to its path's start" in said
+    assert "to their path's start" in said
     assert "aside:" not in said

@@ -1,4 +1,4 @@
-"""One row a network, in figures that can be checked by hand, and readable at any width."""
+"""Summary of networks: values checked by hand, and the layout at any width."""
 
 import io
 import math
@@ -19,7 +19,7 @@ CLEAN = {"norm": "linf", "epsilon": 0.0, "num_examples": 10_000, "clean_accuracy
 
 @pytest.fixture
 def by_hand(tmp_path):
-    """A base, a path that was judged, one that was not yet, and an ensemble; two threat models for the path."""
+    """Results with a base, a path under two threat models, a path that was not evaluated, and an ensemble."""
     store = Store.create_or_open(tmp_path, MANIFEST)
     store.commit("a", "path", 1, {"paths": [path_row("a", "near")], "points": point_rows("a", "near")})
     marks = {"objective_end": 3.5, "accuracy_collapsed_step": 2, "warnings": "objective 3.00 -> 3.50: worse"}
@@ -48,7 +48,7 @@ def printed(results, width):
     return file.getvalue()
 
 
-def test_the_summary_has_the_figures_found_by_hand(by_hand):
+def test_summary_equals_values_found_by_hand(by_hand):
     nan, sentence = math.nan, "completed: all 3 steps were walked"
     wanted = pd.DataFrame(
         {
@@ -73,12 +73,12 @@ def test_the_summary_has_the_figures_found_by_hand(by_hand):
     pd.testing.assert_frame_equal(analysis.summary(by_hand), wanted.astype(texts))
 
 
-def test_a_path_that_something_speaks_against_is_marked_below_the_table(by_hand):
+def test_summary_lists_warnings_below_the_table(by_hand):
     marked = [line.rstrip() for line in printed(by_hand, 120).splitlines() if line.startswith(("far: ", "near: "))]
     assert marked == ["far: objective 3.00 -> 3.50: worse"]
 
 
-def test_of_many_marked_paths_a_few_are_named_and_the_others_counted(tmp_path):
+def test_summary_counts_warnings_beyond_the_first(tmp_path):
     store = Store.create_or_open(tmp_path, MANIFEST)
     for number in range(14):
         id, name = f"id{number}", f"path-{number}"
@@ -89,13 +89,13 @@ def test_of_many_marked_paths_a_few_are_named_and_the_others_counted(tmp_path):
     assert lines[-1] == "and 2 more paths with warnings"
 
 
-def test_the_row_without_attack_gives_the_clean_accuracy_and_is_no_attack(results):
+def test_summary_takes_clean_accuracy_from_the_row_without_attack(results):
     table = analysis.summary(results)
     assert set(table["clean_accuracy"]) == {0.97}  # on all 10,000; the attacked 500 have 0.98, the paths' ends less
     assert not [column for column in table.columns if "none" in column]
 
 
-def test_the_measurement_on_the_most_examples_counts(by_hand):
+def test_summary_uses_the_measurement_with_the_most_examples(by_hand):
     more = robustness_row("t", "near", "path", "worst", **LINF, robust_accuracy=0.4, num_examples=5000)
     grown = replace(by_hand, robustness=pd.concat([pd.DataFrame([more]), by_hand.robustness]))
     near = analysis.summary(grown).set_index("name").loc["near"]
@@ -103,7 +103,7 @@ def test_the_measurement_on_the_most_examples_counts(by_hand):
     assert near["clean_accuracy"] == 0.97
 
 
-def test_an_empty_study_has_an_empty_summary_that_can_be_printed(tmp_path):
+def test_summary_of_an_empty_study_is_empty_and_printable(tmp_path):
     Store.create_or_open(tmp_path, MANIFEST)
     results = analysis.load(tmp_path)
     table = analysis.summary(results)
@@ -112,13 +112,13 @@ def test_an_empty_study_has_an_empty_summary_that_can_be_printed(tmp_path):
     assert "study made-up" in printed(results, 80)
 
 
-def test_paths_that_were_not_judged_are_there(tmp_path):
+def test_summary_contains_paths_that_were_not_evaluated(tmp_path):
     write_made_up_study(tmp_path, 3, judged=False)
     assert list(analysis.summary(analysis.load(tmp_path))["name"]) == ["base", "path-0", "path-1", "path-2"]
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 200])
-def test_every_network_and_its_clean_and_worst_accuracy_are_shown_at_any_width(results, width):
+def test_summary_shows_all_networks_with_clean_and_worst_accuracy_at_any_width(results, width):
     worst = analysis.summary(results).set_index("name")["robust_accuracy worst linf 0.1"]
     lines = printed(results, width).splitlines()
     assert max(map(len, lines)) <= width
@@ -132,17 +132,17 @@ def test_every_network_and_its_clean_and_worst_accuracy_are_shown_at_any_width(r
     assert "10 members" in next(line for line in lines if line.startswith("all "))
 
 
-def test_a_narrow_table_drops_attacks_and_says_so_and_a_wide_one_does_not(results):
+def test_narrow_summary_drops_attacks_and_says_so(results):
     narrow, wide = printed(results, 80), printed(results, 120)
     assert "fgsm" in wide
     assert "pgd-20x1" in wide
-    assert "found no room" not in wide
+    assert "do not fit" not in wide
     assert "fgsm" not in narrow
     assert "pgd-20x1" not in narrow
-    assert " ".join(narrow.split()).endswith("attacks that found no room here (fipray.analysis.summary has all): 2")
+    assert " ".join(narrow.split()).endswith("attacks that do not fit here (fipray.analysis.summary has all): 2")
 
 
-def test_long_names_and_sentences_are_folded_and_not_cut(by_hand):
+def test_summary_folds_long_names_and_sentences(by_hand):
     name, sentence = "n" * 64, "the objective came to rest at last " * 4
     paths = by_hand.paths.replace({"name": {"far": name}}).assign(outcome=sentence.strip(), warnings="")
     text = printed(replace(by_hand, paths=paths), 80)
@@ -153,7 +153,7 @@ def test_long_names_and_sentences_are_folded_and_not_cut(by_hand):
 
 
 @pytest.mark.parametrize("columns", [None, "80", "200"])
-def test_where_there_is_no_terminal_the_summary_is_as_wide_as_columns_says(results, monkeypatch, columns):
+def test_summary_without_terminal_has_the_width_of_columns(results, monkeypatch, columns):
     monkeypatch.delenv("COLUMNS", raising=False)
     if columns:
         monkeypatch.setenv("COLUMNS", columns)
@@ -162,17 +162,17 @@ def test_where_there_is_no_terminal_the_summary_is_as_wide_as_columns_says(resul
     assert file.getvalue() == printed(results, int(columns or 120))
 
 
-def test_networks_whose_gradients_may_be_masked_are_named_in_a_sentence(by_hand):
-    assert "masked" not in printed(by_hand, 120)
+def test_summary_names_networks_with_signs_of_gradient_masking(by_hand):
+    assert "masking" not in printed(by_hand, 120)
     rows = by_hand.robustness.copy()
     rows.loc[rows["attack"] == "worst", "warnings"] = ""
-    assert "masked" not in printed(replace(by_hand, robustness=rows), 120)
+    assert "masking" not in printed(replace(by_hand, robustness=rows), 120)
     rows.loc[(rows["attack"] == "worst") & (rows["name"] == "near"), "warnings"] = "more steps still help"
     text = " ".join(printed(replace(by_hand, robustness=rows), 80).split())
     assert "(column `warnings` of `robustness`), in: near far: objective" in text
 
 
-def test_the_note_says_on_how_many_examples_the_attacks_were(by_hand):
+def test_summary_gives_the_number_of_attacked_examples(by_hand):
     assert "under attack on 500 examples" in " ".join(printed(by_hand, 120).split())
     more = by_hand.robustness.copy()
     more.loc[more["norm"] == "l2", "num_examples"] = 2000

@@ -1,4 +1,4 @@
-"""Trials of a search as a frame: values in columns, and the front of those that ended."""
+"""Trials of a search: searched values as columns, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ def results(tmp_path):
     return analysis.load(tmp_path)
 
 
-def test_values_are_columns(results):
+def test_trials_have_a_column_per_searched_field(results):
     trials = results.trials.set_index("name")
     assert trials["config.radius.tolerance"].to_dict() == dict(zip(ENDS, (0.0, 0.1, 0.2, 0.3, 0.4), strict=True))
     assert trials.loc["closest", "config.stepper"] == {"kind": "natural"}
 
 
-def test_trials_are_joined_with_what_their_ends_are_like(results):
+def test_trials_are_joined_with_measures_at_their_ends(results):
     trials = analysis.judged_trials(results).set_index("name")
     assert trials.loc["closest", ["functional_distance_held_out", "robust_accuracy"]].tolist() == [0.1, 0.5]
     assert math.isnan(trials.loc["hardly-begun", "robust_accuracy"])
 
 
-def test_the_front_holds_ended_trials_that_no_other_beats_the_best_in_the_first_objective_first(results):
+def test_front_of_trials_is_sorted_by_the_first_objective(results):
     assert list(results.pareto()["name"]) == ["closest", "sturdiest"]
     assert list(results.pareto({"robust_accuracy": "max"})["name"]) == ["sturdiest"]
     assert list(results.pareto({"functional_distance_held_out": "min"})["name"]) == ["closest"]  # and not hardly-begun
 
 
-def test_the_summary_ends_with_the_front(results, capsys):
+def test_summary_of_a_search_ends_with_the_front(results, capsys):
     analysis.print_summary(results)
     shown = capsys.readouterr().out
     front = shown[shown.index("front of 5 trials (1 given up, 1 not finite)") :]
@@ -66,9 +66,9 @@ def test_the_summary_ends_with_the_front(results, capsys):
     assert "beaten" not in front
 
 
-def test_an_unknown_objective_and_results_of_no_search_are_refused(results, tmp_path):
+def test_front_of_an_unknown_objective_or_of_a_study_is_refused(results, tmp_path):
     with pytest.raises(UsageError, match="no column 'distance'; they have: "):
         results.pareto({"distance": "min"})
     Store.create_or_open(tmp_path / "study", MANIFEST)
-    with pytest.raises(UsageError, match="which is no search"):
+    with pytest.raises(UsageError, match="which is not a search"):
         analysis.load(tmp_path / "study").pareto()

@@ -1,4 +1,4 @@
-"""bfloat16 crosses to safetensors files and back, through numpy, which does not have it."""
+"""bfloat16 arrays in safetensors files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fipray.study.arrays import state_arrays, to_array, to_tensor
 NUMBERS = [0.0, -0.0, 1.0, 1.00390625, 1.01171875, -3e38, 3.4e38, 1e-40, float("inf"), -float("inf"), float("nan")]
 
 
-def test_numbers_are_rounded_as_torch_rounds_them():
+def test_rounding_equals_that_of_torch():
     drawn = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 1e3
     numbers = torch.cat([torch.tensor(NUMBERS), drawn])
     found, expected = rounded(numbers.numpy()), numbers.bfloat16()
@@ -25,7 +25,7 @@ def test_numbers_are_rounded_as_torch_rounds_them():
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
-def test_files_are_what_safetensors_reads_and_writes(shape):
+def test_files_are_read_by_safetensors_and_its_files_are_read(shape):
     tensors = {
         "bfloat16": torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16(),
         "float16": torch.ones(shape).half(),
@@ -41,16 +41,16 @@ def test_files_are_what_safetensors_reads_and_writes(shape):
     assert torch.equal(to_tensor(theirs["bfloat16"]), tensors["bfloat16"])
 
 
-def test_files_without_bfloat16_are_those_of_safetensors_itself():
+def test_files_without_bfloat16_equal_those_of_safetensors():
     arrays = {"b": np.arange(3.0), "a": np.ones((2, 2), np.float32)}
     assert safetensors_bytes(arrays) == safetensors.numpy.save(arrays)
 
 
-def test_a_tensor_that_is_not_contiguous_keeps_its_order():
+def test_tensor_that_is_not_contiguous_keeps_its_order():
     tensor = torch.arange(6.0).bfloat16().view(2, 3).T
     assert torch.equal(to_tensor(read_safetensors(safetensors_bytes({"a": to_array(tensor)}))["a"]), tensor)
 
 
-def test_what_is_no_tensor_is_refused_by_its_name():
+def test_state_dict_entry_that_is_no_tensor_is_refused_by_name():
     with pytest.raises(UsageError, match="_extra_state in the module's state_dict is no plain tensor"):
         state_arrays({"_extra_state": {"calls": 3}})

@@ -1,4 +1,4 @@
-"""Few files in the place of many: what is read stays as it is, whoever reads, writes or dies meanwhile."""
+"""Compaction of commits, also with concurrent readers and writers and after crashes."""
 
 import threading
 
@@ -30,7 +30,7 @@ def names(store, table):
     return sorted(file.name for file in (store.directory / table).iterdir())
 
 
-def test_what_is_read_is_the_same_before_and_after(store):
+def test_compaction_changes_no_row(store):
     before, other = store.read_tables(), Store.open(store.directory)
     assert other.committed() == set(IDS)
     assert compact(store) == (10, 1)
@@ -45,7 +45,7 @@ def test_what_is_read_is_the_same_before_and_after(store):
     store.verify()
 
 
-def test_a_file_holds_no_more_rows_than_is_asked(store):
+def test_compaction_respects_the_limit_of_rows(store):
     assert compact(store, max_rows=20) == (10, 3)
     assert sorted(len(pd.read_parquet(file)) for file in (store.directory / "points").iterdir()) == [9, 12, 15]
     assert compact(store, max_rows=20) == (3, 3)
@@ -53,7 +53,7 @@ def test_a_file_holds_no_more_rows_than_is_asked(store):
     assert store.committed() == set(IDS)
 
 
-def test_a_compacted_study_goes_on(store):
+def test_compacted_study_can_be_continued(store):
     compact(store)
     assert not store.commit(IDS[0], "path", 9, rows_of(IDS[0], 9))
     write_study(store.directory, 2)
@@ -62,7 +62,7 @@ def test_a_compacted_study_goes_on(store):
 
 
 @pytest.mark.parametrize("num_removed", [0, 3, 10])
-def test_who_dies_before_the_old_commits_are_removed_leaves_every_row_once(store, num_removed):
+def test_compaction_killed_before_removing_old_commits_leaves_each_row_once(store, num_removed):
     old = {
         file: file.read_bytes()
         for table in ("commits", "points", "paths")
@@ -78,7 +78,7 @@ def test_who_dies_before_the_old_commits_are_removed_leaves_every_row_once(store
     assert len(names(store, "points")) == len(names(store, "commits")) == 1
 
 
-def test_readers_see_every_row_once_while_others_compact(store):
+def test_readers_see_each_row_once_during_compaction(store):
     before, over, seen = store.read_table("points"), threading.Event(), []
 
     def read():
@@ -96,7 +96,7 @@ def test_readers_see_every_row_once_while_others_compact(store):
     assert all(seen)
 
 
-def test_damage_stops_it_and_nothing_is_lost(store):
+def test_compaction_stops_at_damage_and_loses_nothing(store):
     (store.directory / "points" / f"{IDS[4]}.parquet").write_bytes(b"")
     with pytest.raises(CorruptFileError, match=rf"{IDS[4]}\.parquet is truncated.*Delete commits/{IDS[4]}\.json"):
         compact(store)
@@ -106,7 +106,7 @@ def test_damage_stops_it_and_nothing_is_lost(store):
     assert store.committed() == {*IDS} - {IDS[4]}
 
 
-def test_two_at_once_leave_every_row_once(store):
+def test_concurrent_compactions_leave_each_row_once(store):
     before = store.read_table("points")
     threads = [threading.Thread(target=compact, args=(Store.open(store.directory), size)) for size in (8, 16, 1000)]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""A file that is truncated, empty, missing or altered is noticed, named, and something can be done about it."""
+"""Detection of truncated, empty, missing and altered files, and the remedies in the errors."""
 
 import itertools
 import re
@@ -45,10 +45,10 @@ READINGS = {
 
 @pytest.mark.parametrize(
     ("file", "damage"),
-    # An id without a commit record is not done yet, which is no damage.
+    # An ID without a commit record is not committed yet, which is no damage.
     [pair for pair in itertools.product(READINGS, DAMAGES) if pair != (COMMIT, "missing")],
 )
-def test_damage_is_named_with_what_to_do_by_reading_and_by_verifying(store, file, damage):
+def test_damage_is_reported_with_a_remedy_by_reading_and_verifying(store, file, damage):
     DAMAGES[damage](store.directory / file)
     remedy = "into a new directory" if file == "base.safetensors" else f"Delete {COMMIT} and run the same command again"
     for work in (READINGS[file], Store.verify):
@@ -58,7 +58,7 @@ def test_damage_is_named_with_what_to_do_by_reading_and_by_verifying(store, file
 
 
 @pytest.mark.parametrize("file", [TABLE, WEIGHTS, COMMIT])
-def test_what_the_error_says_to_do_mends_it(store, file):
+def test_remedy_in_the_error_repairs_the_directory(store, file):
     (store.directory / file).write_bytes(b"")
     (store.directory / COMMIT).unlink()
     write_study(store.directory, 2)
@@ -68,7 +68,7 @@ def test_what_the_error_says_to_do_mends_it(store, file):
     read_weights(store)
 
 
-def test_an_id_whose_commit_record_is_missing_is_not_done(store):
+def test_id_without_commit_record_is_not_committed(store):
     (store.directory / COMMIT).unlink()
     assert store.committed() == {"id1"}
     assert set(store.read_table("points")["path_id"].to_pylist()) == {"id1"}
@@ -76,7 +76,7 @@ def test_an_id_whose_commit_record_is_missing_is_not_done(store):
 
 
 @pytest.mark.parametrize("file", ["study.json", COMMIT])
-def test_one_bit_anywhere_in_a_manifest_or_commit_record_is_noticed(store, file):
+def test_one_flipped_bit_in_a_manifest_or_commit_record_is_detected(store, file):
     content = (store.directory / file).read_bytes()
     for position in range(len(content) - 1):
         (store.directory / file).write_bytes(flipped(content, position))
@@ -86,30 +86,30 @@ def test_one_bit_anywhere_in_a_manifest_or_commit_record_is_noticed(store, file)
     Store.open(store.directory).verify()
 
 
-def test_a_commit_record_under_the_name_of_another_is_noticed(store):
+def test_commit_record_under_another_name_is_detected(store):
     (store.directory / "commits" / "id9.json").write_bytes((store.directory / COMMIT).read_bytes())
     with pytest.raises(CorruptFileError, match=r"id9\.json is the record of 'id0'"):
         store.read_table("points")
 
 
 @pytest.mark.parametrize("damage", [damage for damage in DAMAGES if damage != "missing"])
-def test_a_damaged_manifest_is_named_with_what_to_do(store, damage):
+def test_damaged_manifest_is_reported_with_a_remedy(store, damage):
     DAMAGES[damage](store.directory / "study.json")
     for work in (lambda: Store.open(store.directory), lambda: Store.create_or_open(store.directory, MANIFEST)):
         with pytest.raises(CorruptFileError, match=r"study\.json is truncated or altered.*into a new directory"):
             work()
 
 
-def test_results_without_their_manifest_are_left_alone(store):
+def test_results_without_manifest_are_refused_and_unchanged(store):
     (store.directory / "study.json").unlink()
-    with pytest.raises(RecordsError, match=r"no results directory: no study\.json"):
+    with pytest.raises(RecordsError, match=r"not a results directory: there is no study\.json"):
         Store.open(store.directory)
     with pytest.raises(RecordsError, match=r"holds base\.safetensors, .* but no study\.json"):
         Store.create_or_open(store.directory, MANIFEST)
     assert (store.directory / TABLE).exists()
 
 
-def test_verifying_tells_of_every_damaged_file_at_once(store):
+def test_verify_reports_all_damaged_files_at_once(store):
     np.random.default_rng(0).shuffle(files := [TABLE, WEIGHTS, "paths/id1.parquet", "base.safetensors"])
     for file in files:
         DAMAGES["altered"](store.directory / file)
@@ -119,7 +119,7 @@ def test_verifying_tells_of_every_damaged_file_at_once(store):
     assert all(file in str(error.value) for file in files)
 
 
-def test_a_damaged_digest_of_the_base_weights_is_noticed(store):
+def test_damaged_digest_of_the_base_weights_is_detected(store):
     for content in (b"", b"\xff\xfe", b"0" * 64):
         (store.directory / "base.sha256").write_bytes(content)
         with pytest.raises(CorruptFileError, match=r"base\.s.*Run the study again, into a new directory"):

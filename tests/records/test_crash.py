@@ -1,4 +1,4 @@
-"""Whatever happens to a process that writes, and whenever: what is there is whole, and a following run completes it."""
+"""Crash safety: after a writer is killed at any moment, the directory is valid and the next run completes it."""
 
 import signal
 import subprocess
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
-    """A Python process at the root of the project, to be written to and read from."""
+    """Start a Python process at the root of the project, with pipes for its input and output."""
     command = [sys.executable, *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -33,7 +33,7 @@ def check_every_step_once(store: Store) -> None:
 
 
 def check_survivor(directory: Path, num_paths: int) -> None:
-    """What a killed writer left can be read as it is, opened for writing, and completed."""
+    """Check that a directory can be read as it is, opened for writing, and completed."""
     try:
         store = Store.open(directory)
     except RecordsError:
@@ -57,7 +57,7 @@ def check_survivor(directory: Path, num_paths: int) -> None:
 
 
 @pytest.mark.parametrize("line", [1, 3, 4, 7])
-def test_a_writer_killed_after_any_line_it_says_leaves_a_whole_directory(line, tmp_path):
+def test_writer_killed_after_any_line_leaves_a_valid_directory(line, tmp_path):
     with start("-m", "tests.records.writer", tmp_path / "results") as writer:
         said = [writer.stdout.readline() for _ in range(line)]
         writer.send_signal(signal.SIGKILL)
@@ -67,7 +67,7 @@ def test_a_writer_killed_after_any_line_it_says_leaves_a_whole_directory(line, t
     check_survivor(tmp_path / "results", 3)
 
 
-def test_a_writer_killed_before_any_of_its_calls_leaves_a_whole_directory(tmp_path):
+def test_writer_killed_before_any_system_call_leaves_a_valid_directory(tmp_path):
     with start("-m", "tests.records.writer", "--dying", tmp_path) as writer:
         pass
     assert writer.returncode == 0
@@ -94,7 +94,7 @@ for line in sys.stdin:
 """
 
 
-def test_of_two_processes_that_commit_one_id_at_once_exactly_one_counts(tmp_path):
+def test_concurrent_commits_of_one_id_leave_exactly_one(tmp_path):
     store = Store.create_or_open(tmp_path, MANIFEST)
     winners = {}
     with start("-c", COMMIT_MANY, tmp_path, 1) as first, start("-c", COMMIT_MANY, tmp_path, 2) as second:
@@ -147,15 +147,15 @@ assert commit()
 """
 
 
-def test_a_full_disk_leaves_nothing_half_written_and_says_what_to_do(tmp_path):
-    # A limit on the size of files stands for a disk with little room: both fail in the middle of a write.
+def test_full_disk_leaves_nothing_half_written_and_is_reported_with_a_remedy(tmp_path):
+    # A limit on file sizes stands in for a full disk: both fail in the middle of a write.
     with start("-c", FULL_DISK, tmp_path) as process:
         lines = process.stdout.readlines()
     assert process.returncode == 0, lines
     weights, points = lines
     assert str(tmp_path / "weights" / "id0" / "1" / "end.safetensors") in weights
     assert str(tmp_path / "points" / "id0.parquet") in points
-    assert all("Nothing of it was kept. Make room" in line for line in lines)
+    assert all("Nothing was written. Make room" in line for line in lines)
     store = Store.open(tmp_path)
     store.verify()
     assert store.read_table("points").num_rows == 1000

@@ -1,4 +1,4 @@
-"""A results directory from anywhere is read, or the file that cannot be is named; nothing outside is touched."""
+"""Results directories of unknown origin: damage is reported by file name, and nothing outside is touched."""
 
 import hashlib
 import io
@@ -39,7 +39,7 @@ def state_of(outside):
 
 
 def read(directory):
-    """What a reader shows of everything."""
+    """Everything that is shown of a directory."""
     results = analysis.load(directory)
     shown = io.StringIO()
     analysis.print_summary(results, shown)
@@ -56,7 +56,7 @@ def write(directory):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_directory_is_named_and_nothing_outside_is_touched(whole, tmp_path, name):
+def test_hostile_directory_is_reported_and_nothing_outside_is_touched(whole, tmp_path, name):
     directory, outside = tmp_path / "results", tmp_path / "outside"
     shutil.copytree(whole, directory)
     make_outside(outside)
@@ -74,7 +74,7 @@ def test_a_hostile_directory_is_named_and_nothing_outside_is_touched(whole, tmp_
         assert str(directory) in said[0], "verify names the file"
 
 
-def test_a_directory_that_is_itself_a_link_is_fine(whole, tmp_path):
+def test_results_directory_may_be_a_link(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "results")
     (tmp_path / "link").symlink_to("results")
     assert "2 paths" in read(tmp_path / "link")
@@ -102,7 +102,7 @@ assert "portalocker" not in sys.modules
 """
 
 
-def test_results_are_read_without_what_only_posix_has(whole, tmp_path):
+def test_results_are_read_without_posix_features(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "linked")
     HOSTILE["a table is a link in the directory"](tmp_path / "linked", tmp_path)
     command = [sys.executable, "-c", WITHOUT_POSIX, whole, tmp_path / "linked"]
@@ -111,7 +111,7 @@ def test_results_are_read_without_what_only_posix_has(whole, tmp_path):
     assert "points is a symbolic link, which is not followed" in answer.stdout
 
 
-def test_who_dies_while_replaced_commits_are_removed_leaves_none_that_a_later_one_replaced(tmp_path):
+def test_compaction_removes_commits_that_an_interrupted_one_left(tmp_path):
     write_study(tmp_path, 2)
     old = tmp_path / "commits" / "id0.json"
     content = old.read_bytes()
@@ -126,7 +126,7 @@ def test_who_dies_while_replaced_commits_are_removed_leaves_none_that_a_later_on
     assert first.read_table("points").equals(second.read_table("points"))
 
 
-def test_a_base_whose_digest_is_gone_is_damaged(whole, tmp_path):
+def test_base_weights_without_digest_are_damaged(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "results")
     (tmp_path / "results" / "base.sha256").unlink()
     for work in (Store.read_base, Store.verify):
@@ -134,7 +134,7 @@ def test_a_base_whose_digest_is_gone_is_damaged(whole, tmp_path):
             work(Store.open(tmp_path / "results"))
 
 
-def test_a_name_of_markup_is_shown_letter_by_letter(whole, tmp_path):
+def test_name_with_markup_is_printed_literally(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "results")
     HOSTILE["names that are markup"](tmp_path / "results", tmp_path)
     shown = io.StringIO()

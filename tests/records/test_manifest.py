@@ -1,4 +1,4 @@
-"""A manifest whose entries are of other kinds than what was written is refused by name."""
+"""Manifests with entries of a wrong type."""
 
 import json
 
@@ -18,7 +18,7 @@ STRANGE += [("parameters", [1]), ("study", 3), ("study_id", ["a"]), ("parameters
 
 
 @pytest.mark.parametrize(("key", "value"), STRANGE)
-def test_an_entry_of_another_kind_is_refused_by_all_who_open_the_directory(tmp_path, key, value):
+def test_entry_of_wrong_type_is_refused_on_opening(tmp_path, key, value):
     write_study(tmp_path, 1)
     file = tmp_path / "study.json"
     manifest = json.loads(file.read_text())
@@ -32,5 +32,5 @@ def test_an_entry_of_another_kind_is_refused_by_all_who_open_the_directory(tmp_p
         lambda: compact(Store.open(tmp_path)),
         lambda: analysis.load(tmp_path),
     ):
-        with pytest.raises(CorruptFileError, match=rf"study\.json is no manifest: {key} is "):
+        with pytest.raises(CorruptFileError, match=rf"study\.json is not a manifest: {key} is "):
             opening()

@@ -1,4 +1,4 @@
-"""What names no directory is refused with a sentence wherever a directory is given."""
+"""Invalid names of directories and files, wherever one is given."""
 
 from pathlib import Path
 
@@ -27,15 +27,15 @@ TAKING = {
 
 @pytest.mark.parametrize("taking", TAKING.values(), ids=TAKING)
 @pytest.mark.parametrize("place", NOWHERE, ids=map(repr, NOWHERE))
-def test_what_names_no_directory_is_refused(taking, place, tmp_path, monkeypatch):
+def test_invalid_directory_is_refused(taking, place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"names no file or directory|can be no name of a file or directory"):
+    with pytest.raises(UsageError, match=r"does not name a file or directory|cannot name a file or directory"):
         taking(place)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_names_no_file_is_refused():
-    with pytest.raises(UsageError, match="it holds a null character"):
+def test_invalid_file_is_refused():
+    with pytest.raises(UsageError, match="it contains a null character"):
         write_whole(Path("a\0b"), b"")
-    with pytest.raises(UsageError, match="it holds a null character"):
+    with pytest.raises(UsageError, match="it contains a null character"):
         export("results", "sparse", None, Path("a\0b.pt"))

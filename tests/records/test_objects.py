@@ -1,4 +1,4 @@
-"""Results in an object store keep what results in a directory promise."""
+"""Results directories in an object store."""
 
 import pickle
 import signal
@@ -33,7 +33,7 @@ def objects_of(store):
     return sorted(info.path.removeprefix(f"{store.files.root}/") for info in infos if info.is_file)
 
 
-def test_a_study_is_written_gone_on_with_compacted_and_read_by_pandas(bucket):
+def test_study_is_written_continued_compacted_and_read_by_pandas(bucket):
     write_study(bucket, 2)
     write_study(bucket, 3)
     store = Store.open(bucket)
@@ -51,7 +51,7 @@ def test_a_study_is_written_gone_on_with_compacted_and_read_by_pandas(bucket):
     assert bucket in repr(results)
 
 
-def test_a_second_commit_of_an_id_answers_false_and_changes_nothing(bucket):
+def test_second_commit_of_an_id_returns_false_and_changes_nothing(bucket):
     store = Store.create_or_open(bucket, MANIFEST)
     assert store.commit("id", "path", 1, rows_of("id"))
     before = objects_of(store)
@@ -60,7 +60,7 @@ def test_a_second_commit_of_an_id_answers_false_and_changes_nothing(bucket):
     assert store.commit_record("id")["attempts"] == {"id": 1}
 
 
-def test_attempts_and_the_lock_are_given_to_one_at_a_time(bucket):
+def test_attempt_numbers_and_the_lock_are_exclusive(bucket):
     Store.create_or_open(bucket, MANIFEST)
     attempts, counted = [], [0]
 
@@ -70,7 +70,7 @@ def test_attempts_and_the_lock_are_given_to_one_at_a_time(bucket):
         for _ in range(3):
             with store.files.locked():
                 before = counted[0]
-                store.files.exists("study.json")  # a round trip in which others could come in
+                store.files.exists("study.json")  # a round trip during which others could enter
                 counted[0] = before + 1
 
     threads = [threading.Thread(target=take) for _ in range(4)]
@@ -82,7 +82,7 @@ def test_attempts_and_the_lock_are_given_to_one_at_a_time(bucket):
     assert counted == [12]
 
 
-def test_the_lock_of_the_dead_is_taken_from_them_and_that_of_the_living_is_waited_for(bucket, monkeypatch):
+def test_lock_of_a_dead_process_is_broken_and_of_a_living_one_awaited(bucket, monkeypatch):
     store = Store.create_or_open(bucket, MANIFEST)
     store.files.write(".locks/0000000000000000", b"")
     monkeypatch.setattr(objects, "_PATIENCE_SECONDS", 0.0)
@@ -94,20 +94,20 @@ def test_the_lock_of_the_dead_is_taken_from_them_and_that_of_the_living_is_waite
     assert store.files.names(".locks") == []
 
 
-def test_who_holds_the_lock_for_long_stays_alive(bucket, monkeypatch):
+def test_lock_that_is_held_for_long_is_renewed(bucket, monkeypatch):
     store = Store.create_or_open(bucket, MANIFEST)
     monkeypatch.setattr(objects, "_STALE_SECONDS", 0.5)
     with store.files.locked():
         first = times = [info.mtime for info in store.files._infos(".locks")]
         deadline = time.monotonic() + 30
-        while times == first:  # the store tells whole seconds
+        while times == first:  # the store reports whole seconds
             assert time.monotonic() < deadline
             times = [info.mtime for info in store.files._infos(".locks")]
         assert len(times) == 1
     assert store.files.names(".locks") == []
 
 
-def test_a_killed_writer_leaves_nothing_half_visible(bucket):
+def test_killed_writer_leaves_nothing_half_visible(bucket):
     program = (
         "import sys; from tests.records.writer import write_study\n"
         "write_study(sys.argv[1], 40, lambda line: print(line, flush=True))"
@@ -129,7 +129,7 @@ def test_a_killed_writer_leaves_nothing_half_visible(bucket):
     assert not plain.duplicated(["path_id", "step"]).any()
 
 
-def test_damage_is_named_with_its_address_and_what_to_do(bucket):
+def test_damage_is_reported_with_its_address_and_a_remedy(bucket):
     write_study(bucket, 1)
     store = Store.open(bucket)
     store.files.write("points/id0.parquet", b"short")
@@ -146,8 +146,8 @@ def test_damage_is_named_with_its_address_and_what_to_do(bucket):
     assert store.commit_record("id0")["attempts"]["id0"] == 2
 
 
-def test_where_there_is_nothing_the_error_says_what(bucket, object_store):
-    with pytest.raises(RecordsError, match=r"no results directory: no study\.json in s3://"):
+def test_missing_directory_or_bucket_is_reported(bucket, object_store):
+    with pytest.raises(RecordsError, match=r"not a results directory: there is no study\.json in s3://"):
         Store.open(bucket)
     with pytest.raises(RecordsError, match="there is no bucket 'nowhere'"):
         Store.create_or_open(f"s3://nowhere/results?endpoint_override={object_store}&scheme=http", MANIFEST)
@@ -158,7 +158,7 @@ def test_where_there_is_nothing_the_error_says_what(bucket, object_store):
         Store.create_or_open(bucket, {**MANIFEST, "study_id": "another"})
 
 
-def test_an_address_survives_pickling_and_pathlib(bucket):
+def test_address_survives_pickling_and_pathlib(bucket):
     write_study(bucket, 1)
     store = Store.open(Path(bucket))
     assert store.address == bucket

@@ -1,4 +1,4 @@
-"""A results directory: an attempt counts as a whole or not at all, and nothing leaves the directory."""
+"""Results directories: atomic commits, attempts, weights, and names that cannot leave the directory."""
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,7 @@ def rows_of(id, attempt=1, **changes):
     }
 
 
-def test_an_attempt_that_is_not_committed_never_shows(store):
+def test_uncommitted_attempt_is_never_read(store):
     attempt = store.next_attempt("id")
     store.write_weights("id", attempt, "end", {"weights": np.ones(3)})
     assert not store.is_committed("id")
@@ -53,7 +53,7 @@ def test_an_attempt_that_is_not_committed_never_shows(store):
     store.verify()
 
 
-def test_a_second_commit_of_an_id_answers_false_and_changes_nothing(store):
+def test_second_commit_of_an_id_returns_false_and_changes_nothing(store):
     assert store.commit("id", "path", 1, rows_of("id"))
     before = files_of(store)
     assert not store.commit("id", "path", 2, rows_of("id", 2, sparsity=1.0))
@@ -61,7 +61,7 @@ def test_a_second_commit_of_an_id_answers_false_and_changes_nothing(store):
     assert store.commit_record("id")["attempts"]["id"] == 1
 
 
-def test_a_commit_record_tells_the_attempt_and_every_file_that_it_vouches_for(store):
+def test_commit_record_names_the_attempt_and_all_table_files(store):
     file, sha256 = store.write_weights("id", 2, "end", {"weights": np.ones(3)})
     store.commit("id", "PathSpec", 2, rows_of("id", 2, weights_file=file, weights_sha256=sha256))
     record = store.commit_record("id")
@@ -70,7 +70,7 @@ def test_a_commit_record_tells_the_attempt_and_every_file_that_it_vouches_for(st
     assert store.read_table("paths")["weights_sha256"].to_pylist() == [sha256]
 
 
-def test_attempts_that_are_committed_together_are_there_together_in_few_files(store):
+def test_attempts_committed_together_share_files(store):
     ids = ["c", "a", "d"]
     store.commit("b", "path", 1, rows_of("b"))
     attempts = [Attempt(id, "path", 2, rows_of(id, 2)) for id in ids]
@@ -85,13 +85,13 @@ def test_attempts_that_are_committed_together_are_there_together_in_few_files(st
     store.verify()
 
 
-def test_of_two_attempts_at_one_id_only_one_can_be_committed_at_a_time(store):
-    with pytest.raises(UsageError, match="only one can count"):
+def test_commit_of_two_attempts_at_one_id_is_refused(store):
+    with pytest.raises(UsageError, match="only one can be committed"):
         store.commit_all([Attempt("id", "path", number, rows_of("id", number)) for number in (1, 2)])
     assert store.commit_all([]) == store.committed() == set()
 
 
-def test_rows_come_in_the_order_of_ids_and_pandas_reads_the_directory_plainly(store):
+def test_rows_are_sorted_by_id_and_read_by_pandas(store):
     for id in ("b", "c", "a"):
         store.commit(id, "path", 1, rows_of(id))
     points = store.read_table("points").to_pandas()
@@ -112,21 +112,21 @@ def test_rows_come_in_the_order_of_ids_and_pandas_reads_the_directory_plainly(st
         ({"sparsity": None}, "sparsity is None"),
     ],
 )
-def test_a_commit_of_rows_that_are_not_its_own_is_refused_and_writes_nothing(store, changes, complaint):
+def test_commit_of_rows_of_another_attempt_is_refused_and_writes_nothing(store, changes, complaint):
     before = files_of(store)
     with pytest.raises(UsageError, match=complaint):
         store.commit("id", "path", 1, rows_of("id", **changes))
     assert files_of(store) == before
 
 
-def test_a_commit_of_weights_that_cannot_be_seen_is_refused_and_says_why(store):
+def test_commit_with_missing_weights_is_refused(store):
     named = {"weights_file": "weights/id/1/end.safetensors", "weights_sha256": "0"}
     with pytest.raises(RecordsError, match=r"end\.safetensors.* cannot be seen from here.* every worker shares"):
         store.commit("id", "path", 1, rows_of("id", **named))
     assert store.committed() == set()
 
 
-def test_weights_come_back_exactly_whatever_their_type_and_order_in_memory(store):
+def test_weights_are_read_exactly_for_any_dtype_and_memory_layout(store):
     random = np.random.default_rng(0)
     arrays = {
         "weights": random.normal(size=7).astype(np.float32),
@@ -141,12 +141,12 @@ def test_weights_come_back_exactly_whatever_their_type_and_order_in_memory(store
         np.testing.assert_array_equal(back[name], array, strict=True)
 
 
-def test_weights_of_anything_but_numbers_are_refused(store):
+def test_weights_that_are_not_numbers_are_refused(store):
     with pytest.raises(UsageError, match="arrays words cannot be written"):
         store.write_weights("id", 1, "end", {"words": np.array(["a"], dtype=object)})
 
 
-def test_the_first_base_weights_written_count(store):
+def test_base_weights_are_written_once(store):
     with pytest.raises(RecordsError, match=r"no base weights in .* yet"):
         store.read_base()
     first = store.write_base({"weights": np.ones(3)})
@@ -155,7 +155,7 @@ def test_the_first_base_weights_written_count(store):
     np.testing.assert_array_equal(store.read_weights(*first)["weights"], np.ones(3))
 
 
-def test_attempts_are_numbered_from_one_and_never_given_twice(store):
+def test_attempt_numbers_start_at_one_and_are_unique(store):
     assert [store.next_attempt("id") for _ in range(3)] == [1, 2, 3]
     assert store.next_attempt("other") == 1
     store.commit("committed", "path", 7, rows_of("committed", 7))
@@ -163,7 +163,7 @@ def test_attempts_are_numbered_from_one_and_never_given_twice(store):
 
 
 @pytest.mark.parametrize("attempt", [0, -1])
-def test_an_attempt_below_one_is_refused(store, attempt):
+def test_attempt_number_below_one_is_refused(store, attempt):
     with pytest.raises(UsageError, match="attempts are numbered from 1"):
         store.write_weights("id", attempt, "end", {"weights": np.ones(3)})
     with pytest.raises(UsageError, match="attempts are numbered from 1"):
@@ -171,7 +171,7 @@ def test_an_attempt_below_one_is_refused(store, attempt):
 
 
 @pytest.mark.parametrize("name", NAMES_THAT_ARE_NONE)
-def test_no_name_leaves_the_directory(store, name, tmp_path):
+def test_invalid_names_are_refused_and_write_nothing(store, name, tmp_path):
     before = files_of(store)
     weights = {"weights": np.ones(3)}
     for work in (
@@ -184,68 +184,68 @@ def test_no_name_leaves_the_directory(store, name, tmp_path):
         lambda: store.commit_record(name),
         lambda: Store.create_or_open(tmp_path / "other", {**MANIFEST, "study": name}),
     ):
-        with pytest.raises(UsageError, match="cannot be a name here"):
+        with pytest.raises(UsageError, match="is not a valid name"):
             work()
     assert files_of(store) == before
     assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("file", ["../x.safetensors", "/x", "study.json", "weights/id/1/../1/end.safetensors", ""])
-def test_weights_are_read_from_nowhere_else(store, file):
-    with pytest.raises(RecordsError, match="cannot be a weights file"):
+def test_weights_outside_the_directory_are_not_read(store, file):
+    with pytest.raises(RecordsError, match="is not a weights file"):
         store.read_weights(file, "0")
 
 
-def test_the_directory_of_another_study_is_refused_with_what_differs(store):
+def test_directory_of_another_study_is_refused_with_the_differences(store):
     other = {"study": "other", "study_id": "f" * 16, "parameters": {"points": 5, "seed": 1}}
     with pytest.raises(UsageError) as refusal:
         Store.create_or_open(store.directory, other)
     for part in ("'made-up'", "'other'", "points is 4 there and 5 here", "seed is 'not set' there and 1 here"):
         assert part in str(refusal.value)
     same = {**MANIFEST, "study_id": "f" * 16}
-    with pytest.raises(UsageError, match="the parameters are the same, so what they are put to differs"):
+    with pytest.raises(UsageError, match="the parameters are the same, so the network, the data or the specs differ"):
         Store.create_or_open(store.directory, same)
 
 
-def test_the_same_study_opens_its_directory_again(store):
+def test_directory_of_the_same_study_is_opened_again(store):
     assert Store.create_or_open(store.directory, MANIFEST) == store == Store.open(store.directory)
     assert {key: store.manifest[key] for key in MANIFEST} == MANIFEST
 
 
-def test_a_directory_that_holds_anything_else_is_refused_and_left_alone(tmp_path):
+def test_directory_with_other_files_is_refused_and_unchanged(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(RecordsError, match=r"holds thesis\.tex but no study\.json.*Choose a new or an empty directory"):
         Store.create_or_open(tmp_path, MANIFEST)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_place_where_no_directory_can_be_is_refused(tmp_path):
+def test_impossible_directory_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(RecordsError, match=r"could not use .*file.* Choose another directory"):
             Store.create_or_open(place, MANIFEST)
     for address in ("ftp://host/results", "s3://bucket", "s3:///results"):
-        with pytest.raises(UsageError, match=r"is no address of results: they are s3://bucket/directory, gs://"):
+        with pytest.raises(UsageError, match=r"is not an address of results: use s3://bucket/directory, gs://"):
             Store.create_or_open(address, MANIFEST)
 
 
-def test_opening_what_is_no_results_directory_says_so(tmp_path):
+def test_opening_another_directory_is_refused(tmp_path):
     for place in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(RecordsError, match=r"no results directory: no study\.json in "):
+        with pytest.raises(RecordsError, match=r"not a results directory: there is no study\.json in "):
             Store.open(place)
     assert not (tmp_path / "nothing").exists()
 
 
 @pytest.mark.parametrize("lost", ["study", "study_id", "parameters"])
-def test_a_manifest_without_its_parts_is_refused(tmp_path, lost):
-    with pytest.raises(UsageError, match=f"a manifest lacks {lost}"):
+def test_manifest_with_missing_keys_is_refused(tmp_path, lost):
+    with pytest.raises(UsageError, match=f"the manifest lacks {lost}"):
         Store.create_or_open(tmp_path, {key: value for key, value in MANIFEST.items() if key != lost})
-    with pytest.raises(UsageError, match="no plain JSON data"):
+    with pytest.raises(UsageError, match="not plain JSON data"):
         Store.create_or_open(tmp_path, {**MANIFEST, "parameters": {"array": np.ones(3)}})
     assert not [*tmp_path.iterdir()]
 
 
-def test_temporaries_of_the_dead_go_and_those_of_the_living_and_of_strangers_stay(store):
+def test_temporary_files_of_dead_writers_alone_are_removed(store):
     dead, living = (store.directory / f".fipray-{digit * 16}-x.parquet" for digit in "ab")
     stranger = store.directory / ".nfs0001"
     for file in (dead, living, stranger):
@@ -258,7 +258,7 @@ def test_temporaries_of_the_dead_go_and_those_of_the_living_and_of_strangers_sta
     assert [living.exists(), stranger.exists()] == [False, True]
 
 
-def test_who_waits_in_vain_for_the_lock_is_told_which(store, monkeypatch):
+def test_timeout_of_the_lock_names_it(store, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE_SECONDS", 0.0)
     waiting = store.files.locked()
     with store.files.locked(), pytest.raises(RecordsError, match=r"another process has held .*\.lock"), waiting:
@@ -267,7 +267,7 @@ def test_who_waits_in_vain_for_the_lock_is_told_which(store, monkeypatch):
         pass
 
 
-def test_a_study_is_read_while_it_is_written(store):
+def test_study_is_read_while_it_is_written(store):
     reader = Store.open(store.directory)
     write_study(store.directory, 1)
     first = reader.read_table("points")

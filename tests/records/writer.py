@@ -25,7 +25,7 @@ TOUCHING = {"open", "os.mkdir", "os.rename", "os.remove"}
 
 
 def write_study(directory: Path, num_paths: int, say: Callable[[str], object] = lambda line: None) -> None:
-    """Writes what is missing, as a runner does."""
+    """Write the missing results, as a runner does."""
     store = Store.create_or_open(directory, MANIFEST)
     say("opened")
     store.write_base({"weights": np.zeros(3, np.float32)})
@@ -45,7 +45,7 @@ def write_study(directory: Path, num_paths: int, say: Callable[[str], object] = 
 
 
 def do_without_pandas() -> None:
-    """Spares this process the second that pyarrow takes to load pandas, which it does wherever it can."""
+    """Keep pyarrow from importing pandas, which takes a second."""
 
     class NoPandas(MetaPathFinder):
         def find_spec(self, name: str, *_: object) -> None:
@@ -59,7 +59,7 @@ def _write_dying(directory: Path, moment: int) -> None:
     countdown = itertools.count(moment, -1)
 
     def die_in_time(event: str, arguments: tuple[object, ...]) -> None:
-        # In a directory that is open, names are relative to it.
+        # Calls with a directory handle have relative names.
         place = Path(str(arguments[0])) if event in TOUCHING else None
         ours = event == "fcntl.flock" or (place and (place.is_relative_to(directory) or not place.is_absolute()))
         if ours and next(countdown) == 1:
@@ -75,7 +75,7 @@ def _main() -> None:
     if not dying:
         write_study(Path(directory), 1000, lambda line: (sys.stdout.write(f"{line}\n"), sys.stdout.flush()))
         return
-    write_study(Path(directory, "0"), 1)  # loads what is loaded on first use, so that no child has to
+    write_study(Path(directory, "0"), 1)  # lazy imports happen here, so that no child has to
     for moment in itertools.count(1):
         child = os.fork()
         if child == 0:

@@ -121,7 +121,7 @@ def test_names_in_rows_lead_nowhere(results, tmp_path):
     tables = tables_of(results)
     for column, value in (("study", "../../out"), ("name", "../out"), ("path_id", "x/../../../out")):
         changed = {**tables, "paths": [{**tables["paths"][0], column: value}]}
-        with pytest.raises(fip.errors.UsageError, match="cannot be a name here"):
+        with pytest.raises(fip.errors.UsageError, match="is not a valid name"):
             TensorBoardSink(tmp_path / "curves").write(changed)
     assert [file.name for file in tmp_path.rglob("*")] == ["curves"]
 

@@ -1,8 +1,9 @@
-"""One truth about tables: what fits is kept exactly, with the whole schema; what does not fit is refused by name."""
+"""Tables: rows that fit come back exactly, with the full schema; rows that do not fit are refused by name."""
 
 import math
 import re
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,8 @@ from fipray.errors import CorruptFileError, UsageError
 from fipray.records import SCHEMA_VERSION, TABLES, Store, compact, to_arrow
 from fipray.records.encoding import json_bytes, read_json, sha256_of
 from fipray.records.parquet import parquet_bytes
-from fipray.records.schema import Column
+from fipray.records.tables import BOOLEANS, FLOAT, INT64, TEXT, Column, Field, Table, as_mapping
+from fipray.records.tables.columns import row
 from tests.records.rows import (
     distance_row,
     measured_row,
@@ -49,7 +51,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_row_comes_back_from_a_directory_as_it_was(name, tmp_path):
+def test_rows_are_read_as_written(name, tmp_path):
     store = Store.create_or_open(tmp_path, MANIFEST)
     assert store.commit("id", "kind", 1, {name: ROWS[name]})
     table = store.read_table(name)
@@ -58,7 +60,7 @@ def test_a_row_comes_back_from_a_directory_as_it_was(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_file_carries_the_whole_schema_and_is_read_plainly_by_pandas(name, tmp_path):
+def test_files_carry_the_full_schema_and_are_read_by_pandas(name, tmp_path):
     store = Store.create_or_open(tmp_path, MANIFEST)
     store.commit("id", "kind", 1, {name: ROWS[name]})
     schema = pyarrow.parquet.read_schema(tmp_path / name / "id.parquet")
@@ -68,7 +70,45 @@ def test_every_file_carries_the_whole_schema_and_is_read_plainly_by_pandas(name,
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_without_rows_has_its_whole_schema(name, tmp_path):
+def test_files_carry_descriptions_and_units_of_columns(name, tmp_path):
+    store = Store.create_or_open(tmp_path, MANIFEST)
+    store.commit("id", "kind", 1, {name: ROWS[name]})
+    wanted = {
+        each.name: {b"description": each.description.encode(), b"unit": each.unit.encode()}
+        for each in TABLES[name].columns
+    }
+    for schema in (pyarrow.parquet.read_schema(tmp_path / name / "id.parquet"), store.read_table(name).schema):
+        assert {field.name: field.metadata for field in schema} == wanted
+
+
+def test_row_class_defines_types_units_and_nullability():
+    @row
+    class Row:
+        """One row per thing."""
+
+        id: Annotated[str, Field("its ID")]
+        count: Annotated[int, Field("how many")]
+        seconds: Annotated[float | None, Field("how long", unit="s")]
+        kept: Annotated[list[bool], Field("which ones", undefined=True)]
+
+    table = Table.of("things", Row, key=("id",))
+    assert (table.name, table.description, table.key) == ("things", "One row per thing.", ("id",))
+    assert table.columns[1:] == (
+        Column("id", TEXT, "", "its ID"),
+        Column("count", INT64, "1", "how many"),
+        Column("seconds", FLOAT, "s", "how long", optional=True),
+        Column("kept", BOOLEANS, "boolean", "which ones", undefined=True),
+    )
+    assert as_mapping(Row(id="a", count=1, seconds=None, kept=[True])) == {
+        "id": "a",
+        "count": 1,
+        "seconds": None,
+        "kept": [True],
+    }
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_empty_table_has_the_full_schema(name, tmp_path):
     store = Store.create_or_open(tmp_path, MANIFEST)
     assert store.read_table(name).schema.equals(TABLES[name].schema, check_metadata=True)
     store.commit("id", "kind", 1, {name: []})
@@ -77,7 +117,7 @@ def test_a_table_without_rows_has_its_whole_schema(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_missing_column_and_an_unknown_one_are_named_and_the_valid_ones_listed(name):
+def test_missing_and_unknown_columns_are_refused_with_the_valid_ones(name):
     row = {("lost" if column == "attempt" else column): value for column, value in ROWS[name][0].items()}
     with pytest.raises(UsageError, match="lacks attempt and has the unknown lost; its columns are schema_version, "):
         to_arrow(name, [row])
@@ -102,7 +142,7 @@ def test_a_missing_column_and_an_unknown_one_are_named_and_the_valid_ones_listed
         ("weights_file", 0),
     ],
 )
-def test_a_value_of_the_wrong_type_is_refused_with_its_row_and_column(column, value):
+def test_value_of_wrong_type_is_refused_with_its_row_and_column(column, value):
     rows = point_rows("id")
     rows[1][column] = value
     with pytest.raises(UsageError, match=f"row 1 for table 'points': {column} is .*, must be "):
@@ -110,24 +150,24 @@ def test_a_value_of_the_wrong_type_is_refused_with_its_row_and_column(column, va
 
 
 @pytest.mark.parametrize("value", ["10", [True, None], [1, 0], [[True]]])
-def test_a_list_of_anything_but_booleans_is_refused(value):
+def test_list_of_other_values_than_booleans_is_refused(value):
     with pytest.raises(UsageError, match="robust"):
         to_arrow("per_example", [per_example_row("id", "base", "fgsm", robust=value)])
 
 
 @pytest.mark.parametrize("value", [1, 0, "true", None, np.bool_(True)])
-def test_a_boolean_is_nothing_else(value):
+def test_boolean_column_takes_booleans_alone(value):
     with pytest.raises(UsageError, match=r"row 0 for table 'tasks': learned is .*, must be bool"):
         to_arrow("tasks", [task_row("id", learned=value)])
 
 
 @pytest.mark.parametrize(("column", "value"), [("step", 2**63), ("name", "\ud800")])
-def test_a_value_that_arrow_cannot_hold_is_refused_with_its_column(column, value):
+def test_value_that_arrow_cannot_hold_is_refused_with_its_column(column, value):
     with pytest.raises(UsageError, match=f"{column} for table 'points' does not fit"):
         to_arrow("points", point_rows("id", num_points=1, **{column: value}))
 
 
-def test_every_column_takes_none_if_and_only_if_it_is_optional():
+def test_none_is_valid_in_optional_columns_alone():
     for name, table in TABLES.items():
         for column in table.columns[1:]:
             row = [{**ROWS[name][0], column.name: None}]
@@ -138,13 +178,13 @@ def test_every_column_takes_none_if_and_only_if_it_is_optional():
                     to_arrow(name, row)
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_numpy_numbers_are_accepted():
     row = point_rows("id", num_points=1, step=np.int32(4), sparsity=np.float32(0.5), gain=3)[0]
     kept = to_arrow("points", [row]).to_pylist()[0]
     assert (kept["step"], kept["sparsity"], kept["gain"]) == (4, 0.5, 3.0)
 
 
-def test_nan_is_a_number_where_a_column_may_be_undefined():
+def test_nan_is_valid_in_undefined_columns():
     kept = to_arrow("measures", [measures_row("id", "all", "ensemble", kappa=math.nan)])["kappa"]
     assert kept.null_count == 0
     assert math.isnan(kept[0].as_py())
@@ -156,9 +196,7 @@ def numbers() -> list[tuple[str, Column]]:
 
 
 @pytest.mark.parametrize(("name", "column"), numbers(), ids=lambda value: getattr(value, "name", value))
-def test_a_number_outside_the_range_of_its_column_is_refused_when_it_is_written_and_when_it_is_read(
-    name, column, tmp_path
-):
+def test_number_out_of_range_is_refused_on_writing_and_reading(name, column, tmp_path):
     least, most = column.range
     outside = [least - 1, most + 1, -math.inf, math.inf, math.nan]
     if column.type == pa.float64():
@@ -181,7 +219,7 @@ def test_a_number_outside_the_range_of_its_column_is_refused_when_it_is_written_
 
 
 def resealed(directory: Path, name: str, rows: pa.Table) -> None:
-    """Put other rows in the place of a table's, as who knows the format can."""
+    """Replace the rows of a table, with valid checksums."""
     content = parquet_bytes(rows)
     (directory / name / "id.parquet").write_bytes(content)
     record = directory / "commits" / "id.json"
@@ -190,23 +228,24 @@ def resealed(directory: Path, name: str, rows: pa.Table) -> None:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_two_rows_of_one_key_are_refused(name):
+def test_duplicate_keys_are_refused(name):
     with pytest.raises(UsageError, match=r"2 rows for table .* have only 1 different \("):
         to_arrow(name, [ROWS[name][0], {**ROWS[name][0], "study": "another"}])
 
 
-def test_an_unknown_table_lists_the_tables_there_are(tmp_path):
+def test_unknown_table_is_refused_with_the_valid_ones(tmp_path):
     with pytest.raises(UsageError, match=f"tables are {', '.join(TABLES)}"):
         to_arrow("point", [])
     with pytest.raises(UsageError, match="no table 'point'"):
         Store.create_or_open(tmp_path, MANIFEST).read_table("point")
 
 
-def test_every_column_has_a_meaning_and_one_meaning_of_type_in_all_tables():
+def test_columns_have_a_description_and_one_type_in_all_tables():
     types: dict[str, pa.DataType] = {}
     for table in TABLES.values():
+        assert table.description
         assert set(table.key) <= {column.name for column in table.columns}
         for column in table.columns:
-            assert column.meaning
+            assert column.description
             assert bool(column.unit) == (column.type != pa.string())
             assert types.setdefault(column.name, column.type) == column.type
