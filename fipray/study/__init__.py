@@ -5,7 +5,8 @@ from fipray.study.evaluation import Evaluation
 from fipray.study.measures import Measure, RobustAccuracy
 from fipray.study.search import Search
 from fipray.study.space import Choice, Integers, LogUniform, Uniform
-from fipray.study.spec import EnsembleSpec, PathSpec, Study
+from fipray.study.specs import EnsembleSpec, PathSpec
+from fipray.study.study import Study
 
 __all__ = [
     "Choice",

@@ -11,11 +11,11 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from fipray.errors import FiprayError, UsageError
-from fipray.study.own import is_own_file
+from fipray.study.code.ownership import is_own_file
 from fipray.study.parameters import call, parse
 from fipray.study.script import loaded
 from fipray.study.search import Search
-from fipray.study.spec import Study
+from fipray.study.study import Study
 
 __all__ = ["StudyFunction", "build", "find", "parse"]
 

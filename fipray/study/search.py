@@ -17,7 +17,8 @@ from fipray.study.canonical import digest, encode, to_json
 from fipray.study.code import Code, code_of
 from fipray.study.evaluation import AttackSpec, RobustnessSpec
 from fipray.study.space import Choice, Domain, check, with_fields
-from fipray.study.spec import PathSpec, Spec, Study
+from fipray.study.specs import PathSpec
+from fipray.study.study import Spec, Study
 
 MODES = ("min", "max")
 SEARCHERS = ("random", "optuna", "grid")

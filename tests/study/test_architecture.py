@@ -275,7 +275,7 @@ import collections, functools, logging, os, tempfile, threading, warnings, weakr
 import numpy as np, torch
 from torch import nn
 from fipray.study.code import architecture_of, code_of
-from fipray.study.spec import _weights_digest
+from fipray.study.arrays import weights_digest
 
 warnings.simplefilter("ignore")
 
@@ -307,7 +307,7 @@ class Own(nn.Module):
 torch.manual_seed(0)
 layers = nn.Sequential(nn.Linear(4, 4), nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)))
 networks = [Own(), torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU())), layers, nn.DataParallel(layers)]
-print([(architecture_of(each), sorted(code_of(each).items()), _weights_digest(each)) for each in networks])
+print([(architecture_of(each), sorted(code_of(each).items()), weights_digest(each)) for each in networks])
 """
 
 

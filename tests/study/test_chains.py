@@ -286,7 +286,9 @@ def test_a_path_that_remembers_goes_on_where_it_was_cut_off(tmp_path):
 
 def test_a_memory_of_a_set_that_is_not_there_is_refused():
     whole = remembering()
-    with pytest.raises(fip.errors.UsageError, match=r"memory names 'gone', and the data has the sets 'few', 'others'"):
+    with pytest.raises(
+        fip.errors.UsageError, match=r"memory names the unknown set 'gone'; the data has the sets 'few', 'others'"
+    ):
         replace(
             whole, paths=(*whole.paths[:2], replace(whole.paths[2], memory=fip.objectives.KroneckerMemory(("gone",))))
         )

@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_refused_when_the_study_is_made():
         (lambda: measured(measures={"a": "tests.quantities:nothing"}), "has no function 'nothing'"),
         (
             lambda: measured(keeps={"a": fip.keeps.Slopes(on="nowhere")}),
-            "'a' is on the set 'nowhere'; the data has: 'more'",
+            "'a' refers to the unknown set 'nowhere'; the data has the sets: 'more'",
         ),
         (lambda: fip.study.RobustAccuracy(fip.ThreatModel("linf", 0.1), num_examples=0), "at least one example"),
         (lambda: fip.events.MeasureAbove("a", float("inf")), "a finite number"),

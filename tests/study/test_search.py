@@ -9,7 +9,7 @@ import pytest
 
 import fipray as fip
 from fipray.study.space import with_fields
-from fipray.study.spec import PathSpec
+from fipray.study.specs import PathSpec
 from tests.studies import searching, study
 
 SPEC = fip.PathSpec(

@@ -90,10 +90,10 @@ def together(*members: str, rounds: int = 2, seed: int = 1, others: tuple[str, .
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"name": "../x"}, "is no name for a study"),
+        ({"name": "../x"}, "is not a valid name for a study"),
         ({"paths": ()}, "has no paths"),
-        ({"paths": ONE * 2}, "'one' is there twice"),
-        ({"paths": (replace(ONE[0], name="base"),)}, "'base' is there twice"),
+        ({"paths": ONE * 2}, "'one' is used twice"),
+        ({"paths": (replace(ONE[0], name="base"),)}, "'base' is used twice"),
         ({"paths": (replace(ONE[0], others=("two",)),)}, "refers to 'two'; it may refer to: nothing yet"),
         ({"ensembles": (fip.EnsembleSpec("e", ("two",)),)}, "refers to 'two'; it may refer to: base, one"),
         (together("base", "one"), "member 'base' walks no rounds"),
@@ -118,14 +118,14 @@ def test_a_study_refuses(changes, sentence):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: fip.PathSpec("a b", fip.objectives.GradientDiversity()), "is no name for a path"),
+        (lambda: fip.PathSpec("a b", fip.objectives.GradientDiversity()), "is not a valid name for a path"),
         (
             lambda: fip.PathSpec("one", fip.objectives.GradientDiversity(), num_steps=0),
             "at least 1; 0 and 512 were given",
         ),
         (lambda: fip.PathSpec("one", fip.objectives.Sparsify(1.5)), "below 1; 1.5 was given"),
         (lambda: fip.EnsembleSpec("e", ()), "has no members"),
-        (lambda: fip.EnsembleSpec("e", ("one",), rounds=-1), "rounds are 0 or more; -1 was given"),
+        (lambda: fip.EnsembleSpec("e", ("one",), rounds=-1), "rounds must be 0 or more, got -1"),
         (lambda: fip.Evaluation(THREAT, ()), "needs an attack"),
         (lambda: fip.Evaluation(THREAT, num_examples=0), "needs an example"),
         (lambda: fip.Evaluation(THREAT, chunk_size=0), "holds at least 1; chunk_size=0"),
