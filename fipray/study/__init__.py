@@ -1,4 +1,4 @@
-"""What to run, as data: specs, the study and its data, rounds, evaluations, searches."""
+"""Description of what to run, as data: specs, studies and their data, rounds, evaluations, searches."""
 
 from fipray.study.data import Data, Task
 from fipray.study.evaluation import Evaluation

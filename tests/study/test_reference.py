@@ -26,8 +26,8 @@ def test_a_function_is_found_by_its_name():
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("tests.studies", "a study is named module:function"),
-        (":study", "a study is named module:function"),
+        ("tests.studies", "name a study as module:function"),
+        (":study", "name a study as module:function"),
         ("tests.nowhere:study", "there is no module 'tests.nowhere'"),
         ("nowhere.at.all:study", "there is no module 'nowhere'"),
         (
@@ -65,7 +65,7 @@ def studies_with_text(*, text: str):
 @pytest.mark.parametrize(
     ("assignments", "sentence"),
     [
-        (["count"], "given as name=value; 'count' was given"),
+        (["count"], "must be given as name=value, got 'count'"),
         (["cuont=3"], "has no parameter 'cuont'; it has: count, fraction, kind, names, fast"),
         (["count=three"], "parameter count='three'"),
         (["count=3", "kind=c"], "'a' or 'b'"),
@@ -80,7 +80,9 @@ def test_wrong_assignments_are_refused(assignments, sentence):
 
 
 def test_a_function_that_returns_no_study_is_refused():
-    with pytest.raises(fip.errors.UsageError, match=r"data returned a Data; a study function returns a fipray\.Study"):
+    with pytest.raises(
+        fip.errors.UsageError, match=r"data returned a Data; a study function must return a fipray\.Study"
+    ):
         reference.build(studies.data, {}, fip.Study)
 
 
@@ -182,7 +184,7 @@ def test_files_that_cannot_be_studies_are_refused(folder):
         ("./nowhere.py:study", "there is no file"),
         ("./random.py:study", "has the name of another module, random"),
         ("./my-study.py:study", "name the file with letters, digits and underscores"),
-        ("own_study:", "a study is named module:function"),
+        ("own_study:", "name a study as module:function"),
     ):
         with pytest.raises(fip.errors.UsageError) as refused:
             reference.find(name)

@@ -177,23 +177,23 @@ class TestData:
         [
             (
                 {"anchors": np.full((3, 6), np.nan)},
-                "3 of 3 inputs in anchors hold NaN or infinity, the first at index 0",
+                "3 of 3 inputs in anchors contain NaN or infinity, the first at index 0",
             ),
-            ({"held_out": np.full((3, 6), np.inf)}, "3 of 3 inputs in held_out hold NaN or infinity"),
-            ({"anchors": np.zeros((0, 6))}, "one or more inputs, [N, ...]; this has shape (0, 6)"),
+            ({"held_out": np.full((3, 6), np.inf)}, "3 of 3 inputs in held_out contain NaN or infinity"),
+            ({"anchors": np.zeros((0, 6))}, "one or more inputs, [N, ...], but has shape (0, 6)"),
             (
                 {"anchors": torch.zeros(3, 6)},
                 "expected a numpy array. Convert it with tensor.numpy()",
             ),
-            ({"held_out": np.zeros((3, 5))}, "anchors have (6,), held_out (5,)"),
-            ({"ood_inputs": np.zeros((3, 5))}, "anchors have (6,), ood_inputs (5,)"),
-            ({"test_labels": None}, "test_inputs and test_labels come together"),
-            ({"test_labels": np.zeros(7, int)}, "100 inputs need as many labels; test_labels has shape (7,)"),
+            ({"held_out": np.zeros((3, 5))}, "anchors have (6,) and held_out (5,)"),
+            ({"ood_inputs": np.zeros((3, 5))}, "anchors have (6,) and ood_inputs (5,)"),
+            ({"test_labels": None}, "test_inputs and test_labels must be given together"),
+            ({"test_labels": np.zeros(7, int)}, "100 inputs need 100 labels, but test_labels has shape (7,)"),
             (
                 {"test_labels": np.zeros(100)},
                 "numpy array [100]; expected a numpy array of integers",
             ),
-            ({"test_labels": np.full(100, -1)}, "labels begin with 0; test_labels holds -1"),
+            ({"test_labels": np.full(100, -1)}, "labels must be 0 or more, but test_labels contains -1"),
             ({"test_inputs": np.full((100, 6), 1.5)}, "outside the bounds 0.0..1.0"),
         ],
     )
