@@ -66,6 +66,7 @@ def export(directory: str | Path, path: str, sparsity: float | None, to: Path, s
     }
     if slim:
         state = _slim(slim, state)
+    # Sparsity counts weights of layers: biases and statistics, vectors all of them, are not pruned.
     matrices = [value for value in _unmasked(state) if value.ndim >= 2]
     zeros, count = sum(int((value == 0).sum()) for value in matrices), sum(value.numel() for value in matrices)
     write_whole(to, _content(state, to.suffix))
@@ -90,7 +91,7 @@ def _slim(slim: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise UsageError(f"{slim} returned another module than the study's: {error}") from error
-    network = Network.of(module.eval(), moving=["*"])
+    network = Network.of(module.eval(), moving=["*"])  # frozen layers lose channels too
     smaller = slimmed(network, network.weights).state_dict()
     if sum(value.numel() for value in smaller.values()) == sum(value.numel() for value in state.values()):
         raise NetworkError(

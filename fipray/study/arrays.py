@@ -26,7 +26,7 @@ def to_array(tensor: Tensor) -> np.ndarray:
         `fipray.records.bfloat16`, since numpy has none.
     """
     tensor = tensor.detach().cpu()
-    if tensor.dtype == torch.bfloat16:
+    if tensor.dtype == torch.bfloat16:  # numpy has no such dtype, and Tensor.numpy() raises
         return tensor.contiguous().view(torch.uint16).numpy().view(BFLOAT16)
     return tensor.numpy()
 
@@ -62,6 +62,7 @@ def state_arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         try:
             found[name] = to_array(value)
         except (AttributeError, TypeError, RuntimeError, NotImplementedError) as error:
+            # Python objects, sparse, quantized and other tensors fail in different ways.
             raise UsageError(
                 f"{name} in the module's state_dict is not a plain tensor, so no safetensors file can hold it "
                 f"({error}): leave it out, or register a tensor in its place"

@@ -24,6 +24,7 @@ def check_names(paths: Sequence[PathSpec], ensembles: Sequence[EnsembleSpec]) ->
     Raises:
         UsageError: for a name that is used twice or refers to nothing.
     """
+    # Pruned variants of a path can be starts, but neither other networks nor members.
     seen, earlier, starts = {BASE}, set[str](), {BASE}
     for path in paths:
         _check_new(path.name, seen)
@@ -79,6 +80,7 @@ def check_events_of(path: PathSpec, keeps: Mapping[str, Kept], measures: Mapping
             case MeasureAbove() | MeasureBelow():
                 kind, wanted, known = "measure", event.measure, (ACCURACY, *measures)
             case FunctionalDistanceAbove() if event.of:
+                # Without kept quantities a problem keeps the outputs under this name.
                 kind, wanted, known = "kept quantity", event.of, tuple(keeps) or (OUTPUTS,)
             case _:
                 continue

@@ -40,6 +40,7 @@ def check_inputs(network: Network, name: str, inputs: NDArray[np.generic], geome
     try:
         network.check(tensor_of(inputs), geometry)
     except DataError as error:
+        # Floats of another precision are the usual mistake: torch's own message does not say how to convert an array.
         wanted = str(network.weights.dtype).removeprefix("torch.")
         if inputs.dtype.kind != "f" or inputs.dtype.name == wanted or wanted not in NUMPY_FLOATS:
             raise

@@ -86,6 +86,7 @@ class RobustAccuracy:
         def classifier(some: Tensor) -> Tensor:
             return class_logits(network(weights, some))
 
+        # Seeded anew for every point, so that differences between points are not due to random starts.
         generator = torch.Generator().manual_seed(self.seed)
         found = evaluate(classifier, inputs, labels, self.threat_model, [self.attack], generator)
         return float(found.worst.double().mean())

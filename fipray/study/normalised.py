@@ -36,6 +36,7 @@ def normalised(name: str, array: Any) -> Any:
         raise DataError(
             f"{name} has dtype {array.dtype}, which torch does not have: convert it, for example by .astype(np.float32)"
         )
+    # The view drops subclasses such as np.matrix, which index and multiply differently.
     return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C").view(np.ndarray)
 
 

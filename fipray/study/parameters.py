@@ -61,6 +61,7 @@ def call(function: Callable[..., Any], values: dict[str, Any]) -> Any:
     places = [p for p in parameters if p.kind is p.POSITIONAL_ONLY]
     given = [p.name in values for p in places]
     last = len(given) - given[::-1].index(True) if any(given) else 0
+    # Positions cannot be skipped: those before the last given one are filled with their defaults.
     positional = [values.get(p.name, p.default) for p in places[:last]]
     names = {p.name for p in places}
     return function(*positional, **{name: value for name, value in values.items() if name not in names})

@@ -130,6 +130,7 @@ def _written(option: Any) -> str:
 
 
 def _one_of(text: str, options: dict[str, Any]) -> Any:
+    # Strings must match exactly; of the others, such as True and None, the case does not matter.
     for written, option in options.items():
         if text == written or (not isinstance(option, (str, Enum)) and text.strip().lower() == written.lower()):
             return option
@@ -193,7 +194,7 @@ def _split(text: str, separators: str) -> list[str]:
     for letter in text:
         if quote:
             quote = "" if letter == quote else quote
-        elif letter in _QUOTES and not parts[-1].strip():
+        elif letter in _QUOTES and not parts[-1].strip():  # not within a word, such as "don't"
             quote = letter
         else:
             depth += (letter in _OPENING) - (letter in _CLOSING)

@@ -91,6 +91,7 @@ def _module(name: str) -> ModuleType:
     except FiprayError:
         raise
     except ModuleNotFoundError as error:
+        # The module itself is missing, or a package around it; otherwise it imports a module that is missing.
         if not is_file and error.name and (name == error.name or name.startswith(f"{error.name}.")):
             beside = f"; for the file {name}.py in this folder, use ./{name}.py:" if Path(f"{name}.py").exists() else ""
             raise UsageError(

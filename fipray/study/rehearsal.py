@@ -56,6 +56,7 @@ def rehearse_evaluation(evaluation: Evaluation, network: Network, tensors: Tenso
     ood_inputs = None if tensors.ood_inputs is None else tensors.ood_inputs[:NUM_INPUTS]
     networks: dict[str, Classifier] = {"the base network": partial(_class_logits, network)}
     if has_ensembles:
+        # A stack runs under vmap, where some modules fail that work alone; two members are enough to find out.
         networks["an ensemble"] = StackedEnsemble(network, torch.stack([network.weights] * 2))
     draws, threat_model = torch.Generator().manual_seed(0), evaluation.threat_model
     for name, classifier in networks.items():
@@ -133,7 +134,7 @@ def _rehearse_path(
     objective, stepper = path.objective, path.stepper
     with _stage(f"path {path.name!r}: its objective, {type(objective).__name__},"):
         objective.value(problem, network.weights, batch)
-        fraction = 1 / path.num_steps
+        fraction = 1 / path.num_steps  # as at the first step
         situation = Situation(
             problem, objective, network.weights, batch, path.radius.begin(problem), progress=fraction, fraction=fraction
         )

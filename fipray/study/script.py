@@ -48,7 +48,7 @@ def loaded(file: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException:  # a failed import leaves no module behind
         del sys.modules[name]
         raise
     return module

@@ -179,6 +179,7 @@ class Search:
         Returns:
             Specs by ID, dependencies first.
         """
+        # Names have at most 64 characters: 55, a hyphen and 8 digits.
         named = f"{self.path.name[:55]}-{digest(self.config_json(drawn))[:8]}"
         spec = replace(with_fields(self.path, self.values(drawn)), name=named)
         # The code is read once for the whole search, so that an edit on the way cannot change IDs of later trials.

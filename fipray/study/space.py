@@ -199,6 +199,7 @@ def check(spec: Any, space: Mapping[str, Domain]) -> None:
             raise UsageError(f"{name} is a part of {within[0]}, which is searched too: search only one of them")
         if isinstance(domain, (Uniform, LogUniform)) and _type_of(spec, name) is int:
             raise UsageError(f"{name} must be an integer: give Integers or a Choice, not {domain}")
+        # Valid ranges of fields are intervals, so a domain is valid where its extremes are.
         for value in domain.extremes:
             try:
                 with_fields(spec, {name: value})
@@ -215,7 +216,7 @@ def _with(whole: Any, part: Any, name: str, steps: list[str], value: Any) -> Any
     new = _with(whole, inner[first], name, rest, value) if rest else value
     if isinstance(part, tuple):
         return (*part[: int(first)], new, *part[int(first) + 1 :])
-    return replace(part, **{first: new})
+    return replace(part, **{first: new})  # runs the checks of the class on the new value
 
 
 def _parts(value: Any) -> dict[str, Any]:
@@ -236,6 +237,7 @@ def _type_of(spec: Any, name: str) -> Any:
     *outer, last = name.split(".")
     for step in outer:
         spec = _parts(spec).get(step)
+    # Items of tuples have no annotation of their own.
     return None if isinstance(spec, tuple) else get_type_hints(type(spec)).get(last)
 
 

@@ -12,6 +12,7 @@ from fipray.registry import spec
 from fipray.study.canonical import to_json
 from fipray.study.evaluation import BASE, made_networks, variant_of
 
+# Names become parts of file names and addresses; "@" and spaces are left for names of variants and rounds.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 

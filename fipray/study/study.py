@@ -101,6 +101,7 @@ class Study:
         check_measures(self.measures)
         _, outputs = outputs_on_anchors(self.keeps)
         if outputs is not None:
+            # The outputs have one geometry, which IDs, distances and steppers must agree on.
             object.__setattr__(self, "geometry", outputs.geometry)
         check_keeps(self.keeps, self.data)
         self._check_network()
@@ -183,6 +184,7 @@ class Study:
             All work of the study by ID, dependencies first.
         """
         base = digest(*self._material, *texts_of(code_of(self._shared)))
+        # IDs of dependencies are hashed too, so that a changed path changes the IDs of all that builds on it.
         ids: dict[str, str] = {}  # by the names that the work produces
         result: dict[str, Spec] = {}
         for job in self._work:
@@ -235,6 +237,7 @@ class Study:
     @property
     def manifest(self) -> dict[str, Any]:
         """Identity of the study, its parameters and its code, as a results directory records them."""
+        # The study's own ID leaves out the user's code: paths of edited code are added to the same directory.
         return {
             "study": self.name,
             "study_id": digest(self.name, digest(*self._material), *self.identified(lambda _: {})),

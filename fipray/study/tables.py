@@ -34,6 +34,7 @@ def _row(tag: str, cells: Iterable[Any]) -> str:
 
 
 def _escaped(text: Any) -> str:
+    # Strings in specs may come from anyone, and a notebook would run their scripts.
     return escape(printable(text))
 
 

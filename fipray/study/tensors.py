@@ -93,7 +93,7 @@ class Tensors:
     def _examples(self, inputs: NDArray[np.generic] | None, labels: NDArray[np.integer] | None) -> Examples | None:
         if inputs is None or labels is None:
             return None
-        return Examples(self._tensor(inputs), self._tensor(labels).long())
+        return Examples(self._tensor(inputs), self._tensor(labels).long())  # torch's losses take int64 only
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return tensor_of(array).to(self.device)

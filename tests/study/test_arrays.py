@@ -1,4 +1,4 @@
-"""Arrays of every memory layout and dtype: taken with the values that they have, or refused with a sentence."""
+"""Arrays of every memory layout and dtype: accepted with equal values, or refused with a message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specs are JSON and back, and the same text on every machine."""
+"""Specs as canonical JSON: round trips, and equal text on every machine."""
 
 from __future__ import annotations
 

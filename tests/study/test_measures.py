@@ -1,4 +1,4 @@
-"""Measures of a study and distances of kept quantities: in tables, in events, and in searches."""
+"""Measures and distances of kept quantities in tables, events and searches."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_path_that_was_cut_off_goes_on_to_equal_rows(results, tmp_path):
 
 
 def test_events_are_about_a_measure_or_a_kept_quantity(results, tmp_path):
-    """Limits and goals half of the way that the path goes without them."""
+    """Thresholds of events halfway between start and end of the path without events."""
     usual = measured().paths[0]
     walked = results.point_measures.query("name == 'path-0' and measure == 'size'")["value"]
     first, last = walked.iloc[0], walked.iloc[-1]

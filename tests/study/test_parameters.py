@@ -1,4 +1,4 @@
-"""Parameters of studies as text."""
+"""Parsing of parameters of study functions."""
 
 # ruff: noqa: B006
 

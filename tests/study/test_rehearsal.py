@@ -1,4 +1,4 @@
-"""What a study can know when it is made, it says then."""
+"""Dry run of a study when it is made: mistakes that would only show in a worker are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL = fip.EnsembleSpec("all", ("base", "p"))
 
 
 class Rows(nn.Module):
-    """Takes inputs of any number kind; gives outputs of a shape, `finish(logits)`."""
+    """Network for inputs of any dtype, with outputs `finish(logits)`."""
 
     def __init__(self, finish=lambda logits: logits) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Rows(nn.Module):
 
 
 class WithoutGradient(nn.Module):
-    """Looks at rounded inputs."""
+    """Network that detaches its inputs, so that its outputs have no gradient in them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class WithoutGradient(nn.Module):
 
 
 class Packed(nn.Module):
-    """Keeps something in its state_dict that is no tensor."""
+    """Network with an extra state in its state_dict."""
 
     def __init__(self, state: object) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ def test_bytes_and_dense_outputs_are_fine_without_an_evaluation():
 
 @dataclass(frozen=True)
 class Counts:
-    """An attack of the user's own."""
+    """Attack of the user's own."""
 
     name: str = "counts"
 

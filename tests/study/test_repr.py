@@ -1,4 +1,4 @@
-"""How a study shows itself in a terminal and in a notebook."""
+"""Representations of a study in a terminal and in a notebook."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LATER = fip.PathSpec("later", fip.objectives.GradientDiversity(), start="sparse"
 
 
 class Cells(HTMLParser):
-    """Texts of the cells of an HTML table, row by row, and the text above it."""
+    """Parser of the caption and cells of an HTML table."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A search as data: which fields it may change, which specs it makes of what was drawn, and what it refuses."""
+"""Searches as data: searchable fields, specs and IDs of trials, and invalid settings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_wrong_name_is_answered_with_the_valid_ones():
     [
         ({"space": {"stepper.bta": fip.search.Uniform(0, 1)}}, "no field 'stepper.bta'; it has: "),
         ({"space": {"stepper.beta": fip.search.Uniform(-1, 1)}}, "stepper.beta=-1.0: beta is at least 0"),
-        ({"space": {"num_steps": fip.search.Uniform(1, 8)}}, "num_steps is a whole number: give Integers"),
+        ({"space": {"num_steps": fip.search.Uniform(1, 8)}}, "num_steps must be an integer: give Integers"),
         ({"space": {"name": fip.search.Choice(("a",))}}, "name cannot be searched"),
         ({"space": {}}, "needs a field to search"),
         (

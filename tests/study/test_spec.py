@@ -1,4 +1,4 @@
-"""Studies: what they are made of, what they refuse, and the ids of their work."""
+"""Studies, specs and data: their work, its IDs, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_base_id_stands_for_the_weights():
 
 
 def together(*members: str, rounds: int = 2, seed: int = 1, others: tuple[str, ...] = ()) -> dict:
-    """A study of the paths `two` and `one` with a cooperating ensemble."""
+    """Arguments of a study of the paths `two` and `one` with a cooperating ensemble."""
     paths = (fip.PathSpec("two", fip.objectives.GradientDiversity(), seed=seed), replace(ONE[0], others=others))
     return {"paths": paths, "ensembles": (fip.EnsembleSpec("e", members, rounds=rounds),)}
 

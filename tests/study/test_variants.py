@@ -1,4 +1,4 @@
-"""Families of sparse networks in a study: their rows, their judgement, and their files for others."""
+"""Pruned variants of a study: their rows, evaluation and exported files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEVELS = (0.3, 0.5, 0.7)
 
 
 def own_module() -> nn.Module:
-    """With statistics, which are no weights, and a layer that is there twice."""
+    """Network with batch statistics, which are not weights, and a shared layer."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         shared = nn.Linear(16, 16)

@@ -25,7 +25,7 @@ def is_own_file(file: str) -> bool:
         False for files of fipray, Python and installed packages. True for any other, and for code without a file, such
         as `<stdin>` or a notebook's cell.
     """
-    if file.startswith("<frozen"):
+    if file.startswith("<frozen"):  # modules that Python itself needs to start
         return False
     path = Path(file)
     if _INSTALLED & set(path.parts) or path.is_relative_to(_FIPRAY):
@@ -46,5 +46,6 @@ def is_own_module(name: str) -> bool:
     top = name.partition(".")[0]
     if top == "fipray" or top in sys.builtin_module_names:
         return False
+    # A notebook's or prompt's __main__ has no file; neither do built-in modules, which are left out above.
     file = getattr(sys.modules.get(name), "__file__", None)
     return top in ("__main__", "__mp_main__") or (is_own_file(file) if file else top not in sys.stdlib_module_names)

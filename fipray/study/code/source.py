@@ -55,6 +55,7 @@ def nodes_of(function: FunctionType) -> list[ast.AST]:
     linecache.checkcache(code.co_filename)  # the file may have changed since it was read
     lines = linecache.getlines(code.co_filename, function.__globals__)
     found = _parsed("".join(lines), code.co_filename)
+    # Code objects compare by content and line: if the loaded one is missing, the file was edited after loading.
     if found is None or code not in found[1]:
         return []
     return found[0].get((code.co_firstlineno, code.co_name), [])
@@ -172,6 +173,7 @@ def _constant(value: object) -> str:
         return _instructions(value)
     if isinstance(value, tuple):
         return f"({', '.join(map(_constant, value))})"
+    # The order of a set's items depends on the process.
     return f"{{{', '.join(sorted(map(_constant, value)))}}}" if isinstance(value, frozenset) else repr(value)
 
 

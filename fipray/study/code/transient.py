@@ -28,6 +28,7 @@ def transient_attributes(cls: type) -> frozenset[str]:
         object on, or a base class is installed.
     """
     own = [each for each in cls.__mro__ if is_own_module(each.__module__)]
+    # Methods of an installed base class may read any attribute, and their source is not looked at.
     if any(each not in own and each.__module__ not in _BASES for each in cls.__mro__):
         return frozenset()
     written: set[str] = set()
@@ -65,6 +66,7 @@ def _uses(function: FunctionType) -> tuple[set[str], set[str]] | None:
                     changed.add(attribute.attr)
                 elif attribute.attr not in is_set:
                     read.add(attribute.attr)
+        # Only assignments at the top level of the method are certain to be executed before what follows.
         if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
             is_set |= {each.attr for each in _targets(statement) if getattr(each.value, "id", None) == self_name}
     return changed, read
