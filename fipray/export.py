@@ -1,4 +1,4 @@
-"""Networks of a results directory as files for others: a state_dict, or that of a smaller dense module."""
+"""Export of networks from a results directory: as a state_dict, or as that of a smaller dense module."""
 
 from __future__ import annotations
 
@@ -24,21 +24,35 @@ _SUFFIXES = (".safetensors", ".pt", ".pth")
 
 @checked
 def export(directory: str | Path, path: str, sparsity: float | None, to: Path, slim: str | None = None) -> str:
-    """Write the weights at the end of a path, or of its variant at an asked `sparsity`, to the file `to`, as the
-    state_dict of the study's module, which takes them with strict=True; return what was written, as a sentence.
+    """Write a network of a results directory to a file, as a state_dict of the study's module.
 
-    slim: `module:function` that makes the study's module; then channels that are zero are left out, and the state is
-    that of a smaller module (`fipray.slimmed`), which `fipray.fitted` makes of it again.
+    The module loads it with `load_state_dict(strict=True)`.
 
-    Raises UsageError for a path or a sparsity that is not there, a file that is there or has another suffix, and a
-    module that is not the study's; RecordsError where the file cannot be written.
+    Args:
+        directory: results directory, or its address in an object store.
+        path: name or ID of the path, or "base".
+        sparsity: sparsity, 0..1, of a pruned network on the way of the path; None for the network at its end.
+        to: file to write, which must not exist, with the suffix .safetensors, .pt or .pth.
+        slim: `module:function` that makes the study's module. Channels that are zero are then removed, and the state is
+            that of a smaller module (`fipray.networks.slimmed`), which `fipray.networks.fitted` builds from it.
+
+    Returns:
+        Sentence with the number of weights, the fraction of them that is zero, and the size of the file.
+
+    Raises:
+        UsageError: for an unknown path or sparsity, a file that exists or has another suffix, and a module that is not
+            the study's.
+        NetworkError: for a network without removable channels.
+        RecordsError: for a file that cannot be written.
     """
     check_place(to)
     to = to.expanduser()
     if to.suffix not in _SUFFIXES:
-        raise UsageError(f"{to} ends in {to.suffix or 'nothing'}; files are written as {', '.join(_SUFFIXES)}")
+        raise UsageError(
+            f"{to} has {f'the suffix {to.suffix}' if to.suffix else 'no suffix'}: use one of {', '.join(_SUFFIXES)}"
+        )
     if to.exists():
-        raise UsageError(f"{to} is there already; nothing was written")
+        raise UsageError(f"{to} exists already; nothing was written")
     results = analysis.load(directory)
     if sparsity is None:
         weights = results.weights(path)
@@ -52,6 +66,7 @@ def export(directory: str | Path, path: str, sparsity: float | None, to: Path, s
     }
     if slim:
         state = _slim(slim, state)
+    # Sparsity counts weights of layers: biases and statistics, vectors all of them, are not pruned.
     matrices = [value for value in _unmasked(state) if value.ndim >= 2]
     zeros, count = sum(int((value == 0).sum()) for value in matrices), sum(value.numel() for value in matrices)
     write_whole(to, _content(state, to.suffix))
@@ -59,7 +74,7 @@ def export(directory: str | Path, path: str, sparsity: float | None, to: Path, s
 
 
 def _unmasked(state: dict[str, Tensor]) -> Iterator[Tensor]:
-    """The entries of a state, under a pruning mask what it leaves of them."""
+    """Entries of a state_dict, with the masks of `torch.nn.utils.prune` applied."""
     masks = {name.removesuffix("_mask") + "_orig": name for name in state if name.endswith("_mask")}
     for name, value in state.items():
         if name in masks:
@@ -71,22 +86,23 @@ def _unmasked(state: dict[str, Tensor]) -> Iterator[Tensor]:
 def _slim(slim: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     module = reference.find(slim)()
     if not isinstance(module, nn.Module):
-        raise UsageError(f"{slim} makes a {type(module).__name__}; it is to make the study's torch.nn.Module")
+        raise UsageError(f"{slim} returned a {type(module).__name__}; it must return the study's torch.nn.Module")
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise UsageError(f"{slim} makes another module than the study's: {error}") from error
-    network = Network.of(module.eval(), moving=["*"])
+        raise UsageError(f"{slim} returned another module than the study's: {error}") from error
+    network = Network.of(module.eval(), moving=["*"])  # frozen layers lose channels too
     smaller = slimmed(network, network.weights).state_dict()
     if sum(value.numel() for value in smaller.values()) == sum(value.numel() for value in state.values()):
         raise NetworkError(
-            "no removable channel is zero, so nothing can be left out: prune whole channels "
+            "no removable channel is zero, so nothing can be removed: prune channels "
             "(Sparsify(pattern=Structured())), or export without --slim"
         )
     return smaller
 
 
 def _content(state: dict[str, Tensor], suffix: str) -> bytes:
+    # Slices and shared tensors are copied: safetensors refuses shared memory, and torch.save writes all of it.
     own = {name: value.contiguous().clone() for name, value in state.items()}
     if suffix == ".safetensors":
         return save(own)

@@ -1,4 +1,4 @@
-"""Names that `fipray` itself had once, and where they are now; each still works, with a DeprecationWarning."""
+"""Former names in the `fipray` namespace, with their present places; each still works, with a DeprecationWarning."""
 
 MOVED = {
     "AdaptiveRadius": "radii.Adaptive",

@@ -1,4 +1,4 @@
-"""Searches over the fields of a path's spec: what may vary, the search itself, and `run`, by Ray Tune."""
+"""Searches over the fields of a path's spec: domains, the search, and `run`, which runs it with Ray Tune."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,8 @@ __all__ = ["Choice", "Integers", "LogUniform", "Search", "Uniform", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "run":  # on first use, so that a search is described without Ray
+    if name == "run":  # imported on first use, so that a search can be described without Ray
         from fipray.cluster.search import search
 
         return search
-    raise AttributeError(f"module 'fipray.search' has no name {name!r}; it has: {', '.join(__all__)}")
+    raise AttributeError(f"module 'fipray.search' has no attribute {name!r}; it has: {', '.join(__all__)}")

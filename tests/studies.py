@@ -47,7 +47,7 @@ def study(
     objective: Objective | None = None,
     other: Objective | None = None,
 ) -> fip.Study:
-    """Four paths, two of which wait for another, an ensemble, attacks and their transfer; `more` further paths."""
+    """Four paths, two of which depend on another, an ensemble, attacks and their transfer; `more` further paths."""
     sparse = fip.PathSpec("sparse", objective or fip.objectives.Sparsify(sparsity), num_steps=num_steps, batch_size=50)
     first = fip.PathSpec("diverse-0", fip.objectives.GradientDiversity(), num_steps=num_steps, batch_size=50, seed=1)
     second = fip.PathSpec(
@@ -83,7 +83,7 @@ def cooperating(
     stepper: Stepper | None = None,
     events: tuple[Event, ...] = (),
 ) -> fip.Study:
-    """Three members that turn away from each other in rounds; the first may have another objective, stepper, events."""
+    """Three cooperating members, traced in rounds; the first may have another objective, stepper and events."""
     names = ("a", "b", "c")
     paths = [
         fip.PathSpec(
@@ -103,7 +103,7 @@ def cooperating(
 
 
 def chained(*, stepper: Stepper | None = None, objective: Objective | None = None, num_steps: int = 10) -> fip.Study:
-    """A path that learns one task and then another, one that goes on from half of its zeros, and one beside them."""
+    """Paths that learn one task after another, a pruned path, one that starts from its variant, and a diverse path."""
     whole, rest = data(), data(7)
     assert whole.test_labels is not None
     assert whole.test_inputs is not None
@@ -162,7 +162,7 @@ def chained(*, stepper: Stepper | None = None, objective: Objective | None = Non
 
 
 def with_nan() -> fip.Study:
-    """Its inputs hold a NaN."""
+    """Study whose anchors contain a NaN."""
     good = data()
     anchors = good.anchors.copy()
     anchors[7, 2] = np.nan
@@ -172,7 +172,7 @@ def with_nan() -> fip.Study:
 
 
 def with_a_fourth_class() -> fip.Study:
-    """Its labels name a class that the network does not have."""
+    """Study whose labels contain a class that the network does not have."""
     good = data()
     assert good.test_labels is not None
     labels = good.test_labels.copy()
@@ -182,23 +182,23 @@ def with_a_fourth_class() -> fip.Study:
 
 
 def failing() -> fip.Study:
-    """One of its objectives has a mistake in it."""
+    """Study with an objective that raises."""
     return study(objective=Fails("the mistake"))
 
 
 def interrupted() -> fip.Study:
-    """The user presses Ctrl-C while its third path is walked."""
+    """Study that is interrupted with Ctrl-C during its third path."""
     return study(other=IsInterrupted())
 
 
 def signalling(*, process: int, number: int) -> fip.Study:
-    """While its third path is walked a process gets a signal; the path never ends."""
+    """Study whose third path sends a signal to a process and then never ends."""
     return study(other=Signals(process, number))
 
 
 @dataclass(frozen=True)
 class Signals:
-    """Sends a signal to a process, and waits for what comes of it."""
+    """Objective that sends a signal to a process and then waits forever."""
 
     process: int
     number: int
@@ -211,7 +211,7 @@ class Signals:
 
 @dataclass(frozen=True)
 class IsInterrupted:
-    """Sends its process what Ctrl-C sends."""
+    """Objective that sends SIGINT to its own process, as Ctrl-C does."""
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         signal.raise_signal(signal.SIGINT)
@@ -220,7 +220,7 @@ class IsInterrupted:
 
 @dataclass(frozen=True)
 class KillsItsProcess:
-    """Ends its own process with SIGKILL, `times` times: each leaves a file in `directory`."""
+    """Objective that kills its own process `times` times and counts the deaths as files in `directory`."""
 
     directory: str
     times: int
@@ -235,7 +235,7 @@ class KillsItsProcess:
 
 @dataclass(frozen=True)
 class KillsItsProcessOnce:
-    """`GradientDiversity`, but ends its own process with SIGKILL when it first looks at others, and leaves the file `death`."""
+    """`GradientDiversity`, but kills its own process at its first other networks; the file `death` records that."""
 
     death: str
 
@@ -248,7 +248,7 @@ class KillsItsProcessOnce:
 
 @dataclass(frozen=True)
 class Fails:
-    """Raises, as an objective with a mistake in it does."""
+    """Objective that raises."""
 
     word: str
 
@@ -258,7 +258,7 @@ class Fails:
 
 @dataclass(frozen=True)
 class CutOff:
-    """First-order steps that fail in the second half of the path, until the file `mended` exists."""
+    """First-order stepper that raises in the second half of the path until the file `mended` exists."""
 
     mended: str
 
@@ -273,7 +273,7 @@ class CutOff:
 
 @dataclass(frozen=True)
 class DiesOnce:
-    """First-order steps, but kills its own process in the second half of the path, and leaves the file `death`."""
+    """First-order stepper that kills its own process once, in the second half of the path; `death` records that."""
 
     death: str
 
@@ -289,7 +289,7 @@ class DiesOnce:
 
 @dataclass(frozen=True)
 class StopsOnce:
-    """First-order steps, but stops its own process in the second half of the path, and leaves the file `stopped`."""
+    """First-order stepper that stops its own process once, in the second half of the path; `stopped` records that."""
 
     stopped: str
 
@@ -305,7 +305,7 @@ class StopsOnce:
 
 @dataclass(frozen=True)
 class Talks:
-    """`GradientDiversity`, but prints, warns and reports."""
+    """`GradientDiversity`, but prints, warns and logs."""
 
     word: str
 
@@ -318,7 +318,7 @@ class Talks:
 
 
 def searching(*, num_steps: int = 8, domain: str = "few") -> fip.search.Search:
-    """A search over the steps of one path, whose end is judged; "wide" instead of a "few" values."""
+    """Search over settings of one path with an evaluation; "few" discrete values or "wide" ranges."""
     path = fip.PathSpec(
         "searched",
         fip.objectives.Sparsify(0.5),
@@ -339,7 +339,7 @@ def searching(*, num_steps: int = 8, domain: str = "few") -> fip.search.Search:
 
 
 def measured(*, stepper: Stepper | None = None, num_steps: int = 6, **changes: Any) -> fip.Study:
-    """Two paths that keep two quantities, one of them on inputs of its own, and are measured by two measures."""
+    """Two paths with two kept quantities, one of them on inputs of its own, and two measures."""
     whole, rest = data(), data(7)
     inputs = replace(whole, sets={"more": rest.anchors, "more held out": rest.held_out})
     settings: dict[str, Any] = {
@@ -363,7 +363,7 @@ def measured(*, stepper: Stepper | None = None, num_steps: int = 6, **changes: A
 
 
 def searching_measures() -> fip.search.Search:
-    """A search for the path whose end has the largest weights."""
+    """Search for the path with the largest weights at its end."""
     study = measured()
     space = {"radius.initial": fip.search.Choice((0.02, 0.2))}
     return fip.search.Search(replace(study, paths=study.paths[:1]), space, {"size": "max"}, searcher="grid")

@@ -158,7 +158,7 @@ def test_the_doctor_ends_with_0_when_all_is_well_and_with_1_when_it_is_not(fipra
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["tests.studies:study"], "study returned a Study; a search function returns a fipray.Search"),
+        (["tests.studies:study"], "study returned a Study; a search function must return a fipray.Search"),
         (["tests.studies:searching", "-p", "domain=wide", "--searcher", "grid"], "a grid is made of choices"),
         (["tests.studies:searching", "--scheduler", "pbt"], "named by one spec that anyone can walk again"),
         (["tests.studies:searching", "--workers", "0"], "at least one worker is needed"),

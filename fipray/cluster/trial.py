@@ -27,7 +27,7 @@ from fipray.execution.worker import Worker
 from fipray.records import Store
 from fipray.study.canonical import kind_of
 from fipray.study.search import ROBUST, Search
-from fipray.study.spec import PathSpec
+from fipray.study.specs import PathSpec
 
 PERCENT, ROWS, IS_GIVEN_UP, ERROR = "percent", "rows", "given_up", "error"
 _WORKERS: dict[str, Worker] = {}  # of this process, by directory: an actor carries out many trials of one search

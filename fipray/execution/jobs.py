@@ -16,7 +16,8 @@ from fipray.study.data import Data
 from fipray.study.evaluation import BASE, AttackSpec, RobustnessSpec, TransferSpec, path_of, per_example_of
 from fipray.study.measures import Measure
 from fipray.study.rounds import RoundSpec, round_end
-from fipray.study.spec import PathSpec, Spec, Study
+from fipray.study.specs import PathSpec
+from fipray.study.study import Spec, Study
 
 Tables = dict[str, list[dict[str, Any]]]
 

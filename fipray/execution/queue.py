@@ -19,7 +19,7 @@ from fipray.study.arrays import state_arrays, to_tensor
 from fipray.study.canonical import kind_of
 from fipray.study.rounds import RoundSpec
 from fipray.study.script import folders
-from fipray.study.spec import Study
+from fipray.study.study import Study
 
 
 class Queue:

@@ -17,7 +17,7 @@ from fipray.execution.queue import Queue
 from fipray.execution.worker import Worker
 from fipray.networks import check_device
 from fipray.records import Store
-from fipray.study.spec import Study
+from fipray.study.study import Study
 
 
 @runtime_checkable

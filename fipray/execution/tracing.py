@@ -50,7 +50,7 @@ from fipray.records.layout import attempt_directory, step_name
 from fipray.study.canonical import kind_of, to_json
 from fipray.study.evaluation import BASE, variant_of
 from fipray.study.rounds import RoundSpec
-from fipray.study.spec import PathSpec
+from fipray.study.specs import PathSpec
 from fipray.study.tensors import Tensors, kept_of
 
 WeightsOf = Callable[[str], Tensor]

@@ -21,7 +21,7 @@ from fipray.records import Store
 from fipray.study.evaluation import BASE, AttackSpec, RobustnessSpec, TransferSpec
 from fipray.study.measures import ACCURACY, probes_of
 from fipray.study.rounds import RoundSpec
-from fipray.study.spec import PathSpec
+from fipray.study.specs import PathSpec
 from fipray.study.tensors import Tensors
 
 

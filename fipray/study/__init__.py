@@ -1,11 +1,12 @@
-"""What to run, as data: specs, the study and its data, rounds, evaluations, searches."""
+"""Description of what to run, as data: specs, studies and their data, rounds, evaluations, searches."""
 
 from fipray.study.data import Data, Task
 from fipray.study.evaluation import Evaluation
 from fipray.study.measures import Measure, RobustAccuracy
 from fipray.study.search import Search
 from fipray.study.space import Choice, Integers, LogUniform, Uniform
-from fipray.study.spec import EnsembleSpec, PathSpec, Study
+from fipray.study.specs import EnsembleSpec, PathSpec
+from fipray.study.study import Study
 
 __all__ = [
     "Choice",

@@ -1,42 +1,86 @@
-"""Tensors as arrays of numpy, in which weights cross to files and to other processes, and back."""
+"""Conversion between tensors and numpy arrays, the form of weights in files and between processes."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fipray.errors import UsageError
+from fipray.networks import copied
 from fipray.records.bfloat16 import BFLOAT16
 
 
 def to_array(tensor: Tensor) -> np.ndarray:
-    """The tensor's values, bfloat16 as `fipray.records.bfloat16` has it."""
+    """Convert a tensor to a numpy array.
+
+    Args:
+        tensor: dense tensor on any device.
+
+    Returns:
+        Array of the same shape, sharing memory with a tensor on the CPU; bfloat16 in the dtype of
+        `fipray.records.bfloat16`, since numpy has none.
+    """
     tensor = tensor.detach().cpu()
-    if tensor.dtype == torch.bfloat16:
+    if tensor.dtype == torch.bfloat16:  # numpy has no such dtype, and Tensor.numpy() raises
         return tensor.contiguous().view(torch.uint16).numpy().view(BFLOAT16)
     return tensor.numpy()
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
-    """What `to_array` made an array of; it shares the memory."""
+    """Convert an array from `to_array` back to a tensor.
+
+    Args:
+        array: numpy array of a dtype that torch has, or of `fipray.records.bfloat16`.
+
+    Returns:
+        Tensor on the CPU that shares the array's memory.
+    """
     if array.dtype == BFLOAT16:
         return torch.from_numpy(array.view("<u2")).view(torch.bfloat16)
     return torch.from_numpy(array)
 
 
 def state_arrays(state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """A state_dict as arrays by name. Raises UsageError for an entry that is no plain tensor."""
+    """Convert a state_dict to numpy arrays.
+
+    Args:
+        state: state_dict of a module.
+
+    Returns:
+        Arrays by name.
+
+    Raises:
+        UsageError: for an entry that is not a dense tensor.
+    """
     found = {}
     for name, value in state.items():
         try:
             found[name] = to_array(value)
         except (AttributeError, TypeError, RuntimeError, NotImplementedError) as error:
+            # Python objects, sparse, quantized and other tensors fail in different ways.
             raise UsageError(
-                f"{name} in the module's state_dict is no plain tensor, so it cannot be kept in a safetensors file "
+                f"{name} in the module's state_dict is not a plain tensor, so no safetensors file can hold it "
                 f"({error}): leave it out, or register a tensor in its place"
             ) from error
     return found
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Compute a digest of a module's parameters and buffers.
+
+    Args:
+        module: network.
+
+    Returns:
+        16 hexadecimal digits of a SHA-256 of names, dtypes, shapes and values.
+    """
+    hashing = hashlib.sha256()
+    for name, array in state_arrays(copied(module).state_dict()).items():
+        hashing.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        hashing.update(np.ascontiguousarray(array).data)
+    return hashing.hexdigest()[:16]

@@ -1,7 +1,8 @@
-"""Specs as canonical JSON and back.
+"""Conversion between specs and canonical JSON.
 
 A spec is a frozen dataclass of numbers, strings, tuples and further such dataclasses. It is written as an object with
-its fields and a `kind`: the registered name of its class (`registry.spec`), or `module:Class` of one without.
+its fields and a `kind`: the registered name of its class (`registry.spec`), or `module:Class` where it has none. The
+registered name is what makes IDs independent of renamed classes.
 """
 
 from __future__ import annotations
@@ -16,14 +17,24 @@ from typing import Any
 from fipray.errors import UsageError
 from fipray.registry import registered_class, registered_name, registered_names
 
-_INFINITE = "number"  # the one field of what stands for "inf" or "-inf", which JSON does not have
+_INFINITE = "number"  # key of the object that represents infinity, which JSON does not have
 
 
 def encode(value: Any) -> Any:
-    """`value` as plain JSON data. Raises UsageError for what a spec cannot hold."""
+    """Convert a value to plain JSON data.
+
+    Args:
+        value: None, number, string, or a tuple or frozen dataclass of such values.
+
+    Returns:
+        Value made of None, numbers, strings, lists and dictionaries.
+
+    Raises:
+        UsageError: for NaN, and for any other type.
+    """
     if isinstance(value, float) and not math.isfinite(value):
         if math.isnan(value):
-            raise UsageError("a spec holds numbers; NaN is none")
+            raise UsageError("a spec cannot hold NaN: give a number")
         return {_INFINITE: str(value)}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -32,18 +43,29 @@ def encode(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {"kind": kind_of(value), **{each.name: encode(_number(value, each)) for each in fields(value)}}
     raise UsageError(
-        f"a spec holds numbers, strings, tuples and frozen dataclasses of them; {value!r} is a {type(value).__name__}"
+        f"a spec can hold numbers, strings, tuples and frozen dataclasses of them, but {value!r} is a "
+        f"{type(value).__name__}"
     )
 
 
 def _number(spec: Any, field: Field[Any]) -> Any:
-    """What is in a field; where it asks for a float an integer as one, so that equal specs are written alike."""
     value = getattr(spec, field.name)
+    # FirstOrder(beta=1) equals FirstOrder(beta=1.0), so both must be written alike and have one ID.
     return float(value) if type(value) is int and field.type in (float, "float") else value
 
 
 def decode(data: Any) -> Any:
-    """What `encode` made `data` of. Raises UsageError for an unknown kind, and for unknown, missing or wrong fields."""
+    """Convert JSON data back to the value that `encode` was given.
+
+    Args:
+        data: plain JSON data.
+
+    Returns:
+        Spec, tuple, number, string or None.
+
+    Raises:
+        UsageError: for an unknown kind, and for unknown, missing or invalid fields.
+    """
     if isinstance(data, list):
         return tuple(decode(item) for item in data)
     if not isinstance(data, dict):
@@ -59,29 +81,65 @@ def decode(data: Any) -> Any:
     try:
         return cls(**{name: decode(item) for name, item in given.items()})
     except TypeError as error:
-        raise UsageError(f"{cls.__name__} cannot be made of {given}: {error}") from error
+        raise UsageError(f"{cls.__name__} cannot be made from {given}: {error}") from error
 
 
 def kind_of(value: Any) -> str:
-    """The name under which `decode` finds the class of `value`."""
+    """Name under which `decode` finds the class of a spec.
+
+    Args:
+        value: spec.
+
+    Returns:
+        Registered name of its class, or `module:Class`.
+    """
     cls = type(value)
     return registered_name(cls) or f"{cls.__module__}:{cls.__qualname__}"
 
 
 def to_json(value: Any) -> str:
-    """Canonical JSON: sorted keys, no spaces, no NaN; the same text for the same spec on any machine."""
+    """Write a value as canonical JSON: sorted keys, no spaces, no NaN.
+
+    Args:
+        value: value that `encode` accepts.
+
+    Returns:
+        Text, the same for equal specs on any machine.
+
+    Raises:
+        UsageError: for a value that a spec cannot hold.
+    """
     return json.dumps(encode(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def from_json(text: str) -> Any:
+    """Read a value from JSON.
+
+    Args:
+        text: text from `to_json`.
+
+    Returns:
+        Value.
+
+    Raises:
+        UsageError: for text that is not JSON, and for data that is not a spec.
+    """
     try:
         return decode(json.loads(text))
     except json.JSONDecodeError as error:
-        raise UsageError(f"this is no JSON: {error}") from error
+        raise UsageError(f"this is not valid JSON: {error}") from error
 
 
 def digest(*parts: str) -> str:
-    """16 hexadecimal digits that tell these texts from any others."""
+    """Compute a digest of texts.
+
+    Args:
+        *parts: texts, in order.
+
+    Returns:
+        First 16 hexadecimal digits of their SHA-256.
+    """
+    # The separator distinguishes ("ab", "c") from ("a", "bc").
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -91,11 +149,11 @@ def _class_named(kind: Any) -> type:
         found = _imported(kind) if ":" in kind else registered_class(kind)
     if found is None:
         raise UsageError(
-            f"{kind!r} names no kind of spec: import the module that registers it first; registered are: "
+            f"{kind!r} is not a known kind of spec: import the module that registers it first; registered are: "
             + ", ".join(registered_names())
         )
     if not (isinstance(found, type) and is_dataclass(found)):
-        raise UsageError(f"{kind!r} is no kind of spec: a spec is a frozen dataclass")
+        raise UsageError(f"{kind!r} is not a kind of spec: a spec is a frozen dataclass")
     return found
 
 
@@ -104,4 +162,4 @@ def _imported(kind: str) -> Any:
         module, name = kind.split(":")
         return getattr(import_module(module), name)
     except (AttributeError, ImportError, ValueError) as error:
-        raise UsageError(f"{kind!r} names no kind of spec: {error}") from error
+        raise UsageError(f"{kind!r} is not a known kind of spec: {error}") from error

@@ -1,4 +1,4 @@
-"""The inputs and labels that a study works on."""
+"""Inputs and labels of a study."""
 
 from __future__ import annotations
 
@@ -19,7 +19,17 @@ from fipray.study.normalised import check_labels, normalised
 @checked
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A task that paths may learn: labelled inputs [N, ...] with labels [N], and others to judge it by, or none."""
+    """Labelled examples of a task that paths can learn.
+
+    Args:
+        inputs: training inputs [N, ...].
+        labels: their classes [N], integers from 0.
+        test_inputs: inputs [T, ...] on which accuracy on the task is measured; None measures none.
+        test_labels: their classes [T].
+
+    Raises:
+        DataError: for arrays that torch has no dtype for, and for test inputs without labels or the reverse.
+    """
 
     inputs: NDArray[np.generic]
     labels: NDArray[np.integer]
@@ -30,27 +40,31 @@ class Task:
         for name in ("inputs", "labels", "test_inputs", "test_labels"):
             object.__setattr__(self, name, normalised(f"{name} of a task", getattr(self, name)))
         if (self.test_inputs is None) != (self.test_labels is None):
-            raise DataError("test_inputs and test_labels of a task come together: give both or neither")
+            raise DataError("test_inputs and test_labels of a task must be given together: give both or neither")
 
 
 @checked
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Numpy arrays, so that Ray's workers on one machine share them.
+    """Inputs and labels of a study, as numpy arrays, which Ray's workers on one machine share.
 
-    anchors [N, ...]: inputs on which the function must stay; no labels are needed.
-    held_out [M, ...]: inputs on which staying is judged.
-    test_inputs [T, ...], test_labels [T]: labelled inputs for accuracies and attacks; both or neither.
-    bounds: the least and greatest value of an input that an attack may use.
-    ood_inputs [O, ...]: inputs of no class, which a network should be less sure of than of the test inputs.
-    sets: further inputs [K, ...] by names of theirs, on which a path may be asked to keep the function, or be judged.
-    tasks: what paths may learn, by names of theirs; the end of every path is judged on all that have test inputs.
+    Arrays are stored in native byte order and C order, and copied only where they are not. Inputs have a dtype that the
+    network takes; attacks need floats.
 
-    Arrays are kept in native byte order and C order, copied where they are not. Inputs have a dtype that the network
-    takes; attacks need floats.
+    Args:
+        anchors: inputs [N, ...] on which the function is kept. They need no labels.
+        held_out: inputs [M, ...] on which the functional distance is reported.
+        test_inputs: labelled inputs [T, ...] for accuracies and attacks; None for none.
+        test_labels: their classes [T], integers from 0; given together with `test_inputs`.
+        bounds: smallest and largest value of an input that an attack may use.
+        ood_inputs: out-of-distribution inputs [O, ...], on which a network should be less confident than on the test
+            inputs; None for none.
+        sets: further inputs [K, ...] by name, which a path can name as its anchors or held-out inputs.
+        tasks: tasks that paths can learn, by name. The end of every path is tested on all tasks with test inputs.
 
-    Raises DataError for empty arrays, dtypes that torch has not, masks, NaN or infinity, inputs of different shapes or
-    outside the bounds, labels that are no integers or below 0.
+    Raises:
+        DataError: for empty arrays, dtypes that torch does not have, masked arrays, NaN or infinity, inputs of
+            different shapes, test inputs outside the bounds, and labels that are not integers from 0.
     """
 
     anchors: NDArray[np.generic]
@@ -67,11 +81,11 @@ class Data:
             object.__setattr__(self, name, normalised(name, getattr(self, name)))
         object.__setattr__(self, "sets", {name: normalised(f"set {name!r}", some) for name, some in self.sets.items()})
         if (self.test_inputs is None) != (self.test_labels is None):
-            raise DataError("test_inputs and test_labels come together: give both or neither")
+            raise DataError("test_inputs and test_labels must be given together: give both or neither")
         low, high = (float(bound) + 0.0 for bound in self.bounds)  # 0, 0.0 and -0.0 are one bound
         object.__setattr__(self, "bounds", (low, high))
         if not low < high:
-            raise DataError(f"bounds are a number and a greater one, (low, high); {self.bounds} was given")
+            raise DataError(f"bounds must be (low, high) with low < high, got {self.bounds}")
         for name, inputs in self.inputs.items():
             self._check_inputs(name, inputs)
         if self.test_inputs is not None and self.test_labels is not None:
@@ -83,7 +97,7 @@ class Data:
 
     @property
     def inputs(self) -> dict[str, NDArray[np.generic]]:
-        """All inputs that there are, by what they are called."""
+        """All inputs of the data, by name."""
         named = {
             **{name: getattr(self, name) for name in ("anchors", "held_out", "test_inputs", "ood_inputs")},
             **{f"set {name!r}": inputs for name, inputs in self.sets.items()},
@@ -94,7 +108,7 @@ class Data:
 
     @property
     def labels(self) -> dict[str, NDArray[np.integer]]:
-        """All labels that there are, by what they are called."""
+        """All labels of the data, by name."""
         named = {
             "test_labels": self.test_labels,
             **{f"labels of task {name!r}": task.labels for name, task in self.tasks.items()},
@@ -105,28 +119,30 @@ class Data:
     def _check_inputs(self, name: str, inputs: Any) -> None:
         if not isinstance(inputs, np.ndarray) or inputs.ndim < 2 or inputs.size == 0:
             found = f"shape {inputs.shape}" if isinstance(inputs, np.ndarray) else f"a {type(inputs).__name__}"
-            raise DataError(f"{name} is a numpy array of one or more inputs, [N, ...]; this has {found}")
+            raise DataError(f"{name} must be a numpy array of one or more inputs, [N, ...], but has {found}")
         if inputs.shape[1:] != self.anchors.shape[1:]:
             raise DataError(
-                f"all inputs have one shape; anchors have {self.anchors.shape[1:]}, {name} {inputs.shape[1:]}"
+                f"all inputs must have one shape, but anchors have {self.anchors.shape[1:]} and {name} "
+                f"{inputs.shape[1:]}"
             )
         if np.issubdtype(inputs.dtype, np.floating):
             broken = ~np.isfinite(inputs).reshape(len(inputs), -1).all(1)
             if broken.any():
                 raise DataError(
-                    f"{int(broken.sum())} of {len(inputs)} inputs in {name} hold NaN or infinity, the first at index "
-                    f"{int(broken.argmax())}: remove or repair them"
+                    f"{int(broken.sum())} of {len(inputs)} inputs in {name} contain NaN or infinity, the first at "
+                    f"index {int(broken.argmax())}: remove or repair them"
                 )
         low, high = self.bounds
+        # Attacks perturb test inputs only; anchors may lie anywhere, such as random inputs around the data.
         if name.startswith("test_inputs") and (inputs.min() < low or inputs.max() > high):
             raise DataError(
                 f"{name} lie in {inputs.min():.4g}..{inputs.max():.4g}, outside the bounds "
-                f"{low}..{high}: scale them, or say bounds=(low, high)"
+                f"{low}..{high}: rescale them, or give bounds=(low, high)"
             )
 
     @cached_property
     def digest(self) -> str:
-        """16 hexadecimal digits that tell this data from any other."""
+        """16 hexadecimal digits of a SHA-256 of all arrays and the bounds."""
         hashing = hashlib.sha256(f"bounds {self.bounds}".encode())
         for name, array in sorted({**self.inputs, **self.labels}.items()):
             hashing.update(f"{name} {array.dtype.str} {array.shape}".encode())

@@ -1,4 +1,4 @@
-"""What a study measures at every kept point of its paths, beside what every study does."""
+"""Measures of a study's own, taken at every saved point of its paths."""
 
 from __future__ import annotations
 
@@ -21,23 +21,33 @@ from fipray.paths import Examples, Probe
 from fipray.registry import spec
 from fipray.robustness import PGD, Attack, ThreatModel, evaluate
 
-ACCURACY = "clean_accuracy"  # measured wherever there are labelled test inputs
+ACCURACY = "clean_accuracy"
+"""Measure that every study with labelled test inputs has."""
 TAKEN = (
     ACCURACY,
     *("functional_distance_held_out", "functional_distance", "objective_value", "gain", "sparsity", "robust_accuracy"),
     *("step", "seconds", "radius", "weights_distance", "outcome", "name", "path_id"),
 )
-"""Names that columns have already."""
+"""Names of columns that a measure cannot have."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _ARGUMENTS = ("a module",)
 
 
 @runtime_checkable
 class Measure(Protocol):
-    """A number that is measured at the points of a path."""
+    """Number that is measured at the saved points of a path."""
 
     def measured(self, network: Network, weights: Tensor, tests: Examples | None) -> float:
-        """The measure of `weights` [P]; `tests` are the labelled test inputs of the study, None without any."""
+        """Measure a network.
+
+        Args:
+            network: base network of the study.
+            weights: weights [P] at which it is measured.
+            tests: labelled test inputs of the study; None without any.
+
+        Returns:
+            Measure.
+        """
         ...
 
 
@@ -45,13 +55,18 @@ class Measure(Protocol):
 @checked
 @dataclass(frozen=True)
 class RobustAccuracy:
-    """Accuracy on test inputs under one attack, as a measure of points.
+    """Accuracy on test inputs under one attack, measured at saved points.
+
+    One weak attack is cheaper than a study's evaluation, and its robust accuracy is an upper bound only.
 
     Args:
-        threat_model: what the attack may do.
-        attack: of white-box attacks, `PGD(10)` by default. Cheaper than a study's evaluation, and an upper bound of it.
-        num_examples: test inputs that are attacked, from the first on, at least 1.
-        seed: of the attack.
+        threat_model: norm, epsilon and bounds of the perturbations.
+        attack: attack; `PGD(10)` by default.
+        num_examples: number of test inputs that are attacked, from the first one, at least 1.
+        seed: seed of the attack's random numbers.
+
+    Raises:
+        UsageError: for num_examples below 1.
     """
 
     threat_model: ThreatModel
@@ -61,7 +76,7 @@ class RobustAccuracy:
 
     def __post_init__(self) -> None:
         if self.num_examples < 1:
-            raise UsageError(f"at least one example is attacked; num_examples={self.num_examples} was given")
+            raise UsageError(f"num_examples must be at least 1, got {self.num_examples}")
 
     def measured(self, network: Network, weights: Tensor, tests: Examples | None) -> float:
         if tests is None:
@@ -71,26 +86,43 @@ class RobustAccuracy:
         def classifier(some: Tensor) -> Tensor:
             return class_logits(network(weights, some))
 
+        # Seeded anew for every point, so that differences between points are not due to random starts.
         generator = torch.Generator().manual_seed(self.seed)
         found = evaluate(classifier, inputs, labels, self.threat_model, [self.attack], generator)
         return float(found.worst.double().mean())
 
 
 def check_measures(measures: Mapping[str, str | Measure]) -> None:
-    """Raise UsageError for a name that cannot be one or is taken, and for a function that there is not."""
+    """Check names and functions of measures.
+
+    Args:
+        measures: measures of a study by name.
+
+    Raises:
+        UsageError: for a name of another form or of a column, and for a function that does not exist.
+    """
     for name, measure in measures.items():
         if not _NAME.fullmatch(name) or name in TAKEN:
-            why = "is the name of a column" if name in TAKEN else "is no name"
+            why = "has the name of a column" if name in TAKEN else "has an invalid name"
             raise UsageError(
-                f"the measure {name!r} {why}: give 1 to 64 letters, digits, '_', '-' or '.', the first a letter, that "
-                f"are none of {', '.join(TAKEN)}"
+                f"the measure {name!r} {why}: use 1 to 64 letters, digits, '_', '-' or '.', the first a letter, and "
+                f"none of {', '.join(TAKEN)}"
             )
         if isinstance(measure, str):
             function_named(measure, _ARGUMENTS)
 
 
 def probes_of(measures: Mapping[str, str | Measure], network: Network, tests: Examples | None) -> dict[str, Probe]:
-    """The measures as functions of the weights [P]."""
+    """Convert measures to functions of the weights.
+
+    Args:
+        measures: measures of a study by name.
+        network: base network.
+        tests: labelled test inputs; None without any.
+
+    Returns:
+        Functions from weights [P] to a number, by name.
+    """
     return {name: partial(_measured, measure, network, tests) for name, measure in measures.items()}
 
 

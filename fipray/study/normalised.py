@@ -1,4 +1,4 @@
-"""Arrays as a study takes them: in native byte order and C order, of numbers that torch knows."""
+"""Normalisation of the arrays of a study to native byte order and C order."""
 
 from __future__ import annotations
 
@@ -9,44 +9,63 @@ from numpy.typing import NDArray
 
 from fipray.errors import DataError
 
-_LONGEST_FLOAT = 8  # bytes: torch has no longer ones
+_LONGEST_FLOAT = 8  # bytes; torch has no longdouble
 
 
 def normalised(name: str, array: Any) -> Any:
-    """An array of numbers with the same values, in native byte order and C order; the array itself where it has them.
-    What is no array is given back, for others to refuse.
+    """Convert an array to native byte order and C order.
 
-    Raises DataError for masked arrays, and for dtypes that torch has not.
+    Args:
+        name: name of the array, for messages.
+        array: numpy array of numbers. Any other object is returned unchanged; its type is checked elsewhere.
+
+    Returns:
+        Array with the same values; a view of the given one where it has this layout already.
+
+    Raises:
+        DataError: for masked arrays, and for dtypes that torch does not have.
     """
     if not isinstance(array, np.ndarray):
         return array
     if isinstance(array, np.ma.MaskedArray):
-        raise DataError(f"{name} is a masked array, and a network takes no masks: give {name}.filled(value)")
+        raise DataError(f"{name} is a masked array, which a network cannot take: give {name}.filled(value)")
     kind = array.dtype.kind
     if kind == "c":
-        raise DataError(f"{name} has dtype {array.dtype}; give real and imaginary parts as numbers of their own")
+        raise DataError(f"{name} has dtype {array.dtype}: give real and imaginary parts as separate numbers")
     if kind not in "biuf" or (kind == "f" and array.dtype.itemsize > _LONGEST_FLOAT):
         raise DataError(
-            f"{name} has dtype {array.dtype}, of which torch has no tensors: give numbers, such as by "
-            ".astype(np.float32)"
+            f"{name} has dtype {array.dtype}, which torch does not have: convert it, for example by .astype(np.float32)"
         )
+    # The view drops subclasses such as np.matrix, which index and multiply differently.
     return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C").view(np.ndarray)
 
 
 def check_labels(name: str, inputs: NDArray[np.generic], labels: Any) -> None:
-    """Raises DataError unless there is one class, an integer from 0, for each of the inputs."""
+    """Check that there is one class, an integer from 0, for each input.
+
+    Args:
+        name: name of the labels, for messages.
+        inputs: inputs [N, ...].
+        labels: labels to check.
+
+    Raises:
+        DataError: for labels that are not integers from 0 in a numpy array [N].
+    """
     if not isinstance(labels, np.ndarray):
         raise DataError(
-            f"{len(inputs)} inputs need as many labels; {name} has type {type(labels).__name__}: give a numpy array"
+            f"{len(inputs)} inputs need {len(inputs)} labels, but {name} has type {type(labels).__name__}: give a "
+            "numpy array"
         )
     if labels.ndim == 2 and len(labels) == len(inputs) and labels.shape[1] > 1:
-        raise DataError(f"labels are classes [N]; {name} has shape {labels.shape}: of one-hot rows give .argmax(1)")
+        raise DataError(
+            f"labels are classes [N], but {name} has shape {labels.shape}: for one-hot rows give .argmax(1)"
+        )
     if labels.shape != (len(inputs),):
-        raise DataError(f"{len(inputs)} inputs need as many labels; {name} has shape {labels.shape}")
+        raise DataError(f"{len(inputs)} inputs need {len(inputs)} labels, but {name} has shape {labels.shape}")
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
-            f"labels are integers, 0 for the first class; {name} has dtype {labels.dtype}: give classes by "
-            f".astype(np.int64), or no labels where the network is no classifier"
+            f"labels must be integers, 0 for the first class, but {name} has dtype {labels.dtype}: give classes by "
+            ".astype(np.int64), or no labels if the network is not a classifier"
         )
     if labels.min() < 0:
-        raise DataError(f"labels begin with 0; {name} holds {labels.min()}")
+        raise DataError(f"labels must be 0 or more, but {name} contains {labels.min()}")

@@ -1,4 +1,4 @@
-"""Parameters of a study function as text, `name=value`, and the values that they mean."""
+"""Parsing of `name=value` texts into arguments of a study function."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ _NAME = re.compile(r"[^\W\d]\w*")
 
 
 def parse(function: Callable[..., Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """The arguments that `name=value` texts mean for `function`, by its annotations, or else by its defaults' types.
+    """Parse texts into keyword arguments of a function.
 
-    Raises UsageError for an unknown name, a missing one, a value that does not fit, and a parameter of unknown type.
+    Args:
+        function: study function. Annotations give the types of its parameters, defaults where there are none.
+        assignments: texts `name=value`; the last of several with one name counts.
+
+    Returns:
+        Values by parameter name.
+
+    Raises:
+        UsageError: for an unknown name, a missing required one, an invalid value, and a parameter of unknown type.
     """
     parameters = _parameters(function)
     rest = next((p for p in parameters.values() if p.kind is p.VAR_KEYWORD), None)
@@ -28,7 +36,7 @@ def parse(function: Callable[..., Any], assignments: Sequence[str]) -> dict[str,
         name, equals, text = assignment.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise UsageError(f"a parameter is given as name=value; {assignment!r} was given")
+            raise UsageError(f"a parameter must be given as name=value, got {assignment!r}")
         parameter = named.get(name) or (rest if _NAME.fullmatch(name) else None)
         if parameter is None:
             raise UsageError(f"the study has no parameter {name!r}; it has: {', '.join(named) or 'none'}")
@@ -40,11 +48,20 @@ def parse(function: Callable[..., Any], assignments: Sequence[str]) -> dict[str,
 
 
 def call(function: Callable[..., Any], values: dict[str, Any]) -> Any:
-    """`function` with these arguments, those that take no name by their place."""
+    """Call a function with arguments by name.
+
+    Args:
+        function: function.
+        values: arguments by parameter name; those of positional-only parameters are passed by position.
+
+    Returns:
+        Return value of the function.
+    """
     parameters = _parameters(function).values()
     places = [p for p in parameters if p.kind is p.POSITIONAL_ONLY]
     given = [p.name in values for p in places]
     last = len(given) - given[::-1].index(True) if any(given) else 0
+    # Positions cannot be skipped: those before the last given one are filled with their defaults.
     positional = [values.get(p.name, p.default) for p in places[:last]]
     names = {p.name for p in places}
     return function(*positional, **{name: value for name, value in values.items() if name not in names})
@@ -60,7 +77,7 @@ def _value(function: Callable[..., Any], name: str, parameter: inspect.Parameter
         hint = type_of(parameter.default) if parameter.default is not parameter.empty else NO_TYPE
     if hint is NO_TYPE:
         raise UsageError(
-            f"the type of parameter {name!r} is not known, so the text {text!r} has no meaning for it: annotate it in "
+            f"the type of parameter {name!r} is unknown, so the text {text!r} cannot be parsed: annotate it in "
             f"{getattr(function, '__qualname__', function)}, as in {name}: float"
         )
     try:
@@ -70,10 +87,11 @@ def _value(function: Callable[..., Any], name: str, parameter: inspect.Parameter
 
 
 def _hint(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """The annotation; NO_TYPE where there is none, one of names that only type checkers import, or one of anything."""
+    """Annotation of a parameter; NO_TYPE where it is missing, cannot be evaluated, or allows anything."""
     annotation = parameter.annotation
     if annotation is parameter.empty:
         return NO_TYPE
+    # Each annotation is evaluated alone, so that one which only type checkers can resolve does not spoil the others.
     holder = SimpleNamespace(__annotations__={"it": annotation})
     names = getattr(inspect.unwrap(function), "__globals__", {})
     try:

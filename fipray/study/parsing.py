@@ -1,6 +1,6 @@
-"""Values of a type, as people write them on a command line.
+"""Parsing of command-line text into values of a given type.
 
-Numbers (also fractions such as 8/255), words of true and false, "none", names of enumerations, and lists of them:
+Understands numbers (also fractions such as 8/255), true and false, "none", names of enumerations, and lists of them:
 `3,4`, `[3,4]` and `(3,4)` are the same.
 """
 
@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 NO_TYPE: Final = object()
+"""Marker for a parameter of unknown type."""
 
 _OPENING, _CLOSING, _QUOTES = "([{", ")]}", "'\""
 _NONE = ("none", "null")
@@ -31,12 +32,26 @@ _MAPPINGS = (dict, abc.Mapping, abc.MutableMapping)
 
 
 def says_nothing(hint: Any) -> bool:
-    """Whether an annotation leaves open what a text means: anything, or a container of anything."""
+    """Check whether an annotation allows anything, or a container of anything.
+
+    Args:
+        hint: annotation.
+
+    Returns:
+        True where it does not determine how a text is parsed.
+    """
     return hint in (Any, object) or (not get_args(hint) and (hint in _SEQUENCES or hint in _MAPPINGS))
 
 
 def type_of(default: Any) -> Any:
-    """The type that a parameter with this default has; NO_TYPE where it says none."""
+    """Type of a parameter, inferred from its default.
+
+    Args:
+        default: default value.
+
+    Returns:
+        Type, such as `tuple[int, ...]`; NO_TYPE for None, empty containers, and containers of several types.
+    """
     if default is None or (isinstance(default, (list, tuple, set, frozenset, dict)) and not default):
         return NO_TYPE
     if isinstance(default, tuple):
@@ -54,7 +69,18 @@ def type_of(default: Any) -> Any:
 
 
 def parsed(text: str, hint: Any) -> Any:
-    """What `text` means as a value of the type `hint`. Raises ValueError, with what is valid, where it is none."""
+    """Parse a text as a value of a type.
+
+    Args:
+        text: text.
+        hint: type annotation.
+
+    Returns:
+        Value.
+
+    Raises:
+        ValueError: for a text that is not of this type, with what is valid.
+    """
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is str:
         return text
@@ -87,23 +113,24 @@ def _none(text: str) -> None:
 
 
 def _number(text: str) -> float:
-    """A number, or a fraction of two."""
+    """Parse a number or a fraction of two numbers."""
     fraction = _FRACTION.fullmatch(text)
     try:
         value = float(fraction[1]) / float(fraction[2]) if fraction else float(text)
     except (ValueError, ZeroDivisionError) as error:
         raise ValueError("it should be a number, such as 0.03, 3e-2 or 8/255") from error
     if math.isnan(value):
-        raise ValueError("it should be a number, and NaN is none")
+        raise ValueError("it should be a number, not NaN")
     return value
 
 
 def _written(option: Any) -> str:
-    """How an option is written: as in Python, but text without quotes."""
+    """Text of an option: as in Python, but strings without quotes."""
     return option if isinstance(option, str) else str(option)
 
 
 def _one_of(text: str, options: dict[str, Any]) -> Any:
+    # Strings must match exactly; of the others, such as True and None, the case does not matter.
     for written, option in options.items():
         if text == written or (not isinstance(option, (str, Enum)) and text.strip().lower() == written.lower()):
             return option
@@ -111,7 +138,7 @@ def _one_of(text: str, options: dict[str, Any]) -> Any:
 
 
 def _first_of(text: str, options: Sequence[Any]) -> Any:
-    """As the first of several types that it can be; text, which anything is, last of all."""
+    """Parse a text as the first type of a union that accepts it; `str`, which accepts anything, is tried last."""
     if type(None) in options and text.strip().lower() in _NONE:
         return None
     reasons = []
@@ -132,7 +159,7 @@ def _several(text: str, kind: type, arguments: Sequence[Any]) -> Any:
     else:
         hints = list(arguments)
     if len(hints) != len(items):
-        raise ValueError(f"it should have {len(hints)} items, and has {len(items)}")
+        raise ValueError(f"it should have {len(hints)} items, but has {len(items)}")
     return kind(parsed(item, hint) for item, hint in zip(items, hints, strict=True))
 
 
@@ -149,7 +176,7 @@ def _mapping(text: str, arguments: Sequence[Any]) -> dict[Any, Any]:
 
 
 def _items(text: str) -> list[str]:
-    """The texts between commas, without the brackets around all of them."""
+    """Split a text at commas, after removing brackets around the whole."""
     text = text.strip()
     if text and text[0] in _OPENING and _end_of_bracket(text) == len(text) - 1:
         text = text[1:-1].strip()
@@ -157,17 +184,17 @@ def _items(text: str) -> list[str]:
         return []
     items = [item.strip() for item in _split(text, ",")]
     if items[-1] == "":
-        items.pop()  # as of (3,)
+        items.pop()  # trailing comma, as in (3,)
     return [_unquoted(item) for item in items]
 
 
 def _split(text: str, separators: str) -> list[str]:
-    """The parts between separators that stand in no brackets and no quotes."""
+    """Split a text at separators outside brackets and quotes."""
     parts, depth, quote = [""], 0, ""
     for letter in text:
         if quote:
             quote = "" if letter == quote else quote
-        elif letter in _QUOTES and not parts[-1].strip():
+        elif letter in _QUOTES and not parts[-1].strip():  # not within a word, such as "don't"
             quote = letter
         else:
             depth += (letter in _OPENING) - (letter in _CLOSING)
@@ -183,7 +210,7 @@ def _split(text: str, separators: str) -> list[str]:
 
 
 def _end_of_bracket(text: str) -> int:
-    """Where the bracket closes that `text` begins with."""
+    """Index of the bracket that closes the first character of a text; -1 for none."""
     depth = 0
     for place, letter in enumerate(text):
         depth += (letter in _OPENING) - (letter in _CLOSING)
@@ -209,6 +236,6 @@ def _by_pydantic(value: Any, hint: Any) -> Any:
 
 
 def _only(kinds: abc.Iterable[Any]) -> Any:
-    """The type that all of them are; NO_TYPE where they differ."""
+    """Type common to all; NO_TYPE where they differ."""
     found = list(kinds)
     return found[0] if all(kind == found[0] for kind in found) else NO_TYPE

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from fipray.errors import UsageError
 from fipray.registry import spec
 from fipray.study.canonical import to_json
 from fipray.study.evaluation import made_networks, path_of
-
-if TYPE_CHECKING:
-    from fipray.study.spec import EnsembleSpec, PathSpec
+from fipray.study.specs import EnsembleSpec, PathSpec
 
 
 def round_end(name: str, number: int) -> str:

@@ -1,4 +1,4 @@
-"""A search over the fields of a path's spec, as data."""
+"""Search over the fields of a path's spec, as data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from fipray.study.canonical import digest, encode, to_json
 from fipray.study.code import Code, code_of
 from fipray.study.evaluation import AttackSpec, RobustnessSpec
 from fipray.study.space import Choice, Domain, check, with_fields
-from fipray.study.spec import PathSpec, Spec, Study
+from fipray.study.specs import PathSpec
+from fipray.study.study import Spec, Study
 
 MODES = ("min", "max")
 SEARCHERS = ("random", "optuna", "grid")
@@ -30,31 +31,40 @@ AT_POINTS = (
     "sparsity",
     "clean_accuracy",
 )
+"""Columns of the saved points that can be objectives."""
 ROBUST = "robust_accuracy"
+"""Objective under the worst attack per example of the study's evaluation, known at the end of a path."""
 
 
 @spec("search")
 @checked
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Walks the one path of a study again and again, with other values in some fields of its spec, and tells which
-    values are best.
+    """Search for the values of a path's fields that are best by one or several objectives.
 
-    space: the fields that are searched, by dotted names such as "radius.tolerance" or "seed", and their values.
-    objectives: columns of the points, measures of the study, or "robust_accuracy" under the worst attack of the study's
-        evaluation, which is known at the end of a path only; each with "min" or "max". With several, the front of them
-        is what is sought.
-    num_trials: values that are tried. A grid tries all, whatever this says.
-    searcher: who proposes values: "random", "optuna" (its tree-structured Parzen estimator, which learns from trials
-        that ended) or "grid", where every domain is a Choice.
-    scheduler: who gives trials up on the way, judging the first objective at the points that a path keeps: "asha"
-        (asynchronous successive halving, Li et al. 2020), "median" (Golovin et al. 2017), or "none": nobody.
-    grace: the share of its path, above 0 and below 1, that every trial walks: as far as to where the order of trials is
-        that of their ends. Before a restriction such as that of `Sparsify` has come to hold it may be the reverse.
-    reduction_factor: of ASHA, above 1: about one in so many trials goes on from a rung, and rungs are so far apart.
-    seed: of the searcher.
+    Each trial traces the study's path with other values in the searched fields. Trials with equal values are the same
+    path, which is traced once.
 
-    Two trials with the same values are the same path, which is walked once. Raises UsageError for what does not fit.
+    Args:
+        study: study with exactly one path and no ensemble.
+        space: domains of the searched fields by dotted name, such as "radius.tolerance" or "seed".
+        objectives: "min" or "max" by name of an objective: a column of the points, a measure of the study, or
+            "robust_accuracy" under the worst attack per example of the study's evaluation, which is known only at the
+            end of a path. With several, the search is for the Pareto front.
+        num_trials: number of trials. A grid runs all combinations instead.
+        searcher: algorithm that proposes values: "random", "optuna" (its tree-structured Parzen estimator, which learns
+            from completed trials) or "grid" (all combinations; every domain must be a Choice).
+        scheduler: algorithm that stops trials early, by the first objective at saved points: "asha" (asynchronous
+            successive halving, Li et al. 2020), "median" (Golovin et al. 2017) or "none".
+        grace: fraction of the path, above 0 and below 1, that every trial runs before it can be stopped. It should be
+            large enough for trials to rank as they do at their ends: while a restriction such as that of `Sparsify` is
+            still tightening, the ranking may be reversed.
+        reduction_factor: for ASHA, above 1: about one in so many trials continues past a rung, and rungs are spaced by
+            this factor.
+        seed: seed of the searcher.
+
+    Raises:
+        UsageError: for an unknown name, a value out of range, or settings that do not fit together.
     """
 
     study: Study
@@ -70,58 +80,61 @@ class Search:
     def __post_init__(self) -> None:
         if len(self.study.paths) != 1 or self.study.ensembles:
             raise UsageError(
-                f"a search is over one path, and study {self.study.name!r} has {len(self.study.paths)} paths and "
-                f"{len(self.study.ensembles)} ensembles: give it one path and no ensemble"
+                f"a search needs a study with one path and no ensemble, but study {self.study.name!r} has "
+                f"{len(self.study.paths)} paths and {len(self.study.ensembles)} ensembles"
             )
         if not self.space:
             raise UsageError("a search needs a field to search, such as space={'radius.tolerance': LogUniform(...)}")
         if fixed := [name for name in self.space if name.split(".")[0] in ("name", "others")]:
-            raise UsageError(f"{fixed[0]} is not searched: a trial is named by its values, and looks at no other path")
+            raise UsageError(f"{fixed[0]} cannot be searched: a trial is named by its values and has no other paths")
         check(self.path, self.space)
         self._check_objectives()
         _check_known("searcher", self.searcher, SEARCHERS)
         if self.scheduler == "pbt":
             raise UsageError(
-                "scheduler 'pbt' changes a trial's values on its way, and copies other trials' weights. A path here is "
-                "named by one spec that anyone can walk again, so there is none: use 'asha', 'median' or 'none'"
+                "scheduler 'pbt' is not supported: it changes a trial's values on its way and copies weights of other "
+                "trials, but a path is determined by one spec and can be traced again. Use 'asha', 'median' or 'none'"
             )
         _check_known("scheduler", self.scheduler, SCHEDULERS)
         if self.scheduler != "none" and self.first_objective == ROBUST:
             raise UsageError(
-                f"a scheduler judges the first objective on the way, and {ROBUST} is known at the end only: name "
-                "another one first, or use no scheduler"
+                f"a scheduler needs the first objective at every saved point, but {ROBUST} is known only at the end of "
+                "a path: name another objective first, or use scheduler='none'"
             )
         if not (self.num_trials >= 1 and 0 < self.grace < 1 and 1 < self.reduction_factor < math.inf):
             raise UsageError(
-                "num_trials is at least 1, grace is above 0 and below 1, and reduction_factor above 1 and finite; "
-                f"{self.num_trials}, {self.grace} and {self.reduction_factor} were given"
+                "num_trials must be at least 1, grace must be above 0 and below 1, and reduction_factor above 1 and "
+                f"finite; got {self.num_trials}, {self.grace} and {self.reduction_factor}"
             )
         continuous = [name for name, domain in self.space.items() if not isinstance(domain, Choice)]
         if self.searcher == "grid" and continuous:
-            raise UsageError(f"a grid is made of choices; {continuous[0]} is {self.space[continuous[0]]}")
+            raise UsageError(
+                f"a grid needs a Choice for each field, but {continuous[0]} is {self.space[continuous[0]]}"
+            )
 
     def _check_objectives(self) -> None:
         measured = [*AT_POINTS, *self.study.measures, *([ROBUST] if self.study.evaluation else [])]
         if self.study.data.test_inputs is None:
             measured.remove("clean_accuracy")
         if not self.objectives:
-            raise UsageError(f"a search needs an objective; there are: {', '.join(measured)}")
+            raise UsageError(f"a search needs an objective; valid ones are: {', '.join(measured)}")
         for name, mode in self.objectives.items():
             _check_known("objective", name, measured)
             _check_known(f"mode of {name}:", mode, MODES)
 
     @property
     def path(self) -> PathSpec:
-        """The spec in which fields are changed."""
+        """Spec of the path whose fields are searched."""
         return self.study.paths[0]
 
     @property
     def first_objective(self) -> str:
+        """Name of the objective by which a scheduler stops trials."""
         return next(iter(self.objectives))
 
     @property
     def total(self) -> int:
-        """The number of trials."""
+        """Number of trials; for a grid the number of combinations."""
         if self.searcher != "grid":
             return self.num_trials
         total = 1
@@ -131,22 +144,45 @@ class Search:
 
     @cached_property
     def code(self) -> Code:
-        """Digests of the user's own code that decides about results: that of all trials."""
+        """Digests of the user's own code that affects the results of any trial."""
         return {**self.study.code, **code_of(self.space)}
 
     def values(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of the searched fields that were drawn from their domains."""
+        """Convert draws of a searcher to values of the searched fields.
+
+        Args:
+            drawn: draws by dotted name; for a Choice the index of its value.
+
+        Returns:
+            Values by dotted name.
+        """
         return {name: domain.value(drawn[name]) for name, domain in self.space.items()}
 
     def config_json(self, drawn: Mapping[str, Any]) -> str:
-        """The same as canonical JSON."""
+        """Write the values of a trial as canonical JSON.
+
+        Args:
+            drawn: draws by dotted name.
+
+        Returns:
+            JSON object of the values by dotted name.
+        """
         plain = {name: encode(value) for name, value in self.values(drawn).items()}
         return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     def job(self, drawn: Mapping[str, Any]) -> dict[str, Spec]:
-        """What a trial does, by id, in order: its path, and what judges the end of that."""
+        """Work of one trial: its path and the evaluation of the network at its end.
+
+        Args:
+            drawn: draws by dotted name.
+
+        Returns:
+            Specs by ID, dependencies first.
+        """
+        # Names have at most 64 characters: 55, a hyphen and 8 digits.
         named = f"{self.path.name[:55]}-{digest(self.config_json(drawn))[:8]}"
         spec = replace(with_fields(self.path, self.values(drawn)), name=named)
+        # The code is read once for the whole search, so that an edit on the way cannot change IDs of later trials.
         specs = replace(self.study, paths=(spec,)).identified(lambda _: self.code)
         return {
             id: one
@@ -156,7 +192,7 @@ class Search:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What says which search a results directory belongs to."""
+        """Identity of the search, its settings and its code, as a results directory records them."""
         study = self.study.manifest
         settings = {
             "trials": self.total,
@@ -180,4 +216,4 @@ class Search:
 
 def _check_known(what: str, name: str, known: list[str] | tuple[str, ...]) -> None:
     if name not in known:
-        raise UsageError(f"there is no {what} {name!r}; there are: {', '.join(known)}")
+        raise UsageError(f"there is no {what} {name!r}; valid ones are: {', '.join(known)}")

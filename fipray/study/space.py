@@ -1,4 +1,4 @@
-"""What a search may choose from: fields of a spec by their dotted names, and the values that each may have."""
+"""Search space: fields of a spec by dotted name, and the domain of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from fipray.registry import spec
 @checked
 @dataclass(frozen=True)
 class Uniform:
-    """Any number from `low` to `high`, each as likely."""
+    """Uniform distribution of a number.
+
+    Args:
+        low: smallest value, finite.
+        high: largest value, finite and above `low`.
+
+    Raises:
+        UsageError: for bounds that are not finite or not in this order.
+    """
 
     low: float
     high: float
@@ -26,9 +34,18 @@ class Uniform:
 
     @property
     def extremes(self) -> tuple[Any, ...]:
+        """Smallest and largest value."""
         return float(self.low), float(self.high)
 
     def value(self, drawn: Any) -> float:
+        """Convert a drawn value to the value of the field.
+
+        Args:
+            drawn: number drawn from the domain.
+
+        Returns:
+            The number as a float.
+        """
         return float(drawn)
 
 
@@ -36,7 +53,15 @@ class Uniform:
 @checked
 @dataclass(frozen=True)
 class LogUniform:
-    """Any number from `low` > 0 to `high`, each order of magnitude as likely."""
+    """Distribution of a number whose logarithm is uniform.
+
+    Args:
+        low: smallest value, above 0.
+        high: largest value, finite and above `low`.
+
+    Raises:
+        UsageError: for bounds that are not positive, not finite, or not in this order.
+    """
 
     low: float
     high: float
@@ -44,13 +69,22 @@ class LogUniform:
     def __post_init__(self) -> None:
         _check_order(self)
         if not self.low > 0:
-            raise UsageError(f"the logarithm of low={self.low} is no number: LogUniform begins above 0")
+            raise UsageError(f"LogUniform needs low > 0, got low={self.low}")
 
     @property
     def extremes(self) -> tuple[Any, ...]:
+        """Smallest and largest value."""
         return float(self.low), float(self.high)
 
     def value(self, drawn: Any) -> float:
+        """Convert a drawn value to the value of the field.
+
+        Args:
+            drawn: number drawn from the domain.
+
+        Returns:
+            The number as a float.
+        """
         return float(drawn)
 
 
@@ -58,7 +92,15 @@ class LogUniform:
 @checked
 @dataclass(frozen=True)
 class Integers:
-    """Any whole number from `low` to `high`, both included."""
+    """Uniform distribution of an integer.
+
+    Args:
+        low: smallest value, included.
+        high: largest value, included, and above `low`.
+
+    Raises:
+        UsageError: for bounds that are not in this order.
+    """
 
     low: int
     high: int
@@ -68,9 +110,18 @@ class Integers:
 
     @property
     def extremes(self) -> tuple[Any, ...]:
+        """Smallest and largest value."""
         return int(self.low), int(self.high)
 
     def value(self, drawn: Any) -> int:
+        """Convert a drawn value to the value of the field.
+
+        Args:
+            drawn: number drawn from the domain.
+
+        Returns:
+            The number as an int.
+        """
         return int(drawn)
 
 
@@ -78,19 +129,35 @@ class Integers:
 @checked
 @dataclass(frozen=True)
 class Choice:
-    """One of `values`: whatever a spec may hold, such as two steppers. What is drawn is its place among them."""
+    """Uniform choice among values.
+
+    Args:
+        values: values, at least one: anything that a spec can hold, such as two steppers.
+
+    Raises:
+        UsageError: for no values.
+    """
 
     values: tuple[Any, ...]
 
     def __post_init__(self) -> None:
         if not self.values:
-            raise UsageError("a choice is among one or more values; none was given")
+            raise UsageError("a Choice needs at least one value, got none")
 
     @property
     def extremes(self) -> tuple[Any, ...]:
+        """All values."""
         return tuple(self.values)
 
     def value(self, drawn: Any) -> Any:
+        """Convert a drawn value to the value of the field.
+
+        Args:
+            drawn: index of the value.
+
+        Returns:
+            Value.
+        """
         return self.values[int(drawn)]
 
 
@@ -98,9 +165,17 @@ Domain = Uniform | LogUniform | Integers | Choice
 
 
 def with_fields(spec: Any, values: Mapping[str, Any]) -> Any:
-    """A copy of `spec` whose fields, named with dots (and in a tuple by their place, from 0), have these values.
+    """Copy a spec with other values in some fields.
 
-    Raises UsageError for a name that there is not, listing those there are.
+    Args:
+        spec: spec.
+        values: new values by dotted name, such as "radius.tolerance"; items of tuples are named by their index from 0.
+
+    Returns:
+        Copy.
+
+    Raises:
+        UsageError: for an unknown name, with the valid ones, and for values that the spec does not allow.
     """
     for name, value in values.items():
         spec = _with(spec, spec, name, name.split("."), value)
@@ -108,14 +183,23 @@ def with_fields(spec: Any, values: Mapping[str, Any]) -> Any:
 
 
 def check(spec: Any, space: Mapping[str, Domain]) -> None:
-    """Raises UsageError for a space that does not fit the spec. The extremes of each field are to be valid beside what
-    the spec says of the others.
+    """Check that a search space fits a spec.
+
+    The extremes of each field must be valid with the spec's own values in all other fields.
+
+    Args:
+        spec: spec whose fields are searched.
+        space: domains by dotted name.
+
+    Raises:
+        UsageError: for an unknown field, a field within another searched one, and a domain with invalid values.
     """
     for name, domain in space.items():
         if within := [other for other in space if name.startswith(f"{other}.")]:
-            raise UsageError(f"{name} is a part of {within[0]}, which is searched too: search one of them")
+            raise UsageError(f"{name} is a part of {within[0]}, which is searched too: search only one of them")
         if isinstance(domain, (Uniform, LogUniform)) and _type_of(spec, name) is int:
-            raise UsageError(f"{name} is a whole number: give Integers or a Choice, not {domain}")
+            raise UsageError(f"{name} must be an integer: give Integers or a Choice, not {domain}")
+        # Valid ranges of fields are intervals, so a domain is valid where its extremes are.
         for value in domain.extremes:
             try:
                 with_fields(spec, {name: value})
@@ -132,7 +216,7 @@ def _with(whole: Any, part: Any, name: str, steps: list[str], value: Any) -> Any
     new = _with(whole, inner[first], name, rest, value) if rest else value
     if isinstance(part, tuple):
         return (*part[: int(first)], new, *part[int(first) + 1 :])
-    return replace(part, **{first: new})
+    return replace(part, **{first: new})  # runs the checks of the class on the new value
 
 
 def _parts(value: Any) -> dict[str, Any]:
@@ -153,11 +237,12 @@ def _type_of(spec: Any, name: str) -> Any:
     *outer, last = name.split(".")
     for step in outer:
         spec = _parts(spec).get(step)
+    # Items of tuples have no annotation of their own.
     return None if isinstance(spec, tuple) else get_type_hints(type(spec)).get(last)
 
 
 def _check_order(domain: Uniform | LogUniform | Integers) -> None:
     if not -math.inf < domain.low < domain.high < math.inf:
         raise UsageError(
-            f"{type(domain).__name__} goes from low up to high, both finite; {domain.low} and {domain.high} were given"
+            f"{type(domain).__name__} needs finite bounds with low < high, got low={domain.low} and high={domain.high}"
         )

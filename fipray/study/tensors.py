@@ -1,4 +1,4 @@
-"""The study's data as tensors on the device of a worker."""
+"""Data of a study as tensors on a worker's device."""
 
 from __future__ import annotations
 
@@ -22,21 +22,41 @@ from fipray.study.data import Data
 
 @dataclass(frozen=True, eq=False)
 class Tensors:
-    """Each is made when it is first asked for; on a CPU it is the array itself."""
+    """Data of a study as tensors, each created on first use.
+
+    Args:
+        data: data of the study.
+        device: torch device; on "cpu" the tensors share the arrays' memory and must not be written to.
+    """
 
     data: Data
     device: str
 
     def anchors(self, names: tuple[str, ...]) -> Tensor:
-        """The inputs of the sets of these names, one after the other; without any, the data's anchors."""
+        """Anchor inputs of a path.
+
+        Args:
+            names: names among the data's sets, which are concatenated; empty for the data's anchors.
+
+        Returns:
+            Inputs [N, ...].
+        """
         return self._sets(names) if names else self._anchors
 
     def held_out(self, names: tuple[str, ...]) -> Tensor:
+        """Held-out inputs of a path.
+
+        Args:
+            names: names among the data's sets, which are concatenated; empty for the data's held-out inputs.
+
+        Returns:
+            Inputs [M, ...].
+        """
         return self._sets(names) if names else self._held_out
 
     @cached_property
     def tests(self) -> Examples | None:
-        """The labelled test inputs."""
+        """Labelled test inputs; None without any."""
         return self._examples(self.data.test_inputs, self.data.test_labels)
 
     @cached_property
@@ -45,13 +65,13 @@ class Tensors:
 
     @cached_property
     def tasks(self) -> dict[str, Examples]:
-        """What tasks are learned from."""
+        """Training examples of the tasks, by name."""
         made = {name: self._examples(task.inputs, task.labels) for name, task in self.data.tasks.items()}
         return {name: examples for name, examples in made.items() if examples}
 
     @cached_property
     def task_tests(self) -> dict[str, tuple[int, Examples]]:
-        """What tasks are judged by, with their numbers, from 1; of those that can be."""
+        """Number of each task, counted from 1 in the order of the data, and test examples of those that have any."""
         numbered = {
             name: (number, self._examples(task.test_inputs, task.test_labels))
             for number, (name, task) in enumerate(self.data.tasks.items(), 1)
@@ -73,27 +93,52 @@ class Tensors:
     def _examples(self, inputs: NDArray[np.generic] | None, labels: NDArray[np.integer] | None) -> Examples | None:
         if inputs is None or labels is None:
             return None
-        return Examples(self._tensor(inputs), self._tensor(labels).long())
+        return Examples(self._tensor(inputs), self._tensor(labels).long())  # torch's losses take int64 only
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return tensor_of(array).to(self.device)
 
 
 def kept_of(geometry: OutputGeometry, keeps: Mapping[str, Kept], tensors: Tensors) -> dict[str, Any]:
-    """What must stay on every path of a study, as arguments of a problem; inputs are those of the data's sets."""
+    """Geometry and kept quantities of a study as arguments of a `Problem`.
+
+    Args:
+        geometry: output geometry.
+        keeps: kept quantities by name.
+        tensors: data of the study.
+
+    Returns:
+        Arguments `geometry`, `keeps` and `sets`, the latter with the inputs of the sets that `keeps` name.
+    """
     named = {name for kept in keeps.values() for name in (kept.on, kept.held_out) if name}
     return {"geometry": geometry, "keeps": keeps, "sets": {name: tensors.anchors((name,)) for name in sorted(named)}}
 
 
 def tensor_of(array: NDArray[np.generic]) -> Tensor:
-    """The array itself as a tensor on the CPU, for reading alone."""
-    with warnings.catch_warnings():  # arrays in Ray's object store, for example, are read-only
+    """Convert an array to a tensor without a copy.
+
+    Args:
+        array: numpy array, possibly read-only.
+
+    Returns:
+        Tensor on the CPU that shares the array's memory and must not be written to.
+    """
+    with warnings.catch_warnings():  # arrays in Ray's object store are read-only, of which torch warns
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
 
 
 @torch.no_grad()
 def accuracy(network: Network, weights: Tensor, examples: Examples) -> float:
-    """Share of the examples, 0..1, that the network classifies correctly at `weights` [P]; NaN is wrong."""
+    """Fraction of examples that a network classifies correctly.
+
+    Args:
+        network: classifier.
+        weights: its weights [P].
+        examples: labelled examples.
+
+    Returns:
+        Accuracy, 0..1; an example with NaN outputs counts as wrong.
+    """
     outputs = class_logits(network.outputs(weights, examples.inputs))
     return float(correct(outputs, examples.labels).double().mean())

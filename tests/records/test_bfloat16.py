@@ -52,5 +52,5 @@ def test_tensor_that_is_not_contiguous_keeps_its_order():
 
 
 def test_state_dict_entry_that_is_no_tensor_is_refused_by_name():
-    with pytest.raises(UsageError, match="_extra_state in the module's state_dict is no plain tensor"):
+    with pytest.raises(UsageError, match="_extra_state in the module's state_dict is not a plain tensor"):
         state_arrays({"_extra_state": {"calls": 3}})

@@ -1,4 +1,4 @@
-"""What a network computes beside its weights is part of its study's ids, the same in every process."""
+"""Digests of a network's architecture: part of the IDs of a study, and the same in every process."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_compilation_in_place_changes_no_network():
 
 
 class Recording(nn.Module):
-    """Leaves what it computed last in attributes."""
+    """Module that stores its last results in attributes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -251,7 +251,7 @@ def test_what_cannot_be_looked_into_is_told_by_its_class(tmp_path):
 
 
 class Linear(nn.Linear):
-    """Of the user's own, and parametrized below: its class is then one that torch made of it."""
+    """Class of the user's own that is parametrized below: torch derives another class from it."""
 
 
 def test_an_own_class_is_seen_under_a_parametrization():
@@ -275,7 +275,7 @@ import collections, functools, logging, os, tempfile, threading, warnings, weakr
 import numpy as np, torch
 from torch import nn
 from fipray.study.code import architecture_of, code_of
-from fipray.study.spec import _weights_digest
+from fipray.study.arrays import weights_digest
 
 warnings.simplefilter("ignore")
 
@@ -307,7 +307,7 @@ class Own(nn.Module):
 torch.manual_seed(0)
 layers = nn.Sequential(nn.Linear(4, 4), nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)))
 networks = [Own(), torch.fx.symbolic_trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU())), layers, nn.DataParallel(layers)]
-print([(architecture_of(each), sorted(code_of(each).items()), _weights_digest(each)) for each in networks])
+print([(architecture_of(each), sorted(code_of(each).items()), weights_digest(each)) for each in networks])
 """
 
 

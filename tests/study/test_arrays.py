@@ -1,4 +1,4 @@
-"""Arrays of every memory layout and dtype: taken with the values that they have, or refused with a sentence."""
+"""Arrays of every memory layout and dtype: accepted with equal values, or refused with a message."""
 
 from __future__ import annotations
 
@@ -85,22 +85,22 @@ def artifacts_of(arrays: dict) -> fip.Data:
     ("changes", "sentence"),
     [
         ({"anchors": np.ma.masked_array(GOOD.anchors, GOOD.anchors > 0.9)}, "anchors is a masked array"),
-        ({"anchors": GOOD.anchors.astype(object)}, "anchors has dtype object, of which torch has no tensors"),
-        ({"held_out": GOOD.held_out.astype(str)}, "of which torch has no tensors"),
+        ({"anchors": GOOD.anchors.astype(object)}, "anchors has dtype object, which torch does not have"),
+        ({"held_out": GOOD.held_out.astype(str)}, "which torch does not have"),
         (
             {"held_out": GOOD.held_out.astype(np.longdouble)},
-            "of which torch has no tensors",
+            "which torch does not have",
         ),
-        ({"anchors": GOOD.anchors.astype(complex)}, "give real and imaginary parts as numbers of their own"),
+        ({"anchors": GOOD.anchors.astype(complex)}, "give real and imaginary parts as separate numbers"),
         ({"anchors": GOOD.anchors.tolist()}, "anchors is a list; expected a numpy array"),
-        ({"anchors": GOOD.anchors[:, :0]}, "this has shape (150, 0)"),
+        ({"anchors": GOOD.anchors[:, :0]}, "but has shape (150, 0)"),
         ({"test_labels": LABELS.tolist()}, "is a list; expected a numpy array of integers"),
         ({"test_labels": torch.from_numpy(LABELS)}, "is an int64 tensor [100]; expected a numpy array of integers"),
         ({"test_labels": LABELS.astype(float)}, "is a float64 numpy array [100]; expected a numpy array of integers"),
         ({"test_labels": LABELS > 0}, "is a bool numpy array [100]; expected a numpy array of integers"),
         ({"test_labels": LABELS.astype(str)}, "is a <U21 numpy array [100]; expected a numpy array of integers"),
-        ({"test_labels": np.eye(3, dtype=int)[LABELS]}, "of one-hot rows give .argmax(1)"),
-        ({"bounds": (1.0, 0.0)}, "bounds are a number and a greater one"),
+        ({"test_labels": np.eye(3, dtype=int)[LABELS]}, "for one-hot rows give .argmax(1)"),
+        ({"bounds": (1.0, 0.0)}, "bounds must be (low, high) with low < high"),
         ({"sets": {"some": np.array([["a"]])}}, "set 'some' has dtype"),
         ({"tasks": {"t": (INPUTS.astype(object), LABELS)}}, "inputs of a task has dtype object"),
     ],

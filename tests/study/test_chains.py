@@ -1,4 +1,4 @@
-"""Paths that begin where others ended, the tasks that they learn, and what the tables say of both."""
+"""Paths that start at the ends of other paths, the tasks that they learn, and their rows in the tables."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _accuracy(weights: torch.Tensor, task: fip.Task) -> float:
 
 
 def _traced(spec: fip.PathSpec, results: analysis.Results, anchors: np.ndarray, memory=()) -> fip.WeightPath:
-    """The path that a spec of the second task asks for, without a study."""
+    """Path of the second task, traced without a study."""
     task = DATA.tasks["second"]
     return fip.trace(
         fip.Problem(
@@ -87,7 +87,7 @@ def test_a_path_begins_where_the_other_ended(results):
 
 
 def test_a_chained_path_is_what_trace_makes_of_the_others_end(results):
-    """With the function held on its own sets, and judged there."""
+    """The function is kept and measured on the path's own sets."""
     (spec,) = (path for path in chained().paths if path.name == "learns-second")
     path = _traced(spec, results, np.concatenate([DATA.sets["few"], DATA.sets["others"]]))
     assert torch.equal(path.end.weights, _weights(results, "learns-second"))
@@ -141,7 +141,11 @@ def test_a_chain_that_was_cut_off_goes_on_where_it_was(tmp_path, results):
     with pytest.raises(fip.errors.RunError, match=r"2 of 5 .*failed(.|\n)*learns-second: (.|\n)*cut off"):
         LocalRunner().run(study, tmp_path / "results")
     cut = analysis.load(tmp_path / "results")
-    assert set(cut.paths["name"]) == {"half-sparse-learns", "learns-first", "sparse"}  # what waits is not begun
+    assert set(cut.paths["name"]) == {
+        "half-sparse-learns",
+        "learns-first",
+        "sparse",
+    }  # paths that depend on a failed one are not started
     mended.touch()
     LocalRunner().run(study, tmp_path / "results")
     resumed = analysis.load(tmp_path / "results")
@@ -233,7 +237,7 @@ def test_a_path_with_a_mistake_leaves_what_follows_it_unbegun(tmp_path):
 
 
 def remembering(stepper: fip.paths.Stepper | None = None) -> fip.Study:
-    """The second path remembers the first one's task, the third both."""
+    """Paths with a memory: the second holds that of the first task, the third those of both."""
     whole = chained()
     first, second = whole.paths[:2]
     learns = fip.objectives.WeightedSum(((1.0, second.objective), (2.0, fip.objectives.KroneckerPenalty())))
@@ -286,7 +290,9 @@ def test_a_path_that_remembers_goes_on_where_it_was_cut_off(tmp_path):
 
 def test_a_memory_of_a_set_that_is_not_there_is_refused():
     whole = remembering()
-    with pytest.raises(fip.errors.UsageError, match=r"memory names 'gone', and the data has the sets 'few', 'others'"):
+    with pytest.raises(
+        fip.errors.UsageError, match=r"memory names the unknown set 'gone'; the data has the sets 'few', 'others'"
+    ):
         replace(
             whole, paths=(*whole.paths[:2], replace(whole.paths[2], memory=fip.objectives.KroneckerMemory(("gone",))))
         )

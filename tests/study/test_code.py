@@ -1,4 +1,4 @@
-"""What code of the user's own does is part of the ids of what depends on it."""
+"""Digests of the user's own code: part of the IDs of all work that depends on it."""
 
 from __future__ import annotations
 
@@ -109,14 +109,14 @@ def unused(value, weights=None):
 
 
 class Sources:
-    """A module with an objective and one beside it, that can be edited."""
+    """Module with an objective, and one that it imports, both of which can be edited."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name, self.helpers = folder, name, f"{name}_helpers"
         self.texts = {name: OBJECTIVE.format(helpers=self.helpers), self.helpers: HELPERS}
 
     def code(self, *edits: tuple[str, str]) -> dict[str, str]:
-        """The digests after these replacements in either file."""
+        """Digests after these replacements in either file."""
         texts = dict(self.texts)
         for old, new in edits:
             assert any(old in text for text in texts.values()), old
@@ -131,7 +131,8 @@ class Sources:
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # edits within a second have the same time
+    # Bytecode is valid for a file's size and time in seconds, which two edits can share.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     made = Sources(tmp_path, f"own_{tmp_path.name.replace('-', '_')}")
     yield made
     for name in made.texts:
@@ -175,8 +176,8 @@ def test_an_edit_of_what_an_objective_does_changes_its_code_and_is_named(sources
         ("The value.", "The value, in other words."),
         ("What it is.", "What it does."),
         ("value = SIGN *", "value = (SIGN) *"),
-        ("return value\n", "return value + 7\n"),  # of a function that nothing calls
-        ("CALLS = 0", "CALLS = 5"),  # which it changes itself
+        ("return value\n", "return value + 7\n"),  # in a function that nothing calls
+        ("CALLS = 0", "CALLS = 5"),  # a global that the code changes itself
         ("CACHE = {}", "CACHE = {1: 2}"),
         ("\nSIGN", "\n\n\nSIGN"),
     ],

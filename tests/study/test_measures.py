@@ -1,4 +1,4 @@
-"""Measures of a study and distances of kept quantities: in tables, in events, and in searches."""
+"""Measures and distances of kept quantities in tables, events and searches."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_path_that_was_cut_off_goes_on_to_equal_rows(results, tmp_path):
 
 
 def test_events_are_about_a_measure_or_a_kept_quantity(results, tmp_path):
-    """Limits and goals half of the way that the path goes without them."""
+    """Thresholds of events halfway between start and end of the path without events."""
     usual = measured().paths[0]
     walked = results.point_measures.query("name == 'path-0' and measure == 'size'")["value"]
     first, last = walked.iloc[0], walked.iloc[-1]
@@ -102,16 +102,25 @@ def test_what_does_not_fit_is_refused_when_the_study_is_made():
     unknown = replace(path, events=(fip.events.MeasureBelow("viscosity", 0.5),))
     far = replace(path, events=(fip.events.FunctionalDistanceAbove(0.5, of="energy"),))
     for make, said in (
-        (lambda: replace(measured(), paths=(unknown,)), "about the measure 'viscosity'; there are: 'clean_accuracy'"),
-        (lambda: replace(measured(), paths=(far,)), "the kept quantity 'energy'; there are: 'classes', 'total'"),
-        (lambda: measured(measures={"gain": "tests.quantities:size"}), "'gain' is the name of a column"),
-        (lambda: measured(measures={"a b": "tests.quantities:size"}), "'a b' is no name"),
+        (
+            lambda: replace(measured(), paths=(unknown,)),
+            "refers to the unknown measure 'viscosity'; valid names are: 'clean_accuracy'",
+        ),
+        (
+            lambda: replace(measured(), paths=(far,)),
+            "the unknown kept quantity 'energy'; valid names are: 'classes', 'total'",
+        ),
+        (lambda: measured(measures={"gain": "tests.quantities:size"}), "'gain' has the name of a column"),
+        (lambda: measured(measures={"a b": "tests.quantities:size"}), "'a b' has an invalid name"),
         (lambda: measured(measures={"a": "tests.quantities:nothing"}), "has no function 'nothing'"),
         (
             lambda: measured(keeps={"a": fip.keeps.Slopes(on="nowhere")}),
-            "'a' is on the set 'nowhere'; the data has: 'more'",
+            "'a' refers to the unknown set 'nowhere'; the data has the sets: 'more'",
         ),
-        (lambda: fip.study.RobustAccuracy(fip.ThreatModel("linf", 0.1), num_examples=0), "at least one example"),
+        (
+            lambda: fip.study.RobustAccuracy(fip.ThreatModel("linf", 0.1), num_examples=0),
+            "num_examples must be at least 1, got 0",
+        ),
         (lambda: fip.events.MeasureAbove("a", float("inf")), "a finite number"),
     ):
         with pytest.raises(UsageError, match=said):

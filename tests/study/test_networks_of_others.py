@@ -1,4 +1,4 @@
-"""Studies of networks in half precision, with frozen layers, or with a single logit, down to the files they leave."""
+"""Studies of networks in half precision, with frozen layers or with a single logit, up to their exported files."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_ensembles_of_single_logits_average_the_probabilities_of_two_classes():
 
 
 def test_objectives_take_a_single_logit_for_two_classes():
-    """To 1e-12: cross-entropy is that of a Bernoulli variable, and divergence is KL of two."""
+    """To 1e-12: cross-entropy of a Bernoulli variable, and KL divergence of two of them."""
     of, x = mlp(6, 8, 1), normal(5, 6)
     labels = torch.tensor([0, 1, 1, 0, 1])
     where = Problem(of, tasks={"new": Examples(x, labels)})

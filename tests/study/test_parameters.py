@@ -1,4 +1,4 @@
-"""Parameters of studies as text."""
+"""Parsing of parameters of study functions."""
 
 # ruff: noqa: B006
 
@@ -118,21 +118,21 @@ def test_a_text_means_a_value_of_the_annotated_type_or_else_of_the_defaults(func
 @pytest.mark.parametrize(
     ("function", "text", "sentence"),
     [
-        (dependencies, "something=1", "the type of parameter 'something' is not known"),
-        (bare, "nothing=1", "the type of parameter 'nothing' is not known"),
-        (bare, "pairs=1,2", "the type of parameter 'pairs' is not known"),
+        (dependencies, "something=1", "the type of parameter 'something' is unknown"),
+        (bare, "nothing=1", "the type of parameter 'nothing' is unknown"),
+        (bare, "pairs=1,2", "the type of parameter 'pairs' is unknown"),
         (bare, "members=2.5", "members='2.5'"),
         (hinted, "sizes=3,x", "sizes='3,x'"),
         (hinted, "sizes=[3,4", "brackets and quotes should come in pairs"),
-        (hinted, "pair=1", "it should have 2 items, and has 1"),
+        (hinted, "pair=1", "it should have 2 items, but has 1"),
         (hinted, "epsilon=8/0", "such as 0.03, 3e-2 or 8/255"),
-        (hinted, "epsilon=nan", "NaN is none"),
+        (hinted, "epsilon=nan", "not NaN"),
         (hinted, "kind=c", "'a' or 'b' or '3' or 'True' or 'None'"),
         (hinted, "colour=green", "'1' or 'blue' or 'RED' or 'BLUE'"),
         (hinted, "limit=much", "or none"),
         (hinted, "network=3", "a Network cannot be given as text"),
         (hinted, "weights=a", "pairs such as a:1,b:2"),
-        (hinted, "=3", "given as name=value"),
+        (hinted, "=3", "must be given as name=value"),
         (unannotated, "rest=3", "annotate"),
     ],
 )

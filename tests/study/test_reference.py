@@ -1,4 +1,4 @@
-"""A study by its name, and its knobs as text."""
+"""Study functions by reference, and their parameters as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fipray.study.canonical import from_json, to_json
 from tests import studies
 
 
-def knobs(
+def settings(
     *, count: int, fraction: float = 0.5, kind: Literal["a", "b"] = "a", names: tuple[str, ...] = (), fast: bool = False
 ):
     raise NotImplementedError
@@ -26,8 +26,8 @@ def test_a_function_is_found_by_its_name():
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("tests.studies", "a study is named module:function"),
-        (":study", "a study is named module:function"),
+        ("tests.studies", "name a study as module:function"),
+        (":study", "name a study as module:function"),
         ("tests.nowhere:study", "there is no module 'tests.nowhere'"),
         ("nowhere.at.all:study", "there is no module 'nowhere'"),
         (
@@ -45,7 +45,7 @@ def test_a_wrong_name_is_refused_with_what_there_is(name, sentence):
 
 
 def test_texts_become_what_the_annotations_say():
-    assert reference.parse(knobs, ["count=3", "fraction=1e-3", "kind=b", "fast=true"]) == {
+    assert reference.parse(settings, ["count=3", "fraction=1e-3", "kind=b", "fast=true"]) == {
         "count": 3,
         "fraction": 1e-3,
         "kind": "b",
@@ -55,7 +55,7 @@ def test_texts_become_what_the_annotations_say():
 
 def test_a_value_may_hold_an_equals_sign_and_the_last_of_two_counts():
     assert reference.parse(studies_with_text, ["text=a=b"]) == {"text": "a=b"}
-    assert reference.parse(knobs, ["count=3", "count=4"]) == {"count": 4}
+    assert reference.parse(settings, ["count=3", "count=4"]) == {"count": 4}
 
 
 def studies_with_text(*, text: str):
@@ -65,7 +65,7 @@ def studies_with_text(*, text: str):
 @pytest.mark.parametrize(
     ("assignments", "sentence"),
     [
-        (["count"], "given as name=value; 'count' was given"),
+        (["count"], "must be given as name=value, got 'count'"),
         (["cuont=3"], "has no parameter 'cuont'; it has: count, fraction, kind, names, fast"),
         (["count=three"], "parameter count='three'"),
         (["count=3", "kind=c"], "'a' or 'b'"),
@@ -75,12 +75,14 @@ def studies_with_text(*, text: str):
 )
 def test_wrong_assignments_are_refused(assignments, sentence):
     with pytest.raises(fip.errors.UsageError) as refused:
-        reference.parse(knobs, assignments)
+        reference.parse(settings, assignments)
     assert sentence in str(refused.value)
 
 
 def test_a_function_that_returns_no_study_is_refused():
-    with pytest.raises(fip.errors.UsageError, match=r"data returned a Data; a study function returns a fipray\.Study"):
+    with pytest.raises(
+        fip.errors.UsageError, match=r"data returned a Data; a study function must return a fipray\.Study"
+    ):
         reference.build(studies.data, {}, fip.Study)
 
 
@@ -116,7 +118,7 @@ def leaves():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Holds a study in a file, and a module beside it."""
+    """Folder with a study file and a module that it imports."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "sibling.py").write_text("POWER = 2.0\n")
     (tmp_path / "own_study.py").write_text(STUDY_FILE)
@@ -182,7 +184,7 @@ def test_files_that_cannot_be_studies_are_refused(folder):
         ("./nowhere.py:study", "there is no file"),
         ("./random.py:study", "has the name of another module, random"),
         ("./my-study.py:study", "name the file with letters, digits and underscores"),
-        ("own_study:", "a study is named module:function"),
+        ("own_study:", "name a study as module:function"),
     ):
         with pytest.raises(fip.errors.UsageError) as refused:
             reference.find(name)

@@ -1,4 +1,4 @@
-"""What a study can know when it is made, it says then."""
+"""Dry run of a study when it is made: mistakes that would only show in a worker are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL = fip.EnsembleSpec("all", ("base", "p"))
 
 
 class Rows(nn.Module):
-    """Takes inputs of any number kind; gives outputs of a shape, `finish(logits)`."""
+    """Network for inputs of any dtype, with outputs `finish(logits)`."""
 
     def __init__(self, finish=lambda logits: logits) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Rows(nn.Module):
 
 
 class WithoutGradient(nn.Module):
-    """Looks at rounded inputs."""
+    """Network that detaches its inputs, so that its outputs have no gradient in them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class WithoutGradient(nn.Module):
 
 
 class Packed(nn.Module):
-    """Keeps something in its state_dict that is no tensor."""
+    """Network with an extra state in its state_dict."""
 
     def __init__(self, state: object) -> None:
         super().__init__()
@@ -76,8 +76,11 @@ def made(net: nn.Module | None = None, objective=None, *, threat=THREAT, given=G
     ("make", "sentence"),
     [
         (lambda: made(Rows(), given=converted("uint8", 255), threat=replace(THREAT, upper=255)), "dtype uint8"),
-        (lambda: made(Rows(), given=converted("int64", 9), threat=replace(THREAT, upper=9)), "attacks move inputs by"),
-        (lambda: made(threat=replace(THREAT, lower=-1.0)), "allows inputs in -1..1, and the data's bounds are 0..1"),
+        (
+            lambda: made(Rows(), given=converted("int64", 9), threat=replace(THREAT, upper=9)),
+            "dtype int64, but attacks need floats",
+        ),
+        (lambda: made(threat=replace(THREAT, lower=-1.0)), "allows inputs in -1..1, but the data's bounds are 0..1"),
         (lambda: made(given=replace(GOOD, bounds=(-1, 1))), "lower=-1, upper=1), or Data(..., bounds=(0.0, 1.0))"),
         (
             lambda: made(
@@ -85,7 +88,7 @@ def made(net: nn.Module | None = None, objective=None, *, threat=THREAT, given=G
             ),
             "path 'p': the threat model of its objective allows inputs in 0..2",
         ),
-        (lambda: made(Rows(lambda z: z.view(-1, 3, 1, 1).expand(-1, 3, 4, 4))), "shape (1, 3, 4, 4); accuracies"),
+        (lambda: made(Rows(lambda z: z.view(-1, 3, 1, 1).expand(-1, 3, 4, 4))), "shape (1, 3, 4, 4), but accuracies"),
         (
             lambda: made(Rows(lambda z: z[:, :1]), geometry=fip.Euclidean()),
             "the network has 2 classes, 0..1, but test_labels holds 2",
@@ -95,12 +98,12 @@ def made(net: nn.Module | None = None, objective=None, *, threat=THREAT, given=G
             "attack fgsm on the base network cannot work: the classifier's outputs carry",
         ),
         (lambda: made(Packed([1, 2])), "_extra_state in the module's state_dict is a list"),
-        (lambda: made(Packed(torch.zeros(2, dtype=torch.complex64))), "written to no file"),
+        (lambda: made(Packed(torch.zeros(2, dtype=torch.complex64))), "which cannot be saved"),
         (
             lambda: made(attacks=(fip.attacks.AutoAttack(("apgd-t",)),)),
             "on the base network cannot work: apgd-t needs 4 classes",
         ),
-        (lambda: made(augmentations=(fip.augmentations.Shifted(1),)), "path 'p': its variations of the anchors"),
+        (lambda: made(augmentations=(fip.augmentations.Shifted(1),)), "path 'p': its augmentations of the anchors"),
         (
             lambda: made(uncertainty_fraction=0.5, geometry=fip.Euclidean(), evaluation=None),
             "uncertainty_fraction=0.5 needs geometry=FisherRao()",
@@ -137,7 +140,7 @@ def test_bytes_and_dense_outputs_are_fine_without_an_evaluation():
 
 @dataclass(frozen=True)
 class Counts:
-    """An attack of the user's own."""
+    """Attack of the user's own."""
 
     name: str = "counts"
 

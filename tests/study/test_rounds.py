@@ -1,4 +1,4 @@
-"""Cooperating members: what they see of each other, that a member's rounds are one path, and what a failure costs."""
+"""Cooperating members: snapshots of each other, rounds as one path, and recovery from failures."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_every_member_ends_with_a_row_and_each_step_is_there_once(results):
 
 
 def test_members_see_the_others_as_the_round_before_left_them_and_nobody_in_the_first(results):
-    """Against the same rounds, walked by hand."""
+    """Compared with the same rounds traced by hand."""
     study, network, points = cooperating(), fip.Network.of(module()), {"a": (), "b": (), "c": ()}
     torch.set_flush_denormal(True)
     try:
@@ -89,7 +89,7 @@ def test_members_see_the_others_as_the_round_before_left_them_and_nobody_in_the_
 
 
 def test_members_that_look_at_nobody_walk_the_paths_that_they_walk_alone(tmp_path):
-    """Steps that are refused, restrictions and limits; and rounds that end between the points that are kept."""
+    """With rejected steps, restrictions and limits, and with rounds that end between saved points."""
     step, settings = fip.steppers.FirstOrder(beta=0.1), {"num_steps": 9, "batch_size": 50}
     sparse = fip.PathSpec("sparse", fip.objectives.Sparsify(0.5), stepper=step, save_at=fip.SaveAt(2), **settings)
     shrinks = fip.radii.Adaptive(initial=1.0, tolerance=0.01)
@@ -101,7 +101,7 @@ def test_members_that_look_at_nobody_walk_the_paths_that_they_walk_alone(tmp_pat
     distances = points["functional_distance"]
     limits = (
         fip.events.FunctionalDistanceAbove(float(distances[2] + distances.max()) / 2),
-    )  # passed after the first round
+    )  # reached after the first round
     limited = replace(free, events=limits, save_at=fip.SaveAt())
     alone = replace(cooperating(), paths=(sparse, refused, limited), ensembles=())
     ensemble = fip.EnsembleSpec("all", ("sparse", "refused", "limited"), rounds=4)
@@ -117,7 +117,7 @@ def test_members_that_look_at_nobody_walk_the_paths_that_they_walk_alone(tmp_pat
 
 @pytest.mark.parametrize("loses", [None, "state"])
 def test_a_member_that_fails_costs_its_round_alone(results, tmp_path, loses):
-    """Also where the states of waiting paths are lost: then the rounds are walked again, and nothing else changes."""
+    """Also when the states of paused paths are lost: then rounds are traced again, with equal results."""
     mended, directory = tmp_path / "mended", tmp_path / "results"
     study = cooperating(stepper=CutOff(str(mended)))
     with pytest.raises(fip.errors.RunError) as failed:
@@ -152,7 +152,7 @@ def test_a_path_that_is_done_early_stays_where_it_ended_and_the_others_go_on(tmp
 
 
 def test_what_refers_to_a_member_goes_on_when_its_last_round_is_done(tmp_path):
-    """A path that looks at it, attacks on it and on the ensemble, and transfer."""
+    """Work that depends on it: a path, attacks on it and on the ensemble, and transfer."""
     together = cooperating(rounds=2, num_steps=2)
     later = fip.PathSpec(
         "later",

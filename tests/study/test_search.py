@@ -1,4 +1,4 @@
-"""A search as data: which fields it may change, which specs it makes of what was drawn, and what it refuses."""
+"""Searches as data: searchable fields, specs and IDs of trials, and invalid settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import fipray as fip
 from fipray.study.space import with_fields
-from fipray.study.spec import PathSpec
+from fipray.study.specs import PathSpec
 from tests.studies import searching, study
 
 SPEC = fip.PathSpec(
@@ -36,8 +36,8 @@ def test_a_wrong_name_is_answered_with_the_valid_ones():
     [
         ({"space": {"stepper.bta": fip.search.Uniform(0, 1)}}, "no field 'stepper.bta'; it has: "),
         ({"space": {"stepper.beta": fip.search.Uniform(-1, 1)}}, "stepper.beta=-1.0: beta must be at least 0"),
-        ({"space": {"num_steps": fip.search.Uniform(1, 8)}}, "num_steps is a whole number: give Integers"),
-        ({"space": {"name": fip.search.Choice(("a",))}}, "name is not searched"),
+        ({"space": {"num_steps": fip.search.Uniform(1, 8)}}, "num_steps must be an integer: give Integers"),
+        ({"space": {"name": fip.search.Choice(("a",))}}, "name cannot be searched"),
         ({"space": {}}, "needs a field to search"),
         (
             {
@@ -48,16 +48,19 @@ def test_a_wrong_name_is_answered_with_the_valid_ones():
             },
             "stepper.beta is a part of stepper",
         ),
-        ({"objectives": {"accuracy": "max"}}, "no objective 'accuracy'; there are: functional_distance_held_out"),
-        ({"objectives": {"sparsity": "most"}}, "there are: min, max"),
+        ({"objectives": {"accuracy": "max"}}, "no objective 'accuracy'; valid ones are: functional_distance_held_out"),
+        ({"objectives": {"sparsity": "most"}}, "valid ones are: min, max"),
         ({"objectives": {}}, "needs an objective"),
-        ({"objectives": {"robust_accuracy": "max"}, "scheduler": "asha"}, "known at the end only"),
-        ({"searcher": "bayes"}, "no searcher 'bayes'; there are: random, optuna, grid"),
-        ({"scheduler": "sha"}, "no scheduler 'sha'; there are: asha, median, none"),
-        ({"scheduler": "pbt"}, "named by one spec that anyone can walk again"),
-        ({"searcher": "grid", "space": {"stepper.beta": fip.search.Uniform(0, 1)}}, "a grid is made of choices"),
-        ({"grace": 1.0}, "grace is above 0 and below 1"),
-        ({"num_trials": 0}, "num_trials is at least 1"),
+        ({"objectives": {"robust_accuracy": "max"}, "scheduler": "asha"}, "known only at the end of a path"),
+        ({"searcher": "bayes"}, "no searcher 'bayes'; valid ones are: random, optuna, grid"),
+        ({"scheduler": "sha"}, "no scheduler 'sha'; valid ones are: asha, median, none"),
+        ({"scheduler": "pbt"}, "determined by one spec and can be traced again"),
+        (
+            {"searcher": "grid", "space": {"stepper.beta": fip.search.Uniform(0, 1)}},
+            "a grid needs a Choice for each field",
+        ),
+        ({"grace": 1.0}, "grace must be above 0 and below 1"),
+        ({"num_trials": 0}, "num_trials must be at least 1"),
         ({"study": study()}, "study 'small' has 4 paths and 1 ensembles"),
     ],
 )
@@ -70,10 +73,10 @@ def test_a_search_refuses(changes, sentence):
 @pytest.mark.parametrize(
     ("domain", "arguments", "sentence"),
     [
-        (fip.search.Uniform, (1, 1), "from low up to high"),
-        (fip.search.LogUniform, (0, 1), "begins above 0"),
-        (fip.search.Integers, (3, 2), "from low up to high"),
-        (fip.search.Choice, ((),), "one or more values"),
+        (fip.search.Uniform, (1, 1), "needs finite bounds with low < high"),
+        (fip.search.LogUniform, (0, 1), "needs low > 0"),
+        (fip.search.Integers, (3, 2), "needs finite bounds with low < high"),
+        (fip.search.Choice, ((),), "needs at least one value"),
     ],
 )
 def test_a_domain_refuses(domain, arguments, sentence):

@@ -1,4 +1,4 @@
-"""Studies: what they are made of, what they refuse, and the ids of their work."""
+"""Studies, specs and data: their work, its IDs, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_base_id_stands_for_the_weights():
 
 
 def together(*members: str, rounds: int = 2, seed: int = 1, others: tuple[str, ...] = ()) -> dict:
-    """A study of the paths `two` and `one` with a cooperating ensemble."""
+    """Arguments of a study of the paths `two` and `one` with a cooperating ensemble."""
     paths = (fip.PathSpec("two", fip.objectives.GradientDiversity(), seed=seed), replace(ONE[0], others=others))
     return {"paths": paths, "ensembles": (fip.EnsembleSpec("e", members, rounds=rounds),)}
 
@@ -90,10 +90,10 @@ def together(*members: str, rounds: int = 2, seed: int = 1, others: tuple[str, .
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"name": "../x"}, "is no name for a study"),
+        ({"name": "../x"}, "is not a valid name for a study"),
         ({"paths": ()}, "has no paths"),
-        ({"paths": ONE * 2}, "'one' is there twice"),
-        ({"paths": (replace(ONE[0], name="base"),)}, "'base' is there twice"),
+        ({"paths": ONE * 2}, "'one' is used twice"),
+        ({"paths": (replace(ONE[0], name="base"),)}, "'base' is used twice"),
         ({"paths": (replace(ONE[0], others=("two",)),)}, "refers to 'two'; it may refer to: nothing yet"),
         ({"ensembles": (fip.EnsembleSpec("e", ("two",)),)}, "refers to 'two'; it may refer to: base, one"),
         (together("base", "one"), "member 'base' walks no rounds"),
@@ -118,14 +118,14 @@ def test_a_study_refuses(changes, sentence):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: fip.PathSpec("a b", fip.objectives.GradientDiversity()), "is no name for a path"),
+        (lambda: fip.PathSpec("a b", fip.objectives.GradientDiversity()), "is not a valid name for a path"),
         (
             lambda: fip.PathSpec("one", fip.objectives.GradientDiversity(), num_steps=0),
             "at least 1; 0 and 512 were given",
         ),
         (lambda: fip.PathSpec("one", fip.objectives.Sparsify(1.5)), "below 1; 1.5 was given"),
         (lambda: fip.EnsembleSpec("e", ()), "has no members"),
-        (lambda: fip.EnsembleSpec("e", ("one",), rounds=-1), "rounds are 0 or more; -1 was given"),
+        (lambda: fip.EnsembleSpec("e", ("one",), rounds=-1), "rounds must be 0 or more, got -1"),
         (lambda: fip.Evaluation(THREAT, ()), "needs an attack"),
         (lambda: fip.Evaluation(THREAT, num_examples=0), "needs an example"),
         (lambda: fip.Evaluation(THREAT, chunk_size=0), "holds at least 1; chunk_size=0"),
@@ -177,23 +177,23 @@ class TestData:
         [
             (
                 {"anchors": np.full((3, 6), np.nan)},
-                "3 of 3 inputs in anchors hold NaN or infinity, the first at index 0",
+                "3 of 3 inputs in anchors contain NaN or infinity, the first at index 0",
             ),
-            ({"held_out": np.full((3, 6), np.inf)}, "3 of 3 inputs in held_out hold NaN or infinity"),
-            ({"anchors": np.zeros((0, 6))}, "one or more inputs, [N, ...]; this has shape (0, 6)"),
+            ({"held_out": np.full((3, 6), np.inf)}, "3 of 3 inputs in held_out contain NaN or infinity"),
+            ({"anchors": np.zeros((0, 6))}, "one or more inputs, [N, ...], but has shape (0, 6)"),
             (
                 {"anchors": torch.zeros(3, 6)},
                 "expected a numpy array. Convert it with tensor.numpy()",
             ),
-            ({"held_out": np.zeros((3, 5))}, "anchors have (6,), held_out (5,)"),
-            ({"ood_inputs": np.zeros((3, 5))}, "anchors have (6,), ood_inputs (5,)"),
-            ({"test_labels": None}, "test_inputs and test_labels come together"),
-            ({"test_labels": np.zeros(7, int)}, "100 inputs need as many labels; test_labels has shape (7,)"),
+            ({"held_out": np.zeros((3, 5))}, "anchors have (6,) and held_out (5,)"),
+            ({"ood_inputs": np.zeros((3, 5))}, "anchors have (6,) and ood_inputs (5,)"),
+            ({"test_labels": None}, "test_inputs and test_labels must be given together"),
+            ({"test_labels": np.zeros(7, int)}, "100 inputs need 100 labels, but test_labels has shape (7,)"),
             (
                 {"test_labels": np.zeros(100)},
                 "numpy array [100]; expected a numpy array of integers",
             ),
-            ({"test_labels": np.full(100, -1)}, "labels begin with 0; test_labels holds -1"),
+            ({"test_labels": np.full(100, -1)}, "labels must be 0 or more, but test_labels contains -1"),
             ({"test_inputs": np.full((100, 6), 1.5)}, "outside the bounds 0.0..1.0"),
         ],
     )

@@ -1,4 +1,4 @@
-"""Families of sparse networks in a study: their rows, their judgement, and their files for others."""
+"""Pruned variants of a study: their rows, evaluation and exported files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEVELS = (0.3, 0.5, 0.7)
 
 
 def own_module() -> nn.Module:
-    """With statistics, which are no weights, and a layer that is there twice."""
+    """Network with batch statistics, which are not weights, and a shared layer."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         shared = nn.Linear(16, 16)
@@ -175,10 +175,10 @@ def test_wrong_exports_say_what_there_is_and_write_nothing(results, tmp_path):
         ("diverse", 0.5, "a.pt", None, "there are: sparse"),
         ("nobody", None, "a.pt", None, "base, diverse, sparse"),
         ("sparse", 0.5, "a.onnx", None, ".safetensors, .pt, .pth"),
-        ("sparse", 0.5, "there.pt", None, "is there already"),
+        ("sparse", 0.5, "there.pt", None, "exists already"),
         ("sparse", 0.5, "there.pt/a.pt", None, "could not write"),
         ("sparse", 0.5, "a.pt", f"{__name__}:own_chain", "another module"),
-        ("sparse", 0.5, "a.pt", f"{__name__}:data", "makes a Data"),
+        ("sparse", 0.5, "a.pt", f"{__name__}:data", "returned a Data"),
         ("sparse", 0.5, "a.pt", f"{__name__}:own_module", "no removable channel is zero"),
     ):
         with pytest.raises(fip.FiprayError, match=sentence):

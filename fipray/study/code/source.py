@@ -1,4 +1,4 @@
-"""What a function is, as text that does not depend on where or when it is loaded."""
+"""Source of functions as text that does not depend on where or when they were loaded."""
 
 from __future__ import annotations
 
@@ -24,31 +24,52 @@ MUTATING = {
     "discard",
     "clear",
 }
+"""Methods of Python's containers that change them."""
 
 
 def text_of(function: FunctionType) -> str:
-    """The function's source without comments, docstrings and layout; of code whose source is gone, or is no longer
-    what was loaded, its instructions instead, which other releases of Python may have otherwise.
+    """Normalised source of a function.
+
+    Args:
+        function: function.
+
+    Returns:
+        Source without comments, docstrings and layout. Where the source is gone, or has changed since it was loaded,
+        the bytecode, which differs between releases of Python.
     """
     nodes = nodes_of(function)
     return "\n".join(map(ast.unparse, nodes)) if nodes else _instructions(function.__code__)
 
 
 def nodes_of(function: FunctionType) -> list[ast.AST]:
-    """The parsed source of a function, without docstrings; more than one where lambdas share a line, and none where
-    the source is not that of the code that was loaded.
+    """Parse the source of a function.
+
+    Args:
+        function: function.
+
+    Returns:
+        Syntax trees without docstrings: several where lambdas share a line, none where the source is gone or is not
+        that of the loaded code.
     """
     code = function.__code__
-    linecache.checkcache(code.co_filename)
+    linecache.checkcache(code.co_filename)  # the file may have changed since it was read
     lines = linecache.getlines(code.co_filename, function.__globals__)
     found = _parsed("".join(lines), code.co_filename)
+    # Code objects compare by content and line: if the loaded one is missing, the file was edited after loading.
     if found is None or code not in found[1]:
         return []
     return found[0].get((code.co_firstlineno, code.co_name), [])
 
 
 def codes_in(code: CodeType) -> Iterator[CodeType]:
-    """The code and all that is defined in it."""
+    """Iterate over a code object and all code objects nested in it.
+
+    Args:
+        code: code object.
+
+    Yields:
+        Code objects, outer ones first.
+    """
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -56,19 +77,42 @@ def codes_in(code: CodeType) -> Iterator[CodeType]:
 
 
 def names_in(code: CodeType) -> set[str]:
-    """The names of globals and attributes that the code, and what is defined in it, looks up."""
+    """Names of the globals and attributes that code looks up.
+
+    Args:
+        code: code object; those nested in it are included.
+
+    Returns:
+        Names.
+    """
     return {name for each in codes_in(code) for name in each.co_names}
 
 
 def state_of(function: FunctionType) -> set[str]:
-    """The globals and outer variables that a function changes itself: what is in them says nothing of what it does."""
+    """Names of the globals and closure variables that a function changes itself.
+
+    Their values are state, which does not say what the function does.
+
+    Args:
+        function: function.
+
+    Returns:
+        Names.
+    """
     codes, storing = list(codes_in(function.__code__)), ("STORE_GLOBAL", "STORE_DEREF")
     stored = {step.argval for code in codes for step in dis.get_instructions(code) if step.opname in storing}
     return stored | {name for node in nodes_of(function) for name in _changed_in(node)}
 
 
 def imports_in(function: FunctionType) -> Iterator[tuple[str, int]]:
-    """The modules that a function imports when it is called, by name and level."""
+    """Find the modules that a function imports when it is called.
+
+    Args:
+        function: function.
+
+    Yields:
+        Name and level (leading dots) of each import.
+    """
     for top in nodes_of(function):
         for node in ast.walk(top):
             if isinstance(node, ast.Import):
@@ -79,7 +123,7 @@ def imports_in(function: FunctionType) -> Iterator[tuple[str, int]]:
 
 @lru_cache(maxsize=256)
 def _parsed(source: str, file: str) -> tuple[dict[tuple[int, str], list[ast.AST]], frozenset[CodeType]] | None:
-    """The functions of a file by first line and name, and all code in it."""
+    """Functions of a file by first line and name, and all code objects in it; None where it does not compile."""
     try:
         compiled = compile(source, file, "exec", dont_inherit=True)
         tree = _WithoutDocstrings().visit(ast.parse(source))
@@ -107,7 +151,7 @@ class _WithoutDocstrings(ast.NodeTransformer):
 
 
 def _changed_in(top: ast.AST) -> Iterator[str]:
-    """Names of what is assigned to in part, or told to change."""
+    """Names of objects with an assigned item or attribute, or with a call of a mutating method."""
     for node in ast.walk(top):
         part: ast.AST | None = None
         if isinstance(node, (ast.Subscript, ast.Attribute)) and isinstance(node.ctx, (ast.Store, ast.Del)):
@@ -119,7 +163,7 @@ def _changed_in(top: ast.AST) -> Iterator[str]:
 
 
 def _instructions(code: CodeType) -> str:
-    """What the code does, without addresses, files, lines and docstrings."""
+    """Bytecode, names and constants, without addresses, files, lines and docstrings."""
     constants = [_constant(each) for each in code.co_consts[_has_docstring(code) :]]
     return repr((code.co_name, code.co_code.hex(), code.co_names, code.co_varnames, code.co_freevars, constants))
 
@@ -129,6 +173,7 @@ def _constant(value: object) -> str:
         return _instructions(value)
     if isinstance(value, tuple):
         return f"({', '.join(map(_constant, value))})"
+    # The order of a set's items depends on the process.
     return f"{{{', '.join(sorted(map(_constant, value)))}}}" if isinstance(value, frozenset) else repr(value)
 
 

@@ -1,4 +1,4 @@
-"""What a module's parts and any other objects hold, as plain values in which nothing depends on the process."""
+"""Contents of network parts and of other objects, as plain values that do not depend on the process."""
 
 from __future__ import annotations
 
@@ -17,21 +17,29 @@ from torch import Tensor, nn
 
 from fipray.networks.modules import unwrapped
 
-_MACHINERY = vars(nn.Module()).keys() | {"_compiled_call_impl", "_is_torch_compile"}  # of every module
+# Attributes of every module, which say nothing about a particular one.
+_MACHINERY = vars(nn.Module()).keys() | {"_compiled_call_impl", "_is_torch_compile"}
 _WITH_KEYWORDS = {
     "_forward_pre_hooks": "_forward_pre_hooks_with_kwargs",
     "_forward_hooks": "_forward_hooks_with_kwargs",
 }
 _HOOKS = (*_WITH_KEYWORDS, "_backward_pre_hooks", "_backward_hooks")
 # Where and when Hugging Face made or loaded a configuration, and hashes that depend on the process.
-_WHENCE = {"name_or_path", "_name_or_path", "_commit_hash", "transformers_version", "_original_object_hash"}
-# Their states belong to a process, or move with every draw.
+_PROVENANCE = {"name_or_path", "_name_or_path", "_commit_hash", "transformers_version", "_original_object_hash"}
+# Their state belongs to one process, or changes with every draw.
 _OPAQUE: tuple[type, ...] = (threading.Thread, subprocess.Popen, torch.Stream, torch.Event)
 _OPAQUE += (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
 
 
 def parts_of(module: nn.Module) -> dict[str, nn.Module]:
-    """The module and its submodules by their names, each once; of wrappers such as torch.compile's what they wrap."""
+    """Collect a module and its submodules by name, each once.
+
+    Args:
+        module: network; wrappers such as torch.compile's are replaced by the module that they wrap.
+
+    Returns:
+        Modules by their names as in `named_modules`; the root has the name "".
+    """
     found: dict[str, nn.Module] = {}
     seen: set[int] = set()
 
@@ -49,13 +57,19 @@ def parts_of(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def structure_of(parts: dict[str, nn.Module]) -> dict[str, Any]:
-    """Of each part its submodules, parameters and buffers in order, where several are one under the first name, and of
-    tensors shapes and types; values are in the state_dict.
+    """Describe which submodules, parameters and buffers each part has.
+
+    Args:
+        parts: modules by name, from `parts_of`.
+
+    Returns:
+        Submodules, parameters and buffers of each part, in order, by its name. Shared modules and tensors stand under
+        their first name; tensors have a dtype and a shape, but no values, which are in the state_dict.
     """
     places = {id(part): name for name, part in parts.items()}
     tensors: dict[int, str] = {}
 
-    def said(name: str, key: str, tensor: Tensor | None) -> Any:
+    def described(name: str, key: str, tensor: Tensor | None) -> Any:
         if tensor is None:
             return key, None
         shared = tensors.setdefault(id(tensor), f"{name}.{key}")
@@ -64,39 +78,54 @@ def structure_of(parts: dict[str, nn.Module]) -> dict[str, Any]:
     return {
         name: (
             [(key, None if child is None else places[id(unwrapped(child))]) for key, child in part._modules.items()],
-            [said(name, key, parameter) for key, parameter in part._parameters.items()],
-            [said(name, key, buffer) for key, buffer in part._buffers.items()],
+            [described(name, key, parameter) for key, parameter in part._parameters.items()],
+            [described(name, key, buffer) for key, buffer in part._buffers.items()],
         )
         for name, part in parts.items()
     }
 
 
 def settings_of(part: nn.Module) -> tuple[dict[str, Any], ...]:
-    """What else decides what a part computes: its attributes, the buffers that no state_dict has, and its hooks."""
+    """Collect what decides what a part computes beside its state_dict and its code.
+
+    Args:
+        part: module.
+
+    Returns:
+        Attributes, non-persistent buffers (which no state_dict contains) and hooks, each by name.
+    """
     before = part._forward_pre_hooks.values()
-    computed = {getattr(hook, name, None) for hook in before for name in ("name", "_tensor_name")}  # by such a hook
-    attributes = {key: each for key, each in vars(part).items() if key not in _MACHINERY | _WHENCE | computed}
+    # torch.nn.utils.prune and the older weight_norm recompute such attributes before each pass.
+    computed = {getattr(hook, name, None) for hook in before for name in ("name", "_tensor_name")}
+    attributes = {key: each for key, each in vars(part).items() if key not in _MACHINERY | _PROVENANCE | computed}
     buffers = {key: part._buffers.get(key) for key in part._non_persistent_buffers_set}
     hooked = {name: list(_hooks(part, name)) for name in _HOOKS}
     return _sorted(attributes), _sorted(buffers), hooked
 
 
 def _hooks(part: nn.Module, name: str) -> Iterator[tuple[Any, ...]]:
-    """The hooks of a kind in order, without their numbers, which count all hooks of a process."""
+    """Hooks of one kind in order, without their IDs, which count all hooks of a process."""
     keyed = vars(part).get(_WITH_KEYWORDS.get(name, ""), ())
     for number, hook in vars(part).get(name, {}).items():
         yield hook, number in keyed
 
 
 def held_by(value: Any, without: Collection[str] = ()) -> Any:
-    """What an object is made of, as `copy` and `pickle` ask for it, without some attributes; None where it cannot be
-    looked into.
+    """Collect what an object is made of, by the protocol of `copy` and `pickle`.
+
+    Args:
+        value: object.
+        without: names of attributes to leave out.
+
+    Returns:
+        Constructor, arguments, state, items and pairs, as `__reduce_ex__` gives them. For objects that cannot be
+        pickled, their attributes, and None without any or for files, threads and random generators.
     """
     if isinstance(value, _OPAQUE) or hasattr(value, "fileno"):
         return None
     if isinstance(value, torch.jit.ScriptFunction):
         return str(value.code)
-    if isinstance(value, torch.fx.Graph):  # linked nodes, as many levels deep as it is long
+    if isinstance(value, torch.fx.Graph):  # its nodes are a linked list, too deep to be walked recursively
         name = operator.attrgetter("name")
         return [
             (node.op, node.target, torch.fx.map_arg(node.args, name), torch.fx.map_arg(node.kwargs, name))
@@ -106,12 +135,12 @@ def held_by(value: Any, without: Collection[str] = ()) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reduced = value.__reduce_ex__(4)
-    except Exception:  # whatever the class says to it
+    except Exception:  # the class's own code may raise anything
         return _attributes(getattr(value, "__dict__", None), without)
     if not isinstance(reduced, tuple):
         return reduced
     make, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
-    if isinstance(state, tuple) and len(state) == 2:  # attributes, and those in slots
+    if isinstance(state, tuple) and len(state) == 2:  # attributes in __dict__ and in __slots__
         state = tuple(_attributes(each, without) for each in state)
     return make, arguments, _attributes(state, without), list(items or ()), list(pairs or ())
 
@@ -119,7 +148,7 @@ def held_by(value: Any, without: Collection[str] = ()) -> Any:
 def _attributes(state: Any, without: Collection[str]) -> Any:
     if type(state) is not dict:
         return state
-    return _sorted({key: each for key, each in state.items() if key not in _WHENCE and key not in without})
+    return _sorted({key: each for key, each in state.items() if key not in _PROVENANCE and key not in without})
 
 
 def _sorted(attributes: dict[Any, Any]) -> dict[Any, Any]:
@@ -127,7 +156,14 @@ def _sorted(attributes: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def array_in(value: Any) -> Any:
-    """What is in an array or tensor that is not plain numbers in memory; None for one that is."""
+    """Split an array or tensor that is not plain numbers in memory into its parts.
+
+    Args:
+        value: numpy array or scalar, or tensor: masked, of objects, meta, nested, sparse or quantized.
+
+    Returns:
+        Parts, made of plain arrays and values; None for a plain array.
+    """
     if isinstance(value, np.ma.MaskedArray):
         return "masked", value.filled(), np.ma.getmaskarray(value), value.fill_value
     if isinstance(value, (np.ndarray, np.generic)):
@@ -149,7 +185,14 @@ def array_in(value: Any) -> Any:
 
 
 def text_of_numbers(value: Any) -> str:
-    """The numbers of an array or tensor, their type and its shape, wherever they lie."""
+    """Write an array's dtype, shape and values as text.
+
+    Args:
+        value: plain array or tensor, on any device and in any memory layout.
+
+    Returns:
+        Text with the SHA-256 of the values.
+    """
     if isinstance(value, Tensor):
         flat = value.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
         array, dtype = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0), str(value.dtype)

@@ -1,0 +1,138 @@
+"""Specs of one path and one ensemble."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from fipray.border import checked
+from fipray.errors import UsageError
+from fipray.paths import Augmentation, KroneckerMemory, Objective, Settings, check_heeded, milestones
+from fipray.registry import spec
+from fipray.study.canonical import to_json
+from fipray.study.evaluation import BASE, made_networks, variant_of
+
+# Names become parts of file names and addresses; "@" and spaces are left for names of variants and rounds.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class _Required:
+    name: str
+    objective: Objective
+
+
+@spec("path")
+@checked
+@dataclass(frozen=True)
+class PathSpec(Settings, _Required):  # in this order of the bases `name` and `objective` are the first arguments
+    """Spec of one path: everything that determines it except the base network and the data, which the study holds.
+
+    The fields of `Settings` are keyword arguments too. A path's ID hashes all fields, also `max_seconds`, which limits
+    the time of all attempts together.
+
+    Args:
+        name: name of the path and of the network at its end: 1 to 64 letters, digits, ".", "_" or "-".
+        objective: secondary objective to improve.
+        start: network at which the path begins and whose function it keeps: "base", the name of an earlier path of the
+            study, for its end, or a pruned variant on an earlier path, such as "sparse@0.9".
+        others: names of earlier paths of the study, whose ends are the other networks of the objective. The path is
+            traced after them.
+        anchors: names among `Data.sets` whose inputs are the anchors; empty uses `Data.anchors`.
+        augmentations: transformations of the anchors, such as shifted copies of images. The augmented inputs are not
+            stored but computed again by every attempt.
+        memory: Kronecker-factored memory for `KroneckerPenalty`, added to those that the start network has already.
+        held_out: names among `Data.sets` whose inputs are the held-out inputs; empty uses `Data.held_out`.
+        moving: names of the parameters that may change on this path, or patterns such as "head.*"; empty moves all
+            parameters that the study moves.
+
+    Raises:
+        UsageError: for a name of another form, a setting out of range or without effect on this objective, and a value
+            that cannot be written as JSON.
+    """
+
+    start: str = BASE
+    others: tuple[str, ...] = ()
+    anchors: tuple[str, ...] = ()
+    augmentations: tuple[Augmentation, ...] = ()
+    memory: KroneckerMemory | None = None
+    held_out: tuple[str, ...] = ()
+    moving: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "path")
+        try:
+            super().__post_init__()
+            check_heeded(self.stepper, self.objective)
+        except UsageError as error:
+            raise UsageError(f"path {self.name!r}: {error}") from None
+        to_json(self)  # raises for values that JSON cannot hold, before any work begins
+
+    @property
+    def produces(self) -> str:
+        """Name of the network at the end of the path."""
+        return self.name
+
+    @property
+    def dependencies(self) -> tuple[str, ...]:
+        """Names of the paths that must be complete before this one."""
+        return made_networks((self.start, *self.others))
+
+
+@spec("ensemble")
+@checked
+@dataclass(frozen=True)
+class EnsembleSpec:
+    """Spec of an ensemble: networks that are evaluated together.
+
+    Args:
+        name: name of the ensemble, of the same form as a path's.
+        members: names of paths, whose ends are the members, or "base".
+        rounds: number of rounds in which the members are traced together; 0 traces them independently. In each round
+            every member takes an equal part of its steps, and the other networks of its objective are the other
+            members as of the end of the previous round; in the first round there are none. Cooperating members have no
+            `others` of their own and differ in more than their names, such as in their seeds.
+
+    Raises:
+        UsageError: for a name of another form, no members, or a negative number of rounds.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    rounds: int = 0
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "ensemble")
+        if not self.rounds >= 0:
+            raise UsageError(f"ensemble {self.name!r}: rounds must be 0 or more, got {self.rounds}")
+        if not self.members:
+            raise UsageError(f"ensemble {self.name!r} has no members: name paths of the study, or {BASE!r}")
+
+
+def variants_of(path: PathSpec) -> tuple[str, ...]:
+    """Names of the pruned networks that a path saves on its way, at the sparsities that its objective lists.
+
+    Args:
+        path: spec of the path.
+
+    Returns:
+        Names such as "sparse@0.9", in the order of the path; the network at its end is not among them.
+    """
+    return tuple(variant_of(path.name, sparsity) for fraction, sparsity in milestones(path.objective) if fraction < 1)
+
+
+def check_name(name: str, kind: str) -> None:
+    """Check that a name can be used in a results directory.
+
+    Args:
+        name: name of a study, path or ensemble.
+        kind: what it names, for the message.
+
+    Raises:
+        UsageError: unless it has 1 to 64 letters, digits, ".", "_" or "-" and begins with a letter or a digit.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is not a valid name for a {kind}: use 1 to 64 letters, digits, '.', '_' or '-', the first of "
+            "them a letter or a digit"
+        )
