@@ -210,7 +210,7 @@ def test_show_of_no_results_directory_ends_with_2(fipray, tmp_path):
 def test_failed_work_ends_with_1_and_a_sentence_for_each(fipray, tmp_path):
     status, _, err = fipray("run", "tests.studies:failing", "--into", tmp_path, "--runner", "local")
     assert status == 1
-    assert "5 of 11 pieces of work failed" in err
+    assert "5 of 11 jobs failed" in err
     assert "path sparse: ZeroDivisionError: the mistake, raised at " in err
     assert "Traceback" not in err
 

@@ -44,7 +44,7 @@ from fipray.study.evaluation import (
     RobustnessSpec,
     TransferSpec,
     evaluation_jobs,
-    made_networks,
+    paths_of,
     variant_of,
 )
 from fipray.study.measures import ACCURACY, Measure, check_measures
@@ -103,11 +103,33 @@ class PathSpec(Settings, _Aim):  # in this order `name` and `objective` come fir
 
     @property
     def produces(self) -> str:
+        """Name under which other specs depend on the end of this path."""
         return self.name
 
     @property
     def dependencies(self) -> tuple[str, ...]:
-        return made_networks((self.start, *self.others))
+        """Names of the paths that have to be traced before this one."""
+        return paths_of((self.start, *self.others))
+
+    @property
+    def label(self) -> str:
+        """Short description in logs and messages."""
+        return f"path {self.name}"
+
+    @property
+    def first_step(self) -> int:
+        """Step at which the first attempt begins."""
+        return 0
+
+    @property
+    def last_step(self) -> int:
+        """Step at which the path ends unless an event, a limit or an error ends it earlier."""
+        return self.num_steps
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """Names of results whose saved solver states are no longer needed once this path is committed."""
+        return (self.name,)
 
 
 @spec("ensemble")
@@ -134,7 +156,7 @@ class EnsembleSpec:
             raise UsageError(f"ensemble {self.name!r} has no members: name paths of the study, or {BASE!r}")
 
 
-# `needs` names weights and verdicts that a spec cannot do without, `makes` those that are there when it is done.
+# Every spec has the properties of `fipray.execution.jobs.JobSpec`.
 Spec = PathSpec | RoundSpec | AttackSpec | RobustnessSpec | TransferSpec
 
 

@@ -16,7 +16,7 @@ from fipray import analysis
 from fipray.execution import LocalRunner
 from fipray.execution.evaluating import Evaluator
 from fipray.execution.jobs import Job
-from fipray.execution.queue import describe
+from fipray.execution.kinds.evaluation import summarize_robustness
 from fipray.study.evaluation import RobustnessSpec
 from fipray.study.tensors import accuracy
 from tests.studies import data, module, study
@@ -61,7 +61,7 @@ def run(what: fip.Study, directory: Path) -> analysis.Results:
 def judged(*members: str, **settings):
     judge = Evaluator("small", NETWORK, fip.FisherRao(), HELD_OUT, TESTS, LABELS, OUTSIDE)
     spec = RobustnessSpec("it", "ensemble", members, fip.Evaluation(LINF, (fip.attacks.FGSM(),), 20, **settings))
-    return judge.judge(Job("id", spec, 1, {}), spec, WEIGHTS.__getitem__)
+    return judge.robustness(Job("id", spec, 1, {}), spec, WEIGHTS.__getitem__)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_an_attack_that_fails_is_tried_alone_again(tmp_path):
     said = str(failed.value)
     assert "mended on one, examples 20 to 39: " in said
     assert "attacks on one: not begun, because mended on one from example 0, mended on one from example 20 fail" in said
-    assert "7 of 17 pieces of work failed" in said
+    assert "7 of 17 jobs failed" in said
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "results" / "commits").iterdir()}
     mended.touch()
     results = run(what, tmp_path / "results")
@@ -130,7 +130,7 @@ def test_a_network_of_nan_is_judged_and_not_measured(members):
     tables = judged(*members, check_masking=True)
     assert "measures" not in tables
     assert [row["robust_accuracy"] for row in tables["robustness"]] == [0, 0, 0]
-    assert describe(tables).endswith("; no measures, as there are outputs with NaN")
+    assert summarize_robustness(tables).endswith("; no measures, because there are outputs with NaN")
 
 
 def test_outputs_of_nan_are_wrong_for_every_class():
@@ -145,4 +145,4 @@ def test_signs_of_masked_gradients_stand_in_the_row_of_the_worst_attack():
     tables = judged("sure", check_masking=True)
     assert [row["warnings"] is None for row in tables["robustness"]] == [True, True, False]
     assert "the gradient of the cross-entropy is exactly 0 at" in tables["robustness"][-1]["warnings"]
-    assert "gradients may be masked" in describe(tables)
+    assert "gradients may be masked" in summarize_robustness(tables)

@@ -38,12 +38,12 @@ WAYS = {
     "SystemExit: 3": lambda: sys.exit(3),
     "MemoryError": lambda: bytearray(2**60),
     "RuntimeError: ": lambda: torch.empty(2**55),
-    "Unspeakable: its message cannot be shown, as its __str__ raised KeyboardInterrupt": lambda: exec(
+    "Unspeakable: its message cannot be shown, because its __str__ raised KeyboardInterrupt": lambda: exec(
         "raise Unspeakable(1, 2)", {"Unspeakable": Unspeakable}
     ),
     "RecursionError: maximum recursion depth exceeded": lambda: recursing(0),
     "ValueError: one two ?[31mred": lambda: exec(r"raise ValueError('one\n  two\n\x1b[31mred')"),
-    "a thread that it had started ended with ZeroDivisionError: division by zero": lambda: in_a_thread(),
+    "a thread that the job had started ended with ZeroDivisionError: division by zero": lambda: in_a_thread(),
 }
 
 
@@ -71,7 +71,7 @@ def paths_alone(*paths: fip.PathSpec) -> fip.Study:
 def test_what_a_path_raises_is_one_sentence_with_the_line_and_the_log_and_the_others_go_on(tmp_path):
     specs = [fip.PathSpec(f"path-{n}", Raises(way), num_steps=1, batch_size=20) for n, way in enumerate(WAYS)]
     many = paths_alone(*specs, fip.PathSpec("fine", fip.objectives.GradientDiversity(), num_steps=1, batch_size=20))
-    with pytest.raises(fip.errors.RunError, match="8 of 9 pieces of work failed") as failed:
+    with pytest.raises(fip.errors.RunError, match="8 of 9 jobs failed") as failed:
         LocalRunner().run(many, tmp_path)
     _, *lines = str(failed.value).splitlines()
     assert len(lines) == len(WAYS)

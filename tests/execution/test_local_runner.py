@@ -35,7 +35,7 @@ class Recorder:
     def started(self, job, where):
         pass
 
-    def walked(self, job, step):
+    def progressed(self, job, step):
         pass
 
     def committed(self, job, tables):
@@ -138,7 +138,7 @@ def test_one_failed_path_stops_only_what_needs_it(tmp_path):
     assert "ZeroDivisionError: the mistake" in listener.failures["path sparse"]
     assert "tests/studies.py" in listener.failures["path sparse"], "the sentence shows the line"
     assert "not begun, because sparse failed" in listener.failures["path sparse-too"]
-    assert "5 of 11 pieces of work failed" in "".join(traceback.format_exception_only(failed.value))
+    assert "5 of 11 jobs failed" in "".join(traceback.format_exception_only(failed.value))
     assert sorted(analysis.load(tmp_path).paths["name"]) == ["diverse-0", "diverse-1"]
 
 
@@ -209,10 +209,10 @@ class TestAPathThatWasCutOff:
             batch_size=50,
         )
         queue = Queue(replace(study(), paths=(path,), ensembles=(), evaluation=None), tmp_path / "lost", Recorder())
-        worker = Worker(queue.material, tmp_path / "lost")
+        worker = Worker(queue.payload, tmp_path / "lost")
         lost = queue.next("here")
-        rows = worker.carry_out(lost)["points"]
-        again = worker.carry_out(queue.again(lost, "here"))["points"]
+        rows = worker.run(lost)["points"]
+        again = worker.run(queue.again(lost, "here"))["points"]
         same = ["step", "sparsity", "objective_value", "radius", "weights_sha256", "weights_file"]
         assert [[row[name] for name in same] for row in again] == [[row[name] for name in same] for row in rows]
         assert [row["step"] for row in rows] == [0, 1]

@@ -13,8 +13,8 @@ import fipray as fip
 from fipray import analysis
 from fipray.errors import RunError
 from fipray.execution import LocalRunner
-from fipray.execution.describing import collapse, describe_end
-from fipray.execution.queue import describe as line_of
+from fipray.execution.kinds.path import summarize
+from fipray.execution.path_rows import accuracy_collapse, end_columns
 from fipray.paths import Outcome, PathPoint, Proposal, WeightPath
 from fipray.study.tensors import accuracy
 from tests.studies import data, module
@@ -36,12 +36,12 @@ class TestCollapse:
         ("accuracies", "num_tests", "step", "sentence"),
         [
             ((0.921, 0.90, 0.43, 0.40), 1000, 20, "clean accuracy fell from 92.1 % to 43.0 % by step 20"),
-            ((0.9, 0.4, 0.8), 99, 10, "clean accuracy fell from 90.0 % to 40.0 % by step 10, and came back to 80.0 %"),
+            ((0.9, 0.4, 0.8), 99, 10, "clean accuracy fell from 90.0 % to 40.0 % by step 10, and recovered to 80.0 %"),
             ((1.0, 0.0), 1, 10, "clean accuracy fell from 100.0 % to 0.0 % by step 10"),
         ],
     )  # fmt: skip
     def test_it_is_named_with_the_first_step_and_the_values(self, accuracies, num_tests, step, sentence):
-        assert collapse(points(*accuracies), num_tests) == (step, sentence)
+        assert accuracy_collapse(points(*accuracies), num_tests) == (step, sentence)
 
     @pytest.mark.parametrize(
         ("accuracies", "num_tests"),
@@ -54,18 +54,18 @@ class TestCollapse:
         ],
     )
     def test_what_is_less_or_may_be_chance_is_none(self, accuracies, num_tests):
-        assert collapse(points(*accuracies), num_tests) is None
+        assert accuracy_collapse(points(*accuracies), num_tests) is None
 
     def test_its_bounds_are_ten_points_and_four_standard_errors(self):
         """With 400 examples, from 0.5 to 0.36: sqrt((0.25 + 0.2304) / 400) = 0.03466, times four is 0.1386 < 0.14."""
-        assert collapse(points(0.5, 0.36), 400)
-        assert not collapse(points(0.5, 0.3625), 400)
-        assert collapse(points(1.0, 0.8999), 10**6)
-        assert not collapse(points(1.0, 0.9001), 10**6)
+        assert accuracy_collapse(points(0.5, 0.36), 400)
+        assert not accuracy_collapse(points(0.5, 0.3625), 400)
+        assert accuracy_collapse(points(1.0, 0.8999), 10**6)
+        assert not accuracy_collapse(points(1.0, 0.9001), 10**6)
 
     def test_rows_say_it_beside_the_objective(self):
         path = WeightPath(tuple(points(0.9, 0.3)), Outcome("stuck", "no way; objective 1.00 -> 0.900: better"))
-        assert describe_end(path, fip.objectives.GradientDiversity(), 1000) == {
+        assert end_columns(path, fip.objectives.GradientDiversity(), 1000) == {
             "outcome": "no way; objective 1.00 -> 0.900: better; clean accuracy fell from 90.0 % to 30.0 % by step 10",
             "outcome_kind": "stuck",
             "objective_start": 1.0,
@@ -220,4 +220,4 @@ def test_outputs_of_nan_are_wrong_answers():
 
 def test_the_line_of_a_path_is_its_outcome_and_its_measures():
     row = {"outcome": "stuck", "clean_accuracy": 0.5, "functional_distance_held_out": 0.25, "sparsity": 0.0}
-    assert line_of({"paths": [row]}) == "stuck; functional distance 0.250, sparsity 0.000, clean accuracy 50.00%"
+    assert summarize({"paths": [row]}) == "stuck; functional distance 0.250, sparsity 0.000, clean accuracy 50.00%"

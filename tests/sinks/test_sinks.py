@@ -114,7 +114,7 @@ def test_a_sink_that_fails_is_told_no_more_and_the_run_goes_on(tmp_path):
     terminal = TerminalWatch(Console(file=said, width=200))
     LocalRunner().run(study(num_steps=1), tmp_path, Listeners([terminal], [sink]))
     assert sink.calls == 1
-    assert said.getvalue().count("the sink is given no more rows, because it failed: OSError: no space left") == 1
+    assert said.getvalue().count("the sink receives no more rows, because it failed: OSError: no space left") == 1
 
 
 def test_names_in_rows_lead_nowhere(results, tmp_path):
