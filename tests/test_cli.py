@@ -290,4 +290,4 @@ def test_an_empty_name_of_a_directory_is_refused_at_once(fipray, tmp_path, monke
 def test_an_empty_uri_of_mlflow_is_refused(fipray, tmp_path):
     status, _, err = fipray("run", "tests.studies:study", "--runner=local", f"--into={tmp_path}", "--mlflow=")
     assert status == 2
-    assert "is no URI of MLflow's" in err
+    assert "MLflow cannot use" in err

@@ -24,8 +24,8 @@ STEP_FILE = "step-{:08d}"
 class JobSpec(Protocol):
     """Description of a job, as data: what it computes, and everything that decides the result.
 
-    Implementations are frozen dataclasses with a registered name (`fipray.spec`). `fipray.execution.kinds` registers how
-    each class of them is run.
+    Implementations are frozen dataclasses with a registered name (`fipray.spec`). How each class of them is run is
+    registered in `fipray.execution.kinds`.
     """
 
     @property

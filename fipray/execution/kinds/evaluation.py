@@ -15,7 +15,7 @@ from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec
 
 @contextmanager
 def _watched(resources: Resources) -> Iterator[Evaluator]:
-    """Evaluator with a heartbeat at each forward pass, because evaluations take no steps that show progress."""
+    """An evaluator with a heartbeat at each forward pass, because evaluations take no steps that show progress."""
     assert resources.evaluator is not None, "a study with an evaluation has labelled test inputs"
     with resources.heartbeat.at_every_pass(resources.network):
         yield resources.evaluator
