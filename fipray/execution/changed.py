@@ -35,6 +35,7 @@ def opened(directory: str | Path, manifest: Mapping[str, Any], keep: Collection[
     if changed not in CHOICES:
         raise UsageError(f"changed={changed!r} is not one of {', '.join(map(repr, CHOICES))}")
     store = Store.create_or_open(directory, manifest)
+    # `create_or_open` has refused any other difference: what is left is the code.
     before, now = store.manifest.get("code", {}), manifest["code"]
     if before == now:
         return store

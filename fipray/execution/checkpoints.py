@@ -60,6 +60,7 @@ def save(store: Store, id: str, attempt: int, checkpoint: Checkpoint) -> None:
     rows = [_numbers(point) for point in checkpoint.points]
     outcome = (checkpoint.outcome.kind, checkpoint.outcome.sentence) if checkpoint.outcome else ()
     arrays = {f"solver.{name}": to_array(value) for name, value in last.solver_state.items()}
+    # float64 holds every float32, and steps up to 2**53, exactly: a resumed path is bit for bit the uninterrupted one.
     arrays[_NUMBERS] = np.array([list(row.values()) for row in rows], dtype=np.float64)
     arrays[_COLUMNS] = _array(list(rows[-1]))
     files = [checkpoint.files[point.step] for point in checkpoint.points]
@@ -167,6 +168,7 @@ def _load(store: Store, file: str, probes: Sequence[str], device: str) -> Checkp
     arrays = store.read_unnamed(file)
     if not np.array_equal(arrays.pop(_SEAL), _seal(arrays)):
         raise ValueError(f"{file} does not have the digest that it was written with")
+    # Texts are joined by line breaks, which names cannot hold. The sentence of an outcome can, so it is last.
     names, digests, (number, *ended) = (_texts(arrays[name]) for name in (_FILES, _DIGESTS, _ROUND))
     columns, points = _texts(arrays[_COLUMNS]), list[PathPoint]()
     for row, name, digest in zip(arrays[_NUMBERS], names, digests, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from fipray.errors import DataError
-from fipray.execution.jobs import Artifact, Job, PerExample, Tables
+from fipray.execution.jobs import Job, Tables
+from fipray.execution.per_example import joined, per_example_results
 from fipray.geometry import OutputGeometry, class_logits, functional_distance
 from fipray.networks import Network, sparsity_of
 from fipray.robustness import (
     Classifier,
     Measures,
-    Robustness,
     StackedEnsemble,
     correct,
     evaluate,
@@ -29,7 +29,7 @@ from fipray.robustness import (
     transfer_matrix,
 )
 from fipray.study.canonical import digest
-from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec, per_example_of
+from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec
 
 WeightsOf = Callable[[str], Tensor]
 NUM_CHECKED = 100  # examples on which signs of masked gradients are looked for
@@ -115,6 +115,7 @@ class Evaluator:
             "sparsity": sparsity_of(self.network, weights[0]) if len(weights) == 1 else None,
             "functional_distance_held_out": self._distance(classifier),
         }
+        # Time for signs of masked gradients belongs to no attack, and is left out.
         seconds = {"none": time.perf_counter() - began, **attack_seconds}
         warnings = self._warnings(spec, classifier)
         seconds["worst"] = sum(attack_seconds.values())
@@ -238,48 +239,6 @@ class Evaluator:
         own = torch.cat([embed(classifier(part)) for part in self.held_out.split(BATCH_SIZE)])
         distance = float(functional_distance(own, reference))
         return distance if math.isfinite(distance) else None
-
-
-def joined(pieces: Sequence[AttackSpec], results: Mapping[str, Artifact]) -> tuple[Robustness, dict[str, float]]:
-    """Join the per-example results of all attacks and chunks.
-
-    Args:
-        pieces: specs of the attacks, each attack's chunks in the order of the examples.
-        results: their results by the names in `AttackSpec.produces`.
-
-    Returns:
-        Results of all examples for each attack, and the seconds that each attack took.
-    """
-    clean: dict[str, list[bool]] = {}
-    robust: dict[str, list[bool]] = {}
-    seconds: dict[str, float] = {}
-    for piece in pieces:
-        per_example, attack = results[piece.produces], piece.attack.name
-        assert isinstance(per_example, PerExample), f"{piece.produces} names weights, not per-example results"
-        clean[attack] = [*clean.get(attack, ()), *per_example.clean]
-        robust[attack] = [*robust.get(attack, ()), *per_example.robust]
-        seconds[attack] = seconds.get(attack, 0.0) + per_example.seconds
-    # Jobs may have run on different devices, which can disagree about an example on a decision boundary. It counts as
-    # classified correctly only if it was in the jobs of all attacks.
-    always = torch.tensor(list(clean.values())).all(0)
-    return Robustness(always, {attack: torch.tensor(each) & always for attack, each in robust.items()}), seconds
-
-
-def per_example_results(tables: Tables) -> dict[str, Artifact]:
-    """Per-example results that rows hold.
-
-    Args:
-        tables: rows of `per_example`.
-
-    Returns:
-        Results by the names in `AttackSpec.produces`.
-    """
-    return {
-        per_example_of(row["name"], row["attack"], row["first_example"]): PerExample(
-            row["clean"], row["robust"], row["seconds"]
-        )
-        for row in tables.get("per_example", ())
-    }
 
 
 def _class_outputs(network: Network, weights: Tensor, inputs: Tensor) -> Tensor:

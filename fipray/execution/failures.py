@@ -16,6 +16,7 @@ import fipray
 from fipray.errors import FiprayError, RunError
 
 LONGEST = 600  # characters of an exception's message
+# Frames below these folders are not the user's own code.
 _LIBRARIES = tuple(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
 _OWN = Path(fipray.__file__).parent
 
@@ -92,8 +93,10 @@ def interruptions() -> Iterator[Callable[[], bool]]:
         return handle
 
     before: dict[signal.Signals, Any] = {}
+    # Python lets only the main thread set signal handlers.
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
+            # Not callable where a signal is ignored or left to the system, and then it raises nothing.
             if callable(handler := signal.getsignal(number)):
                 before[number] = handler
                 signal.signal(number, noticed(handler))
@@ -112,6 +115,9 @@ def threads_watched(log: Any) -> Iterator[None]:
 
     Args:
         log: text stream for the tracebacks.
+
+    Yields:
+        None.
 
     Raises:
         RunError: at the end, if a thread started meanwhile has ended with an exception.

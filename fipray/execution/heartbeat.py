@@ -23,6 +23,7 @@ class Heartbeat:
             so may take much longer than the others.
     """
 
+    # No lock: attributes are replaced whole, and reading one a beat too late does no harm.
     count: int = 0
     step: int | None = None
     has_begun: bool = False

@@ -18,7 +18,7 @@ from fipray.study.measures import Measure
 from fipray.study.spec import Study
 
 Tables = dict[str, list[dict[str, Any]]]  # rows by table, one dictionary a row
-STEP_FILE = "step-{:08d}"
+STEP_FILE = "step-{:08d}"  # zero-padded, so that names sort by step
 
 
 class JobSpec(Protocol):
@@ -199,6 +199,7 @@ class Job:
         if name == BASE:
             return None
         weights = self.weights(name)
+        # `weights` falls back to the end of the path, which is a fair member of an ensemble but another place to start.
         if name != path_of(name) and weights is self.dependencies[path_of(name)]:
             raise RunError(
                 f"this path starts at {name!r}, but path {path_of(name)!r} ended before it reached that sparsity: give "

@@ -158,7 +158,7 @@ class Listeners:
         Args:
             tables: rows, such as those of earlier runs.
         """
-        for sink in list(self._sinks):
+        for sink in list(self._sinks):  # a copy, because sinks that fail are removed
             try:
                 sink.write(tables)
             except Exception as error:  # a full disk or a server that is down must not end the run

@@ -18,7 +18,7 @@ from fipray.execution.jobs import Job
 from fipray.printable import without_credentials
 from fipray.records import Store
 
-MOST_CHARACTERS = 200_000
+MOST_CHARACTERS = 200_000  # of the end of a log, where the traceback is
 
 _logger = logging.getLogger("fipray")
 
@@ -118,5 +118,6 @@ class _Tee:
         with suppress(OSError, ValueError):
             self._stream.flush()
 
+    # Code that prints may ask for more of sys.stdout, such as `isatty` or `encoding`.
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -108,6 +108,7 @@ def _variants(attempt: PathAttempt, path: WeightPath) -> list[dict[str, Any]]:
     spec, start, resources = attempt.spec, attempt.start, attempt.resources
     asked = milestones(spec.objective)
     steps = SaveAt(also=tuple(fraction for fraction, _ in asked)).steps(spec.num_steps)
+    # Restrictions look at a batch only to choose weights, so a small one is enough to see whether they already hold.
     problem = Problem(start.network, geometry=resources.payload.geometry)
     batch, example = start.anchors.first(64), resources.data.anchors(())[:1]
     rows = []

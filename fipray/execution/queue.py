@@ -42,6 +42,7 @@ class Queue:
     def __init__(self, study: Study, directory: str | Path, listener: Listener, changed: Changed = "stop") -> None:
         specs = study.specs
         self.store = opened(directory, study.manifest, specs.keys(), changed)
+        # In an object store only the tables: reading all weights would take long, and cost money.
         self.store.verify(weights=self.store.is_near)
         self.payload = payload_of(study, self.store)
         self._listener = listener
@@ -138,8 +139,10 @@ class Queue:
             return
         attempts = [Attempt(job.id, kind_of(job.spec), job.attempt, tables) for job, tables in done]
         counting = self.store.commit_all(attempts)
+        # Dependents need the weights of the attempt that counts, not those of this one.
         others = self._read_artifacts() if len(counting) < len(done) else {}
         for job, tables in done:
+            # After the commit: until then another attempt may have to resume from these states.
             for name in job.spec.releases:
                 checkpoints.remove(self.store, self._ids[name])
             artifacts = artifacts_of(tables) if job.id in counting else others
@@ -227,7 +230,7 @@ def payload_of(study: Study, store: Store) -> Payload:
     Raises:
         CorruptFileError: where the weights in the directory do not fit the study's network.
     """
-    module = copied(study.module).cpu()
+    module = copied(study.module).cpu()  # the user's module stays as it is, on its device
     store.write_base(state_arrays(module.state_dict()))
     arrays = store.read_base()
     try:

@@ -88,6 +88,8 @@ class Resources:
                 labels=tests.labels,
                 ood_inputs=data.ood_inputs,
             )
+        # Looked up here, not at the first point, so that a measure that cannot be loaded fails the set-up of the worker
+        # and not each of its jobs.
         probes: dict[str, Probe] = {ACCURACY: evaluator.accuracy} if evaluator else {}
         probes |= probes_of(payload.measures, network, data.tests)
         kept = kept_of(payload.geometry, payload.keeps, data)

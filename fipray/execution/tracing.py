@@ -70,7 +70,7 @@ class PathAttempt:
                 "step %d: objective %.4g, functional distance %.4g, sparsity %.3f",
                 *(point.step, point.objective_value, point.functional_distance, point.sparsity),
             )
-            self._write(point)
+            self._write(point)  # before the checkpoint, which names the file with its digest
             # At a goal, the whole restriction is imposed on the last point, which is then measured and saved again.
             if saved.points and saved.points[-1].step == point.step:
                 saved.points.pop()

@@ -41,6 +41,7 @@ class Worker:
         worker_id: str | None = None,
         heartbeat: Heartbeat | None = None,
     ) -> None:
+        # Specs name the study's own classes and functions by module, and these have to be importable here, too.
         sys.path += [folder for folder in payload.folders if folder not in sys.path]
         torch.set_num_threads(threads)
         torch.set_flush_denormal(True)  # the tails of a softmax are denormal numbers, slow on a CPU

@@ -60,7 +60,7 @@ class MLflowSink:
         return found.experiment_id if found else self._client.create_experiment(study)
 
     def _has_finished_run(self, path: Row) -> bool:
-        """True if the path has a finished run. Deletes runs that were cut off, so that they are written again."""
+        """Look for a finished run of a path, and delete runs that were cut off, so that they are written again."""
         found = self._client.search_runs(
             [self._experiment(path["study"])], f"tags.`{_PATH_ID}` = '{checked_name(path['path_id'])}'"
         )

@@ -122,7 +122,7 @@ class AttackSpec:
     first_example: int
     num_examples: int
     seed: int
-    # No attack job takes steps along a path or leaves a solver state.
+    # Evaluations take no steps and save no solver state. Class variables are no fields, so they are in no ID.
     first_step: ClassVar[int] = 0
     last_step: ClassVar[None] = None
     releases: ClassVar[tuple[str, ...]] = ()

@@ -1,8 +1,8 @@
 """Cooperating members: paths of one ensemble that are traced together, in rounds.
 
 In each round every member takes its part of the steps against a frozen snapshot of the others: their weights at the end
-of the previous round. In the first round all members are at the base network and there are no snapshots. The rounds of
-a member form one path, each resumed where the previous one paused; only the snapshots that its objective sees change.
+of the previous round. In the first round, where all members are still at their starts, there are no snapshots. The
+rounds of a member form one path, each resumed where the previous one paused; only the snapshots that its objective sees change.
 """
 
 from __future__ import annotations
@@ -157,6 +157,7 @@ def check(ensembles: Sequence[EnsembleSpec], paths: Sequence[PathSpec]) -> None:
                     "one ensemble only"
                 )
             path, cooperates[member] = by_name[member], ensemble.name
+            # The rounds of all members stand where the first of them does; see `expanded`.
             if path_of(path.start) in names[min(map(names.index, ensemble.members)) :]:
                 raise UsageError(
                     f"{who} starts at {path.start!r}, which has to be traced before all cooperating members: list that "
@@ -171,6 +172,7 @@ def check(ensembles: Sequence[EnsembleSpec], paths: Sequence[PathSpec]) -> None:
                 raise UsageError(
                     f"{who} has num_steps={path.num_steps}, too few for {ensemble.rounds} rounds of at least one step"
                 )
+            # Specs that agree in all but the name, start and seed included, give equal paths.
             twin = seen.setdefault(to_json(replace(path, name="any")), member)
             if twin != member:
                 raise UsageError(

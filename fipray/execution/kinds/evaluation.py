@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from fipray.execution.evaluating import Evaluator, per_example_results
+from fipray.execution.evaluating import Evaluator
 from fipray.execution.jobs import Job, Tables
 from fipray.execution.kinds.kind import JobKind, Report
+from fipray.execution.per_example import per_example_results
 from fipray.execution.resources import Resources
 from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec
 
 
 @contextmanager
 def _watched(resources: Resources) -> Iterator[Evaluator]:
-    """An evaluator with a heartbeat at each forward pass, because evaluations take no steps that show progress."""
+    """Count forward passes as signs of progress while the evaluator is in use."""
+    # Evaluations take no steps, so without these beats a long attack would look like a stalled worker.
     assert resources.evaluator is not None, "a study with an evaluation has labelled test inputs"
     with resources.heartbeat.at_every_pass(resources.network):
         yield resources.evaluator
