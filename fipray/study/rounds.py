@@ -2,7 +2,8 @@
 
 In each round every member takes its part of the steps against a frozen snapshot of the others: their weights at the end
 of the previous round. In the first round, where all members are still at their starts, there are no snapshots. The
-rounds of a member form one path, each resumed where the previous one paused; only the snapshots that its objective sees change.
+rounds of a member form one path, each resumed where the previous one paused; only the snapshots that its objective sees
+change.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def test_split_evaluation_equals_one_job(split, tmp_path):
 
 
 def test_accuracies_are_those_of_the_per_example_results(split):
-    per_example, table = split.per_example, in_pieces.robustness.set_index(["name", "attack"])
+    per_example, table = split.per_example, split.robustness.set_index(["name", "attack"])
     assert list(per_example["first_example"]) == [0, 15, 30] * 6
     assert [len(each) for each in per_example["robust"]] == list(per_example["num_examples"]) == [15, 15, 10] * 6
     for name, rows in per_example.groupby("name"):
