@@ -153,7 +153,7 @@ class Evaluator:
         """
         began = time.perf_counter()
         evaluation, attack = spec.evaluation, spec.evaluation.attacks[-1]
-        chunk = slice(evaluation.num_examples)
+        chunk = slice(evaluation.num_examples)  # not split into jobs: one attack, once for each network
         inputs, labels, draws = self.inputs[chunk], self.labels[chunk], _generator(evaluation.seed, "transfer")
         networks = {name: self._classifier(_weights(members, weights_of)) for name, members in spec.networks}
         accuracies = transfer_matrix(networks, networks, inputs, labels, evaluation.threat_model, attack, draws)

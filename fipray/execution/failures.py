@@ -38,6 +38,7 @@ def sentence_of(error: BaseException) -> str:
         message = in_a_line(str(error))
     except BaseException as second:  # the __str__ of a user's exception may raise anything
         message = f"its message cannot be shown, because its __str__ raised {type(second).__name__}"
+    # The last line of a user's traceback is often deep in torch, and says nothing of which objective or attack failed.
     place = _place(error)
     return f"{type(error).__name__}{f': {message}' if message else ''}{f', raised at {place}' if place else ''}"
 
@@ -136,5 +137,6 @@ def threads_watched(log: Any) -> Iterator[None]:
         yield
     finally:
         threading.excepthook = before
+    # After the context, not in `finally`: an exception of the job itself takes precedence.
     if raised:
         raise RunError(f"a thread that the job had started ended with {raised[0]}")

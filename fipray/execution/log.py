@@ -67,6 +67,7 @@ def logged(store: Store, job: Job, where: str) -> Iterator[None]:
 def _reported(text: _Text) -> Iterator[None]:
     handler = logging.StreamHandler(cast(TextIO, text))
     handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s"))
+    # The level is lowered only while an attempt runs, so that an application's own settings hold otherwise.
     level = _logger.level
     _logger.setLevel(logging.INFO)
     _logger.addHandler(handler)

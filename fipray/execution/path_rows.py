@@ -158,6 +158,7 @@ def variant_row(network: Network, name: str, point: PathPoint, weights: WeightsF
     return {
         "network": name,
         "step": point.step,
+        # The footprint's sparsity is by layer, and has a column of its own below.
         **{**sizes, "sparsity": point.sparsity},
         "sparsity_by_layer_json": json.dumps(sizes["sparsity"]),
         "functional_distance_held_out": point.functional_distance_held_out,

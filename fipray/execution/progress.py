@@ -103,6 +103,7 @@ class Progress:
         Returns:
             Steps per second.
         """
+        # Steps that an attempt resumed from are left out: they cost this run nothing, or are counted already.
         return self.num_steps / max(now - self._began, 1e-9)
 
     def seconds_left(self, now: float) -> float | None:

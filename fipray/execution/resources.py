@@ -77,6 +77,7 @@ class Resources:
         device = location.device
         network = Network.of(payload.module, moving=payload.moving or None).to(device)
         data = Tensors(payload.data, device)
+        # Shares the network with the tracer: both treat weights as an argument, and jobs run one at a time.
         evaluator: Evaluator | None = None
         if tests := data.tests:
             evaluator = Evaluator(

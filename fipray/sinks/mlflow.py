@@ -84,6 +84,7 @@ class MLflowSink:
             for point in points
             for name, value in scalars(point).items()
         ]
+        # The run is marked finished last: without that mark it counts as cut off, and is written again.
         self._client.log_batch(run, params=parameters[:_MOST_PARAMETERS])
         for first in range(0, len(metrics), _BATCH):
             self._client.log_batch(run, metrics=metrics[first : first + _BATCH])

@@ -185,7 +185,7 @@ class RobustnessSpec:
                 min(size, total - first),
                 evaluation.seed,
             )
-            for attack in evaluation.attacks
+            for attack in evaluation.attacks  # outermost, because `joined` appends the chunks of an attack in order
             for first in range(0, total, size)
         )
 

@@ -26,6 +26,7 @@ def kind_for(spec: JobSpec) -> JobKind[Any]:
     Raises:
         TypeError: for a class without a kind.
     """
+    # A spec's class itself comes first, then its bases, so that a subclass is run like the class that it extends.
     for cls in type(spec).__mro__:
         if kind := KINDS.get(cls):
             return kind

@@ -42,6 +42,7 @@ def run(job: Job, spec: PathSpec, resources: Resources, report: Report | None) -
         report_saved(number)
     others = [resources.weights(job, name) for name in spec.others]
     path = attempt.trace(others, on_saved=lambda: report_saved(len(saved.points)))
+    # Tasks are tested at the end only: they are not among what a scheduler compares.
     return path_tables(attempt, path) | task_tables(attempt, path)
 
 

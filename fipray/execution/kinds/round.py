@@ -45,6 +45,7 @@ def run(job: Job, spec: RoundSpec, resources: Resources, report: Report | None) 
     if spec.is_last:
         attempt.adopt(path.points)
         return path_tables(attempt, path) | task_tables(attempt, path)
+    # A row of `rounds` names the weights at the end alone; those of the other points stay where they were written.
     attempt.adopt(path.points[-1:])
     saved.points, saved.round, saved.outcome = list(path.points), spec.number, path.outcome
     checkpoints.save(resources.store, job.id, job.attempt, saved)
