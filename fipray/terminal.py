@@ -60,12 +60,12 @@ class TerminalWatch:
         self._progress.started(job, where, self._clock())
         self._summarise()
 
-    def walked(self, job: Job, step: int) -> None:
-        self._progress.walked(job, step, self._clock())
+    def progressed(self, job: Job, step: int) -> None:
+        self._progress.progressed(job, step, self._clock())
         self._summarise()
 
     def committed(self, job: Job, tables: Tables) -> None:
-        self._progress.walked(job, last_step_in(tables), self._clock())
+        self._progress.progressed(job, last_step_in(tables), self._clock())
 
     def finished(self, job: Job, sentence: str, seconds: float) -> None:
         self._progress.ended(job)

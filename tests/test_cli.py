@@ -210,7 +210,7 @@ def test_show_of_no_results_directory_ends_with_2(fipray, tmp_path):
 def test_failed_work_ends_with_1_and_a_sentence_for_each(fipray, tmp_path):
     status, _, err = fipray("run", "tests.studies:failing", "--into", tmp_path, "--runner", "local")
     assert status == 1
-    assert "5 of 11 pieces of work failed" in err
+    assert "5 of 11 jobs failed" in err
     assert "path sparse: ZeroDivisionError: the mistake, raised at " in err
     assert "Traceback" not in err
 
@@ -290,4 +290,4 @@ def test_an_empty_name_of_a_directory_is_refused_at_once(fipray, tmp_path, monke
 def test_an_empty_uri_of_mlflow_is_refused(fipray, tmp_path):
     status, _, err = fipray("run", "tests.studies:study", "--runner=local", f"--into={tmp_path}", "--mlflow=")
     assert status == 2
-    assert "is no URI of MLflow's" in err
+    assert "MLflow cannot use" in err

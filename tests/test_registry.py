@@ -39,8 +39,8 @@ NOT_IN_SPECS = {
         "Part",
     ),
     *("Candidate", "Acceptance", "Situation", "Proposal", "Ensemble", "StackedEnsemble", "Robustness", "Measures"),
-    *("Task", "Data", "Evaluator", "LocalRunner", "Study", "Tensors", "Ground", "Tracer", "Payload", "WeightsFile"),
-    *("PerExample", "Job", "Channels"),
+    *("Task", "Data", "Evaluator", "LocalRunner", "Study", "Tensors", "Payload", "WeightsFile", "PerExample", "Job"),
+    *("JobKind", "Location", "PathAttempt", "Resources", "Start", "Starts", "Channels"),
 }
 
 

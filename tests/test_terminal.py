@@ -52,8 +52,8 @@ def test_on_a_terminal_each_path_has_its_steps_pace_and_time_left_and_so_has_the
     watching.started(first, "worker 1")
     watching.started(second, "worker 2")
     clock.now = 10.0
-    watching.walked(first, 20)
-    watching.walked(second, 50)
+    watching.progressed(first, 20)
+    watching.progressed(second, 50)
     one, other, total = screen(watching)
     for line, parts in (
         (one, ["path first on worker 1", "step 20 of 100", "2 steps/s, 40 s left"]),
@@ -85,7 +85,7 @@ def test_without_a_terminal_there_is_a_line_an_event_and_a_summary_every_thirty_
         watching.started(first, "worker 1")
         for second in range(1, 65):
             clock.now = float(second)
-            watching.walked(first, second)
+            watching.progressed(first, second)
         watching.finished(first, "all is well", 64.0)
         watching.failed(job("second"), "Traceback\n  in a file\nValueError: wrong (its log: logs/x/1.log)")
     summary, later, *rest = said.getvalue().splitlines()
@@ -98,9 +98,9 @@ def test_the_pace_of_a_path_that_goes_on_is_that_of_its_new_steps():
     progress, again = Progress(), job("again", attempt=2)
     progress.begin(1, 0, 0.0)
     progress.started(again, "worker 1", 0.0)
-    assert progress.walked(again, 60, 4.0) == 0, "an earlier attempt came to about there"
+    assert progress.progressed(again, 60, 4.0) == 0, "an earlier attempt came to about there"
     assert Progress.pace(progress.lines["again"], 4.0) is None
-    assert progress.walked(again, 70, 9.0) == 10
+    assert progress.progressed(again, 70, 9.0) == 10
     assert Progress.pace(progress.lines["again"], 9.0) == (2.0, 15.0)
 
 
@@ -108,10 +108,10 @@ def test_steps_are_counted_once_and_never_backwards():
     progress, one = Progress(), job("one")
     progress.begin(1, 0, 0.0)
     progress.started(one, "worker 1", 0.0)
-    assert [progress.walked(one, step, 1.0) for step in (5, 5, 3, 8)] == [5, 0, 0, 3]
+    assert [progress.progressed(one, step, 1.0) for step in (5, 5, 3, 8)] == [5, 0, 0, 3]
     assert progress.num_steps == 8
     progress.ended(one)
-    assert progress.walked(one, 100, 2.0) == 0
+    assert progress.progressed(one, 100, 2.0) == 0
 
 
 def test_names_and_sentences_are_shown_letter_by_letter_on_a_terminal_too(clock):

@@ -61,7 +61,7 @@ class Actor:
         with interruptions() as is_interrupted:
             try:
                 job: Job = cloudpickle.loads(packed)
-                return self._worker.carry_out(job)
+                return self._worker.run(job)
             except BaseException as error:  # KeyboardInterrupt and SystemExit of a study's own code, too
                 if is_interrupted():
                     raise

@@ -17,8 +17,9 @@ from fipray.cluster.stalls import Stalls
 from fipray.cluster.trial import ERROR, IS_GIVEN_UP, PERCENT, ROWS, Done
 from fipray.execution import checkpoints
 from fipray.execution.jobs import Job
+from fipray.execution.kinds.path import summarize
 from fipray.execution.listeners import Listener
-from fipray.execution.queue import describe, some_failed
+from fipray.execution.queue import some_failed
 from fipray.records import Store
 from fipray.study.search import Search
 
@@ -67,7 +68,7 @@ class Desk:
             trial.max_failures = 0  # it would fail again; a worker that was lost is another matter
             return
         job = self._path(trial)
-        self._listener.walked(job, round(result[PERCENT] / 100 * (job.last_step or 0)))
+        self._listener.progressed(job, round(result[PERCENT] / 100 * (job.last_step or 0)))
 
     def ended(self, trial: Trial) -> None:
         """Commit what the trial did, last of all its path and its row in one commit: then nothing of it is missing."""
@@ -78,7 +79,7 @@ class Desk:
             if rows := tables.get("paths"):
                 tables = {**tables, "trials": [self._row(trial, rows[0])]}
             if self._store.commit(done.id, done.kind, done.attempt, tables) and rows:
-                sentence = describe(tables)
+                sentence = summarize(tables)
             checkpoints.remove(self._store, done.id)
         if not result[IS_GIVEN_UP] and len(self._search.objectives) > 1:
             sentence += "; " + ", ".join(f"{name} {result[name]:.4g}" for name in self._search.objectives)

@@ -17,7 +17,7 @@ from fipray.cluster.retries import GivenUp, Loss, Retries
 from fipray.cluster.share import Share
 from fipray.cluster.stalls import Stall, Stalls
 from fipray.errors import ClusterLostError
-from fipray.execution.jobs import Job, Tables, steps_walked
+from fipray.execution.jobs import Job, Tables, last_saved_step
 from fipray.execution.listeners import Listener
 from fipray.execution.queue import Queue
 
@@ -43,7 +43,7 @@ def work_off(
 
     Raises RunError where actors cannot be set up, ClusterLostError where the cluster's control process is gone.
     """
-    everything = parcel.put(queue.material, listener.note)
+    everything = parcel.put(queue.payload, listener.note)
     options = {**share.options, "scheduling_strategy": placement, "max_restarts": 0}
     stalls = Stalls(stall_seconds) if stall_seconds else None
     lookout = Lookout(share, stalls.pulse() if stalls else None)
@@ -192,7 +192,7 @@ class _Dispatch:
         began = time.monotonic()
         if began >= self._next_look:
             for _, job in self._running.values():
-                self._listener.walked(job, steps_walked(self._queue.store, job))
+                self._listener.progressed(job, last_saved_step(self._queue.store, job))
             ended = time.monotonic()
             self._next_look = ended + (ended - began) / LOOKING
 

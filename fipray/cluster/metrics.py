@@ -40,12 +40,12 @@ class RayMetrics:
     def started(self, job: Job, where: str) -> None:
         self._progress.started(job, where, time.monotonic())
 
-    def walked(self, job: Job, step: int) -> None:
-        if more := self._progress.walked(job, step, time.monotonic()):
+    def progressed(self, job: Job, step: int) -> None:
+        if more := self._progress.progressed(job, step, time.monotonic()):
             self._steps.inc(more)
 
     def committed(self, job: Job, tables: Tables) -> None:
-        self.walked(job, last_step_in(tables))
+        self.progressed(job, last_step_in(tables))
         for row in tables.get("paths", ()):
             self._num_done += 1
             if (distance := row["functional_distance_held_out"]) is not None:

@@ -34,7 +34,7 @@ from fipray.cluster.trial import PERCENT, walk_trial
 from fipray.errors import ClusterLostError, UsageError
 from fipray.execution.changed import Changed, opened
 from fipray.execution.listeners import Listener, Silent
-from fipray.execution.queue import material_of
+from fipray.execution.queue import payload_of
 from fipray.records import RENEWALS, Store
 from fipray.records.layout import TUNE
 from fipray.study.search import Search
@@ -75,7 +75,7 @@ def search(
     listener.begin(search.study.name, search.total, num_done)
     if num_done == search.total:
         return store
-    base, threads = material_of(search.study, store).module, runner.threads_per_worker
+    base, threads = payload_of(search.study, store).module, runner.threads_per_worker
     there = replace(search, study=replace(search.study, module=base))
     vars(there)["code"] = search.code  # workers may lack the files
     slots = min(capacity.num_workers, search.total)

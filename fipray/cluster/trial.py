@@ -21,13 +21,13 @@ from ray import tune
 from fipray.cluster.heart import Heart, Pulse
 from fipray.errors import RunError
 from fipray.execution.failures import sentence_of
-from fipray.execution.jobs import Artifact, Job, Payload, Tables, artifacts_of
+from fipray.execution.jobs import Artifact, Job, Payload, Tables
+from fipray.execution.kinds import artifacts_of
 from fipray.execution.tracing import GIVEN_UP, NOT_FINITE
 from fipray.execution.worker import Worker
 from fipray.records import Store
 from fipray.study.canonical import kind_of
 from fipray.study.search import ROBUST, Search
-from fipray.study.specs import PathSpec
 
 PERCENT, ROWS, IS_GIVEN_UP, ERROR = "percent", "rows", "given_up", "error"
 _WORKERS: dict[str, Worker] = {}  # of this process, by directory: an actor carries out many trials of one search
@@ -77,21 +77,18 @@ def _speak(pulse: Pulse, worker: Worker) -> None:
 
 
 def _carry_out(config: dict[str, Any], search: Search, worker: Worker, store: Store, reports: _Reports) -> None:
-    made: dict[str, Artifact] = {}
+    artifacts: dict[str, Artifact] = {}
     for id, spec in search.job(config).items():
         if store.is_committed(id):
             tables = _rows(store, id)
-            if isinstance(spec, PathSpec):
-                reports.again(tables, spec)
+            if spec.last_step is not None:
+                reports.again(tables, spec.last_step)
         else:
             attempt = store.next_attempt(id)
-            job = Job(id, spec, attempt, {name: made[name] for name in spec.dependencies})
-            if isinstance(spec, PathSpec):
-                tables = worker.carry_out(job, partial(reports.point, job))
-            else:
-                tables = worker.carry_out(job)
+            job = Job(id, spec, attempt, {name: artifacts[name] for name in spec.dependencies})
+            tables = worker.run(job, partial(reports.point, job))
             reports.add(job, tables)
-        made |= artifacts_of(tables)
+        artifacts |= artifacts_of(tables)
         reports.measure(tables)
         if tables.get("paths") and tables["paths"][0]["outcome_kind"] == GIVEN_UP:
             break  # an earlier trial with these values was given up
@@ -117,11 +114,11 @@ class _Reports:
         if tables["points"][-1]["step"] < (job.last_step or 0):
             self._tell([*self._done, Done(job.id, kind_of(job.spec), job.attempt, tables)])
 
-    def again(self, tables: Tables, spec: PathSpec) -> None:
+    def again(self, tables: Tables, num_steps: int) -> None:
         """The points on the way of a path that is committed, as a scheduler has not seen them in this trial."""
         for point in tables["points"]:
-            self._measure_point(tables, point, 100 * point["step"] / spec.num_steps)
-            if point["step"] < spec.num_steps:
+            self._measure_point(tables, point, 100 * point["step"] / num_steps)
+            if point["step"] < num_steps:
                 self._tell(self._done)
 
     def measure(self, tables: Tables) -> None:

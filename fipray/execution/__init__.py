@@ -1,4 +1,4 @@
-"""Running it here: jobs, the queue of a study, the worker that carries out a job, the local runner."""
+"""Running studies: jobs and their kinds, the queue of a study, the worker, and the local runner."""
 
 from fipray.execution.listeners import Listener, Silent
 from fipray.execution.runner import LocalRunner, Runner

@@ -1,4 +1,4 @@
-"""A results directory that was made by other code of the user's own than there is now."""
+"""Results directories that were made by other versions of the user's own code."""
 
 from __future__ import annotations
 
@@ -16,20 +16,26 @@ _MOST_NAMED = 6
 
 
 def opened(directory: str | Path, manifest: Mapping[str, Any], keep: Collection[str], changed: Changed) -> Store:
-    """The results directory of a study or search.
+    """Open the results directory of a study or search, or make it.
 
     Args:
-        directory: made where it is missing.
-        manifest: as `Store.create_or_open` takes it, with the digests of the user's own code as "code".
-        keep: the ids that are valid with the code as it is now.
-        changed: where the directory was made by other code, "stop", or "redo" what depends on it: rows of other ids
-            then no longer count.
+        directory: path or address.
+        manifest: as for `Store.create_or_open`, with the digests of the user's own code as "code".
+        keep: IDs that are valid with the code as it is now.
+        changed: what to do where the directory was made by other code: "stop", or "redo", after which results of other
+            IDs than those in `keep` no longer count.
 
-    Raises UsageError, with what has changed, where it is to stop; and as `Store.create_or_open` does.
+    Returns:
+        The results directory.
+
+    Raises:
+        UsageError: where other code made it and `changed` is "stop", with the names of what changed; for another value
+            of `changed`; and as `Store.create_or_open` does.
     """
     if changed not in CHOICES:
-        raise UsageError(f"changed={changed!r} is neither of {', '.join(map(repr, CHOICES))}")
+        raise UsageError(f"changed={changed!r} is not one of {', '.join(map(repr, CHOICES))}")
     store = Store.create_or_open(directory, manifest)
+    # `create_or_open` has refused any other difference: what is left is the code.
     before, now = store.manifest.get("code", {}), manifest["code"]
     if before == now:
         return store
@@ -39,13 +45,13 @@ def opened(directory: str | Path, manifest: Mapping[str, Any], keep: Collection[
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     raise UsageError(
         f"{store.address} was made by other code: {', '.join(map(_where, names[:_MOST_NAMED]))}{more} changed since. "
-        "Run with --changed redo (in Python changed='redo') to redo there what depends on it, or choose another "
+        "Run with --changed redo (changed='redo' in Python) to recompute what depends on that code, or use another "
         "directory"
     )
 
 
 def _where(name: str) -> str:
-    """A class, function or constant, with the file that it is in."""
+    """Class, function or constant, with the file that defines it."""
     module, _, own = name.partition(":")
     file = getattr(sys.modules.get(module), "__file__", None)
     return f"{own} in {Path(file).name if file else module}"

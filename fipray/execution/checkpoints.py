@@ -1,5 +1,7 @@
-"""How a path that was cut off, or waits for a round, goes on: the points that it kept, and its solver's state at the
-last of them.
+"""Checkpoints of paths: the saved points, and the solver state at the last of them, from which a path is resumed.
+
+Weights of points are files that rows name. The solver state is one more file beside them, `state-STEP`, which no row
+names; it is removed once the path is committed.
 """
 
 from __future__ import annotations
@@ -19,18 +21,24 @@ from fipray.records.encoding import safetensors_bytes, sha256_of
 from fipray.records.layout import state_beside, state_name, step_of_state
 from fipray.study.arrays import to_array, to_tensor
 
+# Names of the arrays in a file.
 _NUMBERS, _COLUMNS, _FILES, _DIGESTS = "numbers", "columns", "files", "digests"
 _ROUND, _SEAL = "round", "seal"
-_BY_NAME = ("probes", "distances", "distances_held_out")  # the fields of a point that hold a number for each name
+_BY_NAME = ("probes", "distances", "distances_held_out")  # fields of a point that hold one number for each name
 _FIELDS = [f.name for f in fields(PathPoint) if f.name not in ("weights", "solver_state", *_BY_NAME)]
 
-Files = dict[int, tuple[str, str]]  # of each kept step: the weights file and its sha256
+Files = dict[int, tuple[str, str]]  # by step: name and sha256 of the weights file
 
 
 @dataclass
-class Kept:
-    """What is kept of a path: points and the files of their weights, the round it is in, and, where that round is over,
-    why its walk ended: it waits, or the path is done early. A path that is not walked in rounds is always in its first.
+class Checkpoint:
+    """Saved points of a path, and the round that it is in.
+
+    Args:
+        points: saved points in order; the last has a solver state unless the path has ended.
+        files: weights files of the points, by step.
+        round: number of the round; always 1 for a path that is not traced in rounds.
+        outcome: outcome of that round once it is over: paused, or why the path ended early. None within a round.
     """
 
     points: list[PathPoint] = field(default_factory=list)
@@ -39,58 +47,93 @@ class Kept:
     outcome: Outcome | None = None
 
 
-def save(store: Store, id: str, attempt: int, kept: Kept) -> None:
-    """Write what the path needs to go on from the last of its points, in place of what an earlier point left."""
-    last = kept.points[-1]
-    rows = [_numbers(point) for point in kept.points]
-    outcome = (kept.outcome.kind, kept.outcome.sentence) if kept.outcome else ()
+def save(store: Store, id: str, attempt: int, checkpoint: Checkpoint) -> None:
+    """Write the solver state of the last point, then remove those of earlier points.
+
+    Args:
+        store: results directory.
+        id: ID of the job.
+        attempt: number of the attempt.
+        checkpoint: the points, whose weights are already written.
+    """
+    last = checkpoint.points[-1]
+    rows = [_numbers(point) for point in checkpoint.points]
+    outcome = (checkpoint.outcome.kind, checkpoint.outcome.sentence) if checkpoint.outcome else ()
     arrays = {f"solver.{name}": to_array(value) for name, value in last.solver_state.items()}
+    # float64 holds every float32, and steps up to 2**53, exactly: a resumed path is bit for bit the uninterrupted one.
     arrays[_NUMBERS] = np.array([list(row.values()) for row in rows], dtype=np.float64)
     arrays[_COLUMNS] = _array(list(rows[-1]))
-    arrays[_FILES], arrays[_DIGESTS] = (_array([kept.files[p.step][k] for p in kept.points]) for k in (0, 1))
-    arrays[_ROUND] = _array([str(kept.round), *outcome])
+    files = [checkpoint.files[point.step] for point in checkpoint.points]
+    arrays[_FILES], arrays[_DIGESTS] = _array([file for file, _ in files]), _array([sha256 for _, sha256 in files])
+    arrays[_ROUND] = _array([str(checkpoint.round), *outcome])
     arrays[_SEAL] = _seal(arrays)
     store.write_weights(id, attempt, state_name(last.step), arrays)
+    # Only now, so that a kill at any moment leaves at least one intact state.
     for file, step in _states(store, id, attempt):
         if step < last.step:
             store.remove_weights(file)
 
 
-def load(store: Store, id: str, attempt: int, probes: Sequence[str], device: str) -> Kept | None:
-    """What attempts before this one kept, the last point with its solver state; None where there is nothing.
+def load(store: Store, id: str, attempt: int, probes: Sequence[str], device: str) -> Checkpoint | None:
+    """Load the latest intact checkpoint of earlier attempts at a job.
 
-    What is damaged is passed over: the path then begins where the last whole attempt left it, or anew.
+    Damaged files are skipped: the path is then resumed from an older checkpoint, or starts again.
+
+    Args:
+        store: results directory.
+        id: ID of the job.
+        attempt: number of the present attempt, which is not looked at.
+        probes: names of the probes that points must have.
+        device: device for weights and solver state.
+
+    Returns:
+        The checkpoint; None where there is none.
     """
     for earlier in range(attempt - 1, 0, -1):
         for file, _ in reversed(_states(store, id, earlier)):
-            if kept := _whole(store, file, probes, device):
-                return kept
+            if checkpoint := _load_intact(store, file, probes, device):
+                return checkpoint
     return None
 
 
-def load_end(store: Store, end: str, probes: Sequence[str], device: str) -> Kept | None:
-    """What was kept beside the weights file `end` that a round ended with; None where it is damaged or gone."""
-    return _whole(store, state_beside(end), probes, device)
+def load_end(store: Store, end: str, probes: Sequence[str], device: str) -> Checkpoint | None:
+    """Load the checkpoint with which a round ended.
+
+    Args:
+        store: results directory.
+        end: weights file at the end of the round.
+        probes: names of the probes that points must have.
+        device: device for weights and solver state.
+
+    Returns:
+        The checkpoint; None where it is damaged or removed.
+    """
+    return _load_intact(store, state_beside(end), probes, device)
 
 
 def remove(store: Store, id: str) -> None:
-    """Remove the solver states that attempts left."""
+    """Remove the solver states of all attempts at a job; the weights of its points stay.
+
+    Args:
+        store: results directory.
+        id: ID of the job.
+    """
     for attempt in store.attempts(id):
         for file, _ in _states(store, id, attempt):
             store.remove_weights(file)
 
 
 def _states(store: Store, id: str, attempt: int) -> list[tuple[str, int]]:
-    """The solver states that an attempt has kept, with their steps, in order."""
+    """Files and steps of an attempt's solver states, in order of the steps."""
     files = store.attempt_files(id, attempt)
     return [(file, step) for file in files if (step := step_of_state(file)) is not None]
 
 
-def _whole(store: Store, file: str, probes: Sequence[str], device: str) -> Kept | None:
+def _load_intact(store: Store, file: str, probes: Sequence[str], device: str) -> Checkpoint | None:
     try:
         return _load(store, file, sorted(probes), device)
     except (RecordsError, LookupError, ArithmeticError, TypeError, ValueError, RuntimeError):
-        return None  # whatever is in the file: it was not written by `save`
+        return None  # all that bytes can raise that `save` did not write
 
 
 def _numbers(point: PathPoint) -> dict[str, float]:
@@ -100,7 +143,7 @@ def _numbers(point: PathPoint) -> dict[str, float]:
 
 
 def _point(numbers: Mapping[str, float], weights: Tensor) -> PathPoint:
-    """The point that `_numbers` made these of."""
+    """Inverse of `_numbers`, without the solver state."""
     values: dict[str, Any] = {name: numbers[name] for name in _FIELDS}
     for name in _BY_NAME:
         start = f"{name}/"
@@ -117,14 +160,15 @@ def _texts(array: np.ndarray) -> list[str]:
 
 
 def _seal(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """No row names a solver state, so it carries its own digest."""
+    """Digest of all other arrays: no row names a state file with its sha256, so the file carries its own."""
     return np.frombuffer(sha256_of(safetensors_bytes(dict(sorted(arrays.items())))).encode(), dtype=np.uint8)
 
 
-def _load(store: Store, file: str, probes: Sequence[str], device: str) -> Kept:
+def _load(store: Store, file: str, probes: Sequence[str], device: str) -> Checkpoint:
     arrays = store.read_unnamed(file)
     if not np.array_equal(arrays.pop(_SEAL), _seal(arrays)):
-        raise ValueError(f"{file} is altered")
+        raise ValueError(f"{file} does not have the digest that it was written with")
+    # Texts are joined by line breaks, which names cannot hold. The sentence of an outcome can, so it is last.
     names, digests, (number, *ended) = (_texts(arrays[name]) for name in (_FILES, _DIGESTS, _ROUND))
     columns, points = _texts(arrays[_COLUMNS]), list[PathPoint]()
     for row, name, digest in zip(arrays[_NUMBERS], names, digests, strict=True):
@@ -143,4 +187,4 @@ def _load(store: Store, file: str, probes: Sequence[str], device: str) -> Kept:
             solver[name] = value.to(device)
     points[-1] = PathPoint(**{**vars(points[-1]), "solver_state": solver})
     files = {point.step: (name, digest) for point, name, digest in zip(points, names, digests, strict=True)}
-    return Kept(points, files, int(number), Outcome(ended[0], "\n".join(ended[1:])) if ended else None)
+    return Checkpoint(points, files, int(number), Outcome(ended[0], "\n".join(ended[1:])) if ended else None)

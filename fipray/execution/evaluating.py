@@ -1,11 +1,11 @@
-"""How networks and ensembles are judged: clean, under the attacks of an evaluation, and on each other's attacks."""
+"""Evaluation of networks and ensembles: accuracy, single attacks, robustness with measures, and the transfer matrix."""
 
 from __future__ import annotations
 
 import math
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from fipray.errors import DataError
-from fipray.execution.jobs import Artifact, Job, PerExample, Tables, artifacts_of
+from fipray.execution.jobs import Job, Tables
+from fipray.execution.per_example import joined, per_example_results
 from fipray.geometry import OutputGeometry, class_logits, functional_distance
 from fipray.networks import Network, sparsity_of
 from fipray.robustness import (
     Classifier,
     Measures,
-    Robustness,
     StackedEnsemble,
     correct,
     evaluate,
@@ -33,14 +33,21 @@ from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec
 
 WeightsOf = Callable[[str], Tensor]
 NUM_CHECKED = 100  # examples on which signs of masked gradients are looked for
+BATCH_SIZE = 1024  # inputs of one forward pass
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Judges networks of a study on its labelled test inputs, on the device where these are.
+    """Evaluation of a study's networks on its labelled test inputs, on the device of these.
 
-    `held_out` inputs are those on which functional distances to the base are measured, `ood_inputs` inputs those of no
-    class.
+    Args:
+        study: name of the study, for the rows.
+        network: the base network.
+        geometry: output geometry of functional distances.
+        held_out: inputs [H, ...] on which the functional distance to the base network is measured.
+        inputs: test inputs [N, ...].
+        labels: their classes, int64 [N].
+        ood_inputs: out-of-distribution inputs [O, ...]; None leaves out the measures that need them.
     """
 
     study: str
@@ -52,30 +59,54 @@ class Evaluator:
     ood_inputs: Tensor | None = None
 
     def accuracy(self, weights: Tensor) -> float:
-        """Share of all test inputs that the network classifies correctly, 0..1."""
-        return self._share_correct(self._classifier([weights]))
+        """Clean accuracy of a network on all test inputs.
+
+        Args:
+            weights: its weights [P].
+
+        Returns:
+            Fraction of the inputs that are classified correctly, 0..1; outputs with NaN are wrong.
+        """
+        return self._fraction_correct(self._classifier([weights]))
 
     def attack(self, job: Job, spec: AttackSpec, weights_of: WeightsOf) -> Tables:
-        """A row of `per_example`: one attack on a network or an ensemble; `weights_of` a member's name [P]."""
+        """Run one attack on a chunk of the test inputs.
+
+        Args:
+            job: the attempt.
+            spec: the attack, and what it attacks.
+            weights_of: function from the name of a network to its weights [P].
+
+        Returns:
+            A row of `per_example`.
+        """
         return {"per_example": [self._per_example(job, spec, self._classifier(_weights(spec.members, weights_of)))]}
 
-    def judge(self, job: Job, spec: RobustnessSpec, weights_of: WeightsOf) -> Tables:
-        """Rows of `robustness`: a network or an ensemble without an attack, under every attack, and under the worst;
-        of `measures`, unless there are outputs with NaN; and of `per_example`, where the attacks are done here as well.
+    def robustness(self, job: Job, spec: RobustnessSpec, weights_of: WeightsOf) -> Tables:
+        """Compute accuracies and measures of a network or ensemble.
+
+        Args:
+            job: the attempt; where attacks are jobs of their own, it depends on their results.
+            spec: the network or ensemble, and its evaluation.
+            weights_of: function from the name of a network to its weights [P].
+
+        Returns:
+            Rows of `robustness`: without an attack, under each attack, and under the worst attack of each example. A
+            row of `measures`, unless outputs hold NaN. Rows of `per_example`, where the attacks are run here.
         """
         tables: Tables = {}
         weights, evaluation = _weights(spec.members, weights_of), spec.evaluation
         classifier = self._classifier(weights)
         if not evaluation.is_split:
             tables["per_example"] = [self._per_example(job, piece, classifier) for piece in spec.pieces]
-        made = job.made if evaluation.is_split else artifacts_of(tables)
-        verdict, attack_seconds = joined(spec.pieces, made)
+        results = job.dependencies if evaluation.is_split else per_example_results(tables)
+        found, attack_seconds = joined(spec.pieces, results)
 
         began = time.perf_counter()
         if measures := self._measures(classifier, weights):
             measured = {"measures_id": job.id, "kind": spec.network_kind, **asdict(measures)}
             tables["measures"] = [self._row(job, spec.name, time.perf_counter() - began) | measured]
-        everywhere = measures.clean_accuracy if measures else self._share_correct(classifier)
+        everywhere = measures.clean_accuracy if measures else self._fraction_correct(classifier)
         shared = {
             "robustness_id": job.id,
             "kind": spec.network_kind,
@@ -84,6 +115,7 @@ class Evaluator:
             "sparsity": sparsity_of(self.network, weights[0]) if len(weights) == 1 else None,
             "functional_distance_held_out": self._distance(classifier),
         }
+        # Time for signs of masked gradients belongs to no attack, and is left out.
         seconds = {"none": time.perf_counter() - began, **attack_seconds}
         warnings = self._warnings(spec, classifier)
         seconds["worst"] = sum(attack_seconds.values())
@@ -95,25 +127,34 @@ class Evaluator:
                 **shared,
                 "attack": attack,
                 "epsilon": evaluation.threat_model.epsilon if attacked else 0.0,
-                "num_examples": len(verdict.clean) if attacked else len(self.inputs),
-                "clean_accuracy": verdict.clean_accuracy if attacked else everywhere,
+                "num_examples": len(found.clean) if attacked else len(self.inputs),
+                "clean_accuracy": found.clean_accuracy if attacked else everywhere,
                 "robust_accuracy": robust,
                 "warnings": warnings if attack == "worst" else None,
             }
 
         tables["robustness"] = [
             row("none", everywhere),
-            *(row(attack, verdict.robust_accuracy(attack)) for attack in verdict.robust),
-            row("worst", verdict.worst_accuracy),
+            *(row(attack, found.robust_accuracy(attack)) for attack in found.robust),
+            row("worst", found.worst_accuracy),
         ]
         return tables
 
     def transfer(self, job: Job, spec: TransferSpec, weights_of: WeightsOf) -> Tables:
-        """Rows of `transfer`: every network on the inputs that the last attack makes on every other."""
+        """Compute the accuracy of every network on adversarial inputs made for every network.
+
+        Args:
+            job: the attempt.
+            spec: the networks, and their evaluation, of which the last attack is used.
+            weights_of: function from the name of a network to its weights [P].
+
+        Returns:
+            Rows of `transfer`, one for each ordered pair of networks.
+        """
         began = time.perf_counter()
         evaluation, attack = spec.evaluation, spec.evaluation.attacks[-1]
-        some = slice(evaluation.num_examples)
-        inputs, labels, draws = self.inputs[some], self.labels[some], _generator(evaluation.seed, "transfer")
+        chunk = slice(evaluation.num_examples)  # not split into jobs: one attack, once for each network
+        inputs, labels, draws = self.inputs[chunk], self.labels[chunk], _generator(evaluation.seed, "transfer")
         networks = {name: self._classifier(_weights(members, weights_of)) for name, members in spec.networks}
         accuracies = transfer_matrix(networks, networks, inputs, labels, evaluation.threat_model, attack, draws)
         seconds = (time.perf_counter() - began) / accuracies.numel()
@@ -139,16 +180,16 @@ class Evaluator:
         }
 
     def _row(self, job: Job, name: str, seconds: float) -> dict[str, Any]:
-        """What rows of all tables of networks share."""
+        """Columns that the tables about networks share."""
         host = socket.gethostname()
         return {"study": self.study, "name": name, "seconds": seconds, "attempt": job.attempt, "host": host}
 
     def _per_example(self, job: Job, spec: AttackSpec, classifier: Classifier) -> dict[str, Any]:
-        """A row of `per_example`. What is drawn at random depends on what is attacked and how, not on who does it when."""
         began = time.perf_counter()
-        some = slice(spec.first_example, spec.first_example + spec.num_examples)
+        chunk = slice(spec.first_example, spec.first_example + spec.num_examples)
+        # Seeded by what is attacked and how, so the result is the same on any worker, in any order.
         draws = _generator(spec.seed, spec.name, spec.attack.name, str(spec.first_example))
-        verdict = evaluate(classifier, self.inputs[some], self.labels[some], spec.threat_model, [spec.attack], draws)
+        found = evaluate(classifier, self.inputs[chunk], self.labels[chunk], spec.threat_model, [spec.attack], draws)
         return {
             **self._row(job, spec.name, time.perf_counter() - began),
             "per_example_id": job.id,
@@ -157,27 +198,27 @@ class Evaluator:
             "epsilon": spec.threat_model.epsilon,
             "first_example": spec.first_example,
             "num_examples": spec.num_examples,
-            "clean": verdict.clean.tolist(),
-            "robust": verdict.robust[spec.attack.name].tolist(),
+            "clean": found.clean.tolist(),
+            "robust": found.robust[spec.attack.name].tolist(),
         }
 
     def _measures(self, classifier: Classifier, weights: Sequence[Tensor]) -> Measures | None:
-        """On all test inputs; None where outputs hold NaN."""
+        """Measures on all test inputs; None where outputs hold NaN."""
         members = [self._classifier([each]) for each in weights]
         try:
             return measure(classifier, self.inputs, self.labels, self.ood_inputs, members)
-        except DataError:  # the examples were judged before; what is left are outputs that are no probabilities
+        except DataError:  # inputs and labels passed `evaluate`, so the outputs are at fault: they are no probabilities
             return None
 
     def _warnings(self, spec: RobustnessSpec, classifier: Classifier) -> str | None:
-        """Signs of masked gradients; None where nobody asked."""
+        """Signs of masked gradients; None where the evaluation does not ask for them."""
         evaluation = spec.evaluation
         if not evaluation.check_masking:
             return None
-        some = slice(min(evaluation.num_examples, NUM_CHECKED))
+        chunk = slice(min(evaluation.num_examples, NUM_CHECKED))
         draws = _generator(evaluation.seed, spec.name, "masking")
         return "; ".join(
-            masking_warnings(classifier, self.inputs[some], self.labels[some], evaluation.threat_model, draws)
+            masking_warnings(classifier, self.inputs[chunk], self.labels[chunk], evaluation.threat_model, draws)
         )
 
     def _classifier(self, weights: Sequence[Tensor]) -> Classifier:
@@ -186,38 +227,22 @@ class Evaluator:
         return StackedEnsemble(self.network, torch.stack(list(weights)))
 
     @torch.no_grad()
-    def _share_correct(self, classifier: Classifier) -> float:
-        parts = zip(self.inputs.split(1024), self.labels.split(1024), strict=True)
+    def _fraction_correct(self, classifier: Classifier) -> float:
+        parts = zip(self.inputs.split(BATCH_SIZE), self.labels.split(BATCH_SIZE), strict=True)
         return sum(int(correct(classifier(inputs), labels).sum()) for inputs, labels in parts) / len(self.labels)
 
     @torch.no_grad()
     def _distance(self, classifier: Classifier) -> float | None:
-        """Functional distance of a classifier to the base on the held-out inputs; None where outputs are not finite."""
+        """Functional distance to the base network on the held-out inputs; None where outputs are not finite."""
         embed, network = self.geometry.embed, self.network
         reference = embed(class_logits(network.outputs(network.weights, self.held_out)))
-        own = torch.cat([embed(classifier(part)) for part in self.held_out.split(1024)])
+        own = torch.cat([embed(classifier(part)) for part in self.held_out.split(BATCH_SIZE)])
         distance = float(functional_distance(own, reference))
         return distance if math.isfinite(distance) else None
 
 
-def joined(pieces: Sequence[AttackSpec], made: Mapping[str, Artifact]) -> tuple[Robustness, dict[str, float]]:
-    """The verdicts of the pieces, attack by attack and example by example, and the seconds that each attack took."""
-    clean: dict[str, list[bool]] = {}
-    robust: dict[str, list[bool]] = {}
-    seconds: dict[str, float] = {}
-    for piece in pieces:
-        per_example, attack = made[piece.produces], piece.attack.name
-        assert isinstance(per_example, PerExample), f"{piece.produces} is no verdict"
-        clean[attack] = [*clean.get(attack, ()), *per_example.clean]
-        robust[attack] = [*robust.get(attack, ()), *per_example.robust]
-        seconds[attack] = seconds.get(attack, 0.0) + per_example.seconds
-    # Different devices may differ about an example on the edge: right as it is, is what was so for every attack.
-    always = torch.tensor(list(clean.values())).all(0)
-    return Robustness(always, {attack: torch.tensor(each) & always for attack, each in robust.items()}), seconds
-
-
 def _class_outputs(network: Network, weights: Tensor, inputs: Tensor) -> Tensor:
-    """Logits of all classes [N, C], C >= 2."""
+    """Logits of all classes [N, C], C >= 2: a single logit becomes two."""
     return class_logits(network(weights, inputs))
 
 
@@ -226,5 +251,6 @@ def _weights(members: Sequence[str], weights_of: WeightsOf) -> list[Tensor]:
 
 
 def _generator(seed: int, *use: str) -> torch.Generator:
-    """Seeded by the evaluation's seed and by what the draws are for."""
+    """Random generator seeded by the evaluation's seed and by what the draws are for."""
+    # A digest of 64 bits, of which torch takes 63: seeds are signed.
     return torch.Generator().manual_seed(int(digest(str(seed), *use), 16) >> 1)

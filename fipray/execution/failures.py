@@ -1,4 +1,4 @@
-"""Why work failed, as a sentence, whatever was raised; and whether it was the user who interrupted it."""
+"""Failures of jobs: exceptions as one-line messages, interruptions by signals, and exceptions in threads."""
 
 from __future__ import annotations
 
@@ -15,34 +15,50 @@ from typing import Any
 import fipray
 from fipray.errors import FiprayError, RunError
 
-LONGEST = 600  # characters of a message that is not ours
+LONGEST = 600  # characters of an exception's message
+# Frames below these folders are not the user's own code.
 _LIBRARIES = tuple(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
 _OWN = Path(fipray.__file__).parent
 
 
 def sentence_of(error: BaseException) -> str:
-    """What was raised, and the line of the study's own code that raised it, without a line break.
+    """Describe an exception in one line: its type, its message, and the line of the user's own code that raised it.
 
-    An error of fipray's is its message. Never raises, whatever the exception's own methods do.
+    Never raises, whatever the methods of the exception do.
+
+    Args:
+        error: the exception.
+
+    Returns:
+        The line; for a `FiprayError` just its message.
     """
     if isinstance(error, FiprayError):
         return str(error)
     try:
-        said = in_a_line(str(error))
-    except BaseException as second:  # an exception's own __str__ may raise anything
-        said = f"its message cannot be shown, as its __str__ raised {type(second).__name__}"
+        message = in_a_line(str(error))
+    except BaseException as second:  # the __str__ of a user's exception may raise anything
+        message = f"its message cannot be shown, because its __str__ raised {type(second).__name__}"
+    # The last line of a user's traceback is often deep in torch, and says nothing of which objective or attack failed.
     place = _place(error)
-    return f"{type(error).__name__}{f': {said}' if said else ''}{f', raised at {place}' if place else ''}"
+    return f"{type(error).__name__}{f': {message}' if message else ''}{f', raised at {place}' if place else ''}"
 
 
 def in_a_line(text: str) -> str:
-    """The text without line breaks and control characters; of a long one its beginning and its end."""
+    """Put a text on one line, and shorten it.
+
+    Args:
+        text: any text.
+
+    Returns:
+        The text without line breaks, with `?` for control characters; the beginning and the end of a text longer than
+        `LONGEST` characters.
+    """
     line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
     return line if len(line) <= LONGEST else f"{line[: LONGEST * 2 // 5]} ... {line[-LONGEST * 3 // 5 :]}"
 
 
 def _place(error: BaseException) -> str:
-    """The innermost frame that is not of a library, as FILE:LINE; of an error within a library, its innermost one."""
+    """Innermost frame outside of libraries, as FILE:LINE; the innermost of all where every frame is in a library."""
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     own = [(file, line) for file, line in frames if not _is_of_a_library(file)]
     file, line = (own or frames or [("", 0)])[-1]
@@ -56,31 +72,37 @@ def _is_of_a_library(file: str) -> bool:
 
 @contextmanager
 def interruptions() -> Iterator[Callable[[], bool]]:
-    """Yield whether a signal has raised an exception here meanwhile, as Ctrl-C does.
+    """Notice signals, such as that of Ctrl-C, whose handlers raise an exception.
 
-    So a KeyboardInterrupt or SystemExit that the code of a study raises is told from one that the user or the system
-    asked for. Where signals cannot come, outside of the main thread, the answer is no.
+    This separates a KeyboardInterrupt or SystemExit raised by the code of a study, which fails one job, from one that
+    the user or the system asked for, which ends the run.
+
+    Yields:
+        A function that returns True once a handler of SIGINT or SIGTERM has raised. Always False outside of the main
+        thread, where Python runs no signal handlers.
     """
-    came: list[int] = []
+    received: list[int] = []
 
-    def noting(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
+    def noticed(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
         def handle(number: int, frame: FrameType | None) -> None:
             try:
                 handler(number, frame)
             except BaseException:
-                came.append(number)
+                received.append(number)
                 raise
 
         return handle
 
     before: dict[signal.Signals, Any] = {}
+    # Python lets only the main thread set signal handlers.
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
+            # Not callable where a signal is ignored or left to the system, and then it raises nothing.
             if callable(handler := signal.getsignal(number)):
                 before[number] = handler
-                signal.signal(number, noting(handler))
+                signal.signal(number, noticed(handler))
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -88,15 +110,23 @@ def interruptions() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def threads_watched(log: Any) -> Iterator[None]:
-    """Raise RunError at the end when a thread that was started meanwhile ended with an exception.
+    """Notice exceptions that end threads.
 
-    Without this Python only prints it, and the work would count as done. Its traceback goes to the stream `log`.
-    Threads that were there before are left alone.
+    Python only prints them, so the job would count as done. Threads that ran before are not watched.
+
+    Args:
+        log: text stream for the tracebacks.
+
+    Yields:
+        None.
+
+    Raises:
+        RunError: at the end, if a thread started meanwhile has ended with an exception.
     """
-    there, before, raised = set(threading.enumerate()), threading.excepthook, list[str]()
+    older, before, raised = set(threading.enumerate()), threading.excepthook, list[str]()
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
-        if arguments.thread in there or arguments.exc_value is None or issubclass(arguments.exc_type, SystemExit):
+        if arguments.thread in older or arguments.exc_value is None or issubclass(arguments.exc_type, SystemExit):
             before(arguments)
             return
         raised.append(sentence_of(arguments.exc_value))
@@ -107,5 +137,6 @@ def threads_watched(log: Any) -> Iterator[None]:
         yield
     finally:
         threading.excepthook = before
+    # After the context, not in `finally`: an exception of the job itself takes precedence.
     if raised:
-        raise RunError(f"a thread that it had started ended with {raised[0]}")
+        raise RunError(f"a thread that the job had started ended with {raised[0]}")

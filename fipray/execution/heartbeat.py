@@ -1,4 +1,4 @@
-"""What a worker has got done so far, for another thread that watches it."""
+"""Heartbeat of a worker: signs of progress, for another thread that watches it."""
 
 from __future__ import annotations
 
@@ -11,41 +11,57 @@ from fipray.networks import Network
 
 @dataclass
 class Heartbeat:
-    """Counts signs of progress: steps and kept points of a path, forward passes of an attack.
+    """Counter of signs of progress: steps and saved points of a path, forward passes of an evaluation.
 
-    Written by the thread that works, read by another one. Forward passes of a path count for nothing: an objective that
-    loops for ever may make them, too.
+    Written by the thread that runs jobs, read by another one. Forward passes on a path are not counted, because an
+    objective in an endless loop may make them, too.
 
-    count: signs since the worker was set up.
-    step: the last step of the current path that is over; None before the first, and for other work.
-    has_begun: whether the current work is past its first step or pass, which may compile the network.
+    Args:
+        count: signs of progress since the worker was set up.
+        step: last completed step of the present path; None before the first, and for jobs that take no steps.
+        has_begun: True once the present job is past its first step or forward pass, which may compile the network and
+            so may take much longer than the others.
     """
 
+    # No lock: attributes are replaced whole, and reading one a beat too late does no harm.
     count: int = 0
     step: int | None = None
     has_begun: bool = False
 
     def begin(self) -> None:
-        """New work."""
+        """Count the beginning of a job."""
         self.step, self.has_begun = None, False
         self.count += 1
 
     def beat(self) -> None:
+        """Count a saved point, or another sign of progress."""
         self.count += 1
 
     def step_over(self, step: int) -> None:
+        """Count a completed step.
+
+        Args:
+            step: its number, from 1.
+        """
         self.step, self.has_begun = step, True
         self.count += 1
 
     @contextmanager
     def at_every_pass(self, network: Network) -> Iterator[None]:
-        """Count the forward passes of a network meanwhile."""
+        """Count the forward passes of a network while the context is open.
+
+        Args:
+            network: the network, on whose module a hook is set.
+
+        Yields:
+            None.
+        """
 
         def passed(*_: object) -> None:
             self.has_begun = True
             self.count += 1
 
-        _, module = next(iter(network.parts()))
+        _, module = next(iter(network.parts()))  # the module itself comes before its submodules
         hook = module.register_forward_hook(passed)
         try:
             yield

@@ -1,10 +1,10 @@
-"""One attempt at one spec, and what every worker needs to carry it out."""
+"""Jobs, the artifacts that they depend on, and the payload that every worker of a study receives."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -13,18 +13,70 @@ from fipray.geometry import Kept, OutputGeometry
 from fipray.records import Store
 from fipray.records.layout import step_of
 from fipray.study.data import Data
-from fipray.study.evaluation import BASE, AttackSpec, RobustnessSpec, TransferSpec, path_of, per_example_of
+from fipray.study.evaluation import BASE, path_of
 from fipray.study.measures import Measure
-from fipray.study.rounds import RoundSpec, round_end
-from fipray.study.specs import PathSpec
-from fipray.study.study import Spec, Study
+from fipray.study.study import Study
 
-Tables = dict[str, list[dict[str, Any]]]
+Tables = dict[str, list[dict[str, Any]]]  # rows by table, one dictionary a row
+
+
+class JobSpec(Protocol):
+    """Description of a job, as data: what it computes, and everything that decides the result.
+
+    Implementations are frozen dataclasses with a registered name (`fipray.spec`). How each class of them is run is
+    registered in `fipray.execution.kinds`.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name of the path, network or ensemble that the job is about."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """Short description in logs and messages."""
+        ...
+
+    @property
+    def produces(self) -> str | None:
+        """Name under which other specs depend on the result; None where none can."""
+        ...
+
+    @property
+    def dependencies(self) -> tuple[str, ...]:
+        """Names of the artifacts that have to be there first."""
+        ...
+
+    @property
+    def first_step(self) -> int:
+        """Step of the path at which the first attempt begins; 0 for a job that takes no steps."""
+        ...
+
+    @property
+    def last_step(self) -> int | None:
+        """Step of the path at which the job ends at the latest; None for a job that takes no steps."""
+        ...
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """Names of results whose saved solver states are no longer needed once this job is committed."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class Payload:
-    """What every worker of a study needs: sent to it once. `folders`: where its modules may be imported from."""
+    """Everything about a study that is the same for all its jobs, sent to each worker once.
+
+    Args:
+        study: name of the study.
+        module: the base network.
+        data: anchors, held-out inputs, test inputs and tasks.
+        geometry: output geometry of functional distances.
+        moving: names or patterns of the parameters that may change; empty for all.
+        folders: directories from which workers import the study's own modules.
+        keeps: kept quantities by name; empty for the outputs alone.
+        measures: measures of saved points by name, as objects or `module:function`.
+    """
 
     study: str
     module: nn.Module
@@ -37,14 +89,30 @@ class Payload:
 
     @classmethod
     def of(cls, study: Study, module: nn.Module | None = None, folders: tuple[str, ...] = ()) -> Payload:
+        """Payload of a study.
+
+        Args:
+            study: the study.
+            module: base network to send in place of the study's own, such as one with the weights of a results
+                directory.
+            folders: directories from which workers import the study's own modules.
+
+        Returns:
+            The payload.
+        """
         module = study.module if module is None else module
         return cls(study.name, module, study.data, study.geometry, study.moving, folders, study.keeps, study.measures)
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """Weights in a results directory, by the name of the file and its sha256; of a path's end also the path's id, and
-    the variants that it passed through, by their names.
+    """Weights in a results directory.
+
+    Args:
+        file: name of the file, relative to the directory.
+        sha256: its digest.
+        path_id: ID of the path that the weights end or lie on; empty for the end of a round.
+        variants: sparse networks that the path passed through, by name; empty for a variant itself.
     """
 
     file: str
@@ -55,7 +123,13 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class PerExample:
-    """Whether each of some examples is classified correctly, `clean` and under an attack, and how long that took."""
+    """Per-example results of one attack job.
+
+    Args:
+        clean: for each example, True if it is classified correctly.
+        robust: for each example, True if it is also classified correctly under the attack.
+        seconds: time that the attack took.
+    """
 
     clean: list[bool]
     robust: list[bool]
@@ -65,90 +139,95 @@ class PerExample:
 Artifact = WeightsFile | PerExample
 
 
-def artifacts_of(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Artifact]:
-    """What rows say is there for others to need, by the names that specs give it."""
-    made: dict[str, Artifact] = {}
-    variants: dict[str, dict[str, WeightsFile]] = {}
-    for row in tables.get("variants", ()):
-        own = variants.setdefault(row["name"], {})
-        own[row["network"]] = WeightsFile(row["weights_file"], row["weights_sha256"], row["path_id"])
-    for row in tables.get("paths", ()):
-        own = variants.get(row["name"], {})
-        made[row["name"]] = WeightsFile(row["weights_file"], row["weights_sha256"], row["path_id"], own)
-    for row in tables.get("rounds", ()):
-        made[round_end(row["name"], row["round"])] = WeightsFile(row["weights_file"], row["weights_sha256"])
-    for row in tables.get("per_example", ()):
-        name = per_example_of(row["name"], row["attack"], row["first_example"])
-        made[name] = PerExample(row["clean"], row["robust"], row["seconds"])
-    return made
-
-
 @dataclass(frozen=True)
 class Job:
-    """One attempt at one spec; `made` is what it needs, by the names that the spec gives it."""
+    """One attempt at one spec.
+
+    Args:
+        id: deterministic ID of the spec, the same for all attempts.
+        spec: what to compute.
+        attempt: number of this attempt, from 1; 0 for a job that is not begun.
+        dependencies: the artifacts that the job needs, by the names in `spec.dependencies`.
+    """
 
     id: str
-    spec: Spec
+    spec: JobSpec
     attempt: int
-    made: Mapping[str, Artifact]
-
-    def weights(self, name: str) -> WeightsFile:
-        """Weights that it needs; of a variant that a path did not reach, the path's end."""
-        weights = self.made[path_of(name)]
-        assert isinstance(weights, WeightsFile), f"{name} is no network"
-        return weights.variants.get(name, weights)
-
-    def start(self, name: str) -> WeightsFile | None:
-        """Weights that a path begins at; None is the base. Raises RunError for a variant that was not reached."""
-        if name == BASE:
-            return None
-        weights = self.weights(name)
-        if name != path_of(name) and weights is self.made[path_of(name)]:
-            raise RunError(
-                f"{name!r} is where the path begins, and path {path_of(name)!r} ended before it came there: give that "
-                "more steps, or another start"
-            )
-        return weights
+    dependencies: Mapping[str, Artifact]
 
     @property
     def label(self) -> str:
-        """What the work is, for people."""
-        match self.spec:
-            case PathSpec():
-                return f"path {self.spec.name}"
-            case RoundSpec():
-                return f"path {self.spec.name}, round {self.spec.number} of {self.spec.num_rounds}"
-            case AttackSpec():
-                last = self.spec.first_example + self.spec.num_examples - 1
-                return f"{self.spec.attack.name} on {self.spec.name}, examples {self.spec.first_example} to {last}"
-            case RobustnessSpec():
-                return f"attacks on {self.spec.name}"
-            case TransferSpec():
-                return "transfer of attacks"
+        """Short description in logs and messages."""
+        return self.spec.label
 
     @property
     def first_step(self) -> int:
-        """The step at which the work begins when it is done for the first time."""
-        return self.spec.until(self.spec.number - 1) if isinstance(self.spec, RoundSpec) else 0
+        """Step of the path at which the first attempt begins; 0 for a job that takes no steps."""
+        return self.spec.first_step
 
     @property
     def last_step(self) -> int | None:
-        """The step at which the work ends, unless it ends earlier; None where nothing is walked."""
-        match self.spec:
-            case PathSpec():
-                return self.spec.num_steps
-            case RoundSpec():
-                return self.spec.until(self.spec.number)
-            case _:
-                return None
+        """Step of the path at which the job ends at the latest; None for a job that takes no steps."""
+        return self.spec.last_step
+
+    def weights(self, name: str) -> WeightsFile:
+        """Weights of a network that the job depends on.
+
+        Args:
+            name: name of a path, of the end of a round, or of a variant.
+
+        Returns:
+            Its weights; for a variant that its path did not reach, the end of the path.
+        """
+        weights = self.dependencies[path_of(name)]
+        assert isinstance(weights, WeightsFile), f"{name} names per-example results, not weights"
+        return weights.variants.get(name, weights)
+
+    def start(self, name: str) -> WeightsFile | None:
+        """Weights at which a path starts.
+
+        Args:
+            name: the `start` of the path's spec.
+
+        Returns:
+            The weights; None for the base network.
+
+        Raises:
+            RunError: for a variant that its path did not reach.
+        """
+        if name == BASE:
+            return None
+        weights = self.weights(name)
+        # `weights` falls back to the end of the path, which is a fair member of an ensemble but another place to start.
+        if name != path_of(name) and weights is self.dependencies[path_of(name)]:
+            raise RunError(
+                f"this path starts at {name!r}, but path {path_of(name)!r} ended before it reached that sparsity: give "
+                f"{path_of(name)!r} more steps, or start somewhere else"
+            )
+        return weights
 
 
 def last_step_in(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:
-    """The step that a path has come to, by its rows; 0 where they are of other work."""
+    """Last step of a path according to the rows of its job.
+
+    Args:
+        tables: rows of one job.
+
+    Returns:
+        The step; 0 for jobs that take no steps.
+    """
     steps = [row["num_steps"] for row in tables.get("paths", ())] + [row["step"] for row in tables.get("rounds", ())]
     return max(steps, default=0)
 
 
-def steps_walked(store: Store, job: Job) -> int:
-    """The last step at which an attempt at a path has kept a point; 0 before the first, and for other work."""
+def last_saved_step(store: Store, job: Job) -> int:
+    """Step of the last point that an attempt at a path has saved, read from the names of its files.
+
+    Args:
+        store: the results directory.
+        job: the attempt.
+
+    Returns:
+        The step; 0 before the first point, and for jobs that take no steps.
+    """
     return max((step_of(file) or 0 for file in store.attempt_files(job.id, job.attempt)), default=0)

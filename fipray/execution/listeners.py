@@ -1,4 +1,4 @@
-"""Who is told how a run goes on: a watch of everything, a sink of rows, and several of them at once."""
+"""Listeners, which follow a run, and sinks, which receive the rows of committed jobs."""
 
 from __future__ import annotations
 
@@ -10,31 +10,94 @@ from fipray.execution.jobs import Job, Tables
 
 @runtime_checkable
 class Listener(Protocol):
-    """Is told how a run goes on."""
+    """Observer of a run. All methods are called by the process and thread that drive it."""
 
-    def begin(self, study: str, total: int, done: int) -> None: ...
-    def started(self, job: Job, where: str) -> None: ...
-    def walked(self, job: Job, step: int) -> None: ...
-    def committed(self, job: Job, tables: Tables) -> None: ...
-    def finished(self, job: Job, sentence: str, seconds: float) -> None: ...
-    def failed(self, job: Job, reason: str) -> None: ...
-    def note(self, sentence: str) -> None: ...
+    def begin(self, study: str, total: int, done: int) -> None:
+        """Handle the beginning of a run, before its first job.
+
+        Args:
+            study: name of the study.
+            total: number of its jobs.
+            done: number of them that earlier runs have committed.
+        """
+        ...
+
+    def started(self, job: Job, where: str) -> None:
+        """Handle the beginning of an attempt.
+
+        Args:
+            job: the attempt.
+            where: name of the worker.
+        """
+        ...
+
+    def progressed(self, job: Job, step: int) -> None:
+        """Handle a report of how far a path is; called from time to time.
+
+        Args:
+            job: the attempt.
+            step: step of the last point that is known to be saved; may repeat.
+        """
+        ...
+
+    def committed(self, job: Job, tables: Tables) -> None:
+        """Handle the rows of a committed job; not called where another run has committed it first.
+
+        Args:
+            job: the attempt.
+            tables: its rows.
+        """
+        ...
+
+    def finished(self, job: Job, sentence: str, seconds: float) -> None:
+        """Handle the success of a job.
+
+        Args:
+            job: the attempt.
+            sentence: its result in one line.
+            seconds: time since the attempt began.
+        """
+        ...
+
+    def failed(self, job: Job, reason: str) -> None:
+        """Handle the failure of a job, after its last attempt.
+
+        Args:
+            job: the last attempt; of a job that was never begun, number 0.
+            reason: why, in a sentence.
+        """
+        ...
+
+    def note(self, sentence: str) -> None:
+        """Handle whatever else users should know, such as the loss of a worker.
+
+        Args:
+            sentence: one line.
+        """
+        ...
 
 
 @runtime_checkable
 class Sink(Protocol):
-    """Is given the rows of work that is committed, to show them elsewhere."""
+    """Receiver of the rows of committed jobs, such as an experiment tracker."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name in messages."""
+        ...
 
     def write(self, tables: Tables) -> None:
-        """Rows by table. Those of a path that it was given before, now or in an earlier run, are passed over."""
+        """Write rows.
+
+        Args:
+            tables: rows of one job or of several. Paths that the sink already has, from this run or an earlier one,
+                are skipped.
+        """
         ...
 
 
 class Silent:
-    """A watch that says nothing."""
+    """Listener that does nothing."""
 
     def begin(self, study: str, total: int, done: int) -> None:
         pass
@@ -42,7 +105,7 @@ class Silent:
     def started(self, job: Job, where: str) -> None:
         pass
 
-    def walked(self, job: Job, step: int) -> None:
+    def progressed(self, job: Job, step: int) -> None:
         pass
 
     def committed(self, job: Job, tables: Tables) -> None:
@@ -59,46 +122,57 @@ class Silent:
 
 
 class Listeners:
-    """Tells several watches, and gives rows to sinks. A sink that fails is told no more; the run goes on."""
+    """Listener that passes every call on to several others, and rows to sinks.
+
+    A sink that raises is dropped with a note, and the run goes on.
+
+    Args:
+        listeners: called in this order.
+        sinks: written to after the listeners.
+    """
 
     def __init__(self, listeners: Sequence[Listener], sinks: Sequence[Sink] = ()) -> None:
-        self._watches = tuple(listeners)
+        self._listeners = tuple(listeners)
         self._sinks = list(sinks)
 
     def begin(self, study: str, total: int, done: int) -> None:
-        for listener in self._watches:
+        for listener in self._listeners:
             listener.begin(study, total, done)
 
     def started(self, job: Job, where: str) -> None:
-        for listener in self._watches:
+        for listener in self._listeners:
             listener.started(job, where)
 
-    def walked(self, job: Job, step: int) -> None:
-        for listener in self._watches:
-            listener.walked(job, step)
+    def progressed(self, job: Job, step: int) -> None:
+        for listener in self._listeners:
+            listener.progressed(job, step)
 
     def committed(self, job: Job, tables: Tables) -> None:
-        for listener in self._watches:
+        for listener in self._listeners:
             listener.committed(job, tables)
         self.write(tables)
 
     def write(self, tables: Tables) -> None:
-        """Rows for the sinks alone."""
-        for sink in list(self._sinks):
+        """Write rows to the sinks alone.
+
+        Args:
+            tables: rows, such as those of earlier runs.
+        """
+        for sink in list(self._sinks):  # a copy, because sinks that fail are removed
             try:
                 sink.write(tables)
             except Exception as error:  # a full disk or a server that is down must not end the run
                 self._sinks.remove(sink)
-                self.note(f"{sink.name} is given no more rows, because it failed: {type(error).__name__}: {error}")
+                self.note(f"{sink.name} receives no more rows, because it failed: {type(error).__name__}: {error}")
 
     def finished(self, job: Job, sentence: str, seconds: float) -> None:
-        for listener in self._watches:
+        for listener in self._listeners:
             listener.finished(job, sentence, seconds)
 
     def failed(self, job: Job, reason: str) -> None:
-        for listener in self._watches:
+        for listener in self._listeners:
             listener.failed(job, reason)
 
     def note(self, sentence: str) -> None:
-        for listener in self._watches:
+        for listener in self._listeners:
             listener.note(sentence)

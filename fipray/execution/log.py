@@ -1,4 +1,4 @@
-"""What an attempt prints, warns and reports, kept as a file beside the tables."""
+"""Logs of attempts: printed output, warnings and log messages, as a file in the results directory."""
 
 from __future__ import annotations
 
@@ -18,18 +18,29 @@ from fipray.execution.jobs import Job
 from fipray.printable import without_credentials
 from fipray.records import Store
 
-MOST_CHARACTERS = 200_000
+MOST_CHARACTERS = 200_000  # of the end of a log, where the traceback is
 
 _logger = logging.getLogger("fipray")
 
 
 @contextmanager
 def logged(store: Store, job: Job, where: str) -> Iterator[None]:
-    """What is printed inside, warnings too, goes where it went before and to the attempt's log, as do the reports of
-    the logger `fipray`.
+    """Copy output to the log of an attempt while the context is open.
 
-    The log is written whole at the end and on failure, then with the traceback; an attempt that is killed leaves none.
-    Raises RunError when a thread that was started inside ended with an exception.
+    The log holds printed output and warnings, which also go where they went before, and messages of the logger
+    `fipray`. It is written once, at the end; after an exception with the traceback. An attempt that is killed leaves no
+    log.
+
+    Args:
+        store: results directory.
+        job: the attempt.
+        where: device and host, for the first line of the log.
+
+    Yields:
+        None.
+
+    Raises:
+        RunError: if a thread that was started meanwhile has ended with an exception.
     """
     text = _Text()
     began = time.perf_counter()
@@ -37,7 +48,7 @@ def logged(store: Store, job: Job, where: str) -> Iterator[None]:
         _logger.info("%s, attempt %d, %s", job.label, job.attempt, where)
         try:
             with (
-                warnings.catch_warnings(),  # each attempt warns anew of what an earlier one in this process warned of
+                warnings.catch_warnings(),  # which forgets warnings already given, so that each attempt gives its own
                 redirect_stdout(cast(TextIO, _Tee(sys.stdout, text))),
                 redirect_stderr(cast(TextIO, _Tee(sys.stderr, text))),
                 threads_watched(text),
@@ -48,7 +59,7 @@ def logged(store: Store, job: Job, where: str) -> Iterator[None]:
             raise
         finally:
             _logger.info("over after %.1f s", time.perf_counter() - began)
-            with suppress(RecordsError):  # the log is not the record: work that is done counts without it
+            with suppress(RecordsError):  # the result of a job counts even if its log cannot be written
                 store.write_log(job.id, job.attempt, without_credentials(text))
 
 
@@ -56,6 +67,7 @@ def logged(store: Store, job: Job, where: str) -> Iterator[None]:
 def _reported(text: _Text) -> Iterator[None]:
     handler = logging.StreamHandler(cast(TextIO, text))
     handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s"))
+    # The level is lowered only while an attempt runs, so that an application's own settings hold otherwise.
     level = _logger.level
     _logger.setLevel(logging.INFO)
     _logger.addHandler(handler)
@@ -67,7 +79,7 @@ def _reported(text: _Text) -> Iterator[None]:
 
 
 class _Text:
-    """A stream that keeps the last `MOST_CHARACTERS` written to it."""
+    """Text stream that keeps the last `MOST_CHARACTERS` written to it."""
 
     def __init__(self) -> None:
         self._parts: deque[str] = deque()
@@ -88,18 +100,18 @@ class _Text:
     def __str__(self) -> str:
         whole = "".join(self._parts)
         is_cut = self._is_cut or len(whole) > MOST_CHARACTERS
-        return ("[the beginning is cut off: it was too long]\n" if is_cut else "") + whole[-MOST_CHARACTERS:]
+        return ("[the beginning is cut off: the log was too long]\n" if is_cut else "") + whole[-MOST_CHARACTERS:]
 
 
 class _Tee:
-    """A stream that writes to another one and to a text."""
+    """Text stream that writes to another stream and to a text."""
 
     def __init__(self, stream: TextIO, text: _Text) -> None:
         self._stream, self._text = stream, text
 
     def write(self, text: str) -> int:
         self._text.write(text)
-        with suppress(OSError, ValueError):  # on a full disk, or closed: no reason for a path to end
+        with suppress(OSError, ValueError):  # a full disk or a closed stream must not end a path
             self._stream.write(text)
         return len(text)
 
@@ -107,5 +119,6 @@ class _Tee:
         with suppress(OSError, ValueError):
             self._stream.flush()
 
+    # Code that prints may ask for more of sys.stdout, such as `isatty` or `encoding`.
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

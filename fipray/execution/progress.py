@@ -1,4 +1,4 @@
-"""How far a run is, how fast it goes, and when it will be over; in seconds of a clock that is passed in."""
+"""Progress of a run: jobs and steps done, pace, and estimated time left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from fipray.execution.jobs import Job
 
 @dataclass
 class Line:
-    """One piece of work that is under way. `since`: the step, and its time, from which its pace is measured."""
+    """Progress of one running job.
+
+    Args:
+        job: the attempt.
+        where: name of the worker.
+        began: time at which it began, in seconds.
+        step: last step that is known.
+        since: step and time from which its pace is measured; None before the first report of a later attempt.
+    """
 
     job: Job
     where: str
@@ -19,25 +27,52 @@ class Line:
 
 
 class Progress:
-    """Counts what a watch is told; `now` is the reading of a clock that only goes forward, in seconds."""
+    """Counts of a run, fed by a listener.
+
+    Times `now` are readings of a monotonic clock, in seconds.
+    """
 
     def __init__(self) -> None:
         self.total = self.done = self.failed = self.num_steps = 0
-        self.lines: dict[str, Line] = {}  # work that is under way, by id, the longest first
+        self.lines: dict[str, Line] = {}  # running jobs by ID, the longest-running first
         self._began = 0.0
         self._done_before = 0
 
     def begin(self, total: int, done: int, now: float) -> None:
+        """Begin a run.
+
+        Args:
+            total: number of jobs.
+            done: number of them that earlier runs have committed.
+            now: the time.
+        """
         self.total, self.done, self._done_before, self._began = total, done, done, now
 
     def started(self, job: Job, where: str, now: float) -> None:
-        # An attempt that is not the first goes on where an earlier one came to, which only its first word tells.
+        """Add a running job.
+
+        Args:
+            job: the attempt.
+            where: name of the worker.
+            now: the time.
+        """
+        # A later attempt resumes at a step that only its first report tells, so its pace is measured from there.
         since = None if job.attempt > 1 else (job.first_step, now)
-        self.lines.pop(job.id, None)
+        self.lines.pop(job.id, None)  # popped first, so that the new attempt goes to the end
         self.lines[job.id] = Line(job, where, now, job.first_step, since)
 
-    def walked(self, job: Job, step: int, now: float) -> int:
-        """Returns how many steps that is more than was known; 0 too where the work is not under way."""
+    def progressed(self, job: Job, step: int, now: float) -> int:
+        """Record the step that a job has reached.
+
+        Args:
+            job: the attempt.
+            step: last step that is known.
+            now: the time.
+
+        Returns:
+            Steps since the last record of this attempt; 0 for a job that is not running, and for the first record of a
+            later attempt.
+        """
         line = self.lines.get(job.id)
         if line is None or step <= line.step:
             return 0
@@ -49,23 +84,52 @@ class Progress:
         return more
 
     def ended(self, job: Job, *, failed: bool = False) -> None:
+        """Count a job that has ended.
+
+        Args:
+            job: the attempt.
+            failed: True if it failed.
+        """
         self.lines.pop(job.id, None)
         self.done += 1
         self.failed += failed
 
     def steps_per_second(self, now: float) -> float:
-        """Of all workers together, over the whole run."""
+        """Pace of all workers together, averaged over the run.
+
+        Args:
+            now: the time.
+
+        Returns:
+            Steps per second.
+        """
+        # Steps that an attempt resumed from are left out: they cost this run nothing, or are counted already.
         return self.num_steps / max(now - self._began, 1e-9)
 
     def seconds_left(self, now: float) -> float | None:
-        """Until all is done, at the pace of this run so far; None before there is one."""
+        """Estimated time until all jobs are done, at the pace of this run so far.
+
+        Args:
+            now: the time.
+
+        Returns:
+            Seconds; None before anything is done.
+        """
         parts = sum(self._part(line) for line in self.lines.values())
-        made = self.done - self._done_before + parts
-        return (self.total - self.done - parts) * (now - self._began) / made if made else None
+        done = self.done - self._done_before + parts
+        return (self.total - self.done - parts) * (now - self._began) / done if done else None
 
     @staticmethod
     def pace(line: Line, now: float) -> tuple[float, float] | None:
-        """Steps per second of a path, and the seconds that it has still to go; None before its pace is known."""
+        """Pace of one job, and its estimated time left.
+
+        Args:
+            line: progress of the job.
+            now: the time.
+
+        Returns:
+            Steps per second, and seconds left; None for a job that takes no steps, and before its pace is known.
+        """
         last = line.job.last_step
         if last is None or line.since is None or line.step <= line.since[0] or now <= line.since[1]:
             return None
@@ -74,5 +138,6 @@ class Progress:
 
     @staticmethod
     def _part(line: Line) -> float:
+        """Fraction of a running job that is done; 0 where it takes no steps."""
         first, last = line.job.first_step, line.job.last_step
         return (line.step - first) / (last - first) if last and last > first else 0.0

@@ -1,4 +1,4 @@
-"""The queue of a study: jobs in dependency order, and the commits of their results."""
+"""Queue of a study: its jobs in dependency order, and the commits of their results."""
 
 from __future__ import annotations
 
@@ -10,57 +10,78 @@ from pathlib import Path
 from fipray.errors import CorruptFileError, FiprayError, RunError
 from fipray.execution import checkpoints
 from fipray.execution.changed import Changed, opened
-from fipray.execution.jobs import Artifact, Job, Payload, Tables, artifacts_of
+from fipray.execution.jobs import Artifact, Job, Payload, Tables
+from fipray.execution.kinds import ARTIFACT_TABLES, artifacts_of, kind_for
 from fipray.execution.listeners import Listener
 from fipray.networks import copied
 from fipray.records import Attempt, Store
 from fipray.records.layout import log_file
 from fipray.study.arrays import state_arrays, to_tensor
 from fipray.study.canonical import kind_of
-from fipray.study.rounds import RoundSpec
 from fipray.study.script import folders
 from fipray.study.study import Study
 
 
 class Queue:
-    """What is still to be done of a study, in an order in which it can be; commits what is done.
+    """Jobs of a study that are not committed yet, in dependency order; commits those that are done.
 
-    The only writer of tables and commit records.
+    The only writer of tables and commit records. Not thread-safe.
+
+    Args:
+        study: what to run.
+        directory: path or address of the results directory; made where there is none. Its files are verified.
+        listener: told about jobs and commits.
+        changed: what to do where the directory was made by other versions of the user's own code: "stop", or "redo"
+            the results that depend on it.
+
+    Raises:
+        UsageError: for a directory of another study, or made by other code where `changed` is "stop".
+        CorruptFileError: for files that are missing, truncated or altered.
     """
 
     def __init__(self, study: Study, directory: str | Path, listener: Listener, changed: Changed = "stop") -> None:
         specs = study.specs
         self.store = opened(directory, study.manifest, specs.keys(), changed)
+        # In an object store only the tables: reading all weights would take long, and cost money.
         self.store.verify(weights=self.store.is_near)
-        self.material = material_of(study, self.store)
+        self.payload = payload_of(study, self.store)
         self._listener = listener
-        self._made = self._read_made()
+        self._artifacts = self._read_artifacts()
         committed = self.store.committed()
-        self._total = len(specs)
+        self._num_jobs = len(specs)
         self._ids = {spec.produces: id for id, spec in specs.items() if spec.produces}
         self._waiting = {id: spec for id, spec in specs.items() if id not in committed}
-        self._place = {id: number for number, id in enumerate(specs)}
-        self._ready: list[tuple[int, str]] = []  # a heap: what can be begun, in the order of the study
-        self._lacking: dict[str, int] = {}  # how many names each id still waits for
-        self._wanted_by: dict[str, list[str]] = {}  # the ids that wait for a name
+        self._order = {id: number for number, id in enumerate(specs)}
+        self._ready: list[tuple[int, str]] = []  # a heap: jobs without open dependencies, in the order of the study
+        self._num_open: dict[str, int] = {}  # unresolved dependencies of each job
+        self._dependents: dict[str, list[str]] = {}  # jobs that wait for each dependency
         for id, spec in self._waiting.items():
-            lacking = {name for name in spec.dependencies if name not in self._made}
-            self._lacking[id] = len(lacking)
-            for name in lacking:
-                self._wanted_by.setdefault(name, []).append(id)
-            if not lacking:
-                heapq.heappush(self._ready, (self._place[id], id))
+            missing = {name for name in spec.dependencies if name not in self._artifacts}
+            self._num_open[id] = len(missing)
+            for name in missing:
+                self._dependents.setdefault(name, []).append(id)
+            if not missing:
+                heapq.heappush(self._ready, (self._order[id], id))
         self._failed: dict[str, str] = {}  # reasons, by label
-        self._lost: dict[str, str] = {}  # what will never be made, and that for whose lack it will not
+        self._lost: dict[str, str] = {}  # for each artifact that will never exist, the one whose job failed
         self._began: dict[str, float] = {}
         listener.begin(study.name, len(specs), len(specs) - len(self._waiting))
 
     @property
     def num_waiting(self) -> int:
+        """Jobs that are neither begun, committed nor failed."""
         return len(self._waiting)
 
     def next(self, where: str) -> Job | None:
-        """The next work whose needs are there, now begun at `where`; None where there is none at the moment."""
+        """Begin the next job whose dependencies are resolved.
+
+        Args:
+            where: name of the worker, for the listener.
+
+        Returns:
+            First attempt of this run at the job; None where no job is ready at the moment. Jobs that depend on a
+            failed one are marked failed on the way.
+        """
         while self._ready:
             _, id = heapq.heappop(self._ready)
             spec = self._waiting.pop(id, None)
@@ -68,21 +89,29 @@ class Queue:
                 continue
             lost = {self._lost[name]: None for name in spec.dependencies if name in self._lost}
             if not lost:
-                needed = {name: self._made[name] for name in spec.dependencies}
-                return self._begin(Job(id, spec, self.store.next_attempt(id), needed), where)
+                dependencies = {name: self._artifacts[name] for name in spec.dependencies}
+                return self._begin(Job(id, spec, self.store.next_attempt(id), dependencies), where)
             self.fail(Job(id, spec, 0, {}), f"not begun, because {', '.join(lost)} failed", next(iter(lost)))
         return None
 
-    def _settled(self, name: str) -> None:
-        """It was made, or never will be: who waited for nothing else has its turn."""
-        for id in self._wanted_by.pop(name, ()):
-            self._lacking[id] -= 1
-            if self._lacking[id] == 0:
-                heapq.heappush(self._ready, (self._place[id], id))
+    def _resolve(self, name: str) -> None:
+        """Mark a dependency resolved, or lost, and queue jobs that are now ready."""
+        for id in self._dependents.pop(name, ()):
+            self._num_open[id] -= 1
+            if self._num_open[id] == 0:
+                heapq.heappush(self._ready, (self._order[id], id))
 
     def again(self, job: Job, where: str) -> Job:
-        """Another attempt at the same work."""
-        return self._begin(Job(job.id, job.spec, self.store.next_attempt(job.id), job.made), where)
+        """Begin another attempt at a job.
+
+        Args:
+            job: an earlier attempt, which was lost.
+            where: name of the worker, for the listener.
+
+        Returns:
+            The new attempt.
+        """
+        return self._begin(Job(job.id, job.spec, self.store.next_attempt(job.id), job.dependencies), where)
 
     def _begin(self, job: Job, where: str) -> Job:
         self._began[job.id] = time.perf_counter()
@@ -90,45 +119,59 @@ class Queue:
         return job
 
     def commit(self, job: Job, tables: Tables) -> None:
+        """Commit a job that is done.
+
+        Args:
+            job: the attempt.
+            tables: its rows.
+        """
         self.commit_all([(job, tables)])
 
     def commit_all(self, done: Sequence[tuple[Job, Tables]]) -> None:
-        """Commit what was done by the same time."""
+        """Commit several jobs in one commit record, which is faster and makes fewer files.
+
+        Where another run into the same directory has committed a job first, its rows count, and these are dropped.
+
+        Args:
+            done: attempts and their rows.
+        """
         if not done:
             return
         attempts = [Attempt(job.id, kind_of(job.spec), job.attempt, tables) for job, tables in done]
         counting = self.store.commit_all(attempts)
-        # Where one does not count, another run into the same directory was first.
-        others = self._read_made() if len(counting) < len(done) else {}
+        # Dependents need the weights of the attempt that counts, not those of this one.
+        others = self._read_artifacts() if len(counting) < len(done) else {}
         for job, tables in done:
-            for id in self._over(job):
-                checkpoints.remove(self.store, id)
-            made = artifacts_of(tables) if job.id in counting else others
+            # After the commit: until then another attempt may have to resume from these states.
+            for name in job.spec.releases:
+                checkpoints.remove(self.store, self._ids[name])
+            artifacts = artifacts_of(tables) if job.id in counting else others
             if job.id in counting:
                 self._listener.committed(job, tables)
-            for name in [name for name in made if name not in self._made]:
-                self._made[name] = made[name]
-                self._settled(name)
-            self._listener.finished(job, describe(tables), time.perf_counter() - self._began.pop(job.id))
-
-    def _over(self, job: Job) -> list[str]:
-        """The ids of which no solver state is needed any more; a round's is, until the path ends."""
-        if not isinstance(job.spec, RoundSpec):
-            return [job.id]
-        return [self._ids[name] for name in (*job.spec.earlier, job.spec.produces)] if job.spec.is_last else []
+            for name in [name for name in artifacts if name not in self._artifacts]:
+                self._artifacts[name] = artifacts[name]
+                self._resolve(name)
+            summary = kind_for(job.spec).summarize(tables)
+            self._listener.finished(job, summary, time.perf_counter() - self._began.pop(job.id))
 
     def fail(self, job: Job, reason: str, cause: str | None = None) -> None:
-        """The work failed; where it was not even begun, for lack of `cause`."""
+        """Mark a job failed, and with it all that depend on it.
+
+        Args:
+            job: the attempt.
+            reason: why, in a sentence; the name of the attempt's log is added where there is one.
+            cause: for a job that was not begun, the artifact whose job failed.
+        """
         if log := self._log_of(job):
             reason = f"{reason.rstrip()} (its log: {log})"
         self._failed[job.label] = reason
         if job.spec.produces:
             self._lost[job.spec.produces] = cause or job.spec.produces
-            self._settled(job.spec.produces)
+            self._resolve(job.spec.produces)
         self._listener.failed(job, reason)
 
     def _log_of(self, job: Job) -> str | None:
-        """The file, where the attempt left one: not where it was never begun, or killed."""
+        """Name of the attempt's log; None where it left none, because it was killed or never begun."""
         try:
             self.store.read_log(job.id, job.attempt)
         except FiprayError:
@@ -136,49 +179,58 @@ class Queue:
         return self.store.files.named(log_file(job.id, job.attempt))
 
     def close(self) -> Store:
-        """The store, when all is done. Raises RunError with what failed."""
+        """End the run.
+
+        Returns:
+            The results directory, with all jobs committed.
+
+        Raises:
+            RunError: with the label and reason of every job that failed.
+        """
         if self._failed:
-            raise some_failed(self._failed, self._total, "pieces of work", self.store)
+            raise some_failed(self._failed, self._num_jobs, "jobs", self.store)
         return self.store
 
-    def _read_made(self) -> dict[str, Artifact]:
-        return artifacts_of(
-            {name: self.store.read_table(name).to_pylist() for name in ("paths", "variants", "rounds", "per_example")}
-        )
+    def _read_artifacts(self) -> dict[str, Artifact]:
+        return artifacts_of({name: self.store.read_table(name).to_pylist() for name in ARTIFACT_TABLES})
 
 
 def some_failed(reasons: Mapping[str, str], total: int, what: str, store: Store) -> RunError:
-    """What a run ends with when some of its work failed, for the `reasons` given by label."""
+    """Error with which a run ends when some of its jobs or trials failed.
+
+    Args:
+        reasons: why, by label.
+        total: number of jobs or trials, those that succeeded included.
+        what: "jobs" or "trials".
+        store: the results directory.
+
+    Returns:
+        The error, with a line for each failure.
+    """
     listing = "\n".join(f"{label}: {reason.strip()}" for label, reason in reasons.items())
     return RunError(
-        f"{len(reasons)} of {total} {what} failed; the others are in {store.address}. Mend the cause and run the same "
-        f"command again: only what is missing is done.\n{listing}"
+        f"{len(reasons)} of {total} {what} failed; the results of the others are in {store.address}. Fix the cause and "
+        f"run the same command again: it runs only what is missing.\n{listing}"
     )
 
 
-def describe(tables: Tables) -> str:
-    """What came out of a piece of work, in a line."""
-    if rows := tables.get("paths"):
-        row = rows[0]
-        accuracy = "" if row["clean_accuracy"] is None else f", clean accuracy {row['clean_accuracy']:.2%}"
-        distance = row["functional_distance_held_out"]
-        return f"{row['outcome']}; functional distance {distance:.3f}, sparsity {row['sparsity']:.3f}{accuracy}"
-    if rows := tables.get("rounds"):
-        return str(rows[0]["outcome"])
-    if rows := tables.get("robustness"):
-        clean, worst = rows[0]["clean_accuracy"], rows[-1]["robust_accuracy"]
-        sentence = f"clean accuracy {clean:.2%}, robust accuracy {worst:.1%} at epsilon {rows[-1]['epsilon']:g}"
-        masked = "; gradients may be masked" if rows[-1]["warnings"] else ""
-        return sentence + masked + ("" if tables.get("measures") else "; no measures, as there are outputs with NaN")
-    if rows := tables.get("per_example"):
-        clean, robust = (sum(rows[0][name]) / len(rows[0][name]) for name in ("clean", "robust"))
-        return f"clean accuracy {clean:.1%}, robust accuracy {robust:.1%}"
-    return f"{len(tables['transfer'])} pairs of networks"
+def payload_of(study: Study, store: Store) -> Payload:
+    """Payload of a study, with the base weights of the results directory.
 
+    The first run into a directory writes its base weights; later runs use those, even if the study's network has others
+    by now.
 
-def material_of(study: Study, store: Store) -> Payload:
-    """The study's network and data; the base weights are those of the directory, once it has some."""
-    module = copied(study.module).cpu()
+    Args:
+        study: the study.
+        store: its results directory.
+
+    Returns:
+        The payload for workers.
+
+    Raises:
+        CorruptFileError: where the weights in the directory do not fit the study's network.
+    """
+    module = copied(study.module).cpu()  # the user's module stays as it is, on its device
     store.write_base(state_arrays(module.state_dict()))
     arrays = store.read_base()
     try:

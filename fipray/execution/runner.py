@@ -1,4 +1,4 @@
-"""Runners: the protocol, and the runner of this process."""
+"""Runners of studies: the protocol, and the runner in this process."""
 
 from __future__ import annotations
 
@@ -22,14 +22,26 @@ from fipray.study.study import Study
 
 @runtime_checkable
 class Runner(Protocol):
-    """Carries out what a results directory still lacks of a study."""
+    """Something that runs the jobs of a study."""
 
     def run(
         self, study: Study, directory: str | Path, listener: Listener | None = None, changed: Changed = "stop"
     ) -> Store:
-        """Returns when all is there. Raises RunError when some of it failed; the rest is there then.
+        """Run the jobs that a results directory still lacks.
 
-        changed: where the directory was made by other code of the user's own, "stop", or "redo" what depends on it.
+        Args:
+            study: what to run.
+            directory: path or address of the results directory; made where there is none.
+            listener: told how the run progresses; None for silence.
+            changed: what to do where the directory was made by other versions of the user's own code: "stop", or "redo"
+                the results that depend on it.
+
+        Returns:
+            The results directory, with the results of all jobs.
+
+        Raises:
+            RunError: where jobs failed, after all others are done.
+            UsageError: for a directory of another study, or made by other code where `changed` is "stop".
         """
         ...
 
@@ -37,10 +49,18 @@ class Runner(Protocol):
 @checked
 @dataclass(frozen=True)
 class LocalRunner:
-    """Carries out a study in this process, one piece of work after the other: for debugging, and without Ray.
+    """Runner that runs one job after the other in this process: without Ray, and for debugging.
 
-    What the study's own code raises, KeyboardInterrupt and SystemExit too, fails one path; Ctrl-C ends the run. Nothing
-    here can end a step that never returns: where that may happen, use `RayRunner(num_workers=1, stall_seconds=...)`.
+    Whatever the study's own code raises, KeyboardInterrupt and SystemExit included, fails one job; Ctrl-C ends the run.
+    A step that never returns cannot be ended from within its process: where that may happen, use
+    `RayRunner(num_workers=1, stall_seconds=...)`.
+
+    Args:
+        threads: CPU threads of torch, at least 1; reset after the run.
+        device: torch device, such as "cpu" or "cuda".
+
+    Raises:
+        UsageError: for less than one thread, or a device that is not available.
     """
 
     threads: int = 1
@@ -48,32 +68,28 @@ class LocalRunner:
 
     def __post_init__(self) -> None:
         if self.threads < 1:
-            raise UsageError(f"a run takes at least one thread; threads={self.threads} was given")
+            raise UsageError(f"a run needs at least one thread; threads={self.threads} was given")
         check_device(self.device)
 
     @checked
     def run(
         self, study: Study, directory: str | Path, listener: Listener | None = None, changed: Changed = "stop"
     ) -> Store:
-        """Returns when all is there. Raises RunError when some of it failed; the rest is there then.
-
-        changed: where the directory was made by other code of the user's own, "stop", or "redo" what depends on it.
-        """
         threads = torch.get_num_threads()
         queue = Queue(study, directory, listener or Silent(), changed)
         try:
-            worker = Worker(queue.material, directory, threads=self.threads, device=self.device)
+            worker = Worker(queue.payload, directory, threads=self.threads, device=self.device)
             with interruptions() as is_interrupted:
                 while job := queue.next("this process"):
                     try:
-                        tables = worker.carry_out(job)
-                    except BaseException as error:  # whatever a study's own code raises: the other paths go on
+                        tables = worker.run(job)
+                    except BaseException as error:  # whatever a study's own code raises fails one job
                         if is_interrupted():
                             raise KeyboardInterrupt from error
                         queue.fail(job, sentence_of(error))
                     else:
                         queue.commit(job, tables)
-                        if is_interrupted():  # and the study's own code went on regardless
+                        if is_interrupted():  # the study's own code has swallowed the KeyboardInterrupt
                             raise KeyboardInterrupt
         finally:
             torch.set_num_threads(threads)

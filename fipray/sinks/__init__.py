@@ -1,6 +1,6 @@
-"""Where rows are shown besides the results directory: TensorBoard and MLflow.
+"""Sinks, which show rows of committed paths outside of the results directory: TensorBoard and MLflow.
 
-W&B needs no sink of its own: it reads what the TensorBoard sink writes, and searches have Tune's callback for it.
+W&B needs no sink of its own: it reads what the TensorBoard sink writes, and Tune has a W&B callback for searches.
 """
 
 from fipray.sinks.mlflow import MLflowSink

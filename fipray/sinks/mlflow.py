@@ -1,4 +1,4 @@
-"""Paths as runs of MLflow."""
+"""MLflow sink: one MLflow run for each path."""
 
 from __future__ import annotations
 
@@ -13,24 +13,30 @@ from fipray.records.encoding import plain_json
 from fipray.records.layout import checked_name
 from fipray.sinks.scalars import Row, paths_in, scalars
 
-_BATCH = 500  # MLflow takes at most 1,000 metrics at once,
-_MOST_PARAMETERS = 100  # as many parameters,
-_LONGEST_PARAMETER = 6000  # of so many characters
+# Limits of MLflow's `log_batch`: 1,000 metrics, 100 parameters, 6,000 characters a value.
+_BATCH = 500
+_MOST_PARAMETERS = 100
+_LONGEST_PARAMETER = 6000
 _PATH_ID = "fipray.path_id"
 
 
 class MLflowSink:
-    """Makes a run for each path in the experiment of the study's name: parameters from its spec, measures by step.
+    """Sink that makes an MLflow run for each path, in the experiment that is named after the study.
 
-    uri: of a tracking server or store, such as sqlite:///mlflow.db (which also needs sqlalchemy and alembic).
-    Raises UsageError where MLflow is not installed or cannot use the URI.
+    Fields of the path's spec are parameters, measures are metrics by step. A path that has a finished run is skipped.
+
+    Args:
+        uri: a tracking server or store, such as sqlite:///mlflow.db, which also needs sqlalchemy and alembic.
+
+    Raises:
+        UsageError: where MLflow is not installed or cannot use the URI.
     """
 
     name: Final = "MLflow"
 
     def __init__(self, uri: str) -> None:
         if not uri.strip():
-            raise UsageError(f"{uri!r} is no URI of MLflow's: give one such as sqlite:///mlflow.db")
+            raise UsageError(f"MLflow cannot use {uri!r}: give a URI such as sqlite:///mlflow.db")
         try:
             from mlflow.tracking import MlflowClient
         except ImportError as error:
@@ -38,13 +44,14 @@ class MLflowSink:
         try:
             self._client: Any = MlflowClient(uri)
             self._client.search_experiments(max_results=1)
-        except Exception as error:  # of its own, of SQLAlchemy, of the network
-            raise UsageError(f"MLflow cannot use {uri!r}: {error}") from None  # which quotes a password in it
+        except Exception as error:  # MLflow's own, SQLAlchemy's, or the network's
+            # Without a cause: its traceback would show the URI, which may hold a password.
+            raise UsageError(f"MLflow cannot use {uri!r}: {error}") from None
         self._written: set[str] = set()
 
     def write(self, tables: Tables) -> None:
         for path, points in paths_in(tables):
-            if path["path_id"] not in self._written and not self._is_there(path):
+            if path["path_id"] not in self._written and not self._has_finished_run(path):
                 self._write(path, points)
             self._written.add(path["path_id"])
 
@@ -52,8 +59,8 @@ class MLflowSink:
         found = self._client.get_experiment_by_name(study)
         return found.experiment_id if found else self._client.create_experiment(study)
 
-    def _is_there(self, path: Row) -> bool:
-        """Whether an earlier run of the study has finished this run; one that was cut off is deleted."""
+    def _has_finished_run(self, path: Row) -> bool:
+        """Look for a finished run of a path, and delete runs that were cut off, so that they are written again."""
         found = self._client.search_runs(
             [self._experiment(path["study"])], f"tags.`{_PATH_ID}` = '{checked_name(path['path_id'])}'"
         )
@@ -66,16 +73,18 @@ class MLflowSink:
     def _write(self, path: Row, points: list[Row]) -> None:
         from mlflow.entities import Metric, Param
 
+        # In MLflow's milliseconds. The path is known only when it has ended, so its beginning is computed back.
         began = int((time.time() - path["walk_seconds"]) * 1000)
         tags = {_PATH_ID: path["path_id"], "fipray.outcome": printable(path["outcome"])}
         run = self._client.create_run(self._experiment(path["study"]), began, tags, path["name"]).info.run_id
-        asked = dict(_flat(plain_json(path["spec_json"])))
-        parameters = [Param(key, printable(value)[:_LONGEST_PARAMETER]) for key, value in asked.items()]
+        fields = dict(_flat(plain_json(path["spec_json"])))
+        parameters = [Param(key, printable(value)[:_LONGEST_PARAMETER]) for key, value in fields.items()]
         metrics = [
             Metric(name, value, began + int(point["seconds"] * 1000), point["step"])
             for point in points
             for name, value in scalars(point).items()
         ]
+        # The run is marked finished last: without that mark it counts as cut off, and is written again.
         self._client.log_batch(run, params=parameters[:_MOST_PARAMETERS])
         for first in range(0, len(metrics), _BATCH):
             self._client.log_batch(run, metrics=metrics[first : first + _BATCH])
@@ -83,7 +92,7 @@ class MLflowSink:
 
 
 def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested data as dotted names and texts; lists count from 0."""
+    """Dotted names and texts of nested data; items of lists are numbered from 0."""
     items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else None
     if items is None:
         yield prefix, str(data)

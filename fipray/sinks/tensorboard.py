@@ -1,4 +1,4 @@
-"""Points of paths as TensorBoard's scalars: `tensorboard --logdir DIRECTORY` shows them."""
+"""TensorBoard sink: measures at the points of paths as scalars. `tensorboard --logdir DIRECTORY` shows them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ from fipray.sinks.scalars import paths_in, scalars
 
 
 class TensorBoardSink:
-    """Writes a directory of its own for each path, STUDY/NAME-ID, whole or not at all, with a curve for each measure.
+    """Sink that writes a directory STUDY/NAME-ID for each path, with a curve for each measure.
 
-    Raises UsageError for an address, RecordsError for a directory that cannot be made.
+    A directory appears under its name once it is complete; a path whose directory exists is skipped.
+
+    Args:
+        directory: log directory on a file system; made where there is none.
+
+    Raises:
+        UsageError: for the address of an object store.
+        RecordsError: for a directory that cannot be made.
     """
 
     name: Final = "TensorBoard"
@@ -24,21 +31,23 @@ class TensorBoardSink:
     def __init__(self, directory: str | Path) -> None:
         check_place(directory)
         if "://" in str(directory):
-            raise UsageError(f"TensorBoard's files go to a directory; {directory} is an address")
+            raise UsageError(f"TensorBoard needs a directory on a file system, and {directory} is an address")
         self._directory = Path(directory).expanduser().absolute()
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RecordsError(f"could not make {directory} for TensorBoard: {error.strerror}") from error
+            raise RecordsError(f"cannot make the directory {directory} for TensorBoard: {error.strerror}") from error
 
     def write(self, tables: Tables) -> None:
-        from tensorboardX import SummaryWriter  # Tune brings it; it loads slowly
+        from tensorboardX import SummaryWriter  # a dependency of Tune, imported here because it loads slowly
 
         for path, points in paths_in(tables):
             study = self._directory / checked_name(path["study"])
             curves = study / f"{checked_name(path['name'])}-{checked_name(path['path_id'])}"
             if curves.exists():
                 continue
+            # Renamed when complete, so that a run that is killed leaves no directory that would be skipped later. The
+            # random part keeps two runs apart that write the same path.
             unfinished = study / f".{curves.name}-{secrets.token_hex(4)}"
             with SummaryWriter(str(unfinished)) as writer:
                 for point in points:

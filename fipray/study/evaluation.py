@@ -1,4 +1,4 @@
-"""How base, path ends and ensembles are judged, as data: the evaluation of a study, and the work that it makes."""
+"""Evaluation of the base network, path ends and ensembles, as data: its settings and the jobs that it expands into."""
 
 from __future__ import annotations
 
@@ -16,17 +16,41 @@ BASE, VARIANT = "base", "variant"
 
 
 def variant_of(path: str, sparsity: float) -> str:
-    """What a network that a path passes through at a sparsity is called; no name of a path is like it."""
+    """Name of the network that a pruning path passes through at a sparsity; `@` sets it apart from every path name.
+
+    Args:
+        path: name of the path.
+        sparsity: fraction of zero weights, 0..1.
+
+    Returns:
+        The name, such as "sparse@0.9".
+    """
     return f"{path}@{sparsity:g}"
 
 
 def path_of(name: str) -> str:
-    """The path that a variant lies on; of any other network its own name."""
+    """Name of the path that a network is on.
+
+    Args:
+        name: name of a variant, such as "sparse@0.9", or of any other network.
+
+    Returns:
+        The path of a variant; any other name unchanged.
+    """
     return name.partition("@")[0]
 
 
 def per_example_of(name: str, attack: str, first_example: int) -> str:
-    """What the verdicts of an attack on a network are called; no name of a path is like it."""
+    """Name of the per-example results of one attack job; it contains spaces, so it differs from every path name.
+
+    Args:
+        name: the attacked network or ensemble.
+        attack: name of the attack.
+        first_example: index of the first test input that was attacked.
+
+    Returns:
+        The name, as specs give it in `dependencies` and `produces`.
+    """
     return f"{attack} on {name} from example {first_example}"
 
 
@@ -34,15 +58,20 @@ def per_example_of(name: str, attack: str, first_example: int) -> str:
 @checked
 @dataclass(frozen=True)
 class Evaluation:
-    """How base, path ends and ensembles are judged: under which attacks, on the first `num_examples` test inputs or as
-    many as there are.
+    """Evaluation of the base network, path ends and ensembles: attacks, threat model and number of test inputs.
 
-    The transfer matrix is made with the last of the attacks.
+    Args:
+        threat_model: norm and epsilon of the attacks.
+        attacks: attacks to run, at least one, with distinct names. The transfer matrix uses the last of them.
+        num_examples: test inputs to attack, from the first on, at least 1; all of them where there are fewer.
+        seed: seed of everything that attacks draw at random.
+        chunk_size: test inputs of one attack job, at least 1. With more than this many examples, the attacks on each
+            network are split into jobs of one attack on one chunk, which run on several workers.
+        check_masking: look for signs of masked gradients on the first 100 examples
+            (`fip.robustness.masking_warnings`). Costs about as much as the default attacks on 500 examples.
 
-    chunk_size: where there are more examples, workers share out the attacks on one network: a piece of work is then one
-        attack on so many examples.
-    check_masking: looks for signs of masked gradients on the first 100 examples (`fip.robustness.masking_warnings`), which costs
-        about as much as the default attacks on 500.
+    Raises:
+        UsageError: for no attacks, two of one name, or a count below 1.
     """
 
     threat_model: ThreatModel
@@ -54,25 +83,37 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         if not self.attacks:
-            raise UsageError("an evaluation needs an attack, such as PGD()")
+            raise UsageError("an evaluation needs at least one attack, such as PGD()")
         names = [attack.name for attack in self.attacks]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise UsageError(f"an evaluation has each attack once; there are two named {', '.join(sorted(twice))}")
+            raise UsageError(
+                f"attacks of an evaluation need distinct names; more than one is named {', '.join(sorted(twice))}"
+            )
         if not self.num_examples >= 1:
-            raise UsageError(f"an evaluation needs an example; num_examples={self.num_examples} was given")
+            raise UsageError(f"an evaluation needs at least one example; num_examples={self.num_examples} was given")
         if not self.chunk_size >= 1:
-            raise UsageError(f"a chunk of examples holds at least 1; chunk_size={self.chunk_size} was given")
+            raise UsageError(f"a chunk holds at least one example; chunk_size={self.chunk_size} was given")
 
     @property
     def is_split(self) -> bool:
-        """Whether attacks on a network are work of their own, apart from the judgement that joins their verdicts."""
+        """True where attacks are jobs of their own, and the evaluation of a network only joins their results."""
         return self.num_examples > self.chunk_size
 
 
 @spec("attack")
 @dataclass(frozen=True)
 class AttackSpec:
-    """One attack on one network or ensemble, on `num_examples` test inputs from `first_example`, 0 or more."""
+    """One attack on one network or ensemble, on a chunk of the test inputs.
+
+    Args:
+        name: the network or ensemble.
+        members: names of its networks; of a single network, its own.
+        threat_model: norm and epsilon.
+        attack: the attack.
+        first_example: index of the first test input, from 0.
+        num_examples: number of test inputs.
+        seed: seed of the evaluation.
+    """
 
     name: str
     members: tuple[str, ...]
@@ -81,30 +122,57 @@ class AttackSpec:
     first_example: int
     num_examples: int
     seed: int
+    # Evaluations take no steps and save no solver state. Class variables are no fields, so they are in no ID.
+    first_step: ClassVar[int] = 0
+    last_step: ClassVar[None] = None
+    releases: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def label(self) -> str:
+        """Short description in logs and messages."""
+        last = self.first_example + self.num_examples - 1
+        return f"{self.attack.name} on {self.name}, examples {self.first_example} to {last}"
 
     @property
     def produces(self) -> str:
+        """Name of the per-example results."""
         return per_example_of(self.name, self.attack.name, self.first_example)
 
     @property
     def dependencies(self) -> tuple[str, ...]:
-        return made_networks(self.members)
+        """Names of the paths whose weights the members are."""
+        return paths_of(self.members)
 
 
 @spec("robustness")
 @dataclass(frozen=True)
 class RobustnessSpec:
-    """One network or ensemble under the attacks of an evaluation, and without one."""
+    """Clean and robust accuracy and measures of one network or ensemble.
+
+    Args:
+        name: the network or ensemble.
+        network_kind: "base", "path", "variant" or "ensemble".
+        members: names of its networks; of a single network, its own.
+        evaluation: attacks and number of examples.
+    """
 
     name: str
     network_kind: str
     members: tuple[str, ...]
     evaluation: Evaluation
     produces: ClassVar[None] = None
+    first_step: ClassVar[int] = 0
+    last_step: ClassVar[None] = None
+    releases: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def label(self) -> str:
+        """Short description in logs and messages."""
+        return f"attacks on {self.name}"
 
     @property
     def pieces(self) -> tuple[AttackSpec, ...]:
-        """Every attack on every chunk of examples, attack by attack."""
+        """One spec for each attack and chunk of examples, attack by attack."""
         evaluation = self.evaluation
         total, size = evaluation.num_examples, evaluation.chunk_size
         return tuple(
@@ -117,36 +185,60 @@ class RobustnessSpec:
                 min(size, total - first),
                 evaluation.seed,
             )
-            for attack in evaluation.attacks
+            for attack in evaluation.attacks  # outermost, because `joined` appends the chunks of an attack in order
             for first in range(0, total, size)
         )
 
     @property
     def dependencies(self) -> tuple[str, ...]:
+        """Names of the members' paths and, where the evaluation is split, of the results of all attack jobs."""
         per_example = (piece.produces for piece in self.pieces) if self.evaluation.is_split else ()
-        return (*made_networks(self.members), *per_example)
+        return (*paths_of(self.members), *per_example)
 
 
 @spec("transfer")
 @dataclass(frozen=True)
 class TransferSpec:
-    """Inputs made on each network, tried on every other: names of networks and their members."""
+    """Transfer matrix: accuracy of every network on adversarial inputs made for every other network.
+
+    Args:
+        networks: name and members of each network or ensemble.
+        evaluation: threat model, examples and attacks, of which the last is used.
+        name: of the job, always "transfer".
+    """
 
     networks: tuple[tuple[str, tuple[str, ...]], ...]
     evaluation: Evaluation
     name: str = "transfer"
     produces: ClassVar[None] = None
+    first_step: ClassVar[int] = 0
+    last_step: ClassVar[None] = None
+    releases: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def label(self) -> str:
+        """Short description in logs and messages."""
+        return "transfer of attacks"
 
     @property
     def dependencies(self) -> tuple[str, ...]:
-        return made_networks(member for _, members in self.networks for member in members)
+        """Names of the paths of all members."""
+        return paths_of(member for _, members in self.networks for member in members)
 
 
 def evaluation_jobs(
     evaluation: Evaluation, networks: tuple[tuple[str, str, tuple[str, ...]], ...]
 ) -> list[AttackSpec | RobustnessSpec | TransferSpec]:
-    """The work of judging networks, each given by name, kind and members, in an order in which it can be done. Attacks
-    are not transferred to and from variants, which resemble each other.
+    """Expand an evaluation into jobs.
+
+    Args:
+        evaluation: attacks and number of examples.
+        networks: name, kind and members of each network or ensemble.
+
+    Returns:
+        Specs in an order in which they can run: attacks of a network (where these are jobs of their own), then its
+        robustness; last the transfer matrix. Variants are left out of the matrix, because variants of one path resemble
+        each other.
     """
     specs: list[AttackSpec | RobustnessSpec | TransferSpec] = []
     for name, kind, members in networks:
@@ -156,6 +248,13 @@ def evaluation_jobs(
     return [*specs, TransferSpec(tried, evaluation)]
 
 
-def made_networks(names: Iterable[str]) -> tuple[str, ...]:
-    """The paths of the study that make the networks of these names, each once."""
+def paths_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of the paths that produce networks.
+
+    Args:
+        names: networks; the base network and duplicates are dropped, variants stand for their paths.
+
+    Returns:
+        Names of paths, each once, in order.
+    """
     return tuple(dict.fromkeys(path_of(name) for name in names if name != BASE))

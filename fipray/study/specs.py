@@ -10,7 +10,7 @@ from fipray.errors import UsageError
 from fipray.paths import Augmentation, KroneckerMemory, Objective, Settings, check_heeded, milestones
 from fipray.registry import spec
 from fipray.study.canonical import to_json
-from fipray.study.evaluation import BASE, made_networks, variant_of
+from fipray.study.evaluation import BASE, paths_of, variant_of
 
 # Names become parts of file names and addresses; "@" and spaces are left for names of variants and rounds.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -76,7 +76,27 @@ class PathSpec(Settings, _Required):  # in this order of the bases `name` and `o
     @property
     def dependencies(self) -> tuple[str, ...]:
         """Names of the paths that must be complete before this one."""
-        return made_networks((self.start, *self.others))
+        return paths_of((self.start, *self.others))
+
+    @property
+    def label(self) -> str:
+        """Short description in logs and messages."""
+        return f"path {self.name}"
+
+    @property
+    def first_step(self) -> int:
+        """Step at which the first attempt begins."""
+        return 0
+
+    @property
+    def last_step(self) -> int:
+        """Step at which the path ends unless an event, a limit or an error ends it earlier."""
+        return self.num_steps
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """Names of results whose saved solver states are no longer needed once this path is committed."""
+        return (self.name,)
 
 
 @spec("ensemble")

@@ -1,4 +1,4 @@
-"""Whatever a study's own code raises is a sentence, and the other paths go on."""
+"""Failures: whatever a study's own code raises becomes one line, and other jobs run on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.studies import Fails, IsInterrupted, study
 
 
 class Unspeakable(Exception):
-    """One that cannot be shown, nor pickled."""
+    """Exception that can be neither printed nor pickled."""
 
     def __init__(self, first: object, second: object) -> None:
         self.lock = threading.Lock()
@@ -38,12 +38,12 @@ WAYS = {
     "SystemExit: 3": lambda: sys.exit(3),
     "MemoryError": lambda: bytearray(2**60),
     "RuntimeError: ": lambda: torch.empty(2**55),
-    "Unspeakable: its message cannot be shown, as its __str__ raised KeyboardInterrupt": lambda: exec(
+    "Unspeakable: its message cannot be shown, because its __str__ raised KeyboardInterrupt": lambda: exec(
         "raise Unspeakable(1, 2)", {"Unspeakable": Unspeakable}
     ),
     "RecursionError: maximum recursion depth exceeded": lambda: recursing(0),
     "ValueError: one two ?[31mred": lambda: exec(r"raise ValueError('one\n  two\n\x1b[31mred')"),
-    "a thread that it had started ended with ZeroDivisionError: division by zero": lambda: in_a_thread(),
+    "a thread that the job had started ended with ZeroDivisionError: division by zero": lambda: in_a_thread(),
 }
 
 
@@ -55,7 +55,7 @@ def in_a_thread() -> None:
 
 @dataclass(frozen=True)
 class Raises:
-    """Does what `WAYS` has under a name."""
+    """Objective that fails in one of the `WAYS`."""
 
     way: str
 
@@ -68,10 +68,10 @@ def paths_alone(*paths: fip.PathSpec) -> fip.Study:
     return replace(study(), paths=paths, ensembles=(), evaluation=None)
 
 
-def test_what_a_path_raises_is_one_sentence_with_the_line_and_the_log_and_the_others_go_on(tmp_path):
+def test_exception_becomes_one_line_with_its_place_and_log_and_other_paths_run_on(tmp_path):
     specs = [fip.PathSpec(f"path-{n}", Raises(way), num_steps=1, batch_size=20) for n, way in enumerate(WAYS)]
     many = paths_alone(*specs, fip.PathSpec("fine", fip.objectives.GradientDiversity(), num_steps=1, batch_size=20))
-    with pytest.raises(fip.errors.RunError, match="8 of 9 pieces of work failed") as failed:
+    with pytest.raises(fip.errors.RunError, match="8 of 9 jobs failed") as failed:
         LocalRunner().run(many, tmp_path)
     _, *lines = str(failed.value).splitlines()
     assert len(lines) == len(WAYS)
@@ -82,7 +82,7 @@ def test_what_a_path_raises_is_one_sentence_with_the_line_and_the_log_and_the_ot
     assert Store.open(tmp_path).committed() == {many.path_ids["fine"]}
 
 
-def test_a_real_ctrl_c_ends_the_run(tmp_path):
+def test_ctrl_c_ends_the_run(tmp_path):
     both = paths_alone(
         fip.PathSpec("one", IsInterrupted(), num_steps=1, batch_size=20),
         fip.PathSpec("two", Fails("never"), num_steps=1, batch_size=20),
@@ -92,14 +92,14 @@ def test_a_real_ctrl_c_ends_the_run(tmp_path):
     assert not (tmp_path / "logs" / both.path_ids["two"]).exists()
 
 
-def test_without_a_signal_nothing_is_an_interruption():
+def test_keyboard_interrupt_without_a_signal_is_no_interruption():
     with interruptions() as is_interrupted:
         with pytest.raises(KeyboardInterrupt):
             raise KeyboardInterrupt
         assert not is_interrupted()
 
 
-def test_a_full_place_for_what_is_printed_fails_no_path(tmp_path, monkeypatch):
+def test_full_disk_behind_stdout_fails_no_path(tmp_path, monkeypatch):
     @dataclass(frozen=True)
     class Prints:
         def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
@@ -116,12 +116,12 @@ def test_a_full_place_for_what_is_printed_fails_no_path(tmp_path, monkeypatch):
     assert "a word" in store.read_log(printing.path_ids["one"], 1)
 
 
-def test_a_long_message_keeps_its_beginning_and_its_end():
+def test_long_message_keeps_its_beginning_and_end():
     line = in_a_line("begin " + "x" * 10_000 + " end")
     assert line.startswith("begin x")
     assert line.endswith("x end")
     assert len(line) <= LONGEST + len(" ... ")
 
 
-def test_an_error_of_ours_is_its_message():
+def test_fipray_error_is_its_message():
     assert sentence_of(fip.errors.UsageError("what to do")) == "what to do"

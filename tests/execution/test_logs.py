@@ -1,4 +1,4 @@
-"""What an attempt prints and warns is kept beside the tables, whether it ends well or not."""
+"""Logs of attempts: what they hold, after success and after failure."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def paths_alone(*paths: fip.PathSpec) -> Study:
     return replace(study(), paths=paths, ensembles=(), evaluation=None)
 
 
-@pytest.mark.filterwarnings("ignore:warned")  # pytest keeps warnings to itself: those of actors are tested
-def test_each_path_has_what_it_printed_warned_and_reported_and_only_that(tmp_path, capsys):
+@pytest.mark.filterwarnings("ignore:warned")  # pytest captures warnings; tests of actors cover them
+def test_log_holds_output_warnings_and_messages_of_its_own_path_only(tmp_path, capsys):
     talking = paths_alone(*(fip.PathSpec(word, Talks(word), num_steps=2) for word in ("one", "two")))
     LocalRunner().run(talking, tmp_path)
     store, ids = Store.open(tmp_path), talking.path_ids
@@ -33,20 +33,20 @@ def test_each_path_has_what_it_printed_warned_and_reported_and_only_that(tmp_pat
     assert "complained two" in err
 
 
-def test_an_error_names_the_log_which_holds_its_traceback(tmp_path):
+def test_error_names_its_log_with_the_traceback(tmp_path):
     failing = paths_alone(fip.PathSpec("bad", Fails("the mistake"), num_steps=2))
     with pytest.raises(fip.errors.RunError) as failed:
         LocalRunner().run(failing, tmp_path)
     file = f"{tmp_path}/logs/{failing.path_ids['bad']}/1.log"
-    said = str(failed.value).splitlines()[-1]
-    assert said.startswith("path bad: ZeroDivisionError: the mistake, raised at ")
-    assert re.search(rf"tests/studies\.py:\d+ \(its log: {re.escape(file)}\)$", said)
+    message = str(failed.value).splitlines()[-1]
+    assert message.startswith("path bad: ZeroDivisionError: the mistake, raised at ")
+    assert re.search(rf"tests/studies\.py:\d+ \(its log: {re.escape(file)}\)$", message)
     text = Store.open(tmp_path).read_log(failing.path_ids["bad"], 1)
     assert "Traceback" in text
     assert "ZeroDivisionError: the mistake" in text
 
 
-def test_of_a_log_that_is_too_long_the_end_is_kept(tmp_path, monkeypatch):
+def test_long_log_keeps_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr(log_module, "MOST_CHARACTERS", 500)
     talking = paths_alone(fip.PathSpec("many", fip.objectives.GradientDiversity(), num_steps=20))
     LocalRunner().run(talking, tmp_path)
@@ -56,7 +56,7 @@ def test_of_a_log_that_is_too_long_the_end_is_kept(tmp_path, monkeypatch):
     assert len(text) < 600
 
 
-def test_an_attempt_that_was_killed_has_no_log(tmp_path):
+def test_missing_log_is_refused(tmp_path):
     one = paths_alone(fip.PathSpec("one", fip.objectives.GradientDiversity(), num_steps=1))
     store = LocalRunner().run(one, tmp_path)
     with pytest.raises(fip.errors.CorruptFileError, match=r"2\.log is missing"):

@@ -1,4 +1,4 @@
-"""A path with a time limit ends cleanly, whatever its steps are, and says so."""
+"""Time limits: paths end with an outcome of their own, whatever their steps are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.studies import cooperating, study
 
 @dataclass(frozen=True)
 class Refuses:
-    """A radius control that accepts no step, and never gets stuck."""
+    """Radius control that accepts no step and never shrinks, so that the path is never stuck."""
 
     def begin(self, problem: Problem) -> float:
         return 1.0
@@ -35,7 +35,7 @@ def traced(**settings):
 
 
 class Clock:
-    """Goes on by a second each time that it is read."""
+    """Clock that advances by a second each time it is read."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -45,7 +45,7 @@ class Clock:
         return self.now
 
 
-def test_a_path_ends_between_its_kept_points_and_keeps_the_last_accepted_one(monkeypatch):
+def test_path_ends_between_saved_points_at_its_last_accepted_one(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", Clock())
     path = traced(stepper=fip.steppers.FirstOrder(beta=0.1), radius=fip.radii.Scheduled(0.05), max_seconds=60.0)
     assert path.outcome.kind == "out of time"
@@ -54,36 +54,36 @@ def test_a_path_ends_between_its_kept_points_and_keeps_the_last_accepted_one(mon
     assert path.end.step == 30, "the clock is read twice a step"
 
 
-def test_a_path_without_an_accepted_step_ends_too():
+def test_path_without_an_accepted_step_ends():
     path = traced(radius=Refuses(), stepper=fip.steppers.FirstOrder(beta=0.1), max_seconds=0.05)
     assert path.outcome.kind == "out of time"
     assert path.end.step == 0
 
 
-def test_the_seconds_of_an_earlier_attempt_count():
-    walked = traced(num_steps=4, until=2, stepper=fip.steppers.FirstOrder(beta=0.1), radius=fip.radii.Scheduled(0.05))
-    spent: PathPoint = replace(walked.end, seconds=1000.0)
+def test_seconds_of_an_earlier_attempt_count():
+    first = traced(num_steps=4, until=2, stepper=fip.steppers.FirstOrder(beta=0.1), radius=fip.radii.Scheduled(0.05))
+    spent: PathPoint = replace(first.end, seconds=1000.0)
     settings = {"num_steps": 4, "stepper": fip.steppers.FirstOrder(beta=0.1), "radius": fip.radii.Scheduled(0.05)}
-    resumed = traced(**settings, resume=(*walked.points[:-1], spent), max_seconds=999.0)
+    resumed = traced(**settings, resume=(*first.points[:-1], spent), max_seconds=999.0)
     assert resumed.outcome.sentence.startswith("stopped: 1e+03 s were walked of at most 999 at step 2; ")
     assert resumed.end.step == 2
 
 
-def test_every_step_is_told():
+def test_on_step_is_called_for_every_step():
     steps: list[int] = []
     traced(num_steps=3, stepper=fip.steppers.FirstOrder(beta=0.1), radius=Refuses(), on_step=steps.append)
     assert steps == [1, 2, 3]
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
-def test_a_limit_is_above_zero(seconds):
+def test_limit_at_or_below_zero_is_refused(seconds):
     with pytest.raises(fip.errors.UsageError, match=r"max_seconds is (above 0|nan; expected a number)"):
         traced(max_seconds=seconds)
     with pytest.raises(fip.errors.UsageError, match=r"max_seconds is (above 0|nan; expected a number)"):
         fip.PathSpec("one", fip.objectives.GradientDiversity(), max_seconds=seconds)
 
 
-def test_the_tables_say_that_a_path_ran_out_of_time_also_in_a_round(tmp_path):
+def test_tables_name_the_outcome_also_in_rounds(tmp_path):
     path = fip.PathSpec("one", fip.objectives.GradientDiversity(), num_steps=10**6, batch_size=20, max_seconds=1e-9)
     LocalRunner().run(replace(study(), paths=(path,), ensembles=(), evaluation=None), tmp_path / "path")
     together = cooperating()
@@ -94,7 +94,7 @@ def test_the_tables_say_that_a_path_ran_out_of_time_also_in_a_round(tmp_path):
     assert kinds.to_dict() == {"a": "out of time", "b": "completed", "c": "completed"}
 
 
-def test_the_limit_is_part_of_what_a_path_is():
+def test_limit_is_part_of_the_id():
     paths = [
         fip.PathSpec("one", fip.objectives.GradientDiversity(), max_seconds=seconds) for seconds in (None, 60.0, 61.0)
     ]

@@ -1,4 +1,4 @@
-"""What TensorBoard and MLflow are given are the rows of the tables, once, whatever happens to a sink."""
+"""TensorBoard and MLflow sinks: they show the rows of the tables once, and their failures end no run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def results(tmp_path_factory) -> analysis.Results:
 
 
 def tables_of(results: analysis.Results) -> Tables:
-    """As the store gives them: None where there is nothing."""
+    """Rows as the store returns them, with None for missing values."""
     return {
         name: getattr(results, name).astype(object).where(getattr(results, name).notna(), None).to_dict("records")
         for name in ("paths", "points")
@@ -37,7 +37,7 @@ def tables_of(results: analysis.Results) -> Tables:
 
 
 def scalars_in(directory: Path) -> dict[tuple[str, int], float]:
-    """TensorBoard's scalars by tag and step."""
+    """Scalars in a TensorBoard directory by tag and step."""
     from tensorboardX.proto.event_pb2 import Event
 
     found = {}
@@ -65,14 +65,14 @@ def test_tensorboard_shows_every_measure_of_every_point(results, tmp_path):
         assert shown == {}
 
 
-def test_tensorboard_is_given_a_path_once(results, tmp_path):
+def test_tensorboard_skips_paths_it_has(results, tmp_path):
     TensorBoardSink(tmp_path).write(tables_of(results))
     before = sorted(tmp_path.rglob("*"))
     TensorBoardSink(tmp_path).write(tables_of(results))
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_mlflow_has_a_run_a_path_with_its_spec_and_points_once(results, tmp_path, monkeypatch):
+def test_mlflow_has_one_run_a_path_with_its_spec_and_points(results, tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     for _ in range(2):
@@ -94,14 +94,14 @@ def test_mlflow_has_a_run_a_path_with_its_spec_and_points_once(results, tmp_path
         ]
 
 
-def test_an_address_that_mlflow_cannot_use_is_refused_with_its_reason(monkeypatch, tmp_path):
+def test_uri_that_mlflow_cannot_use_is_refused_with_the_reason(monkeypatch, tmp_path):
     pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
     with pytest.raises(fip.errors.UsageError, match=r"sqlite:///mlflow\.db"):
         MLflowSink(tmp_path.as_uri())
 
 
-def test_a_sink_that_fails_is_told_no_more_and_the_run_goes_on(tmp_path):
+def test_failed_sink_is_dropped_and_the_run_goes_on(tmp_path):
     class FullDisk:
         name = "the sink"
         calls = 0
@@ -110,14 +110,14 @@ def test_a_sink_that_fails_is_told_no_more_and_the_run_goes_on(tmp_path):
             self.calls += 1
             raise OSError("no space left")
 
-    sink, said = FullDisk(), io.StringIO()
-    terminal = TerminalWatch(Console(file=said, width=200))
+    sink, output = FullDisk(), io.StringIO()
+    terminal = TerminalWatch(Console(file=output, width=200))
     LocalRunner().run(study(num_steps=1), tmp_path, Listeners([terminal], [sink]))
     assert sink.calls == 1
-    assert said.getvalue().count("the sink is given no more rows, because it failed: OSError: no space left") == 1
+    assert output.getvalue().count("the sink receives no more rows, because it failed: OSError: no space left") == 1
 
 
-def test_names_in_rows_lead_nowhere(results, tmp_path):
+def test_names_in_rows_cannot_leave_the_directory(results, tmp_path):
     tables = tables_of(results)
     for column, value in (("study", "../../out"), ("name", "../out"), ("path_id", "x/../../../out")):
         changed = {**tables, "paths": [{**tables["paths"][0], column: value}]}
@@ -126,9 +126,9 @@ def test_names_in_rows_lead_nowhere(results, tmp_path):
     assert [file.name for file in tmp_path.rglob("*")] == ["curves"]
 
 
-def test_a_password_in_mlflows_uri_is_not_shown():
+def test_password_in_an_mlflow_uri_is_not_shown():
     pytest.importorskip("mlflow")
-    password = "SEC" + "RET"  # which the lines of a traceback do not quote
+    password = "SEC" + "RET"  # in two parts, because tracebacks quote source lines
     with pytest.raises(fip.errors.UsageError, match="MLflow cannot use") as error:
         MLflowSink(f"nothing://user:{password}@host/db")
     assert password not in "".join(traceback.format_exception(error.value))

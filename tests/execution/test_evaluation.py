@@ -1,4 +1,4 @@
-"""How networks are judged: in pieces or at once, by the measures too, and when there is nothing to measure."""
+"""Evaluation of networks: split into attack jobs or in one job, with measures, and with outputs of NaN."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fipray import analysis
 from fipray.execution import LocalRunner
 from fipray.execution.evaluating import Evaluator
 from fipray.execution.jobs import Job
-from fipray.execution.queue import describe
+from fipray.execution.kinds.evaluation import summarize_robustness
 from fipray.study.evaluation import RobustnessSpec
 from fipray.study.tensors import accuracy
 from tests.studies import data, module, study
@@ -24,17 +24,17 @@ from tests.studies import data, module, study
 LINF = fip.ThreatModel("linf", 0.05)
 NETWORK = fip.Network.of(module())
 TESTS, LABELS, HELD_OUT = (torch.from_numpy(each) for each in (data().test_inputs, data().test_labels, data().held_out))
-OUTSIDE = torch.rand(30, 6, generator=torch.Generator().manual_seed(3))
+OOD_INPUTS = torch.rand(30, 6, generator=torch.Generator().manual_seed(3))
 WEIGHTS = {name: NETWORK.weights * factor for name, factor in {"base": 1, "sure": 1000, "nan": math.nan}.items()}
 WEIGHTS["other"] = fip.Network.of(module(seed=1)).weights
 
 
 @dataclass(frozen=True)
-class Mended:
-    """FGSM, which fails on networks other than the base until the file is there."""
+class FailsUntilFixed:
+    """FGSM that fails on networks other than the base until a file exists."""
 
     file: str
-    name: str = "mended"
+    name: str = "fixed"
 
     def perturb(self, classifier, *arguments, **settings):
         base = NETWORK(NETWORK.weights, TESTS[:1])
@@ -44,7 +44,7 @@ class Mended:
 
 
 def small(chunk_size: int, attacks: tuple[fip.Attack, ...] = (fip.attacks.FGSM(), fip.attacks.PGD(3))) -> fip.Study:
-    """A path, an ensemble of it and the base, and attacks on 40 examples."""
+    """Study of one path, an ensemble of it and the base network, and attacks on 40 examples."""
     path = fip.PathSpec(
         "one", fip.objectives.GradientDiversity(), stepper=fip.steppers.FirstOrder(beta=0.1), num_steps=1, batch_size=50
     )
@@ -58,28 +58,28 @@ def run(what: fip.Study, directory: Path) -> analysis.Results:
     return analysis.load(directory)
 
 
-def judged(*members: str, **settings):
-    judge = Evaluator("small", NETWORK, fip.FisherRao(), HELD_OUT, TESTS, LABELS, OUTSIDE)
+def evaluated(*members: str, **settings):
+    evaluator = Evaluator("small", NETWORK, fip.FisherRao(), HELD_OUT, TESTS, LABELS, OOD_INPUTS)
     spec = RobustnessSpec("it", "ensemble", members, fip.Evaluation(LINF, (fip.attacks.FGSM(),), 20, **settings))
-    return judge.judge(Job("id", spec, 1, {}), spec, WEIGHTS.__getitem__)
+    return evaluator.robustness(Job("id", spec, 1, {}), spec, WEIGHTS.__getitem__)
 
 
 @pytest.fixture(scope="module")
-def in_pieces(tmp_path_factory) -> analysis.Results:
-    return run(small(chunk_size=15), tmp_path_factory.mktemp("results") / "pieces")
+def split(tmp_path_factory) -> analysis.Results:
+    return run(small(chunk_size=15), tmp_path_factory.mktemp("results") / "split")
 
 
-def test_pieces_join_to_what_is_found_at_once(in_pieces, tmp_path):
-    """The attack draws nothing at random; what does is seeded by the piece."""
+def test_split_evaluation_equals_one_job(split, tmp_path):
+    """FGSM draws nothing at random; attacks that do are seeded by chunk, and differ."""
     whole = run(small(chunk_size=40), tmp_path)
     same = ["name", "attack", "num_examples", "clean_accuracy", "robust_accuracy", "functional_distance_held_out"]
-    first, second = (results.robustness.query("attack in ('none', 'fgsm')")[same] for results in (in_pieces, whole))
+    first, second = (results.robustness.query("attack in ('none', 'fgsm')")[same] for results in (split, whole))
     assert first.reset_index(drop=True).equals(second.reset_index(drop=True))
     assert list(whole.per_example.groupby("name").size()) == [2, 2, 2]
 
 
-def test_accuracies_are_those_of_the_verdicts(in_pieces):
-    per_example, table = in_pieces.per_example, in_pieces.robustness.set_index(["name", "attack"])
+def test_accuracies_are_those_of_the_per_example_results(split):
+    per_example, table = split.per_example, split.robustness.set_index(["name", "attack"])
     assert list(per_example["first_example"]) == [0, 15, 30] * 6
     assert [len(each) for each in per_example["robust"]] == list(per_example["num_examples"]) == [15, 15, 10] * 6
     for name, rows in per_example.groupby("name"):
@@ -91,58 +91,60 @@ def test_accuracies_are_those_of_the_verdicts(in_pieces):
         assert table.loc[(name, "worst"), "clean_accuracy"] == clean.mean()
 
 
-def test_every_network_is_measured(in_pieces):
-    measures = in_pieces.measures.set_index("name")
+def test_measures_exist_for_every_network(split):
+    measures = split.measures.set_index("name")
     assert list(measures["kind"]) == ["base", "ensemble", "path"]
     assert set(measures["num_examples"]) == {100}
     assert list(measures["coherence"].notna()) == [False, True, False]
 
 
-def test_an_attack_that_fails_is_tried_alone_again(tmp_path):
-    mended = tmp_path / "mended"
-    what = small(chunk_size=20, attacks=(fip.attacks.FGSM(), Mended(str(mended))))
+def test_failed_attack_job_alone_runs_again(tmp_path):
+    fixed = tmp_path / "fixed"
+    what = small(chunk_size=20, attacks=(fip.attacks.FGSM(), FailsUntilFixed(str(fixed))))
     with pytest.raises(fip.errors.RunError) as failed:
         LocalRunner().run(what, tmp_path / "results")
-    said = str(failed.value)
-    assert "mended on one, examples 20 to 39: " in said
-    assert "attacks on one: not begun, because mended on one from example 0, mended on one from example 20 fail" in said
-    assert "7 of 17 pieces of work failed" in said
+    message = str(failed.value)
+    assert "fixed on one, examples 20 to 39: " in message
+    assert (
+        "attacks on one: not begun, because fixed on one from example 0, fixed on one from example 20 fail" in message
+    )
+    assert "7 of 17 jobs failed" in message
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "results" / "commits").iterdir()}
-    mended.touch()
+    fixed.touch()
     results = run(what, tmp_path / "results")
-    assert {file: file.stat().st_mtime_ns for file in before} == before, "what was done is not done again"
+    assert {file: file.stat().st_mtime_ns for file in before} == before, "jobs that were done do not run again"
     tried = results.per_example.groupby(["name", "attack"])["attempt"].max()
-    assert set(tried[tried > 1].index) == {("both", "mended"), ("one", "mended")}
-    fgsm, same = (results.robustness.query("attack == @attack")["robust_accuracy"] for attack in ("fgsm", "mended"))
+    assert set(tried[tried > 1].index) == {("both", "fixed"), ("one", "fixed")}
+    fgsm, same = (results.robustness.query("attack == @attack")["robust_accuracy"] for attack in ("fgsm", "fixed"))
     assert list(fgsm) == list(same)
 
 
-def test_an_ensembles_measures_are_those_of_its_members_with_inputs_of_no_class():
-    (row,) = judged("base", "other")["measures"]
+def test_ensemble_measures_cover_members_and_out_of_distribution_inputs():
+    (row,) = evaluated("base", "other")["measures"]
     members = [partial(NETWORK, WEIGHTS[name]) for name in ("base", "other")]
-    wanted = asdict(fip.measures.measure(fip.Ensemble(members), TESTS, LABELS, OUTSIDE, members))
+    wanted = asdict(fip.measures.measure(fip.Ensemble(members), TESTS, LABELS, OOD_INPUTS, members))
     assert {name: row[name] for name in wanted} == pytest.approx(wanted, rel=1e-5)
     assert row["ood_auroc"] is not None
 
 
 @pytest.mark.parametrize("members", [("nan",), ("base", "nan")])
-def test_a_network_of_nan_is_judged_and_not_measured(members):
-    tables = judged(*members, check_masking=True)
+def test_network_of_nan_has_accuracies_and_no_measures(members):
+    tables = evaluated(*members, check_masking=True)
     assert "measures" not in tables
     assert [row["robust_accuracy"] for row in tables["robustness"]] == [0, 0, 0]
-    assert describe(tables).endswith("; no measures, as there are outputs with NaN")
+    assert summarize_robustness(tables).endswith("; no measures, because there are outputs with NaN")
 
 
 def test_outputs_of_nan_are_wrong_for_every_class():
-    """Also for the first, which `argmax` says of them."""
-    judge = Evaluator("small", NETWORK, fip.FisherRao(), HELD_OUT, TESTS, torch.zeros_like(LABELS), OUTSIDE)
-    assert judge.accuracy(WEIGHTS["nan"]) == 0
+    """Including the first class, which `argmax` returns for NaN."""
+    evaluator = Evaluator("small", NETWORK, fip.FisherRao(), HELD_OUT, TESTS, torch.zeros_like(LABELS), OOD_INPUTS)
+    assert evaluator.accuracy(WEIGHTS["nan"]) == 0
     assert accuracy(NETWORK, WEIGHTS["nan"], fip.Examples(TESTS, torch.zeros_like(LABELS))) == 0
 
 
-def test_signs_of_masked_gradients_stand_in_the_row_of_the_worst_attack():
-    assert {row["warnings"] for row in judged("sure")["robustness"]} == {None}
-    tables = judged("sure", check_masking=True)
+def test_masking_warnings_are_in_the_row_of_the_worst_attack():
+    assert {row["warnings"] for row in evaluated("sure")["robustness"]} == {None}
+    tables = evaluated("sure", check_masking=True)
     assert [row["warnings"] is None for row in tables["robustness"]] == [True, True, False]
     assert "the gradient of the cross-entropy is exactly 0 at" in tables["robustness"][-1]["warnings"]
-    assert "gradients may be masked" in describe(tables)
+    assert "gradients may be masked" in summarize_robustness(tables)

@@ -1,0 +1,119 @@
+"""Jobs that evaluate networks: single attacks, robustness, and the transfer matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from fipray.execution.evaluating import Evaluator
+from fipray.execution.jobs import Job, Tables
+from fipray.execution.kinds.kind import JobKind, Report
+from fipray.execution.per_example import per_example_results
+from fipray.execution.resources import Resources
+from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec
+
+
+@contextmanager
+def _watched(resources: Resources) -> Iterator[Evaluator]:
+    """Count forward passes as signs of progress while the evaluator is in use."""
+    # Evaluations take no steps, so without these beats a long attack would look like a stalled worker.
+    assert resources.evaluator is not None, "a study with an evaluation has labelled test inputs"
+    with resources.heartbeat.at_every_pass(resources.network):
+        yield resources.evaluator
+
+
+def run_attack(job: Job, spec: AttackSpec, resources: Resources, report: Report | None) -> Tables:
+    """Run one attack on a chunk of the test inputs.
+
+    Args:
+        job: the attempt.
+        spec: the attack.
+        resources: network, data and results directory.
+        report: ignored.
+
+    Returns:
+        A row of `per_example`.
+    """
+    with _watched(resources) as evaluator:
+        return evaluator.attack(job, spec, partial(resources.weights, job))
+
+
+def run_robustness(job: Job, spec: RobustnessSpec, resources: Resources, report: Report | None) -> Tables:
+    """Compute clean accuracy, robust accuracy and measures of a network or ensemble.
+
+    Args:
+        job: the attempt.
+        spec: the network or ensemble, and its evaluation.
+        resources: network, data and results directory.
+        report: ignored.
+
+    Returns:
+        Rows of `robustness`, `measures` and `per_example`.
+    """
+    with _watched(resources) as evaluator:
+        return evaluator.robustness(job, spec, partial(resources.weights, job))
+
+
+def run_transfer(job: Job, spec: TransferSpec, resources: Resources, report: Report | None) -> Tables:
+    """Compute the transfer matrix of all networks and ensembles.
+
+    Args:
+        job: the attempt.
+        spec: the networks, and their evaluation.
+        resources: network, data and results directory.
+        report: ignored.
+
+    Returns:
+        Rows of `transfer`.
+    """
+    with _watched(resources) as evaluator:
+        return evaluator.transfer(job, spec, partial(resources.weights, job))
+
+
+def summarize_attack(tables: Tables) -> str:
+    """Summary of an attack: accuracy without and under it.
+
+    Args:
+        tables: rows of the job.
+
+    Returns:
+        One line.
+    """
+    row = tables["per_example"][0]
+    clean, robust = (sum(row[name]) / len(row[name]) for name in ("clean", "robust"))
+    return f"clean accuracy {clean:.1%}, robust accuracy {robust:.1%}"
+
+
+def summarize_robustness(tables: Tables) -> str:
+    """Summary of an evaluation: accuracy without an attack and under the worst one, and what is wrong with it.
+
+    Args:
+        tables: rows of the job.
+
+    Returns:
+        One line.
+    """
+    first, *_, worst = tables["robustness"]
+    clean, robust, epsilon = first["clean_accuracy"], worst["robust_accuracy"], worst["epsilon"]
+    sentence = f"clean accuracy {clean:.2%}, robust accuracy {robust:.1%} at epsilon {epsilon:g}"
+    masked = "; gradients may be masked" if worst["warnings"] else ""
+    unmeasured = "" if tables.get("measures") else "; no measures, because there are outputs with NaN"
+    return sentence + masked + unmeasured
+
+
+def summarize_transfer(tables: Tables) -> str:
+    """Summary of a transfer matrix: its number of entries.
+
+    Args:
+        tables: rows of the job.
+
+    Returns:
+        One line.
+    """
+    return f"{len(tables['transfer'])} pairs of networks"
+
+
+ATTACK: JobKind[AttackSpec] = JobKind(AttackSpec, run_attack, summarize_attack, per_example_results, ("per_example",))
+ROBUSTNESS: JobKind[RobustnessSpec] = JobKind(RobustnessSpec, run_robustness, summarize_robustness)
+TRANSFER: JobKind[TransferSpec] = JobKind(TransferSpec, run_transfer, summarize_transfer)
