@@ -6,14 +6,14 @@ from fipray.study.search import Search
 from fipray.study.space import Choice, Integers, LogUniform, Uniform
 
 if TYPE_CHECKING:
-    from fipray.cluster.search import search as run
+    from fipray.cluster.tune.search import search as run
 
 __all__ = ["Choice", "Integers", "LogUniform", "Search", "Uniform", "run"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "run":  # on first use, so that a search is described without Ray
-        from fipray.cluster.search import search
+        from fipray.cluster.tune.search import search
 
         return search
     raise AttributeError(f"module 'fipray.search' has no name {name!r}; it has: {', '.join(__all__)}")

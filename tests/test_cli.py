@@ -114,15 +114,21 @@ def test_show_prints_the_same_summary(fipray, directory):
         (["tests.studies:study", "--runner", "ray", "--memory-per-worker", "much"], "such as 500MB or 4GB; 'much'"),
         (
             ["tests.studies:study", "--runner", "ray", "--memory-per-worker", "9000TB"],
-            "9e+06 GB of memory are asked for",
+            "9e+06 GB of memory requested",
         ),
         (["tests.studies:study", "--runner", "ray", "--resource", "tpu"], "NAME=AMOUNT; 'tpu' was given"),
-        (["tests.studies:study", "--runner", "ray", "--resource", "tpu=1"], "and 0 tpu; custom resources there: none"),
-        (["tests.studies:study", "--runner", "ray", "--placement", "x"], "no placement 'x'; there are: pack, spread"),
-        (["tests.studies:study", "--runner", "ray", "--workers", "0"], "at least one worker is needed"),
+        (
+            ["tests.studies:study", "--runner", "ray", "--resource", "tpu=1"],
+            "and 0 tpu; custom resources available: none",
+        ),
+        (
+            ["tests.studies:study", "--runner", "ray", "--placement", "x"],
+            "unknown placement 'x'; available: pack, spread",
+        ),
+        (["tests.studies:study", "--runner", "ray", "--workers", "0"], "num_workers must be at least 1 or None, got 0"),
         (
             ["tests.studies:study", "--runner", "ray", "--gpus-per-worker", "64"],
-            "64 GPUs are asked for (workers: 1, GPUs of each: 64)",
+            "64 GPUs requested (workers: 1, GPUs per worker: 64)",
         ),
     ],
 )
@@ -161,7 +167,7 @@ def test_the_doctor_ends_with_0_when_all_is_well_and_with_1_when_it_is_not(fipra
         (["tests.studies:study"], "study returned a Study; a search function returns a fipray.Search"),
         (["tests.studies:searching", "-p", "domain=wide", "--searcher", "grid"], "a grid is made of choices"),
         (["tests.studies:searching", "--scheduler", "pbt"], "named by one spec that anyone can walk again"),
-        (["tests.studies:searching", "--workers", "0"], "at least one worker is needed"),
+        (["tests.studies:searching", "--workers", "0"], "num_workers must be at least 1 or None, got 0"),
     ],
 )
 def test_wrong_use_of_search_ends_with_2_a_sentence_and_nothing_written(fipray, tmp_path, arguments, sentence):
@@ -218,7 +224,7 @@ def test_failed_work_ends_with_1_and_a_sentence_for_each(fipray, tmp_path):
 def test_ctrl_c_ends_with_130_and_keeps_what_is_done(fipray, tmp_path):
     status, _, err = fipray("run", "tests.studies:interrupted", "--into", tmp_path, "--runner", "local")
     assert status == 130
-    assert err.endswith("fipray: interrupted; what is done is kept, and the same command goes on from there\n")
+    assert err.endswith("fipray: interrupted; finished jobs are saved. Run the same command again to resume\n")
     assert len(list((tmp_path / "commits").iterdir())) == 2
 
 

@@ -7,7 +7,7 @@ import pytest
 import fipray as fip
 from fipray import analysis
 from fipray.records import Store, compact
-from tests.cluster.test_ray_runner import assert_equal_tables
+from tests.cluster.test_runner import assert_equal_tables
 from tests.studies import KillsItsProcessOnce, searching, study
 
 

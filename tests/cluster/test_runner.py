@@ -140,9 +140,8 @@ def test_work_that_kills_its_actor_again_and_again_is_given_up_and_the_rest_is_d
         runner.run(
             study(objective=KillsItsProcess(str(deaths), times=100), other=Fails("the mistake")), tmp_path / "results"
         )
-    assert (
-        "path sparse: given up: its worker was lost 2 times, the last time because its process ended without a word"
-        in str(failed.value)
+    assert "path sparse: its worker was lost 2 times; last cause: its process ended without a message" in str(
+        failed.value
     )
     assert f"node {ray_session['node_id']}, log file {ray_session['session_dir']}/logs/worker-" in str(failed.value)
     assert "ZeroDivisionError: the mistake" in str(failed.value), "a worker's own error"
@@ -171,7 +170,7 @@ def test_a_killed_driver_leaves_whole_work_and_the_same_command_does_the_rest(ra
 
     finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
-    assert f"{len(done)} of 11 pieces of work are there already; {11 - len(done)} are missing" in finished.stderr
+    assert f"{len(done)} of 11 jobs are already done; {11 - len(done)} remain" in finished.stderr
     assert {file: file.stat().st_mtime_ns for file in times} == times, "what was done is not done again"
     assert_equal_tables(analysis.load(directory), local)
     assert len(pd.read_parquet(directory / "points")) == len(local.points)
@@ -215,7 +214,7 @@ def test_sigterm_ends_the_run_and_its_actors_and_keeps_what_is_done(ray_session,
     assert ended.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == before
     said = capsys.readouterr().err
-    assert said.endswith("fipray: terminated; what is done is kept, and the same command goes on from there\n")
+    assert said.endswith("fipray: terminated; finished jobs are saved. Run the same command again to resume\n")
     assert len(Store.open(tmp_path).committed()) in (2, 3)  # one more may have been ready first
     deadline = time.monotonic() + 60
     while ray.available_resources().get("CPU") != 2:  # as long as an actor lives it has one of them
@@ -235,11 +234,11 @@ def test_what_an_actor_s_path_printed_and_warned_is_kept_beside_the_tables(ray_s
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ({"num_workers": 1, "gpus_per_worker": 1}, "1 GPUs are asked for (workers: 1, GPUs of each: 1)"),
-        ({"num_workers": 3}, "3 CPUs are asked for (workers: 3, CPUs of each: 1)"),
-        ({"threads_per_worker": 64}, "64 CPUs are asked for (workers: 1, CPUs of each: 64)"),
-        ({"memory_per_worker": 10**15}, "1e+06 GB of memory are asked for (workers: 1, GB of memory of each: 1e+06)"),
-        ({"resources_per_worker": {"tpu": 2}}, "and 0 tpu; custom resources there: none"),
+        ({"num_workers": 1, "gpus_per_worker": 1}, "1 GPUs requested (workers: 1, GPUs per worker: 1)"),
+        ({"num_workers": 3}, "3 CPUs requested (workers: 3, CPUs per worker: 1)"),
+        ({"threads_per_worker": 64}, "64 CPUs requested (workers: 1, CPUs per worker: 64)"),
+        ({"memory_per_worker": 10**15}, "1e+06 GB of memory requested (workers: 1, GB of memory per worker: 1e+06)"),
+        ({"resources_per_worker": {"tpu": 2}}, "and 0 tpu; custom resources available: none"),
     ],
 )
 def test_more_than_the_cluster_has_is_refused_within_seconds(ray_session, tmp_path, asked, sentence):
@@ -255,15 +254,15 @@ def test_more_than_the_cluster_has_is_refused_within_seconds(ray_session, tmp_pa
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ({"num_workers": 0}, "at least one worker"),
-        ({"gpus_per_worker": -1}, "GPUs per worker are 0, a fraction of one, or a whole number; -1 was given"),
-        ({"gpus_per_worker": 1.5}, "a fraction of one, or a whole number; 1.5 was given"),
-        ({"threads_per_worker": 0}, "threads per worker are at least 1; 0 was given"),
-        ({"memory_per_worker": -1}, "memory per worker is at least 0 bytes; -1 was given"),
-        ({"resources_per_worker": {"tpu": 0}}, "tpu=0 was given"),
-        ({"resources_per_worker": {"GPU": 1}}, "GPU is no custom resource"),
-        ({"placement": "middle"}, "there is no placement 'middle'; there are: pack, spread"),
-        ({"max_attempts": 0}, "max_attempts is at least 1"),
+        ({"num_workers": 0}, "num_workers must be at least 1 or None, got 0"),
+        ({"gpus_per_worker": -1}, "gpus_per_worker must be 0, a fraction of 1, or a whole number, got -1"),
+        ({"gpus_per_worker": 1.5}, "a fraction of 1, or a whole number, got 1.5"),
+        ({"threads_per_worker": 0}, "threads_per_worker must be at least 1, got 0"),
+        ({"memory_per_worker": -1}, "memory_per_worker must be at least 0 bytes, got -1"),
+        ({"resources_per_worker": {"tpu": 0}}, "or a positive whole number, got tpu=0"),
+        ({"resources_per_worker": {"GPU": 1}}, "GPU is not a custom resource"),
+        ({"placement": "middle"}, "unknown placement 'middle'; available: pack, spread"),
+        ({"max_attempts": 0}, "max_attempts must be at least 1, got 0"),
     ],
 )
 def test_a_runner_refuses(asked, sentence):

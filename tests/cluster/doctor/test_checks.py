@@ -10,8 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from fipray.cluster import doctor, probes
-from fipray.cluster.doctor import Finding, examine
+from fipray.cluster.doctor import Finding, checks, examine, probes
 
 
 def states(findings) -> dict[str, str]:
@@ -53,30 +52,30 @@ def test_a_whole_cluster_and_a_directory_that_all_nodes_see_are_well(ray_session
     assert [finding for finding in findings if finding.state == "problem"] == []
     said = {finding.about: finding.sentence for finding in findings if finding.about != "results"}
     assert "1 node, 2 CPUs, 0 GPUs" in said["cluster"]
-    assert said["nodes"] == "each carries out work (1)"
-    assert "token mode is on" in said["token"]
+    assert said["nodes"] == "every node runs tasks (1)"
+    assert "token authentication is on" in said["token"]
     results = [finding.sentence for finding in findings if finding.about == "results"]
-    assert results[1] == "every node reads it (1)"
+    assert results[1] == "every node can read it (1)"
     assert list(tmp_path.iterdir()) == [], "what was made is removed"
 
 
 def test_a_node_that_does_not_see_what_was_written_is_found(ray_session, tmp_path):
     """As where a directory is not shared: here the node is asked for a file that is not there."""
-    (found,) = doctor._seen_by_nodes("results", str(tmp_path / "not there"), b"content")
+    (found,) = checks._visible_to_nodes("results", str(tmp_path / "not there"), b"content")
     assert found.state == "problem"
-    assert found.sentence.startswith("results was written, but is not seen by")
+    assert found.sentence.startswith("results is not visible to ")
 
 
 def test_a_node_with_other_versions_is_found(ray_session):
     """As where this machine was updated and the nodes were not."""
-    here = probes.describe(*doctor.LIBRARIES)
-    (found,) = (finding for finding in doctor._nodes({**here, "torch": "1.0"}) if finding.state == "problem")
+    here = probes.describe(*checks.LIBRARIES)
+    (found,) = (finding for finding in checks._nodes({**here, "torch": "1.0"}) if finding.state == "problem")
     assert found.sentence == f"has torch {here['torch']} (here 1.0)"
     assert "same versions" in found.remedy
 
 
 def test_nothing_that_listens_is_a_problem_and_the_directory_is_asked_all_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(checks.ray, "is_initialized", lambda: False)
     worst = states(examine("127.0.0.1:1", str(tmp_path)))
     assert worst["cluster"] == "problem"
     assert worst["results"] == "ok"
@@ -85,27 +84,27 @@ def test_nothing_that_listens_is_a_problem_and_the_directory_is_asked_all_the_sa
 @pytest.mark.parametrize("into", ["{}/file/results", "nowhere://bucket/x"])
 def test_a_place_that_cannot_be_written_is_a_problem(tmp_path, into):
     (tmp_path / "file").write_text("no directory")
-    findings = doctor._in_time("results", lambda: doctor._results(into.format(tmp_path), []))
+    findings = checks._within_time("results", lambda: checks._results(into.format(tmp_path), []))
     assert states(findings) == {"results": "problem"}
 
 
 @pytest.mark.parametrize(
     ("token", "state", "sentence"),
     [
-        (None, "problem", "open to everybody"),
-        ("another token", "problem", "refuses this token"),
-        (os.environ["RAY_AUTH_TOKEN"], "ok", "closed without the token"),
+        (None, "problem", "open without a token to everyone"),
+        ("another token", "problem", "rejects this token"),
+        (os.environ["RAY_AUTH_TOKEN"], "ok", "requires the token"),
     ],
     ids=["none", "another", "the right one"],
 )
 def test_a_jobs_api_that_is_open_is_a_problem(token, state, sentence):
     with jobs_api(token) as url:
-        (finding,) = doctor._jobs_api(url)
+        (finding,) = checks._jobs_api(url)
     assert (finding.state, sentence in finding.sentence) == (state, True)
 
 
 def test_a_question_without_an_answer_has_an_end():
     never = threading.Event()
-    (finding,) = doctor._in_time("something", lambda: [Finding("ok", "never", str(never.wait()))], seconds=0.01)
+    (finding,) = checks._within_time("something", lambda: [Finding("ok", "never", str(never.wait()))], seconds=0.01)
     never.set()
-    assert (finding.state, finding.about, finding.sentence) == ("problem", "something", "no answer in 0.01 s")
+    assert (finding.state, finding.about, finding.sentence) == ("problem", "something", "no answer within 0.01 s")

@@ -18,7 +18,7 @@ from fipray.records import Store
 from tests.studies import Fails, KillsItsProcess, searching, searching_measures
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NUM_TRIALS = 8
 SEARCH = replace(searching(domain="wide"), num_trials=NUM_TRIALS, searcher="optuna", scheduler="asha")
 

@@ -1,0 +1,5 @@
+"""Command line."""
+
+from fipray.cli.entry import main
+
+__all__ = ["main"]
