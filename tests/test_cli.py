@@ -105,18 +105,18 @@ def test_show_prints_the_same_summary(fipray, directory):
         (["tests.studies:with_a_fourth_class"], "the network has 3 classes, 0..2, but test_labels holds 3"),
         (["experiments.quickstart:study", "-p", "sparsity=1.5"], "below 1; 1.5 was given"),
         (["experiments.mnist:study", "-p", "data_root=nowhere"], "nowhere holds no MNIST/raw"),
-        (["tests.studies:study", "--runner", "slurm"], "there is no runner 'slurm'; there are: ray, local"),
+        (["tests.studies:study", "--runner", "slurm"], "unknown runner 'slurm'; available: ray, local"),
         (["tests.studies:study", "--runner", "local", "--workers", "2"], "takes no --address, --workers"),
         (
             ["tests.studies:study", "--runner", "local", "--memory-per-worker", "4GB"],
             "--memory-per-worker, --resource, --placement or --stall-seconds",
         ),
-        (["tests.studies:study", "--runner", "ray", "--memory-per-worker", "much"], "such as 500MB or 4GB; 'much'"),
+        (["tests.studies:study", "--runner", "ray", "--memory-per-worker", "much"], "such as 500MB or 4GB, got 'much'"),
         (
             ["tests.studies:study", "--runner", "ray", "--memory-per-worker", "9000TB"],
             "9e+06 GB of memory requested",
         ),
-        (["tests.studies:study", "--runner", "ray", "--resource", "tpu"], "NAME=AMOUNT; 'tpu' was given"),
+        (["tests.studies:study", "--runner", "ray", "--resource", "tpu"], "NAME=AMOUNT, got 'tpu'"),
         (
             ["tests.studies:study", "--runner", "ray", "--resource", "tpu=1"],
             "and 0 tpu; custom resources available: none",

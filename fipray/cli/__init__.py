@@ -1,4 +1,4 @@
-"""Command line."""
+"""Command line. Every command is a few lines over the library."""
 
 from fipray.cli.entry import main
 
