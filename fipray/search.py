@@ -1,4 +1,4 @@
-"""Searches over the fields of a path's spec: what may vary, the search itself, and `run`, by Ray Tune."""
+"""Searches over the settings of a path: domains, the search as data, and `run`, with Ray Tune."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ __all__ = ["Choice", "Integers", "LogUniform", "Search", "Uniform", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "run":  # on first use, so that a search is described without Ray
+    if name == "run":  # loaded on first use, so that a search can be defined without importing Ray
         from fipray.cluster.tune.search import search
 
         return search

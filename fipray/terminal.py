@@ -96,7 +96,7 @@ class TerminalListener:
 
     def _render(self) -> Table:
         now, lines = self._clock(), list(self._progress.lines.values())
-        # rich shows a live table that is higher than the terminal only in part, without its last line.
+        # rich cuts a live table that is higher than the terminal, and the total is its last line.
         fitting = max(self._console.height - _OTHER_LINES, 1)
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
