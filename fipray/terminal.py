@@ -56,6 +56,7 @@ class TerminalListener:
         now = self._clock()
         self._study = study
         self._progress.begin(total, done, now)
+        # On a terminal the last live line shows the summary.
         self._summary_due = float("inf") if self._console.is_terminal else now + SUMMARY_SECONDS
         if done == total:
             self.note(f"all {total} jobs are already done")

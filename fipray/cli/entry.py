@@ -31,7 +31,7 @@ add_command(app, cluster.doctor)
 def main() -> None:
     """Run the command of `sys.argv`, and exit with its status."""
     sys.path.insert(0, str(Path.cwd()))  # find studies where the command is run, as `python -m` does
-    importlib.invalidate_caches()
+    importlib.invalidate_caches()  # in case a study's file was written since that folder was last listed
     try:
         app()
     except ClusterLostError as error:

@@ -126,6 +126,7 @@ class PlacementOptions:
             help="Memory to reserve for each worker (not enforced), such as 4GB.",
         ),
     ] = "0"
+    # None instead of an empty list, which cannot be the default of a dataclass field.
     resource: Annotated[
         list[str] | None,
         typer.Option(
@@ -189,6 +190,7 @@ def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
             groups[parameter.name] = parameter.annotation
             parameters += _options(parameter.annotation)
         else:
+            # Keyword-only, so that required options may follow optional ones in the help.
             parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
     def call(**values: Any) -> None:
@@ -196,6 +198,7 @@ def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
         function(**values)
 
+    # Typer reads the signature, so no source code has to be generated.
     vars(call)["__signature__"] = inspect.Signature(parameters)
     help_text = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
     app.command(function.__name__, help=help_text)(call)

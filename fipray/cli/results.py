@@ -9,6 +9,8 @@ import typer
 
 from fipray.cli.options import Directory
 
+# Commands import what they need when they run: `fipray --help` must not wait for pandas or torch.
+
 
 def show(directory: Directory) -> None:
     """Print a summary of a results directory: its base network, paths and ensembles.

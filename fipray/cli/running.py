@@ -59,7 +59,7 @@ def run(
     function = reference.find(study)
     values = reference.parse(function, parameter or [])
     sinks = _sinks(trackers)
-    with _interruptible():
+    with _interruptible():  # also while the study is built, which may train its base network
         built = reference.build(function, values, fipray.Study)
         with TerminalListener() as terminal:
             listener = Listeners([terminal], sinks)

@@ -86,7 +86,7 @@ class ActorPool:
         Args:
             target: number of workers.
         """
-        if not self._all:
+        if not self._all:  # without any worker allow one more attempt; if it fails, the run ends
             self._num_failures = min(self._num_failures, MAX_SET_UP_FAILURES - 1)
         while len(self) < target and self._num_failures < MAX_SET_UP_FAILURES and time.monotonic() >= self._not_before:
             taken = {worker.number for worker in self._all}
@@ -103,6 +103,7 @@ class ActorPool:
         Args:
             target: number of workers.
         """
+        # The newest first: of those that start, the oldest are closest to being ready.
         spare = [*list(self.starting.values())[::-1], *list(self.idle.values())[::-1]]
         for worker in spare[: max(len(self) - target, 0)]:
             self.end(worker)

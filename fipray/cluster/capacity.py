@@ -152,7 +152,7 @@ def _checked_num_workers(
     wanted = num_workers if num_workers is not None else max(fit, 1)
     if wanted <= fit:
         return wanted
-    names = dict.fromkeys(("GPU", "CPU", *resources.amounts))
+    names = dict.fromkeys(("GPU", "CPU", *resources.amounts))  # a set that keeps its order
     total = {name: sum(group.resources.get(name, 0.0) * group.count for group in groups) for name in names}
     for name, each in resources.amounts.items():
         if wanted * each > total[name] + 1e-9:

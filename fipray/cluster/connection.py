@@ -69,7 +69,7 @@ def connect(address: str | None) -> Iterator[None]:
         with _private_session():
             yield
         return
-    _check_listens(resolved)
+    _check_listens(resolved)  # ray.init would retry for minutes
     try:
         with _signal_handler_kept():
             ray.init(address=resolved, log_to_driver=False, logging_level="error")
@@ -168,7 +168,7 @@ def _worker_messages_muted() -> Iterator[None]:
 
 
 def _check_listens(address: str) -> None:
-    """Raise UsageError if the connection is refused: Ray itself would retry for minutes."""
+    """Raise UsageError if the connection is refused."""
     url = urlsplit(f"//{address.removeprefix('ray://')}")
     try:
         if url.hostname and url.port:

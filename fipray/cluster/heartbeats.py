@@ -130,6 +130,6 @@ def kill_process(beat: Beat) -> None:
     _kill.options(scheduling_strategy=on_node).remote(beat.process_id)
 
 
-@ray.remote(num_cpus=0, max_retries=0)
+@ray.remote(num_cpus=0, max_retries=0)  # the stalled worker may hold the node's last CPU
 def _kill(process_id: int) -> Any:
     os.kill(process_id, signal.SIGKILL)

@@ -29,6 +29,7 @@ class RayMetrics:
         self._distance = _gauge(
             "fipray_functional_distance", "Held-out functional distance of the path that finished last."
         )
+        # Exported as fipray_steps_total: Ray adds the suffix to the names of counters.
         self._steps = Counter("fipray_steps", "Steps of all paths in this run.", ("study",))
 
     def begin(self, study: str, total: int, done: int) -> None:
@@ -48,6 +49,7 @@ class RayMetrics:
         self.walked(job, last_step_in(tables))
         for row in tables.get("paths", ()):
             self._num_done += 1
+            # Null if it was not measured; the gauge then keeps the value of the path before.
             if (distance := row["functional_distance_held_out"]) is not None:
                 self._distance.set(distance)
 

@@ -23,6 +23,7 @@ def by_value() -> Iterator[None]:
     like those of `__main__`: by value, with the globals that they use. This needs no runtime environment, so it works
     together with that of a Ray job.
     """
+    # Modules that the user registered stay registered.
     before = cloudpickle.list_registry_pickle_by_value()
     new = [module for module in _uninstalled_modules(len(sys.modules)) if module.__name__ not in before]
     for module in new:

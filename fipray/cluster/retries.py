@@ -88,6 +88,7 @@ class Retries:
             return None
         del self._waiting[job.id]
         losses = self._losses[job.id]
+        # A worker that was lost before its node was known counts as killed by the job.
         num_own = sum(loss.node_id is None or loss.node_id in alive for loss in losses)
         if num_own < self.max_attempts and len(losses) < self.max_attempts * NODE_LOSSES_PER_ATTEMPT:
             return job

@@ -92,7 +92,8 @@ class RayRunner:
             RunError: if jobs failed; the results of the others are committed.
             ClusterLostError: if Ray's control process is gone; the same call resumes the run on a new cluster.
         """
-        capacity = self.preflight()
+        capacity = self.preflight()  # before the queue, which creates the directory
+        # Imported here because they load torch, which takes seconds: a refusal by the preflight must not wait for it.
         from fipray.cluster.metrics import RayMetrics
         from fipray.cluster.scheduler import run_jobs
         from fipray.execution.listeners import Listeners, Silent
@@ -101,7 +102,7 @@ class RayRunner:
         listener = Listeners([listener or Silent(), RayMetrics()])
         queue = Queue(study, directory, listener, changed)
         num_workers = min(capacity.num_workers, queue.num_waiting)
-        if num_workers:
+        if num_workers:  # a finished run needs no cluster
             if connection.starts_session(self.address):
                 listener.note("starting Ray on this machine")
             with self.session():

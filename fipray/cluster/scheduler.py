@@ -163,9 +163,10 @@ class _Scheduler:
         """Results that are ready; waits for one at most a second."""
         refs = [*self._running, *self._pool.starting]
         if not refs:
-            time.sleep(TICK_SECONDS / 10)
+            time.sleep(TICK_SECONDS / 10)  # waiting for a retry, or for a node that can hold a worker
         elif ray.wait(refs, timeout=COMMIT_SECONDS if self._finished else TICK_SECONDS)[0]:
             self._next_notice = time.monotonic() + NOTICE_SECONDS
+            # The first wait returns a single result; all others that are ready come with it, for one commit.
             ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
             return [result for ref in ready if (result := self._take(ref))]
         else:
@@ -185,7 +186,7 @@ class _Scheduler:
         except LOST as error:
             self._handle_loss(worker, job, failure_cause(error, worker.location))
             return None
-        except ray.exceptions.RayError as error:
+        except ray.exceptions.RayError as error:  # the worker is still alive
             result = Failure(failure_cause(error))
         self._pool.idle[worker.number] = worker
         if isinstance(result, Failure):

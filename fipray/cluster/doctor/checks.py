@@ -135,6 +135,7 @@ def _devices() -> Findings:
 
 def _connect(address: str, connection: ExitStack, nodes: list[str]) -> Findings:
     url = urlsplit(f"//{address}")
+    # Asked first, because ray.init retries for minutes where nothing listens.
     if url.hostname and url.port and not ray.is_initialized():
         try:
             socket.create_connection((url.hostname, url.port), timeout=5).close()

@@ -76,7 +76,7 @@ def on_every_node(function: Callable[..., Any], arguments: tuple[str, ...], seco
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
-        task = ray.remote(num_cpus=0, max_retries=0)(call)
+        task = ray.remote(num_cpus=0, max_retries=0)(call)  # without a CPU, so that a fully used node answers too
         refs = {
             f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})": task.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

@@ -82,7 +82,7 @@ def search(
     store.verify(weights=store.is_near)
     num_done = store.read_table("trials").num_rows
     listener.begin(search.study.name, search.total, num_done)
-    if num_done == search.total:
+    if num_done == search.total:  # a finished search needs no cluster
         return store
     base, threads = material_of(search.study, store).module, runner.threads_per_worker
     sent = replace(search, study=replace(search.study, module=base))

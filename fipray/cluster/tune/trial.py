@@ -141,6 +141,7 @@ class _Reporter:
     def report_point(self, job: Job, tables: Tables) -> None:
         """Report a saved point. The last one is reported later, together with the evaluation of the path's end."""
         self.update(tables)
+        # A scheduler that saw the last point without the evaluation could stop the trial before it.
         if tables["points"][-1]["step"] < (job.last_step or 0):
             self._report([*self._results, JobResult(job.id, kind_of(job.spec), job.attempt, tables)])
 
