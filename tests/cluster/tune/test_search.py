@@ -23,6 +23,13 @@ NUM_TRIALS = 8
 SEARCH = replace(searching(domain="wide"), num_trials=NUM_TRIALS, searcher="optuna", scheduler="asha")
 
 
+def searching_with_gradients() -> fip.search.Search:
+    """Search whose stepper follows the objective's gradient: others are refused with objectives of the tests here."""
+    usual = searching()
+    path = replace(usual.study.paths[0], stepper=fip.steppers.FirstOrder(beta=0.1))
+    return replace(usual, study=replace(usual.study, paths=(path,)))
+
+
 @dataclass(frozen=True)
 class CutOff:
     """Search that was resumed after its driver was killed with SIGKILL."""
@@ -104,7 +111,7 @@ def test_trial_whose_worker_is_killed_resumes_and_a_failed_one_is_reported_with_
     deaths.mkdir()
     dies = KillsItsProcess(str(deaths), times=1)
     objectives = fip.search.Choice((dies, Fails("the mistake")))
-    made = replace(searching(), space={"objective": objectives}, searcher="grid")
+    made = replace(searching_with_gradients(), space={"objective": objectives}, searcher="grid")
     with pytest.raises(fip.errors.RunError) as failed:
         fip.search.run(made, tmp_path / "results", fip.RayRunner(num_workers=2))
     assert "1 of 2 trials failed" in str(failed.value)
@@ -126,8 +133,9 @@ class Scaled:
 
 
 def test_search_whose_code_changed_stops_or_runs_again(ray_session, tmp_path, monkeypatch):
-    path = replace(searching().study.paths[0], objective=Scaled(), num_steps=2)
-    study = replace(searching().study, paths=(path,), evaluation=None)
+    study = searching_with_gradients().study
+    path = replace(study.paths[0], objective=Scaled(), num_steps=2)
+    study = replace(study, paths=(path,), evaluation=None)
     made = fip.search.Search(study, {"seed": fip.search.Choice((0, 1))}, {"objective_value": "min"}, searcher="grid")
     runner = fip.RayRunner(num_workers=1)
     fip.search.run(made, tmp_path / "results", runner)
