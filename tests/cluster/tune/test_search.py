@@ -57,7 +57,9 @@ def cut_off(ray_session, tmp_path_factory) -> CutOff:
     environment = {**os.environ, "COLUMNS": "200"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as driver:
         assert driver.stderr is not None
-        said = [next(driver.stderr) for _ in range(4)]  # "8 trials by 1 worker", then a line for each finished trial
+        said: list[str] = []
+        while sum(line.endswith(" s)\n") for line in said) < 3:  # a line for each finished trial
+            said.append(next(driver.stderr))
         driver.send_signal(signal.SIGKILL)
         said += list(driver.stderr)
     assert driver.returncode == -signal.SIGKILL, said
