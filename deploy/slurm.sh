@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# A study on the nodes of a Slurm allocation: a Ray cluster for as long as the study takes. In the root of a checkout that
-# every node sees, with fipray installed in .venv (make install):
+# Study on a Slurm allocation, with a Ray cluster for the duration of the job. Submit it from the root of a checkout on a shared
+# disk, with fipray installed in .venv (make install):
 #
 #     sbatch deploy/slurm.sh experiments.quickstart:study results/quickstart
 #     sbatch --nodes=4 --gpus-per-node=4 deploy/slurm.sh mystudies:study s3://bucket/mine -p members=16
 #
-# The first is the study, the second a results directory that every node sees or an address, and the rest goes to `fipray run`.
-# Submitted again after its time is over, the same command goes on from where it was.
+# Arguments: the study; a results directory on a shared disk, or an address; further arguments of `fipray run`.
+# If the job reaches its time limit, submit the same command again to resume.
 
 #SBATCH --job-name=fipray
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=8
 #SBATCH --time=04:00:00
-# A node for itself: Ray takes fixed ports, and symmetric-run ends with `ray stop`, which ends every Ray process of yours there.
+# Whole nodes: Ray uses fixed ports, and symmetric-run ends with `ray stop`, which ends all your Ray processes on the node.
 #SBATCH --exclusive
 
 set -euo pipefail
@@ -25,12 +25,12 @@ shift 2
 cd "${SLURM_SUBMIT_DIR:?this script is for sbatch}"
 source .venv/bin/activate
 
-# A token for this cluster alone. It reaches the nodes in the environment, which srun hands on, and stands in no command.
+# A token for this cluster. srun passes it to the nodes in the environment, so it appears on no command line.
 RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_MODE RAY_AUTH_TOKEN
 
-# The head is the node where this script runs. Its name must mean an address that the other nodes reach, not 127.0.1.1.
+# The head is the node that runs this script. Its name must resolve to an address that other nodes can reach, not 127.0.1.1.
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 port=$((20000 + SLURM_JOB_ID % 10000))
 

@@ -1,4 +1,4 @@
-"""What `import fipray` offers; each name is loaded on first use. Type checkers read this file, and so does the loader."""
+"""Public names of fipray, each loaded on first use; read by type checkers and by the lazy loader."""
 
 from . import (
     analysis as analysis,

@@ -1,4 +1,4 @@
-"""Searches over the fields of a path's spec: domains, the search, and `run`, which runs it with Ray Tune."""
+"""Searches over the settings of a path: domains, the search as data, and `run`, with Ray Tune."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -6,14 +6,14 @@ from fipray.study.search import Search
 from fipray.study.space import Choice, Integers, LogUniform, Uniform
 
 if TYPE_CHECKING:
-    from fipray.cluster.search import search as run
+    from fipray.cluster.tune.search import search as run
 
 __all__ = ["Choice", "Integers", "LogUniform", "Search", "Uniform", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "run":  # imported on first use, so that a search can be described without Ray
-        from fipray.cluster.search import search
+    if name == "run":  # loaded on first use, so that a search can be defined without importing Ray
+        from fipray.cluster.tune.search import search
 
         return search
-    raise AttributeError(f"module 'fipray.search' has no attribute {name!r}; it has: {', '.join(__all__)}")
+    raise AttributeError(f"module 'fipray.search' has no name {name!r}; it has: {', '.join(__all__)}")

@@ -1,4 +1,4 @@
-"""What a run, its results and an examination look like on a terminal, and as plain lines where there is none."""
+"""Terminal output: progress of a run, summaries of results, and findings of the doctor."""
 
 from __future__ import annotations
 
@@ -22,12 +22,18 @@ if TYPE_CHECKING:
     from fipray.cluster.doctor import Finding
 
 SUMMARY_SECONDS = 30.0
-_OTHER_LINES = 3  # the total, the count of what does not fit, and the line that the cursor is on
+_OTHER_LINES = 3  # the total, the count of jobs that do not fit, and the line of the cursor
 
 
-class TerminalWatch:
-    """A line for each piece of work that ended. On a terminal also a line for each that is under way, or as many as
-    fit, and one for the whole run; where there is none that one is printed now and then.
+class TerminalListener:
+    """Listener that prints a line for each finished job.
+
+    On a terminal it also shows live lines: one for each running job, as far as they fit, and one for the whole run.
+    Elsewhere, as in the log of a batch job, it prints the latter every 30 seconds.
+
+    Args:
+        console: console to print to; None for standard error.
+        clock: monotonic clock, in seconds.
     """
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -50,11 +56,12 @@ class TerminalWatch:
         now = self._clock()
         self._study = study
         self._progress.begin(total, done, now)
+        # On a terminal the last live line shows the summary.
         self._summary_due = float("inf") if self._console.is_terminal else now + SUMMARY_SECONDS
         if done == total:
-            self.note(f"all {total} pieces of work are there already")
+            self.note(f"all {total} jobs are already done")
         elif done:
-            self.note(f"{done} of {total} pieces of work are there already; {total - done} are missing")
+            self.note(f"{done} of {total} jobs are already done; {total - done} remain")
 
     def started(self, job: Job, where: str) -> None:
         self._progress.started(job, where, self._clock())
@@ -74,7 +81,7 @@ class TerminalWatch:
 
     def failed(self, job: Job, reason: str) -> None:
         self._progress.ended(job, failed=True)
-        lines = reason.strip().splitlines() or ["no reason was given"]
+        lines = reason.strip().splitlines() or ["no reason given"]
         self.note(f"{job.label} failed: {lines[-1] if len(lines) > 1 else lines[0]}")
         self._summarise()
 
@@ -86,10 +93,11 @@ class TerminalWatch:
         if now >= self._summary_due:
             self._summary_due = now + SUMMARY_SECONDS
             running = len(self._progress.lines)
-            self.note(f"{self._study}: {self._done()}, {running} under way{self._throughput(now, '; ')}")
+            self.note(f"{self._study}: {self._done()}, {running} running{self._throughput(now, '; ')}")
 
     def _render(self) -> Table:
         now, lines = self._clock(), list(self._progress.lines.values())
+        # rich cuts a live table that is higher than the terminal, and the total is its last line.
         fitting = max(self._console.height - _OTHER_LINES, 1)
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
@@ -110,8 +118,8 @@ class TerminalWatch:
 
     def _throughput(self, now: float, before: str) -> str:
         rate, left = self._progress.steps_per_second(now), self._progress.seconds_left(now)
-        said = ([f"{rate:.3g} steps/s"] if rate else []) + ([f"{_duration(left)} left"] if left else [])
-        return before + ", ".join(said) if said else ""
+        parts = ([f"{rate:.3g} steps/s"] if rate else []) + ([f"{_duration(left)} left"] if left else [])
+        return before + ", ".join(parts) if parts else ""
 
 
 def _columns(line: Line, now: float) -> tuple[ProgressBar | str, str, str]:
@@ -130,27 +138,43 @@ def _duration(seconds: float) -> str:
 
 
 def print_summary(directory: str) -> None:
-    """The summary of a results directory, and the line that opens it in pandas."""
-    from fipray import analysis  # after the run: pandas takes its time to load
+    """Print a summary of a results directory, and the line of Python that loads it as pandas frames.
+
+    Args:
+        directory: results directory, or the address of one.
+    """
+    from fipray import analysis  # pandas loads slowly, so only when the run is over
 
     analysis.print_summary(analysis.load(directory))
     quoted = json.dumps(without_credentials(directory), ensure_ascii=False)
     say(f"In pandas: from fipray import analysis; results = analysis.load({quoted})")
 
 
-def say(sentence: object) -> None:
-    """Prints a sentence that may hold anybody's text."""
-    typer.echo(printable_lines(without_credentials(sentence)))
+def say(text: object) -> None:
+    """Print text to standard output.
+
+    Args:
+        text: any text; credentials in addresses are removed, and control characters escaped.
+    """
+    typer.echo(printable_lines(without_credentials(text)))
 
 
 def print_findings(findings: Iterable[Finding]) -> bool:
-    """A line for each, as they come. Whether none of them is a problem."""
+    """Print findings of the doctor, each as soon as it is made.
+
+    Args:
+        findings: the findings.
+
+    Returns:
+        Whether none of them is a problem.
+    """
     console = Console(highlight=False, soft_wrap=True)
     styles = {"ok": "green", "warning": "yellow", "problem": "bold red"}
-    well = True
+    is_well = True
     for finding in findings:
-        well = well and finding.state != "problem"
+        is_well = is_well and finding.state != "problem"
         remedy = f". {finding.remedy}" if finding.remedy else ""
-        said = without_credentials(f"{finding.about}: {finding.sentence}{remedy}")
-        console.print(Text(f"{finding.state:8}", style=styles[finding.state]) + Text(printable_lines(said)))
-    return well
+        text = without_credentials(f"{finding.about}: {finding.sentence}{remedy}")
+        # As Text, because rich would read brackets in names as markup.
+        console.print(Text(f"{finding.state:8}", style=styles[finding.state]) + Text(printable_lines(text)))
+    return is_well

@@ -1,4 +1,4 @@
-"""The command line: what it says, and the status it ends with."""
+"""Command line: output and exit status."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.studies import study
 
 @pytest.fixture
 def fipray(monkeypatch, capsys):
-    """Runs the command in this process; gives its exit status, and what it printed to stdout and stderr."""
+    """Run a command in this process; returns its exit status, and its output on stdout and stderr."""
 
     def command(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["fipray", *map(str, arguments)])
@@ -40,7 +40,7 @@ def directory(tmp_path_factory) -> Path:
 
 
 def damaged(directory: Path, copy: Path, pattern: str, content: bytes | None = None) -> Path:
-    """A copy of a results directory in which one file is cut to half, or holds other content."""
+    """Copy of a results directory in which one file is truncated to half, or holds other content."""
     for file in directory.rglob("*"):
         target = copy / file.relative_to(directory)
         if file.is_dir():
@@ -55,7 +55,7 @@ def damaged(directory: Path, copy: Path, pattern: str, content: bytes | None = N
     return file
 
 
-def test_run_prints_base_paths_and_ensemble_and_the_line_for_pandas(fipray, tmp_path):
+def test_run_prints_the_summary_and_the_line_for_pandas(fipray, tmp_path):
     status, out, err = fipray(
         "run", "tests.studies:study", "--into", tmp_path, "--runner", "local", "-p", "num_steps=3"
     )
@@ -70,7 +70,7 @@ def test_run_prints_base_paths_and_ensemble_and_the_line_for_pandas(fipray, tmp_
     assert re.search(r"path sparse: all 3 steps were walked; objective \S+ -> 0\.00: better; functional distance", err)
 
 
-def test_a_tilde_is_the_home_directory_wherever_a_directory_is_given(fipray, tmp_path, monkeypatch):
+def test_tilde_means_the_home_directory_in_every_command(fipray, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     run = ["run", "tests.studies:study", "--runner", "local", "-p", "num_steps=2", "--tensorboard=~/curves"]
@@ -105,28 +105,34 @@ def test_show_prints_the_same_summary(fipray, directory):
         (["tests.studies:with_a_fourth_class"], "the network has 3 classes, 0..2, but test_labels holds 3"),
         (["experiments.quickstart:study", "-p", "sparsity=1.5"], "below 1; 1.5 was given"),
         (["experiments.mnist:study", "-p", "data_root=nowhere"], "nowhere holds no MNIST/raw"),
-        (["tests.studies:study", "--runner", "slurm"], "there is no runner 'slurm'; there are: ray, local"),
+        (["tests.studies:study", "--runner", "slurm"], "unknown runner 'slurm'; available: ray, local"),
         (["tests.studies:study", "--runner", "local", "--workers", "2"], "takes no --address, --workers"),
         (
             ["tests.studies:study", "--runner", "local", "--memory-per-worker", "4GB"],
             "--memory-per-worker, --resource, --placement or --stall-seconds",
         ),
-        (["tests.studies:study", "--runner", "ray", "--memory-per-worker", "much"], "such as 500MB or 4GB; 'much'"),
+        (["tests.studies:study", "--runner", "ray", "--memory-per-worker", "much"], "such as 500MB or 4GB, got 'much'"),
         (
             ["tests.studies:study", "--runner", "ray", "--memory-per-worker", "9000TB"],
-            "9e+06 GB of memory are asked for",
+            "9e+06 GB of memory requested",
         ),
-        (["tests.studies:study", "--runner", "ray", "--resource", "tpu"], "NAME=AMOUNT; 'tpu' was given"),
-        (["tests.studies:study", "--runner", "ray", "--resource", "tpu=1"], "and 0 tpu; custom resources there: none"),
-        (["tests.studies:study", "--runner", "ray", "--placement", "x"], "no placement 'x'; there are: pack, spread"),
-        (["tests.studies:study", "--runner", "ray", "--workers", "0"], "at least one worker is needed"),
+        (["tests.studies:study", "--runner", "ray", "--resource", "tpu"], "NAME=AMOUNT, got 'tpu'"),
+        (
+            ["tests.studies:study", "--runner", "ray", "--resource", "tpu=1"],
+            "and 0 tpu; custom resources available: none",
+        ),
+        (
+            ["tests.studies:study", "--runner", "ray", "--placement", "x"],
+            "unknown placement 'x'; available: pack, spread",
+        ),
+        (["tests.studies:study", "--runner", "ray", "--workers", "0"], "num_workers must be at least 1 or None, got 0"),
         (
             ["tests.studies:study", "--runner", "ray", "--gpus-per-worker", "64"],
-            "64 GPUs are asked for (workers: 1, GPUs of each: 64)",
+            "64 GPUs requested (workers: 1, GPUs per worker: 64)",
         ),
     ],
 )
-def test_wrong_use_ends_with_2_a_sentence_and_nothing_written(fipray, tmp_path, arguments, sentence):
+def test_wrong_use_of_run_exits_with_2_and_a_message_and_writes_nothing(fipray, tmp_path, arguments, sentence):
     into = tmp_path / "results"
     runner = [] if "--runner" in arguments else ["--runner", "local"]
     status, out, err = fipray("run", *arguments, "--into", into, *runner)
@@ -136,7 +142,7 @@ def test_wrong_use_ends_with_2_a_sentence_and_nothing_written(fipray, tmp_path, 
     assert not into.exists()
 
 
-def test_tensorboard_is_given_what_this_run_and_earlier_ones_ended(fipray, tmp_path):
+def test_tensorboard_shows_paths_of_this_and_earlier_runs(fipray, tmp_path):
     command = ["run", "tests.studies:study", "--into", tmp_path / "results", "--runner", "local", "-p", "num_steps=2"]
     assert fipray(*command)[0] == 0
     one = next((tmp_path / "results" / "commits").iterdir())
@@ -146,7 +152,7 @@ def test_tensorboard_is_given_what_this_run_and_earlier_ones_ended(fipray, tmp_p
     assert shown == ["diverse-0", "diverse-1", "sparse", "sparse-too"]
 
 
-def test_the_doctor_ends_with_0_when_all_is_well_and_with_1_when_it_is_not(fipray, ray_session, tmp_path):
+def test_doctor_exits_with_0_if_all_is_well_and_with_1_for_a_problem(fipray, ray_session, tmp_path):
     (tmp_path / "file").write_text("no directory")
     for into, expected in ((tmp_path, 0), (tmp_path / "file" / "results", 1)):
         status, out, err = fipray("doctor", "--address", ray_session["address"], "--into", into)
@@ -161,10 +167,10 @@ def test_the_doctor_ends_with_0_when_all_is_well_and_with_1_when_it_is_not(fipra
         (["tests.studies:study"], "study returned a Study; a search function must return a fipray.Search"),
         (["tests.studies:searching", "-p", "domain=wide", "--searcher", "grid"], "a grid is made of choices"),
         (["tests.studies:searching", "--scheduler", "pbt"], "named by one spec that anyone can walk again"),
-        (["tests.studies:searching", "--workers", "0"], "at least one worker is needed"),
+        (["tests.studies:searching", "--workers", "0"], "num_workers must be at least 1 or None, got 0"),
     ],
 )
-def test_wrong_use_of_search_ends_with_2_a_sentence_and_nothing_written(fipray, tmp_path, arguments, sentence):
+def test_wrong_use_of_search_exits_with_2_and_a_message_and_writes_nothing(fipray, tmp_path, arguments, sentence):
     into = tmp_path / "results"
     status, out, err = fipray("search", *arguments, "--into", into)
     assert (status, out) == (2, "")
@@ -172,7 +178,7 @@ def test_wrong_use_of_search_ends_with_2_a_sentence_and_nothing_written(fipray, 
     assert not into.exists()
 
 
-def test_a_directory_of_another_study_is_refused(fipray, directory):
+def test_run_refuses_a_directory_of_another_study(fipray, directory):
     status, _, err = fipray(
         "run", "tests.studies:study", "--into", directory, "--runner", "local", "-p", "sparsity=0.7"
     )
@@ -181,7 +187,7 @@ def test_a_directory_of_another_study_is_refused(fipray, directory):
 
 
 @pytest.mark.parametrize("pattern", ["paths/*.parquet", "points/*.parquet", "weights/*/*/*.safetensors", "base.*s"])
-def test_a_truncated_file_is_named_with_what_to_do(fipray, directory, tmp_path, pattern):
+def test_truncated_file_is_named_with_a_remedy(fipray, directory, tmp_path, pattern):
     file = damaged(directory, tmp_path / "copy", pattern)
     before = sorted(tmp_path.rglob("*"))
     status, _, err = fipray("run", "tests.studies:study", "--into", tmp_path / "copy", "--runner", "local")
@@ -192,7 +198,7 @@ def test_a_truncated_file_is_named_with_what_to_do(fipray, directory, tmp_path, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_the_advice_about_a_truncated_file_repairs_the_directory(fipray, directory, tmp_path):
+def test_remedy_for_a_truncated_file_repairs_the_directory(fipray, directory, tmp_path):
     file = damaged(directory, tmp_path / "copy", "points/*.parquet")
     _, _, err = fipray("show", tmp_path / "copy")
     (tmp_path / "copy" / "commits" / f"{file.stem}.json").unlink()
@@ -201,13 +207,13 @@ def test_the_advice_about_a_truncated_file_repairs_the_directory(fipray, directo
     assert (status, out) == (0, fipray("show", directory)[1].replace(str(directory), str(tmp_path / "copy")))
 
 
-def test_show_of_no_results_directory_ends_with_2(fipray, tmp_path):
+def test_show_without_a_results_directory_exits_with_2(fipray, tmp_path):
     status, _, err = fipray("show", tmp_path / "nothing")
     assert status == 2
     assert "not a results directory" in err
 
 
-def test_failed_work_ends_with_1_and_a_sentence_for_each(fipray, tmp_path):
+def test_failed_jobs_exit_with_1_and_a_line_for_each(fipray, tmp_path):
     status, _, err = fipray("run", "tests.studies:failing", "--into", tmp_path, "--runner", "local")
     assert status == 1
     assert "5 of 11 jobs failed" in err
@@ -215,14 +221,14 @@ def test_failed_work_ends_with_1_and_a_sentence_for_each(fipray, tmp_path):
     assert "Traceback" not in err
 
 
-def test_ctrl_c_ends_with_130_and_keeps_what_is_done(fipray, tmp_path):
+def test_ctrl_c_exits_with_130_and_keeps_finished_jobs(fipray, tmp_path):
     status, _, err = fipray("run", "tests.studies:interrupted", "--into", tmp_path, "--runner", "local")
     assert status == 130
-    assert err.endswith("fipray: interrupted; what is done is kept, and the same command goes on from there\n")
+    assert err.endswith("fipray: interrupted; finished jobs are saved. Run the same command again to resume\n")
     assert len(list((tmp_path / "commits").iterdir())) == 2
 
 
-def test_a_missing_option_ends_with_2(fipray):
+def test_missing_option_exits_with_2(fipray):
     status, _, err = fipray("run", "tests.studies:study")
     assert status == 2
     assert "--into" in err
@@ -246,7 +252,7 @@ def study():
 """
 
 
-def test_a_study_file_is_run_and_its_changed_code_is_seen(fipray, tmp_path, monkeypatch):
+def test_run_of_a_study_file_notices_changed_code(fipray, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     file, command = tmp_path / "owns_study.py", ["--into", tmp_path / "results", "--runner", "local"]
     file.write_text(OWN_STUDY)
@@ -278,7 +284,7 @@ def test_a_study_file_is_run_and_its_changed_code_is_seen(fipray, tmp_path, monk
         ("export", "--path=sparse", "--to=a.pt", ""),
     ],
 )
-def test_an_empty_name_of_a_directory_is_refused_at_once(fipray, tmp_path, monkeypatch, arguments, name):
+def test_empty_directory_name_is_refused_at_once(fipray, tmp_path, monkeypatch, arguments, name):
     monkeypatch.chdir(tmp_path)
     status, out, err = fipray(*arguments[:-1], arguments[-1] + name)
     assert status == 2
@@ -287,7 +293,7 @@ def test_an_empty_name_of_a_directory_is_refused_at_once(fipray, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_uri_of_mlflow_is_refused(fipray, tmp_path):
+def test_empty_mlflow_uri_is_refused(fipray, tmp_path):
     status, _, err = fipray("run", "tests.studies:study", "--runner=local", f"--into={tmp_path}", "--mlflow=")
     assert status == 2
     assert "MLflow cannot use" in err

@@ -1,4 +1,4 @@
-"""What a run looks like on a terminal and without one, by a clock of the test's own."""
+"""Progress of a run on a terminal and without one, by a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import fipray as fip
 from fipray.cluster.doctor import Finding
 from fipray.execution.jobs import Job
 from fipray.execution.progress import Progress
-from fipray.terminal import TerminalWatch, print_findings
+from fipray.terminal import TerminalListener, print_findings
 
 
 class Clock:
-    """Stands where it is put."""
+    """Clock that the test sets."""
 
     now = 0.0
 
@@ -32,29 +32,29 @@ def job(name: str, num_steps: int = 100, attempt: int = 1) -> Job:
     return Job(name, fip.PathSpec(name, fip.objectives.GradientDiversity(), num_steps=num_steps), attempt, {})
 
 
-def listener(clock: Clock, *, terminal: bool, height: int = 25) -> tuple[TerminalWatch, io.StringIO]:
-    said = io.StringIO()
-    console = Console(file=said, force_terminal=terminal, width=120, height=height, highlight=False, soft_wrap=True)
-    return TerminalWatch(console, clock), said
+def created(clock: Clock, *, terminal: bool, height: int = 25) -> tuple[TerminalListener, io.StringIO]:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, width=120, height=height, highlight=False, soft_wrap=True)
+    return TerminalListener(console, clock), output
 
 
-def screen(watching: TerminalWatch) -> list[str]:
-    """The lines that stand below those that were printed."""
+def screen(listener: TerminalListener) -> list[str]:
+    """Live lines, below those that were printed."""
     shown = io.StringIO()
-    Console(file=shown, width=120).print(watching._render())
+    Console(file=shown, width=120).print(listener._render())
     return [line.rstrip() for line in shown.getvalue().splitlines()]
 
 
-def test_on_a_terminal_each_path_has_its_steps_pace_and_time_left_and_so_has_the_run(clock):
-    watching, _ = listener(clock, terminal=True)
-    watching.begin("mine", 4, 1)
+def test_terminal_shows_steps_pace_and_time_left_of_each_path_and_of_the_run(clock):
+    listener, _ = created(clock, terminal=True)
+    listener.begin("mine", 4, 1)
     first, second = job("first"), job("second")
-    watching.started(first, "worker 1")
-    watching.started(second, "worker 2")
+    listener.started(first, "worker 1")
+    listener.started(second, "worker 2")
     clock.now = 10.0
-    watching.progressed(first, 20)
-    watching.progressed(second, 50)
-    one, other, total = screen(watching)
+    listener.progressed(first, 20)
+    listener.progressed(second, 50)
+    one, other, total = screen(listener)
     for line, parts in (
         (one, ["path first on worker 1", "step 20 of 100", "2 steps/s, 40 s left"]),
         (other, ["path second on worker 2", "step 50 of 100", "5 steps/s, 10 s left"]),
@@ -62,39 +62,39 @@ def test_on_a_terminal_each_path_has_its_steps_pace_and_time_left_and_so_has_the
     ):
         for part in parts:
             assert part in line
-    watching.finished(first, "all is well", 10.0)
-    assert [line.split()[1] for line in screen(watching)[:1]] == ["second"]
+    listener.finished(first, "all is well", 10.0)
+    assert [line.split()[1] for line in screen(listener)[:1]] == ["second"]
 
 
-def test_of_hundreds_of_paths_as_many_have_a_line_as_fit(clock):
-    watching, _ = listener(clock, terminal=True, height=10)
-    watching.begin("mine", 300, 0)
+def test_terminal_shows_as_many_paths_as_fit(clock):
+    listener, _ = created(clock, terminal=True, height=10)
+    listener.begin("mine", 300, 0)
     for number in range(300):
-        watching.started(job(f"path-{number}"), f"worker {number}")
-    *lines, more, total = screen(watching)
+        listener.started(job(f"path-{number}"), f"worker {number}")
+    *lines, more, total = screen(listener)
     assert len(lines) == 7
     assert more.strip() == "and 293 more"
     assert "0 of 300 done" in total
 
 
-def test_without_a_terminal_there_is_a_line_an_event_and_a_summary_every_thirty_seconds(clock):
-    watching, said = listener(clock, terminal=False)
-    with watching:
-        watching.begin("mine", 2, 0)
+def test_log_has_a_line_for_each_event_and_a_summary_every_thirty_seconds(clock):
+    listener, output = created(clock, terminal=False)
+    with listener:
+        listener.begin("mine", 2, 0)
         first = job("first")
-        watching.started(first, "worker 1")
+        listener.started(first, "worker 1")
         for second in range(1, 65):
             clock.now = float(second)
-            watching.progressed(first, second)
-        watching.finished(first, "all is well", 64.0)
-        watching.failed(job("second"), "Traceback\n  in a file\nValueError: wrong (its log: logs/x/1.log)")
-    summary, later, *rest = said.getvalue().splitlines()
-    assert summary == "mine: 0 of 2 done, 1 under way; 1 steps/s, 2 min 50 s left"
-    assert later == "mine: 0 of 2 done, 1 under way; 1 steps/s, 2 min 20 s left"
+            listener.progressed(first, second)
+        listener.finished(first, "all is well", 64.0)
+        listener.failed(job("second"), "Traceback\n  in a file\nValueError: wrong (its log: logs/x/1.log)")
+    summary, later, *rest = output.getvalue().splitlines()
+    assert summary == "mine: 0 of 2 done, 1 running; 1 steps/s, 2 min 50 s left"
+    assert later == "mine: 0 of 2 done, 1 running; 1 steps/s, 2 min 20 s left"
     assert rest == ["path first: all is well (64.0 s)", "path second failed: ValueError: wrong (its log: logs/x/1.log)"]
 
 
-def test_the_pace_of_a_path_that_goes_on_is_that_of_its_new_steps():
+def test_progress_measures_the_pace_of_a_resumed_path_by_its_new_steps():
     progress, again = Progress(), job("again", attempt=2)
     progress.begin(1, 0, 0.0)
     progress.started(again, "worker 1", 0.0)
@@ -104,7 +104,7 @@ def test_the_pace_of_a_path_that_goes_on_is_that_of_its_new_steps():
     assert Progress.pace(progress.lines["again"], 9.0) == (2.0, 15.0)
 
 
-def test_steps_are_counted_once_and_never_backwards():
+def test_progress_counts_steps_once_and_never_backwards():
     progress, one = Progress(), job("one")
     progress.begin(1, 0, 0.0)
     progress.started(one, "worker 1", 0.0)
@@ -114,16 +114,16 @@ def test_steps_are_counted_once_and_never_backwards():
     assert progress.progressed(one, 100, 2.0) == 0
 
 
-def test_names_and_sentences_are_shown_letter_by_letter_on_a_terminal_too(clock):
-    watching, said = listener(clock, terminal=False)
-    watching.begin("[red]mine[/x]", 2, 0)
-    watching.started(job("first"), "[/worker]")
-    watching.note("[/red] :smile: \x1b[31m in s3://KEY:SECRET@bucket/x")
-    assert said.getvalue() == "[/red] :smile: \\x1b[31m in s3://bucket/x\n"
-    assert "path first on [/worker]" in screen(watching)[0]
-    assert "[red]mine[/x]" in screen(watching)[-1]
+def test_listener_shows_markup_and_control_characters_literally(clock):
+    listener, output = created(clock, terminal=False)
+    listener.begin("[red]mine[/x]", 2, 0)
+    listener.started(job("first"), "[/worker]")
+    listener.note("[/red] :smile: \x1b[31m in s3://KEY:SECRET@bucket/x")
+    assert output.getvalue() == "[/red] :smile: \\x1b[31m in s3://bucket/x\n"
+    assert "path first on [/worker]" in screen(listener)[0]
+    assert "[red]mine[/x]" in screen(listener)[-1]
 
 
-def test_findings_are_shown_letter_by_letter(capsys):
+def test_findings_show_markup_and_control_characters_literally(capsys):
     assert print_findings([Finding("ok", "[/x]", "s3://KEY:SECRET@bucket/x \x1b[31m", "[red]")])
     assert capsys.readouterr().out.split(maxsplit=1)[1] == "[/x]: s3://bucket/x \\x1b[31m. [red]\n"

@@ -241,7 +241,7 @@ class Run:
         if (
             self.driver.returncode not in (1, 2)
             or "control process" not in said
-            or "the same command goes on" not in said
+            or "run the same command again" not in said
         ):
             raise fip.errors.RunError(
                 f"{self.directory.name} ended with {self.driver.returncode} and {said!r}; see {self.log}"
@@ -314,7 +314,7 @@ def stalled_actor(run: Run) -> None:
     run.happened.append(f"worker stopped {run.until(*run.moments(1))}")
     os.kill(run.a_worker(), signal.SIGSTOP)
     run.finish()
-    run.happened[-1] += ", ended by the limit" if "was lost with" in run.log.read_text() else ", without work"
+    run.happened[-1] += ", ended by the limit" if "was lost while running" in run.log.read_text() else ", without work"
 
 
 def stopped_driver(run: Run) -> None:

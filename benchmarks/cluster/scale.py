@@ -29,9 +29,9 @@ from rich.table import Table
 
 import fipray as fip
 from fipray import analysis
-from fipray.cluster.actor import Actor
-from fipray.cluster.dispatch import work_off
-from fipray.cluster.share import Share
+from fipray.cluster.resources import WorkerResources
+from fipray.cluster.scheduler import run_jobs
+from fipray.cluster.worker_actor import Actor
 from fipray.execution import Silent
 from fipray.execution.jobs import Tables
 from fipray.execution.queue import Queue
@@ -129,9 +129,9 @@ def measure(num_paths: int, num_points: int, num_workers: int, weights: bool, di
     listener = Rate()
     queue = Queue(made, directory, listener)
     record["study_seconds"] = time.perf_counter() - began
-    share = Share(1)
+    resources = WorkerResources(1)
     cpu = time.process_time()
-    work_off(queue, num_workers, share, "DEFAULT", 3, listener, actor_class=StubActor)
+    run_jobs(queue, num_workers, resources, "DEFAULT", 3, listener, actor_class=StubActor)
     cpu = time.process_time() - cpu
     queue.close()
     (first, first_at, first_bytes), (last, last_at, last_bytes) = listener.marks[1], listener.marks[-1]

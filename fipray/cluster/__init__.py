@@ -1,5 +1,5 @@
-"""Running it there: studies on Ray. The only place that imports ray."""
+"""Runner on Ray. The only package that imports Ray."""
 
-from fipray.cluster.ray_runner import RayRunner
+from fipray.cluster.runner import RayRunner
 
 __all__ = ["RayRunner"]

@@ -1,4 +1,4 @@
-"""What a cluster has, against what a run asks for."""
+"""Preflight: what a cluster or machine can hold, compared with what a run requests."""
 
 from __future__ import annotations
 
@@ -10,138 +10,195 @@ import ray
 from ray._private.accelerators import get_accelerator_manager_for_resource
 from ray._private.utils import estimate_available_memory, get_num_cpus
 
-from fipray.cluster.share import Amounts, Share, listing
+from fipray.cluster.resources import Amounts, WorkerResources, custom_resources, format_amounts
 from fipray.errors import UsageError
 
-_OBJECT_STORE = 0.3  # of a machine's memory, which Ray does not give to workers
-_MOST_NODES = 1000  # of one type, where an autoscaler has no limit
+_OBJECT_STORE_FRACTION = 0.3  # of a machine's memory, which Ray reserves for its object store
+_UNLIMITED_NODES = 1000  # stands for the node count of an autoscaler group without a limit
 
 
 @dataclass(frozen=True)
-class Nodes:
-    """Nodes of one kind: the resources of each, and how many there are or, on an autoscaling cluster, can be."""
+class NodeGroup:
+    """Nodes with equal resources.
 
-    has: Amounts
+    Args:
+        resources: total resources of each node.
+        count: number of nodes or, for an autoscaler's node type, the most that it may start.
+    """
+
+    resources: Amounts
     count: int = 1
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """Workers that can be had, the share that each takes, and the number of nodes that are there.
+    """Workers that a cluster can hold. Build it with `of_cluster` or `of_machine`.
 
-    `of_machine` and `of_cluster` take `gpus=None` for one GPU each where there are any, and else none; and
-    `num_workers=None` for as many as fit. They raise UsageError, with what there is, for what can never be given.
+    Args:
+        num_workers: number of workers to start.
+        resources: resources of each worker.
+        num_nodes: number of nodes that are alive.
     """
 
     num_workers: int
-    share: Share
+    resources: WorkerResources
     num_nodes: int
 
     @classmethod
-    def of_cluster(cls, num_workers: int | None, share: Share, gpus: float | None) -> Self:
-        """Of the cluster that this process is connected to; its nodes may be in use by others at the moment."""
-        alive = [Nodes(has) for has in alive_nodes().values()]
-        who = f"the cluster of {len(alive)} {'node' if len(alive) == 1 else 'nodes'} has"
-        planned = _planned()
-        share = _with_gpus(share, gpus, [*alive, *planned])
-        # What an autoscaler may add includes what it has added already.
-        nodes = max(alive, planned, key=lambda kind: _fitting(kind, share)) if planned else alive
-        return cls(_checked(num_workers, share, nodes, who), share, len(alive))
+    def of_cluster(cls, num_workers: int | None, resources: WorkerResources, gpus: float | None) -> Self:
+        """Capacity of the connected cluster, counting total resources: some may be in use by other jobs.
+
+        Args:
+            num_workers: requested number of workers; None for as many as fit.
+            resources: requested resources of each worker; its `gpus` is replaced.
+            gpus: GPUs of each worker; None for one where the cluster has GPUs and none elsewhere.
+
+        Returns:
+            The capacity, with `gpus` resolved.
+
+        Raises:
+            UsageError: if the cluster, and its autoscaler, can never hold what is requested.
+        """
+        alive = [NodeGroup(node) for node in alive_nodes().values()]
+        owner = f"the cluster of {len(alive)} {'node' if len(alive) == 1 else 'nodes'} has"
+        planned = _autoscaler_limits()
+        resources = _with_gpus(resources, gpus, [*alive, *planned])
+        # The autoscaler's limits include the nodes that it has already started, so the two are not added.
+        nodes = max(alive, planned, key=lambda groups: _num_fitting(groups, resources)) if planned else alive
+        return cls(_checked_num_workers(num_workers, resources, nodes, owner), resources, len(alive))
 
     @classmethod
-    def of_machine(cls, num_workers: int | None, share: Share, gpus: float | None) -> Self:
-        """Of a Ray session that is to be started on this machine."""
-        has = {"CPU": float(get_num_cpus(override_docker_cpu_warning=True)), "GPU": float(gpus_of_machine())}
-        has["memory"] = float(int(estimate_available_memory() * (1 - _OBJECT_STORE)))
-        share = _with_gpus(share, gpus, [Nodes(has)])
-        return cls(_checked(num_workers, share, [Nodes(has)], "this machine has"), share, 1)
+    def of_machine(cls, num_workers: int | None, resources: WorkerResources, gpus: float | None) -> Self:
+        """Capacity of a private Ray session on this machine, before it is started.
+
+        Args:
+            num_workers: requested number of workers; None for as many as fit.
+            resources: requested resources of each worker; its `gpus` is replaced.
+            gpus: GPUs of each worker; None for one where this machine has GPUs and none elsewhere.
+
+        Returns:
+            The capacity, with `gpus` resolved.
+
+        Raises:
+            UsageError: if this machine cannot hold what is requested.
+        """
+        machine = {"CPU": float(get_num_cpus(override_docker_cpu_warning=True)), "GPU": float(num_local_gpus())}
+        machine["memory"] = float(int(estimate_available_memory() * (1 - _OBJECT_STORE_FRACTION)))
+        groups = [NodeGroup(machine)]
+        resources = _with_gpus(resources, gpus, groups)
+        return cls(_checked_num_workers(num_workers, resources, groups, "this machine has"), resources, 1)
 
 
 def alive_nodes() -> dict[str, Amounts]:
-    """The resources of the nodes that are there, by their ids."""
+    """Return the total resources of the nodes that are alive, by node ID."""
     return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
 
-def workers_that_fit(share: Share) -> int:
-    """How many can be had now or, on an autoscaling cluster, once it has grown."""
-    alive = [Nodes(has) for has in alive_nodes().values()]
-    return max(_fitting(alive, share), _fitting(_planned(), share))
+def num_fitting_workers(resources: WorkerResources) -> int:
+    """Compute how many workers fit on the connected cluster, now or once its autoscaler has added nodes.
+
+    Args:
+        resources: resources of each worker.
+
+    Returns:
+        Number of workers.
+    """
+    alive = [NodeGroup(node) for node in alive_nodes().values()]
+    return max(_num_fitting(alive, resources), _num_fitting(_autoscaler_limits(), resources))
 
 
-def pending(num_workers: int, share: Share, nodes: Mapping[str, Amounts]) -> str:
-    """What workers that are not placed wait for, as a sentence; `nodes` are those that are there."""
-    fit = sum(share.fits(has) for has in nodes.values())
-    there = f"{len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}, which can hold {fit}"
+def describe_wait(num_workers: int, resources: WorkerResources, nodes: Mapping[str, Amounts]) -> str:
+    """Describe what workers wait for that Ray has not placed yet.
+
+    Args:
+        num_workers: number of requested workers.
+        resources: resources of each worker.
+        nodes: total resources of the nodes that are alive, by node ID.
+
+    Returns:
+        A sentence without a full stop.
+    """
+    fit = sum(resources.num_fitting(node) for node in nodes.values())
+    held = f"{len(nodes)} {'node' if len(nodes) == 1 else 'nodes'} can hold {fit} workers with {resources} each"
     if fit >= num_workers:
-        return f"workers are being started, or wait for others to leave: there are {there} of {share} each"
-    return f"waiting for nodes: of {num_workers} workers of {share} each, there are {there}"
+        return f"waiting for workers to start, or for other jobs to release resources: {held}"
+    return f"waiting for nodes: {num_workers} workers are requested, but {held}"
 
 
-def _fitting(nodes: Sequence[Nodes], share: Share) -> int:
-    return sum(share.fits(kind.has) * kind.count for kind in nodes)
+def num_local_gpus() -> int:
+    """Return the number of GPUs that a Ray session on this machine will find.
+
+    Ray 2.60 has no public name for this; torch would know too, but takes seconds to import.
+    """
+    manager = get_accelerator_manager_for_resource("GPU")
+    found, visible = manager.get_current_node_num_accelerators(), manager.get_current_process_visible_accelerator_ids()
+    return found if visible is None else min(found, len(visible))
 
 
-def _with_gpus(share: Share, gpus: float | None, nodes: Sequence[Nodes]) -> Share:
-    there = any(kind.has.get("GPU") for kind in nodes)
-    return replace(share, gpus=gpus if gpus is not None else float(there))
+def _num_fitting(groups: Sequence[NodeGroup], resources: WorkerResources) -> int:
+    return sum(resources.num_fitting(group.resources) * group.count for group in groups)
 
 
-def _checked(num_workers: int | None, share: Share, nodes: Sequence[Nodes], who: str) -> int:
-    """How many workers there will be. Raises UsageError where that is impossible."""
-    fit = _fitting(nodes, share)
+def _with_gpus(resources: WorkerResources, gpus: float | None, groups: Sequence[NodeGroup]) -> WorkerResources:
+    has_gpus = any(group.resources.get("GPU") for group in groups)
+    return replace(resources, gpus=gpus if gpus is not None else float(has_gpus))
+
+
+def _checked_num_workers(
+    num_workers: int | None, resources: WorkerResources, groups: Sequence[NodeGroup], owner: str
+) -> int:
+    """Return the number of workers to start. Raises UsageError if they can never all be placed."""
+    fit = _num_fitting(groups, resources)
     wanted = num_workers if num_workers is not None else max(fit, 1)
     if wanted <= fit:
         return wanted
-    names = dict.fromkeys(("GPU", "CPU", *share.amounts))
-    total = {name: sum(kind.has.get(name, 0.0) * kind.count for kind in nodes) for name in names}
-    for name, each in share.amounts.items():
+    names = dict.fromkeys(("GPU", "CPU", *resources.amounts))  # a set that keeps its order
+    total = {name: sum(group.resources.get(name, 0.0) * group.count for group in groups) for name in names}
+    for name, each in resources.amounts.items():
         if wanted * each > total[name] + 1e-9:
             what = {"CPU": "CPUs", "GPU": "GPUs", "memory": "GB of memory"}.get(name, name)
             unit = 1e9 if name == "memory" else 1
             raise UsageError(
-                f"{wanted * each / unit:g} {what} are asked for (workers: {wanted}, {what} of each: {each / unit:g}); "
-                f"{who} {listing(total)}{_custom(share, nodes)}. Ask for fewer workers or for less for each, or add "
-                "nodes"
+                f"{wanted * each / unit:g} {what} requested (workers: {wanted}, {what} per worker: {each / unit:g}), "
+                f"but {owner} {format_amounts(total)}{_available_custom(resources, groups)}. Request fewer workers or "
+                "less per worker, or add nodes"
             )
-    each_node = "; ".join(dict.fromkeys(listing({name: kind.has.get(name, 0.0) for name in names}) for kind in nodes))
+    # The totals suffice, so the workers do not fit because none may span two nodes.
+    per_node = [format_amounts({name: group.resources.get(name, 0.0) for name in names}) for group in groups]
+    listed = "; ".join(dict.fromkeys(per_node))
     if fit == 0:
         raise UsageError(
-            f"no single node holds a worker of {share}; {who} {listing(total)} in all, but a node has {each_node}. Ask "
-            "for less for each worker, or add a larger node"
+            f"no single node can hold a worker with {resources}: {owner} {format_amounts(total)} in total, and per "
+            f"node {listed}. Request less per worker, or add a larger node"
         )
     raise UsageError(
-        f"{wanted} workers of {share} each are asked for, and the nodes hold {fit}, as no worker is spread over two: "
-        f"a node has {each_node}. Ask for {fit} workers or for less for each, or add nodes"
+        f"{wanted} workers with {resources} each requested, but the nodes can hold only {fit}, since a worker cannot "
+        f"span nodes; per node: {listed}. Request {fit} workers or less per worker, or add nodes"
     )
 
 
-def _custom(share: Share, nodes: Sequence[Nodes]) -> str:
-    """The names of the custom resources that there are, where a worker asks for any."""
-    if not share.custom:
+def _available_custom(resources: WorkerResources, groups: Sequence[NodeGroup]) -> str:
+    """Names of the custom resources of the nodes, if the worker requests any."""
+    if not resources.custom:
         return ""
-    usual = ("CPU", "GPU", "memory", "object_store_memory")
-    names = {name for kind in nodes for name in kind.has if name not in usual and ":" not in name}
+    names = sorted({name for group in groups for name in custom_resources(group.resources)})
     return (
-        f"; custom resources there: {', '.join(sorted(names)) or 'none'} (ray start --resources='{{...}}' names them)"
+        f"; custom resources available: {', '.join(names) or 'none'} (nodes declare them with ray start "
+        "--resources='{...}')"
     )
 
 
-def _planned() -> list[Nodes]:
-    """The nodes that an autoscaler may have at most; none where there is no autoscaler.
+def _autoscaler_limits() -> list[NodeGroup]:
+    """Node groups with the most nodes that the autoscaler may start; empty without an autoscaler.
 
-    Only private API knows of it (Ray 2.60); without it, such as through Ray's client, what is there counts.
+    Only private API gives these (Ray 2.60). Where it fails, as through Ray's client, only nodes that are alive count.
     """
     try:
         config = ray._private.state.state.get_cluster_config()
-    except Exception:  # whatever a private name that has changed raises
+    except Exception:  # any exception that a changed private name may raise
         return []
     groups = config.node_group_configs if config else ()
-    most = _MOST_NODES
-    return [Nodes(dict(group.resources), most if group.max_count < 0 else group.max_count) for group in groups]
-
-
-def gpus_of_machine() -> int:
-    """As many as a Ray session on this machine will find. Ray 2.60 has no public name for it; torch loads slowly."""
-    manager = get_accelerator_manager_for_resource("GPU")
-    there, visible = manager.get_current_node_num_accelerators(), manager.get_current_process_visible_accelerator_ids()
-    return there if visible is None else min(there, len(visible))
+    return [
+        NodeGroup(dict(group.resources), _UNLIMITED_NODES if group.max_count < 0 else group.max_count)
+        for group in groups
+    ]

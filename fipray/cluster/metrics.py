@@ -1,7 +1,4 @@
-"""How a run goes on, for Ray's dashboard and Prometheus: the driver's node has it at its metrics port.
-
-Ray puts `ray_` before the names there.
-"""
+"""Metrics of a run for Ray's dashboard and Prometheus, exported at the metrics port of the driver's node."""
 
 from __future__ import annotations
 
@@ -14,22 +11,26 @@ from fipray.execution.progress import Progress
 
 
 class RayMetrics:
-    """A watch that sets metrics from the driver, each with the study as a tag.
+    """Listener that exports metrics, each tagged with the study. Ray adds the prefix `ray_` to their names.
 
-    fipray_paths_done, fipray_paths_failed: paths that this run has ended, and those that failed in it.
-    fipray_work_waiting: pieces of work, such as paths and attacks, that are not done yet.
-    fipray_steps_total: steps that paths have walked in this run.
-    fipray_functional_distance: of the path that ended last, on held-out inputs; in radians where it is Fisher-Rao's.
+    - `fipray_paths_done`, `fipray_paths_failed`: paths that this run has finished, and that failed in it.
+    - `fipray_work_waiting`: jobs that are not finished yet, such as paths and attacks.
+    - `fipray_steps_total`: steps of all paths in this run.
+    - `fipray_functional_distance`: held-out functional distance of the path that finished last; in radians for
+      Fisher-Rao outputs.
     """
 
     def __init__(self) -> None:
         self._progress = Progress()
         self._num_done = self._num_failed = 0
-        self._done = _gauge("fipray_paths_done", "Paths that this run has ended.")
+        self._done = _gauge("fipray_paths_done", "Paths that this run has finished.")
         self._failed = _gauge("fipray_paths_failed", "Paths that failed in this run.")
-        self._waiting = _gauge("fipray_work_waiting", "Pieces of work that are not done yet.")
-        self._distance = _gauge("fipray_functional_distance", "Of the path that ended last, on held-out inputs.")
-        self._steps = Counter("fipray_steps", "Steps that paths have walked in this run.", ("study",))
+        self._waiting = _gauge("fipray_work_waiting", "Jobs that are not finished yet.")
+        self._distance = _gauge(
+            "fipray_functional_distance", "Held-out functional distance of the path that finished last."
+        )
+        # Exported as fipray_steps_total: Ray adds the suffix to the names of counters.
+        self._steps = Counter("fipray_steps", "Steps of all paths in this run.", ("study",))
 
     def begin(self, study: str, total: int, done: int) -> None:
         for metric in (self._done, self._failed, self._waiting, self._distance, self._steps):
@@ -41,13 +42,14 @@ class RayMetrics:
         self._progress.started(job, where, time.monotonic())
 
     def progressed(self, job: Job, step: int) -> None:
-        if more := self._progress.progressed(job, step, time.monotonic()):
-            self._steps.inc(more)
+        if num_new := self._progress.progressed(job, step, time.monotonic()):
+            self._steps.inc(num_new)
 
     def committed(self, job: Job, tables: Tables) -> None:
         self.progressed(job, last_step_in(tables))
         for row in tables.get("paths", ()):
             self._num_done += 1
+            # Null if it was not measured; the gauge then keeps the value of the path before.
             if (distance := row["functional_distance_held_out"]) is not None:
                 self._distance.set(distance)
 

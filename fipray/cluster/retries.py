@@ -1,4 +1,4 @@
-"""Work that was lost with its worker: when it is tried again, and when it is given up."""
+"""Retries of jobs whose worker was lost: delays, and the limit on attempts."""
 
 from __future__ import annotations
 
@@ -7,21 +7,31 @@ from dataclasses import dataclass, field
 
 from fipray.execution.jobs import Job
 
-FIRST_SECONDS, LONGEST_SECONDS = 1.0, 30.0
-NODES_FOR_EACH_ATTEMPT = 4
+FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS = 1.0, 30.0
+NODE_LOSSES_PER_ATTEMPT = 4
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A worker that was lost: the node it was on, and what is known of it, for people."""
+    """Loss of a worker during a job.
+
+    Args:
+        node_id: node of the worker; None if unknown.
+        evidence: cause, for messages.
+    """
 
     node_id: str | None
     evidence: str
 
 
 @dataclass(frozen=True)
-class GivenUp:
-    """Work that is not tried any more, and why, for people."""
+class Exhausted:
+    """Job whose attempts are used up.
+
+    Args:
+        job: the job.
+        reason: reason, for messages.
+    """
 
     job: Job
     reason: str
@@ -29,38 +39,59 @@ class GivenUp:
 
 @dataclass
 class Retries:
-    """Lost work that waits, for 1, 2, 4, ... 30 seconds, until it is tried again or given up.
+    """Jobs that wait to be tried again, for 1, 2, 4, ... at most 30 seconds after each loss.
 
-    It is given up after `max_attempts` losses on nodes that live on: then it is the work that kills its workers.
-    That a node is gone becomes known some seconds after its workers are, so losses are judged when the wait ends. Those
-    that came with a node's end do not count, unless there are four times as many: work may kill whole nodes.
+    A job fails after `max_attempts` losses on nodes that are still alive: then the job itself kills its workers. Losses
+    together with a node do not count, unless there are four times as many, since a job may also bring down whole nodes.
+    Ray reports the loss of a node some seconds after that of its workers, so losses are judged when the delay is over.
+
+    Args:
+        max_attempts: number of attempts at a job.
     """
 
     max_attempts: int
     _losses: dict[str, list[Loss]] = field(default_factory=dict)
-    _waiting: dict[str, tuple[float, Job]] = field(default_factory=dict)  # when it is due
+    _waiting: dict[str, tuple[float, Job]] = field(default_factory=dict)  # time at which each is due
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, job: Job, loss: Loss, now: float) -> float:
-        """Have the work wait; returns for how many seconds."""
+        """Schedule another attempt at a job.
+
+        Args:
+            job: the job.
+            loss: the loss of its worker.
+            now: current time, in seconds of a monotonic clock.
+
+        Returns:
+            Delay in seconds.
+        """
         losses = self._losses.setdefault(job.id, [])
         losses.append(loss)
-        seconds = min(FIRST_SECONDS * 2 ** (len(losses) - 1), LONGEST_SECONDS)
+        seconds = min(FIRST_DELAY_SECONDS * 2 ** (len(losses) - 1), MAX_DELAY_SECONDS)
         self._waiting[job.id] = now + seconds, job
         return seconds
 
-    def pop(self, now: float, alive: Collection[str]) -> Job | GivenUp | None:
-        """The work that is due next, if any; `alive` are the ids of the nodes that are there."""
+    def pop(self, now: float, alive: Collection[str]) -> Job | Exhausted | None:
+        """Remove the job that is due next.
+
+        Args:
+            now: current time, in seconds of the same clock.
+            alive: IDs of the nodes that are alive.
+
+        Returns:
+            The job to try again, or the job whose attempts are used up; None if none is due.
+        """
         due, job = min(self._waiting.values(), key=lambda entry: entry[0], default=(now, None))
         if job is None or due > now:
             return None
         del self._waiting[job.id]
         losses = self._losses[job.id]
-        own = sum(loss.node_id is None or loss.node_id in alive for loss in losses)
-        if own < self.max_attempts and len(losses) < self.max_attempts * NODES_FOR_EACH_ATTEMPT:
+        # A worker that was lost before its node was known counts as killed by the job.
+        num_own = sum(loss.node_id is None or loss.node_id in alive for loss in losses)
+        if num_own < self.max_attempts and len(losses) < self.max_attempts * NODE_LOSSES_PER_ATTEMPT:
             return job
-        with_nodes = f" ({len(losses) - own} of them with its node)" if own < len(losses) else ""
-        times = "once" if len(losses) == 1 else f"{len(losses)} times{with_nodes}"
-        return GivenUp(job, f"given up: its worker was lost {times}, the last time because {losses[-1].evidence}")
+        with_node = f" ({len(losses) - num_own} of them with its node)" if num_own < len(losses) else ""
+        times = "once" if len(losses) == 1 else f"{len(losses)} times{with_node}"
+        return Exhausted(job, f"its worker was lost {times}; last cause: {losses[-1].evidence}")

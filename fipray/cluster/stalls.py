@@ -1,4 +1,4 @@
-"""Which workers make no progress, by what they say."""
+"""Detection of workers that make no progress, from their heartbeats."""
 
 from __future__ import annotations
 
@@ -6,28 +6,41 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fipray.cluster.heart import BEATS_IN_STALL, Beat, Pulse
+from fipray.cluster.heartbeats import BEATS_PER_STALL, Beat, HeartbeatChannel
 from fipray.errors import UsageError
 
-FIRST = 3  # times as long may pass before the first step or forward pass: it may compile the network
-LONGEST_LOOK = 5.0  # seconds between two looks that count: a driver that was stopped itself has seen nothing
+FIRST_STEP_FACTOR = 3  # times the limit before the first step or forward pass, which may compile the network
+MAX_UPDATE_SECONDS = 5.0  # counted between two updates: a driver that was itself suspended has seen no heartbeats
 
 
 def check_stall_seconds(stall_seconds: float | None) -> None:
+    """Check a stall limit.
+
+    Args:
+        stall_seconds: the limit; None for none.
+
+    Raises:
+        UsageError: unless it is None or a positive finite number.
+    """
     if stall_seconds is not None and not 0 < stall_seconds < float("inf"):
-        raise UsageError(f"stall_seconds is a number of seconds above 0, or None; {stall_seconds} was given")
+        raise UsageError(f"stall_seconds must be a positive number of seconds or None, got {stall_seconds}")
 
 
 @dataclass
-class _Seen:
+class _Observed:
     job: object
     count: int
-    quiet: float = 0.0
+    quiet_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Stall:
-    """A worker that finished nothing for `seconds`, and the last that it said."""
+    """Worker that makes no progress.
+
+    Args:
+        seconds: time since its last progress.
+        beat: its last heartbeat.
+    """
 
     seconds: float
     beat: Beat
@@ -36,43 +49,52 @@ class Stall:
         if self.beat.step is not None:
             return f"it finished no step for {self.seconds:.0f} s after step {self.beat.step}"
         if self.beat.has_begun:
-            return f"it made no forward pass for {self.seconds:.0f} s"
-        return f"it did not come to its first step for {self.seconds:.0f} s"
+            return f"it finished no forward pass for {self.seconds:.0f} s"
+        return f"it did not reach its first step within {self.seconds:.0f} s"
 
 
-class Stalls:
-    """Counts for how long workers that have something to do made no progress.
+class StallDetector:
+    """Measures for how long busy workers have made no progress.
 
-    A worker that has not spoken yet waits for its place or for its data: that is not counted. Time counts as it is
-    looked, so that a driver that stood still itself blames nobody.
+    A worker without a heartbeat still waits for its place or its data, and is not counted. Time is measured by the
+    calls of `update`, so that a suspended driver takes no worker for stalled.
+
+    Args:
+        stall_seconds: seconds without progress after which a worker counts as stalled.
     """
 
     def __init__(self, stall_seconds: float) -> None:
         self._limit = stall_seconds
-        self._seen: dict[str, _Seen] = {}
-        self._at: float | None = None
+        self._observed: dict[str, _Observed] = {}
+        self._last_update: float | None = None
 
-    def pulse(self) -> Pulse:
-        """How the workers of a run speak, often enough for this limit."""
-        return Pulse(secrets.token_hex(8), min(self._limit / BEATS_IN_STALL, LONGEST_LOOK))
+    def channel(self) -> HeartbeatChannel:
+        """Create a channel for a run, with an interval that is short enough for this limit."""
+        return HeartbeatChannel(secrets.token_hex(8), min(self._limit / BEATS_PER_STALL, MAX_UPDATE_SECONDS))
 
-    def look(self, at: float, beats: Mapping[str, Beat], jobs: Mapping[str, object]) -> dict[str, Stall]:
-        """Those of the workers, by key, that stall; `jobs` says what each of them has to do at the moment.
+    def update(self, now: float, beats: Mapping[str, Beat], jobs: Mapping[str, object]) -> dict[str, Stall]:
+        """Take heartbeats into account.
 
-        at: when they were asked, in seconds of a clock that only goes forward.
+        Args:
+            now: time at which they were read, in seconds of a monotonic clock.
+            beats: heartbeats by the workers' keys.
+            jobs: current job of each busy worker, by key; any object that changes with the job.
+
+        Returns:
+            Stalled workers, by key.
         """
-        passed = min(at - self._at, LONGEST_LOOK) if self._at is not None else 0.0
-        self._at = at
-        self._seen = {key: seen for key, seen in self._seen.items() if key in jobs}
+        passed = min(now - self._last_update, MAX_UPDATE_SECONDS) if self._last_update is not None else 0.0
+        self._last_update = now
+        self._observed = {key: observed for key, observed in self._observed.items() if key in jobs}
         stalls = {}
         for key, job in jobs.items():
             if (beat := beats.get(key)) is None:
                 continue
-            seen = self._seen.get(key)
-            if seen is None or seen.job != job or seen.count != beat.count:
-                self._seen[key] = _Seen(job, beat.count)
+            observed = self._observed.get(key)
+            if observed is None or observed.job != job or observed.count != beat.count:
+                self._observed[key] = _Observed(job, beat.count)
                 continue
-            seen.quiet += passed
-            if seen.quiet >= self._limit * (1 if beat.has_begun else FIRST):
-                stalls[key] = Stall(seen.quiet, beat)
+            observed.quiet_seconds += passed
+            if observed.quiet_seconds >= self._limit * (1 if beat.has_begun else FIRST_STEP_FACTOR):
+                stalls[key] = Stall(observed.quiet_seconds, beat)
         return stalls

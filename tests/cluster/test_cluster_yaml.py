@@ -1,4 +1,4 @@
-"""cluster.yaml is read by Ray's launcher, against Ray's own schema; nothing of it needs AWS."""
+"""cluster.yaml, validated by Ray's launcher against Ray's own schema, without AWS."""
 
 import copy
 import os
@@ -22,18 +22,18 @@ STARTS = {
 
 
 def prepared(cluster: dict[str, Any]) -> dict[str, Any]:
-    """What `ray up` makes of the file: filled with Ray's defaults, then validated."""
+    """Configuration of `ray up`: filled with Ray's defaults, then validated."""
     filled = prepare_config(copy.deepcopy(cluster))
     validate_config(filled)
     return filled
 
 
-def test_ray_accepts_the_file():
+def test_ray_accepts_cluster_yaml():
     prepared(CLUSTER)
 
 
 @pytest.mark.parametrize("where", [(), ("auth",), ("available_node_types", "gpu_worker")])
-def test_ray_refuses_a_key_it_does_not_know(where: tuple[str, ...]):
+def test_ray_refuses_an_unknown_key(where: tuple[str, ...]):
     broken = copy.deepcopy(CLUSTER)
     part = broken
     for key in where:
@@ -43,7 +43,7 @@ def test_ray_refuses_a_key_it_does_not_know(where: tuple[str, ...]):
         prepared(broken)
 
 
-def test_no_command_runs_on_a_node_that_the_file_does_not_name():
+def test_nodes_run_only_the_commands_of_the_file():
     filled = prepared(CLUSTER)
     assert filled["initialization_commands"] == []
     assert filled["head_setup_commands"] == CLUSTER["setup_commands"]
@@ -51,12 +51,12 @@ def test_no_command_runs_on_a_node_that_the_file_does_not_name():
 
 
 @pytest.mark.parametrize("node", ["head", "worker"])
-def test_every_start_of_ray_names_token_authentication(node: str):
+def test_every_ray_start_sets_token_authentication(node: str):
     assert len(STARTS[node]) == 1
     assert "RAY_AUTH_MODE=token ray start" in STARTS[node][0]
 
 
-def test_ray_starts_no_head_in_token_mode_without_a_token(tmp_path: Path):
+def test_ray_starts_no_head_without_a_token_in_token_mode(tmp_path: Path):
     without_token = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = without_token | {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port=0"]
@@ -65,17 +65,17 @@ def test_ray_starts_no_head_in_token_mode_without_a_token(tmp_path: Path):
     assert "no authentication token was found" in refused.stderr
 
 
-def test_the_token_reaches_every_node_as_a_file_and_is_not_in_this_one():
+def test_token_reaches_every_node_as_a_file_and_is_not_in_cluster_yaml():
     assert CLUSTER["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     assert "chmod 600 ~/.ray/auth_token" in CLUSTER["setup_commands"]
     assert "RAY_AUTH_TOKEN" not in (ROOT / "cluster.yaml").read_text()
 
 
-def test_the_dashboard_is_reached_through_ssh_alone():
+def test_dashboard_listens_on_loopback_only():
     assert "--dashboard-host=127.0.0.1" in STARTS["head"][0]
 
 
-def test_an_idle_cluster_costs_its_head_alone():
+def test_idle_cluster_shrinks_to_its_head():
     assert WORKERS
     for worker in WORKERS.values():
         assert worker["min_workers"] == 0
@@ -83,11 +83,11 @@ def test_an_idle_cluster_costs_its_head_alone():
     assert CLUSTER["idle_timeout_minutes"] > 0
 
 
-def test_no_work_is_placed_on_the_head():
+def test_head_runs_no_workers():
     assert CLUSTER["available_node_types"][CLUSTER["head_node_type"]]["resources"] == {"CPU": 0}
 
 
-def test_nodes_get_files_that_exist_and_install_the_constrained_releases():
+def test_nodes_get_existing_files_and_install_the_pinned_releases():
     sources = [source for source in CLUSTER["file_mounts"].values() if not source.startswith("~")]
     assert [source for source in sources if not (ROOT / source).exists()] == []
     assert {"fipray", "experiments", "pyproject.toml", "constraints.txt", "Makefile"} <= set(sources)
@@ -95,6 +95,6 @@ def test_nodes_get_files_that_exist_and_install_the_constrained_releases():
 
 
 @pytest.mark.parametrize("kind", ["setup_commands", "head_start_ray_commands", "worker_start_ray_commands"])
-def test_bash_can_read_every_command(kind: str):
+def test_bash_can_parse_every_command(kind: str):
     for command in CLUSTER[kind]:
         subprocess.run(["bash", "-n", "-c", command], check=True)

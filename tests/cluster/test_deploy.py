@@ -1,4 +1,4 @@
-"""The files in deploy/ are read by the tools that they are for, as far as these can be had without a cluster."""
+"""Files in deploy/, validated by the tools they are for, as far as that is possible without a cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ON_PREMISE: dict[str, Any] = yaml.safe_load((DEPLOY / "on-premise.yaml").read_te
 RAY_JOB: dict[str, Any] = yaml.safe_load((DEPLOY / "kuberay-rayjob.yaml").read_text())
 SLURM = (DEPLOY / "slurm.sh").read_text()
 
-# What the resource definitions ray.io/v1 of KubeRay 1.5.1 and Kubernetes have, as far as it is used here.
+# Keys of the resource definitions ray.io/v1 of KubeRay 1.5.1 and of Kubernetes, as far as they are used here.
 RAY_JOB_KEYS = {"entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "rayClusterSpec"}
 CLUSTER_KEYS = {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"}
 GROUP_KEYS = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
@@ -35,7 +35,7 @@ CLUSTER = RAY_JOB["spec"]["rayClusterSpec"]
 GROUPS = [CLUSTER["headGroupSpec"], *CLUSTER["workerGroupSpecs"]]
 
 
-def test_ray_accepts_the_cluster_of_machines_of_one_s_own():
+def test_ray_accepts_on_premise_yaml():
     filled = prepare_config({**ON_PREMISE})
     validate_config(filled)
     workers = [node for name, node in filled["available_node_types"].items() if name != filled["head_node_type"]]
@@ -45,7 +45,7 @@ def test_ray_accepts_the_cluster_of_machines_of_one_s_own():
 
 
 @pytest.mark.parametrize("node", ["head", "worker"])
-def test_machines_of_one_s_own_start_in_token_mode_with_the_token_of_a_file(node):
+def test_on_premise_nodes_start_in_token_mode_with_the_token_file(node):
     *_, command = ON_PREMISE[f"{node}_start_ray_commands"]
     assert "RAY_AUTH_MODE=token ray start" in command
     assert ON_PREMISE["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
@@ -54,14 +54,14 @@ def test_machines_of_one_s_own_start_in_token_mode_with_the_token_of_a_file(node
         subprocess.run(["bash", "-n", "-c", each], check=True)
 
 
-def test_kubernetes_finds_every_key_where_it_looks_for_it():
+def test_rayjob_has_known_keys_only():
     assert (RAY_JOB["apiVersion"], RAY_JOB["kind"]) == ("ray.io/v1", "RayJob")
     assert set(RAY_JOB) == {"apiVersion", "kind", "metadata", "spec"}
     assert set(RAY_JOB["spec"]) <= RAY_JOB_KEYS
     assert set(CLUSTER) <= CLUSTER_KEYS
     for group in GROUPS:
         assert set(group) <= GROUP_KEYS
-        assert all(isinstance(value, str) for value in group["rayStartParams"].values()), "KubeRay takes texts alone"
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values()), "KubeRay takes strings only"
         assert set(group["template"]["spec"]) <= POD_KEYS
         for container in group["template"]["spec"]["containers"]:
             assert set(container) <= CONTAINER_KEYS
@@ -69,7 +69,7 @@ def test_kubernetes_finds_every_key_where_it_looks_for_it():
             assert container["resources"]["requests"] == container["resources"]["limits"]
 
 
-def test_the_cluster_on_kubernetes_is_in_token_mode_with_gpus_and_the_releases_of_this_checkout():
+def test_rayjob_is_in_token_mode_with_gpus_and_the_releases_of_this_checkout():
     assert CLUSTER["authOptions"] == {"mode": "token"}
     assert CLUSTER["rayVersion"] == ray_version
     for group in GROUPS:
@@ -80,13 +80,13 @@ def test_the_cluster_on_kubernetes_is_in_token_mode_with_gpus_and_the_releases_o
     assert shlex.split(RAY_JOB["spec"]["entrypoint"])[:2] == ["fipray", "run"]
 
 
-def test_bash_can_read_the_slurm_script_which_asks_for_its_two_arguments():
+def test_slurm_script_requires_two_arguments():
     refused = subprocess.run(["bash", str(DEPLOY / "slurm.sh")], capture_output=True, text=True)
     assert refused.returncode != 0
     assert "the study, as module:function" in refused.stderr
 
 
-def test_ray_knows_every_option_of_the_slurm_script():
+def test_slurm_script_uses_options_that_ray_knows():
     command = SLURM[SLURM.index("ray symmetric-run") :]
     given = set(re.findall(r"(--[a-z-]+)", command[: command.index(" -- ")]))
     known = CliRunner().invoke(symmetric_run, ["--help"]).output
@@ -95,14 +95,14 @@ def test_ray_knows_every_option_of_the_slurm_script():
     assert {option for option in given if option not in known} <= of_start
 
 
-def test_the_slurm_script_makes_a_token_that_stands_in_no_command():
+def test_slurm_script_creates_a_token_that_is_on_no_command_line():
     assert "RAY_AUTH_MODE=token" in SLURM
     assert "export RAY_AUTH_MODE RAY_AUTH_TOKEN" in SLURM
     assert not re.search(r"\$\{?RAY_AUTH_TOKEN", SLURM)
 
 
-def test_the_slurm_script_hands_the_study_to_all_nodes_of_the_allocation(tmp_path):
-    """With stand-ins for Slurm's own commands, which are not to be had here, and for Ray's."""
+def test_slurm_script_runs_the_study_on_all_nodes_of_the_allocation(tmp_path):
+    """With stand-ins for the commands of Slurm and Ray."""
     for name, body in {
         "scontrol": "printf 'node1\\nnode2\\n'",
         "srun": 'while [[ $1 == --* ]]; do shift; done; exec "$@"',

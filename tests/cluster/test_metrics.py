@@ -1,4 +1,4 @@
-"""What Prometheus reads from a node's metrics port while a study runs."""
+"""Metrics that Prometheus reads from a node's metrics port."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.studies import Fails, study
 
 
 def exported(port: int, name: str) -> dict[str, float]:
-    """Our metrics of the study of that name, once Ray has exported them, which takes it some seconds."""
+    """Metrics of a study, by name, once Ray has exported them, which takes some seconds."""
     deadline, metrics = time.monotonic() + 60, {}
     while "ray_fipray_steps_total" not in metrics and time.monotonic() < deadline:
         text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
@@ -27,7 +27,7 @@ def exported(port: int, name: str) -> dict[str, float]:
     return metrics
 
 
-def test_ray_exports_how_far_a_run_is_and_what_its_last_path_came_to(ray_session, tmp_path):
+def test_ray_exports_counts_steps_and_the_last_functional_distance(ray_session, tmp_path):
     import ray
 
     paths = [

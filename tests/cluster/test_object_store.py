@@ -1,4 +1,4 @@
-"""Studies and searches whose workers, driver and readers share nothing but an object store."""
+"""Studies and searches in an object store, the only thing that driver, workers and readers share."""
 
 from dataclasses import replace
 
@@ -7,12 +7,12 @@ import pytest
 import fipray as fip
 from fipray import analysis
 from fipray.records import Store, compact
-from tests.cluster.test_ray_runner import assert_equal_tables
+from tests.cluster.test_runner import assert_equal_tables
 from tests.studies import KillsItsProcessOnce, searching, study
 
 
 @pytest.mark.slow
-def test_a_study_there_is_that_of_a_directory_also_when_an_actor_is_killed_and_it_is_run_again(
+def test_study_in_an_object_store_equals_that_in_a_directory_after_a_killed_actor_and_a_second_run(
     ray_session, bucket, tmp_path
 ):
     made = study(num_steps=4, other=KillsItsProcessOnce(str(tmp_path / "death")))
@@ -25,12 +25,12 @@ def test_a_study_there_is_that_of_a_directory_also_when_an_actor_is_killed_and_i
     fip.LocalRunner().run(made, bucket)
     assert_equal_tables(analysis.load(bucket), local)
     compact(store)
-    fip.RayRunner(num_workers=1).run(made, bucket)  # there is nothing to do
+    fip.RayRunner(num_workers=1).run(made, bucket)  # nothing is left to do
     assert_equal_tables(analysis.load(bucket), local)
 
 
 @pytest.mark.slow
-def test_a_search_there_ends_and_is_not_begun_again(ray_session, bucket):
+def test_search_in_an_object_store_finishes_and_does_not_start_again(ray_session, bucket):
     made = replace(searching(), num_trials=2)
     fip.search.run(made, bucket, fip.RayRunner(num_workers=1))
     trials = analysis.load(bucket).trials

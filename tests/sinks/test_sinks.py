@@ -17,7 +17,7 @@ from fipray.execution.jobs import Tables
 from fipray.execution.listeners import Listeners
 from fipray.sinks import MLflowSink, TensorBoardSink
 from fipray.sinks.scalars import MEASURES
-from fipray.terminal import TerminalWatch
+from fipray.terminal import TerminalListener
 from tests.studies import study
 
 
@@ -111,7 +111,7 @@ def test_failed_sink_is_dropped_and_the_run_goes_on(tmp_path):
             raise OSError("no space left")
 
     sink, output = FullDisk(), io.StringIO()
-    terminal = TerminalWatch(Console(file=output, width=200))
+    terminal = TerminalListener(Console(file=output, width=200))
     LocalRunner().run(study(num_steps=1), tmp_path, Listeners([terminal], [sink]))
     assert sink.calls == 1
     assert output.getvalue().count("the sink receives no more rows, because it failed: OSError: no space left") == 1

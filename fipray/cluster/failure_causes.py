@@ -1,4 +1,4 @@
-"""What Ray says of lost workers, in one line."""
+"""Causes of lost workers, extracted from Ray's exceptions and the workers' logs."""
 
 from __future__ import annotations
 
@@ -9,26 +9,36 @@ from pathlib import Path
 
 import ray.exceptions
 
-from fipray.cluster.place import Place
+from fipray.cluster.worker_actor import WorkerLocation
 from fipray.execution.failures import in_a_line
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_LOG_BYTES = 50_000  # of the end of a worker's log
+_LOG_BYTES = 50_000  # read from the end of a worker's log
 
 
-def cause_of(error: BaseException, place: Place | None = None) -> str:
-    """Why a worker was lost, as far as Ray and, on this machine, the last lines of the worker's log tell."""
+def failure_cause(error: BaseException, location: WorkerLocation | None = None) -> str:
+    """Describe why a worker was lost.
+
+    Ray gives no machine-readable cause for most losses, so this matches the text of its messages (Ray 2.60).
+
+    Args:
+        error: exception that Ray raised for the worker's task.
+        location: the worker's process; if it ran on this host, its log is searched for a crash.
+
+    Returns:
+        One line.
+    """
     text = _COLOUR.sub("", str(error))
     if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return f"Ray ended its process, because the memory of its node ran out ({in_a_line(text.split('. ')[0])})"
+        return f"Ray killed its process because its node ran out of memory ({in_a_line(text.split('. ')[0])})"
     if isinstance(error, ray.exceptions.NodeDiedError) or "node has died" in text or "node was terminated" in text:
         return "its node was lost"
-    if crash := _crash(place):
+    if crash := _crash(location):
         return f"its process crashed: {crash}"
     if code := re.search(r"exit code (\d+)", text):
         return f"its process ended with exit code {code[1]}"
     if "End of file" in text or "connection error" in text or "Socket closed" in text:
-        return "its process ended without a word (a crash, os._exit, a kill, or no memory left on its machine)"
+        return "its process ended without a message (a crash, os._exit, a kill signal, or the host ran out of memory)"
     if "creation task" in text:
         return in_a_line(text.strip().splitlines()[-1])
     if detail := re.search(r"Worker exit detail: (.*)", text):
@@ -36,14 +46,15 @@ def cause_of(error: BaseException, place: Place | None = None) -> str:
     return f"{type(error).__name__}: {in_a_line(text)}"
 
 
-def _crash(place: Place | None) -> str:
-    """What Python wrote into the log as it crashed; empty where it did not, or the log is on another machine."""
-    if place is None or not place.log_file or place.host != socket.gethostname():
+def _crash(location: WorkerLocation | None) -> str:
+    """Report of Python's fault handler in the log; empty if there is none, or the log is on another host."""
+    if location is None or not location.log_file or location.host != socket.gethostname():
         return ""
     with suppress(OSError):
-        end = Path(place.log_file).read_bytes()[-_LOG_BYTES:].decode(errors="replace")
+        end = Path(location.log_file).read_bytes()[-_LOG_BYTES:].decode(errors="replace")
         if found := re.search(r"Fatal Python error: (.+)((?:\n.*){0,60})", end):
             frames = re.findall(r'File "([^"]+)", line (\d+)', found[2])
+            # The innermost frame outside of installed libraries is the study's own.
             where = next((f"{file}:{line}" for file, line in frames if "/lib/python" not in file), "")
             return in_a_line(f"{found[1]}{f', at {where}' if where else ''}")
     return ""

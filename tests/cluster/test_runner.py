@@ -1,4 +1,4 @@
-"""A study on a real Ray cluster: the same tables as without one, and what is left when processes are killed."""
+"""Studies on a real Ray cluster: equal tables with and without it, and recovery from killed processes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def runner(ray_session) -> fip.RayRunner:
 
 
 def assert_equal_tables(first: analysis.Results, second: analysis.Results) -> None:
-    """Equal to the last bit, but for where, when and how often the work was done."""
+    """Assert equality to the last bit, except for where, when and how often jobs ran."""
     assert len(first.points) > 0
     for name in TABLES:
         one, other = (
@@ -55,7 +55,7 @@ def assert_equal_tables(first: analysis.Results, second: analysis.Results) -> No
 
 
 def row_norm(directory: Path, row: pd.Series) -> float:
-    """The norm of the weights at the end of a path."""
+    """Norm of the weights at the end of a path."""
     return float(
         np.linalg.norm(Store.open(directory).read_weights(row["weights_file"], row["weights_sha256"])["weights"])
     )
@@ -68,8 +68,8 @@ def local(tmp_path_factory) -> analysis.Results:
     return analysis.load(directory)
 
 
-def test_actors_and_this_process_write_equal_tables(runner, ray_session, tmp_path):
-    """Also where attacks are shared out."""
+def test_ray_and_local_runner_write_equal_tables(runner, ray_session, tmp_path):
+    """The evaluation is split into several jobs per attack."""
     in_pieces = study(num_steps=2, chunk_size=25)
     runner.run(in_pieces, tmp_path / "ray")
     LocalRunner().run(in_pieces, tmp_path / "local")
@@ -80,7 +80,7 @@ def test_actors_and_this_process_write_equal_tables(runner, ray_session, tmp_pat
 
 
 @pytest.mark.slow
-def test_measures_and_distances_are_equal_on_actors_and_here_also_after_an_actor_was_killed(runner, tmp_path):
+def test_measures_and_distances_equal_the_local_ones_after_an_actor_was_killed(runner, tmp_path):
     killing = measured(stepper=DiesOnce(str(tmp_path / "death")))
     runner.run(killing, tmp_path / "ray")
     assert (tmp_path / "death").exists()
@@ -91,7 +91,7 @@ def test_measures_and_distances_are_equal_on_actors_and_here_also_after_an_actor
     assert set(results.point_distances["kept"]) == {"classes", "total"}
 
 
-def test_the_run_goes_on_when_an_actor_is_killed(runner, local, tmp_path):
+def test_run_continues_when_an_actor_is_killed(runner, local, tmp_path):
     deaths = tmp_path / "deaths"
     deaths.mkdir()
     runner.run(study(objective=KillsItsProcess(str(deaths), times=1)), tmp_path / "results")
@@ -103,8 +103,8 @@ def test_the_run_goes_on_when_an_actor_is_killed(runner, local, tmp_path):
     Store.open(tmp_path / "results").verify()
 
 
-def test_members_that_cooperate_write_equal_tables_when_an_actor_is_killed_in_the_middle_of_a_round(runner, tmp_path):
-    """The round is begun again, and no other is; both runs carry out the very same study."""
+def test_cooperating_members_write_equal_tables_when_an_actor_is_killed_in_a_round(runner, tmp_path):
+    """That round is repeated, and no other."""
     death = tmp_path / "death"
     together = cooperating(objective=KillsItsProcessOnce(str(death)))
     runner.run(together, tmp_path / "ray")
@@ -118,8 +118,8 @@ def test_members_that_cooperate_write_equal_tables_when_an_actor_is_killed_in_th
 
 
 @pytest.mark.slow
-def test_chains_write_equal_tables_when_an_actor_is_killed_at_their_last_path(runner, tmp_path):
-    """Both runs carry out the very same study; the actor that walks on has never seen the path before."""
+def test_chained_paths_write_equal_tables_when_an_actor_is_killed_at_the_last_one(runner, tmp_path):
+    """The actor that resumes the path has never seen it before."""
     death = tmp_path / "death"
     study = chained(objective=KillsItsProcessOnce(str(death)))
     runner.run(study, tmp_path / "ray")
@@ -132,7 +132,7 @@ def test_chains_write_equal_tables_when_an_actor_is_killed_at_their_last_path(ru
 
 
 @pytest.mark.slow
-def test_work_that_kills_its_actor_again_and_again_is_given_up_and_the_rest_is_done(ray_session, tmp_path):
+def test_job_that_kills_its_actor_repeatedly_fails_and_the_others_finish(ray_session, tmp_path):
     deaths = tmp_path / "deaths"
     deaths.mkdir()
     runner = fip.RayRunner(num_workers=2, max_attempts=2)
@@ -140,9 +140,8 @@ def test_work_that_kills_its_actor_again_and_again_is_given_up_and_the_rest_is_d
         runner.run(
             study(objective=KillsItsProcess(str(deaths), times=100), other=Fails("the mistake")), tmp_path / "results"
         )
-    assert (
-        "path sparse: given up: its worker was lost 2 times, the last time because its process ended without a word"
-        in str(failed.value)
+    assert "path sparse: its worker was lost 2 times; last cause: its process ended without a message" in str(
+        failed.value
     )
     assert f"node {ray_session['node_id']}, log file {ray_session['session_dir']}/logs/worker-" in str(failed.value)
     assert "ZeroDivisionError: the mistake" in str(failed.value), "a worker's own error"
@@ -151,7 +150,7 @@ def test_work_that_kills_its_actor_again_and_again_is_given_up_and_the_rest_is_d
     assert sorted(analysis.load(tmp_path / "results").paths["name"]) == ["diverse-0"]
 
 
-def test_a_killed_driver_leaves_whole_work_and_the_same_command_does_the_rest(ray_session, local, tmp_path):
+def test_same_command_resumes_after_the_driver_was_killed(ray_session, local, tmp_path):
     directory = tmp_path / "results"
     command = [sys.executable, "-m", "fipray.cli", "run", "tests.studies:study", "--into", str(directory)]
     command += ["--address", ray_session["address"], "--workers", "2"]
@@ -171,14 +170,14 @@ def test_a_killed_driver_leaves_whole_work_and_the_same_command_does_the_rest(ra
 
     finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
-    assert f"{len(done)} of 11 pieces of work are there already; {11 - len(done)} are missing" in finished.stderr
+    assert f"{len(done)} of 11 jobs are already done; {11 - len(done)} remain" in finished.stderr
     assert {file: file.stat().st_mtime_ns for file in times} == times, "what was done is not done again"
     assert_equal_tables(analysis.load(directory), local)
     assert len(pd.read_parquet(directory / "points")) == len(local.points)
 
 
-def test_workers_need_not_have_the_modules_of_the_study(ray_session, tmp_path, monkeypatch):
-    """Neither its own nor one that it imports: when the workers start, their files are gone from the driver's disk."""
+def test_workers_do_not_need_the_modules_of_the_study(ray_session, tmp_path, monkeypatch):
+    """Neither its own module nor one that it imports: both files are deleted before the workers start."""
     (tmp_path / "of_the_driver.py").write_text(
         "import dataclasses\nimport fipray as fip\nimport of_the_driver_too\nfrom tests.studies import data\n"
         "@dataclasses.dataclass(frozen=True)\nclass Mine:\n    weight: float\n"
@@ -203,8 +202,8 @@ def test_workers_need_not_have_the_modules_of_the_study(ray_session, tmp_path, m
     assert row["objective_value"] == pytest.approx(6 * row_norm(tmp_path / "results", row) ** 2)
 
 
-def test_sigterm_ends_the_run_and_its_actors_and_keeps_what_is_done(ray_session, tmp_path, monkeypatch, capsys):
-    """It comes from a worker, whose path would never end."""
+def test_sigterm_ends_the_run_and_its_actors_and_keeps_finished_jobs(ray_session, tmp_path, monkeypatch, capsys):
+    """A worker sends the signal; its path would never end."""
     arguments = ["run", "tests.studies:signalling", "--into", str(tmp_path), "--workers", "1"]
     knobs = ["-p", f"process={os.getpid()}", "-p", f"number={signal.SIGTERM.value}"]
     monkeypatch.setattr(sys, "argv", ["fipray", *arguments, *knobs])
@@ -215,14 +214,14 @@ def test_sigterm_ends_the_run_and_its_actors_and_keeps_what_is_done(ray_session,
     assert ended.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == before
     said = capsys.readouterr().err
-    assert said.endswith("fipray: terminated; what is done is kept, and the same command goes on from there\n")
+    assert said.endswith("fipray: terminated; finished jobs are saved. Run the same command again to resume\n")
     assert len(Store.open(tmp_path).committed()) in (2, 3)  # one more may have been ready first
     deadline = time.monotonic() + 60
     while ray.available_resources().get("CPU") != 2:  # as long as an actor lives it has one of them
         assert time.monotonic() < deadline
 
 
-def test_what_an_actor_s_path_printed_and_warned_is_kept_beside_the_tables(ray_session, tmp_path):
+def test_log_of_an_attempt_holds_output_and_warnings_of_the_actor(ray_session, tmp_path):
     talking = replace(
         study(), paths=(fip.PathSpec("one", Talks("a word"), num_steps=1),), ensembles=(), evaluation=None
     )
@@ -235,14 +234,14 @@ def test_what_an_actor_s_path_printed_and_warned_is_kept_beside_the_tables(ray_s
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ({"num_workers": 1, "gpus_per_worker": 1}, "1 GPUs are asked for (workers: 1, GPUs of each: 1)"),
-        ({"num_workers": 3}, "3 CPUs are asked for (workers: 3, CPUs of each: 1)"),
-        ({"threads_per_worker": 64}, "64 CPUs are asked for (workers: 1, CPUs of each: 64)"),
-        ({"memory_per_worker": 10**15}, "1e+06 GB of memory are asked for (workers: 1, GB of memory of each: 1e+06)"),
-        ({"resources_per_worker": {"tpu": 2}}, "and 0 tpu; custom resources there: none"),
+        ({"num_workers": 1, "gpus_per_worker": 1}, "1 GPUs requested (workers: 1, GPUs per worker: 1)"),
+        ({"num_workers": 3}, "3 CPUs requested (workers: 3, CPUs per worker: 1)"),
+        ({"threads_per_worker": 64}, "64 CPUs requested (workers: 1, CPUs per worker: 64)"),
+        ({"memory_per_worker": 10**15}, "1e+06 GB of memory requested (workers: 1, GB of memory per worker: 1e+06)"),
+        ({"resources_per_worker": {"tpu": 2}}, "and 0 tpu; custom resources available: none"),
     ],
 )
-def test_more_than_the_cluster_has_is_refused_within_seconds(ray_session, tmp_path, asked, sentence):
+def test_runner_refuses_more_than_the_cluster_has_within_seconds(ray_session, tmp_path, asked, sentence):
     began = time.monotonic()
     with pytest.raises(fip.errors.UsageError) as refused:
         fip.RayRunner(**asked).run(study(), tmp_path / "results")
@@ -255,18 +254,18 @@ def test_more_than_the_cluster_has_is_refused_within_seconds(ray_session, tmp_pa
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
-        ({"num_workers": 0}, "at least one worker"),
-        ({"gpus_per_worker": -1}, "GPUs per worker are 0, a fraction of one, or a whole number; -1 was given"),
-        ({"gpus_per_worker": 1.5}, "a fraction of one, or a whole number; 1.5 was given"),
-        ({"threads_per_worker": 0}, "threads per worker are at least 1; 0 was given"),
-        ({"memory_per_worker": -1}, "memory per worker is at least 0 bytes; -1 was given"),
-        ({"resources_per_worker": {"tpu": 0}}, "tpu=0 was given"),
-        ({"resources_per_worker": {"GPU": 1}}, "GPU is no custom resource"),
-        ({"placement": "middle"}, "there is no placement 'middle'; there are: pack, spread"),
-        ({"max_attempts": 0}, "max_attempts is at least 1"),
+        ({"num_workers": 0}, "num_workers must be at least 1 or None, got 0"),
+        ({"gpus_per_worker": -1}, "gpus_per_worker must be 0, a fraction of 1, or a whole number, got -1"),
+        ({"gpus_per_worker": 1.5}, "a fraction of 1, or a whole number, got 1.5"),
+        ({"threads_per_worker": 0}, "threads_per_worker must be at least 1, got 0"),
+        ({"memory_per_worker": -1}, "memory_per_worker must be at least 0 bytes, got -1"),
+        ({"resources_per_worker": {"tpu": 0}}, "or a positive whole number, got tpu=0"),
+        ({"resources_per_worker": {"GPU": 1}}, "GPU is not a custom resource"),
+        ({"placement": "middle"}, "unknown placement 'middle'; available: pack, spread"),
+        ({"max_attempts": 0}, "max_attempts must be at least 1, got 0"),
     ],
 )
-def test_a_runner_refuses(asked, sentence):
+def test_runner_refuses_invalid_arguments(asked, sentence):
     with pytest.raises(fip.errors.UsageError) as refused:
         fip.RayRunner(**asked)
     assert sentence in str(refused.value)
@@ -293,7 +292,7 @@ def study():
 
 
 @pytest.mark.slow
-def test_a_study_file_with_modules_beside_it_runs_on_actors_and_goes_on(runner, tmp_path, monkeypatch):
+def test_study_file_with_modules_beside_it_runs_on_actors_and_resumes(runner, tmp_path, monkeypatch):
     (tmp_path / "study_in_a_file.py").write_text(STUDY_FILE)
     (tmp_path / "beside_the_study.py").write_text("def raised(weights):\n    return weights.square()\n")
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -1,4 +1,4 @@
-"""A search on a real Ray cluster: what it writes, and what is left when processes are killed or a trial fails."""
+"""Searches on a real Ray cluster: results, and recovery from killed processes and failed trials."""
 
 from __future__ import annotations
 
@@ -18,18 +18,25 @@ from fipray.records import Store
 from tests.studies import Fails, KillsItsProcess, searching, searching_measures
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NUM_TRIALS = 8
 SEARCH = replace(searching(domain="wide"), num_trials=NUM_TRIALS, searcher="optuna", scheduler="asha")
 
 
+def searching_with_gradients() -> fip.search.Search:
+    """Search whose stepper follows the objective's gradient: others are refused with objectives of the tests here."""
+    usual = searching()
+    path = replace(usual.study.paths[0], stepper=fip.steppers.FirstOrder(beta=0.1))
+    return replace(usual, study=replace(usual.study, paths=(path,)))
+
+
 @dataclass(frozen=True)
 class CutOff:
-    """A search whose driver was killed with SIGKILL, and that was then carried out again."""
+    """Search that was resumed after its driver was killed with SIGKILL."""
 
     directory: Path
     said: list[str]
-    num_before: int  # trials that had ended
+    num_before: int  # trials that had finished
     times_before: dict[Path, int]  # of commit records
 
     @property
@@ -50,7 +57,9 @@ def cut_off(ray_session, tmp_path_factory) -> CutOff:
     environment = {**os.environ, "COLUMNS": "200"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as driver:
         assert driver.stderr is not None
-        said = [next(driver.stderr) for _ in range(4)]  # "8 trials by 1 worker", then a line for each that ended
+        said: list[str] = []
+        while sum(line.endswith(" s)\n") for line in said) < 3:  # a line for each finished trial
+            said.append(next(driver.stderr))
         driver.send_signal(signal.SIGKILL)
         said += list(driver.stderr)
     assert driver.returncode == -signal.SIGKILL, said
@@ -60,7 +69,7 @@ def cut_off(ray_session, tmp_path_factory) -> CutOff:
     return killed
 
 
-def test_a_killed_driver_is_followed_by_one_that_does_what_is_missing(cut_off):
+def test_search_resumes_after_the_driver_was_killed(cut_off):
     results = cut_off.results
     assert 3 <= cut_off.num_before < NUM_TRIALS, cut_off.said
     assert {file: cut_off.times[file] for file in cut_off.times_before} == cut_off.times_before
@@ -69,7 +78,7 @@ def test_a_killed_driver_is_followed_by_one_that_does_what_is_missing(cut_off):
     Store.open(cut_off.directory).verify()
 
 
-def test_a_trial_that_is_given_up_keeps_its_points_and_one_that_ends_is_judged(cut_off):
+def test_stopped_trials_keep_their_points_and_finished_ones_are_evaluated(cut_off):
     paths = cut_off.results.paths
     given_up = paths[paths["outcome_kind"] == "given up"]
     assert 0 < len(given_up) < NUM_TRIALS
@@ -80,7 +89,7 @@ def test_a_trial_that_is_given_up_keeps_its_points_and_one_that_ends_is_judged(c
     assert set(cut_off.results.robustness["name"]) == set(paths["name"]) - set(given_up["name"])
 
 
-def test_a_trial_is_the_path_that_its_spec_is_in_a_run(cut_off, tmp_path):
+def test_path_of_a_trial_equals_that_of_a_run_with_its_spec(cut_off, tmp_path):
     trial = cut_off.results.pareto().iloc[0]
     drawn = {"radius.initial": trial["config.radius.initial"], "seed": trial["config.seed"]}
     path = next(iter(SEARCH.job(drawn).values()))
@@ -91,7 +100,7 @@ def test_a_trial_is_the_path_that_its_spec_is_in_a_run(cut_off, tmp_path):
     assert tried.reset_index(drop=True).equals(walked[columns])
 
 
-def test_the_same_search_again_does_nothing_and_another_is_refused(cut_off):
+def test_finished_search_does_nothing_again_and_another_one_is_refused(cut_off):
     before = cut_off.times
     fip.search.run(SEARCH, cut_off.directory, fip.RayRunner(num_workers=1))
     assert cut_off.times == before
@@ -99,12 +108,12 @@ def test_the_same_search_again_does_nothing_and_another_is_refused(cut_off):
         fip.search.run(replace(SEARCH, seed=1), cut_off.directory, fip.RayRunner(num_workers=1))
 
 
-def test_a_trial_whose_worker_is_killed_goes_on_and_one_that_fails_is_told_with_its_values(ray_session, tmp_path):
+def test_trial_whose_worker_is_killed_resumes_and_a_failed_one_is_reported_with_its_values(ray_session, tmp_path):
     deaths = tmp_path / "deaths"
     deaths.mkdir()
     dies = KillsItsProcess(str(deaths), times=1)
     objectives = fip.search.Choice((dies, Fails("the mistake")))
-    made = replace(searching(), space={"objective": objectives}, searcher="grid")
+    made = replace(searching_with_gradients(), space={"objective": objectives}, searcher="grid")
     with pytest.raises(fip.errors.RunError) as failed:
         fip.search.run(made, tmp_path / "results", fip.RayRunner(num_workers=2))
     assert "1 of 2 trials failed" in str(failed.value)
@@ -119,15 +128,16 @@ FACTOR = 1.0
 
 @dataclass(frozen=True)
 class Scaled:
-    """The weights' sum of squares, times a constant."""
+    """Sum of squared weights, times a constant."""
 
     def value(self, problem, weights, batch):
         return FACTOR * weights.square().sum()
 
 
-def test_a_search_whose_code_changed_stops_or_is_done_again(ray_session, tmp_path, monkeypatch):
-    path = replace(searching().study.paths[0], objective=Scaled(), num_steps=2)
-    study = replace(searching().study, paths=(path,), evaluation=None)
+def test_search_whose_code_changed_stops_or_runs_again(ray_session, tmp_path, monkeypatch):
+    study = searching_with_gradients().study
+    path = replace(study.paths[0], objective=Scaled(), num_steps=2)
+    study = replace(study, paths=(path,), evaluation=None)
     made = fip.search.Search(study, {"seed": fip.search.Choice((0, 1))}, {"objective_value": "min"}, searcher="grid")
     runner = fip.RayRunner(num_workers=1)
     fip.search.run(made, tmp_path / "results", runner)
@@ -142,8 +152,8 @@ def test_a_search_whose_code_changed_stops_or_is_done_again(ray_session, tmp_pat
     assert first[1] == [2 * value for value in first[0]]
 
 
-def test_a_search_for_a_measure_of_the_study_finds_the_largest(ray_session, tmp_path):
-    """As Tune is told, so it stands in the tables, and each trial's path is that of a study of its own, bit for bit."""
+def test_search_for_a_measure_of_the_study_finds_the_largest(ray_session, tmp_path):
+    """Tune and the tables agree, and each trial's path equals that of a study with the same spec, bit for bit."""
     found = searching_measures()
     fip.search.run(found, tmp_path / "search", fip.RayRunner(num_workers=1))
     results = analysis.load(tmp_path / "search")

@@ -1,0 +1,217 @@
+"""Options of the commands, and commands whose arguments are groups of options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+_CLUSTER, _WORKERS, _TRACKERS = "Ray cluster", "Workers", "Experiment trackers"  # panels of the help
+
+
+def checked_place(text: str | None) -> str | None:
+    """Check the name of a directory, before anything else is done.
+
+    Args:
+        text: path or address; None if the option is not given.
+
+    Returns:
+        The same text.
+
+    Raises:
+        UsageError: if it names no directory, such as an empty string.
+    """
+    from fipray.records.files import check_place
+
+    if text is not None:
+        check_place(text)
+    return text
+
+
+Directory = Annotated[
+    str, typer.Argument(callback=checked_place, help="Results directory, or an address such as s3://bucket/results.")
+]
+Into = Annotated[
+    str,
+    typer.Option(
+        callback=checked_place,
+        help="Results directory, or an address such as s3://bucket/results. If it already holds results of this "
+        "command, the run resumes.",
+    ),
+]
+ChangedOption = Annotated[
+    str,
+    typer.Option(
+        metavar="stop|redo",
+        help="What to do if your own code has changed since the directory was made: stop, or redo the jobs that depend "
+        "on it.",
+    ),
+]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-p",
+        "--parameter",
+        metavar="NAME=VALUE",
+        show_default=False,
+        help="Argument of the function. Can be given several times.",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_CLUSTER,
+        help="Address of a Ray cluster: 'auto' for the cluster on this machine, HOST:PORT, ray://HOST:PORT for Ray's "
+        "client, or 'local' for a private session.",
+        show_default="RAY_ADDRESS, or else local",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Options of a Ray cluster and its workers.
+
+    Args:
+        address: address of the cluster; None for RAY_ADDRESS, or else a private session.
+        workers: number of workers; None for as many as fit.
+        gpus_per_worker: GPUs of each worker; None for one if there are any.
+        threads_per_worker: CPU cores of each worker.
+        stall_seconds: time without progress after which a worker is killed; None for never.
+    """
+
+    address: Address = None
+    workers: Annotated[
+        int | None, typer.Option(rich_help_panel=_WORKERS, help="Number of workers.", show_default="as many as fit")
+    ] = None
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=_WORKERS,
+            help="GPUs of each worker: a whole number, or a fraction of one.",
+            show_default="1 if there are any",
+        ),
+    ] = None
+    threads_per_worker: Annotated[int, typer.Option(rich_help_panel=_WORKERS, help="CPU cores of each worker.")] = 1
+    stall_seconds: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=_WORKERS,
+            metavar="SECONDS",
+            help="Kill a worker that finishes no step for this long (three times as long for the first step of a job), "
+            "and retry its job.",
+            show_default="never",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class PlacementOptions:
+    """Options of the placement of workers on nodes.
+
+    Args:
+        memory_per_worker: memory to reserve for each worker, as text such as "4GB".
+        resource: amounts of custom resources, as "NAME=AMOUNT"; None for none.
+        placement: "pack" or "spread".
+    """
+
+    memory_per_worker: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_WORKERS,
+            metavar="SIZE",
+            help="Memory to reserve for each worker (not enforced), such as 4GB.",
+        ),
+    ] = "0"
+    # None instead of an empty list, which cannot be the default of a dataclass field.
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(
+            rich_help_panel=_WORKERS,
+            metavar="NAME=AMOUNT",
+            help="Custom resource of each worker. Can be given several times.",
+            show_default=False,
+        ),
+    ] = None
+    placement: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_WORKERS,
+            help="'pack' to fill a node to half before the next one, 'spread' to use many nodes.",
+        ),
+    ] = "pack"
+
+
+@dataclass(frozen=True)
+class TrackerOptions:
+    """Options of experiment trackers.
+
+    Args:
+        tensorboard: directory for TensorBoard's files; None for none.
+        mlflow: MLflow's tracking URI; None for none.
+    """
+
+    tensorboard: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_TRACKERS,
+            callback=checked_place,
+            metavar="DIRECTORY",
+            help="Write the points of every path as TensorBoard scalars.",
+        ),
+    ] = None
+    mlflow: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_TRACKERS,
+            metavar="URI",
+            help="Log every path as an MLflow run. Example: sqlite:///mlflow.db",
+        ),
+    ] = None
+
+
+def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
+    """Add a function as a command.
+
+    An argument annotated with a dataclass becomes one option per field, which typer itself cannot do. The help text is
+    the function's docstring up to its section `Args:`.
+
+    Args:
+        app: typer's application.
+        function: the command; its other arguments are annotated as typer needs them.
+    """
+    groups: dict[str, Any] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        if is_dataclass(parameter.annotation):
+            groups[parameter.name] = parameter.annotation
+            parameters += _options(parameter.annotation)
+        else:
+            # Keyword-only, so that required options may follow optional ones in the help.
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+
+    def call(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        function(**values)
+
+    # Typer reads the signature, so no source code has to be generated.
+    vars(call)["__signature__"] = inspect.Signature(parameters)
+    help_text = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
+    app.command(function.__name__, help=help_text)(call)
+
+
+def _options(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]

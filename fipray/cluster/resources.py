@@ -1,0 +1,116 @@
+"""Resources that each worker reserves in Ray's scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fipray.errors import UsageError
+
+Amounts = Mapping[str, float]  # by Ray's resource names: CPU, GPU, memory (bytes), and custom resources
+_BUILT_IN = ("CPU", "GPU", "memory", "object_store_memory")
+_ROUNDING = 1e-9  # three workers with a third of a GPU each fit on one GPU in spite of rounding
+
+
+@dataclass(frozen=True)
+class WorkerResources:
+    """Resources of one worker. Ray reserves them; it neither pins cores nor enforces the memory.
+
+    Args:
+        cpus: number of CPU cores, at least 1.
+        gpus: a whole number of GPUs, or a fraction of one.
+        memory_bytes: memory to reserve on the node; 0 reserves none.
+        custom: amounts of the cluster's custom resources, by name; each a fraction of 1 or a whole number.
+
+    Raises:
+        UsageError: for an amount that Ray cannot assign.
+    """
+
+    cpus: int = 1
+    gpus: float = 0.0
+    memory_bytes: int = 0
+    custom: Amounts = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.cpus < 1:
+            raise UsageError(f"threads_per_worker must be at least 1, got {self.cpus}")
+        if self.gpus < 0 or (self.gpus > 1 and self.gpus % 1):
+            raise UsageError(f"gpus_per_worker must be 0, a fraction of 1, or a whole number, got {self.gpus:g}")
+        if self.memory_bytes < 0:
+            raise UsageError(f"memory_per_worker must be at least 0 bytes, got {self.memory_bytes}")
+        for name, amount in self.custom.items():
+            if name in _BUILT_IN:
+                raise UsageError(
+                    f"{name} is not a custom resource: set CPUs, GPUs and memory with threads_per_worker, "
+                    "gpus_per_worker and memory_per_worker"
+                )
+            if amount <= 0 or (amount > 1 and amount % 1):
+                raise UsageError(
+                    "the amount of a custom resource must be a positive fraction of 1 or a positive whole number, got "
+                    f"{name}={amount:g}"
+                )
+
+    @property
+    def amounts(self) -> dict[str, float]:
+        """Amounts above 0, by Ray's resource names."""
+        requested = {"GPU": self.gpus, "CPU": float(self.cpus), "memory": float(self.memory_bytes), **self.custom}
+        return {name: amount for name, amount in requested.items() if amount}
+
+    def num_fitting(self, node: Amounts) -> int:
+        """Compute how many workers fit on a node.
+
+        Args:
+            node: total resources of the node.
+
+        Returns:
+            Number of workers, limited by the scarcest resource.
+        """
+        return min(self._num_fitting(name, each, node.get(name, 0.0)) for name, each in self.amounts.items())
+
+    @staticmethod
+    def _num_fitting(name: str, each: float, available: float) -> int:
+        if name == "GPU" and each < 1:
+            # Ray takes a fraction of a GPU from a single GPU, so what is left over on two GPUs does not add up.
+            return int(available) * int(1 / each + _ROUNDING)
+        return int(available / each + _ROUNDING)
+
+    @property
+    def actor_options(self) -> dict[str, Any]:
+        """Keyword arguments of `ray.remote` for an actor with these resources."""
+        memory = {"memory": self.memory_bytes} if self.memory_bytes else {}
+        return {"num_cpus": self.cpus, "num_gpus": self.gpus, "resources": dict(self.custom), **memory}
+
+    def __str__(self) -> str:
+        return format_amounts(self.amounts)
+
+
+def custom_resources(node: Amounts) -> set[str]:
+    """Return the names of the custom resources of a node.
+
+    Args:
+        node: total resources of the node.
+
+    Returns:
+        Names, without those that Ray adds by itself, such as `node:10.0.0.1` or `accelerator_type:A10G`.
+    """
+    return {name for name in node if name not in _BUILT_IN and ":" not in name}
+
+
+def format_amounts(amounts: Amounts) -> str:
+    """Format amounts of resources for messages, such as "1 GPU and 4 CPUs".
+
+    Args:
+        amounts: amounts by Ray's resource names.
+
+    Returns:
+        A list in words; empty for no amounts.
+    """
+    *first, last = (_format_amount(name, amount) for name, amount in amounts.items())
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _format_amount(name: str, amount: float) -> str:
+    if name in ("memory", "object_store_memory"):
+        return f"{amount / 1e9:.3g} GB memory"
+    return f"{amount:g} {name}{'' if amount == 1 else 's'}" if name in ("CPU", "GPU") else f"{amount:g} {name}"

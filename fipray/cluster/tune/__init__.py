@@ -1,0 +1,1 @@
+"""Searches as trials of Ray Tune."""

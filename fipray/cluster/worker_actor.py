@@ -1,0 +1,109 @@
+"""Ray actor of a worker: code that runs in the worker's process."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+
+import ray
+import torch
+from ray import cloudpickle
+
+from fipray.cluster.heartbeats import HeartbeatChannel, HeartbeatSender
+from fipray.execution.failures import interruptions, sentence_of
+from fipray.execution.heartbeat import Heartbeat
+from fipray.execution.jobs import Job, Payload, Tables
+from fipray.execution.worker import Worker
+
+
+@dataclass(frozen=True)
+class WorkerLocation:
+    """Location of a worker's process.
+
+    Args:
+        node_id: Ray's ID of the node.
+        host: host name.
+        process_id: process ID on that host.
+        log_file: file with the process's standard error on that host; empty if unknown.
+    """
+
+    node_id: str
+    host: str
+    process_id: int
+    log_file: str
+
+    def __str__(self) -> str:
+        log = f", log file {self.log_file}" if self.log_file else ""
+        return f"process {self.process_id} on {self.host}, node {self.node_id}{log}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Failed set-up or job. Exceptions stay in the worker, since not every exception can be pickled or printed.
+
+    Args:
+        reason: one line for the user, with the line of the study's code that raised.
+    """
+
+    reason: str
+
+
+class Actor:
+    """Worker with the CPUs and GPUs that Ray assigned to it.
+
+    Args:
+        material: base network and data of the study.
+        directory: results directory.
+        threads: number of CPU threads of torch.
+        channel: channel for heartbeats; None sends none.
+        key: key of the heartbeats.
+    """
+
+    def __init__(
+        self, material: Payload, directory: str, threads: int, channel: HeartbeatChannel | None, key: str
+    ) -> None:
+        self._material, self._directory, self._threads = material, directory, threads
+        self._heartbeat = Heartbeat()
+        if channel:
+            HeartbeatSender(channel, key, self._heartbeat)
+
+    def set_up(self) -> WorkerLocation | Failure:
+        """Load the network and the data. Not part of `__init__`, whose errors would only show as a dead actor."""
+        context = ray.get_runtime_context()
+        with interruptions() as is_interrupted:
+            try:
+                self._worker = Worker(
+                    self._material,
+                    self._directory,
+                    threads=self._threads,
+                    device="cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu",
+                    node_id=context.get_node_id(),
+                    worker_id=context.get_actor_id(),
+                    heartbeat=self._heartbeat,
+                )
+            except BaseException as error:
+                if is_interrupted():
+                    raise
+                return Failure(sentence_of(error))
+        process = ray._private.worker.global_worker
+        log_file = getattr(process, "get_err_file_path", str)()  # Ray 2.60 has no public name for it
+        return WorkerLocation(context.get_node_id(), socket.gethostname(), os.getpid(), log_file)
+
+    def carry_out(self, packed: bytes) -> Tables | Failure:
+        """Run one job.
+
+        Args:
+            packed: the pickled `Job`.
+
+        Returns:
+            Rows by table, or the failure. Only a signal raises, and the driver then counts the worker as lost.
+        """
+        with interruptions() as is_interrupted:
+            try:
+                job: Job = cloudpickle.loads(packed)
+                return self._worker.run(job)
+            except BaseException as error:  # a study's own code may also raise KeyboardInterrupt or SystemExit
+                if is_interrupted():
+                    raise
+                return Failure(sentence_of(error))

@@ -1,0 +1,55 @@
+"""Resources of workers and capacity of nodes, without a cluster."""
+
+from __future__ import annotations
+
+import pytest
+
+import fipray as fip
+from fipray.cluster.capacity import NodeGroup, _checked_num_workers
+from fipray.cluster.resources import WorkerResources
+
+
+@pytest.mark.parametrize(
+    ("resources", "node", "num_workers"),
+    [
+        (WorkerResources(2), {"CPU": 7.0}, 3),
+        (
+            WorkerResources(1, gpus=0.4),
+            {"CPU": 64.0, "GPU": 2.0},
+            4,
+        ),  # two on each GPU: the rest of each adds up to no fifth
+        (WorkerResources(1, gpus=1 / 3), {"CPU": 64.0, "GPU": 1.0}, 3),
+        (WorkerResources(1, gpus=2.0), {"CPU": 64.0, "GPU": 5.0}, 2),
+        (WorkerResources(1, memory_bytes=4 * 10**9), {"CPU": 64.0, "memory": 11e9}, 2),
+        (WorkerResources(1, custom={"tpu": 2}), {"CPU": 64.0, "tpu": 5.0}, 2),
+        (WorkerResources(1, custom={"tpu": 2}), {"CPU": 64.0}, 0),
+    ],
+)
+def test_num_fitting_counts_whole_workers(resources, node, num_workers):
+    assert resources.num_fitting(node) == num_workers
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "resources", "sentence"),
+    [
+        (
+            None,
+            WorkerResources(4),
+            "no single node can hold a worker with 4 CPUs: the cluster has 0 GPUs and 6 CPUs in total",
+        ),
+        (4, WorkerResources(2), None),
+        (
+            3,
+            WorkerResources(2, memory_bytes=10**9),
+            "3 workers with 2 CPUs and 1 GB memory each requested, but the nodes can hold only 2",
+        ),
+    ],
+)
+def test_capacity_refuses_workers_that_would_span_nodes(num_workers, resources, sentence):
+    nodes = [NodeGroup({"CPU": 3.0, "memory": 2e9}, 2)] if sentence else [NodeGroup({"CPU": 4.0}, 2)]
+    if sentence is None:
+        assert _checked_num_workers(num_workers, resources, nodes, "the cluster has") == num_workers
+        return
+    with pytest.raises(fip.errors.UsageError) as refused:
+        _checked_num_workers(num_workers, resources, nodes, "the cluster has")
+    assert sentence in str(refused.value)
