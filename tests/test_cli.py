@@ -159,7 +159,7 @@ def test_the_doctor_ends_with_0_when_all_is_well_and_with_1_when_it_is_not(fipra
     ("arguments", "sentence"),
     [
         (["tests.studies:study"], "study returned a Study; a search function must return a fipray.Search"),
-        (["tests.studies:searching", "-p", "domain=wide", "--searcher", "grid"], "a grid needs a Choice for each field"),
+        (["tests.studies:searching", "-p", "domain=wide", "--searcher", "grid"], "a grid needs a Choice"),
         (["tests.studies:searching", "--scheduler", "pbt"], "determined by one spec and can be traced again"),
         (["tests.studies:searching", "--workers", "0"], "at least one worker is needed"),
     ],
