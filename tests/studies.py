@@ -310,8 +310,8 @@ class Talks:
     word: str
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        print(f"printed {self.word}")
-        print(f"complained {self.word}", file=sys.stderr)
+        print(f"printed {self.word}")  # noqa: T201
+        print(f"complained {self.word}", file=sys.stderr)  # noqa: T201
         warnings.warn(f"warned {self.word}", RuntimeWarning, stacklevel=1)
         logging.getLogger("another").warning("another library: %s", self.word)
         return fip.objectives.GradientDiversity().value(problem, weights, batch)

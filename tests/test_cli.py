@@ -101,7 +101,7 @@ def test_show_prints_the_same_summary(fipray, directory):
         (["tests.studies:study", "-p", "sparsity=1.5"], "at least 0 and below 1; 1.5 was given"),
         (["tests.studies:study", "-p", "sparsity=much"], "parameter sparsity='much'"),
         (["tests.studies:study", "-p", "epsilon=-0.1"], "epsilon is -0.1: give a finite number of at least 0"),
-        (["tests.studies:with_nan"], "1 of 150 inputs in anchors hold NaN or infinity, the first at index 7"),
+        (["tests.studies:with_nan"], "1 of 150 inputs in anchors contain NaN or infinity, the first at index 7"),
         (["tests.studies:with_a_fourth_class"], "the network has 3 classes, 0..2, but test_labels holds 3"),
         (["experiments.quickstart:study", "-p", "sparsity=1.5"], "below 1; 1.5 was given"),
         (["experiments.mnist:study", "-p", "data_root=nowhere"], "nowhere holds no MNIST/raw"),
@@ -165,9 +165,15 @@ def test_doctor_exits_with_0_if_all_is_well_and_with_1_for_a_problem(fipray, ray
     ("arguments", "sentence"),
     [
         (["tests.studies:study"], "study returned a Study; a search function must return a fipray.Search"),
+<<<<<<< HEAD
         (["tests.studies:searching", "-p", "domain=wide", "--searcher", "grid"], "a grid is made of choices"),
         (["tests.studies:searching", "--scheduler", "pbt"], "named by one spec that anyone can walk again"),
         (["tests.studies:searching", "--workers", "0"], "num_workers must be at least 1 or None, got 0"),
+=======
+        (["tests.studies:searching", "-p", "domain=wide", "--searcher", "grid"], "a grid needs a Choice"),
+        (["tests.studies:searching", "--scheduler", "pbt"], "determined by one spec and can be traced again"),
+        (["tests.studies:searching", "--workers", "0"], "at least one worker is needed"),
+>>>>>>> study
     ],
 )
 def test_wrong_use_of_search_exits_with_2_and_a_message_and_writes_nothing(fipray, tmp_path, arguments, sentence):

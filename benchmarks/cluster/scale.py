@@ -44,7 +44,7 @@ class StubActor(Actor):
     """Answers for a path that it did not walk."""
 
     def carry_out(self, packed: bytes) -> Tables:
-        job, store = cloudpickle.loads(packed), self._worker._store
+        job, store = cloudpickle.loads(packed), self._worker._resources.store
         named: dict[str, str | None] = {"weights_file": None, "weights_sha256": None}
         if job.spec.events:  # which no other spec here has
             file, sha256 = store.write_weights(job.id, job.attempt, "end", {"weights": WEIGHTS})
