@@ -1,4 +1,4 @@
-"""A small share of the generated calls of benchmarks.fuzz."""
+"""A small fraction of the generated calls of benchmarks.fuzz."""
 
 from benchmarks.fuzz.calling import fuzz
 
