@@ -334,7 +334,7 @@ SMALL: Mapping[str, Kind] = {
     "a parameter in a cache": Kind(cached, "by another way"),
     "layers in a list": Kind(
         lambda: Forward(lambda self, x: self.layer(x) + self.more[0](x), more=[nn.Linear(NUM_FEATURES, NUM_CLASSES)]),
-        "'more' of Forward, which its parameters do not name.*ModuleList",
+        "'more' of Forward, which is none of its parameters.*ModuleList",
     ),
     "layers in a closure": Kind(in_a_closure, "of a closure or another module"),
     "a counter": Kind(lambda: counting(False), "writes into calls"),

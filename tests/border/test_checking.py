@@ -1,3 +1,5 @@
+"""Wrong arguments are refused at the call, in words that say what was expected."""
+
 from __future__ import annotations
 
 import copy

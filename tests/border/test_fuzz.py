@@ -1,4 +1,4 @@
-"""A small share of the generated calls of benchmarks.faults.fuzz."""
+"""A small fraction of the generated calls of benchmarks.faults.fuzz."""
 
 from benchmarks.faults.fuzz.calling import fuzz
 

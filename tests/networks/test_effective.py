@@ -1,4 +1,4 @@
-"""The weights that layers compute with, where those are not the parameters themselves."""
+"""Effective weights: those that layers compute with, where these are not the parameters themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One network at several weights: computed together where torch.vmap can, one after the other where it cannot."""
+"""A network at several weights: batched by torch.vmap, or one after the other where it cannot be."""
 
 from __future__ import annotations
 
