@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -16,7 +14,6 @@ from fipray.paths.problem import Problem
 _CLASSES_FIRST = FisherRao(dim=1)
 
 
-@dataclass(frozen=True)
 class SquaredDistance:
     """`D^2 = mean_n |s_n(w) - s_n(w0)|^2` on a batch, s the embedded outputs and w0 the base weights.
 
@@ -30,13 +27,11 @@ class SquaredDistance:
         UsageError: for a temperature that is not above 0 or fewer than 1 output.
     """
 
-    temperature: float = 1.0
-    outputs: int | None = None
-
-    def __post_init__(self) -> None:
-        Warm(self.temperature)  # raises for a temperature out of range
-        if self.outputs is not None and not self.outputs >= 1:
-            raise UsageError(f"outputs must be None or at least 1 output; outputs={self.outputs} was given")
+    def __init__(self, temperature: float = 1.0, outputs: int | None = None) -> None:
+        Warm(temperature)  # raises for a temperature out of range
+        if outputs is not None and not outputs >= 1:
+            raise UsageError(f"outputs must be None or at least 1 output; outputs={outputs} was given")
+        self._temperature, self._outputs = temperature, outputs
 
     def check(self, problem: Problem) -> None:
         """Check that the distance is defined for the problem's geometry.
@@ -48,12 +43,12 @@ class SquaredDistance:
             UsageError: for a temperature without classes, or for a single class, whose probability is always 1.
         """
         is_classes = isinstance(problem.geometry, FisherRao)
-        if self.temperature != 1 and not is_classes:
+        if self._temperature != 1 and not is_classes:
             raise UsageError(
-                f"temperature={self.temperature} is defined for classes only: set geometry=FisherRao(), or leave the "
+                f"temperature={self._temperature} is defined for classes only: set geometry=FisherRao(), or leave the "
                 "temperature at 1"
             )
-        if self.outputs == 1 and is_classes:
+        if self._outputs == 1 and is_classes:
             raise UsageError(
                 "outputs=1 leaves a single class, whose probability is always 1: give outputs of at least 2, or None"
             )
@@ -72,15 +67,15 @@ class SquaredDistance:
         geometry, reference = problem.geometry, batch.reference
         if isinstance(geometry, FisherRao):
             geometry, outputs = _CLASSES_FIRST, class_logits(geometry.arranged(outputs))
-        if self.outputs is not None:
-            outputs, reference = outputs[:, : self.outputs], reference[:, : self.outputs]
+        if self._outputs is not None:
+            outputs, reference = outputs[:, : self._outputs], reference[:, : self._outputs]
             if isinstance(geometry, FisherRao):
                 # 2 sqrt(p) has length 2; rescaling a part of it to length 2 conditions p on these classes
                 reference = 2 * functional.normalize(reference, dim=1)
-        if self.temperature == 1:
+        if self._temperature == 1:
             difference = geometry.embed(outputs) - reference
         else:
-            warm, base_logits = Warm(self.temperature), _log_probabilities(reference).view_as(outputs)
+            warm, base_logits = Warm(self._temperature), _log_probabilities(reference).view_as(outputs)
             difference = warm.embed(outputs) - warm.embed(base_logits)
         return difference.square().sum(1).mean()
 
