@@ -9,7 +9,6 @@ from statistics import fmean
 
 import pytest
 import torch
-from tests.geometry.test_second_derivatives import Once
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
@@ -31,6 +30,7 @@ from fipray.paths import (
     trace,
 )
 from tests.margins import assert_above, assert_below
+from tests.networks.test_second_derivatives import Once
 from tests.problems import generator, normal
 
 NUM_INPUTS, TOLERANCE = 10, 0.05
