@@ -63,7 +63,7 @@ class TestStallDetector:
 
 @pytest.mark.slow
 def test_stopped_worker_is_killed_and_its_path_resumes_from_its_last_checkpoint(ray_session, tmp_path):
-    """SIGSTOP, in the middle of the path: no thread of the process runs any more."""
+    """SIGSTOP in the middle of the path stops all threads of the process."""
     stopped = tmp_path / "stopped"
     path = fip.PathSpec(
         "one",
@@ -79,10 +79,9 @@ def test_stopped_worker_is_killed_and_its_path_resumes_from_its_last_checkpoint(
     )
     assert stopped.exists()
     (note,) = [sentence for sentence in said if "was lost" in sentence]
-    # A process that stops at once has not always said that its first step is over.
-    assert re.match(
-        "worker 1 was lost while running path one: it (finished no step|did not reach its first step) for ", note
-    )
+    # A process that stops early may not have sent the end of its first step.
+    stall = r"it (finished no step for|did not reach its first step within) \d+ s"
+    assert re.match(f"worker 1 was lost while running path one: {stall}", note)
     row = analysis.load(tmp_path / "results").paths.iloc[0]
     assert (row["attempt"], row["num_steps"], row["outcome_kind"]) == (2, 8, "completed")
 
