@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.kinds import features
 from torch import Tensor, nn
 
+from benchmarks.faults.kinds import features
 from fipray.geometry import FisherRao
 from fipray.networks import Network
 

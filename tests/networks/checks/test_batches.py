@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from benchmarks.kinds import Forward, features
 from torch import nn
 
+from benchmarks.faults.kinds import Forward, features
 from fipray.errors import NetworkError
 from tests.networks.checks.checking import Make, checked, each, more
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.kinds import Forward, features, mlp, quantisation_aware
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.faults.kinds import Forward, features, mlp, quantisation_aware
 from fipray.errors import NetworkError
 from tests.networks.checks.checking import Make, checked, each, more, rounded
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
-from benchmarks.kinds import Forward, features
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.faults.kinds import Forward, features
 from fipray.errors import NetworkError
 from fipray.networks import Network
 from fipray.paths import Sparsify

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from benchmarks.kinds import Forward, features, mlp
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.faults.kinds import Forward, features, mlp
 from fipray.errors import DataError, NetworkError, UsageError
 from fipray.networks import Network
 from tests.networks.checks.checking import checked, more

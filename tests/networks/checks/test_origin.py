@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
-from benchmarks.kinds import Forward, features, mlp
 from torch import Tensor, nn
 
+from benchmarks.faults.kinds import Forward, features, mlp
 from fipray.errors import NetworkError
 from fipray.networks import Network
 from tests.networks.checks.checking import Make, checked, each

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks.kinds import Forward, mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.faults.kinds import Forward, mlp
 from fipray.errors import NetworkError
 from tests.networks.checks.checking import Make, checked, each
 
