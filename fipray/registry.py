@@ -72,6 +72,11 @@ def registered_class(name: str) -> type | None:
     return _CLASSES.get(name)
 
 
+def registered_classes() -> list[type]:
+    """Return all registered classes, in the order of their registration."""
+    return list(_CLASSES.values())
+
+
 def registered_names() -> list[str]:
     """All registered names of imported modules, sorted."""
     return sorted(_CLASSES)

@@ -8,6 +8,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from fipray.border.protocols import lacking
+from fipray.registry import registered_classes
 
 _PLAIN = {int: "an integer", float: "a number", bool: "True or False", str: "a string", NoneType: "None"}
 _ARRAYS_OF = {"integer": " of integers", "floating": " of floating-point numbers"}
@@ -96,7 +97,7 @@ def _short(hint: Any) -> str:
 
 
 def classes_that_fit(protocol: Any) -> dict[str, type]:
-    """Find classes that implement a protocol, among the public names of the library's imported floors.
+    """Find classes that implement a protocol, among the names of imported floors and registered specs.
 
     Args:
         protocol: the protocol class.
@@ -108,6 +109,7 @@ def classes_that_fit(protocol: Any) -> dict[str, type]:
     library = protocol.__module__.partition(".")[0]
     floors = [module for name, module in list(sys.modules.items()) if name.rpartition(".")[0] == library]
     public = {name: vars(floor).get(name) for floor in floors for name in vars(floor).get("__all__", ())}
+    public |= {cls.__name__: cls for cls in registered_classes() if cls.__module__.startswith(f"{library}.")}
     return {
         name: cls
         for name, cls in sorted(public.items())

@@ -196,8 +196,8 @@ class FunctionalModule(ABC):
         """Evaluate the network at several weights on the same inputs; differentiable in both arguments.
 
         The evaluations are batched with `torch.vmap`. This saves calls, not arithmetic, so it gains little where matrix
-        products take most of the time (benchmarks/engine/stacking.py). Networks that `torch.vmap` cannot batch are evaluated
-        one after the other, with the same values and gradients.
+        products take most of the time (benchmarks/engine/stacking.py). Networks that `torch.vmap` cannot batch are
+        evaluated one after the other, with the same values and gradients.
 
         Args:
             weights: [M, P].

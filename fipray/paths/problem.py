@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from fipray.border import checked, described
 from fipray.errors import NetworkError, UsageError
 from fipray.geometry import Euclidean, FisherRao, KroneckerMetric, Metric, OutputGeometry, StreamedMetric
-from fipray.geometry.keeps import Kept, Outputs, values_of
+from fipray.geometry.keeps import Kept, Outputs
+from fipray.geometry.keeps.kept import values_of
 from fipray.geometry.metric import Precision
 from fipray.geometry.stacked import StackedMetric, products
 from fipray.networks import Network

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fipray.errors import DataError, UsageError
 from fipray.geometry import Equivariant, Euclidean, FisherRao, Outputs, Residual, Slopes, StackedMetric
-from fipray.geometry.keeps import values_of
+from fipray.geometry.keeps.kept import values_of
 from fipray.networks import Network
 from fipray.study.canonical import from_json, to_json
 from tests.problems import linear, mlp, normal

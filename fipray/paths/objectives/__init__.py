@@ -5,40 +5,22 @@ evaluation of `value` with its gradient, in passes on a batch of N inputs: a gra
 pass.
 """
 
-from fipray.paths.batch import Batch
-from fipray.paths.memory import KroneckerMemory
-from fipray.paths.objective import Objective
-from fipray.paths.objectives.adversarial_distillation import AdversarialDistillation
-from fipray.paths.objectives.adversary import Adversary
-from fipray.paths.objectives.ensemble_adversarial_distillation import EnsembleAdversarialDistillation
-from fipray.paths.objectives.gradient_diversity import GradientDiversity
-from fipray.paths.objectives.input_gradient_penalty import InputGradientPenalty
-from fipray.paths.objectives.kronecker_penalty import KroneckerPenalty
-from fipray.paths.objectives.learn_task import LearnTask
-from fipray.paths.objectives.output_diversity import OutputDiversity
-from fipray.paths.objectives.random_walk import RandomWalk
-from fipray.paths.objectives.sparsify import Sparsify
-from fipray.paths.objectives.toward import Toward
-from fipray.paths.objectives.weight_diversity import WeightDiversity
-from fipray.paths.objectives.weighted_sum import WeightedSum
-from fipray.paths.objectives.zeroth_order import ZerothOrder
-
-__all__ = [
-    "AdversarialDistillation",
-    "Adversary",
-    "Batch",
-    "EnsembleAdversarialDistillation",
-    "GradientDiversity",
-    "InputGradientPenalty",
-    "KroneckerMemory",
-    "KroneckerPenalty",
-    "LearnTask",
-    "Objective",
-    "OutputDiversity",
-    "RandomWalk",
-    "Sparsify",
-    "Toward",
-    "WeightDiversity",
-    "WeightedSum",
-    "ZerothOrder",
-]
+from fipray.paths.batch import Batch as Batch
+from fipray.paths.memory import KroneckerMemory as KroneckerMemory
+from fipray.paths.objective import Objective as Objective
+from fipray.paths.objectives.adversarial_distillation import AdversarialDistillation as AdversarialDistillation
+from fipray.paths.objectives.adversary import Adversary as Adversary
+from fipray.paths.objectives.ensemble_adversarial_distillation import (
+    EnsembleAdversarialDistillation as EnsembleAdversarialDistillation,
+)
+from fipray.paths.objectives.gradient_diversity import GradientDiversity as GradientDiversity
+from fipray.paths.objectives.input_gradient_penalty import InputGradientPenalty as InputGradientPenalty
+from fipray.paths.objectives.kronecker_penalty import KroneckerPenalty as KroneckerPenalty
+from fipray.paths.objectives.learn_task import LearnTask as LearnTask
+from fipray.paths.objectives.output_diversity import OutputDiversity as OutputDiversity
+from fipray.paths.objectives.random_walk import RandomWalk as RandomWalk
+from fipray.paths.objectives.sparsify import Sparsify as Sparsify
+from fipray.paths.objectives.toward import Toward as Toward
+from fipray.paths.objectives.weight_diversity import WeightDiversity as WeightDiversity
+from fipray.paths.objectives.weighted_sum import WeightedSum as WeightedSum
+from fipray.paths.objectives.zeroth_order import ZerothOrder as ZerothOrder
