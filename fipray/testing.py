@@ -38,6 +38,7 @@ class Flat:
     """Objective that is constant."""
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        # Depends on the weights, since autograd raises for a value without a graph; a plain zero has none.
         return 0 * weights.sum()
 
 
@@ -62,6 +63,7 @@ class StepperContract:
             The situation, half way along a path of ten steps.
         """
         problem = small_problem(seed)
+        # Off the start: exactly there the functional distance and its gradient vanish, which hides wrong signs.
         weights = problem.start + 0.05 * normal(problem.network.num_weights, seed=seed + 1)
         return Situation(problem, objective, weights, small_batch(problem, 8), radius, 0.5, 0.1)
 
@@ -98,6 +100,7 @@ class StepperContract:
 
     def test_a_step_never_exceeds_its_radius(self) -> None:
         for seed in range(3):
+            # From far below to far above the length of a natural step, so that the radius binds at least once.
             for radius in (1e-4, 1e-2, 1.0):
                 made, state = self.walked(self.situation(GradientDiversity(), radius, seed), seed)
                 length = float(torch.linalg.vector_norm(self.stepper.propose(made, state).displacement))
@@ -114,6 +117,7 @@ class StepperContract:
 
     def test_a_step_touches_neither_the_weights_nor_the_state_that_it_is_given(self) -> None:
         made, state = self.walked(self.situation(GradientDiversity(), 0.1), 2)
+        # After two steps, because the state of many steppers is still empty or zero before the first.
         weights, before = made.weights.clone(), copied(state)
         self.stepper.propose(made, state)
         assert torch.equal(made.weights, weights)
@@ -123,6 +127,7 @@ class StepperContract:
         """Otherwise a resumed path would differ from the uninterrupted one."""
         first, state = self.walked(self.situation(GradientDiversity(), 0.1), 2)
         one = self.stepper.propose(first, copied(state))
+        # From a new situation, because the first one caches its gradient, which would hide a random one.
         again, state = self.walked(self.situation(GradientDiversity(), 0.1), 2)
         other = self.stepper.propose(again, state)
         assert torch.equal(one.displacement, other.displacement)
@@ -269,6 +274,7 @@ def normal(*shape: int, seed: int) -> Tensor:
     Returns:
         A float64 tensor on the CPU.
     """
+    # A generator of its own, on the CPU: the global one would make tests depend on the order in which they run.
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 

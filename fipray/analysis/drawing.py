@@ -46,6 +46,7 @@ def dress(axis: "Axes", **labels: str) -> None:
     """
     axis.set(**labels)
     axis.grid(color="#e4e4e4")
+    # matplotlib draws grid lines above patches by default.
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
 
@@ -60,6 +61,7 @@ def heat_map(axis: "Axes", table: pd.DataFrame) -> Any:
     Returns:
         The image, for a colour bar.
     """
+    # Limits are fixed, so that maps side by side share one colour bar, and maps of different studies compare.
     image = axis.imshow(table, cmap="Blues", vmin=0, vmax=100)
     axis.set_xticks(range(len(table.columns)), table.columns.map(short), rotation=90)
     axis.set_yticks(range(len(table.index)), table.index.map(short))

@@ -29,6 +29,7 @@ def pareto(frame: pd.DataFrame, better: Sequence[str] = ("clean_accuracy", "robu
     if missing := [column for column in better if column not in frame] or not better:
         raise UsageError(f"cannot compare columns {missing or better}; the columns are: {', '.join(map(str, frame))}")
     check_numbers(frame, better)
+    # Comparisons with NaN are false, so nothing would dominate such a row, and it would be on every front.
     known = frame[frame[list(better)].notna().all(axis=1)]
     values = known[list(better)].to_numpy(float)
     # as_good[i, j]: row i is at least as good as row j in all columns.

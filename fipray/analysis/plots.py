@@ -56,6 +56,7 @@ def plot_points(results: Results) -> "Figure":
     }
     panels = {label: values for label, values in panels.items() if values.notna().any()}
     paths = points.groupby("path_id", sort=False)
+    # Rounded up: the negative of a floored quotient is a ceiling without floats.
     columns_of_legend = -(-len(paths) // _PER_LEGEND_COLUMN)
     figure = new_figure(10 + (0.8 + width_of(points["name"])) * columns_of_legend, 7)
     axes: list[Axes] = list(figure.subplots(2, 2, squeeze=False).flat)
@@ -103,6 +104,7 @@ def plot_robustness(results: Results) -> "Figure":
         UsageError: if no network was attacked yet.
     """
     attacks = present(attacked(results), "attacked networks", results)
+    # An inner merge keeps the order of its left side, so networks stand as in the summary.
     networks = summary(results).merge(attacks[NETWORK].drop_duplicates(), on=NETWORK)
     place = {network: row for row, network in enumerate(networks[NETWORK].itertuples(index=False, name=None))}
     height = attacks[NETWORK].apply(tuple, axis=1).map(place)
@@ -177,6 +179,7 @@ def plot_sparsity(results: Results) -> "Figure":
 
 
 def _stretched(sparsities: Sequence[float]) -> Any:
+    # A sparsity of 1 would lie at infinity.
     return -np.log10(np.maximum(1 - np.array(sparsities), 1e-4))
 
 
@@ -229,6 +232,7 @@ def front(
             places = (some[clean] * 100, some[robust] * 100)
             axis.scatter(*places, s=area, c=face, marker=marker, edgecolors=edge, linewidths=0.9, zorder=3)
         axis.plot([], [], color=colour, marker=marker, label=short(str(name)))
+    # Read before the lines are extended, since drawing to the limits would move them outward again.
     (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
     # To the edges of the axes, which are known only now: the first accuracy is reached for all lower ones, too.
     for line in lines:

@@ -212,8 +212,10 @@ def in_order(column: "pd.Series[Any]") -> "pd.Series[Any]":
     Returns:
         Ranks of texts, in which numbers compare as numbers and missing texts come last; other columns unchanged.
     """
+    # The dtype of texts since pandas 3, also where some are missing; earlier versions have `object`.
     if column.dtype != "str":
         return column
+    # Missing texts get the code -1.
     codes, texts = pd.factorize(column)
     if str(column.name).endswith("_id"):
         keys = texts.tolist()  # hashes: any fixed order will do, and they are many

@@ -66,6 +66,7 @@ class TaskSeries:
         Returns:
             Mean over tasks learned after the first network; NaN without any.
         """
+        # Each row then holds the accuracies of the network before it in the chain.
         before = self.accuracies.shift(1)
         chance = pd.Series(untrained, index=self.accuracies.columns)
         gains = [
@@ -103,6 +104,7 @@ def lineage(results: Results, end: str) -> pd.DataFrame:
     places = {id: place for place, id in enumerate(paths["path_id"])}
     found: list[int] = []
     next_id: Any = own["path_id"].iloc[0]
+    # A missing parent is NaN in a column of texts, which is not None and not false.
     while isinstance(next_id, str):
         if next_id not in places:
             raise UsageError(f"{results.address} lacks the path {next_id} on the way to {end!r}: continue the study")
@@ -140,6 +142,7 @@ def task_series(results: Results, end: str, *, known: Collection[str] | None = N
     order = [BASE, *chain["name"]]
     columns = list(dict.fromkeys(own["task"]))
     at_start = own[own["path_id"] == chain["path_id"].iloc[0]].set_index("task")["accuracy_at_start"]
+    # Pivoting sorts rows and columns by name, so their order is restored.
     at_ends = own.pivot(index="name", columns="task", values="accuracy").reindex(index=chain["name"], columns=columns)
     # Paths of other chains do not count, even if they learned a task.
     accuracies = pd.concat([at_start.reindex(columns).to_frame(BASE).T, at_ends]).set_axis(order)

@@ -57,6 +57,7 @@ def summary(results: Results) -> pd.DataFrame:
         table[measure] = table[measure].fillna(table[f"{measure}_walked"])
     attacks = attacked(results)
     columns = _ROBUST + attacks["attack"] + " " + attacks["threat"]
+    # Pivoting raises for duplicates.
     cells = attacks.assign(column=columns).drop_duplicates([*NETWORK, "column"])
     robust = cells.pivot(index=NETWORK, columns="column", values="robust_accuracy")
     table = table.merge(robust.reset_index(), on=NETWORK, how="left")
@@ -75,6 +76,7 @@ def attacked(results: Results) -> pd.DataFrame:
         examples is used.
     """
     rows = results.robustness[results.robustness["attack"] != NO_ATTACK]
+    # Converted to `str`, because mapping an empty column leaves its dtype float64, which cannot be added to texts.
     threats = rows["norm"] + " " + rows["epsilon"].map("{:g}".format).astype("str")
     rows = rows.assign(threat=threats, last=rows["attack"] == WORST).sort_values("num_examples", kind="stable")
     rows = rows.drop_duplicates([*NETWORK, "attack", "threat"], keep="last")
@@ -99,6 +101,7 @@ def render(results: Results) -> "SummaryTable":
     """
     judged = attacked(results)
     masked = judged.loc[judged["warnings"].fillna("") != "", "name"].unique()
+    # Escaped before the table is laid out: widths are counted in the characters that are shown.
     frame = summary(results).rename(columns=printable)
     for column in ("name", "kind", "outcome"):
         frame[column] = frame[column].map(printable, na_action="ignore")
@@ -148,6 +151,7 @@ def print_summary(results: Results, file: TextIO | None = None) -> None:
     from rich.console import Console
 
     console = Console(file=file, highlight=False)
+    # Without a terminal rich assumes 80 columns, which would hide attacks in files and in logs of CI.
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _WIDTH_OF_A_PIPE
     console.print(render(results))

@@ -9,6 +9,7 @@ from fipray.analysis.pareto import pareto
 from fipray.errors import UsageError
 
 CONFIG = "config."  # prefix of the columns with searched values
+# Repeated from the floors that trace paths, since importing these would load torch.
 GIVEN_UP, NOT_FINITE = "given up", "not finite"
 _MEASURED = (
     "sparsity",
@@ -30,6 +31,7 @@ def with_config(trials: pd.DataFrame) -> pd.DataFrame:
         The rows with further columns; a value is whatever JSON held.
     """
     config = pd.DataFrame([json.loads(text) for text in trials["config_json"]], index=trials.index)
+    # With a prefix, because fields such as `num_steps` are columns of trials, too.
     return trials.join(config.add_prefix(CONFIG))
 
 

@@ -27,6 +27,7 @@ def judged_variants(results: Results) -> pd.DataFrame:
     """
     worst = attacked(results).query("attack == @WORST", local_dict={"WORST": WORST})
     columns = ["name", "norm", "epsilon", "num_examples", "robust_accuracy"]
+    # A left merge: variants without evaluation stay, and one under several threat models gets several rows.
     return results.variants.merge(worst[columns].rename(columns={"name": "network"}), on="network", how="left")
 
 
@@ -80,6 +81,7 @@ def state_dict(results: Results, weights: NDArray[np.floating]) -> dict[str, NDA
     state = Store.open(results.location).read_base()
     start = 0
     for names, shape in results.manifest["parameters_of_module"]:
+        # With a dtype, because the product of the empty shape of a scalar parameter is the float 1.0.
         stop = start + int(np.prod(shape, dtype=np.int64))
         own, values = state[names[0]].dtype, weights[start:stop].reshape(shape)
         # A parameter that several layers share has several names.

@@ -17,6 +17,7 @@ from fipray.errors import ClusterLostError, FiprayError, RunError
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
+    # Older releases of typer print local variables in tracebacks, among them addresses with credentials.
     pretty_exceptions_enable=False,
     help="Functionally invariant paths: move a network through weight space without changing its function, many paths "
     "at once, on Ray.",
@@ -34,6 +35,7 @@ def main() -> None:
     importlib.invalidate_caches()  # in case a study's file was written since that folder was last listed
     try:
         app()
+    # Before RunError, of which it is a subclass.
     except ClusterLostError as error:
         typer.echo(f"fipray: {error}", err=True)
         sys.stderr.flush()

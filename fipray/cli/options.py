@@ -24,6 +24,7 @@ def checked_place(text: str | None) -> str | None:
     Raises:
         UsageError: if it names no directory, such as an empty string.
     """
+    # Imported when called, because this module is loaded for `fipray --help` as well.
     from fipray.records.files import check_place
 
     if text is not None:
@@ -185,6 +186,7 @@ def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
     """
     groups: dict[str, Any] = {}
     parameters: list[inspect.Parameter] = []
+    # Evaluated: `from __future__ import annotations` leaves strings, which are neither dataclasses nor typer's options.
     for parameter in inspect.signature(function, eval_str=True).parameters.values():
         if is_dataclass(parameter.annotation):
             groups[parameter.name] = parameter.annotation
@@ -195,6 +197,7 @@ def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
 
     def call(**values: Any) -> None:
         for name, group in groups.items():
+            # By field name alone, so the options of a command need distinct names across all of its groups.
             values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
         function(**values)
 
@@ -205,6 +208,7 @@ def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
 
 
 def _options(group: Any) -> list[inspect.Parameter]:
+    # Without extras the `Annotated` is dropped, and with it typer's help texts and callbacks.
     hints = get_type_hints(group, include_extras=True)
     return [
         inspect.Parameter(

@@ -125,6 +125,7 @@ def search(
 
 def _runner(name: str, cluster: ClusterOptions, placement: PlacementOptions) -> Runner:
     if name == "local":
+        # The number of threads is the one option that both runners take.
         if replace(cluster, threads_per_worker=1) != ClusterOptions() or placement != PlacementOptions():
             raise UsageError(
                 "--runner local runs in this process: it takes no --address, --workers, --gpus-per-worker, "
@@ -197,12 +198,14 @@ def _interruptible() -> Iterator[None]:
         was_terminated = True
         raise KeyboardInterrupt  # Ray, while it waits, turns every exception of a signal handler into this one
 
+    # The default action ends the process at once, without closing Ray's session or restoring the terminal.
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     except KeyboardInterrupt:
         what = "terminated" if was_terminated else "interrupted"
         typer.echo(f"fipray: {what}; finished jobs are saved. Run the same command again to resume", err=True)
+        # 128 plus the number of the signal, as shells report it.
         raise SystemExit(143 if was_terminated else 130) from None
     finally:
         signal.signal(signal.SIGTERM, before)

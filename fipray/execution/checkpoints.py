@@ -25,6 +25,7 @@ from fipray.study.arrays import to_array, to_tensor
 _NUMBERS, _COLUMNS, _FILES, _DIGESTS = "numbers", "columns", "files", "digests"
 _ROUND, _SEAL = "round", "seal"
 _BY_NAME = ("probes", "distances", "distances_held_out")  # fields of a point that hold one number for each name
+# Taken from the class, so that a number that is added to points cannot be forgotten in checkpoints.
 _FIELDS = [f.name for f in fields(PathPoint) if f.name not in ("weights", "solver_state", *_BY_NAME)]
 
 Files = dict[int, tuple[str, str]]  # by step: name and sha256 of the weights file
@@ -89,6 +90,7 @@ def load(store: Store, id: str, attempt: int, probes: Sequence[str], device: str
     Returns:
         The checkpoint; None where there is none.
     """
+    # The latest attempt first: each continues from what the one before it saved, so its states lie further on.
     for earlier in range(attempt - 1, 0, -1):
         for file, _ in reversed(_states(store, id, earlier)):
             if checkpoint := _load_intact(store, file, probes, device):
@@ -177,6 +179,7 @@ def _load(store: Store, file: str, probes: Sequence[str], device: str) -> Checkp
         if sorted(points[-1].probes) != probes:
             raise ValueError(f"{file} holds points with other probes")
     steps = [point.step for point in points]
+    # The digest holds for what `save` was given; an incomplete list of points would become wrong rows.
     if steps[0] != 0 or steps != sorted(set(steps)):
         raise ValueError(f"{file} holds points at steps {steps}")
     solver = {

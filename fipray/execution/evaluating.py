@@ -100,6 +100,7 @@ class Evaluator:
         if not evaluation.is_split:
             tables["per_example"] = [self._per_example(job, piece, classifier) for piece in spec.pieces]
         results = job.dependencies if evaluation.is_split else per_example_results(tables)
+        # The same join in both cases, so that the results do not depend on whether the evaluation is split.
         found, attack_seconds = joined(spec.pieces, results)
 
         began = time.perf_counter()
@@ -216,6 +217,7 @@ class Evaluator:
         if not evaluation.check_masking:
             return None
         chunk = slice(min(evaluation.num_examples, NUM_CHECKED))
+        # Draws of its own, so that asking for these signs does not change the results of any attack.
         draws = _generator(evaluation.seed, spec.name, "masking")
         return "; ".join(
             masking_warnings(classifier, self.inputs[chunk], self.labels[chunk], evaluation.threat_model, draws)
@@ -236,6 +238,7 @@ class Evaluator:
         """Functional distance to the base network on the held-out inputs; None where outputs are not finite."""
         embed, network = self.geometry.embed, self.network
         reference = embed(class_logits(network.outputs(network.weights, self.held_out)))
+        # In batches: a stacked ensemble needs the memory of all its members at once.
         own = torch.cat([embed(classifier(part)) for part in self.held_out.split(BATCH_SIZE)])
         distance = float(functional_distance(own, reference))
         return distance if math.isfinite(distance) else None

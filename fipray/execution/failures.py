@@ -87,6 +87,7 @@ def interruptions() -> Iterator[Callable[[], bool]]:
         def handle(number: int, frame: FrameType | None) -> None:
             try:
                 handler(number, frame)
+            # Only what a handler raises ends a run: one that returns, such as a study's own, has dealt with the signal.
             except BaseException:
                 received.append(number)
                 raise

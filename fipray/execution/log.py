@@ -60,6 +60,7 @@ def logged(store: Store, job: Job, where: str) -> Iterator[None]:
         finally:
             _logger.info("over after %.1f s", time.perf_counter() - began)
             with suppress(RecordsError):  # the result of a job counts even if its log cannot be written
+                # Printed text may hold addresses with passwords, and results directories are passed on.
                 store.write_log(job.id, job.attempt, without_credentials(text))
 
 

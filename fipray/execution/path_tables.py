@@ -58,6 +58,7 @@ def path_tables(attempt: PathAttempt, path: WeightPath) -> Tables:
     points = [{**shared, **point_row(point, path.points[0], WeightsFile(*files[point.step]))} for point in path.points]
     row = {
         **shared,
+        # Copied from the row of the last point rather than computed again, so that the tables cannot disagree.
         **{column: points[-1][column] for column in IN_BOTH},
         "start": spec.start,
         "parent_path_id": start.parent_path_id,

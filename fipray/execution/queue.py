@@ -43,6 +43,7 @@ class Queue:
         specs = study.specs
         self.store = opened(directory, study.manifest, specs.keys(), changed)
         # In an object store only the tables: reading all weights would take long, and cost money.
+        # Before any job begins: damaged weights would otherwise be found hours later, by a job that starts at them.
         self.store.verify(weights=self.store.is_near)
         self.payload = payload_of(study, self.store)
         self._listener = listener
@@ -51,6 +52,7 @@ class Queue:
         self._num_jobs = len(specs)
         self._ids = {spec.produces: id for id, spec in specs.items() if spec.produces}
         self._waiting = {id: spec for id, spec in specs.items() if id not in committed}
+        # By the order of the study, so that equal runs begin jobs in the same order, whatever their IDs are.
         self._order = {id: number for number, id in enumerate(specs)}
         self._ready: list[tuple[int, str]] = []  # a heap: jobs without open dependencies, in the order of the study
         self._num_open: dict[str, int] = {}  # unresolved dependencies of each job
@@ -111,6 +113,7 @@ class Queue:
         Returns:
             The new attempt.
         """
+        # A new number, so that a worker believed lost that still writes cannot overwrite files of this attempt.
         return self._begin(Job(job.id, job.spec, self.store.next_attempt(job.id), job.dependencies), where)
 
     def _begin(self, job: Job, where: str) -> Job:
@@ -162,6 +165,7 @@ class Queue:
             reason: why, in a sentence; the name of the attempt's log is added where there is one.
             cause: for a job that was not begun, the artifact whose job failed.
         """
+        # Looked up in the directory: the worker that wrote the log may be on another machine, or dead.
         if log := self._log_of(job):
             reason = f"{reason.rstrip()} (its log: {log})"
         self._failed[job.label] = reason

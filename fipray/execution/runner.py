@@ -75,6 +75,7 @@ class LocalRunner:
     def run(
         self, study: Study, directory: str | Path, listener: Listener | None = None, changed: Changed = "stop"
     ) -> Store:
+        # torch's number of threads belongs to the whole process, which is the user's.
         threads = torch.get_num_threads()
         queue = Queue(study, directory, listener or Silent(), changed)
         try:

@@ -81,6 +81,8 @@ class Starts:
             if weights:
                 arrays = self.store.read_weights(weights.file, weights.sha256)
                 tensors = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+                # The memory is in the same file, so a path can start at any saved point without the data of earlier
+                # paths.
                 network, memory = network.at(tensors["weights"]), unpacked(tensors)
             problem, inputs = Problem(network, **self.kept), self.data.anchors(spec.anchors)
             if spec.memory:

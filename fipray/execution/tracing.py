@@ -117,6 +117,7 @@ class PathAttempt:
 
     def _write(self, point: PathPoint) -> None:
         named = {"weights": point.weights, **packed(self.start.memory)}
+        # numpy has no bfloat16, but the vector of such a network is float32 (see `Network`).
         arrays = {name: array.cpu().numpy() for name, array in named.items()}
         file = step_name(point.step)
         self.saved.files[point.step] = self.resources.store.write_weights(self.job.id, self.job.attempt, file, arrays)

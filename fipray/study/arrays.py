@@ -80,7 +80,9 @@ def weights_digest(module: nn.Module) -> str:
         16 hexadecimal digits of a SHA-256 of names, dtypes, shapes and values.
     """
     hashing = hashlib.sha256()
+    # Of a copy, as in `payload_of`: wrappers such as torch.compile's would put a prefix on every name.
     for name, array in state_arrays(copied(module).state_dict()).items():
+        # Dtype and shape too: arrays of other shapes, or zeros of another dtype, can have the same bytes.
         hashing.update(f"{name} {array.dtype.str} {array.shape}".encode())
         hashing.update(np.ascontiguousarray(array).data)
     return hashing.hexdigest()[:16]

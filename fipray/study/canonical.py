@@ -70,6 +70,7 @@ def decode(data: Any) -> Any:
         return tuple(decode(item) for item in data)
     if not isinstance(data, dict):
         return data
+    # Unambiguous: every other object has the key `kind`.
     if set(data) == {_INFINITE}:
         return float(data[_INFINITE])
     given = dict(data)
@@ -109,6 +110,7 @@ def to_json(value: Any) -> str:
     Raises:
         UsageError: for a value that a spec cannot hold.
     """
+    # Sorted, so that the order of a class's fields can change without changing any ID.
     return json.dumps(encode(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -152,6 +154,7 @@ def _class_named(kind: Any) -> type:
             f"{kind!r} is not a known kind of spec: import the module that registers it first; registered are: "
             + ", ".join(registered_names())
         )
+    # `module:name` from a file could name anything that can be called, and `decode` is about to call it.
     if not (isinstance(found, type) and is_dataclass(found)):
         raise UsageError(f"{kind!r} is not a kind of spec: a spec is a frozen dataclass")
     return found

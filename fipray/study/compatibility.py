@@ -122,6 +122,7 @@ def check_threat_models(paths: Sequence[PathSpec], evaluation: Evaluation | None
 
 def _check_bounds(subject: str, threat_model: ThreatModel, data: Data) -> None:
     given = (threat_model.lower, threat_model.upper)
+    # Wider bounds would allow inputs that cannot occur; narrower ones would clip the test inputs themselves.
     if given != tuple(map(float, data.bounds)):
         low, high = data.bounds
         raise UsageError(

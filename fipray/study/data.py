@@ -86,6 +86,7 @@ class Data:
         object.__setattr__(self, "bounds", (low, high))
         if not low < high:
             raise DataError(f"bounds must be (low, high) with low < high, got {self.bounds}")
+        # Inputs before labels: `check_labels` counts inputs, and takes a minimum that an empty array does not have.
         for name, inputs in self.inputs.items():
             self._check_inputs(name, inputs)
         if self.test_inputs is not None and self.test_labels is not None:
@@ -144,7 +145,9 @@ class Data:
     def digest(self) -> str:
         """16 hexadecimal digits of a SHA-256 of all arrays and the bounds."""
         hashing = hashlib.sha256(f"bounds {self.bounds}".encode())
+        # Sorted, so that the order in which sets and tasks were given does not change the digest.
         for name, array in sorted({**self.inputs, **self.labels}.items()):
             hashing.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            # The memory itself, without a copy: `normalised` has made it contiguous and of native byte order.
             hashing.update(array.data)
         return hashing.hexdigest()[:16]

@@ -192,6 +192,7 @@ class RobustnessSpec:
     @property
     def dependencies(self) -> tuple[str, ...]:
         """Names of the members' paths and, where the evaluation is split, of the results of all attack jobs."""
+        # Unsplit attacks are run by this job itself: nothing produces their names, and it would wait forever.
         per_example = (piece.produces for piece in self.pieces) if self.evaluation.is_split else ()
         return (*paths_of(self.members), *per_example)
 
@@ -223,6 +224,7 @@ class TransferSpec:
     @property
     def dependencies(self) -> tuple[str, ...]:
         """Names of the paths of all members."""
+        # Not on the attack jobs: transfer uses the adversarial inputs themselves, and these are not stored.
         return paths_of(member for _, members in self.networks for member in members)
 
 

@@ -23,6 +23,7 @@ from fipray.robustness import PGD, Attack, ThreatModel, evaluate
 
 ACCURACY = "clean_accuracy"
 """Measure that every study with labelled test inputs has."""
+# Measures become columns next to these in frames of trials, where pandas refuses two columns of one name.
 TAKEN = (
     ACCURACY,
     *("functional_distance_held_out", "functional_distance", "objective_value", "gain", "sparsity", "robust_accuracy"),
@@ -130,4 +131,5 @@ def _measured(measure: str | Measure, network: Network, tests: Examples | None, 
     if not isinstance(measure, str):
         return measure.measured(network, weights, tests)
     function: Callable[[nn.Module], float] = function_named(measure, _ARGUMENTS)
+    # Without gradients: a function that forgets `no_grad` would keep a graph of every forward pass in memory.
     return function(network.module_at(weights).requires_grad_(False))

@@ -37,6 +37,7 @@ def normalised(name: str, array: Any) -> Any:
             f"{name} has dtype {array.dtype}, which torch does not have: convert it, for example by .astype(np.float32)"
         )
     # The view drops subclasses such as np.matrix, which index and multiply differently.
+    # torch refuses other byte orders, and the digest of the data hashes memory, which must not depend on the layout.
     return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C").view(np.ndarray)
 
 
@@ -56,6 +57,7 @@ def check_labels(name: str, inputs: NDArray[np.generic], labels: Any) -> None:
             f"{len(inputs)} inputs need {len(inputs)} labels, but {name} has type {type(labels).__name__}: give a "
             "numpy array"
         )
+    # Before the general check of shapes, whose message would not say how to convert one-hot rows.
     if labels.ndim == 2 and len(labels) == len(inputs) and labels.shape[1] > 1:
         raise DataError(
             f"labels are classes [N], but {name} has shape {labels.shape}: for one-hot rows give .argmax(1)"

@@ -93,8 +93,10 @@ def _hint(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:
         return NO_TYPE
     # Each annotation is evaluated alone, so that one which only type checkers can resolve does not spoil the others.
     holder = SimpleNamespace(__annotations__={"it": annotation})
+    # A decorator's wrapper has the globals of the decorator's module, in which the annotation has no meaning.
     names = getattr(inspect.unwrap(function), "__globals__", {})
     try:
+        # With extras: limits in `Annotated` would be dropped otherwise, and values outside of them accepted.
         hint = get_type_hints(holder, globalns=names, include_extras=True)["it"]
     except (NameError, AttributeError, TypeError, SyntaxError):
         return NO_TYPE

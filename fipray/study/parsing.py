@@ -86,6 +86,7 @@ def parsed(text: str, hint: Any) -> Any:
         return text
     if hint is None or hint is type(None):
         return _none(text)
+    # Not `bool(text)`, which is true for every text but the empty one, also for "false".
     if hint in (bool, int):
         return _by_pydantic(text.strip(), hint)
     if hint is float:
@@ -101,7 +102,9 @@ def parsed(text: str, hint: Any) -> Any:
     if (origin or hint) in _MAPPINGS:
         return _mapping(text, arguments)
     if origin is Annotated:
+        # Parsed as the plain type first: pydantic reads neither fractions nor lists without brackets.
         return _by_pydantic(parsed(text, arguments[0]), hint)
+    # A `type X = ...` statement (Python 3.12) makes an alias object that holds the actual type in `__value__`.
     if isinstance(alias := getattr(hint, "__value__", None), type) or get_origin(alias):
         return parsed(text, alias)
     return _by_pydantic(text, hint)

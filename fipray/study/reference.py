@@ -37,6 +37,7 @@ def find(reference: str) -> StudyFunction:
     Raises:
         UsageError: for an unknown function, with those that exist, and for a module that cannot be imported.
     """
+    # From the right: a file name on Windows has a colon of its own, after the drive.
     module_name, colon, function_name = reference.rpartition(":")
     if not (module_name and colon and function_name):
         raise UsageError(

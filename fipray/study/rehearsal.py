@@ -78,6 +78,7 @@ def _class_logits(network: Network, inputs: Tensor) -> Tensor:
 
 def _one_step(attack: Any) -> Attack:
     """Copy of an attack that takes one step, with one restart and one query."""
+    # Attacks can wrap another one in a field `attack`, whose effort has to be reduced, too.
     given = {each.name: getattr(attack, each.name) for each in fields(attack)}
     efforts = {name: 1 for name in EFFORTS if name in given}
     return replace(attack, **efforts, **({"attack": _one_step(given["attack"])} if "attack" in given else {}))
@@ -187,6 +188,7 @@ def _stage(what: str) -> Iterator[None]:
     try:
         yield
     except FiprayError as error:
+        # Data and network errors keep their class; any other kind has its cause in what the study asks for.
         kind = type(error) if isinstance(error, UsageError) else UsageError
         raise kind(f"{what} cannot work: {error}") from error
     except Exception as error:  # the module's own code, or torch, may raise anything

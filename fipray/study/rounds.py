@@ -123,6 +123,7 @@ class RoundSpec:
         Returns:
             The step: the steps of the path are divided evenly among the rounds.
         """
+        # Multiplied before it is divided, so that the last round ends at `num_steps` exactly, whatever the remainder.
         return self.path.num_steps * number // self.num_rounds
 
 

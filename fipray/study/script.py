@@ -45,6 +45,7 @@ def loaded(file: Path) -> ModuleType:
         raise UsageError(f"{path} is not a Python file: a study is a function in a .py file")
     module = importlib.util.module_from_spec(spec)
     setattr(module, _LOADED, True)
+    # Before its code runs: dataclasses and pickle look a class's module up in `sys.modules`.
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
@@ -60,5 +61,6 @@ def folders() -> tuple[str, ...]:
     Returns:
         Folders, each once.
     """
+    # A copy of the values: looking at a lazy module may import others, which changes the dictionary.
     attributes = [vars(module) for module in list(sys.modules.values()) if hasattr(module, "__dict__")]
     return tuple(dict.fromkeys(str(Path(names["__file__"]).parent) for names in attributes if _LOADED in names))

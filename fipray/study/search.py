@@ -202,6 +202,7 @@ class Search:
             "reduction_factor": self.reduction_factor,
             "search_seed": self.seed,
             "space": json.dumps({name: encode(domain) for name, domain in self.space.items()}),
+            # Not sorted: the first objective decides which trials a scheduler stops, so their order is part of the ID.
             "objectives": json.dumps(dict(self.objectives)),
         }
         evaluation = to_json(self.study.evaluation)

@@ -122,6 +122,7 @@ class Integers:
         Returns:
             The number as an int.
         """
+        # Searchers may return numpy's integers, which canonical JSON refuses.
         return int(drawn)
 
 
@@ -158,6 +159,7 @@ class Choice:
         Returns:
             Value.
         """
+        # Searchers draw the index: a value may be a spec, and they take plain numbers and texts only.
         return self.values[int(drawn)]
 
 

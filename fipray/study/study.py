@@ -108,6 +108,7 @@ class Study:
 
     def _check_network(self) -> None:
         network = Network.of(self.module, moving=self.moving or None)
+        # First the checks whose messages name the cause; the rehearsals at the end would fail on the same mistakes.
         for name, inputs in self.data.inputs.items():
             check_inputs(network, name, inputs[:1024], self.geometry)  # bounds the cost
         for path in self.paths:
@@ -204,6 +205,8 @@ class Study:
                 *((name, VARIANT, (name,)) for path in self.paths for name in variants_of(path)),
                 *((ensemble.name, "ensemble", ensemble.members) for ensemble in self.ensembles),
             )
+            # The number that there are: chunks beyond the last test input would be empty, and asking for more examples
+            # than there are must not change IDs.
             specs += evaluation_jobs(replace(self.evaluation, num_examples=self._num_examples), networks)
         return specs
 

@@ -74,6 +74,7 @@ class Tensors:
         """Number of each task, counted from 1 in the order of the data, and test examples of those that have any."""
         numbered = {
             name: (number, self._examples(task.test_inputs, task.test_labels))
+            # Numbered before those without test inputs are dropped, so that numbers match the order of the data.
             for number, (name, task) in enumerate(self.data.tasks.items(), 1)
         }
         return {name: (number, examples) for name, (number, examples) in numbered.items() if examples}

@@ -34,6 +34,7 @@ def run(job: Job, spec: PathSpec, resources: Resources, report: Report | None) -
         if report:
             points = tuple(saved.points[:num_points])
             sentence = f"given up by the search after {points[-1].step} of {spec.num_steps} steps"
+            # A scheduler may stop the trial at any report, and then commits these rows as its result.
             outcome = judged(Outcome(GIVEN_UP, sentence), spec.objective, points)
             report(path_tables(attempt, WeightPath(points, outcome)))
 

@@ -48,6 +48,7 @@ def run(job: Job, spec: RoundSpec, resources: Resources, report: Report | None) 
     # A row of `rounds` names the weights at the end alone; those of the other points stay where they were written.
     attempt.adopt(path.points[-1:])
     saved.points, saved.round, saved.outcome = list(path.points), spec.number, path.outcome
+    # With the outcome, and before the row exists: the next round resumes from this state, on any worker.
     checkpoints.save(resources.store, job.id, job.attempt, saved)
     file, sha256 = saved.files[path.end.step]
     row = {
@@ -71,6 +72,7 @@ def _saved(job: Job, spec: RoundSpec, resources: Resources) -> Checkpoint:
     """Points and solver state of the latest attempt or round whose state is intact; empty where none is."""
     store, probes, device = resources.store, list(resources.probes), resources.location.device
     saved = checkpoints.load(store, job.id, job.attempt, probes, device)
+    # This round's own attempts have come further than any earlier round, so they are tried first.
     for earlier in reversed(spec.earlier):
         saved = saved or checkpoints.load_end(store, job.weights(earlier).file, probes, device)
     return saved or Checkpoint()

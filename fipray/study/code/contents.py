@@ -44,6 +44,8 @@ def parts_of(module: nn.Module) -> dict[str, nn.Module]:
     seen: set[int] = set()
 
     def look(name: str, part: nn.Module) -> None:
+        # Not `named_modules()`: it passes through wrappers, and puts names such as `_orig_mod` before those of the
+        # parts.
         part = unwrapped(part)
         if id(part) not in seen:
             seen.add(id(part))
@@ -139,6 +141,7 @@ def held_by(value: Any, without: Collection[str] = ()) -> Any:
         return _attributes(getattr(value, "__dict__", None), without)
     if not isinstance(reduced, tuple):
         return reduced
+    # A reduction has two to six items; the sixth is a function that restores the state, and no content.
     make, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
     if isinstance(state, tuple) and len(state) == 2:  # attributes in __dict__ and in __slots__
         state = tuple(_attributes(each, without) for each in state)
@@ -165,14 +168,17 @@ def array_in(value: Any) -> Any:
         Parts, made of plain arrays and values; None for a plain array.
     """
     if isinstance(value, np.ma.MaskedArray):
+        # Numbers under a mask are arbitrary, so the fill value takes their place.
         return "masked", value.filled(), np.ma.getmaskarray(value), value.fill_value
     if isinstance(value, (np.ndarray, np.generic)):
+        # The memory of an array of objects holds addresses, which differ in every process.
         return [value.shape, value.tolist()] if value.dtype.hasobject else None
     if value.is_meta:
         return "meta", str(value.dtype), tuple(value.shape)
     if value.is_nested:
         return "nested", list(value.unbind())
     if value.layout == torch.sparse_coo:
+        # Without coalescing, equal tensors can list their entries in different orders, and an entry in parts.
         whole = value.detach().coalesce()
         return "sparse", tuple(value.shape), whole.indices(), whole.values()
     if value.layout in (torch.sparse_csr, torch.sparse_bsr):
@@ -194,8 +200,10 @@ def text_of_numbers(value: Any) -> str:
         Text with the SHA-256 of the values.
     """
     if isinstance(value, Tensor):
+        # Conjugates and negatives of complex tensors are lazy: their memory holds the numbers before the operation.
         flat = value.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
         array, dtype = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0), str(value.dtype)
     else:
+        # `dtype.str` of a structured array is its size alone, such as "|V8", without names and types of its fields.
         array, dtype = np.ascontiguousarray(value), repr(value.dtype.descr) if value.dtype.names else value.dtype.str
     return f"array {dtype} {tuple(value.shape)} {hashlib.sha256(array.tobytes()).hexdigest()}"

@@ -64,10 +64,13 @@ def does(key: str, value: Any) -> bool:
     Returns:
         False for what Python or a dataclass generated, and for special attributes that are no functions.
     """
+    # `_abc_impl` caches the subclasses that were tested so far, which depends on what the process did before.
     if key in _GENERATED or key.startswith("_abc_"):
         return False
     if not key.startswith("__"):
         return True
+    # A dataclass compiles its `__init__` from text, which gives the code the file name `<string>`. What it does follows
+    # from the fields, and its text may differ between releases of Python.
     is_generated = isinstance(value, FunctionType) and value.__code__.co_filename == "<string>" and key == "__init__"
     return isinstance(value, (FunctionType, staticmethod, classmethod)) and not is_generated
 
@@ -86,6 +89,7 @@ def imported(name: str, level: int, package: str | None) -> ModuleType | None:
     try:
         full = importlib.util.resolve_name("." * level + name, package) if level else name
         spec = importlib.util.find_spec(full)
+        # Own modules are imported ahead of the call, so that their code counts; of installed ones nothing would.
         is_own = spec and spec.origin and is_own_file(spec.origin) and full.partition(".")[0] != "fipray"
         return importlib.import_module(full) if is_own else None
     except Exception:  # the module's own code may raise anything; the function will report it when it is called

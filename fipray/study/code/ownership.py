@@ -28,6 +28,7 @@ def is_own_file(file: str) -> bool:
     if file.startswith("<frozen"):  # modules that Python itself needs to start
         return False
     path = Path(file)
+    # fipray by its folder, too: an editable install or a checkout does not lie in site-packages.
     if _INSTALLED & set(path.parts) or path.is_relative_to(_FIPRAY):
         return False
     return not any(path.is_relative_to(folder) for folder in _PYTHON)

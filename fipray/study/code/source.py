@@ -53,6 +53,7 @@ def nodes_of(function: FunctionType) -> list[ast.AST]:
     """
     code = function.__code__
     linecache.checkcache(code.co_filename)  # the file may have changed since it was read
+    # With the globals, linecache also asks the loaders of modules that are no plain files, as in a zip archive.
     lines = linecache.getlines(code.co_filename, function.__globals__)
     found = _parsed("".join(lines), code.co_filename)
     # Code objects compare by content and line: if the loaded one is missing, the file was edited after loading.
@@ -125,6 +126,8 @@ def imports_in(function: FunctionType) -> Iterator[tuple[str, int]]:
 def _parsed(source: str, file: str) -> tuple[dict[tuple[int, str], list[ast.AST]], frozenset[CodeType]] | None:
     """Functions of a file by first line and name, and all code objects in it; None where it does not compile."""
     try:
+        # Without inheritance: this module's own `from __future__` import would change the flags of the code objects,
+        # which would then equal none of the loaded ones.
         compiled = compile(source, file, "exec", dont_inherit=True)
         tree = _WithoutDocstrings().visit(ast.parse(source))
     except (SyntaxError, ValueError):
@@ -132,6 +135,7 @@ def _parsed(source: str, file: str) -> tuple[dict[tuple[int, str], list[ast.AST]
     nodes: dict[tuple[int, str], list[ast.AST]] = {}
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            # The first line of a code object is that of its first decorator; a node's is that of `def`.
             first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
             nodes.setdefault((first, node.name), []).append(node)
         elif isinstance(node, ast.Lambda):
@@ -180,4 +184,5 @@ def _constant(value: object) -> str:
 def _has_docstring(code: CodeType) -> bool:
     if sys.version_info >= (3, 13):
         return bool(code.co_flags & inspect.CO_HAS_DOCSTRING)  # type: ignore[attr-defined, unused-ignore]
+    # Before 3.13 the first constant of a function is its docstring, or None without one.
     return bool(code.co_consts) and isinstance(code.co_consts[0], str) and code.co_name != "<lambda>"

@@ -60,6 +60,7 @@ def _uses(function: FunctionType) -> tuple[set[str], set[str]] | None:
         for each in ast.walk(statement):
             if isinstance(each, ast.Name) and each.id == self_name:
                 attribute = of_self.get(id(each))
+                # The object itself is used, such as in `helper(self)`: from there any attribute may be read.
                 if attribute is None:
                     return None
                 if not isinstance(attribute.ctx, ast.Load) or id(attribute) in targets:

@@ -101,6 +101,8 @@ class Walk:
         parts = parts_of(module)
         structure, described = structure_of(parts), []
         outside, is_deep, met_own = self._places, self._is_deep, self._met_own
+        # A part that refers to another one, such as to its parent, is described by that one's place and not its
+        # contents.
         self._places = outside | {id(part): f"part {len(outside)} {name}" for name, part in parts.items()}
         self._is_deep = True
         for name, part in parts.items():
@@ -136,6 +138,7 @@ class Walk:
         Returns:
             Text that is the same in every process.
         """
+        # By the exact type: an instance of a subclass may hold more than its plain value.
         if type(value) in _PLAIN:
             return f"{type(value).__name__} {value!r}"
         if isinstance(value, type):
@@ -173,8 +176,10 @@ class Walk:
             case tuple() | list():
                 return f"{kind(value)} [{', '.join(map(self.text, value))}]{self._besides(value)}"
             case set() | frozenset():
+                # Sorted as texts: hashes of strings, and with them the order of a set, differ in every process.
                 return f"{kind(value)} {sorted(map(self.text, value))}{self._besides(value)}"
             case dict() | MappingProxyType():
+                # In the order of insertion, which code that iterates over the dictionary can depend on.
                 pairs = [(self.text(key), self.text(each)) for key, each in value.items()]
                 return f"{kind(value)} {pairs}{self._besides(value)}"
             case re.Pattern():
@@ -229,6 +234,7 @@ class Walk:
             return name
         self.found[name] = ""  # ends the recursion where its functions name the class
         made = {each.name for each in fields(cls)} if is_dataclass(cls) else set()
+        # A dataclass's field `version` is a setting of its instances, not the class's statement about its code.
         if isinstance(own.get("version"), (int, float, str)) and "version" not in made:
             self.found[name] = digest(f"version {own['version']!r}")
             return name
@@ -270,6 +276,7 @@ class Walk:
             attributes,
         )
         texts = [self.text(each) for each in values]
+        # Chained: closures of one factory have one name, but may hold different values.
         self.found[key] = digest(self.found.get(key, ""), source, *texts)
         names, is_deep, self._is_deep = names_in(function.__code__), self._is_deep, False
         for looked_up in sorted(names & function.__globals__.keys() - state):
@@ -287,6 +294,7 @@ class Walk:
                 self._global(value.__name__, each, vars(value)[each], names - {name})
             return
         text = self.text(value)
+        # A class or function of that module has an entry already, under the same name.
         if text.partition(" ")[0] != f"{holder}:{name}":
             self.found[f"{holder}:{name}"] = digest(text)
 
