@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n# (.*)\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
+BLOCKS = re.findall(r"^```python\n# ([^\n]*)\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
 
 
 def test_each_example_is_one_new_module_and_one_line_of_registration():

@@ -54,14 +54,17 @@ def _guarded(function: Any, name: str, owner: type | None = None) -> Any:
     # The name of the inner function is how `is_checked` recognises it. Annotations are evaluated with the first call,
     # since they may name classes that are defined later.
     signature = inspect.signature(function)
+    is_method = owner is None and next(iter(signature.parameters), "") == "self"
 
     @wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        # A method may be inherited: messages name the class of the object, which is the one that the user knows.
+        called = f"{type(args[0]).__name__}.{function.__name__}" if is_method and args else name
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise UsageError(f"{name}(): {error}; {_parameters(signature)}") from None
-        _fit(bound.arguments, _hints(function, owner), name)
+            raise UsageError(f"{called}(): {error}; {_parameters(signature)}") from None
+        _fit(bound.arguments, _hints(function, owner), called)
         return function(*bound.args, **bound.kwargs)
 
     return guarded

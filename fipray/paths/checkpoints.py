@@ -144,7 +144,7 @@ class Checkpoints:
             outcome = Outcome(NOT_FINITE, f"{outcome.sentence}, so {where}")
         if outcome.kind != "paused":
             outcome = judged(outcome, self.objective, points)
-        return WeightPath(tuple(points), outcome)
+        return WeightPath(tuple(points), outcome, self.problem.network)
 
     def _measured(self, point: PathPoint) -> PathPoint:
         on_anchors = self.problem.distances(point.weights, self._anchors)

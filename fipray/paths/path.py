@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.networks import Network
 from fipray.paths.display import charts, listing, table
 from fipray.paths.outcome import Outcome
 from fipray.registry import spec
@@ -85,10 +86,12 @@ class WeightPath:
     Args:
         points: measured points in order of their steps, the first of them the start. Everything measured is finite.
         outcome: reason why the path ended.
+        network: network whose weights the points are; None where it was not recorded.
     """
 
     points: tuple[PathPoint, ...]
     outcome: Outcome
+    network: Network | None = field(default=None, compare=False)
 
     @property
     def end(self) -> PathPoint:
@@ -99,6 +102,17 @@ class WeightPath:
     def weights(self) -> Tensor:
         """Weights [K, P] of all points."""
         return torch.stack([point.weights for point in self.points])
+
+    @property
+    def module(self) -> nn.Module:
+        """Copy of the module with the weights of the last point, in evaluation or training mode as it was given.
+
+        Raises:
+            UsageError: if the network was not recorded.
+        """
+        if self.network is None:
+            raise UsageError("this path has no network: use Network.module_at(path.end.weights)")
+        return self.network.module_at(self.end.weights)
 
     def __repr__(self) -> str:
         return listing("WeightPath", self._rows())
