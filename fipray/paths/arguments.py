@@ -118,6 +118,7 @@ def beginning(problem: Problem, settings: Settings, resume: PathPoint | None) ->
             f"point {resume.step} has no solver state, so no path can be resumed from it: keep points with "
             "SaveAt(solver_state=True)"
         )
+    # Taken out: what remains is the stepper's own state, as its `begin` would return it.
     generator.set_state(state.pop(RANDOMNESS))
     # A stepper may add tensors to its state on the way, so only missing ones are wrong.
     if missing := stepper.begin(problem).keys() - state.keys():

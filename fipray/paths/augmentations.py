@@ -77,6 +77,7 @@ class Shifted:
         down, right = (
             torch.randint(2 * self.pixels + 1, (len(flat), 1), generator=generator).to(inputs.device) for _ in range(2)
         )
+        # An offset of `pixels` into the padded image is no shift; 0 and 2 `pixels` are the largest ones.
         rows = down + torch.arange(height, device=inputs.device)
         columns = right + torch.arange(width, device=inputs.device)
         which = torch.arange(len(flat), device=inputs.device)[:, None, None]

@@ -116,6 +116,7 @@ class Batch:
                 num_uncertain = round(self.uncertainty_fraction * size)
                 marks = torch.rand(num_uncertain, generator=generator, dtype=torch.float64) * self.chances[-1]
                 chosen[:num_uncertain] = torch.searchsorted(self.chances, marks).clamp(max=len(self) - 1)
+            # Moved only now: a generator on the CPU cannot draw on another device, and the draws are the same on all.
             chosen = chosen.to(self.inputs.device)
             drawn = replace(
                 self,
@@ -147,6 +148,7 @@ class Batch:
         if not 0 <= fraction <= 1:
             raise UsageError(f"uncertainty_fraction is a fraction of each batch, 0..1; {fraction} was given")
         # Fisher-Rao coordinates are 2 sqrt(p).
+        # In float64 for the cumulative sums: in float32 a single chance vanishes beside the sum over many inputs.
         chances = (self.reference.double() / 2).square()
         if len(chances) and float(chances.sum(1).amax()) > 1.5:
             raise UsageError(
@@ -189,6 +191,7 @@ class Batch:
         Returns:
             A batch of them, without uncertainty sampling.
         """
+        # Built anew rather than replaced: `chances` are sums over all inputs and do not fit fewer.
         return Batch(
             self.inputs[:size],
             self.reference[:size],

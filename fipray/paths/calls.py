@@ -176,6 +176,7 @@ def gradient(objective: Objective, problem: Problem, weights: Tensor, batch: Bat
         with unchanged(f"{name}.gradient()", of_call(problem, weights, batch)):
             estimate = objective.gradient(problem, weights.detach(), batch)
         return cast(Tensor, shaped_like(estimate, weights, f"{name}.gradient()"))
+    # A new leaf: gradients stop here, and the caller's tensor does not begin to require them.
     moving = weights.detach().requires_grad_(True)
     # Callers may be under no_grad.
     with torch.enable_grad():

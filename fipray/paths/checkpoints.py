@@ -178,6 +178,7 @@ class Checkpoints:
 
     def _after_events(self, point: PathPoint) -> tuple[PathPoint, Outcome | None]:
         """Ask all events at a kept point; at a goal the point gets the objective's restriction in full."""
+        # All events are asked, as the restriction in full depends on whether any of them is no goal.
         reasons = [(event, reason) for event in self.settings.events if (reason := reason_of(event, point))]
         if not reasons:
             return point, None
@@ -198,10 +199,12 @@ class Checkpoints:
     def _last_within(self, outside: PathPoint) -> PathPoint:
         """Furthest point between the last kept one and `outside`, by bisection, that violates no limit."""
         inside = found = self.points[-1]
+        # Bisection, because events have no gradient; it assumes that the segment crosses the limits once.
         low, high = 0.0, 1.0
         for _ in range(NUM_BISECTIONS):
             middle = (low + high) / 2
             weights = torch.lerp(inside.weights, outside.weights, middle)
+            # No walk passed this point, so no solver state belongs to it.
             between = self._measured(replace(outside, weights=weights, solver_state={}))
             if self._broken(between) or self._passed(between):
                 high = middle

@@ -15,6 +15,7 @@ from fipray.paths.problem import Problem
 from fipray.registry import spec
 
 # Prefix of the names of one metric's arrays in the file of a point, with its number.
+# It ends in a space, so that the prefix of metric 1 does not match the arrays of metric 10 as well.
 _NAME = "memory {} "
 
 
@@ -66,6 +67,7 @@ class KroneckerMemory:
             Kronecker factors of the metric, which hold no inputs.
         """
         chosen = inputs[:: max(1, len(inputs) // self.num_inputs)][: self.num_inputs]
+        # At 1 `Warm` would be Fisher-Rao, which does not suit outputs of a regression.
         geometry = problem.geometry if self.temperature == 1 else Warm(self.temperature)
         return KroneckerMetric.of(Metric(problem.network, problem.start, chosen, geometry), fraction=self.fraction)
 
@@ -96,6 +98,7 @@ def unpacked(arrays: Mapping[str, Tensor]) -> tuple[KroneckerMetric, ...]:
         Metrics in order.
     """
     found: list[KroneckerMetric] = []
+    # Numbers are consecutive, so the first one without arrays is the end; no count is stored.
     while own := _without_prefix(arrays, _NAME.format(len(found))):
         found.append(KroneckerMetric.from_arrays(own))
     return tuple(found)

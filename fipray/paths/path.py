@@ -224,5 +224,6 @@ class SaveAt:
         Returns:
             The points without the last one where no mark lies at it.
         """
+        # The start is always kept, so a single point is never dropped.
         paused = len(points) > 1 and not self.due(points[-2].step, points[-1].step, num_steps)
         return list(points[:-1] if paused else points)

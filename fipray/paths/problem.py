@@ -91,7 +91,9 @@ class Problem:
             "tasks": dict(tasks or {}),
             "memory": tuple(memory),
         }.items():
+            # The dataclass is frozen. These come before the batches, since `self.batch` below reads them.
             object.__setattr__(self, name, value)
+        # Before the inputs: outputs of broken weights would be reported as an error of the data.
         self._check_weights()
         # Without kept outputs nothing is embedded, so outputs need not suit a geometry.
         judged_by = embedding if main is not None or geometry is not None else None
@@ -121,6 +123,7 @@ class Problem:
     def names(self) -> tuple[str, ...]:
         """Names of all kept quantities, the outputs on the anchors first."""
         first, _ = outputs_on_anchors(self.keeps)
+        # Sorting is stable, so the others keep the order in which batches hold their parts.
         return tuple(sorted(self.keeps, key=lambda name: name != first))
 
     @checked
@@ -168,6 +171,7 @@ class Problem:
         """
         if batch.is_plain:
             given = (self.network, weights, batch.inputs, self.geometry)
+            # A batch that fits is not streamed: a streamed metric repeats the forward pass for every product.
             if chunk is not None and len(batch) > chunk:
                 return StreamedMetric(*given, chunk=chunk, precision=precision)
             return Metric(*given, precision=precision)

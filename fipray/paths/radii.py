@@ -74,8 +74,10 @@ class Adaptive:
         larger = min(radius * self.growth, LARGEST_RADIUS * candidate.made.problem.length)
         if not (math.isfinite(candidate.predicted_gain) and math.isfinite(candidate.distance_after)):
             return Acceptance(False, smaller)
+        # Before the tolerance: a step that nears the start as a whole may still break one quantity's own budget.
         if candidate.leaves_budget:
             return Acceptance(False, smaller)
+        # No gain is asked for out here: a correction may cost the objective some of what it had gained.
         if candidate.distance_after > self.tolerance:
             nearer = candidate.distance_after < candidate.distance_before
             return Acceptance(nearer, larger if nearer else smaller)
@@ -85,6 +87,7 @@ class Adaptive:
         ratio = candidate.gain / candidate.predicted_gain if predicted else 1.0
         if not self.least_gain_ratio <= ratio < math.inf:  # a ratio of NaN is refused, too
             return Acceptance(False, smaller)
+        # The upper estimate, because growth after a batch that was favourable by chance only leads to a refusal.
         grows = ratio > 0.5 and candidate.distance_at_most < 0.8 * self.tolerance
         return Acceptance(True, larger if grows else radius)
 
@@ -129,6 +132,7 @@ class Scheduled:
         return self._at(0.0) * problem.length
 
     def judge(self, candidate: Candidate) -> Acceptance:
+        # Called after step k, so that this is the radius of step k + 1; the first step has that of `begin`.
         made = candidate.made
         return Acceptance(True, self._at(made.progress) * made.problem.length)
 

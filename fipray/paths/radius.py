@@ -56,6 +56,7 @@ class Candidate:
         """True where a kept quantity exceeds its budget after the step and is no nearer to it than before."""
         problem = self.made.problem
         budgets = {name: kept.budget for name, kept in problem.keeps.items() if kept.budget < math.inf}
+        # Without budgets this returns early: every distance below costs a forward pass.
         if not budgets:
             return False
         before, after = (problem.distances(weights, self.batch) for weights in (self.made.weights, self.after))
@@ -82,6 +83,7 @@ class Candidate:
     @property
     def rounding(self) -> float:
         """Largest gain that may be a rounding error."""
+        # The objective cancels in a gain: its rounding is that of the values, not of their difference.
         return 4 * torch.finfo(self.after.dtype).eps * abs(self._before)
 
     @cached_property
@@ -104,6 +106,7 @@ class Candidate:
     def _distance(self, weights: Tensor, batch: Batch) -> tuple[float, float]:
         """Functional distance over all kept quantities, and the same plus two standard errors of the mean squares."""
         squares = self.made.problem.squares(weights, batch).values()
+        # The distance is over the union of all quantities, so their mean squares add up before the root.
         mean = sum(float(each.mean()) for each in squares)
         # Variances of independent means add up; one input alone has no variance.
         errors = [float(each.std()) / len(each) ** 0.5 if len(each) > 1 else 0.0 for each in squares]

@@ -54,6 +54,7 @@ class Settings:
         UsageError: for a number out of range.
     """
 
+    # Instances as defaults are safe to share, because all of these classes are frozen.
     stepper: Stepper = Natural()
     radius: RadiusControl = Adaptive()
     events: tuple[Event, ...] = ()

@@ -75,6 +75,7 @@ class Situation:
         begins, length = (0.0, at) if self.progress <= at else (at, 1 - at)
         part = replace(self, progress=(self.progress - begins) / length, fraction=self.fraction / length)
         if "slope" in vars(self):  # computed already, and the same there
+            # `replace` calls the constructor, which drops cached properties; a gradient is too costly to repeat.
             vars(part)["slope"] = self.slope
         return part
 
@@ -259,5 +260,6 @@ def within(radius: float, displacement: Tensor) -> Tensor:
     Returns:
         The displacement, scaled down where it is longer.
     """
+    # A displacement of NaN fails the comparison and passes unchanged, for `Proposal.not_finite` to report.
     length = float(torch.linalg.vector_norm(displacement))
     return displacement * (radius / length) if length > radius else displacement

@@ -79,6 +79,7 @@ def walk(
     point, generator = beginning(problem, settings, resume)
     began -= point.seconds  # a time limit counts what the path took before it was interrupted
     weights, radius, state = point.weights, point.radius, dict(point.solver_state)
+    # The limit is relative, because rescaling all weights must not change when a path counts as stuck.
     num_steps, smallest = settings.num_steps, SMALLEST_RADIUS * problem.length
     before_draw = generator.get_state()
     batch = anchors.draw(settings.batch_size, generator)
@@ -98,6 +99,7 @@ def walk(
         # Staying on the batch that made the step is no evidence. The fresh batch that judges it makes the next step.
         before_draw = generator.get_state()
         batch = anchors.draw(settings.batch_size, generator)
+        # Not `weights + displacement`: weights outside `Network.only` must stay bit for bit.
         moved = problem.network.moved(weights, proposal.displacement)
         candidate = Candidate(situation, moved, proposal.predicted_gain, batch)
         acceptance = judgement(settings.radius, candidate)
@@ -105,6 +107,7 @@ def walk(
             outcome = Outcome(NOT_FINITE, f"{broken} at step {step}")
             break
         refused, radius = candidate.not_finite, acceptance.radius
+        # A refused step drops its state too: moments of a step that was not taken would bias the next one.
         if acceptance.accepted:
             weights, state = moved, proposal.state
         # A restriction tightens with the progress of the path, whether this step was accepted or not.
@@ -116,6 +119,7 @@ def walk(
             yield PathPoint(step, weights, radius, time.perf_counter() - began, solver_state=kept)
         if on_step:
             on_step(step)
+        # Only after a refusal: a schedule may end at radius 0 without being stuck.
         if not acceptance.accepted and radius < smallest and step < num_steps:
             stuck = f"no step longer than {radius:.1g} was acceptable at step {step}"
             outcome = Outcome(NOT_FINITE, f"{stuck}: {refused}") if refused else Outcome("stuck", stuck)
@@ -126,7 +130,7 @@ def walk(
         outcome = Outcome("completed", f"all {num_steps} steps were walked" if num_steps > 1 else "its step was walked")
         if refused:
             outcome = Outcome(NOT_FINITE, f"{refused} at step {step}, which was refused")
-    # However a path ends, it ends where the restriction holds in full.
+    # A path that is paused or out of time has returned above; any other ends where the restriction holds in full.
     finished = restrict(objective, problem, weights, 1.0, batch)
     if finished is not weights:
         yield PathPoint(step, finished, radius, time.perf_counter() - began)
@@ -180,6 +184,7 @@ def trace(
     check_together(problem, objective, settings, resume, until)
     anchors, _ = anchors_and_held_out(problem)
     if settings.uncertainty_fraction:
+        # On the path's own copy: the problem is shared by paths with other settings.
         anchors = anchors.uncertainty_sampled(settings.uncertainty_fraction)
     save_at = settings.save_at.and_also(fraction for fraction, _ in milestones(objective))
     keeps_state = save_at.solver_state or until is not None
@@ -195,6 +200,7 @@ def trace(
         on_step=on_step,
     )
     last, outcome = checkpoints.begin(resume)
+    # Driven by `next`, as a `for` loop would drop the outcome, which is the generator's return value.
     while outcome is None:
         try:
             last = next(steps)

@@ -113,6 +113,7 @@ def _chain(network: Network, weights: Tensor, other: Tensor) -> Iterator[_Layer]
             named[wanted[0]].double().cpu().reshape(num_neurons, num_before or num_inputs, -1)
             for named in (ours, theirs)
         )
+        # Inner products over no columns are 0, so layers without a bias need no case of their own.
         none = weight.new_zeros(num_neurons, 0)
         bias, bias_theirs = (
             named[wanted[1]].double().cpu()[:, None] if len(wanted) > 1 else none for named in (ours, theirs)
@@ -180,6 +181,7 @@ def _activations(network: Network, layers: list[_Layer], weights: Tensor, inputs
     module(inputs)
     rows = [
         given.double().cpu().flatten(1).unflatten(1, (len(before.ours), -1)).transpose(0, 1).flatten(1)
+        # `seen` begins with the second layer, so it is one shorter.
         for before, given in zip(layers, seen, strict=False)
     ]
     return [nn.functional.normalize(row - row.mean(1, keepdim=True), dim=1) for row in rows]

@@ -98,6 +98,7 @@ def connect(
     batches, judges = zip(*map(anchors_and_held_out, problems), strict=True)
     sides = [[problem.start] for problem in problems]
     generator = torch.Generator().manual_seed(settings.seed)
+    # Measured before the first round: two networks may be close enough already.
     distance, broken = _farthest(problem, judges, problem.start, far.weights), ""
     for turn in range(2 * num_rounds):
         own, theirs = sides[turn % 2], sides[1 - turn % 2]
@@ -106,6 +107,7 @@ def connect(
             break
         # The walk continues from the last point, but its batches still hold the outputs of its own first network.
         later = replace(problems[turn % 2], network=problem.network.at(own[-1]))
+        # With one seed every round would draw the same batches, and fit them alone.
         drawn = replace(settings, seed=int(torch.randint(2**62, (), generator=generator)))
         steps = walk(later, batches[turn % 2], Toward(theirs[-1]), drawn)
         walked = [point.weights for point in steps]

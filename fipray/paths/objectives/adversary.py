@@ -77,6 +77,7 @@ class Adversary:
                 f"[{threat_model.lower:g}, {threat_model.upper:g}]: set its lower and upper to the range of the inputs"
             )
         weights = weights.detach()
+        # a random start: for the base network the divergence is least at the clean input itself, with gradient 0
         moved = threat_model.starts(clean, torch.Generator().manual_seed(batch.seed))
         for _ in range(self.num_steps):
             moved.requires_grad_(True)
@@ -110,5 +111,6 @@ def divergence(problem: Problem, outputs: Tensor, reference: Tensor) -> Tensor:
         return (problem.geometry.embed(outputs) - reference).square().sum(1) / 2
     outputs = problem.geometry.arranged(outputs)
     probabilities = (reference / 2).square()
+    # entr is 0 at probability 0, where p log p would give NaN
     entropy = -torch.special.entr(probabilities).sum(1)
     return entropy - (probabilities * torch.log_softmax(class_logits(outputs), dim=1).flatten(1)).sum(1)

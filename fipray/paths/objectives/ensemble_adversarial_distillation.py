@@ -46,6 +46,7 @@ class EnsembleAdversarialDistillation:
         for number, source in enumerate(sources):
             (dealt,) = torch.where((first % len(sources) == number).to(moved.device))
             if len(dealt):
+                # the outputs on the anchors alone: an adversary has no use for further kept quantities, on other inputs
                 part = Batch(batch.inputs[dealt], batch.reference[dealt], batch.seed)
                 moved[dealt] = self.adversary.inputs(problem, source, part)
         return divergence(problem, problem.network(weights, moved), batch.reference).mean()

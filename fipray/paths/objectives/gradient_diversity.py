@@ -90,6 +90,7 @@ def input_gradients(network: Network, weights: Tensor, inputs: Tensor, labels: T
                 f"margins need one classification per input, outputs [N, C]; these are {tuple(outputs.shape)}"
             )
         chosen = outputs.gather(1, labels[:, None])
+        # exp(-inf) is exactly 0, whatever the scale of the other logits, so the class itself drops out
         rest = outputs.scatter(1, labels[:, None], -torch.inf).logsumexp(1)
         margins = chosen.sum() - rest.sum()  # inputs do not interact, so one backward pass gives every gradient
         return torch.autograd.grad(margins, inputs, create_graph=weights.requires_grad)[0].flatten(1)

@@ -31,4 +31,5 @@ class InputGradientPenalty:
     """
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        # torch takes 0 as the gradient of a norm at 0, so inputs on which the margin is flat do not make NaN
         return input_gradients(problem.network, weights, batch.inputs, batch.labels).norm(dim=1).mean()

@@ -37,4 +37,5 @@ class KroneckerPenalty:
                 "fip.objectives.KroneckerMemory"
             )
         displacement = weights - problem.start
+        # each term is quadratic with its minimum at the base weights: its gradient is 0 on the first step
         return torch.stack([metric.squared_length(displacement) for metric in problem.memory]).sum()

@@ -112,6 +112,7 @@ class Sparsify:
         return weights.index_put((chosen,), weights[chosen] * (1 - self.shrink))
 
     def tangent(self, problem: Problem, weights: Tensor) -> Projection:
+        # a bound method: the mask is computed once for all vectors that a step projects
         return self.pattern.free(problem.network, weights).mul
 
     def sparsity_after(self, progress: float) -> float:

@@ -60,6 +60,7 @@ class WeightedSum:
         return torch.stack([c * value(part, problem, weights, batch) for c, part in self._counted]).sum()
 
     def gradient(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
+        # part by part: one backward pass through the sum would pass over the gradients that parts estimate themselves
         return torch.stack([c * gradient(part, problem, weights, batch) for c, part in self._counted]).sum(0)
 
     def restrict(self, problem: Problem, weights: Tensor, progress: float, batch: Batch) -> Tensor:
@@ -72,6 +73,7 @@ class WeightedSum:
         projections = [tangent(part, problem, weights) for _, part in self.parts]
         restricting = [one for one in projections if one is not everything]
 
+        # a product of projections is itself one only where they commute, as masks do
         def in_turn(vector: Tensor) -> Tensor:
             for projection in restricting:
                 vector = projection(vector)

@@ -80,6 +80,7 @@ class ZerothOrder:
             raise UsageError(
                 "spread is in units of the norm of the base weights, and these are all zero: start from other weights"
             )
+        # from the batch's seed: a value and a gradient of one step must not use different directions
         directions = orthonormal(batch, problem.network.num_weights, self.num_samples)
         slopes = [
             (self._call(problem, weights + length * u) - self._call(problem, weights - length * u)) / (2 * length)

@@ -84,6 +84,7 @@ class Unstructured:
                 "weights lie in layers and may change: set a lower sparsity"
             )
         if self.across == "network":
+            # zeros get inf, as their saliency of 0 would have them chosen again in place of further weights
             candidates = torch.where((weights != 0) & _in_layers(network, weights), losses(), torch.inf)
             return _least(candidates, wanted - zeros)
         chosen, before, fraction, lost = [], 0, (wanted - elsewhere) / num_available, losses()
@@ -100,6 +101,7 @@ class Unstructured:
     def free(self, network: Network, weights: Tensor) -> Tensor:
         free = _ones(weights)
         for slot in network.slots:
+            # biases often begin at exactly 0, and were not pruned
             if len(slot.shape) < 2:
                 free[slot.start : slot.stop] = 1
         return free
@@ -152,6 +154,7 @@ class SemiStructured:
         groups = _groups(network, self.size, weights.device)
         free = torch.ones_like(weights)
         zero = weights[groups] == 0
+        # a single zero may be chance; only a complete group was pruned and must stay
         free[groups[zero & (zero.sum(1, keepdim=True) >= self.zeros)]] = 0
         return free
 
@@ -164,6 +167,7 @@ def _groups(network: Network, size: int, device: torch.device) -> Tensor:
     for slot in _layers(network):
         if slot.shape[1] % size == 0:
             places = torch.arange(slot.start, slot.stop, device=device).view(slot.shape)
+            # kernels of convolutions lie behind the inputs in memory, and groups run along the inputs
             found.append(places.movedim(1, -1).reshape(-1, size))
     if not found:
         raise UsageError(
@@ -283,4 +287,5 @@ def _least(losses: Tensor, count: int) -> Tensor:
     if losses.device.type == "cpu":
         # numpy's argpartition is three times as fast as topk for large counts
         return torch.from_numpy(losses.numpy().argpartition(count - 1)[:count])
+    # topk and argpartition both sort NaN last, so weights of unknown saliency are pruned last
     return losses.topk(count, largest=False).indices

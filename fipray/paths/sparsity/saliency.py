@@ -109,6 +109,7 @@ class OptimalBrainSurgeon:
     def losses(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         metric = _metric(problem, weights, batch, self.num_inputs)
         rows = metric.jacobian()
+        # relative to g, because its scale differs by orders of magnitude between networks
         mean = float(rows.square().sum()) / metric.num_inputs / len(weights)
         # 0 where no weight changes an output; not finite where the outputs are not, and then no saliency is
         if not 0 < mean < math.inf:

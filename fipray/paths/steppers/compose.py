@@ -48,11 +48,13 @@ class Corrected:
 
     def propose(self, situation: Situation, state: State) -> Proposal:
         ahead = self.predictor.propose(situation, _part("predictor", state))
+        # `replace` drops the cached slope and projection, which belong to the weights before the predictor
         moved = replace(
             situation, objective=_RestrictionAlone(situation.objective), weights=situation.weights + ahead.displacement
         )
         back = self.corrector.propose(moved, _part("corrector", state))
         states = _joined(predictor=ahead.state, corrector=back.state)
+        # predicted from the sum, because a correction may take back some of the predictor's gain
         return promised(situation, ahead.displacement + back.displacement, states)
 
 
@@ -95,6 +97,7 @@ class Switch:
     def propose(self, situation: Situation, state: State) -> Proposal:
         name, stepper = ("far", self.far) if situation.progress <= self.at else ("near", self.near)
         proposal = stepper.propose(situation.part_of(self.at), _part(name, state))
+        # the other stepper's state is carried along: a resumed path must find both
         return replace(proposal, state={**state, **_joined(**{name: proposal.state})})
 
 

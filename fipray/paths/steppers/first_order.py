@@ -112,6 +112,7 @@ class FirstOrder:
             needs_outputs_alone(problem, "FirstOrder(batch_statistics=True)")
             check_norms_move(problem.network)
         zeros = torch.zeros_like(problem.start)
+        # the fused kernel takes its step count as a float32 tensor on the device of the weights
         state = {"mean": zeros, "square": zeros, "count": zeros.new_zeros((), dtype=torch.float32)}
         return state | initial_statistics(problem.network) if self.batch_statistics else state
 
@@ -136,6 +137,7 @@ class FirstOrder:
             )
             # momentum may lead off a restriction that has tightened since, so the step is projected as well
             displacement = within(situation.radius, situation.allowed(displacement))
+        # no predicted gain: the step descends the distance as well, and momentum points elsewhere than the slope
         return Proposal(mode.folded(displacement), 0.0, after)
 
     def beta_after(self, progress: float) -> float:
@@ -162,6 +164,7 @@ class FirstOrder:
         asked = self._asked(situation, batch)
         with torch.enable_grad():
             if asked:
+                # one pass for both, which in training mode also means one update of the statistics
                 inputs = torch.cat([batch.inputs, asked.inputs])
                 held, others = mode.outputs(inputs).split([len(batch), len(asked.inputs)])
                 loss = distance.of_outputs(problem, held, batch)

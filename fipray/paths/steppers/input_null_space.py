@@ -65,6 +65,7 @@ class InputNullSpace:
         count = int(state["count"])
         # once the moments are gathered, one input suffices to list the layers
         inputs = batch.inputs if count < self.num_batches else batch.inputs[:1]
+        # at the base weights: along the path inputs of deeper layers drift, and moments of both would mix
         metric = Metric(problem.network, problem.start, inputs, problem.geometry)
         if not metric.layers:
             raise NetworkError(
@@ -79,6 +80,7 @@ class InputNullSpace:
             layer.put(free, layer.matrix(situation.descent) @ basis @ basis.T)
         displacement = situation.allowed(free)
         length = float(torch.linalg.vector_norm(displacement))
+        # a length of NaN fails the comparison too and stays, so that the proposal is reported as not finite
         if length > 0:
             displacement = displacement * (situation.radius / length)
         return promised(situation, displacement, {**state, "count": torch.tensor(count + 1)})

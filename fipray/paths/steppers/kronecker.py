@@ -70,6 +70,7 @@ class Kronecker:
         problem, batch = situation.problem, situation.batch
         metric = Metric(problem.network, situation.weights, batch.inputs, problem.geometry)
         count = int(state["count"])
+        # the count is that of accepted steps: a refused one loses its state, and its refresh is repeated
         if count % self.refresh == 0:
             state = self._refreshed(metric, batch.normal(*metric.embedded.shape), state)
         correction = metric.jt(metric.embedded - batch.reference) / len(batch)
@@ -80,6 +81,7 @@ class Kronecker:
     def _refreshed(self, metric: Metric, sensitivities: Tensor, state: State) -> State:
         """Update the factors with a batch, and their eigenvectors and eigenvalues."""
         carried, product = metric.by_layer(sensitivities)
+        # E[u u^T] = I, so (J^T u)_i^2 has the expectation (J^T J)_ii
         found: State = {"diagonal": product.square() / metric.num_inputs}
         for number, (layer, outgoing) in enumerate(zip(metric.layers, carried, strict=True)):
             incoming, outgoing = layer.patches().flatten(0, 1), outgoing.flatten(0, 1)
@@ -105,5 +107,6 @@ class Kronecker:
             # eigenvalues of a product are products of eigenvalues; rounding may leave the smallest below 0
             values = torch.outer(*(state[f"values.{side}.{number}"].clamp(min=0) for side in ("out", "in")))
             solved = rows @ ((rows.T @ layer.matrix(right) @ columns) / (values + self.damping)) @ columns.T
+            # overwrites the diagonal solve, which is meant for the weights outside the layers alone
             layer.put(solution, solved)
         return solution

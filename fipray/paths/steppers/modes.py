@@ -99,6 +99,7 @@ class TrainingMode:
             Gradient [P] by `moving`.
         """
         with torch.enable_grad():
+            # by the statistics of the step's start: the gradient was taken at weights with these folded in
             weights = folded(self._network, self.moving, self._before)
             return torch.autograd.grad(weights, self.moving, gradient)[0]
 

@@ -89,8 +89,10 @@ class Natural:
     def _iterated(self, metric: AnyMetric, situation: Situation, target: Tensor, state: State) -> Tensor:
         last = state.get("correction") if self.warm else None
         return conjugate_gradients(
+            # symmetric on the tangent only, in which the right-hand side and every iterate must therefore lie
             lambda z: situation.allowed(metric @ z) + self.damping * z,
             situation.allowed(metric.jt(target)) / len(situation.batch),
+            # the right-hand side is in the range of J^T, of dimension N C: exact arithmetic ends after that many
             iterations=self.iterations or metric.embedded.numel(),
             # the last z may lie off a restriction that has tightened since
             initial=None if last is None else situation.allowed(last),
@@ -98,10 +100,12 @@ class Natural:
 
     def _exact_is_cheaper(self, metric: Metric | StackedMetric, situation: Situation) -> bool:
         """Compare floating-point operations: the Gram matrix and its factor against the iterations' passes."""
+        # at damping 0 the two differ: few iterations hold less than the pseudo-inverse, so cost must not decide
         if self.iterations is None or self.damping == 0:
             return self.iterations is None
         size = metric.embedded.numel()
         exact = metric.gram_flops + size**3 / 3
         if situation.restricted:
             exact += 2.0 * size**2 * len(situation.weights)
+        # an iteration is a product with J and one with J^T, of two forward passes each
         return exact < 4 * self.iterations * metric.flops

@@ -68,6 +68,7 @@ class Projected:
         descent = situation.descent
         problem, batch = situation.problem, situation.batch
         size = batch.target.numel()
+        # the second bound holds for large networks, where few outputs already make a Jacobian that fills memory
         if size <= self.dense and size * len(descent) <= LARGEST_JACOBIAN:
             return promised(situation, descent + self._exact(situation, descent))
         if not batch.is_plain:
@@ -79,6 +80,7 @@ class Projected:
         allowed = situation.allowed if situation.restricted else None
         space = NullSpace(problem.network, situation.weights, batch.inputs, problem.geometry, allowed=allowed)
         embedded = problem.geometry.embed(problem.network.outputs(situation.weights, batch.inputs))
+        # one solve for both: the pseudo-inverse is linear, and each solve costs hundreds of products
         target = space.j(descent) + embedded - batch.reference
         # to first order, descent - d with J d = J descent + e returns every output to its reference
         found = space.least_norm(target, iterations=self.iterations, tolerance=self.tolerance)

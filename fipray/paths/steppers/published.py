@@ -64,6 +64,7 @@ class Published:
         with torch.enable_grad():
             # embedded outputs are 2 sqrt(p)
             roots = problem.geometry.embed(problem.network(moving, batch.inputs)) / 2
+            # the 1e-8 is that of the published code; without it the root has an infinite gradient at probability 0
             overlap = (roots.square() * (batch.reference / 2).square() + 1e-8).sqrt().sum(1)
             slope = torch.autograd.grad(-overlap.log().sum(), moving)[0]
         slope = slope + self.penalty * gradient(situation.objective, problem, situation.weights, batch)

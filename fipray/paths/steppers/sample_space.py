@@ -25,6 +25,7 @@ def exact_correction(metric: Metric | StackedMetric, situation: Situation, targe
         z [P], along the tangent.
     """
     if situation.restricted:
+        # Q is symmetric with Q Q = Q, so projecting the rows once gives J Q J^T
         rows = torch.stack([situation.allowed(row) for row in metric.jacobian()])
         gram = rows @ rows.T
     else:

@@ -66,6 +66,7 @@ class SquaredDistance:
         """
         geometry, reference = problem.geometry, batch.reference
         if isinstance(geometry, FisherRao):
+            # `arranged` moves the classes to dimension 1, so the geometry must not look for them in their old place
             geometry, outputs = _CLASSES_FIRST, class_logits(geometry.arranged(outputs))
         if self._outputs is not None:
             outputs, reference = outputs[:, : self._outputs], reference[:, : self._outputs]
@@ -77,6 +78,7 @@ class SquaredDistance:
         else:
             warm, base_logits = Warm(self._temperature), _log_probabilities(reference).view_as(outputs)
             difference = warm.embed(outputs) - warm.embed(base_logits)
+        # the square, not the distance: the root has no gradient at 0, where every path begins
         return difference.square().sum(1).mean()
 
     def of_parts(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
