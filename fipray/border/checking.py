@@ -105,6 +105,7 @@ def _hints(function: Any, owner: type | None) -> Mapping[str, Any]:
     names, found = dict[str, Any](), dict[str, Any]()
     for module in modules:
         names |= vars(sys.modules[module])
+    # The function's own module comes last, so that its names win.
     names |= inspect.unwrap(function).__globals__
     modules.append(names["__name__"])
     for name, parameter in inspect.signature(function).parameters.items():
@@ -116,6 +117,7 @@ def _hints(function: Any, owner: type | None) -> Mapping[str, Any]:
 
 def _evaluated(annotation: Any, names: dict[str, Any], modules: Sequence[str]) -> Any:
     """Evaluate an annotation that may be a string, importing names that its module imports for type checkers only."""
+    # Each round imports one missing name, or evaluates a string to which an annotation evaluated.
     while isinstance(annotation, str):
         try:
             annotation = eval(annotation, names)  # typing.get_type_hints would fail at the first unknown name

@@ -122,6 +122,7 @@ def _fitted_to_one(value: Any, hint: Any, inner: tuple[Any, ...]) -> Any:
 
 
 def _fitted_tuple(value: Any, hint: Any, inner: tuple[Any, ...]) -> Any:
+    # The fields of a named tuple have meanings of their own, which positions would lose.
     if not isinstance(value, (tuple, list)) or hasattr(value, "_fields"):
         raise Misfit(value, hint)
     if inner[-1] is not Ellipsis and len(value) != len(inner):
@@ -133,6 +134,7 @@ def _fitted_tuple(value: Any, hint: Any, inner: tuple[Any, ...]) -> Any:
 
 
 def _fitted_items(value: Any, hint: Any, origin: Any, inner: tuple[Any, ...]) -> Any:
+    # A text is a sequence of texts for Python, but never what the annotation means.
     if not isinstance(value, origin) or isinstance(value, (str, bytes, Mapping)):
         raise Misfit(value, hint)
     items = [_fitted_inside(item, inner[0], f"[{place}]") for place, item in enumerate(value)]

@@ -36,6 +36,7 @@ def _has(value: Any, protocol: Any, name: str) -> bool:
     asked = inspect.getattr_static(protocol, name)
     if not inspect.isfunction(asked):
         return True
+    # Taken from the class, so the first parameter is self.
     parameters = list(inspect.signature(asked).parameters.values())[1:]
     given = [None for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
     named = {one.name: None for one in parameters if one.kind is one.KEYWORD_ONLY}

@@ -37,6 +37,7 @@ def slopes_of(call: Call, inputs: Tensor) -> tuple[Tensor, Callable[[Tensor], Te
         outputs = call(moving)
         probe = torch.zeros_like(outputs, requires_grad=True)
         # J^T z is linear in z, so its derivative by z along u is J u, again differentiable by the weights.
+        # Zeros instead of None where outputs do not depend on the inputs: the slope is 0 there, and no error.
         (transposed,) = torch.autograd.grad(outputs, moving, probe, create_graph=True, materialize_grads=True)
 
     def along(direction: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ class Products:
         """True if autograd finds a dependence of s on the weights."""
         if not self._kept.requires_grad:
             return False
+        # Any scalar of s serves: only the existence of a path in the graph matters.
         return torch.autograd.grad(self._kept.sum(), self._weights, retain_graph=True, allow_unused=True)[0] is not None
 
     def jt(self, sensitivities: Tensor) -> Tensor:

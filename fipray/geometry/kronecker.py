@@ -147,6 +147,7 @@ def _root(matrix: Tensor, fraction: float) -> Tensor:
     """Root [k, n] of a matrix [n, n]: the fewest rows for which `root^T root` has this fraction of its trace."""
     # In float64: the small eigenvalues of a float32 matrix are rounding errors.
     values, vectors = torch.linalg.eigh(matrix.double())
+    # Rounding makes some eigenvalues of a singular matrix negative, whose roots would be NaN.
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     before = values.cumsum(0) - values
     # `before` excludes the eigenvalue itself, so the one that reaches the fraction is kept.

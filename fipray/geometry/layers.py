@@ -154,6 +154,7 @@ class Recording(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        # torch disables the mode while this method runs, so calls made from here do not come back to it.
         if function in _CONVOLUTIONS:
             return self._convolution(function, *args, **kwargs)
         if function is functional.linear:
@@ -173,6 +174,7 @@ class Recording(TorchFunctionMode):
     def _keep(self, inputs: Tensor, weight: Tensor, bias: Tensor | None, output: Tensor, settings: Any = None) -> None:
         place = self._place(weight)
         bias_place = None if bias is None else self._place(bias)
+        # Weights that are cast or computed first are no views: they are left out, and `complete` is false.
         if place is not None and (bias is None or bias_place is not None):
             self.layers.append(Layer(place, tuple(weight.shape), bias_place, inputs, output, weight.dtype, settings))
 

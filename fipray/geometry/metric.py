@@ -86,6 +86,7 @@ class Metric(Products):
             The sensitivities at each layer's output, [N, T, out] each, and `J^T u` [P].
         """
         outputs = [layer.output for layer in self.layers]
+        # A layer whose output does not reach s has sensitivities of zero, not None.
         *found, product = torch.autograd.grad(
             self._kept, [*outputs, self._weights], sensitivities, retain_graph=True, materialize_grads=True
         )
@@ -254,6 +255,7 @@ class StreamedMetric:
         Returns:
             `J v` [N, C].
         """
+        # Each metric is dropped after its product, so that one chunk's graph is in memory at a time.
         return torch.cat([self._metric(part).j(direction) for part in self._parts])
 
     def jt(self, sensitivities: Tensor) -> Tensor:

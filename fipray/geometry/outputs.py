@@ -133,6 +133,7 @@ class Warm:
         # The limit up to a constant, which no difference of embeddings sees.
         if math.isinf(self.temperature):
             return ((outputs - outputs.mean(1, keepdim=True)) / outputs.shape[1] ** 0.5).flatten(1)
+        # The constant part of s grows with T: in float32 differences of logits below about 1e-7 T are lost in rounding.
         return self.temperature * FisherRao().embed(outputs / self.temperature)
 
     def check(self, outputs: Tensor) -> None:
@@ -214,4 +215,5 @@ def functional_distance(embedded: Embedded, reference: Embedded) -> Tensor:
     Returns:
         A scalar, 0 for the same function on these inputs.
     """
+    # The root has no derivative at 0: autograd gives NaN for equal embeddings.
     return (embedded - reference).square().sum(1).mean().sqrt()

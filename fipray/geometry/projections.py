@@ -186,6 +186,7 @@ class NullSpace:
             residual = right - self.j(candidate)
             reached = float(torch.linalg.vector_norm(residual))
             done += 1
+            # A sweep that gains less than a fifth is the last, as from there on GMRES gains more.
             sweep = sweep if reached < 0.8 * left else None
             if reached < left:
                 found, remaining, left = candidate, residual, reached
@@ -250,6 +251,7 @@ class NullSpace:
     def _bytes_per_input(self, inputs: Tensor) -> float:
         """Bytes that a pass and its backward graph store for one input, weights left out."""
         moving, saved = self._weights.clone().requires_grad_(True), list[Tensor]()
+        # append returns None, which the graph holds instead of the tensors: it cannot run backward, and need not.
         with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(saved.append, lambda kept: kept):
             embedded = self._geometry.embed(self._network(moving, inputs))
         # By storage: many saved tensors are views of one, and the weights are stored once for all passes.

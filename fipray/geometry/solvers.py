@@ -136,11 +136,13 @@ def solve_in_sample_space(gram: Tensor, right: Tensor, *, shift: float) -> Tenso
         x [K]; NaN if G is not finite.
     """
     if shift > len(gram) * torch.finfo(gram.dtype).eps * float(gram.diagonal().max()):
+        # It reports failure by a number, where cholesky would raise.
         factor, failed = torch.linalg.cholesky_ex(gram + shift * torch.eye(len(gram)).to(gram))
         # A matrix that is indefinite by rounding falls through to the eigendecomposition.
         if not int(failed):
             return torch.cholesky_solve(right[:, None], factor)[:, 0]
     values, vectors = eigh(gram)
+    # The error bound of the eigendecomposition: smaller eigenvalues cannot be told from 0.
     floor = values.abs().max() * len(gram) * torch.finfo(gram.dtype).eps
     inverse = torch.where(values > floor, 1 / (values.clamp(min=0) + shift), 1 / shift if shift > 0 else 0.0)
     return vectors @ (inverse * (vectors.T @ right))

@@ -73,5 +73,6 @@ class Sweeps:
         gram = metric.gram()
         # Smaller eigenvalues are rounding errors in float32.
         shift = max(1e-6 * float(torch.linalg.matrix_norm(gram)), torch.finfo(gram.dtype).tiny)
+        # In float64: in float32 this shift is so close to rounding errors that Cholesky may fail.
         shifted = gram.double() + shift * torch.eye(len(gram), dtype=torch.float64, device=gram.device)
         return torch.linalg.cholesky(shifted).to(gram.dtype)

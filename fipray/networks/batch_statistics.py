@@ -191,4 +191,5 @@ def _normalisations(network: Network) -> Iterator[tuple[str, nn.modules.batchnor
 
 def _moments(output: Tensor) -> Moments:
     by_channel = output.transpose(0, 1).flatten(1)
+    # BatchNorm normalises by the variance without Bessel's correction, too.
     return by_channel.mean(1), by_channel.std(1, correction=0)

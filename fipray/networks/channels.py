@@ -126,6 +126,7 @@ class _Trace:
         self._slots = {slot.name: slot for slot in network.moving}
         self._module = module
         users = Counter(id(parameter) for _, parameter in module.named_parameters(remove_duplicate=False))
+        # A weight that forward reads as an attribute may act elsewhere than in its layer's call.
         read = {node.target.rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
         calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
         self._plain = {
@@ -215,6 +216,7 @@ class _Trace:
         if name not in self._plain or signal.ndim not in _NORMS[type(part)] or not signal.holds(num, part.num_features):
             return None
         way.norms.append(name)
+        # The frozen mean moves an empty channel away from 0; only a scale and a shift of zero bring it back.
         return replace(signal, zero=part.affine and self._all_move(name, part))
 
 

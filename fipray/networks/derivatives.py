@@ -98,6 +98,7 @@ def without_second_derivative(network: FunctionalModule, weights: Tensor, inputs
             try:
                 first, probe = transposed(one, weights)
                 if first.requires_grad:
+                    # Retained, as the parts around this one are tried on the same graph.
                     torch.autograd.grad(first, probe, torch.ones_like(first), retain_graph=True)
             except RuntimeError:
                 found.append(f"{name or 'the network'} ({type(part).__name__})")

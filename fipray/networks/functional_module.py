@@ -162,6 +162,7 @@ class FunctionalModule(ABC):
         # The casts are part of the graph, so gradients arrive in the vector's dtype.
         own = {**tensors, **{name: tensors[name].to(kind) for name, kind in self._dtypes.items() if name in tensors}}
         dtype = next(iter(tensors.values())).dtype
+        # functional_call also replaces the other names of a parameter that layers share (tie_weights).
         return self._called(lambda given: functional_call(self._module, own, (given,)), inputs, dtype)
 
     def outputs_at(self, module: nn.Module, inputs: Tensor) -> Tensor:
@@ -253,6 +254,7 @@ class FunctionalModule(ABC):
         given: object = weights
         if not isinstance(given, Tensor) or weights.shape != (self.num_weights,):
             raise NetworkError(f"this network has {self.num_weights} weights; {described(weights)} was given")
+        # Views and no copies: `Recording` (fipray.geometry) finds a layer's weights by their offset in the vector.
         parts = weights.split(self._sizes)
         return {slot.name: part.view(slot.shape) for slot, part in zip(self.slots, parts, strict=True)}
 

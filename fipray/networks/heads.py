@@ -81,6 +81,7 @@ class _OwnNorm(nn.Module):
         )
         # The inner norm keeps the statistics only; its scale and shift are applied here, by task.
         self.norm = copy.copy(norm)
+        # A new dictionary: the shallow copy shares the old one with the original.
         self.norm._parameters = {"weight": None, "bias": None}
         self.norm.affine = False
 

@@ -82,6 +82,7 @@ def unwrapped(module: nn.Module) -> nn.Module:
     Returns:
         The innermost module itself, not a copy.
     """
+    # By the name of its class, as importing torch._dynamo to compare classes is slow.
     inner = getattr(module, _WRAPPERS[0], None) if type(module).__name__ == "OptimizedModule" else None
     if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         inner = module.module

@@ -99,6 +99,7 @@ class Network(FunctionalModule):
                 "module.to(device)"
             )
         network = cls(module, names)
+        # Both iterators leave out repeated parameters in the same way, so names and parameters correspond.
         network.origin = Origin((name for name, _ in module.named_parameters()), given.parameters())
         return network
 

@@ -67,6 +67,7 @@ def refuse_shared_memory(module: nn.Module) -> None:
     for what, parameter in parameters.values():
         places.setdefault(parameter.untyped_storage().data_ptr(), []).append((*_extent(parameter), what))
     for spans in places.values():
+        # If any two spans overlap, so do two neighbours in this order.
         spans.sort()
         for (_, stop, one), (start, _, other) in pairwise(spans):
             if start < stop:

@@ -88,6 +88,7 @@ def fitted(module: nn.Module, state: Mapping[str, Any]) -> nn.Module:
 def _resize(part: Any, shapes: list[torch.Size]) -> None:
     """Resize the entries of a part to the rows, and its matrix to the columns, of the first of `shapes`."""
     # The weights of a grouped convolution do not say how many groups there should be, so it keeps its size.
+    # With keep_vars, as detached entries would not show which of them are parameters.
     entries = part.state_dict(keep_vars=True)
     if not entries or len(shapes[0]) != next(iter(entries.values())).ndim or getattr(part, "groups", 1) != 1:
         return

@@ -140,6 +140,7 @@ def averaged(signal: Signal, dims: Any, keep: bool) -> Signal | None:
     over = {dim % signal.ndim for dim in ((dims,) if isinstance(dims, int) else dims)}
     if over & {0, 1}:
         return None
+    # [N, C] is the layout of linear layers, for which channels are in the last dimension.
     left = signal.ndim if keep else signal.ndim - len(over)
     return replace(signal, ndim=None if left == 2 else left)
 

@@ -62,6 +62,7 @@ def _check_own(attempt: Attempt, name: str, rows: Rows) -> None:
     id, id_column = attempt.id, table_named(name).key[0]
     if others := {str(row[id_column]) for row in rows} - {id}:
         raise UsageError(f"rows for table {name!r} have {id_column} {sorted(others)}, but {id!r} is being committed")
+    # Earlier attempts are allowed: a resumed path hands over what they had saved as well.
     if later := {row["attempt"] for row in rows} - set(range(1, attempt.number + 1)):
         raise UsageError(
             f"rows for table {name!r} have attempt {[*later]}, but attempt {attempt.number} is being committed"

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+# Structured, so that bits are never taken for numbers: numpy has no arithmetic for such dtypes.
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 _NAME, _BITS = "BF16", "U16"  # types in the header of a file
 
@@ -25,6 +26,7 @@ def rounded(values: NDArray[np.floating]) -> NDArray[np.void]:
     Returns:
         Array of the same shape and dtype `BFLOAT16`.
     """
+    # This makes an array [1] of a scalar, so the shape is restored in the end.
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
     # Adding half of the last kept bit's unit, less one unless that bit is odd, rounds ties to even.
     nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
@@ -42,6 +44,7 @@ def raised(array: NDArray[np.void]) -> NDArray[np.float32]:
     Returns:
         Array of the same shape.
     """
+    # A bfloat16 is the upper half of the float32 of the same value.
     return (array["bfloat16"].astype(np.uint32) << 16).view(np.float32)
 
 
@@ -100,4 +103,5 @@ def _relabelled(content: bytes, dtypes: Mapping[str, str]) -> bytes:
     size, header = int.from_bytes(content[:8], "little"), _header(content)
     text = json.dumps({n: {**e, "dtype": dtypes.get(n, e.get("dtype"))} for n, e in header.items()}).encode()
     text += b" " * (-len(text) % 8)  # the format wants tensors aligned to 8 bytes
+    # Offsets count from the end of the header, so they stay valid for a header of another length.
     return len(text).to_bytes(8, "little") + text + content[8 + size :]

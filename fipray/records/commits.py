@@ -73,6 +73,7 @@ class Commits:
             if problems is not None:
                 problems += map(str, errors)
             elif errors:
+                # So that the next query fails as well, instead of answering from the records that are valid.
                 self.forget()
                 raise errors[0]
             return self._names
@@ -140,6 +141,7 @@ class Commits:
             tables: rows of all these IDs, by the name of their table.
             replaces: names of commits whose rows are all in this one.
         """
+        # All tables are encoded before any is written: an error in encoding then leaves no files.
         contents = {layout.table_file(table, name): parquet_bytes(rows) for table, rows in tables.items()}
         record: CommitRecord = {
             "name": name,
@@ -153,6 +155,7 @@ class Commits:
                 self.files.write(file, content)
             # From here on readers see the rows: everything that the record names must be durable by now.
             self.files.write(layout.commit_file(name), json_bytes({**record}))
+        # KeyboardInterrupt, too. The directory is listed again, so a record that got its name before the error stays.
         except BaseException:
             self.remove_dead()
             raise
@@ -169,6 +172,7 @@ class Commits:
         # Records before tables: a record whose tables are gone would be damage.
         self.each(self.files.remove, [layout.commit_file(name) for _, name in replaced])
         for entry, _ in replaced:
+            # Otherwise `names` would miss it in the next listing, and read all records again.
             del self._seen[entry]
         dead = [
             layout.table_file(table, name)
@@ -239,6 +243,7 @@ class Commits:
             The error, with advice on how to repair the directory.
         """
         id = layout.id_of_weights(file)
+        # A commit is named after the first of its IDs, or by a digest after compaction: look up this ID's.
         commit = self._names.get(id, id) if id else None
         return CorruptFileError(f"{self.files.named(file)} {what}. {layout.remedy(file, commit)}")
 
@@ -254,6 +259,7 @@ class Commits:
         """
         if self.files.num_at_once == 1 or len(items) < 2:
             return [function(item) for item in items]
+        # Threads are enough: pyarrow releases the GIL while it waits for the store.
         with ThreadPoolExecutor(self.files.num_at_once) as pool:
             return list(pool.map(function, items))
 
@@ -307,6 +313,7 @@ class Commits:
     def _read_or_collect(self, errors: list[RecordsError], name: str) -> CommitRecord | None:
         try:
             return self._read_record(name)
+        # FileNotFoundError passes: `names` takes it for a sign of compaction, and lists again.
         except RecordsError as error:
             errors.append(error)
             return None

@@ -30,6 +30,7 @@ def compact(store: Store, max_rows: int = 2_000_000) -> tuple[int, int]:
     group: list[tuple[CommitRecord, dict[str, pa.Table]]] = []
     num_rows = 0
     # Tables are read without the lock, so that a running study can commit meanwhile.
+    # A list and not a generator: `names` may clear the cache within the loop.
     for record in [commits.known_record(name) for name in names]:
         try:
             tables = commits.tables(record)

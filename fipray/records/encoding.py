@@ -41,6 +41,7 @@ def json_bytes(data: Mapping[str, object]) -> bytes:
         UsageError: if the data is not plain JSON, or is nested too deeply.
     """
     try:
+        # Through text and back: tuples become lists, and keys texts, so the digest is of what a reader sees.
         return _sealed(plain_json(json.dumps(data)))
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"this is not plain JSON data: {error}") from error
@@ -142,5 +143,6 @@ def read_safetensors(content: bytes) -> dict[str, np.ndarray]:
         plain, halves = unmarked(content)
         arrays = safetensors.numpy.load(plain)
         return {name: array.view(BFLOAT16) if name in halves else array for name, array in arrays.items()}
+    # The header is also parsed here, and numpy builds the arrays: a damaged file may raise any of these.
     except (SafetensorError, KeyError, TypeError, ValueError, OverflowError, RecursionError, MemoryError) as error:
         raise ValueError(f"it is not a safetensors file ({type(error).__name__}: {error})") from error

@@ -139,6 +139,7 @@ class Folder:
             found = os.stat(self._at(name), dir_fd=self.handle, follow_symlinks=False)
         except FileNotFoundError:
             return None
+        # By its mode a junction is a directory, but it leads elsewhere as a link does.
         is_junction = getattr(found, "st_reparse_tag", 0) == getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", -1)
         return "a junction" if is_junction else _MODES.get(stat.S_IFMT(found.st_mode), "neither file nor directory")
 
@@ -193,6 +194,7 @@ class Folder:
                 raise MemoryError
             # One byte more than the size, so that the end of a file that has not grown is found by the second call.
             parts = [os.read(descriptor, size + 1)]
+            # One call may return less than was asked for; Linux never returns more than 2 GiB.
             while parts[-1]:
                 parts.append(os.read(descriptor, _PART_BYTES))
             return b"".join(parts)
@@ -215,6 +217,7 @@ class Folder:
         is_written = False
         while not is_written:
             temporary = temporary_name(name)
+            # O_EXCL refuses any name that exists, even a dangling link, which O_CREAT alone would follow.
             with self.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as stream:
                 # Until it is locked, it looks like a leftover and another process may remove it: then it has no name
                 # left, and the loop tries again.
@@ -223,6 +226,7 @@ class Folder:
                         stream.write(content)
                         stream.flush()
                         os.fsync(stream.fileno())
+                        # Still locked, so that nobody removes the file as a leftover before it is renamed.
                         at, to = self._at(temporary), self._at(name)
                         os.replace(at, to, src_dir_fd=self.handle, dst_dir_fd=self.handle)
                     except BaseException:  # KeyboardInterrupt, too
@@ -259,6 +263,7 @@ class Folder:
             Whether it was created; False if an entry of that name exists.
         """
         try:
+            # mkdir creates the directory or fails, also if several machines try at once: `claim` relies on it.
             os.mkdir(self._at(name), dir_fd=self.handle)
         except FileExistsError:
             return False
@@ -279,6 +284,7 @@ class Folder:
         return descriptor
 
     def _at(self, name: str) -> str:
+        # Relative to the handle, a name still leads into this directory if a parent is replaced by a link meanwhile.
         return name if self.handle is not None else f"{self.place}/{name}"
 
     def _refused(self, name: str, kind: str, wanted: str) -> Refused:
@@ -296,6 +302,7 @@ def make_directory(directory: Path) -> None:
     """
     if not directory.is_dir():
         make_directory(directory.parent)
+        # Another worker may create it at the same moment.
         directory.mkdir(exist_ok=True)
         with Folder.at(directory.parent) as folder:
             folder.sync()

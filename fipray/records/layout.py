@@ -38,6 +38,7 @@ MANIFEST, BASE, BASE_SHA256 = "study.json", "base.safetensors", "base.sha256"
 COMMITS, WEIGHTS, LOGS, TUNE = "commits", "weights", "logs", ".tune"
 LOCK, LOCK_TOKENS = ".lock", ".locks"
 
+# None of the groups matches a slash or a leading dot, so what matches stays inside the directory.
 _WEIGHTS_FILE = re.compile(rf"{WEIGHTS}/({_NAME.pattern})/({_ATTEMPT.pattern})/({_NAME.pattern})\.safetensors")
 _TEMPORARY = re.compile(r"\.fipray-[0-9a-f]{16}-.+")
 _STEP, _STATE = "step", "state"
@@ -115,6 +116,7 @@ def derived_commit(kind: str, names: Iterable[str]) -> str:
     Returns:
         Name of the commit, the same for the same arguments.
     """
+    # A merge that was cut off and runs again overwrites its own files instead of leaving a second set.
     return f"{kind}-{sha256_of(' '.join(names).encode())[:16]}"
 
 
@@ -236,6 +238,7 @@ def step_name(step: int) -> str:
     Returns:
         Name such as "step-00000020".
     """
+    # Padded, so that sorting by name sorts by step.
     return f"{_STEP}-{step:08d}"
 
 

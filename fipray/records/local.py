@@ -18,6 +18,7 @@ from fipray.records.folder import Folder, Refused, make_directory
 from fipray.records.layout import LOCK, is_temporary
 
 # Depth of directories below the results directory: of its own files, and of what other libraries keep there.
+# The deepest of its own is weights/<id>/<attempt>/<file>; both numbers bound recursion over trees of unknown origin.
 _DEEPEST, _DEEPEST_BESIDE = 3, 16
 
 
@@ -137,6 +138,7 @@ class LocalFiles:
         with ExitStack() as stack:
             with _said(f"lock {self.named(LOCK)}", ". Give write access to its directory"):
                 folder = stack.enter_context(Folder.at(self.directory))
+                # Never removed: a lock on a removed file would not exclude whoever creates a new one.
                 stream = stack.enter_context(folder.open(LOCK, os.O_WRONLY | os.O_CREAT))
                 lock(stream, self.named(LOCK))
             yield
@@ -163,6 +165,7 @@ def _remove_leftovers(folder: Folder, depth: int) -> None:
                 with folder.child(name) as child:
                     _remove_leftovers(child, depth - 1)
             elif is_temporary(name):
+                # For writing, which NFS needs for exclusive locks; not truncated, as the writer may be alive.
                 with folder.open(name, os.O_RDWR) as stream:
                     if lock_now(stream):  # otherwise its writer is alive
                         folder.remove(name)

@@ -24,6 +24,7 @@ def lock_now(stream: BinaryIO) -> bool:
     """
     try:
         portalocker.lock(stream, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+    # Before LockException, of which it is a subclass.
     except portalocker.AlreadyLocked:
         return False
     except portalocker.LockException as error:

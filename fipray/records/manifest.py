@@ -57,6 +57,7 @@ def read_manifest(files: Files) -> Manifest:
         raise _corrupt(files, "is truncated or altered") from error
     if missing := [key for key in (*_REQUIRED, "schema_version") if key not in manifest]:
         raise _corrupt(files, f"is not a manifest: it lacks {', '.join(missing)}")
+    # Before the entries are checked, which may have other types in other versions.
     if manifest["schema_version"] != SCHEMA_VERSION:
         raise RecordsError(
             f"{files.address} has schema version {manifest['schema_version']!r}, and this fipray reads "

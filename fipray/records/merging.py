@@ -21,6 +21,7 @@ def by_id(table: str, parts: Iterable[pa.Table]) -> pa.Table:
     """
     rows = pa.concat_tables(parts)
     ids = rows[table_named(table).key[0]].combine_chunks()
+    # Commits are written in this order, so most tables are sorted already. Of fewer than two rows `all` gives null.
     if pc.all(pc.less_equal(ids[:-1], ids[1:])).as_py() is not False:
         return rows
     return rows.take(pc.sort_indices(ids))  # stable
@@ -60,6 +61,7 @@ def uncommitted_row(
     # Look up each pair of a file and an ID once, not each row.
     pairs, of_rows = np.unique(numbers * (len(ids.dictionary) + 1) + ids.indices.to_numpy(), return_inverse=True)
     known = ids.dictionary.to_pylist()
+    # An ID that is missing in the record counts as attempt 0, below every valid number.
     valid = [attempts[number].get(known[id], 0) for number, id in (divmod(int(pair), len(known) + 1) for pair in pairs)]
     given = rows["attempt"].to_numpy()
     wrong = np.flatnonzero((given < 1) | (given > np.array(valid, np.int64)[of_rows]))

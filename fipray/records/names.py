@@ -6,6 +6,7 @@ from fipray.errors import UsageError
 
 # Always used with fullmatch: `$` would accept a trailing line break.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# No leading zeros: each number has a single directory name.
 ATTEMPT = re.compile(r"[1-9][0-9]{0,8}")
 MOST_ATTEMPTS = 999_999_999
 _SHA256 = re.compile(r"[0-9a-f]{64}")

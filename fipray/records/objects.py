@@ -27,6 +27,7 @@ _SCHEMES = {"s3": "s3://bucket/directory", "gs": "gs://bucket/directory"}
 # One PUT request instead of a multipart upload of three requests. The tuple is indexed by whether there is a query.
 _IN_ONE_PUT = ("?allow_delayed_open=true", "&allow_delayed_open=true")
 _STALE_SECONDS = 30.0  # age of a token whose holder counts as dead
+# Longer than _STALE_SECONDS, so that the token of a process that died never makes others give up.
 _PATIENCE_SECONDS = 90.0
 
 
@@ -88,6 +89,7 @@ class ObjectFiles:
         return 32
 
     def make(self) -> None:
+        # A directory is only a prefix of names in an object store: nothing but the bucket has to exist.
         bucket = self.root.partition("/")[0]
         with self._said(f"use {self.address}"):
             if self.store.get_file_info(bucket).type == fs.FileType.NotFound:
@@ -134,6 +136,7 @@ class ObjectFiles:
         mine = secrets.token_hex(8)
         token = f"{LOCK_TOKENS}/{mine}"
         deadline = time.monotonic() + _PATIENCE_SECONDS
+        # Put before the first listing: of two processes, the one that puts later then sees the token of the other.
         self.write(token, b"")
         try:
             while others := self._others(mine):

@@ -86,6 +86,7 @@ def _check_size(table: Table, file: pyarrow.parquet.ParquetFile, content: bytes)
                 texts += column.num_values * size * _EXPANSION[column.compression]
     # The bound for texts assumes that each is as long as the whole file: only if it is exceeded are they measured.
     if numbers + texts > most:
+        # Before texts are measured by column names, which a file of another schema may lack.
         _check_schema(table, file.schema_arrow)
         if numbers > most or numbers + _bytes_of_texts(table, content) > most:
             raise ValueError(

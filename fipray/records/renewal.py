@@ -29,6 +29,7 @@ def renew(store: Store, manifest: Manifest, keep: Collection[str]) -> Store:
     commits, files = store.commits, store.files
     with files.locked():
         for name in sorted(set(commits.names().values())):
+            # From its file: the cache does not notice a record that was deleted and came back under the same name.
             record = commits.record(name)
             attempts = {id: number for id, number in record["attempts"].items() if id in keep}
             if len(attempts) == len(record["attempts"]):

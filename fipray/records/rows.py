@@ -38,6 +38,7 @@ _EXACT: dict[pa.DataType, set[type]] = {
     INT32: {int},
     INT64: {int},
     FLOAT: {float, int},
+    # Never exact: the items of lists have to be checked, too.
     BOOLEANS: set(),
     BOOLEAN: {bool},
 }
@@ -112,6 +113,7 @@ def unfit_row(table: Table, rows: pa.Table) -> tuple[int, str] | None:
 
 def _outside(column: Column, values: pa.Array | pa.ChunkedArray) -> int:
     """Index of the first number out of the column's range (NaN included, unless allowed); -1 if there is none."""
+    # Comparisons with null give null, so nulls pass here; with NaN they give false, so NaN is found.
     least, most = column.range
     if column.type in (INT32, INT64):
         return int(pc.index(pc.greater_equal(values, int(least)), False).as_py())  # counts have no upper bound

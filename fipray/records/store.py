@@ -64,6 +64,7 @@ class Store:
         """
         files, content = files_at(directory), manifest_bytes(manifest)
         files.make()
+        # Another driver that is about to write the manifest may have made the lock already.
         entries = sorted(name for name in files.names("") if not name.startswith(layout.LOCK))
         if entries and layout.MANIFEST not in entries:
             some = ", ".join(entries[:3]) + (", ..." if len(entries) > 3 else "")
@@ -259,6 +260,7 @@ class Store:
         if sha256 is None:
             raise RecordsError(f"a row names the weights file {file!r} without its SHA-256, so it cannot be verified")
         arrays = self._arrays(layout.checked_weights_file(file), sha256)
+        # The base file holds a state_dict, under the names of the parameters.
         weights, wanted = arrays.get("weights"), num_weights(self.manifest)
         if file != layout.BASE and (weights is None or weights.ndim != 1 or wanted not in (None, len(weights))):
             found = f"weights of shape {weights.shape}" if weights is not None else "no weights"
@@ -383,6 +385,7 @@ class Store:
         """
         if len({attempt.id for attempt in attempts}) < len(attempts):
             raise UsageError("several attempts at one ID were given, and only one can be committed: give one")
+        # The commit gets the name of the first, and readers of rows in order of ID need not sort them.
         attempts = sorted(attempts, key=lambda attempt: attempt.id)
         tables = checked_tables(self.files, attempts)  # before taking the lock: it lists directories of weights
         with self.files.locked():
@@ -446,6 +449,7 @@ class Store:
             CorruptFileError: if there are damaged files, with a line for each.
         """
         problems: list[str] = []
+        # Records that were altered after they were cached must be found, too.
         self.commits.forget()
         names = sorted(set(self.commits.names(problems).values()))
         checks = Checks(self.commits, problems)
@@ -462,6 +466,7 @@ class Store:
         try:
             content = self.files.read(layout.BASE_SHA256)
         except FileNotFoundError as error:
+            # Without commits, the first run was cut off between weights and digest, which is no damage.
             if self.files.exists(layout.BASE) and self.commits.names():
                 raise self.commits.corrupt(layout.BASE_SHA256, "is missing") from error
             raise RecordsError(f"there are no base weights in {self.address} yet. Run a study into it first") from error

@@ -60,6 +60,7 @@ class Ensemble:
 
 
 @checked
+# Compared by identity: a generated == would compare tensors, which gives tensors instead of a truth value.
 @dataclass(frozen=True, eq=False)
 class StackedEnsemble:
     """`Ensemble` of one network at several weights, computed together (`Network.stacked`).

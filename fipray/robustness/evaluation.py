@@ -103,6 +103,7 @@ def evaluate(
         )
     check_examples(inputs, labels, threat_model)
     clean = _correct(classifier, inputs, labels, batch_size)
+    # Examples that are wrong when clean count as not robust already, so no attack is spent on them.
     (indices,) = torch.where(clean)
     robust = {name: clean.clone() for name in names}
     # An empty tensor splits into one empty batch, which no attack takes.
@@ -184,7 +185,9 @@ def _adversarial(
             f"attack {attack.name!r} made {described(made)} of inputs that are {described(inputs)}: its perturb() must "
             "return a tensor of the same shape and dtype"
         )
+    # With its graph, an attack of a user's own would keep the passes of every batch in memory.
     made = made.detach()
+    # Comparisons with NaN are false, so inputs with NaN count as outside.
     outside = int((~threat_model.contains(made, inputs)).sum())
     if outside:
         raise UsageError(
@@ -212,4 +215,5 @@ def _check_batch_size(batch_size: int) -> None:
 
 
 def _accuracy(per_example: Tensor) -> float:
+    # torch has no mean of booleans, and in float32 one of ten would come back as 0.10000000149.
     return float(per_example.double().mean())

@@ -56,6 +56,7 @@ def correct(outputs: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Booleans [N], true where the largest output is the label's; false for outputs with a NaN.
     """
+    # argmax takes NaN for the largest value, so a NaN at the label would count as correct.
     return (outputs.argmax(1) == labels) & ~outputs.isnan().any(1)
 
 
@@ -77,8 +78,10 @@ def margin_gradient(
         UsageError: if autograd finds no path from the outputs to the inputs, since every attack would seem to fail.
     """
     with torch.enable_grad():
+        # A new leaf: the caller's tensor must not start to require gradients.
         inputs = inputs.detach().requires_grad_()
         outputs = checked_outputs(classifier, inputs, labels)
+        # Examples do not affect each other, so the gradient of the sum of margins holds that of each.
         margin = margins(outputs, labels, rivals)
         # Outputs may require a gradient because of the classifier's weights alone: then that of the inputs is None.
         found = torch.autograd.grad(margin.sum(), inputs, allow_unused=True) if margin.requires_grad else (None,)
@@ -113,6 +116,7 @@ def check_examples(inputs: Tensor, labels: Tensor, threat_model: ThreatModel) ->
             f"the labels are {labels.dtype} of shape {tuple(labels.shape)} on {labels.device}: give one int64 class "
             f"for each of the {len(inputs)} inputs, on their device {inputs.device}"
         )
+    # aminmax propagates NaN, so these two numbers show whether all are finite.
     smallest, largest = (float(value) for value in inputs.aminmax())
     if not (math.isfinite(smallest) and math.isfinite(largest)):
         (broken,) = torch.where(~inputs.flatten(1).isfinite().all(1))

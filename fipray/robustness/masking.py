@@ -100,6 +100,7 @@ class _Checks:
     @torch.no_grad()
     def repeatable(self) -> Iterator[str]:
         first, second = (checked_outputs(self.classifier, self.inputs, self.labels) for _ in range(2))
+        # Minus infinity is allowed: it is the logarithm of a probability of 0.
         if broken := int((~(first < math.inf)).any(1).sum()):
             yield f"the outputs for {broken} of {len(first)} inputs hold NaN or plus infinity and have no gradient"
         difference = (first - second).abs().amax(1)
@@ -125,6 +126,7 @@ class _Checks:
         _, _, of_margin = margin_gradient(self.classifier, self.inputs, self.labels)
         with torch.enable_grad():
             inputs = self.inputs.detach().requires_grad_()
+            # Summed: a mean would divide by N, and small gradients could underflow to 0 by that alone.
             loss = cross_entropy(self.classifier(inputs), self.labels, reduction="sum")
             (of_loss,) = torch.autograd.grad(loss, inputs)
         for gradient, name in ((of_margin, "margin"), (of_loss, "cross-entropy")):
@@ -135,6 +137,7 @@ class _Checks:
     def steps_and_search(self, num_steps: int, num_queries: int) -> Iterator[str]:
         short, long, search = PGD(num_steps), PGD(5 * num_steps), self.search(num_queries)
         by_short, by_long, by_search = (self.robust_accuracy(each, self.threat_model) for each in (short, long, search))
+        # From equal starts the long attack begins with the iterates of the short one: only the further steps can gain.
         if by_short - by_long > 2 * _POINT:
             yield (
                 f"more steps still help: robust accuracy {by_short:.1%} under {short.name} and {by_long:.1%} under "
@@ -174,6 +177,7 @@ class _Checks:
         epsilon = self.threat_model.epsilon
         largest = half * length if math.isfinite(half) else _LARGEST_WITHOUT_BOUNDS * epsilon
         epsilons = [epsilon]
+        # The first comparison ends the loop for an epsilon of 0, which doubling does not change.
         while 0 < 2 * epsilons[-1] < largest:
             epsilons.append(2 * epsilons[-1])
         return [*epsilons, largest] if largest > epsilons[-1] else epsilons

@@ -78,6 +78,7 @@ def greedy_selection(
     while len(chosen) < num_members:
         free = [index for index in range(num_candidates) if replacement or index not in chosen]
         if isinstance(score, RoundScore):
+            # One transfer from the device; a float() of each score would wait for it K times.
             scores = score.with_each(chosen)[free].tolist()
         else:
             scores = [float(score((*chosen, index))) for index in free]
@@ -117,6 +118,7 @@ class EnsembleAccuracy:
         return self._accuracy(self._probabilities[list(chosen)].sum(0))
 
     def with_each(self, chosen: tuple[int, ...]) -> Tensor:
+        # For no chosen candidates the sum is 0, so each is scored alone.
         together = self._probabilities[list(chosen)].sum(0)
         return torch.tensor([self._accuracy(together + added) for added in self._probabilities], dtype=torch.float64)
 

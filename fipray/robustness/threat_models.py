@@ -110,6 +110,7 @@ class ThreatModel:
             Directions [N, ...] of length 1 in `norm` along which the function falls fastest; 0 where the gradient is 0.
         """
         # A NaN in one coordinate must not move all others to NaN.
+        # Infinities become the largest finite numbers, and keep their direction.
         finite = gradient.nan_to_num(nan=0.0)
         return -finite.sign() if self.norm == "linf" else -_unit(finite)
 
@@ -126,9 +127,11 @@ def _shorten(change: Tensor, lowest: Tensor, highest: Tensor, radius: float) -> 
     bound = torch.where(change > 0, highest, lowest).square()
     scale = torch.zeros_like(square[:, :1])
     for _ in range(_MOST_NEWTON_STEPS):
+        # Coordinates with an infinite bound stay free; torch.where keeps that bound out of the sum.
         free = scale * square < bound
         left = radius**2 - torch.where(free, 0, bound).sum(1, keepdim=True)
         slope = torch.where(free, square, 0).sum(1, keepdim=True)
+        # Where no coordinate is free the slope is 0, and any scale gives the same point.
         larger = (left.clamp_min(0) / slope.clamp_min(torch.finfo(slope.dtype).tiny)).clamp_max(1)
         if not (larger > scale).any():
             break

@@ -47,6 +47,7 @@ class Equivariant(Vanishes):
 
     def __post_init__(self) -> None:
         check_kept(self, self.scale)
+        # Looked up here so that a misspelt name fails at once, and not first in a worker.
         function_named(self.function, ("inputs [N, ...]", "outputs [N, C]"))
 
     def quantities(self, network: Network, weights: Tensor, inputs: Tensor) -> Tensor:

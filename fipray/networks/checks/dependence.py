@@ -134,6 +134,7 @@ def _checkpointed(network: FunctionalModule) -> NetworkError:
 def _foreign(network: FunctionalModule, leaves: dict[str, Tensor], outputs: Tensor) -> list[str]:
     """Descriptions of tensors in the outputs' graph that require gradients but are not among the leaves."""
     # The nodes at the ends of the graph (AccumulateGrad) hold the tensors that require gradients as `variable`.
+    # By id: torch returns the same Python object for a tensor as long as that exists, and `leaves` holds them.
     own, found = {id(leaf) for leaf in leaves.values()}, list[Tensor]()
     seen, ahead = set(), [outputs.grad_fn]
     while ahead:

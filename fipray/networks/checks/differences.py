@@ -95,6 +95,7 @@ class _Slope:
 
         `effect`: size of the slope that is expected; errors are relative to it.
         """
+        # Longer differences suffer less from rounding and more from curvature: two that agree are free of both.
         for length, allowed in _STEPS:
             one, other = self.along(direction, length), self.along(direction, 3 * length)
             size = max(effect, abs(one))
@@ -124,6 +125,7 @@ def check_differences(place: Place) -> None:
     direction = torch.randn(network.num_weights, generator=generator, dtype=torch.float64, device="cpu")
     direction = direction.to(place.weights)
     spans = {slot.name: slice(slot.start, slot.stop) for slot in network.moving if slot.shape.numel()}
+    # In proportion to the size of each parameter, so that one length suits all of them.
     for span in spans.values():
         direction[span] *= float(place.weights[span].square().mean().sqrt())
     for span in _padding(network):

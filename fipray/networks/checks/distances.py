@@ -62,6 +62,7 @@ def check_geometry(
 
 def _outputs_far_away(network: FunctionalModule, weights: Tensor, inputs: Tensor) -> Iterator[Tensor]:
     """Evaluate the network at much larger weights of either sign, where its forward allows it."""
+    # Outputs that stay in 0..1 or keep their sign even there are bounded by construction, not by chance.
     for factor in (8, -8):
         with suppress(UsageError):
             yield tried(network, factor * weights, inputs)

@@ -72,6 +72,7 @@ def load(network: FunctionalModule, module: nn.Module, weights: Tensor) -> None:
     values = network.named(weights)
     for name, parameter in module.named_parameters():
         if name in values:
+            # By .data, as autograd refuses in-place writes to leaves that require gradients.
             parameter.data.copy_(values[name])
 
 
@@ -92,6 +93,7 @@ def check_passes(network: FunctionalModule, module: nn.Module, inputs: Tensor, w
     network.outputs_at(module, inputs)  # values that a module computes once, such as tables, are computed here
     before = {name: tensor.clone() for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
     plain = network.outputs_at(module, inputs)
+    # NaN is not equal to itself, so a buffer that holds one would seem to be written.
     written = [
         name
         for name, tensor in module.state_dict().items()

@@ -140,6 +140,7 @@ class _Replacing(TorchDispatchMode):
         self.parts: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # The tag marks operators that may draw. Many of their calls do not, so states are compared below.
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **(kwargs or {}))
         given = (kwargs or {}).get("generator")

@@ -43,10 +43,12 @@ def run_checks(network: FunctionalModule, inputs: Tensor, geometry: OutputGeomet
     _check_values(inputs)
     _check_modes(network, inputs)
     batch = inputs[:NUM_INPUTS]
+    # Without the weights: what is checked is the module's code, which is the same at all of them.
     key = (inputs.shape[1:], inputs.dtype, inputs.device, tuple(slot.name for slot in network.moving))
     is_new = key not in network.checked
     module = network.module_at(network.weights) if is_new else None  # copied before a pass can leave anything in it
     with kept_randomness(network):
+        # Also for known kinds of inputs: whether outputs are finite depends on values and weights.
         first = tried(network, network.weights, batch)
         _check_outputs(first, len(batch))
         if module is None and (geometry is None or (key, geometry) in network.checked):

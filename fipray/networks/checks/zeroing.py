@@ -24,6 +24,7 @@ class Zeroing(TorchFunctionMode):
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:
         super().__init__()
+        # By address, since each pass makes new views of the vector.
         self._names = {one.data_ptr(): (name, one.shape) for name, one in parameters.items() if one.numel()}
         self._shapes = {one.shape for one in parameters.values()}
         self.found: dict[str, str] = {}

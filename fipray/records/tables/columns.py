@@ -29,6 +29,7 @@ Rows: TypeAlias = Sequence[Mapping[str, object]]
 
 _Row = TypeVar("_Row")
 _TYPES = {str: TEXT, int: INT64, float: FLOAT, bool: BOOLEAN, list[bool]: BOOLEANS}
+# Floats are left out on purpose: a float column without a unit fails with KeyError when the module is imported.
 _UNITS = {TEXT: "", INT64: "1", BOOLEAN: "boolean", BOOLEANS: "boolean"}  # of columns that name none
 
 _MOST = float_info.max
@@ -184,6 +185,7 @@ def as_mapping(row: object) -> dict[str, object]:
 
 def _column(name: str, hint: Any) -> Column:
     kind, described = get_args(hint)
+    # `X | None`; before Python 3.14 typing.Optional[X] is of another class, which is not expected here.
     optional = isinstance(kind, types.UnionType)
     type = _TYPES[next(each for each in get_args(kind) if each is not types.NoneType) if optional else kind]
     unit = described.unit or _UNITS[type]

@@ -22,6 +22,7 @@ from fipray.robustness.margin import Classifier, check_counts, checked_outputs
 from fipray.robustness.threat_models import ThreatModel
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+# DLR divides by a difference to the third largest logit, its targeted version (in apgd-t) to the fourth as well.
 _FEWEST_CLASSES = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 2, "square": 2}
 _SMALLEST_SIDE = 5  # pixels: smaller images have no tiling in Square's l2 version
 
@@ -94,6 +95,7 @@ class AutoAttack(BuiltInAttack):
             return outputs(images).float().clone()
 
         # The library knows images in [0, 1] alone, so inputs and epsilon are scaled to that.
+        # Clamped, as clean inputs may exceed the bounds by rounding errors.
         images = ((inputs - lower) / width).clamp(0, 1).float().reshape(-1, *shape)
         library = self._library(differentiable, images, threat_model, num_classes, seed)
         with _undisturbed(images.device):
@@ -148,6 +150,7 @@ class AutoAttack(BuiltInAttack):
         library.logger = library.apgd.logger = library.apgd_targeted.logger = silent
         for part in (library.apgd, library.apgd_targeted, library.fab):
             part.n_iter, part.n_restarts = self.num_steps, self.num_restarts
+        # The library derives these from its default number of steps when it makes the parts, and not again later.
         for part in (library.apgd, library.apgd_targeted):  # step sizes change at these fractions of the steps
             part.n_iter_2, part.n_iter_min, part.size_decr = (
                 max(1, int(fraction * self.num_steps)) for fraction in (0.22, 0.06, 0.03)
@@ -174,6 +177,7 @@ class _ByInputs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        # Retained, as FAB takes a gradient for each class from one pass.
         return torch.autograd.grad(ctx.outputs, ctx.images, gradients[0], retain_graph=True)[0], None
 
 
@@ -195,5 +199,6 @@ def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(shape) == 2:
         return 1, *shape
     size = math.prod(shape)
+    # Square changes square windows, which a long and narrow image would keep small.
     height = next(side for side in range(math.isqrt(size), 0, -1) if size % side == 0)
     return 1, height, size // height

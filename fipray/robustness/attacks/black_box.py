@@ -95,6 +95,7 @@ class RandomSearch(BlackBoxAttack):
             fraction = 2.0 ** -(1 + 5 * query / self.num_queries)
             # In float32 for inputs of any dtype, so that a seed picks the same coordinates.
             draws = torch.rand(inputs.shape, generator=generator, dtype=torch.float32, device=generator.device)
+            # From the clean inputs, not from the worst so far, so that no coordinate moves further than epsilon.
             moved = inputs + _noise(search)
             candidates = torch.where((draws < fraction).to(inputs.device), moved, search.worst)
             yield search.threat_model.project(candidates, inputs)

@@ -59,6 +59,7 @@ class Descent(BuiltInAttack):
     @final
     @torch.no_grad()
     def _adversarial(self, search: Search) -> Tensor:
+        # Without gradients: `margin_gradient` enables them for itself, and no other graph is needed.
         for rivals in self._rivals(search):
             self._descend(search, search.starts(), rivals)
         return search.worst
@@ -68,6 +69,7 @@ class Descent(BuiltInAttack):
         """One descent from `starts` [N, ...]."""
         remaining = search.remaining()
         current, clean = starts[remaining], search.inputs[remaining]
+        # A step size for each example: one that stalls says nothing about the others.
         step = torch.full_like(search.margin[remaining], self.step_fraction * search.threat_model.epsilon)
         lowest = torch.full_like(step, math.inf)
         num_stalled = torch.zeros_like(remaining)  # steps in a row that brought no new lowest margin

@@ -93,6 +93,7 @@ class ReweighedPGD(BuiltInAttack):
         agreeing = values.argmax(2) == average.argmax(1)
         # An average of logits may choose a class that no member does: then all members keep their weights.
         weights = torch.where(agreeing | ~agreeing.any(0), weights, 0)
+        # All weights of an example may underflow to 0; its gradient is then 0 instead of NaN.
         fractions = weights / weights.sum(0).clamp_min(torch.finfo(weights.dtype).tiny)
         return (fractions[..., None] * outputs).sum(0)
 
@@ -148,6 +149,7 @@ def _guided(classifier: Classifier, guide: Guide) -> Classifier:
 
     def guided(inputs: Tensor) -> Tensor:
         members = classifier.member_outputs(inputs)
+        # Its graph is never followed, as the gradient is that of the guide.
         outputs = averaged(members, classifier.average).detach()
         return _WithGradientOf.apply(outputs, guide(members, outputs))
 

@@ -76,6 +76,7 @@ class Search:
         fooled, margin = ~correct(outputs, labels), margins(outputs, labels).to(self.margin.dtype)
         was_fooled, was_margin = self.fooled[indices], self.margin[indices]
         # Fooled before margin: the margin sums over all wrong classes, so it may be below 0 where none of them wins.
+        # NaN is never lower, so it cannot replace an input that fools the classifier by a number.
         worse = torch.where(fooled == was_fooled, margin < was_margin, fooled)
         replaced = indices[worse]
         self.worst[replaced], self.margin[replaced] = candidates[worse], margin[worse]

@@ -70,11 +70,13 @@ def expected_calibration_error(outputs: Tensor, labels: Tensor, num_bins: int = 
     """
     if not num_bins >= 1:
         raise UsageError(f"num_bins is {num_bins}: give at least 1")
+    # Called for its checks of outputs and labels alone.
     _log_probabilities(outputs, labels)
     confidences = confidence(outputs)
     edges = torch.arange(1, num_bins, dtype=torch.float64, device=outputs.device) / num_bins
     gaps = confidences.new_zeros(num_bins)
     # Summed per bin: |B_b| cancels, so that empty bins need no care.
+    # bucketize puts a value on an edge into the bin below, as bins are closed above.
     gaps.index_add_(0, torch.bucketize(confidences, edges), correct(outputs, labels).double() - confidences)
     return float(gaps.abs().sum() / len(labels))
 
@@ -175,6 +177,7 @@ def auroc(inside_scores: Scores, ood_scores: Scores) -> float:
     ranked = ood_scores.double().sort().values
     # Strictly below and up to: their mean counts a tie as one half.
     below, up_to = (torch.searchsorted(ranked, inside_scores.double(), right=right) for right in (False, True))
+    # Integers up to the division, so that the count of pairs is exact.
     return int((below + up_to).sum()) / (2 * len(inside_scores) * len(ood_scores))
 
 

@@ -74,6 +74,7 @@ def coherence_matrix(
         gradients = (margin_gradient(classifier, batch, batch_labels)[2] for classifier in classifiers)
         # Unit vectors, or 0 where the gradient is; they point downhill, and the signs cancel in the products.
         directions = torch.stack([ANYWHERE.steepest(gradient).flatten().double() for gradient in gradients])
+        # Rows run over all examples of the batch, so each product is already the sum of their cosines.
         total += directions @ directions.T
     return total / len(inputs)
 
@@ -210,6 +211,7 @@ def mean_of_pairs(matrix: Square) -> float:
         The mean of the values that are not NaN; NaN if there are none.
     """
     rows, columns = torch.triu_indices(len(matrix), len(matrix), 1, device=matrix.device)
+    # nanmean of no values is NaN, as for a single member.
     return float(matrix[rows, columns].nanmean())
 
 
