@@ -47,8 +47,10 @@ class Queue:
         self.store.verify(weights=self.store.is_near)
         self.payload = payload_of(study, self.store)
         self._listener = listener
-        self._artifacts = self._read_artifacts()
+        # Commits first: a job that another run commits between the two readings is waiting with its artifact at hand,
+        # rather than neither of both, which would leave its dependents without a turn.
         committed = self.store.committed()
+        self._artifacts = self._read_artifacts()
         self._num_jobs = len(specs)
         self._ids = {spec.produces: id for id, spec in specs.items() if spec.produces}
         self._waiting = {id: spec for id, spec in specs.items() if id not in committed}

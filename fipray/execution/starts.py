@@ -72,8 +72,10 @@ class Starts:
             RunError: for a start at a variant that its path did not reach.
         """
         weights = job.start(spec.start)
-        # The digest, not the name: a retrained start under the same name must not hit the cache.
-        key = (weights.sha256 if weights else BASE, spec.anchors, spec.augmentations, spec.memory, spec.moving)
+        # The digest, not the name: a retrained start under the same name must not hit the cache. The ID as well, since
+        # two paths may end at the same weights.
+        parent = (weights.sha256, weights.path_id) if weights else BASE
+        key = (parent, spec.anchors, spec.augmentations, spec.memory, spec.moving)
         if key not in self._cached:
             network, memory = self.network, tuple[KroneckerMetric, ...]()
             if spec.moving:

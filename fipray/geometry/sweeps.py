@@ -59,14 +59,18 @@ class Sweeps:
             yield from self._kept
             return
         network, weights, geometry = self._arguments
+        kept, keeps_all = list[tuple[Metric, Tensor]](), False
         for part in self._parts:
             # The metric of the Gram matrix holds the sensitivities of all layers; the block keeps one without them.
             factor = self._factor(Metric(network, weights, part, geometry))
             block = (Metric(network, weights, part, geometry), factor)
-            # Estimated from one factor, since all blocks but the last have one size.
-            if len(self._parts) * factor.nbytes <= self._kept_bytes:
-                self._kept.append(block)
+            # Decided once, by the first block, since all but the last have one size: a part of the blocks is no sweep.
+            if part is self._parts[0]:
+                keeps_all = len(self._parts) * factor.nbytes <= self._kept_bytes
+            if keeps_all:
+                kept.append(block)
             yield block
+        self._kept = kept  # only now: an interrupted sweep has not seen all blocks
 
     def _factor(self, metric: Metric) -> Tensor:
         """Cholesky factor of the block's Gram matrix, shifted by 1e-6 of its norm."""

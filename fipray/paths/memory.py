@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fipray.border import checked
@@ -66,7 +67,9 @@ class KroneckerMemory:
         Returns:
             Kronecker factors of the metric, which hold no inputs.
         """
-        chosen = inputs[:: max(1, len(inputs) // self.num_inputs)][: self.num_inputs]
+        # Marks rather than a whole stride, which would leave the last inputs out where it does not divide their number.
+        number = min(self.num_inputs, len(inputs))
+        chosen = inputs[torch.arange(number, device=inputs.device) * len(inputs) // number]
         # At 1 `Warm` would be Fisher-Rao, which does not suit outputs of a regression.
         geometry = problem.geometry if self.temperature == 1 else Warm(self.temperature)
         return KroneckerMetric.of(Metric(problem.network, problem.start, chosen, geometry), fraction=self.fraction)

@@ -182,9 +182,13 @@ class Switched:
     def judge(self, candidate: Candidate) -> Acceptance:
         made = candidate.made
         part = replace(candidate, made=made.part_of(self.at))
-        if made.progress > self.at:
-            return self.near.judge(part)
-        acceptance = self.far.judge(part)
+        is_near = made.progress > self.at
+        acceptance = (self.near if is_near else self.far).judge(part)
+        # The loop asks the candidate itself which computed quantities were not finite.
+        vars(candidate).update({name: known for name, known in vars(part).items() if name != "made"})
+        if is_near:
+            return acceptance
         # The last step of the first part sets the radius with which the second begins.
-        is_last = made.progress + made.fraction > self.at
+        # With a margin for rounding: a mark may lie exactly at the end of a step.
+        is_last = made.progress + made.fraction > self.at + 1e-9
         return Acceptance(acceptance.accepted, self.near.begin(made.problem)) if is_last else acceptance

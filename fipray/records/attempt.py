@@ -47,7 +47,8 @@ def checked_tables(files: Files, attempts: Sequence[Attempt]) -> dict[str, pa.Ta
     """
     rows: dict[str, list[Mapping[str, object]]] = {}
     for attempt in attempts:
-        layout.checked_name(attempt.kind), layout.checked_attempt(attempt.number)
+        layout.checked_name(attempt.id), layout.checked_name(attempt.kind)
+        layout.checked_attempt(attempt.number)
         for name, some in attempt.tables.items():
             rows.setdefault(name, []).extend(some)
     tables = {name: to_arrow(name, some) for name, some in rows.items()}

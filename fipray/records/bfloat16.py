@@ -101,7 +101,7 @@ def _header(content: bytes) -> dict[str, dict[str, object]]:
 
 def _relabelled(content: bytes, dtypes: Mapping[str, str]) -> bytes:
     size, header = int.from_bytes(content[:8], "little"), _header(content)
-    text = json.dumps({n: {**e, "dtype": dtypes.get(n, e.get("dtype"))} for n, e in header.items()}).encode()
+    text = json.dumps({n: {**e, "dtype": dtypes[n]} if n in dtypes else e for n, e in header.items()}).encode()
     text += b" " * (-len(text) % 8)  # the format wants tensors aligned to 8 bytes
     # Offsets count from the end of the header, so they stay valid for a header of another length.
     return len(text).to_bytes(8, "little") + text + content[8 + size :]

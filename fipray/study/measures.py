@@ -28,6 +28,8 @@ TAKEN = (
     ACCURACY,
     *("functional_distance_held_out", "functional_distance", "objective_value", "gain", "sparsity", "robust_accuracy"),
     *("step", "seconds", "radius", "weights_distance", "outcome", "name", "path_id"),
+    # Columns of `trials`, beside which the frame of a search shows measures.
+    *("study", "trial_id", "config_json", "num_steps", "outcome_kind", "attempt"),
 )
 """Names of columns that a measure cannot have."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")

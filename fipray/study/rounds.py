@@ -157,7 +157,8 @@ def check(ensembles: Sequence[EnsembleSpec], paths: Sequence[PathSpec]) -> None:
                 )
             path, cooperates[member] = by_name[member], ensemble.name
             # The rounds of all members stand where the first of them does; see `expanded`.
-            if path_of(path.start) in names[min(map(names.index, ensemble.members)) :]:
+            first = min(names.index(other) for other in ensemble.members if other in by_name)
+            if path_of(path.start) in names[first:]:
                 raise UsageError(
                     f"{who} starts at {path.start!r}, which has to be traced before all cooperating members: list that "
                     "path before them in the study"

@@ -194,6 +194,20 @@ class TestMinimalResidual:
         assert not answer.solution.any()
 
 
+@pytest.mark.parametrize("kept_bytes", [0, 200, 400, 2**31])
+def test_sweeps_with_a_smaller_last_block_do_not_depend_on_what_is_stored(kept_bytes):
+    """Between the sizes of two factors, the last block alone would fit."""
+    network, inputs = mlp(5, 12, 2), normal(7, 5)
+    right = Metric(network, network.weights, inputs, Euclidean()).j(normal(network.num_weights, seed=5))
+    sweep, other = (
+        Sweeps(network, network.weights, inputs, Euclidean(), block=3, kept_bytes=size) for size in (kept_bytes, 0)
+    )
+    found, expected = (torch.zeros_like(network.weights) for _ in range(2))
+    for _ in range(4):
+        found, expected = sweep(found, right), other(expected, right)
+        torch.testing.assert_close(found, expected)
+
+
 def test_sweeps_alone_converge_to_the_least_norm_solution():
     """Two blocks of a small network, against the dense pseudo-inverse, to 1e-9 of its length.
 

@@ -54,3 +54,9 @@ def test_tensor_that_is_not_contiguous_keeps_its_order():
 def test_state_dict_entry_that_is_no_tensor_is_refused_by_name():
     with pytest.raises(UsageError, match="_extra_state in the module's state_dict is not a plain tensor"):
         state_arrays({"_extra_state": {"calls": 3}})
+
+
+def test_file_with_metadata_is_read(tmp_path):
+    tensor = torch.arange(4, dtype=torch.bfloat16)
+    content = safetensors.torch.save({"a": tensor}, metadata={"format": "pt"})
+    assert torch.equal(to_tensor(read_safetensors(content)["a"]), tensor)

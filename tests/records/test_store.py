@@ -177,6 +177,7 @@ def test_invalid_names_are_refused_and_write_nothing(store, name, tmp_path):
     for work in (
         lambda: store.commit(name, "path", 1, rows_of(name)),
         lambda: store.commit("id", name, 1, rows_of("id")),
+        lambda: store.commit_all([Attempt("id", "path", 1, rows_of("id")), Attempt(name, "path", 1, rows_of(name))]),
         lambda: store.write_weights(name, 1, "end", weights),
         lambda: store.write_weights("id", 1, name, weights),
         lambda: store.next_attempt(name),

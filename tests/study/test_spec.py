@@ -97,6 +97,7 @@ def together(*members: str, rounds: int = 2, seed: int = 1, others: tuple[str, .
         ({"paths": (replace(ONE[0], others=("two",)),)}, "refers to 'two'; it may refer to: nothing yet"),
         ({"ensembles": (fip.EnsembleSpec("e", ("two",)),)}, "refers to 'two'; it may refer to: base, one"),
         (together("base", "one"), "member 'base' is not a path, so it cannot be traced in rounds"),
+        (together("one", "base"), "member 'base' is not a path, so it cannot be traced in rounds"),
         (together("one", "two", "one"), "member 'one' is already traced in rounds with ensemble 'e'"),
         (together("one", others=("two",)), "of a cooperating path are the other members: leave others empty"),
         (together("one", rounds=101), "num_steps=100, too few for 101 rounds"),
