@@ -118,7 +118,7 @@ class TestRefusals:
         [
             (lambda: Residual("no_such_module:f"), "cannot be imported"),
             (lambda: Residual("tests.quantities:nothing"), "has no function 'nothing'"),
-            (lambda: Residual("energy"), "is named module:function"),
+            (lambda: Residual("energy"), "must be given as module:function"),
             (lambda: Residual("tests.problems:generator"), "does not take two arguments, a network and inputs"),
             (lambda: Residual("tests.quantities:divergence", scale=0.0), "scale of a kept quantity is above 0"),
             (lambda: Slopes(directions=0), "at least one direction"),

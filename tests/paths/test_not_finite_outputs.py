@@ -133,7 +133,7 @@ class TestOutputs:
         unused = Network.of(Unused().double())
         with pytest.raises(NetworkError, match="1 of 7 weights are NaN or infinite in the network"):
             trace(unused, **given)
-        with pytest.raises(UsageError, match="the network to walk to hold NaN or infinity"):
+        with pytest.raises(UsageError, match="the other network hold NaN or infinity"):
             trace(network(), **{**given, "objective": Toward(broken)})
         with pytest.raises(UsageError, match="1 of 59 weights are NaN or infinite"):
             connect(Problem(network(), ANCHORS, HELD_OUT), broken)

@@ -52,7 +52,9 @@ def test_second_radius_begins_right_after_the_last_step_of_the_first_part(num_st
         assert (before, at_mark) == (1.0, 2.0)
 
 
-@pytest.mark.parametrize(("num_inputs", "marks"), [(5, [0, 1, 2, 4, 5]), (4, [0, 1, 3, 5]), (7, list(range(7))), (2, [0, 3])])
+@pytest.mark.parametrize(
+    ("num_inputs", "marks"), [(5, [0, 1, 2, 4, 5]), (4, [0, 1, 3, 5]), (7, list(range(7))), (2, [0, 3])]
+)
 def test_memory_takes_evenly_spaced_inputs(num_inputs, marks):
     where, inputs = problem(mlp(6, 5, 3)), normal(7, 6)
     found, expected = (

@@ -172,7 +172,7 @@ def test_wrong_exports_say_what_there_is_and_write_nothing(results, tmp_path):
     there.write_text("mine")
     for path, sparsity, file, slim, sentence in (
         ("sparse", 0.9, "a.pt", None, "it has those at 0.3, 0.5, 0.7"),
-        ("diverse", 0.5, "a.pt", None, "there are: sparse"),
+        ("diverse", 0.5, "a.pt", None, "those are: sparse"),
         ("nobody", None, "a.pt", None, "base, diverse, sparse"),
         ("sparse", 0.5, "a.onnx", None, ".safetensors, .pt, .pth"),
         ("sparse", 0.5, "there.pt", None, "exists already"),

@@ -80,7 +80,7 @@ class TestZerothOrder:
     @pytest.mark.parametrize(
         ("wrong", "said"),
         [
-            ({"function": "half_square"}, "named module:function"),
+            ({"function": "half_square"}, "given as module:function"),
             ({"function": "no.such.module:latency"}, "cannot be imported"),
             ({"function": "math:no_such_function"}, "has no function 'no_such_function'"),
             ({"function": "math:pi"}, "names a float"),
