@@ -98,7 +98,7 @@ def test_kept_quantities(tmp_path, monkeypatch):
 
 
 def test_the_study_its_commands_and_its_results(tmp_path, monkeypatch, capsys):
-    from fipray.cli import app
+    from fipray.cli.entry import app
 
     (tmp_path / "mymodule.py").write_text(MYMODULE)
     (tmp_path / "mystudies.py").write_text(block("# mystudies.py"))
