@@ -42,7 +42,7 @@ def export(directory: str | Path, path: str, sparsity: float | None, to: Path, s
     Raises:
         UsageError: for an unknown path or sparsity, a file that exists or has another suffix, and a module that is not
             the study's.
-        NetworkError: for a network without removable channels.
+        NetworkError: with `slim`, for a network without a removable channel that is zero.
         RecordsError: for a file that cannot be written.
     """
     check_place(to)

@@ -164,7 +164,7 @@ def test_doctor_exits_with_0_if_all_is_well_and_with_1_for_a_problem(fipray, ray
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["tests.studies:study"], "study returned a Study; a search function must return a fipray.Search"),
+        (["tests.studies:study"], "study returned a Study; a search function must return a fipray.search.Search"),
         (["tests.studies:searching", "-p", "domain=wide", "--searcher", "grid"], "a grid needs a Choice"),
         (["tests.studies:searching", "--scheduler", "pbt"], "determined by one spec and can be traced again"),
         (["tests.studies:searching", "--workers", "0"], "num_workers must be at least 1 or None, got 0"),

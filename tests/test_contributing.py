@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n# ([^\n]*)\n(.*?)^```$", TEXT, flags=re.DOTALL | re.MULTILINE)
@@ -23,6 +25,7 @@ def test_each_example_is_one_new_module_and_one_line_of_registration():
     assert all(len(text.strip().splitlines()) == 1 for text in columns)
 
 
+@pytest.mark.timeout(600)  # it runs pytest on the copy, a minute where nothing else runs
 def test_examples_work_in_a_copy_of_the_package(tmp_path):
     for name in ("fipray", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))

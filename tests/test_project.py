@@ -52,7 +52,7 @@ def test_every_dependency_has_a_lower_bound_and_a_constraint():
         assert canonical(name[1]) in constraints()
 
 
-def test_the_changelog_has_unreleased_changes_first_and_then_the_version_of_the_package():
+def test_the_changelog_begins_with_unreleased_changes_and_the_version_of_the_package():
     versions = re.findall(r"^## \[(\S+)\]", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
     assert versions[:2] == ["Unreleased", fipray.__version__]
 

@@ -64,7 +64,7 @@ PUBLISHED = "published scheme"
 
 @dataclass(frozen=True)
 class Contender:
-    """A stepper with its radius control, under the name of its row; focus: see `Batch.focused`."""
+    """A stepper with its radius control, under the name of its row; uncertainty_fraction: see `Settings`."""
 
     name: str
     stepper: Stepper

@@ -56,6 +56,9 @@ class FisherRao:
     Args:
         dim: dimension of the classes; None for 1. Use -1 for the outputs [N, T, C] of language models and token
             classifiers. Required for outputs of three dimensions, where both are usual.
+
+    Raises:
+        UsageError: for dimension 0, which is the batch.
     """
 
     dim: int | None = None
@@ -120,6 +123,9 @@ class Warm:
 
     Args:
         temperature: T, above 0; may be infinite.
+
+    Raises:
+        UsageError: for a temperature that is not above 0.
     """
 
     temperature: float
@@ -148,6 +154,9 @@ class Euclidean:
 
     Args:
         scale: size of an error that matters, in units of the outputs, above 0.
+
+    Raises:
+        UsageError: for a scale that is not above 0.
     """
 
     scale: float = 1.0
@@ -172,6 +181,9 @@ class Heads:
     Args:
         geometries: one geometry for each head.
         sizes: number of outputs of each head, at least 1.
+
+    Raises:
+        UsageError: for no heads, a size below 1, or another number of sizes than of geometries.
     """
 
     geometries: tuple[OutputGeometry, ...]

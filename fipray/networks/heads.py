@@ -53,6 +53,10 @@ class MultiHead(nn.Module):
 
         Returns:
             Outputs [N, K].
+
+        Raises:
+            DataError: for inputs of another shape.
+            NetworkError: for outputs of the module that do not divide evenly among the tasks.
         """
         size = math.prod(self.input_shape)
         if inputs.ndim != 2 or inputs.shape[1] != 1 + size:

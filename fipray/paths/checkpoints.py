@@ -29,7 +29,7 @@ NUM_BISECTIONS = 6  # a path that passes a limit ends within a 64th of the way b
 
 @dataclass
 class Checkpoints:
-    """Kept points of a path under way: measures each, and decides with the events whether the path ends there.
+    """Saved points of a path under way: measures each, and decides with the events whether the path ends there.
 
     Args:
         problem: quantities that must stay, with anchors and held-out inputs.
@@ -37,7 +37,7 @@ class Checkpoints:
         settings: settings of the path; its events and its radius control are used.
         save_at: choice of the points that are kept, with the objective's milestones.
         probes: functions of the weights [P] that return a number, by name.
-        on_point: called with each kept point.
+        on_point: called with each saved point.
         keeps_state: keep the solver state with each point.
         points: measured points so far.
     """
@@ -94,7 +94,7 @@ class Checkpoints:
             point: accepted point of the walk.
 
         Returns:
-            True where `save_at` has a mark since the last kept point.
+            True where `save_at` has a mark since the last saved point.
         """
         return self.save_at.due(self.points[-1].step, point.step, self.settings.num_steps)
 
@@ -177,7 +177,7 @@ class Checkpoints:
                 self.on_point(point)
 
     def _after_events(self, point: PathPoint) -> tuple[PathPoint, Outcome | None]:
-        """Ask all events at a kept point; at a goal the point gets the objective's restriction in full."""
+        """Ask all events at a saved point; at a goal the point gets the objective's restriction in full."""
         # All events are asked, as the restriction in full depends on whether any of them is no goal.
         reasons = [(event, reason) for event in self.settings.events if (reason := reason_of(event, point))]
         if not reasons:

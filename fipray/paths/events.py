@@ -15,12 +15,12 @@ from fipray.registry import spec
 
 @runtime_checkable
 class Event(Protocol):
-    """Condition under which a path ends, evaluated at every kept point.
+    """Condition under which a path ends, evaluated at every saved point.
 
     Attributes:
         goal: True where the event means that the path has reached its purpose; a restriction is then applied in full.
         limit: True where the path must not go where the event happens. Such a point is not kept: the path ends at the
-            last place before it, between it and the last kept point, where the event does not happen.
+            last place before it, between it and the last saved point, where the event does not happen.
     """
 
     @property
@@ -36,7 +36,7 @@ class Event(Protocol):
             point: measured point; everything in it is finite.
 
         Returns:
-            A sentence with the reason why the path ends there, or None where it goes on.
+            A sentence with the reason why the path ends there, or None where it continues.
         """
         ...
 

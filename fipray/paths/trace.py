@@ -160,8 +160,8 @@ def trace(
             holds the outputs of the start on all anchors.
         objective: secondary objective, minimised.
         settings: stepper, radius control, events, numbers of steps and inputs, and so on; None for the defaults.
-        probes: functions of the weights [P] that return a number, by name, measured at every kept point.
-        on_point: called with each kept point as soon as it is measured.
+        probes: functions of the weights [P] that return a number, by name, measured at every saved point.
+        on_point: called with each saved point as soon as it is measured.
         resume: points so far of a path with the same arguments that ended early; it continues from the last of them.
             On a CPU with the same number of threads it becomes bit for bit the uninterrupted path.
         until: step at which the path is paused, at least 1; None for no pause. The last accepted point is kept then,
@@ -172,7 +172,7 @@ def trace(
             `trace(module, objective, anchors=x, held_out=y, num_steps=50)`.
 
     Returns:
-        The kept points and the outcome. A path that ends early is no error: `outcome` names the reason. Everything
+        The saved points and the outcome. A path that ends early is no error: `outcome` names the reason. Everything
         measured is finite: a point where something is not ends the path at the point before.
 
     Raises:

@@ -174,6 +174,9 @@ class Store:
 
         Returns:
             The number, from 1.
+
+        Raises:
+            RecordsError: where the last valid number is taken.
         """
         directory = layout.attempts_directory(id)
         numbers = self.attempts(id)

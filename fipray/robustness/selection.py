@@ -101,6 +101,9 @@ class EnsembleAccuracy:
         outputs: logits or log-probabilities [K, S, N, C] of each candidate on each version.
         labels: classes [N], int64.
         worst: if true, an example counts as correct only if it is in every version; else every version counts equally.
+
+    Raises:
+        DataError: for outputs and labels whose shapes do not fit.
     """
 
     outputs: Tensor
@@ -143,6 +146,9 @@ class MeanOfPairs:
 
     Args:
         matrix: one value for every pair of candidates [K, K], symmetric.
+
+    Raises:
+        DataError: for a matrix that is not symmetric.
     """
 
     matrix: Square

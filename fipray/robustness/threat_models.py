@@ -25,6 +25,9 @@ class ThreatModel:
         epsilon: largest change, finite and at least 0, in units of the classifier's inputs.
         lower: lower bound of every coordinate, in the same units; may be infinite.
         upper: upper bound of every coordinate, above `lower`; may be infinite.
+
+    Raises:
+        UsageError: for an epsilon out of range, or a lower bound that is not below the upper one.
     """
 
     norm: Literal["linf", "l2"]

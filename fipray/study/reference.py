@@ -79,8 +79,9 @@ def build(function: StudyFunction, values: dict[str, Any], asked: type[Asked]) -
     except (Exception, SystemExit) as error:  # the user's own code may raise anything
         raise UsageError(_failed(f"{name} could not make its {kind.lower()}", error)) from error
     if not isinstance(made, asked):
+        name_of_class = "search.Search" if kind == "Search" else kind
         raise UsageError(
-            f"{name} returned a {type(made).__name__}; a {kind.lower()} function must return a fipray.{kind}"
+            f"{name} returned a {type(made).__name__}; a {kind.lower()} function must return a fipray.{name_of_class}"
         )
     return made
 

@@ -50,7 +50,7 @@ class Tensors:
             names: names among the data's sets, which are concatenated; empty for the data's held-out inputs.
 
         Returns:
-            Inputs [M, ...].
+            Inputs [N, ...].
         """
         return self._sets(names) if names else self._held_out
 

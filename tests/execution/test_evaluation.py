@@ -43,7 +43,9 @@ class FailsUntilFixed:
         return fip.attacks.FGSM().perturb(classifier, *arguments, **settings)
 
 
-def small(chunk_size: int, attacks: tuple[fip.Attack, ...] = (fip.attacks.FGSM(), fip.attacks.PGD(3))) -> fip.Study:
+def small(
+    chunk_size: int, attacks: tuple[fip.attacks.Attack, ...] = (fip.attacks.FGSM(), fip.attacks.PGD(3))
+) -> fip.Study:
     """Study of one path, an ensemble of it and the base network, and attacks on 40 examples."""
     path = fip.PathSpec(
         "one", fip.objectives.GradientDiversity(), stepper=fip.steppers.FirstOrder(beta=0.1), num_steps=1, batch_size=50

@@ -24,7 +24,7 @@ class TestRandomSearch(AttackContract):
     attack = RandomSearch(6)
 
 
-class TestFromSurrogates(AttackContract):
+class TestTransferAttack(AttackContract):
     attack = TransferAttack(
         {
             "near": lambda x: Tanh.drawn(seed=0)(x.double()),

@@ -37,6 +37,9 @@ class Equivariant(Vanishes):
         on: see `Kept`.
         held_out: see `Kept`.
         budget: see `Kept`; above 0.
+
+    Raises:
+        UsageError: for a scale or budget out of range, and for an unknown function.
     """
 
     function: str

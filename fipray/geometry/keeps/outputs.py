@@ -26,6 +26,9 @@ class Outputs(Stays):
         on: see `Kept`.
         held_out: see `Kept`.
         budget: see `Kept`; above 0.
+
+    Raises:
+        UsageError: for a budget out of range.
     """
 
     geometry: OutputGeometry = FisherRao()

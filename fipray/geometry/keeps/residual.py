@@ -28,6 +28,9 @@ class Residual(Vanishes):
         on: see `Kept`.
         held_out: see `Kept`.
         budget: see `Kept`; above 0.
+
+    Raises:
+        UsageError: for a scale or budget out of range, and for an unknown function.
     """
 
     function: str

@@ -33,6 +33,9 @@ class Slopes(Stays):
         on: see `Kept`.
         held_out: see `Kept`.
         budget: see `Kept`; above 0.
+
+    Raises:
+        UsageError: for a scale, a budget or a number of directions out of range.
     """
 
     scale: float = 1.0

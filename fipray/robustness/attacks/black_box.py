@@ -51,6 +51,9 @@ class RandomNoise(BlackBoxAttack):
 
     Args:
         num_draws: changes that are tried for each example, at least 1.
+
+    Raises:
+        UsageError: for num_draws below 1.
     """
 
     num_draws: int = 10
@@ -78,6 +81,9 @@ class RandomSearch(BlackBoxAttack):
 
     Args:
         num_queries: changes that are tried for each example, at least 1.
+
+    Raises:
+        UsageError: for num_queries below 1.
     """
 
     num_queries: int = 1000
@@ -114,6 +120,9 @@ class TransferAttack(BlackBoxAttack):
         surrogates: classifiers by name, at least one: the base network, for what is called transfer from it, or
             networks trained independently.
         attack: attack on each of them.
+
+    Raises:
+        UsageError: for no surrogates.
     """
 
     surrogates: Mapping[str, Classifier]

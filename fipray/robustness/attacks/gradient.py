@@ -113,6 +113,9 @@ class PGD(Descent):
         num_steps: gradient steps of each restart, at least 1.
         num_restarts: random starts, at least 1.
         step_fraction: length of the first step relative to epsilon, above 0.
+
+    Raises:
+        UsageError: for a count below 1, or a step_fraction that is not above 0 and finite.
     """
 
     num_steps: int = 20
@@ -144,6 +147,9 @@ class TargetedPGD(Descent):
         num_steps: gradient steps towards each target, at least 1.
         num_targets: wrong classes to aim at, at least 1; all of them where there are fewer.
         step_fraction: length of the first step relative to epsilon, above 0.
+
+    Raises:
+        UsageError: for a count below 1, or a step_fraction that is not above 0 and finite.
     """
 
     num_steps: int = 20

@@ -64,6 +64,9 @@ class ReweighedPGD(BuiltInAttack):
         num_restarts: see `PGD`.
         step_fraction: see `PGD`.
         softness: factor of the members' logits in the weights, finite and at least 0; 0 weighs all members alike.
+
+    Raises:
+        UsageError: for a number out of range.
     """
 
     num_steps: int = 20

@@ -23,7 +23,7 @@ from tests.margins import assert_below
 from tests.problems import batch, mlp, normal, problem
 
 
-class TestFirstOrderStep(RestrictedStepperContract, CorrectorContract):
+class TestFirstOrder(RestrictedStepperContract, CorrectorContract):
     stepper = FirstOrder(beta=0.1)
 
 

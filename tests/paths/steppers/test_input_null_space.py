@@ -19,7 +19,7 @@ from tests.paths.steppers.situations import Slope
 from tests.problems import batch, generator, linear, mlp, normal, problem
 
 
-class TestInputNullSpaceStep(RestrictedStepperContract):
+class TestInputNullSpaceContract(RestrictedStepperContract):
     stepper = InputNullSpace(num_batches=2)
 
 

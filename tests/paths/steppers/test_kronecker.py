@@ -22,7 +22,7 @@ from tests.paths.steppers.situations import Slope, off_start
 from tests.problems import batch, linear, mlp, normal, problem
 
 
-class TestKroneckerStep(RestrictedStepperContract, CorrectorContract):
+class TestKronecker(RestrictedStepperContract, CorrectorContract):
     stepper = Kronecker(refresh=2)
 
 

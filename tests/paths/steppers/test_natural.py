@@ -23,15 +23,15 @@ from tests.paths.steppers.situations import Slope, off_start
 from tests.problems import batch, mlp, normal, problem
 
 
-class TestNaturalStep(RestrictedStepperContract, CorrectorContract):
+class TestNatural(RestrictedStepperContract, CorrectorContract):
     stepper = Natural()
 
 
-class TestNaturalStepBySampleSpace(RestrictedStepperContract, CorrectorContract):
+class TestNaturalBySampleSpace(RestrictedStepperContract, CorrectorContract):
     stepper = Natural(iterations=None)
 
 
-class TestNaturalStepStreamed(RestrictedStepperContract, CorrectorContract):
+class TestNaturalStreamed(RestrictedStepperContract, CorrectorContract):
     stepper = Natural(chunk=3)
 
 
@@ -67,7 +67,7 @@ def test_the_step_off_the_base_weights_is_the_gauss_newton_correction():
     assert_below(nearer / functional_distance(metric.embedded, inputs.reference), 0.2)
 
 
-class TestNaturalStepsAgree:
+class TestNaturalAgrees:
     """The same step by different solvers, streams and initial values."""
 
     def made(self, stepper: Natural, state=None, objective=None):

@@ -21,11 +21,11 @@ from tests.paths.steppers.situations import Slope
 from tests.problems import batch, linear, mlp, normal, problem
 
 
-class TestProjectedStep(RestrictedStepperContract):
+class TestProjected(RestrictedStepperContract):
     stepper = Projected()
 
 
-class TestProjectedStepByIteration(RestrictedStepperContract):
+class TestProjectedByIteration(RestrictedStepperContract):
     stepper = Projected(dense=0, tolerance=1e-8)
 
 

@@ -16,7 +16,7 @@ from fipray.testing import RestrictedStepperContract, StepperContract
 from tests.problems import batch, mlp, problem
 
 
-class TestPublishedStep(StepperContract):
+class TestPublished(StepperContract):
     stepper = Published()
 
 
