@@ -6,8 +6,8 @@ At the start and at a point of a path, for a random direction and for an objecti
 |J v| / |J v0| on the anchors and on held-out inputs after no projection, one on a single batch, `NullSpace`, and, with
 as many CPU seconds as that took and stopped where they reach the target, block-by-block sweeps (Kaczmarz) and plain
 conjugate gradients (CGLS). (The gradient of GradientDiversity is 0 at the start, so it is taken away from it.) One
-thread unless OMP_NUM_THREADS says otherwise; compare cpu_seconds where others use the machine. peak_bytes is how far the
-resident set rose above what it was before, sampled every 5 ms, free memory given back to the system first.
+thread unless OMP_NUM_THREADS says otherwise; compare cpu_seconds where others use the machine. peak_bytes is how far
+the resident set rose above what it was before, sampled every 5 ms, free memory given back to the system first.
 """
 
 from __future__ import annotations
