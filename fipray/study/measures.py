@@ -18,19 +18,15 @@ from fipray.errors import DataError, UsageError
 from fipray.geometry import class_logits
 from fipray.networks import Network
 from fipray.paths import Examples, Probe
+from fipray.records import TABLES
 from fipray.registry import spec
 from fipray.robustness import PGD, Attack, ThreatModel, evaluate
 
 ACCURACY = "clean_accuracy"
 """Measure that every study with labelled test inputs has."""
-# Measures become columns next to these in frames of trials, where pandas refuses two columns of one name.
-TAKEN = (
-    ACCURACY,
-    *("functional_distance_held_out", "functional_distance", "objective_value", "gain", "sparsity", "robust_accuracy"),
-    *("step", "seconds", "radius", "weights_distance", "outcome", "name", "path_id"),
-    # Columns of `trials`, beside which the frame of a search shows measures.
-    *("study", "trial_id", "config_json", "num_steps", "outcome_kind", "attempt"),
-)
+# Frames of trials show measures beside these columns, and pandas refuses two of one name. A scheduler is given the rows
+# of `points` with the measures among them, where a second name would hide the first.
+TAKEN = ("robust_accuracy", "outcome", *dict.fromkeys(c.name for t in ("points", "trials") for c in TABLES[t].columns))
 """Names of columns that a measure cannot have."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _ARGUMENTS = ("a module",)

@@ -59,6 +59,19 @@ def _traced(spec: fip.PathSpec, results: analysis.Results, anchors: np.ndarray, 
     )
 
 
+def test_parents_with_equal_weights_are_told_apart(tmp_path):
+    """Paths that differ in their names alone end at the same weights, and their children name each its own parent."""
+    first = fip.PathSpec("first", fip.objectives.RandomWalk(), num_steps=2, batch_size=20)
+    paths = [first, replace(first, name="second")]
+    paths += [replace(first, name=f"from-{path.name}", start=path.name) for path in paths]
+    chains = replace(chained(), paths=tuple(paths), ensembles=(), evaluation=None)
+    LocalRunner().run(chains, tmp_path)
+    found = analysis.load(tmp_path).paths.set_index("name")
+    assert found.loc["first", "weights_sha256"] == found.loc["second", "weights_sha256"]
+    for parent in ("first", "second"):
+        assert found.loc[f"from-{parent}", "parent_path_id"] == found.loc[parent, "path_id"]
+
+
 def test_a_path_begins_where_the_other_ended(results):
     paths = results.paths.set_index("name")
     assert paths["start"].to_dict() == {

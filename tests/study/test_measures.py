@@ -111,6 +111,10 @@ def test_what_does_not_fit_is_refused_when_the_study_is_made():
             "the unknown kept quantity 'energy'; valid names are: 'classes', 'total'",
         ),
         (lambda: measured(measures={"gain": "tests.quantities:size"}), "'gain' has the name of a column"),
+        *(
+            (lambda name=name: measured(measures={name: "tests.quantities:size"}), f"{name!r} has the name of a column")
+            for name in ("clean_accuracy", "num_steps", "trial_id", "weights_distance", "robust_accuracy")
+        ),
         (lambda: measured(measures={"a b": "tests.quantities:size"}), "'a b' has an invalid name"),
         (lambda: measured(measures={"a": "tests.quantities:nothing"}), "has no function 'nothing'"),
         (
