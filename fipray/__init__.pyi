@@ -6,6 +6,7 @@ from . import (
     geometry as geometry,
     networks as networks,
     paths as paths,
+    recipes as recipes,
     robustness as robustness,
     search as search,
     study as study,

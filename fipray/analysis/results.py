@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from fipray.analysis.named import BASE as BASE, named_networks
 from fipray.analysis.trial_frames import front_of, with_config, with_ends
 from fipray.border import checked
 from fipray.errors import UsageError
@@ -19,7 +20,6 @@ from fipray.printable import printable
 from fipray.records import TABLES, Store, table_named
 from fipray.records.tables import INT64
 
-BASE = "base"  # name of the network that paths start from
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _SORTED_BY = {
     "paths": ["name", "path_id"],
@@ -105,13 +105,18 @@ class Results:
         objectives: Mapping[str, str] = self.manifest["objectives"]
         return objectives
 
+    @property
+    def named(self) -> Mapping[str, str]:
+        """Networks that are the results of a recipe, by name, such as "pruned": "pruning@0.8"; empty for a study."""
+        return named_networks(self.manifest, self.frames)
+
     @checked
     def weights(self, name: str) -> NDArray[np.floating]:
         """Read the weights of a network.
 
         Args:
-            name: "base", the name or path_id of a path (weights at its end), or the name of a variant such as
-                "sparse@0.9".
+            name: "base", the name or path_id of a path (weights at its end), the name of a variant such as
+                "sparse@0.9", or that of a recipe's result such as "pruned".
 
         Returns:
             Flat weights [P].
@@ -120,6 +125,7 @@ class Results:
             UsageError: for an unknown or ambiguous name, and for weights that were not saved.
             CorruptFileError: if the file is missing or does not match its SHA-256.
         """
+        name = self.named.get(name, name)
         # The base in flat form is the start of any path from it; base.safetensors holds its whole state_dict.
         if name == BASE:
             from_base = self.paths[self.paths["start"] == BASE]

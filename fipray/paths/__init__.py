@@ -30,7 +30,7 @@ from fipray.paths.outcome import NOT_FINITE, Outcome
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
 from fipray.paths.problem import Problem
 from fipray.paths.quantities import outputs_on_anchors
-from fipray.paths.radii import Adaptive, Scheduled, Switched
+from fipray.paths.radii import Adaptive, Guarded, Scheduled, Switched
 from fipray.paths.radius import Acceptance, Candidate, RadiusControl
 from fipray.paths.settings import Settings, check_max_seconds
 from fipray.paths.sparsity.patterns import Pattern, SemiStructured, Structured, Unstructured
@@ -67,6 +67,7 @@ __all__ = [
     "FirstOrder",
     "FunctionalDistanceAbove",
     "GradientDiversity",
+    "Guarded",
     "InputGradientPenalty",
     "InputNullSpace",
     "Kronecker",

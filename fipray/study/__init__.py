@@ -2,17 +2,20 @@
 
 from fipray.study.data import Data, Task
 from fipray.study.evaluation import Evaluation
-from fipray.study.measures import Measure, RobustAccuracy
+from fipray.study.measures import Agreement, HeldOutAccuracy, HeldOutMeasure, Measure, RobustAccuracy
 from fipray.study.search import Search
 from fipray.study.space import Choice, Integers, LogUniform, Uniform
 from fipray.study.specs import EnsembleSpec, PathSpec
 from fipray.study.study import Study
 
 __all__ = [
+    "Agreement",
     "Choice",
     "Data",
     "EnsembleSpec",
     "Evaluation",
+    "HeldOutAccuracy",
+    "HeldOutMeasure",
     "Integers",
     "LogUniform",
     "Measure",

@@ -54,6 +54,7 @@ class Data:
     Args:
         anchors: inputs [N, ...] on which the function is kept. They need no labels.
         held_out: inputs [M, ...] on which the functional distance is reported.
+        held_out_labels: their classes [M], integers from 0, by which recipes choose; None where there are none.
         test_inputs: labelled inputs [T, ...] for accuracies and attacks; None for none.
         test_labels: their classes [T], integers from 0; given together with `test_inputs`.
         bounds: smallest and largest value of an input that an attack may use.
@@ -75,9 +76,10 @@ class Data:
     ood_inputs: NDArray[np.generic] | None = None
     sets: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     tasks: Mapping[str, Task] = field(default_factory=dict)
+    held_out_labels: NDArray[np.integer] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("anchors", "held_out", "test_inputs", "test_labels", "ood_inputs"):
+        for name in ("anchors", "held_out", "test_inputs", "test_labels", "ood_inputs", "held_out_labels"):
             object.__setattr__(self, name, normalised(name, getattr(self, name)))
         object.__setattr__(self, "sets", {name: normalised(f"set {name!r}", some) for name, some in self.sets.items()})
         if (self.test_inputs is None) != (self.test_labels is None):
@@ -91,6 +93,8 @@ class Data:
             self._check_inputs(name, inputs)
         if self.test_inputs is not None and self.test_labels is not None:
             check_labels("test_labels", self.test_inputs, self.test_labels)
+        if self.held_out_labels is not None:
+            check_labels("held_out_labels", self.held_out, self.held_out_labels)
         for name, task in self.tasks.items():
             check_labels(f"labels of task {name!r}", task.inputs, task.labels)
             if task.test_inputs is not None and task.test_labels is not None:
@@ -112,6 +116,7 @@ class Data:
         """All labels of the data, by name."""
         named = {
             "test_labels": self.test_labels,
+            "held_out_labels": self.held_out_labels,
             **{f"labels of task {name!r}": task.labels for name, task in self.tasks.items()},
             **{f"test_labels of task {name!r}": task.test_labels for name, task in self.tasks.items()},
         }

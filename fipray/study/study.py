@@ -29,7 +29,7 @@ from fipray.study.evaluation import (
     TransferSpec,
     evaluation_jobs,
 )
-from fipray.study.measures import Measure, check_measures
+from fipray.study.measures import AnyMeasure, check_measures
 from fipray.study.rehearsal import rehearse_evaluation, rehearse_paths
 from fipray.study.rounds import RoundSpec, check, expanded
 from fipray.study.specs import EnsembleSpec, PathSpec, check_name, variants_of
@@ -86,7 +86,7 @@ class Study:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     moving: tuple[str, ...] = ()
     keeps: Mapping[str, Kept] = field(default_factory=dict)
-    measures: Mapping[str, str | Measure] = field(default_factory=dict)
+    measures: Mapping[str, AnyMeasure] = field(default_factory=dict)
     _identified: dict[str, dict[str, Spec]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,47 @@
+"""Results that a recipe names, such as "pruned": which network each of them is."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+BASE = "base"
+_RESULTS = "results"  # parameter of the manifest in which a recipe writes its results
+
+
+def named_networks(manifest: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """Networks that are the results of a recipe.
+
+    Args:
+        manifest: manifest of the results directory.
+        frames: its tables.
+
+    Returns:
+        Names of networks (a path, variant or ensemble, or "base") by name of the result. Results whose path has not
+        ended are left out; empty for a study that no recipe made.
+    """
+    rules = _rules(manifest)
+    found = {name: _network(rule, frames) for name, rule in rules.items()}
+    return {name: network for name, network in found.items() if network is not None}
+
+
+def _rules(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    text = manifest["parameters"].get(_RESULTS)
+    if "recipe" not in manifest["parameters"] or not isinstance(text, str):
+        return {}  # a study of one's own may have a parameter of this name
+    rules: dict[str, dict[str, Any]] = json.loads(text)
+    return rules
+
+
+def _network(rule: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> str | None:
+    if "network" in rule:
+        return str(rule["network"])
+    paths, variants, measured = frames["paths"], frames["variants"], frames["point_measures"]
+    own = paths.loc[paths["name"] == rule["path"], "path_id"]
+    if own.empty:
+        return None
+    values = measured[(measured["path_id"] == own.iloc[0]) & (measured["measure"] == rule["measure"])]
+    rows = variants[variants["path_id"] == own.iloc[0]].merge(values[["step", "value"]], on="step")
+    within = rows[rows["value"] >= rule["least"]].sort_values("target_sparsity")
+    return BASE if within.empty else str(within["network"].iloc[-1])

@@ -1,0 +1,27 @@
+"""Ready-made studies for anyone's network and data: a short trial chooses the settings, and says why.
+
+`prune(module, data).run("results/pruned")`; `fipray recipes` lists all of them.
+"""
+
+from fipray.recipes.anchors import AnchorChoice
+from fipray.recipes.budget import Budget
+from fipray.recipes.catalogue import catalogue, find, recipe
+from fipray.recipes.pruning import PruningChoices, prune
+from fipray.recipes.recipe import Chosen, Design, Plan, Recipe, SparsestWithin
+from fipray.recipes.subject import Subject
+
+__all__ = [
+    "AnchorChoice",
+    "Budget",
+    "Chosen",
+    "Design",
+    "Plan",
+    "PruningChoices",
+    "Recipe",
+    "SparsestWithin",
+    "Subject",
+    "catalogue",
+    "find",
+    "prune",
+    "recipe",
+]
