@@ -1,17 +1,16 @@
 """Results as pandas frames, figures, and a table for the terminal. Loads neither torch nor Ray."""
 
+from fipray.analysis.calibration_plots import plot_calibration, reliability_diagram
+from fipray.analysis.lineage_plots import plot_lineage
 from fipray.analysis.pareto import pareto
-from fipray.analysis.plots import (
-    front,
-    plot_points,
-    plot_robustness,
-    plot_sparsity,
-)
+from fipray.analysis.plots import plot_points, plot_sparsity
 from fipray.analysis.results import Results, load
+from fipray.analysis.robustness_plots import front, plot_robustness
 from fipray.analysis.series import TaskSeries, lineage, task_series
-from fipray.analysis.series_plots import plot_learning, plot_lineage, plot_tasks
+from fipray.analysis.series_plots import plot_learning, plot_tasks
 from fipray.analysis.table import print_summary, render, summary
 from fipray.analysis.transfer_plots import plot_transfer, transfer_heat_maps
+from fipray.analysis.trial_plots import plot_trials
 from fipray.analysis.trials import judged_trials
 from fipray.analysis.variants import find_variant, judged_variants, state_dict
 
@@ -25,6 +24,7 @@ __all__ = [
     "lineage",
     "load",
     "pareto",
+    "plot_calibration",
     "plot_learning",
     "plot_lineage",
     "plot_points",
@@ -32,7 +32,9 @@ __all__ = [
     "plot_sparsity",
     "plot_tasks",
     "plot_transfer",
+    "plot_trials",
     "print_summary",
+    "reliability_diagram",
     "render",
     "state_dict",
     "summary",
