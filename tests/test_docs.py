@@ -15,15 +15,10 @@ import fipray as fip
 from fipray import analysis
 from fipray.study import reference
 from fipray.study.parameters import parse
+from tests import pages
 
 ROOT = Path(__file__).parents[1]
-PAGES = [
-    "README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "deploy/README.md",
-    *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")),
-]
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "deploy/README.md", *pages.PAGES]
 TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 # What the worked examples of CONTRIBUTING.md add to the package, and a name that stands for any.
 EXAMPLES = {"WeightNorm", "Sign", "UniformNoise", "CentredOutputs", "X"}

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+from tests import pages
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PHYSICS = """
@@ -118,10 +120,10 @@ def test_the_study_its_commands_and_its_results(tmp_path, monkeypatch, capsys):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
-)
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *pages.PAGES])
 def test_links_to_files_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
-    assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
+    files = [(ROOT / page).parent / target for target in targets]
+    # A notebook is a page of the site under its name.
+    assert [file for file in files if not (file.exists() or file.with_suffix(".ipynb").exists())] == []
