@@ -1,5 +1,6 @@
 """Results as pandas frames, figures, and a table for the terminal. Loads neither torch nor Ray."""
 
+from fipray.analysis.facts import Facts, facts
 from fipray.analysis.pareto import pareto
 from fipray.analysis.plots import (
     front,
@@ -16,8 +17,10 @@ from fipray.analysis.trials import judged_trials
 from fipray.analysis.variants import find_variant, judged_variants, state_dict
 
 __all__ = [
+    "Facts",
     "Results",
     "TaskSeries",
+    "facts",
     "find_variant",
     "front",
     "judged_trials",

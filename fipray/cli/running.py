@@ -60,7 +60,7 @@ def run(
     values = reference.parse(function, parameter or [])
     sinks = _sinks(trackers)
     with _interruptible():  # also while the study is built, which may train its base network
-        built = reference.build(function, values, fipray.Study)
+        built = reference.build(function, values, fipray.Study).made_by(study, parameter or [])
         with TerminalListener() as terminal:
             listener = Listeners([terminal], sinks)
             store = chosen.run(built, into, listener, _changed(changed))
@@ -114,6 +114,7 @@ def search(
         built = reference.build(function, values, fipray.search.Search)
         built = replace(
             built,
+            study=built.study.made_by(search, parameter or []),
             num_trials=built.num_trials if trials is None else trials,
             searcher=searcher or built.searcher,
             scheduler=scheduler or built.scheduler,
