@@ -70,7 +70,9 @@ class Exporting:
             place, _, function = self.reference.rpartition(":")
             return f"from {place} import {function}\n\nmodule = {function}()"
         of = type(self.single)
-        comment = f"as {self.reference} makes it" if self.reference else "with the arguments of the study's module"
+        maker = self.reference or self.results.manifest.get("made_by", {}).get("function", "")
+        shown = maker.replace("\\", "/").rpartition("/")[2]  # a file's folder says nothing to others
+        comment = f"as {shown} makes it" if shown else "with the arguments of the study's module"
         name = of.__qualname__
         return f"from {of.__module__} import {name.partition('.')[0]}\n\nmodule = {name}(...)  # {comment}"
 
