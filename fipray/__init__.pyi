@@ -3,6 +3,7 @@
 from . import (
     analysis as analysis,
     errors as errors,
+    export as export,
     geometry as geometry,
     networks as networks,
     paths as paths,

@@ -1,6 +1,7 @@
 """Results as pandas frames, figures, and a table for the terminal. Loads neither torch nor Ray."""
 
 from fipray.analysis.calibration_plots import plot_calibration, reliability_diagram
+from fipray.analysis.facts import Facts, facts
 from fipray.analysis.lineage_plots import plot_lineage
 from fipray.analysis.pareto import pareto
 from fipray.analysis.plots import plot_points, plot_sparsity
@@ -15,8 +16,10 @@ from fipray.analysis.trials import judged_trials
 from fipray.analysis.variants import find_variant, judged_variants, state_dict
 
 __all__ = [
+    "Facts",
     "Results",
     "TaskSeries",
+    "facts",
     "find_variant",
     "front",
     "judged_trials",

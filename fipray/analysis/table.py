@@ -23,6 +23,7 @@ WORST, NO_ATTACK = "worst", "none"
 _MEASURES = ["sparsity", "functional_distance_held_out", "clean_accuracy"]
 _OF_PATHS = ["outcome", "objective_start", "objective_end", "accuracy_collapsed_step", "warnings"]
 _ROBUST = "robust_accuracy "
+SPARSITY = "{:.3f}"  # one number of digits wherever a sparsity is shown
 _WIDTH_OF_A_PIPE = 120
 _NARROWEST_OUTCOME, _GAP = 14, 2  # characters
 _MOST_SENTENCES = 12
@@ -231,7 +232,7 @@ class SummaryTable:
                 row["name"],
                 row["kind"],
                 f"{row['num_members']} members" if row["kind"] == "ensemble" else _cell(row["outcome"], "{}"),
-                _cell(row["sparsity"], "{:.3f}"),
+                _cell(row["sparsity"], SPARSITY),
                 _cell(row["functional_distance_held_out"], "{:.4f}"),
                 *(_cell(row[column] * 100, "{:.1f}") for column in ("clean_accuracy", *attacks)),
             )

@@ -70,6 +70,7 @@ def run(
             recipe = recipe.prepared(chosen, into)
             say(recipe.describe())
         built = reference.build(function, values, fipray.Study) if function else recipe.study
+        built = built.made_by(study, parameter or [])
         with TerminalListener() as terminal:
             listener = Listeners([terminal], sinks)
             store = chosen.run(built, into, listener, _changed(changed))
@@ -132,6 +133,7 @@ def search(
         built = reference.build(function, values, fipray.search.Search) if function else recipe.search()
         built = replace(
             built,
+            study=built.study.made_by(search, parameter or []),
             num_trials=built.num_trials if trials is None else trials,
             searcher=searcher or built.searcher,
             scheduler=scheduler or built.scheduler,

@@ -17,7 +17,7 @@ from fipray.study.script import loaded
 from fipray.study.search import Search
 from fipray.study.study import Study
 
-__all__ = ["StudyFunction", "build", "find", "parse"]
+__all__ = ["StudyFunction", "build", "called", "find", "parse"]
 
 StudyFunction = Callable[..., Any]
 Asked = TypeVar("Asked", Study, Search)
@@ -72,18 +72,35 @@ def build(function: StudyFunction, values: dict[str, Any], asked: type[Asked]) -
         UsageError: for a function that returns anything else, or whose own code fails.
     """
     name, kind = function.__qualname__, asked.__name__
-    try:
-        made = call(function, values)
-    except FiprayError:
-        raise
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        raise UsageError(_failed(f"{name} could not make its {kind.lower()}", error)) from error
+    made = called(function, values, kind.lower())
     if not isinstance(made, asked):
         name_of_class = "search.Search" if kind == "Search" else kind
         raise UsageError(
             f"{name} returned a {type(made).__name__}; a {kind.lower()} function must return a fipray.{name_of_class}"
         )
     return made
+
+
+def called(function: StudyFunction, values: dict[str, Any], kind: str) -> Any:
+    """Call a function of the user's own.
+
+    Args:
+        function: function.
+        values: its arguments by name.
+        kind: what it makes, for the message.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        UsageError: if its own code fails.
+    """
+    try:
+        return call(function, values)
+    except FiprayError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's own code may raise anything
+        raise UsageError(_failed(f"{function.__qualname__} could not make its {kind}", error)) from error
 
 
 def _module(name: str) -> ModuleType:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,7 @@ from fipray.study.checks import check_data_of, check_events_of, check_keeps, che
 from fipray.study.code import Code, architecture_of, code_of, texts_of
 from fipray.study.compatibility import check_inputs, check_outputs, check_state, check_threat_models
 from fipray.study.data import Data
+from fipray.study.described import ensembles_described, inputs_described
 from fipray.study.evaluation import (
     BASE,
     VARIANT,
@@ -88,6 +90,7 @@ class Study:
     keeps: Mapping[str, Kept] = field(default_factory=dict)
     measures: Mapping[str, AnyMeasure] = field(default_factory=dict)
     _identified: dict[str, dict[str, Spec]] = field(default_factory=dict, init=False, repr=False)
+    _made_by: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_name(self.name, "study")
@@ -252,7 +255,25 @@ class Study:
             "base_id": self.base_id or weights_digest(self.module),
             "data_id": self.data.digest,
             "parameters_of_module": self._layout,
+            "architecture": architecture_of(self.module),
+            "ensembles": ensembles_described(self.ensembles, self.geometry, self.evaluation is not None),
+            "inputs": inputs_described(self.data.held_out),
+            **({"made_by": self._made_by} if self._made_by else {}),
         }
+
+    def made_by(self, function: str, parameters: Sequence[str]) -> Study:
+        """Name the function that made the study in its manifest, so that its module can be made again.
+
+        Args:
+            function: reference as `module:function` or `file.py:function`.
+            parameters: its arguments as texts `name=value`.
+
+        Returns:
+            Copy of the study with the same IDs.
+        """
+        named = copy.copy(self)  # not `replace`, which would rehearse the study again
+        object.__setattr__(named, "_made_by", {"function": function, "parameters": list(parameters)})
+        return named
 
 
 def _counted(items: tuple[Any, ...], noun: str) -> str:
