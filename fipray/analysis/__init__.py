@@ -7,6 +7,7 @@ from fipray.analysis.plots import (
     plot_robustness,
     plot_sparsity,
 )
+from fipray.analysis.report import report
 from fipray.analysis.results import Results, load
 from fipray.analysis.series import TaskSeries, lineage, task_series
 from fipray.analysis.series_plots import plot_learning, plot_lineage, plot_tasks
@@ -34,6 +35,7 @@ __all__ = [
     "plot_transfer",
     "print_summary",
     "render",
+    "report",
     "state_dict",
     "summary",
     "task_series",

@@ -24,7 +24,15 @@ app = typer.Typer(
     epilog="Exit status: 0 for success, 1 if jobs failed, 2 for wrong usage or damaged results, 130 after Ctrl-C, 143 "
     "after SIGTERM.",
 )
-for command in (running.run, running.search, results.show, results.verify, results.compact, results.export):
+for command in (
+    running.run,
+    running.search,
+    results.show,
+    results.report,
+    results.verify,
+    results.compact,
+    results.export,
+):
     add_command(app, command)
 add_command(app, cluster.doctor)
 
