@@ -5,6 +5,7 @@ from fipray.analysis.facts import Facts, facts
 from fipray.analysis.lineage_plots import plot_lineage
 from fipray.analysis.pareto import pareto
 from fipray.analysis.plots import plot_points, plot_sparsity
+from fipray.analysis.report import report
 from fipray.analysis.results import Results, load
 from fipray.analysis.robustness_plots import front, plot_robustness
 from fipray.analysis.series import TaskSeries, lineage, task_series
@@ -39,6 +40,7 @@ __all__ = [
     "print_summary",
     "reliability_diagram",
     "render",
+    "report",
     "state_dict",
     "summary",
     "task_series",

@@ -30,6 +30,7 @@ for command in (
     recipes.recipes,
     recipes.new,
     results.show,
+    results.report,
     results.verify,
     results.compact,
     results.export,

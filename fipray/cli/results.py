@@ -55,6 +55,26 @@ def show(directory: Directory) -> None:
     print_summary(directory)
 
 
+def report(
+    directories: Annotated[
+        list[str],
+        typer.Argument(metavar="DIRECTORY...", help="Results directories, or addresses such as s3://bucket/results."),
+    ],
+    to: Annotated[Path, typer.Option(metavar="FILE", help="HTML file to write. A report that exists is replaced.")],
+) -> None:
+    """Write a report as one HTML file that works offline. Several results directories are shown side by side.
+
+    Args:
+        directories: results directories.
+        to: file to write.
+    """
+    from fipray import analysis
+    from fipray.terminal import say
+
+    file = analysis.report([analysis.load(directory) for directory in directories], to)
+    say(f"{file}: report on {', '.join(directories)}, {file.stat().st_size:,} bytes")
+
+
 def verify(directory: Directory) -> None:
     """Verify the checksums of all committed files. The exit status is 2 if one is damaged.
 
