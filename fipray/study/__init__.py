@@ -4,12 +4,14 @@ from fipray.study.data import Data, Task
 from fipray.study.evaluation import Evaluation
 from fipray.study.measures import Measure, RobustAccuracy
 from fipray.study.search import Search
+from fipray.study.sources import Columns
 from fipray.study.space import Choice, Integers, LogUniform, Uniform
 from fipray.study.specs import EnsembleSpec, PathSpec
 from fipray.study.study import Study
 
 __all__ = [
     "Choice",
+    "Columns",
     "Data",
     "EnsembleSpec",
     "Evaluation",
