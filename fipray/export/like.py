@@ -11,6 +11,7 @@ from torch import nn
 from fipray.errors import UsageError
 from fipray.networks import copied
 from fipray.study import Study, reference
+from fipray.study.hubs import HUBS
 from fipray.study.search import Search
 
 _HELP = (
@@ -59,7 +60,9 @@ def architecture(manifest: Mapping[str, Any], like: object = None) -> nn.Module:
     if like is not None and not isinstance(like, str):
         raise UsageError(f"the module's architecture cannot be taken from a {type(like).__name__}: {_HELP}")
     if named := reference_of(manifest, like):
-        return _module_of(named, {})
+        # Hubs and options are for modules alone; other functions may make a study, whose module it is.
+        is_module = "?" in named or named.partition(":")[0] in HUBS
+        return copied(reference.module_of(named)) if is_module else _module_of(named, {})
     if "made_by" not in manifest:
         raise UsageError(
             f"results hold weights and no code, and study {manifest['study']!r} was not run by a function that its "

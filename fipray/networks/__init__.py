@@ -17,14 +17,19 @@ from fipray.networks.heads import MultiHead, for_task, grown
 from fipray.networks.inputs import check_device
 from fipray.networks.modules import copied
 from fipray.networks.network import Network
+from fipray.networks.normalised import Normalised
+from fipray.networks.packing import Layout, Packed
 from fipray.networks.parameters import parameter_names
 from fipray.networks.shrinking import fitted, slimmed
 
 __all__ = [
     "Channels",
     "Footprint",
+    "Layout",
     "MultiHead",
     "Network",
+    "Normalised",
+    "Packed",
     "Statistics",
     "check_device",
     "check_norms_move",
