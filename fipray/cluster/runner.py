@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # these import torch, and a cluster that is too small must be
     from fipray.records import Store
     from fipray.study import Study
 
+DEVICES = ("auto", "cuda", "mps", "cpu")
 PLACEMENTS = {"pack": "DEFAULT", "spread": "SPREAD"}  # Ray's names
 
 
@@ -46,6 +47,8 @@ class RayRunner:
             killed and its job retried from its last checkpoint, which counts as one of `max_attempts`. The first step
             of an attempt, which may compile the network, has three times as long. None for never, since one step may
             rightly take hours; for unattended runs give a multiple of the slowest step.
+        device: torch device of each worker: "auto" for the GPU that Ray assigned to it if there is one, and the CPU
+            elsewhere; "cuda" for one GPU at least, "cpu" for none, or "mps".
 
     Raises:
         UsageError: for an invalid argument.
@@ -60,6 +63,7 @@ class RayRunner:
     placement: str = "pack"
     max_attempts: int = 3
     stall_seconds: float | None = None
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.num_workers is not None and self.num_workers < 1:
@@ -68,6 +72,10 @@ class RayRunner:
             raise UsageError(f"max_attempts must be at least 1, got {self.max_attempts}")
         if self.placement not in PLACEMENTS:
             raise UsageError(f"unknown placement {self.placement!r}; available: {', '.join(PLACEMENTS)}")
+        if self.device not in DEVICES:
+            raise UsageError(f"unknown device {self.device!r}; available: {', '.join(DEVICES)}")
+        if self.device == "cuda" and self.gpus_per_worker == 0:
+            raise UsageError("device 'cuda' needs a GPU or a fraction of one per worker, got gpus_per_worker=0")
         check_stall_seconds(self.stall_seconds)
         _ = self._resources  # checks the rest
 
@@ -130,7 +138,10 @@ class RayRunner:
         Raises:
             UsageError: with the available resources, if the cluster lacks the requested ones.
         """
-        requested = self.num_workers, self._resources, self.gpus_per_worker
+        gpus = self.gpus_per_worker
+        if gpus is None and self.device != "auto":
+            gpus = float(self.device == "cuda")
+        requested = self.num_workers, self._resources, gpus
         if connection.starts_session(self.address):
             return Capacity.of_machine(*requested)
         with self.session():
@@ -143,4 +154,5 @@ class RayRunner:
     @property
     def _resources(self) -> WorkerResources:
         gpus = self.gpus_per_worker or 0.0
-        return WorkerResources(self.threads_per_worker, gpus, self.memory_per_worker, self.resources_per_worker)
+        memory, custom = self.memory_per_worker, self.resources_per_worker
+        return WorkerResources(self.threads_per_worker, gpus, memory, custom, self.device)

@@ -36,7 +36,16 @@ class Listener(Protocol):
 
         Args:
             job: the attempt.
-            step: step of the last point that is known to be saved; may repeat.
+            step: last step that is known to be over; may repeat.
+        """
+        ...
+
+    def stage(self, job: Job, stage: str) -> None:
+        """Handle a report of what a job that takes no steps is doing; called from time to time.
+
+        Args:
+            job: the attempt.
+            stage: a few words, such as the attack that it runs and the number of its forward passes.
         """
         ...
 
@@ -108,6 +117,9 @@ class Silent:
     def progressed(self, job: Job, step: int) -> None:
         pass
 
+    def stage(self, job: Job, stage: str) -> None:
+        pass
+
     def committed(self, job: Job, tables: Tables) -> None:
         pass
 
@@ -146,6 +158,10 @@ class Listeners:
     def progressed(self, job: Job, step: int) -> None:
         for listener in self._listeners:
             listener.progressed(job, step)
+
+    def stage(self, job: Job, stage: str) -> None:
+        for listener in self._listeners:
+            listener.stage(job, stage)
 
     def committed(self, job: Job, tables: Tables) -> None:
         for listener in self._listeners:

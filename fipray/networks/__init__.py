@@ -14,7 +14,7 @@ from fipray.networks.derivatives import twice_differentiable
 from fipray.networks.effective import computed_weights, effective, refuse_computed_weights, sparsity_of
 from fipray.networks.footprint import Footprint, footprint_of
 from fipray.networks.heads import MultiHead, for_task, grown
-from fipray.networks.inputs import check_device
+from fipray.networks.inputs import check_device, resolved_device
 from fipray.networks.modules import copied
 from fipray.networks.network import Network
 from fipray.networks.normalised import Normalised
@@ -32,6 +32,7 @@ __all__ = [
     "Packed",
     "Statistics",
     "check_device",
+    "resolved_device",
     "check_norms_move",
     "computed_weights",
     "copied",

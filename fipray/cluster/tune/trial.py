@@ -15,10 +15,10 @@ from functools import partial
 from typing import Any, Self
 
 import ray
-import torch
 from ray import tune
 
 from fipray.cluster.heartbeats import HeartbeatChannel, HeartbeatSender
+from fipray.cluster.worker_actor import assigned_device
 from fipray.errors import RunError
 from fipray.execution.failures import sentence_of
 from fipray.execution.jobs import Artifact, Job, Payload, Tables
@@ -65,7 +65,7 @@ class JobResult:
 
 
 def run_trial(
-    config: dict[str, Any], *, search: Search, directory: str, threads: int, channel: HeartbeatChannel | None = None
+    config: dict[str, Any], *, search: Search, directory: str, threads: int, device: str, channel: HeartbeatChannel
 ) -> None:
     """Run one trial; Tune calls this function in an actor.
 
@@ -74,7 +74,8 @@ def run_trial(
         search: the search.
         directory: results directory.
         threads: number of CPU threads of torch.
-        channel: channel for heartbeats; None sends none.
+        device: torch device, or "auto".
+        channel: channel for heartbeats.
 
     Raises:
         RunError: if a job fails, after the reason was reported to the driver.
@@ -82,10 +83,9 @@ def run_trial(
     reporter = _Reporter(search)
     try:
         if directory not in _WORKERS:
-            _WORKERS[directory] = _set_up_worker(search, directory, threads)
+            _WORKERS[directory] = _set_up_worker(search, directory, threads, device)
         worker = _WORKERS[directory]
-        if channel:
-            _send_heartbeats(channel, worker)
+        _send_heartbeats(channel, worker)
         _run_jobs(config, search, worker, Store.open(directory), reporter)
     except BaseException as error:  # a study's own code may also raise KeyboardInterrupt or SystemExit
         if reporter.is_over:
@@ -187,13 +187,13 @@ class _Reporter:
             raise
 
 
-def _set_up_worker(search: Search, directory: str, threads: int) -> Worker:
+def _set_up_worker(search: Search, directory: str, threads: int, device: str) -> Worker:
     context = ray.get_runtime_context()
     return Worker(
         Payload.of(search.study),
         directory,
         threads=threads,
-        device="cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu",
+        device=assigned_device(device),
         node_id=context.get_node_id(),
         worker_id=context.get_actor_id(),
     )
