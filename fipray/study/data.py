@@ -67,7 +67,7 @@ class Data:
         sets: further inputs [K, ...] by name, which a path can name as its anchors or held-out inputs.
         tasks: tasks that paths can learn, by name. The end of every path is tested on all tasks with test inputs.
         anchor_labels: classes of the anchors [N], where they are known; None for none.
-        held_out_labels: classes of the held-out inputs [M], where they are known, by which recipes choose; None for none.
+        held_out_labels: classes of the held-out inputs [M], by which recipes choose; None for none.
         layout: positions of several inputs, such as token IDs and attention mask, in each row [D] of all arrays; None
             for one input. A study packs its module accordingly, see `packed`.
         notes: what `Data.of` did to a source, as sentences. They do not change IDs.

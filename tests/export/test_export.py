@@ -22,7 +22,6 @@ from fipray.export.loader import packed_2_4, unpacked
 from fipray.networks import Network, sparsity_of
 from tests.export import subjects
 
-
 LENET = "tests.export.subjects:lenet"
 
 
