@@ -297,3 +297,26 @@ def test_empty_mlflow_uri_is_refused(fipray, tmp_path):
     status, _, err = fipray("run", "tests.studies:study", "--runner=local", f"--into={tmp_path}", "--mlflow=")
     assert status == 2
     assert "MLflow cannot use" in err
+
+
+def test_report_writes_one_page_on_several_directories(fipray, directory, tmp_path):
+    LocalRunner().run(study(num_steps=2), tmp_path / "other")
+    status, out, _ = fipray("report", directory, tmp_path / "other", "--to", tmp_path / "report.html")
+    assert status == 0
+    assert str(tmp_path / "report.html") in out
+    assert "Side by side" in (tmp_path / "report.html").read_text()
+
+
+def test_report_of_damaged_results_ends_with_status_2_and_writes_nothing(fipray, directory, tmp_path):
+    file = damaged(directory, tmp_path / "copy", "points/*.parquet")
+    status, _, err = fipray("report", tmp_path / "copy", "--to", tmp_path / "report.html")
+    assert status == 2
+    assert file.name in err
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(("to", "said"), [("report.txt", "suffix .txt"), ("", "")])
+def test_report_refuses_a_file_that_is_no_page(fipray, directory, tmp_path, to, said):
+    status, _, err = fipray("report", directory, "--to", tmp_path / to if to else "")
+    assert status == 2
+    assert said in err

@@ -8,7 +8,7 @@ import pandas as pd
 from fipray.analysis.pareto import pareto
 from fipray.analysis.report.content import Chart, Column, Kind, Limits, Section, Table, cut, focus, rounded
 from fipray.analysis.report.intervals import wilson
-from fipray.analysis.report.side import Side, columns_of, plain, together
+from fipray.analysis.report.side import Side, columns_of, named, plain, together
 from fipray.analysis.report.wording import accuracy, count, epsilon, listing, percent, threat
 from fipray.analysis.table import KINDS, WORST
 
@@ -115,9 +115,7 @@ def label(sides: Sequence[Side], rows: pd.DataFrame) -> list[str]:
     Returns:
         Names, with the directory in front if there are several.
     """
-    if len(sides) == 1:
-        return [str(name) for name in rows["name"]]
-    return [f"{results} · {name}" for results, name in rows[["results", "name"]].itertuples(index=False)]
+    return [named(sides, row) for _, row in rows[["results", "name"]].iterrows()]
 
 
 def _by_threat(sides: Sequence[Side], attacked: pd.DataFrame, limits: Limits) -> Iterator[Chart]:
@@ -134,7 +132,7 @@ def _by_threat(sides: Sequence[Side], attacked: pd.DataFrame, limits: Limits) ->
         yield Chart(
             "dots",
             f"Clean and robust accuracy at {threat(str(norm), float(bound))}",
-            _reading(worst)
+            _reading(sides, worst)
             + cut(len(shown), len(worst), "network", ": the base, ensembles and the most robust others"),
             {
                 "rows": label(sides, shown),
@@ -167,13 +165,13 @@ def _marks(rows: pd.DataFrame, series: Sequence[str], by: str, value: str, thin:
     }
 
 
-def _reading(worst: pd.DataFrame) -> str:
+def _reading(sides: Sequence[Side], worst: pd.DataFrame) -> str:
     """Sentence on how many networks are above the base by more than both intervals."""
     base = worst[worst["kind"] == "base"].drop_duplicates("results")
     others = worst[worst["kind"] != "base"].merge(base, on="results", suffixes=("", "_base"))
     if others.empty:
         best = worst.loc[worst["robust_accuracy"].idxmax()]
-        return f"Highest: {best['name']}, {accuracy(best['robust_accuracy'], best['num_examples'])}."
+        return f"Highest: {named(sides, best)}, {accuracy(best['robust_accuracy'], best['num_examples'])}."
     low, high = wilson(others["robust_accuracy"], others["num_examples"])
     base_low, base_high = wilson(others["robust_accuracy_base"], others["num_examples_base"])
     above, below = int((low > base_high).sum()), int((high < base_low).sum())
@@ -188,8 +186,8 @@ def _clean(sides: Sequence[Side], rows: pd.DataFrame, limits: Limits) -> Chart:
     shown = chosen(known, limits, "clean_accuracy").assign(series=NO_ATTACK)
     shown["row"] = range(len(shown))
     lowest, best = known.loc[known["clean_accuracy"].idxmin()], known.loc[known["clean_accuracy"].idxmax()]
-    reading = f"Highest: {best['name']}, {accuracy(best['clean_accuracy'], best['num_examples'])}"
-    reading += f"; lowest: {lowest['name']}, {percent(lowest['clean_accuracy'])}." if len(known) > 1 else "."
+    reading = f"Highest: {named(sides, best)}, {accuracy(best['clean_accuracy'], best['num_examples'])}"
+    reading += f"; lowest: {named(sides, lowest)}, {percent(lowest['clean_accuracy'])}." if len(known) > 1 else "."
     return Chart(
         "dots",
         "Clean accuracy",

@@ -6,8 +6,8 @@ import pandas as pd
 
 from fipray.analysis.report.accuracies import chosen, label
 from fipray.analysis.report.content import Chart, Kind, Limits, Section, Table, cut, rounded
-from fipray.analysis.report.side import Side, columns_of, together
-from fipray.analysis.report.wording import number
+from fipray.analysis.report.side import Side, columns_of, named, together
+from fipray.analysis.report.wording import number, percent
 
 _LOWER = {"expected_calibration_error": "expected calibration error", "nll": "negative log-likelihood, nat",
           "brier": "Brier score", "aurc": "area under the risk-coverage curve"}  # fmt: skip
@@ -46,12 +46,9 @@ def calibration(sides: Sequence[Side], limits: Limits) -> Section | None:
     diverse = rows[rows["disagreement"].notna()]
     if len(diverse):
         most = diverse.loc[diverse["disagreement"].idxmax()]
-        sentences.append(
-            f"Members of {most['name']} predict differently on {100 * most['disagreement']:.1f} % of the examples, "
-            f"the most of {len(diverse)} ensembles."
-            if len(diverse) > 1
-            else f"Members of {most['name']} predict differently on {100 * most['disagreement']:.1f} % of the examples."
-        )
+        of = f", the most of {len(diverse)} ensembles" if len(diverse) > 1 else ""
+        differently = f"predict differently on {percent(most['disagreement'])} of the examples"
+        sentences.append(f"Members of {named(sides, most)} {differently}{of}.")
     table = Table("measures", "Calibration and diversity", columns_of(sides, rows, _COLUMNS, **_PERCENT))
     return Section("calibration", "Calibration and diversity", sentences, charts, [table])
 
@@ -61,12 +58,12 @@ def _chart(sides: Sequence[Side], rows: pd.DataFrame, name: str, title: str, lim
     known = rows.assign(better=-rows[name] if lower else rows[name]).reset_index(drop=True)
     shown = chosen(known, limits, "better")
     best = known.loc[known["better"].idxmax()]
-    base = known[known["kind"] == "base"]
-    against = f"; the base network has {number(base[name].iloc[0])}" if len(base) and best["kind"] != "base" else ""
+    base = known[(known["kind"] == "base") & (known["results"] == best["results"])]
+    against = f"; its base network has {number(base[name].iloc[0])}" if len(base) and best["kind"] != "base" else ""
     return Chart(
         "dots",
         f"{title[0].upper()}{title[1:]}, {'lower' if lower else 'higher'} is better",
-        f"Best: {best['name']} with {number(best[name])}{against}."
+        f"Best: {named(sides, best)} with {number(best[name])}{against}."
         + cut(len(shown), len(known), "network", ": the base, ensembles and the best others"),
         {
             "rows": label(sides, shown),

@@ -33,17 +33,18 @@ _BUILDERS: Sequence[tuple[Builder, str]] = (
 )
 
 
-def page_of(sides: Sequence[Side]) -> bytes:
-    """Render a report; one that would exceed 5 MB shows fewer rows and points, and says so.
+def page_of(sides: Sequence[Side], most_bytes: int = MOST_BYTES) -> bytes:
+    """Render a report; one that would become too large shows fewer rows and points, and says so.
 
     Args:
         sides: results directories.
+        most_bytes: largest size of the page.
 
     Returns:
         Content of the HTML file.
     """
     limits = Limits()
-    while len(content := _render(sides, limits)) > MOST_BYTES and limits.rows > _SMALLEST:
+    while len(content := _render(sides, limits)) > most_bytes and limits.rows > _SMALLEST:
         limits = limits.halved()
     return content
 

@@ -8,7 +8,7 @@ import pandas as pd
 from fipray.analysis.report.accuracies import label
 from fipray.analysis.report.content import Chart, Column, Kind, Limits, Section, Table, cut, focus, rounded
 from fipray.analysis.report.intervals import wilson
-from fipray.analysis.report.side import Side, columns_of, plain, together
+from fipray.analysis.report.side import Side, columns_of, named, plain, together
 from fipray.analysis.report.wording import count, percent, threat
 from fipray.analysis.variants import judged_variants
 
@@ -69,6 +69,7 @@ def _chart(
 ) -> Chart:
     value, size = columns
     rows = rows[rows[value].notna()].assign(line=label(sides, rows[rows[value].notna()]))
+    base = base[base["results"].isin(rows["results"])]
     lines = list(rows["line"].unique())
     drawn = rows[rows["line"].isin(lines[: limits.networks])]
     low, high = wilson(drawn[value], drawn[size])
@@ -76,7 +77,7 @@ def _chart(
     return Chart(
         "scatter",
         title,
-        " ".join(_reading(rows, of_base, value)) + cut(min(len(lines), limits.networks), len(lines), "path"),
+        " ".join(_reading(sides, rows, of_base, value)) + cut(min(len(lines), limits.networks), len(lines), "path"),
         {
             "x": {"label": "sparsity, % of weights that are zero", "sparsity": True},
             "y": {"label": "accuracy, %", "percent": True},
@@ -95,15 +96,15 @@ def _chart(
     )
 
 
-def _reading(rows: pd.DataFrame, base: pd.DataFrame, value: str) -> Iterator[str]:
+def _reading(sides: Sequence[Side], rows: pd.DataFrame, base: pd.DataFrame, value: str) -> Iterator[str]:
     last = rows.loc[rows["sparsity"].idxmax()]
-    highest = f"{percent(last['sparsity'])} in {last['network']}"
+    highest = f"{percent(last['sparsity'])} in {named(sides, last, 'network')}"
     yield f"At the highest sparsity, {highest}, accuracy is {percent(last[value])}."
     against = base.set_index("results")[value]
     within: Any = rows[rows[value] >= rows["results"].map(against) - 0.01]
     if len(against) and len(within):
         most = within.loc[within["sparsity"].idxmax()]
-        highest = f"{percent(most['sparsity'])} ({most['network']})"
+        highest = f"{percent(most['sparsity'])} ({named(sides, most, 'network')})"
         yield f"Within one point of the base it stays up to a sparsity of {highest}."
     elif len(against):
         yield f"None of {count(len(rows), 'network')} is within one point of the base."

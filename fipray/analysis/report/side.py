@@ -103,6 +103,20 @@ def together(sides: Sequence[Side], frame_of: Callable[[Side], pd.DataFrame]) ->
     return pd.concat(filled, ignore_index=True)
 
 
+def named(sides: Sequence[Side], row: "pd.Series[Any]", column: str = "name") -> str:
+    """Name a network or path, with its directory in front if there are several.
+
+    Args:
+        sides: results directories.
+        row: row with the column and `results`.
+        column: column with the name.
+
+    Returns:
+        The name.
+    """
+    return f"{row['results']} · {row[column]}" if len(sides) > 1 else str(row[column])
+
+
 def columns_of(sides: Sequence[Side], rows: pd.DataFrame, names: Sequence[str], **kinds: Kind) -> list[Column]:
     """Columns of a table from those of a frame.
 

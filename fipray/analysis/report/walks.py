@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from fipray.analysis.report.content import Chart, Kind, Limits, Section, Table, rounded
-from fipray.analysis.report.side import Side, columns_of, together
+from fipray.analysis.report.side import Side, columns_of, named, together
 from fipray.analysis.report.wording import count, listing, number, percent, spread
 
 _MOST_COLOURS = 7
@@ -45,7 +45,7 @@ def walks(sides: Sequence[Side], limits: Limits) -> Section | None:
         panels["clean accuracy, %"] = (points["clean_accuracy"] * 100, None)
     if points["sparsity"].max() > 0.005:
         panels["sparsity, %"] = (points["sparsity"] * 100, None)
-    chart = Chart("lines", "Along the paths", " ".join(_reading(paths)) + lines.cut, lines.data(panels))
+    chart = Chart("lines", "Along the paths", " ".join(_reading(sides, paths)) + lines.cut, lines.data(panels))
     table = Table("paths", "Ends of the paths", columns_of(sides, paths, _COLUMNS, **_PERCENT))
     sentences = ["Dots are the saved points; between them nothing was measured, and lines only lead the eye."]
     if held_out.isna().any():
@@ -53,10 +53,10 @@ def walks(sides: Sequence[Side], limits: Limits) -> Section | None:
     return Section("paths", "Paths", sentences, [chart], [table])
 
 
-def _reading(paths: pd.DataFrame) -> Iterator[str]:
+def _reading(sides: Sequence[Side], paths: pd.DataFrame) -> Iterator[str]:
     distance = paths["functional_distance_held_out"].fillna(paths["functional_distance"])
     where = "held-out inputs" if paths["functional_distance_held_out"].notna().all() else "their inputs"
-    far = paths.loc[distance.idxmax(), "name"]
+    far = named(sides, paths.loc[distance.idxmax()])
     subject = "The path ends" if len(paths) == 1 else "Paths end"
     most = f"; the farthest is {far}" if len(paths) > 1 else ""
     yield f"{subject} at a functional distance of {spread(distance)} rad from the start on {where}{most}."
@@ -79,6 +79,10 @@ class _Lines:
         # Evenly over the table, since the first ones may all be of one kind.
         places = np.unique(np.linspace(0, len(every) - 1, min(len(every), limits.lines)).round().astype(int))
         self.paths = every.iloc[places].reset_index(drop=True)
+        # In turns, so that the lines of one colour do not cover those of the others.
+        series = self._grouped(sides)
+        turn = (series.groupby(series).cumcount() + 0.5) / series.map(series.value_counts())
+        self.paths = self.paths.iloc[np.argsort(turn, kind="stable")].reset_index(drop=True)
         self._series = self._grouped(sides)
         numbers = {key: row for row, key in enumerate(self.paths[keys].itertuples(index=False, name=None))}
         line = pd.Series(
@@ -86,7 +90,7 @@ class _Lines:
         )
         kept = points[line >= 0].assign(line=line[line >= 0])
         most = max(limits.points // max(len(self.paths), 1), 2)
-        self.points = kept[_thinned(kept["line"], most)]
+        self.points = kept[_thinned(kept["line"], most)].sort_values(["line", "step"], kind="stable")
         self.cut = ""
         if len(self.paths) < len(every):
             self.cut += f" Shown: {len(self.paths):,} of {len(every):,} paths, evenly over their table."
@@ -100,7 +104,7 @@ class _Lines:
 
     def data(self, panels: Mapping[str, tuple["pd.Series[Any]", str | None]]) -> dict[str, Any]:
         """Plain data of the chart: a panel per quantity, of the paths of one objective or of all."""
-        codes, names = pd.factorize(self._series)
+        codes, names = pd.factorize(self._series, sort=len(self.paths) > _MOST_COLOURS)
         objectives = self.paths["objective"]
         return {
             "names": [str(name) for name in self.paths["name"]],

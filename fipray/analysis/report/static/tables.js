@@ -82,7 +82,7 @@ class Sheet {
 
   header(column) {
     const mark = element("span", { class: "mark", "aria-hidden": "true" });
-    const label = column.isText ? [column.label, " ", mark] : [mark, " ", column.label];
+    const label = column.isText ? [column.label, mark] : [mark, column.label];
     const button = element("button", { type: "button", title: column.hint || null }, ...label);
     const cell = element("th", { scope: "col", class: column.look, "aria-sort": "none" }, button);
     button.addEventListener("click", () => {
