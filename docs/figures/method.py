@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Point = NDArray[np.float64]
 WIDTH, HEIGHT, SCALE = 640, 330, 96.0
-START, GOAL = np.array([-2.6, 0.0]), np.array([3.1, 2.1])
+START, GOAL = np.array([-2.6, 0.0]), np.array([3.0, 1.9])
 RADIUS, DAMPING, TOLERANCE = 1.15, 1e-3, 0.32
 
 
@@ -90,14 +90,13 @@ def drawn() -> str:
         *arrows,
         *(circle(each, 4.5, 'fill="var(--md-default-bg-color, white)" stroke="currentColor"') for each in points[1:]),
         circle(points[0], 5.5, 'fill="currentColor"'),
-        circle(GOAL, 4, 'fill="none" stroke="currentColor" stroke-dasharray="2 2"'),
-        text(points[0] + np.array([-0.1, 0.42]), "base network", 'text-anchor="middle"'),
-        text(points[0] + np.array([-0.1, 0.22]), "w0", 'text-anchor="middle" font-style="italic"'),
-        text(ahead + np.array([-0.62, -0.05]), "predictor", 'text-anchor="end" fill="var(--md-accent-fg-color, teal)"'),
-        text((ahead + points[1]) / 2 + np.array([0.12, -0.12]), "corrector", 'fill="#e8710a"'),
-        text(np.array([0.05, -0.95]), "level set: the same function", 'text-anchor="middle"'),
-        text(np.array([0.05, -1.2]), "shaded: functional distance allowed", 'text-anchor="middle" opacity="0.75"'),
-        text(GOAL + np.array([-0.1, -0.02]), "the objective is lowest here", 'text-anchor="end"'),
+        circle(GOAL, 5, 'fill="#e8710a" opacity="0.8"'),
+        text(points[0] + np.array([-0.1, 0.6]), "base network", 'text-anchor="middle"'),
+        text(ahead + np.array([-0.75, -0.15]), "predictor", 'text-anchor="end" fill="var(--md-accent-fg-color, teal)"'),
+        text(np.array([-0.55, -1.6]), "corrector", 'text-anchor="middle" fill="#e8710a"'),
+        text(np.array([1.75, -0.5]), "level set: the same function", 'text-anchor="middle"'),
+        text(np.array([1.75, -0.78]), "shaded: functional distance allowed", 'text-anchor="middle" opacity="0.75"'),
+        text(GOAL + np.array([-0.15, -0.06]), "the objective is lowest here", 'text-anchor="end"'),
     ]
     tips = "".join(
         f'<marker id="{name}" viewBox="0 0 8 8" refX="6.5" refY="4" markerWidth="5" markerHeight="5" orient="auto">'
