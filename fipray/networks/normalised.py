@@ -27,6 +27,9 @@ class Normalised(nn.Module):
         NetworkError: for a standard deviation that is not above 0, and for different numbers of channels.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, module: nn.Module, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
         super().__init__()
         means, stds = (numbers(one) for one in (mean, std))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fipray.border import checked, described
-from fipray.errors import DataError, NetworkError
+from fipray.errors import DataError
 
 _INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -89,6 +89,7 @@ class Layout:
         """
         by_keyword = isinstance(inputs, Mapping)
         named = inputs if isinstance(inputs, Mapping) else {str(place): one for place, one in enumerate(inputs)}
+        tensor: Any
         for name, tensor in named.items():
             if not isinstance(tensor, Tensor) or tensor.ndim == 0:
                 raise DataError(f"input {name!r} must be a tensor [N, ...]; {described(tensor)} was given")
@@ -208,20 +209,3 @@ class Packed(nn.Module):
         """
         inputs = self.layout.unpack(packed)
         return self.module(**inputs) if self.layout.by_keyword else self.module(*inputs.values())
-
-
-def refuse_layout(module: nn.Module, layout: Layout) -> None:
-    """Check that a packed module takes inputs of a layout.
-
-    Args:
-        module: any module.
-        layout: layout of the data.
-
-    Raises:
-        NetworkError: if the module is `Packed` with another layout.
-    """
-    if isinstance(module, Packed) and module.layout != layout:
-        raise NetworkError(
-            f"the module is packed for {[part.name for part in module.layout.parts]}, and the data holds "
-            f"{[part.name for part in layout.parts]}, or other shapes: use Packed(module, data.layout)"
-        )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fipray.border import checked
-from fipray.errors import DataError
+from fipray.errors import DataError, NetworkError
 from fipray.networks import Layout, Packed
 from fipray.study.normalised import check_labels, normalised
 from fipray.study.sources import Normalisation, Plan, taken
@@ -172,8 +172,18 @@ class Data:
 
         Returns:
             The module itself; with a layout, `fipray.networks.Packed` around it, unless it is one already.
+
+        Raises:
+            NetworkError: for a module that is packed for another layout.
         """
-        return module if self.layout is None or isinstance(module, Packed) else Packed(module, self.layout)
+        if self.layout is None or (isinstance(module, Packed) and module.layout == self.layout):
+            return module
+        if isinstance(module, Packed):
+            raise NetworkError(
+                f"the module is packed for {module.layout}, and the data has {self.layout}: give the module within, "
+                "module.module"
+            )
+        return Packed(module, self.layout)
 
     @property
     def inputs(self) -> dict[str, NDArray[np.generic]]:

@@ -143,7 +143,8 @@ def literal(text: str) -> bool | int | float | str | None:
         # "0" and "1" are numbers, although pydantic takes them for booleans.
         if hint is not bool or text.strip().lower() in ("true", "false"):
             try:
-                return parsed(text, hint)  # type: ignore[no-any-return]
+                value: bool | int | float | None = parsed(text, hint)
+                return value
             except ValueError:
                 continue
     return text

@@ -19,7 +19,13 @@ from fipray.study.arrays import weights_digest
 from fipray.study.canonical import digest, to_json
 from fipray.study.checks import check_data_of, check_events_of, check_keeps, check_names
 from fipray.study.code import Code, architecture_of, code_of, texts_of
-from fipray.study.compatibility import check_inputs, check_outputs, check_state, check_threat_models
+from fipray.study.compatibility import (
+    check_inputs,
+    check_outputs,
+    check_perturbed,
+    check_state,
+    check_threat_models,
+)
 from fipray.study.data import Data
 from fipray.study.described import ensembles_described, inputs_described
 from fipray.study.evaluation import (
@@ -55,7 +61,8 @@ class Study:
 
     Args:
         name: name of the study: 1 to 64 letters, digits, ".", "_" or "-".
-        module: base network. It is copied, and evaluated in its present mode: call `module.eval()` first.
+        module: base network. It is copied, and evaluated in its present mode: call `module.eval()` first. For data with
+            a layout it is packed, see `Data.packed`.
         data: anchors and held-out inputs, and labelled test inputs for accuracies and attacks.
         paths: specs of the paths, at least one; a path may refer to earlier ones.
         ensembles: specs of the ensembles, whose members are paths or "base".
@@ -94,6 +101,7 @@ class Study:
 
     def __post_init__(self) -> None:
         check_name(self.name, "study")
+        object.__setattr__(self, "module", self.data.packed(self.module))
         if not self.paths:
             raise UsageError(f"study {self.name!r} has no paths: give at least one PathSpec")
         check_names(self.paths, self.ensembles)
@@ -122,6 +130,7 @@ class Study:
         if self.evaluation is not None and self.data.test_inputs is None:
             raise DataError("an evaluation needs test_inputs and test_labels in the data")
         check_state(self.module)
+        check_perturbed(self.data, (self.evaluation, *self.paths, *self.measures.values()))
         check_outputs(network, self.data)
         check_threat_models(self.paths, self.evaluation, self.data)
         tensors = Tensors(self.data, "cpu")

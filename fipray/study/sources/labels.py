@@ -33,9 +33,10 @@ def classes_of(name: str, labels: NDArray[Any]) -> tuple[NDArray[np.int64] | Non
         raise DataError(f"{name} contain NaN or infinity: leave these examples out")
     note = ""
     if labels.dtype.kind == "f":
-        if not (labels == np.round(labels)).all():
+        # Targets of a regression may be whole numbers, too, but hardly all numbers from 0.
+        if not np.array_equal(found := np.unique(labels), np.arange(len(found))):
             return None, f"{name} are real numbers and no classes: they are left out, and accuracy is not measured"
-        note = f"{name} are {labels.dtype}, all of them whole numbers: they are taken as classes"
+        note = f"{name} are {labels.dtype}, all whole numbers from 0: they are taken as classes"
     classes = labels.astype(np.int64)
     if classes.min() < 0:
         raise DataError(

@@ -89,7 +89,8 @@ def prepared(
     if is_bytes:
         array = array.astype(np.float32) / np.float32(255)
         notes.append(f"{name} are divided by 255")
-    elif array.dtype == np.float64 and torch.get_default_dtype() == torch.float32:
+    elif array.dtype == np.float64 and channels != "first" and torch.get_default_dtype() == torch.float32:
+        # Everything in numpy is float64 that nobody chose to be otherwise; a tensor of torch ("first") is by choice.
         array = array.astype(np.float32)
         notes.append(f"{name} are converted from float64 to float32")
     if normalisation is not None and (alone or array.dtype.kind == "f"):

@@ -79,6 +79,8 @@ class Reader:
             return self._file(Path(source).expanduser(), columns)
         if isinstance(source, DataLoader):
             return Opened(self._loader(source, columns))
+        if isinstance(source, IterableDataset):
+            return Opened(self._items(self._taken(source), columns))
         if is_dataset(source):
             return Opened(self._items(source, columns, classes=_class_names(source, columns)))
         if isinstance(source, Mapping):
@@ -89,8 +91,6 @@ class Reader:
             return Opened(ArraySource(self.name, source, None, self.transform))
         if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, tuple):
             return Opened(self._items(source, columns, classes=_classes(source)))
-        if isinstance(source, IterableDataset) or (hasattr(source, "__iter__") and hasattr(source, "features")):
-            return Opened(self._items(self._taken(source), columns))
         raise DataError(f"{self.name} is {described(source)}; it can be {KNOWN}")
 
     def _items(
