@@ -45,6 +45,7 @@ from fipray.paths.steppers import (
     OneShot,
     Projected,
     Published,
+    WithinAllowance,
     Switch,
 )
 from fipray.paths.trace import trace, walk
@@ -114,6 +115,7 @@ __all__ = [
     "WeightDiversity",
     "WeightPath",
     "WeightedSum",
+    "WithinAllowance",
     "ZerothOrder",
     "aligned",
     "augmented",

@@ -5,6 +5,7 @@
 
 from fipray.recipes.budget import Budget
 from fipray.recipes.catalogue import catalogue, find, recipe
+from fipray.recipes.ensembles import DiverseChoices, RobustChoices, diverse_ensemble, robust_ensemble
 from fipray.recipes.pruning import PruningChoices, prune
 from fipray.recipes.recipe import Chosen, Design, Plan, Recipe, SparsestWithin
 from fipray.recipes.subject import Subject
@@ -13,13 +14,17 @@ __all__ = [
     "Budget",
     "Chosen",
     "Design",
+    "DiverseChoices",
     "Plan",
     "PruningChoices",
     "Recipe",
+    "RobustChoices",
     "SparsestWithin",
     "Subject",
     "catalogue",
+    "diverse_ensemble",
     "find",
     "prune",
     "recipe",
+    "robust_ensemble",
 ]

@@ -2,13 +2,14 @@
 
 from fipray.study.data import Data, Task
 from fipray.study.evaluation import Evaluation
-from fipray.study.measures import Agreement, HeldOutAccuracy, HeldOutMeasure, Measure, RobustAccuracy
+from fipray.study.measures import AccuracyLoss, Agreement, HeldOutAccuracy, HeldOutMeasure, Measure, RobustAccuracy
 from fipray.study.search import Search
 from fipray.study.space import Choice, Integers, LogUniform, Uniform
 from fipray.study.specs import EnsembleSpec, PathSpec
 from fipray.study.study import Study
 
 __all__ = [
+    "AccuracyLoss",
     "Agreement",
     "Choice",
     "Data",
