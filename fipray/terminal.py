@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Self
 
 import typer
@@ -157,6 +157,18 @@ def say(text: object) -> None:
         text: any text; credentials in addresses are removed, and control characters escaped.
     """
     typer.echo(printable_lines(without_credentials(text)))
+
+
+def print_rows(rows: Iterable[Sequence[str]]) -> None:
+    """Print rows of text in aligned columns, the last of which is wrapped.
+
+    Args:
+        rows: texts of each row; all rows have as many.
+    """
+    table = Table.grid(padding=(0, 2))
+    for row in rows:
+        table.add_row(*(Text(printable(text)) for text in row))
+    Console(highlight=False).print(table)
 
 
 def print_findings(findings: Iterable[Finding]) -> bool:

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from fipray.cli import cluster, results, running
+from fipray.cli import cluster, recipes, results, running
 from fipray.cli.options import add_command
 from fipray.errors import ClusterLostError, FiprayError, RunError
 
@@ -24,7 +24,16 @@ app = typer.Typer(
     epilog="Exit status: 0 for success, 1 if jobs failed, 2 for wrong usage or damaged results, 130 after Ctrl-C, 143 "
     "after SIGTERM.",
 )
-for command in (running.run, running.search, results.show, results.verify, results.compact, results.export):
+for command in (
+    running.run,
+    running.search,
+    recipes.recipes,
+    recipes.new,
+    results.show,
+    results.verify,
+    results.compact,
+    results.export,
+):
     add_command(app, command)
 add_command(app, cluster.doctor)
 

@@ -19,11 +19,16 @@ if TYPE_CHECKING:
     from fipray.execution import Runner
     from fipray.execution.changed import Changed
     from fipray.execution.listeners import Sink
+    from fipray.recipes import Recipe
 
 
 def run(
     study: Annotated[
-        str, typer.Argument(help="Function that returns the study, as module:function or file.py:function.")
+        str,
+        typer.Argument(
+            help="Function that returns the study, as module:function or file.py:function; or the name of a recipe, "
+            "see `fipray recipes`."
+        ),
     ],
     into: Into,
     parameter: Parameters = None,
@@ -41,7 +46,7 @@ def run(
     Finished jobs are saved at once. The same command run again resumes: it runs only the jobs that are missing.
 
     Args:
-        study: reference to the study's function.
+        study: reference to the study's function, or name of a recipe.
         into: results directory.
         parameter: arguments of the study's function, as "NAME=VALUE".
         runner: "ray" or "local".
@@ -54,24 +59,33 @@ def run(
     chosen = _runner(runner, cluster, placement)
     from fipray.execution.listeners import Listeners
     from fipray.study import reference
-    from fipray.terminal import TerminalListener, print_summary
+    from fipray.terminal import TerminalListener, print_summary, say
 
-    function = reference.find(study)
-    values = reference.parse(function, parameter or [])
+    recipe = _recipe(study, parameter) if ":" not in study else None
+    function = None if recipe else reference.find(study)
+    values = reference.parse(function, parameter or []) if function else {}
     sinks = _sinks(trackers)
     with _interruptible():  # also while the study is built, which may train its base network
-        built = reference.build(function, values, fipray.Study)
+        if recipe:
+            recipe = recipe.prepared(chosen, into)
+            say(recipe.describe())
+        built = reference.build(function, values, fipray.Study) if function else recipe.study
         with TerminalListener() as terminal:
             listener = Listeners([terminal], sinks)
             store = chosen.run(built, into, listener, _changed(changed))
             if sinks:  # they have not seen the results of earlier runs
                 listener.write({name: store.read_table(name).to_pylist() for name in ("paths", "points")})
     print_summary(into)
+    if recipe:
+        say(recipe.outcome(fipray.analysis.load(into)))
 
 
 def search(
     search: Annotated[
-        str, typer.Argument(help="Function that returns the search, as module:function or file.py:function.")
+        str,
+        typer.Argument(
+            help="Function that returns the search, as module:function or file.py:function; or the name of a recipe."
+        ),
     ],
     into: Into,
     parameter: Parameters = None,
@@ -94,7 +108,7 @@ def search(
     Finished trials are saved at once. The same command run again resumes: it runs only the trials that are missing.
 
     Args:
-        search: reference to the search's function.
+        search: reference to the search's function, or name of a recipe.
         into: results directory.
         parameter: arguments of the search's function, as "NAME=VALUE".
         trials: number of trials; None for the search's own.
@@ -106,12 +120,16 @@ def search(
     runner = _ray_runner(cluster)
     runner.preflight()
     from fipray.study import reference
-    from fipray.terminal import TerminalListener, print_summary
+    from fipray.terminal import TerminalListener, print_summary, say
 
-    function = reference.find(search)
-    values = reference.parse(function, parameter or [])
+    recipe = _recipe(search, parameter) if ":" not in search else None
+    function = None if recipe else reference.find(search)
+    values = reference.parse(function, parameter or []) if function else {}
     with _interruptible():
-        built = reference.build(function, values, fipray.search.Search)
+        if recipe:
+            recipe = recipe.prepared(runner, into)
+            say(recipe.describe())
+        built = reference.build(function, values, fipray.search.Search) if function else recipe.search()
         built = replace(
             built,
             num_trials=built.num_trials if trials is None else trials,
@@ -121,6 +139,12 @@ def search(
         with TerminalListener() as listener:
             fipray.search.run(built, into, runner, listener, _changed(changed))
     print_summary(into)
+
+
+def _recipe(name: str, parameter: list[str] | None) -> Recipe:
+    from fipray.recipes import find
+
+    return find(name).made(parameter or [])
 
 
 def _runner(name: str, cluster: ClusterOptions, placement: PlacementOptions) -> Runner:

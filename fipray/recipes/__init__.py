@@ -3,6 +3,7 @@
 `prune(module, data).run("results/pruned")`; `fipray recipes` lists all of them.
 """
 
+from fipray.recipes.anchors import AnchorChoice
 from fipray.recipes.budget import Budget
 from fipray.recipes.catalogue import catalogue, find, recipe
 from fipray.recipes.ensembles import DiverseChoices, RobustChoices, diverse_ensemble, robust_ensemble
@@ -11,6 +12,7 @@ from fipray.recipes.recipe import Chosen, Design, Plan, Recipe, SparsestWithin
 from fipray.recipes.subject import Subject
 
 __all__ = [
+    "AnchorChoice",
     "Budget",
     "Chosen",
     "Design",

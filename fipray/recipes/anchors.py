@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,27 +30,42 @@ def are_images(inputs: NDArray[np.generic] | Tensor) -> bool:
     return bool(is_float) and inputs.ndim == 4 and inputs.shape[1] in (1, 3) and min(inputs.shape[2:]) >= 8
 
 
-def chosen_anchors(data: Data, count: int, mirrored: bool, seed: int) -> NDArray[np.generic]:
-    """Draw anchors without replacement, and mirror every other one.
+@dataclass(frozen=True)
+class AnchorChoice:
+    """Choice of anchors, drawn at random without replacement.
 
     Args:
-        data: given data.
         count: number of anchors; 0 or more than there are takes all. With `mirrored`, images and their mirror images
             count together, so it may be up to twice as large.
-        mirrored: whether mirror images are anchors.
+        mirrored: whether mirror images are anchors, too.
         seed: seed of the draw.
-
-    Returns:
-        Anchors; the given array where nothing is changed.
     """
-    anchors = data.anchors
-    pool = 2 * len(anchors) if mirrored else len(anchors)
-    count = min(count or pool, pool)
-    if count == pool and not mirrored:
-        return anchors
-    chosen = torch.randperm(pool, generator=torch.Generator().manual_seed(seed))[:count].numpy()
-    drawn = anchors[chosen % len(anchors)]
-    if mirrored:
+
+    count: int = 0
+    mirrored: bool = False
+    seed: int = 0
+
+    def of(self, data: Data) -> Data:
+        """Apply the choice.
+
+        Args:
+            data: given data.
+
+        Returns:
+            Data with the chosen anchors; the given data where all are taken as they are.
+        """
+        anchors = data.anchors
+        pool = 2 * len(anchors) if self.mirrored else len(anchors)
+        count = min(self.count or pool, pool)
+        if count == pool and not self.mirrored:
+            return data
+        chosen = torch.randperm(pool, generator=torch.Generator().manual_seed(self.seed))[:count].numpy()
+        drawn = anchors[chosen % len(anchors)]
         turned = chosen >= len(anchors)
-        drawn[turned] = drawn[turned][..., ::-1]
-    return drawn
+        if self.mirrored:
+            drawn[turned] = drawn[turned][..., ::-1]
+        return replace(data, anchors=drawn)
+
+
+ALL = AnchorChoice()
+"""All anchors, as they are given."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, get_type_hints
 
-from fipray.errors import FiprayError, UsageError
+from fipray.errors import UsageError
 from fipray.recipes.recipe import Recipe
 from fipray.study import reference
 from fipray.study.parameters import parse
@@ -93,7 +93,7 @@ class Entry:
             if name.strip() not in {*SUBJECT, *hints}
         ]
         self._check_known([name.strip() for name, _, _ in split])
-        if missing := [name for name in self._subject if name not in given]:
+        if missing := [name for name in self.subject if name not in given]:
             raise UsageError(
                 f"recipe {self.name!r} needs {', '.join(missing)}: give -p {missing[0]}=module:function, a function "
                 "without arguments that returns it"
@@ -104,7 +104,8 @@ class Entry:
         return self.function(**subject, **values, **choices)
 
     @property
-    def _subject(self) -> list[str]:
+    def subject(self) -> list[str]:
+        """Names of the arguments that are a module or data."""
         return [name for name in inspect.signature(self.function).parameters if name in SUBJECT]
 
     def _check_known(self, names: Sequence[str]) -> None:
@@ -179,13 +180,8 @@ def overrides_of(choices: type, recipe: str, given: dict[str, Any]) -> dict[str,
 
 
 def _subject(name: str, text: str) -> Any:
-    function = reference.find(text)
-    try:
-        return function()
-    except FiprayError:
-        raise
-    except (Exception, SystemExit) as error:  # the user's own code may raise anything
-        raise UsageError(f"{name}={text} failed: {type(error).__name__}: {error}") from error
+    made = getattr(reference, "data_of" if name == "data" else "module_of", None)
+    return made(text) if made else reference.find(text)()
 
 
 def _parsed(name: str, text: str, hints: dict[str, Any]) -> Any:

@@ -21,6 +21,7 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.execution import Listener, LocalRunner, Runner
 from fipray.geometry import FisherRao, OutputGeometry
+from fipray.recipes.anchors import ALL, AnchorChoice
 from fipray.recipes.machine import Machine
 from fipray.recipes.record import CHOSEN, REASONS, RECIPE, RESULTS, Plain, recorded
 from fipray.study import Data, EnsembleSpec, Evaluation, PathSpec, Search, Study
@@ -64,7 +65,7 @@ class Plan:
         paths: specs of the paths.
         results: results by name: the name of a network (a path, variant or ensemble), or a rule that names one when
             the results are read.
-        data: data of the study, where it is not all of the given data.
+        anchors: choice among the given anchors.
         ensembles: specs of ensembles.
         evaluation: attacks.
         geometry: output geometry.
@@ -75,7 +76,7 @@ class Plan:
 
     paths: tuple[PathSpec, ...]
     results: Mapping[str, str | SparsestWithin]
-    data: Data | None = None
+    anchors: AnchorChoice = ALL
     ensembles: tuple[EnsembleSpec, ...] = ()
     evaluation: Evaluation | None = None
     geometry: OutputGeometry = FisherRao()
@@ -169,7 +170,7 @@ class Recipe:
         return Study(
             name=self.name,
             module=self.design.module,
-            data=plan.data or self.design.data,
+            data=plan.anchors.of(self.design.data),
             paths=plan.paths,
             ensembles=plan.ensembles,
             evaluation=plan.evaluation,
@@ -195,6 +196,24 @@ class Recipe:
                 f"recipe {self.name!r} has no search: give its settings by name, or write a fip.search.Search"
             )
         return Search(self.study, self.plan.space, self.plan.objectives, num_trials=num_trials)
+
+    def prepared(self, runner: Runner, into: str | Path) -> Recipe:
+        """Make the recipe ready to run: with the choices of an earlier run, or to try on a machine like the workers'.
+
+        Args:
+            runner: runner of the study.
+            into: results directory or address, which need not exist.
+
+        Returns:
+            The recipe; its trial runs when its study is first needed.
+
+        Raises:
+            UsageError: for a directory of another recipe, or of other parameters.
+        """
+        if self.known is not None or "chosen" in vars(self):
+            # What was chosen is kept, but a directory's own choices come first: IDs follow from them.
+            return replace(self, known=self.chosen).as_recorded(into)
+        return replace(self, machine=Machine.of(runner)).as_recorded(into)
 
     def as_recorded(self, into: str | Path) -> Recipe:
         """Take over the choices that an earlier run into a directory recorded.
@@ -235,7 +254,7 @@ class Recipe:
             RunError: where jobs failed.
         """
         runner = runner or LocalRunner()
-        ready = replace(self, machine=Machine.of(runner)).as_recorded(into) if self.known is None else self
+        ready = self.prepared(runner, into)
         runner.run(ready.study, into, listener, changed)
         return analysis.load(into)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.errors import UsageError
 from fipray.paths import Guarded, SaveAt, Scheduled
-from fipray.recipes.anchors import chosen_anchors
+from fipray.recipes.anchors import AnchorChoice
 from fipray.recipes.budget import Budget, Given
 from fipray.recipes.catalogue import overrides_of, recipe
 from fipray.recipes.machine import Machine
@@ -76,9 +76,7 @@ class Pruning:
         return Plan(
             paths=(path,),
             results={RESULT: SparsestWithin(PATH, measure, least)},
-            data=replace(
-                self.data, anchors=chosen_anchors(self.data, choices.num_anchors, choices.mirrored, self.task.seed)
-            ),
+            anchors=AnchorChoice(choices.num_anchors, choices.mirrored, self.task.seed),
             geometry=self.task.subject.geometry,
             measures={**measures, **({measure: HeldOutAccuracy(self.num_held_out)} if self.has_labels else {})},
             space={
