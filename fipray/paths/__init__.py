@@ -45,8 +45,8 @@ from fipray.paths.steppers import (
     OneShot,
     Projected,
     Published,
-    WithinAllowance,
     Switch,
+    WithinAllowance,
 )
 from fipray.paths.trace import trace, walk
 

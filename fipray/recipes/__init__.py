@@ -7,8 +7,9 @@ from fipray.recipes.anchors import AnchorChoice
 from fipray.recipes.budget import Budget
 from fipray.recipes.catalogue import catalogue, find, recipe
 from fipray.recipes.ensembles import DiverseChoices, RobustChoices, diverse_ensemble, robust_ensemble
+from fipray.recipes.learning import LearningChoices, learn
 from fipray.recipes.pruning import PruningChoices, prune
-from fipray.recipes.recipe import Chosen, Design, Plan, Recipe, SparsestWithin
+from fipray.recipes.recipe import Chosen, Design, FirstWithin, Plan, Recipe, SparsestWithin
 from fipray.recipes.subject import Subject
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "Chosen",
     "Design",
     "DiverseChoices",
+    "FirstWithin",
+    "LearningChoices",
     "Plan",
     "PruningChoices",
     "Recipe",
@@ -26,6 +29,7 @@ __all__ = [
     "catalogue",
     "diverse_ensemble",
     "find",
+    "learn",
     "prune",
     "recipe",
     "robust_ensemble",

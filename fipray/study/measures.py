@@ -162,6 +162,8 @@ class AccuracyLoss:
     Args:
         num_examples: number of held-out inputs, from the first one, at least 1.
         standard_errors: number of standard errors of the mean that are added, at least 0.
+        base_weight: weight, 0..1, of the base network's probabilities in a mixture with the network's, which is judged
+            in its place.
 
     Raises:
         UsageError: for a number out of range.
@@ -169,6 +171,7 @@ class AccuracyLoss:
 
     num_examples: int = 2000
     standard_errors: float = 1.0
+    base_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if not (self.num_examples >= 1 and self.standard_errors >= 0):
@@ -176,6 +179,8 @@ class AccuracyLoss:
                 f"num_examples is at least 1 and standard_errors at least 0; {self.num_examples} and "
                 f"{self.standard_errors} were given"
             )
+        if not 0 <= self.base_weight <= 1:
+            raise UsageError(f"base_weight is a fraction, 0..1; {self.base_weight} was given")
 
     @torch.no_grad()
     def measured_on(self, network: Network, weights: Tensor, held_out: Tensor, labels: Tensor | None) -> float:
@@ -194,9 +199,10 @@ class AccuracyLoss:
         Returns:
             Loss as a fraction; below 0 where accuracy has risen.
         """
-        own, before = class_logits(outputs), class_logits(base)
+        before = class_logits(base)
+        chances = before.double().softmax(1)
+        own = torch.lerp(class_logits(outputs).double().softmax(1), chances, self.base_weight)
         if labels is None:
-            chances = before.double().softmax(1)
             now = chances.gather(1, own.argmax(1, keepdim=True)).squeeze(1)
             lost = chances.amax(1) - now.where(~own.isnan().any(1), 0.0)
         else:

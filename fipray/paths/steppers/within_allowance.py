@@ -25,10 +25,10 @@ _BETA = "beta of the allowance"  # name in a state; part of the format of saved 
 class WithinAllowance:
     """First-order stepper whose beta is adjusted to what the network loses on held-out inputs.
 
-    From the fraction `after` of the path on, the loss of accuracy is estimated `num_looks` times: the mean over held-out
-    inputs of `p0(y0) - p0(y)`, with p0 the base network's probabilities, y0 its class and y that of the network, mixed
-    with the base network by `base_weight`. Above the allowance beta is divided by `factor`, and below 0.8 of it
-    multiplied, between a fiftieth and ten times its first value. Steps use no held-out input for anything else.
+    From the fraction `after` of the path on, the loss of accuracy is estimated `num_looks` times: the mean over
+    held-out inputs of `p0(y0) - p0(y)`, with p0 the base network's probabilities, y0 its class and y the network's.
+    Above the allowance beta is divided by `factor`, and below 0.8 of it multiplied, between a fiftieth and a thousand
+    times its first value. Steps use no held-out input for anything else.
 
     Cost: that of `stepper`, and `num_looks` forward passes on `num_inputs` inputs in all.
 
@@ -37,7 +37,6 @@ class WithinAllowance:
     Args:
         stepper: the stepper; its beta is the first one.
         allowance: loss of accuracy as a fraction, above 0 and below 1.
-        base_weight: weight of the base network's probabilities in the mixture that is judged, 0..1, 1 excluded.
         after: fraction of the path, 0..1, 1 excluded, before which beta stays: large steps lose what later ones regain.
         num_looks: number of adjustments, at least 1.
         factor: factor of an adjustment, above 1.
@@ -49,17 +48,16 @@ class WithinAllowance:
 
     stepper: FirstOrder
     allowance: float
-    base_weight: float = 0.0
     after: float = 0.6
     num_looks: int = 20
     factor: float = 1.3
     num_inputs: int = 1000
 
     def __post_init__(self) -> None:
-        if not (0 < self.allowance < 1 and 0 <= self.base_weight < 1 and 0 <= self.after < 1):
+        if not (0 < self.allowance < 1 and 0 <= self.after < 1):
             raise UsageError(
-                "allowance is above 0 and below 1, base_weight and after are at least 0 and below 1; "
-                f"{self.allowance}, {self.base_weight} and {self.after} were given"
+                "allowance is above 0 and below 1, and after at least 0 and below 1; "
+                f"{self.allowance} and {self.after} were given"
             )
         if not (self.num_looks >= 1 and self.num_inputs >= 1 and 1 < self.factor < math.inf):
             raise UsageError(
@@ -91,11 +89,11 @@ class WithinAllowance:
         lost = self.loss(situation.problem, situation.weights)
         if not lost <= self.allowance:
             return max(beta / self.factor, self.stepper.beta / 50)
-        return min(beta * self.factor, self.stepper.beta * 10) if lost < 0.8 * self.allowance else beta
+        return min(beta * self.factor, self.stepper.beta * 1000) if lost < 0.8 * self.allowance else beta
 
     @torch.no_grad()
     def loss(self, problem: Problem, weights: Tensor) -> float:
-        """Estimate the loss of accuracy of a network that is mixed with the base network.
+        """Estimate the loss of accuracy of a network at a point of the path.
 
         Args:
             problem: network and held-out inputs.
@@ -106,7 +104,6 @@ class WithinAllowance:
         """
         held_out = anchors_and_held_out(problem)[1].first(self.num_inputs)
         before = (held_out.reference / 2).square()
-        own = class_logits(problem.network.outputs(weights, held_out.inputs)).softmax(1)
-        mixed = torch.lerp(own, before, self.base_weight)
-        now = before.gather(1, mixed.argmax(1, keepdim=True)).squeeze(1)
+        own = class_logits(problem.network.outputs(weights, held_out.inputs))
+        now = before.gather(1, own.argmax(1, keepdim=True)).squeeze(1)
         return float((before.amax(1) - now).mean())

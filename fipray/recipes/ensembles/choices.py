@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fipray.border import checked
+from fipray.errors import UsageError
 
 
 @checked
@@ -27,6 +28,10 @@ class Walk:
     num_steps: int = 1000
     batch_size: int = 128
     batch_statistics: bool = False
+
+    def __post_init__(self) -> None:
+        if self.members < 1:
+            raise UsageError(f"an ensemble has at least one member; members={self.members} was given")
 
 
 @checked

@@ -91,7 +91,7 @@ class DiverseEnsemble:
             ensembles=(members,) if len(names) > 1 else (),
             evaluation=self.task.evaluation,
             geometry=self.task.subject.geometry,
-            measures={ACCURACY_LOSS: self.task.measure},
+            measures={ACCURACY_LOSS: self.task.measure()},
         )
 
     def _short(self, choices: DiverseChoices) -> tuple[Objective, Settings]:
@@ -107,7 +107,7 @@ class DiverseEnsemble:
 
     @property
     def _objective(self) -> Objective:
-        low, high = np.quantile(self.data.anchors[:1000], (0.05, 0.95))
+        low, high = np.quantile(self.data.anchors[:1000].astype(np.float64), (0.05, 0.95))
         noise = float(f"{max(float(high - low), 1e-3) / 4:.2g}")
         match self.diversity:
             case "outputs":
@@ -139,7 +139,6 @@ def diverse_ensemble(
     module: nn.Module,
     data: Data,
     *,
-    members: int | None = None,
     diversity: Diversity = "outputs",
     allowance: float = 0.02,
     epsilon: float = 8 / 255,
@@ -153,14 +152,13 @@ def diverse_ensemble(
     """Make an ensemble of members that differ as much as the allowance permits, without labels.
 
     Members are traced together in rounds. The weight of the objective grows until a member loses the allowance of
-    accuracy on held-out inputs, or until it is ten times its first value (`fip.steppers.WithinAllowance`). The result
+    accuracy on held-out inputs, or is a thousand times its first value (`fip.steppers.WithinAllowance`). The result
     "ensemble" averages the members' probabilities. Robust accuracy is measured for comparison: diversity alone is no
     robustness, see `robust_ensemble`.
 
     Args:
         module: trained classifier, in evaluation mode.
         data: anchors and held-out inputs within the bounds; labelled test inputs are only reported.
-        members: number of members, at least 1; None to choose it.
         diversity: "outputs" off the data, "gradients" with respect to the input, or "weights".
         allowance: largest loss of clean accuracy of a member, as a fraction, above 0 and below 1.
         epsilon: bound of the attacks, in units of the inputs.
@@ -170,7 +168,7 @@ def diverse_ensemble(
         budget: time for trial and paths, such as "10 min", "90 s" or a number of seconds, or {"steps": N} for each
             member; ten minutes by default. Attacks on the test inputs come on top.
         seed: seed of all random numbers.
-        overrides: settings of `DiverseChoices` by name.
+        overrides: settings of `DiverseChoices` by name, such as `members`.
 
     Returns:
         The recipe; nothing is measured before its study is needed.
@@ -179,7 +177,6 @@ def diverse_ensemble(
         UsageError: for a number out of range or an unknown setting.
     """
     given = overrides_of(DiverseChoices, "diverse-ensemble", overrides)
-    given |= {} if members is None else {"members": members}
     DiverseChoices(**given)
     model = ThreatModel(norm, epsilon, *data.bounds)
     task = Task(Subject(module, data), allowance, model, attacks, num_examples, Budget.of(budget), seed, given)

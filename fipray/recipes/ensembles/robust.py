@@ -16,14 +16,15 @@ from fipray.recipes.anchors import are_images
 from fipray.recipes.budget import Budget, Given
 from fipray.recipes.catalogue import overrides_of, recipe
 from fipray.recipes.ensembles.choices import RobustChoices
-from fipray.recipes.ensembles.task import ENSEMBLE, AttackNames, Task, evaluated
+from fipray.recipes.ensembles.task import ENSEMBLE, NUM_BASES, AttackNames, Task, evaluated
 from fipray.recipes.ensembles.trial import Trial
 from fipray.recipes.machine import Machine
-from fipray.recipes.recipe import Chosen, Plan, Recipe
+from fipray.recipes.recipe import Chosen, FirstWithin, Plan, Recipe
 from fipray.recipes.record import Plain
 from fipray.recipes.subject import Subject
 from fipray.robustness import ThreatModel
 from fipray.study import Data, EnsembleSpec, PathSpec
+from fipray.study.evaluation import BASE
 from fipray.study.measures import ACCURACY_LOSS
 
 FEW_PASSES = 10  # passes through the anchors above which shifted copies take the place of repeats
@@ -84,14 +85,21 @@ class RobustEnsemble:
             )
             for number, name in enumerate(names)
         )
+        ensembles = self.task.candidates(names)
         return Plan(
             paths=paths,
-            results={ENSEMBLE: ENSEMBLE if len(names) > 1 else names[0]},
-            ensembles=(EnsembleSpec(ENSEMBLE, names),) if len(names) > 1 else (),
+            results={ENSEMBLE: self._result(names, ensembles)},
+            ensembles=ensembles,
             evaluation=self.task.evaluation,
             geometry=self.task.subject.geometry,
-            measures={ACCURACY_LOSS: self.task.measure},
+            measures={ACCURACY_LOSS: self.task.measure(NUM_BASES / (NUM_BASES + len(names)))},
         )
+
+    def _result(self, names: tuple[str, ...], ensembles: tuple[EnsembleSpec, ...]) -> str | FirstWithin:
+        if self.task.evaluation is None:
+            return ensembles[-1].name  # nothing measures the others, and the members were held to this one
+        alone = names if len(names) == 1 else ()
+        return FirstWithin((*alone, *(ensemble.name for ensemble in ensembles)), self.task.allowance)
 
     def _short(self, choices: RobustChoices) -> tuple[AdversarialDistillation, Settings]:
         """Objective and settings of a member's path, or of a short one in a trial."""
@@ -118,6 +126,7 @@ class RobustEnsemble:
         base, own = found["base"], found[ENSEMBLE]
         model = self.task.threat_model
         return (
+            self._composition(results.named.get(ENSEMBLE, "")),
             f"Robust accuracy ({model.norm}, epsilon {model.epsilon:.3g}, worst of all attacks on "
             f"{min(self.task.num_examples, len(self.data.test_labels if self.data.test_labels is not None else ()))} "
             f"test inputs): {own['robust']:.1%}, base network {base['robust']:.1%}.",
@@ -125,6 +134,13 @@ class RobustEnsemble:
             *said,
             *(() if own["robust"] > base["robust"] else (_NO_GAIN,)),
         )
+
+    def _composition(self, network: str) -> str:
+        count = {spec.name: spec.members.count(BASE) for spec in self.task.candidates(("robust-0", "robust-1"))}
+        bases = count.get(network, 0)
+        among = "the robust members alone" if not bases else f"the robust members and the base network, {bases} times"
+        what = "the base network, as nothing else is within the allowance" if network == BASE else among
+        return f"{ENSEMBLE!r} is {what}."
 
 
 _NO_GAIN = (
@@ -141,7 +157,6 @@ def robust_ensemble(
     *,
     epsilon: float = 8 / 255,
     norm: Literal["linf", "l2"] = "linf",
-    members: int | None = None,
     allowance: float = 0.02,
     attacks: AttackNames = "pgd",
     num_examples: int = 1000,
@@ -163,14 +178,13 @@ def robust_ensemble(
         data: anchors and held-out inputs within the bounds; labelled test inputs are only reported.
         epsilon: bound on the change of an input, in units of the inputs.
         norm: "linf" or "l2".
-        members: number of members, at least 1; None to choose it.
         allowance: largest loss of clean accuracy of a member, as a fraction, above 0 and below 1.
         attacks: "pgd" (PGD and targeted PGD) or "autoattack" (PGD and AutoAttack, slower), on the test inputs.
         num_examples: number of test inputs that are attacked.
         budget: time for trial and paths, such as "10 min", "90 s" or a number of seconds, or {"steps": N} for each
             member; ten minutes by default. Attacks on the test inputs come on top.
         seed: seed of all random numbers.
-        overrides: settings of `RobustChoices` by name.
+        overrides: settings of `RobustChoices` by name, such as `members`.
 
     Returns:
         The recipe; nothing is measured before its study is needed.
@@ -179,7 +193,6 @@ def robust_ensemble(
         UsageError: for a number out of range or an unknown setting.
     """
     given = overrides_of(RobustChoices, "robust-ensemble", overrides)
-    given |= {} if members is None else {"members": members}
     RobustChoices(**given)
     model = ThreatModel(norm, epsilon, *data.bounds)
     task = Task(Subject(module, data), allowance, model, attacks, num_examples, Budget.of(budget), seed, given)

@@ -17,12 +17,14 @@ from fipray.recipes.record import GIVEN, Plain
 from fipray.recipes.subject import Subject
 from fipray.recipes.trial import Bench
 from fipray.robustness import PGD, Attack, AutoAttack, TargetedPGD, ThreatModel
-from fipray.study import AccuracyLoss, Data, Evaluation
+from fipray.study import AccuracyLoss, Data, EnsembleSpec, Evaluation
+from fipray.study.evaluation import BASE
 from fipray.study.measures import ACCURACY_LOSS
 
 AttackNames = Literal["pgd", "autoattack"]
 ATTACKS: dict[str, tuple[Attack, ...]] = {"pgd": (TargetedPGD(), PGD()), "autoattack": (PGD(), AutoAttack())}
 ENSEMBLE = "ensemble"
+NUM_BASES = 2  # the base network is up to so many members of an ensemble
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +45,6 @@ class Task:
             raise UsageError(
                 f"allowance is a fraction such as 0.02 for two points, above 0 and below 1; {self.allowance} was given"
             )
-        if members := [number for name, number in self.overrides.items() if name == "members" and number < 1]:
-            raise UsageError(f"an ensemble has at least one member; members={members[0]} was given")
 
     @property
     def module(self) -> nn.Module:
@@ -91,15 +91,36 @@ class Task:
         data = self.data
         return Bench(self.subject, machine, min(len(data.anchors), 2048), min(len(data.held_out), 256), self.seed)
 
+    def candidates(self, names: tuple[str, ...]) -> tuple[EnsembleSpec, ...]:
+        """Ensembles of which the result is the first within the allowance.
+
+        Args:
+            names: names of the members' paths.
+
+        Returns:
+            The members alone, and with the base network among them once and twice.
+        """
+        return tuple(
+            EnsembleSpec("members" if not count else f"members-and-base-{count}", (*(BASE,) * count, *names))
+            for count in range(NUM_BASES + 1)
+            if count or len(names) > 1
+        )
+
     @property
     def limit(self) -> MeasureAbove:
         """Limit of each path: the loss of accuracy on held-out inputs."""
         return MeasureAbove(ACCURACY_LOSS, self.allowance)
 
-    @property
-    def measure(self) -> AccuracyLoss:
-        """Measure of that limit."""
-        return AccuracyLoss(self.num_held_out)
+    def measure(self, base_weight: float = 0.0) -> AccuracyLoss:
+        """Measure of that limit.
+
+        Args:
+            base_weight: weight of the base network in the mixture that is judged.
+
+        Returns:
+            The measure.
+        """
+        return AccuracyLoss(self.num_held_out, base_weight=base_weight)
 
     @property
     def evaluation(self) -> Evaluation | None:
@@ -141,21 +162,21 @@ class Task:
 
 
 def evaluated(results: analysis.Results) -> dict[str, dict[str, float]]:
-    """Clean and robust accuracy, NLL and calibration error of the base network and the ensemble.
+    """Clean and robust accuracy, NLL and calibration error of the base network and of the result.
 
     Args:
         results: results of a run.
 
     Returns:
-        Numbers by name of the network, and within it by column; empty where nothing was evaluated.
+        Numbers by "base" and "ensemble", and within it by column; empty where nothing was evaluated.
     """
     found: dict[str, dict[str, float]] = {}
-    for name in ("base", ENSEMBLE):
+    for label, name in ((BASE, BASE), (ENSEMBLE, results.named.get(ENSEMBLE))):
         rows = results.robustness[results.robustness["name"] == name].set_index("attack")
         measured = results.measures[results.measures["name"] == name]
         if rows.empty or measured.empty:
             return {}
-        found[name] = {
+        found[label] = {
             "clean": float(rows.loc["none", "clean_accuracy"]),
             "robust": float(rows.loc["worst", "robust_accuracy"]),
             "nll": float(measured["nll"].iloc[0]),

@@ -115,7 +115,8 @@ class Trial:
         choices = replace(choices, **{"members": members, "num_steps": num_steps, **self.given})
         self.reasons.append(
             f"{choices.members} members of {choices.num_steps:,} steps each, {workers} at a time: a step takes "
-            f"{1000 * seconds:.3g} ms here, and the budget is {self.budget.text}, of which the trial took {spent:.0f} s."
+            f"{1000 * seconds:.3g} ms here, and the budget is {self.budget.text}, of which the trial took "
+            f"{spent:.0f} s."
         )
         return choices
 
