@@ -37,6 +37,8 @@ def _rules(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _network(rule: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> str | None:
     if "network" in rule:
         return str(rule["network"])
+    if rule["rule"] == "first_within":
+        return _first_within(rule, frames["robustness"])
     paths, variants, measured = frames["paths"], frames["variants"], frames["point_measures"]
     own = paths.loc[paths["name"] == rule["path"], "path_id"]
     if own.empty:
@@ -45,3 +47,13 @@ def _network(rule: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> str
     rows = variants[variants["path_id"] == own.iloc[0]].merge(values[["step", "value"]], on="step")
     within = rows[rows["value"] >= rule["least"]].sort_values("target_sparsity")
     return BASE if within.empty else str(within["network"].iloc[-1])
+
+
+def _first_within(rule: Mapping[str, Any], robustness: pd.DataFrame) -> str | None:
+    lost = robustness[robustness["attack"] == "none"].set_index("name")["accuracy_loss_held_out"]
+    for name in rule["networks"]:
+        if name not in lost.index:
+            return None  # not evaluated yet, and it may be the one
+        if lost[name] <= rule["most"]:
+            return str(name)
+    return BASE

@@ -88,6 +88,7 @@ class Resources:
                 inputs=tests.inputs,
                 labels=tests.labels,
                 ood_inputs=data.ood_inputs,
+                held_out_labels=data.held_out_labels,
             )
         # Looked up here, not at the first point, so that a measure that cannot be loaded fails the set-up of the worker
         # and not each of its jobs.

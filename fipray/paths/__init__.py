@@ -46,6 +46,7 @@ from fipray.paths.steppers import (
     Projected,
     Published,
     Switch,
+    WithinAllowance,
 )
 from fipray.paths.trace import trace, walk
 
@@ -114,6 +115,7 @@ __all__ = [
     "WeightDiversity",
     "WeightPath",
     "WeightedSum",
+    "WithinAllowance",
     "ZerothOrder",
     "aligned",
     "augmented",

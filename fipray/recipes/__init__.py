@@ -6,8 +6,10 @@
 from fipray.recipes.anchors import AnchorChoice
 from fipray.recipes.budget import Budget
 from fipray.recipes.catalogue import catalogue, find, recipe
+from fipray.recipes.ensembles import DiverseChoices, RobustChoices, diverse_ensemble, robust_ensemble
+from fipray.recipes.learning import LearningChoices, learn
 from fipray.recipes.pruning import PruningChoices, prune
-from fipray.recipes.recipe import Chosen, Design, Plan, Recipe, SparsestWithin
+from fipray.recipes.recipe import Chosen, Design, FirstWithin, Plan, Recipe, SparsestWithin
 from fipray.recipes.subject import Subject
 
 __all__ = [
@@ -15,13 +17,20 @@ __all__ = [
     "Budget",
     "Chosen",
     "Design",
+    "DiverseChoices",
+    "FirstWithin",
+    "LearningChoices",
     "Plan",
     "PruningChoices",
     "Recipe",
+    "RobustChoices",
     "SparsestWithin",
     "Subject",
     "catalogue",
+    "diverse_ensemble",
     "find",
+    "learn",
     "prune",
     "recipe",
+    "robust_ensemble",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ class Machine:
     Args:
         threads: CPU threads of torch.
         device: torch device.
+        workers: number of paths that are traced at the same time.
     """
 
     threads: int = 1
     device: str = "cpu"
+    workers: int = 1
 
     @classmethod
     def of(cls, runner: Runner) -> Machine:
@@ -36,7 +39,11 @@ class Machine:
         if isinstance(runner, LocalRunner):
             return cls(runner.threads, runner.device)
         has_gpu = torch.cuda.is_available() and getattr(runner, "gpus_per_worker", None) != 0
-        return cls(int(getattr(runner, "threads_per_worker", 1)), "cuda" if has_gpu else "cpu")
+        threads = int(getattr(runner, "threads_per_worker", 1))
+        if has_gpu:
+            return cls(threads, "cuda", getattr(runner, "num_workers", None) or torch.cuda.device_count())
+        # A cluster may have more nodes than this machine; then the run takes less time than it may.
+        return cls(threads, "cpu", getattr(runner, "num_workers", None) or max((os.cpu_count() or 1) // threads, 1))
 
     @contextmanager
     def used(self) -> Iterator[None]:

@@ -45,6 +45,23 @@ class SparsestWithin:
 
 
 @dataclass(frozen=True)
+class FirstWithin:
+    """Result of a recipe: the first of some evaluated networks that is within an allowance, else the base network.
+
+    Args:
+        networks: names of the networks.
+        most: largest loss of accuracy on held-out inputs, the column `accuracy_loss_held_out` of `robustness`.
+    """
+
+    networks: tuple[str, ...]
+    most: float
+
+
+Rule = SparsestWithin | FirstWithin
+_RULES: dict[type, str] = {SparsestWithin: "sparsest_within", FirstWithin: "first_within"}
+
+
+@dataclass(frozen=True)
 class Chosen:
     """What a trial chose, and why.
 
@@ -75,7 +92,7 @@ class Plan:
     """
 
     paths: tuple[PathSpec, ...]
-    results: Mapping[str, str | SparsestWithin]
+    results: Mapping[str, str | Rule]
     anchors: AnchorChoice = ALL
     ensembles: tuple[EnsembleSpec, ...] = ()
     evaluation: Evaluation | None = None
@@ -286,7 +303,7 @@ class Recipe:
     @property
     def _record(self) -> dict[str, Plain]:
         results = {
-            name: {"network": rule} if isinstance(rule, str) else {"rule": "sparsest_within", **vars(rule)}
+            name: {"network": rule} if isinstance(rule, str) else {"rule": _RULES[type(rule)], **vars(rule)}
             for name, rule in self.plan.results.items()
         }
         return {

@@ -20,11 +20,11 @@ from fipray.networks import Network
 from fipray.paths import Examples, Probe
 from fipray.records import TABLES
 from fipray.registry import spec
-from fipray.robustness import PGD, Attack, ThreatModel, evaluate
+from fipray.robustness import PGD, Attack, ThreatModel, correct, evaluate
 from fipray.study.tensors import Tensors, accuracy
 
-AGREEMENT, HELD_OUT_ACCURACY = "agreement", "held_out_accuracy"
-"""Names that recipes give to the measures `Agreement` and `HeldOutAccuracy`."""
+AGREEMENT, HELD_OUT_ACCURACY, ACCURACY_LOSS = "agreement", "held_out_accuracy", "accuracy_loss"
+"""Names that recipes give to the measures `Agreement`, `HeldOutAccuracy` and `AccuracyLoss`."""
 ACCURACY = "clean_accuracy"
 """Measure that every study with labelled test inputs has."""
 # Frames of trials show measures beside these columns, and pandas refuses two of one name. A scheduler is given the rows
@@ -145,6 +145,70 @@ class HeldOutAccuracy:
         if labels is None:
             raise DataError("HeldOutAccuracy needs labels of the held-out inputs: give Data(held_out_labels=...)")
         return accuracy(network, weights, Examples(held_out[: self.num_examples], labels[: self.num_examples]))
+
+
+@spec("accuracy_loss")
+@checked
+@dataclass(frozen=True)
+class AccuracyLoss:
+    """Loss of accuracy on held-out inputs since the base network; an estimate where there are no labels.
+
+    With `Data.held_out_labels` the mean over inputs of `[base is right] - [network is right]`. Without labels the base
+    network's own probabilities p0 stand for how often it is right: the mean of `p0(y0) - p0(y)`, where y0 is its class
+    and y the network's. That is never more than the fraction of inputs on which the two disagree, and less where the
+    base network is uncertain. A base network that is too certain makes the estimate too large. The standard errors
+    allow for the draw of the inputs.
+
+    Args:
+        num_examples: number of held-out inputs, from the first one, at least 1.
+        standard_errors: number of standard errors of the mean that are added, at least 0.
+        base_weight: weight, 0..1, of the base network's probabilities in a mixture with the network's, which is judged
+            in its place.
+
+    Raises:
+        UsageError: for a number out of range.
+    """
+
+    num_examples: int = 2000
+    standard_errors: float = 1.0
+    base_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.num_examples >= 1 and self.standard_errors >= 0):
+            raise UsageError(
+                f"num_examples is at least 1 and standard_errors at least 0; {self.num_examples} and "
+                f"{self.standard_errors} were given"
+            )
+        if not 0 <= self.base_weight <= 1:
+            raise UsageError(f"base_weight is a fraction, 0..1; {self.base_weight} was given")
+
+    @torch.no_grad()
+    def measured_on(self, network: Network, weights: Tensor, held_out: Tensor, labels: Tensor | None) -> float:
+        inputs = held_out[: self.num_examples]
+        labels = None if labels is None else labels[: self.num_examples]
+        return self.between(network.outputs(weights, inputs), network.outputs(network.weights, inputs), labels)
+
+    def between(self, outputs: Tensor, base: Tensor, labels: Tensor | None = None) -> float:
+        """Loss of accuracy between two sets of outputs.
+
+        Args:
+            outputs: outputs [N, C] of a network; any NaN among those of an input makes it wrong.
+            base: those of the base network.
+            labels: classes [N]; None for an estimate.
+
+        Returns:
+            Loss as a fraction; below 0 where accuracy has risen.
+        """
+        before = class_logits(base)
+        chances = before.double().softmax(1)
+        own = torch.lerp(class_logits(outputs).double().softmax(1), chances, self.base_weight)
+        if labels is None:
+            now = chances.gather(1, own.argmax(1, keepdim=True)).squeeze(1)
+            lost = chances.amax(1) - now.where(~own.isnan().any(1), 0.0)
+        else:
+            lost = correct(before, labels).double() - correct(own, labels).double()
+        spread = float(lost.std()) / len(lost) ** 0.5 if len(lost) > 1 else 0.0
+        return float(lost.mean()) + self.standard_errors * spread
 
 
 @spec("robust_accuracy")
