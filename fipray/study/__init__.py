@@ -4,7 +4,7 @@ from fipray.study.data import Data, Task
 from fipray.study.evaluation import Evaluation
 from fipray.study.measures import Measure, RobustAccuracy
 from fipray.study.search import Search
-from fipray.study.space import Choice, Integers, LogUniform, Uniform
+from fipray.study.space import Choice, Integers, LogIntegers, LogUniform, Uniform
 from fipray.study.specs import EnsembleSpec, PathSpec
 from fipray.study.study import Study
 
@@ -14,6 +14,7 @@ __all__ = [
     "EnsembleSpec",
     "Evaluation",
     "Integers",
+    "LogIntegers",
     "LogUniform",
     "Measure",
     "PathSpec",
