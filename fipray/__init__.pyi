@@ -30,9 +30,9 @@ from .paths import (
     radii as radii,
     sparsity as sparsity,
     steppers as steppers,
-    trace as trace,
     walk as walk,
 )
+from .progress import trace as trace
 from .registry import spec as spec
 from .robustness import (
     Ensemble as Ensemble,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from fipray.errors import MissingPackageError
 
 EXTRAS = {  # the extra that brings each top-level package
@@ -20,6 +22,21 @@ EXTRAS = {  # the extra that brings each top-level package
     "torchvision": "examples",
     "wandb": "wandb",
 }
+
+
+def require(package: str, what: str) -> None:
+    """Check that a package is installed, without importing it.
+
+    Args:
+        package: name of the package.
+        what: what needs it, such as "TensorBoard".
+
+    Raises:
+        MissingPackageError: with the command that installs it.
+    """
+    if importlib.util.find_spec(package) is None:
+        missing = explained(ModuleNotFoundError(name=package), what)
+        raise missing or MissingPackageError(f"{what} needs {package}, which is not installed", name=package)
 
 
 def explained(error: ImportError, what: str) -> MissingPackageError | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +13,24 @@ import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 import fipray
-from fipray.cli.options import ChangedOption, ClusterOptions, Into, Parameters, PlacementOptions, TrackerOptions
+from fipray.cli.options import (
+    ChangedOption,
+    ClusterOptions,
+    DeviceOption,
+    Into,
+    Parameters,
+    PlacementOptions,
+    RunnerOption,
+    TrackerOptions,
+)
 from fipray.errors import UsageError
 
 if TYPE_CHECKING:
-    from fipray.execution import Runner
     from fipray.execution.changed import Changed
     from fipray.execution.listeners import Sink
     from fipray.recipes import Recipe
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
 def run(
@@ -32,9 +43,8 @@ def run(
     ],
     into: Into,
     parameter: Parameters = None,
-    runner: Annotated[
-        str, typer.Option(help="'ray' for workers on Ray, 'local' for this process, one job after the other.")
-    ] = "ray",
+    runner: RunnerOption = None,
+    device: DeviceOption = "auto",
     changed: ChangedOption = "stop",
     *,
     cluster: ClusterOptions,
@@ -49,14 +59,15 @@ def run(
         study: reference to the study's function, or name of a recipe.
         into: results directory.
         parameter: arguments of the study's function, as "NAME=VALUE".
-        runner: "ray" or "local".
+        runner: "ray" or "local"; None for Ray if it is installed.
+        device: "auto", "cuda", "mps" or "cpu".
         changed: "stop" or "redo".
         cluster: options of the cluster.
         placement: options of the workers' placement.
         trackers: options of experiment trackers.
     """
     # The preflight on the cluster comes first: it takes seconds, and what follows loads torch.
-    chosen = _runner(runner, cluster, placement)
+    chosen = _runner(runner, device, cluster, placement)
     from fipray.execution.listeners import Listeners
     from fipray.study import reference
     from fipray.terminal import TerminalListener, print_summary, say
@@ -64,18 +75,17 @@ def run(
     recipe = _recipe(study, parameter) if ":" not in study else None
     function = None if recipe else reference.find(study)
     values = reference.parse(function, parameter or []) if function else {}
-    sinks = _sinks(trackers)
-    with _interruptible():  # also while the study is built, which may train its base network
+    sinks = _sinks(trackers, into)
+    with _interruptible(), TerminalListener() as terminal:  # also while the study is built, which may train its network
         if recipe:
+            terminal.doing(f"choosing the settings of {study}")
             recipe = recipe.prepared(chosen, into)
             say(recipe.describe())
+        terminal.doing(f"building the study {study}")
         built = reference.build(function, values, fipray.Study) if function else recipe.study
         built = built.made_by(study, parameter or [])
-        with TerminalListener() as terminal:
-            listener = Listeners([terminal], sinks)
-            store = chosen.run(built, into, listener, _changed(changed))
-            if sinks:  # they have not seen the results of earlier runs
-                listener.write({name: store.read_table(name).to_pylist() for name in ("paths", "points")})
+        listener = Listeners([terminal], sinks)
+        listener.end(chosen.run(built, into, listener, _changed(changed)))
     print_summary(into)
     if recipe:
         say(recipe.outcome(fipray.analysis.load(into)))
@@ -100,13 +110,26 @@ def search(
             help="Rule for stopping trials early: 'asha', 'median' or 'none'.", show_default="as the search says"
         ),
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Database in which Optuna keeps the trials, such as sqlite:///search.db, for optuna-dashboard.",
+            show_default="none",
+        ),
+    ] = None,
+    runner: RunnerOption = None,
+    device: DeviceOption = "auto",
     changed: ChangedOption = "stop",
     *,
     cluster: ClusterOptions,
+    placement: PlacementOptions,
+    trackers: TrackerOptions,
 ) -> None:
-    """Search for the best values of a path's settings, with Ray Tune.
+    """Search for the best values of a path's settings, with Ray Tune, or with Optuna in this process.
 
     Finished trials are saved at once. The same command run again resumes: it runs only the trials that are missing.
+    With a larger number of trials it continues a finished search.
 
     Args:
         search: reference to the search's function, or name of a recipe.
@@ -115,21 +138,29 @@ def search(
         trials: number of trials; None for the search's own.
         searcher: name of the searcher; None for the search's own.
         scheduler: name of the scheduler; None for the search's own.
+        storage: URL of a database for Optuna; None for none.
+        runner: "ray" or "local"; None for Ray if it is installed.
+        device: "auto", "cuda", "mps" or "cpu".
         changed: "stop" or "redo".
         cluster: options of the cluster.
+        placement: options of the workers' placement.
+        trackers: options of experiment trackers.
     """
-    runner = _ray_runner(cluster)
-    runner.preflight()
+    chosen = _runner(runner, device, cluster, placement)
+    from fipray.execution.listeners import Listeners
     from fipray.study import reference
     from fipray.terminal import TerminalListener, print_summary, say
 
     recipe = _recipe(search, parameter) if ":" not in search else None
     function = None if recipe else reference.find(search)
     values = reference.parse(function, parameter or []) if function else {}
-    with _interruptible():
+    sinks = _sinks(trackers, into)
+    with _interruptible(), TerminalListener() as terminal:
         if recipe:
-            recipe = recipe.prepared(runner, into)
+            terminal.doing(f"choosing the settings of {search}")
+            recipe = recipe.prepared(chosen, into)
             say(recipe.describe())
+        terminal.doing(f"building the search {search}")
         built = reference.build(function, values, fipray.search.Search) if function else recipe.search()
         built = replace(
             built,
@@ -138,8 +169,8 @@ def search(
             searcher=searcher or built.searcher,
             scheduler=scheduler or built.scheduler,
         )
-        with TerminalListener() as listener:
-            fipray.search.run(built, into, runner, listener, _changed(changed))
+        listener = Listeners([terminal], sinks)
+        listener.end(fipray.search.run(built, into, chosen, listener, _changed(changed), storage))
     print_summary(into)
 
 
@@ -149,7 +180,15 @@ def _recipe(name: str, parameter: list[str] | None) -> Recipe:
     return find(name).made(parameter or [])
 
 
-def _runner(name: str, cluster: ClusterOptions, placement: PlacementOptions) -> Runner:
+def _runner(
+    name: str | None, device: str, cluster: ClusterOptions, placement: PlacementOptions
+) -> fipray.RayRunner | fipray.LocalRunner:
+    if device not in DEVICES:
+        raise UsageError(f"unknown device {device!r}; available: {', '.join(DEVICES)}")
+    if name is None:
+        name = "ray" if importlib.util.find_spec("ray") else "local"
+        if name == "local":
+            typer.echo("fipray: Ray is not installed (pip install 'fipray[ray]'): running in this process", err=True)
     if name == "local":
         # The number of threads is the one option that both runners take.
         if replace(cluster, threads_per_worker=1) != ClusterOptions() or placement != PlacementOptions():
@@ -157,16 +196,15 @@ def _runner(name: str, cluster: ClusterOptions, placement: PlacementOptions) -> 
                 "--runner local runs in this process: it takes no --address, --workers, --gpus-per-worker, "
                 "--memory-per-worker, --resource, --placement or --stall-seconds"
             )
-        return fipray.LocalRunner(threads=cluster.threads_per_worker)
+        return fipray.LocalRunner(threads=cluster.threads_per_worker, device=device)
     if name != "ray":
         raise UsageError(f"unknown runner {name!r}; available: ray, local")
-    runner = _ray_runner(cluster, placement)
+    runner = _ray_runner(device, cluster, placement)
     runner.preflight()
     return runner
 
 
-def _ray_runner(cluster: ClusterOptions, placement: PlacementOptions | None = None) -> fipray.RayRunner:
-    placement = placement or PlacementOptions()
+def _ray_runner(device: str, cluster: ClusterOptions, placement: PlacementOptions) -> fipray.RayRunner:
     return fipray.RayRunner(
         address=cluster.address,
         num_workers=cluster.workers,
@@ -176,6 +214,7 @@ def _ray_runner(cluster: ClusterOptions, placement: PlacementOptions | None = No
         resources_per_worker=_amounts(placement.resource or []),
         placement=placement.placement,
         stall_seconds=cluster.stall_seconds,
+        device=device,
     )
 
 
@@ -203,14 +242,16 @@ def _amounts(texts: list[str]) -> dict[str, float]:
     return amounts
 
 
-def _sinks(trackers: TrackerOptions) -> list[Sink]:
-    from fipray.sinks import MLflowSink, TensorBoardSink
+def _sinks(trackers: TrackerOptions, into: str) -> list[Sink]:
+    from fipray.sinks import MLflowSink, TensorBoardSink, WandbSink
 
     sinks: list[Sink] = []
     if trackers.tensorboard is not None:
-        sinks.append(TensorBoardSink(trackers.tensorboard))
+        sinks.append(TensorBoardSink(trackers.tensorboard, into))
     if trackers.mlflow is not None:
-        sinks.append(MLflowSink(trackers.mlflow))
+        sinks.append(MLflowSink(trackers.mlflow, into))
+    if trackers.wandb is not None:
+        sinks.append(WandbSink(trackers.wandb, into))
     return sinks
 
 

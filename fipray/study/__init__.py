@@ -5,7 +5,7 @@ from fipray.study.evaluation import Evaluation
 from fipray.study.measures import AccuracyLoss, Agreement, HeldOutAccuracy, HeldOutMeasure, Measure, RobustAccuracy
 from fipray.study.search import Search
 from fipray.study.sources import Columns
-from fipray.study.space import Choice, Integers, LogUniform, Uniform
+from fipray.study.space import Choice, Integers, LogIntegers, LogUniform, Uniform
 from fipray.study.specs import EnsembleSpec, PathSpec
 from fipray.study.study import Study
 
@@ -20,6 +20,7 @@ __all__ = [
     "HeldOutAccuracy",
     "HeldOutMeasure",
     "Integers",
+    "LogIntegers",
     "LogUniform",
     "Measure",
     "PathSpec",

@@ -48,7 +48,8 @@ def scalars_in(directory: Path) -> dict[tuple[str, int], float]:
         event = Event.FromString(content[12 : 12 + length])
         content = content[16 + length :]
         for value in event.summary.value:
-            found[value.tag, event.step] = value.simple_value
+            if value.WhichOneof("value") == "simple_value":
+                found[value.tag, event.step] = value.simple_value
     return found
 
 
