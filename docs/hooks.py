@@ -159,6 +159,7 @@ def page_of(notebook: Path) -> tuple[str, dict[str, bytes]]:
     from nbconvert import MarkdownExporter
 
     text, resources = MarkdownExporter().from_filename(str(notebook))
+    text = text.replace('<table border="1" class="dataframe">', "<table>")  # the theme leaves tables of a class alone
     names = {name: f"{notebook.stem}-{name}" for name in resources["outputs"]}
     for old, new in names.items():
         text = text.replace(f"]({old})", f"]({new})")

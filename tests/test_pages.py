@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from fipray.cli.entry import app
 from tests.pages import PAGES, blocks_of, module_of_the_pages
 
-# What takes more than a few seconds.
-SLOW: set[str] = set()
+# Pages whose code takes a second or two; the others take up to half a minute each.
+QUICK = {"docs/index.md", "docs/method.md", "docs/search.md", "docs/extending.md"}
 WITH_CODE = [page for page in PAGES if any(one.language == "python" for one in blocks_of(page))]
 WITH_COMMANDS = [page for page in PAGES if any(one.commands for one in blocks_of(page))]
 
@@ -36,7 +36,8 @@ def reader(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("page", [pytest.param(p, marks=pytest.mark.slow if p in SLOW else ()) for p in WITH_CODE])
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", [pytest.param(p, marks=() if p in QUICK else pytest.mark.slow) for p in WITH_CODE])
 def test_code_of_a_page_runs(page, reader):
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks_of(page):

@@ -65,7 +65,7 @@ def test_the_page_of_commands_has_every_command_and_option():
     from fipray.cli.entry import app
 
     text = hooks().commands()
-    names = [command.callback.__name__ for command in app.registered_commands]
+    names = [command.name for command in app.registered_commands]
     assert sorted(re.findall(r"^## fipray (\S+)$", text, flags=re.MULTILINE)) == sorted(names)
     assert "| `--into` |" in text
 
