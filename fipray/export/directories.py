@@ -198,9 +198,9 @@ def _cell(value: Any) -> Any:
 def _write_plain(exporting: Exporting, made: Path) -> Loading:
     (made / WEIGHTS).write_bytes(content(exporting.module.state_dict(), ".safetensors"))
     own: dict[str, Any] = {"fipray": exporting.config}
-    single = pretrained(exporting.single)
-    if hasattr(single, "config") and hasattr(single.config, "to_dict"):
-        own |= single.config.to_dict()  # members of an ensemble are made from it
+    config = getattr(pretrained(exporting.single), "config", None)
+    if callable(getattr(config, "to_dict", None)):
+        own |= config.to_dict()  # members of an ensemble are made from it
     _write(made / CONFIG, json.dumps(own, indent=1, default=str))
     if isinstance(exporting.module, Ensemble):
         shutil.copyfile(str(loader.__file__), made / _LOADER)

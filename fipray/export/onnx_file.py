@@ -149,7 +149,7 @@ def _program(traced: _Traced, named: Mapping[str, Tensor]) -> Any:
     sizes: dict[str, Any] = {name: {0: batch} for name in named}
     args = () if traced.by_keyword else tuple(named.values())
     kwargs = dict(named) if traced.by_keyword else {}
-    shapes = {"args": (), "kwargs": sizes} if traced.by_keyword else {"args": tuple(sizes.values())}
+    shapes = {"kwargs": sizes} if traced.by_keyword else {"args": tuple(sizes.values())}
     try:
         with _quiet():
             return torch.onnx.export(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import resource
@@ -63,8 +64,9 @@ def test_a_directory_loads_with_the_lines_of_its_card_and_computes_the_same(
 def test_the_loader_of_a_bundle_needs_torch_alone(results, tmp_path):
     to = tmp_path / "out"
     export(results.address, "both", None, to, options=Options(like=LENET, packed=True))
-    source = (to / "loader.py").read_text()
-    imported = set(re.findall(r"^(?:from|import) (\w+)", source, flags=re.MULTILINE))
+    nodes = list(ast.walk(ast.parse((to / "loader.py").read_text())))
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {str(node.module).partition(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
     assert imported - set(sys.stdlib_module_names) == {"torch"}
 
 
