@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Self
@@ -146,8 +145,7 @@ def print_summary(directory: str) -> None:
     from fipray import analysis  # pandas loads slowly, so only when the run is over
 
     analysis.print_summary(analysis.load(directory))
-    quoted = json.dumps(without_credentials(directory), ensure_ascii=False)
-    say(f"In pandas: from fipray import analysis; results = analysis.load({quoted})")
+    say(analysis.how_to_load(directory))
 
 
 def say(text: object) -> None:

@@ -252,6 +252,7 @@ class Study:
             "base_id": self.base_id or weights_digest(self.module),
             "data_id": self.data.digest,
             "parameters_of_module": self._layout,
+            "num_jobs": len(self.specs),
         }
 
 
