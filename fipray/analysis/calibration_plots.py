@@ -43,6 +43,7 @@ def plot_calibration(
     Selective accuracy is that on the most confident 80, 90 and 100 % of the examples, with Wilson's 95 % intervals. The
     table holds no bins and no confidences, so there is no reliability diagram of it: see `reliability_diagram`.
     Networks that differ in their seed alone are one row: their mean, with the interval of the mean, see `plot_points`.
+    A single network's errors and likelihood have no interval, as the table does not hold their spread over examples.
 
     Args:
         results: results of a study, or of several: a sequence, or a mapping by label.
@@ -79,7 +80,7 @@ def plot_calibration(
         dress(axes[3], xlabel="coverage, % of the examples", ylabel=label)
         axes[3].set_xticks([80, 90, 100])
         if measures["label"].duplicated().any():
-            axes[0].set_title(f"n runs: {band_note(seeds)}", fontsize=page.small, color="#606060")
+            page.say(axes[0], [band_note(seeds)])
         page.legend(*axes[3].get_legend_handles_labels())
     assert page.figure is not None
     return page.figure
@@ -102,7 +103,7 @@ def _dot(axis: "Axes", row: int, values: Any, seeds: str) -> None:
 def _selective(axis: "Axes", rows: pd.DataFrame, number: int, num: int, seeds: str, label: str) -> None:
     style, values = look(number), rows[list(_COVERAGES)].to_numpy(float)
     # Beside each other, as networks of one study are close, and coverage has three values.
-    shift = (number - (num - 1) / 2) * min(0.6, 6 / num)
+    shift = (number - (num - 1) / 2) * min(0.4, 3 / num)
     at = 100 * np.array([*_COVERAGES.values()]) + shift
     if len(rows) > 1:
         low, high = (np.clip(bound, 0, 1) for bound in spread(values, seeds))

@@ -25,19 +25,20 @@ FEW = len(COLOURS)  # lines that can be told apart at a glance
 _MOST_MARKERS = 12
 
 
-def new_figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float, dpi: int = 120) -> "Figure":
     """Make an empty figure with constrained layout.
 
     Args:
         width: width in inches.
         height: height in inches.
+        dpi: pixels per inch.
 
     Returns:
         The figure.
     """
     from matplotlib.figure import Figure  # not pyplot, which keeps figures alive and may open windows
 
-    return Figure(figsize=(width, height), layout="constrained", dpi=120)
+    return Figure(figsize=(width, height), layout="constrained", dpi=dpi)
 
 
 def dress(axis: "Axes", **labels: str) -> None:
@@ -162,7 +163,7 @@ def heat_map(axis: "Axes", table: pd.DataFrame, *, longest: int = LONGEST_NAME, 
     axis.set_xticks(columns, [short(str(table.columns[place]), longest) for place in columns], rotation=90)
     axis.set_yticks(rows, [short(str(table.index[place]), longest) for place in rows])
     axis.tick_params(labelsize=size)
-    if cell < 2.2 * size / 72:  # three digits
+    if cell < 1.7 * size / 72:  # three digits
         return image
     for (row, column), value in np.ndenumerate(table.to_numpy()):
         if np.isfinite(value):

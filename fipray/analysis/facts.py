@@ -7,7 +7,8 @@ from typing import Any, final
 import pandas as pd
 
 from fipray.analysis.results import BASE, Results
-from fipray.analysis.table import NO_ATTACK, SPARSITY, attacked
+from fipray.analysis.summary_table import SPARSITY
+from fipray.analysis.table import NO_ATTACK, attacked
 from fipray.border import checked
 
 

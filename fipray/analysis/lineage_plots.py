@@ -68,7 +68,8 @@ def plot_lineage(results: Results, *, names: Names = None, ax: Any = None, style
         for parent, rows in children.items():
             for row in rows:
                 if parent in places:  # not of paths whose parent is missing
-                    _connect(axis, places[parent], places[row.path_id], row.start, page.small)
+                    side = "top" if is_staggered and places[row.path_id][0] % 2 == 0 else "bottom"
+                    _connect(axis, places[parent], places[row.path_id], row.start, page.small, side)
         for id, (x, y) in places.items():
             if id != BASE and id not in details:
                 continue
@@ -87,12 +88,12 @@ def plot_lineage(results: Results, *, names: Names = None, ax: Any = None, style
     return page.figure
 
 
-def _connect(axis: "Axes", start: tuple[int, float], end: tuple[int, float], name: str, size: float) -> None:
+def _connect(axis: "Axes", start: tuple[int, float], end: tuple[int, float], name: str, size: float, side: Any) -> None:
     middle = (start[0] + end[0]) / 2
     xs, ys = [start[0], middle, middle, end[0]], [start[1], start[1], end[1], end[1]]
     axis.plot(xs, ys, color=GREY, linewidth=1, zorder=1)
     sparsity = f"@{name.partition('@')[2]}" if "@" in name else ""
-    axis.annotate(plain(sparsity), (middle, end[1]), fontsize=size - 1, color="#606060", ha="left", va="bottom")
+    axis.annotate(plain(sparsity), (middle, end[1]), fontsize=size - 1, color="#606060", ha="left", va=side)
 
 
 def _with_ancestors(paths: pd.DataFrame, wanted: "pd.Series[bool]") -> pd.DataFrame:

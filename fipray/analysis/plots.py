@@ -96,17 +96,18 @@ def plot_points(
         columns = 1 if style == "paper" else min(2, len(panels))
         height = {"default": 3.5, "paper": 1.55, "paper-wide": 1.9}[style] * -(-len(panels) // columns)
         axes = page.axes(len(panels), (5 * columns, height), columns=columns)
-        for axis, quantity in zip(axes, panels, strict=True):
-            dress(axis, xlabel=_X_LABELS[x], ylabel=_label(quantity, page.is_paper))
+        for number, (axis, quantity) in enumerate(zip(axes, panels, strict=True)):
+            is_above = page.is_paper and not page.given and number + columns < len(panels)
+            dress(axis, xlabel="" if is_above else _X_LABELS[x], ylabel=_label(quantity, page.is_paper))
         for number, (label, runs) in enumerate(lines):
             for axis, quantity in zip(axes, panels, strict=True):
                 named = counted(page.short(str(label)), runs["path"].nunique())
                 _line(axis, runs, (x, quantity, seeds), has_both, look(number) | {"label": named})
-        notes = ["thick: on held-out inputs; thin: on anchors"] if has_both and "functional_distance" in panels else []
+        notes = ["thick: held-out inputs; thin: anchors"] if has_both and "functional_distance" in panels else []
         if points.groupby("label")["path"].nunique().max() > 1:
-            notes.append(f"band of several runs (n): {band_note(seeds)}")
-        _say(axes[0], notes, page.small)
-        page.legend(*axes[0].get_legend_handles_labels(), title="path")
+            notes.append(band_note(seeds))
+        page.say(axes[0], notes)
+        page.legend(*axes[0].get_legend_handles_labels(), title="" if page.notes else "path")
     assert page.figure is not None
     return page.figure
 
@@ -161,11 +162,6 @@ def _line(axis: "Axes", rows: pd.DataFrame, what: tuple[str, str, str], has_both
         thin = {"color": style["color"], "linestyle": style["linestyle"], "linewidth": 0.7, "alpha": 0.7}
         if len(at) > 2:  # two points have no line
             axis.plot(at, anchors.mean(axis=0), **thin)
-
-
-def _say(axis: "Axes", notes: Sequence[str], size: float) -> None:
-    if notes:
-        axis.set_title("\n".join(notes), fontsize=size, color="#606060")
 
 
 @checked

@@ -69,9 +69,10 @@ def plot_tasks(
             if network in labels:
                 corner = (table.columns.get_loc(task) - 0.5, table.index.get_loc(network) - 0.5)
                 axis.add_patch(_rectangle(corner))
-        lost = series.forgetting
+        axis.set_aspect("auto")  # few tasks would leave most of the figure empty
+        lost, separator = series.forgetting, ",\n" if page.is_paper else ", "
         title = f"average accuracy {100 * series.average_accuracy:.1f} %"
-        title += f", forgetting {100 * lost:.1f} %" if np.isfinite(lost) else ""
+        title += f"{separator}forgetting {100 * lost:.1f} %" if np.isfinite(lost) else ""
         axis.set_title(title, fontsize=8 if page.is_paper else "medium")
         of_all = table.stack()
         note = precision(of_all / 100, of_all.index.get_level_values("task").map(counts), page)
@@ -143,14 +144,11 @@ def plot_learning(
             num_runs = max(num_runs, len(own))
             _chain(axis, own, seeds, look(number) | {"label": counted(page.short(str(label)), len(own))})
         every = max(1, -(-len(ticks) // (12 if style == "paper" else 30)))
-        axis.set_xticks(range(0, len(ticks), every), [page.short(tick) for tick in ticks[::every]], rotation=90)
-        title = "bold: mean over tasks learned so far; thin: each task"
-        if page.is_paper:
-            title = title.replace("; ", "\n")
-        if num_runs > 1:
-            title += f"\nband of several runs (n): {band_note(seeds)}"
-        dress(axis, ylabel="accuracy, %")
-        axis.set_title(title, fontsize=page.small, color="#606060")
+        axis.set_xticks(range(0, len(ticks), every), [page.short(tick) for tick in ticks[::every]])
+        axis.tick_params(axis="x", rotation=90 if len(networks) == 1 else 0)
+        dress(axis, xlabel="" if len(networks) == 1 else "paths since the base", ylabel="accuracy, %")
+        notes = ["bold: mean over tasks learned so far; thin: each task"]
+        page.say(axis, [*notes, *([band_note(seeds)] if num_runs > 1 else [])])
         page.legend(*axis.get_legend_handles_labels())
     assert page.figure is not None
     return page.figure

@@ -52,11 +52,13 @@ class Sheet:
         style: "default", "paper" or "paper-wide".
         given: the caller's axes; empty for a figure of its own.
         figure: the figure; None until `axes` is called.
+        notes: lines above the legend, see `say`.
     """
 
     style: Style
     given: "tuple[Axes, ...]"
     figure: "Figure | None" = None
+    notes: tuple[str, ...] = ()
 
     @property
     def is_paper(self) -> bool:
@@ -118,9 +120,8 @@ class Sheet:
             return list(self.given)
         columns = min(columns or num, num)
         rows = -(-num // columns)  # rounded up
-        self.figure = new_figure(_WIDTHS.get(self.style, size[0]), size[1])
+        self.figure = new_figure(_WIDTHS.get(self.style, size[0]), size[1], 300 if self.is_paper else 120)
         if self.is_paper:
-            self.figure.set_dpi(300)
             # Fonts are embedded when a file is written, and by then the style's settings are those of the caller again.
             vars(self.figure)["savefig"] = partial(_save, self.figure)
             self.figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr]
@@ -128,6 +129,18 @@ class Sheet:
         for axis in axes[num:]:
             axis.remove()
         return axes[:num]
+
+    def say(self, axis: "Axes", notes: Sequence[str]) -> None:
+        """Write how to read the figure above an axis; in papers, whose panels are narrow, above the legend.
+
+        Args:
+            axis: the axis.
+            notes: texts of a line each.
+        """
+        if self.is_paper and not self.given:
+            self.notes = tuple(notes)
+        elif notes:
+            axis.set_title("\n".join(notes), fontsize=self.small, color="#606060")
 
     def legend(self, handles: Sequence[Any], labels: Sequence[str], title: str = "") -> None:
         """Add a legend beside the data: right of them, in papers below.
@@ -140,23 +153,27 @@ class Sheet:
         assert self.figure is not None
         if not handles:
             return
+        title = "\n".join(filter(None, (*self.notes, title)))
         style = {"frameon": False, "title": title or None, "fontsize": self.small, "handlelength": 2.6}
         entry = _HANDLE * (0.8 if self.is_paper else 1) + self.small * _CHARACTER * max(map(len, labels))
+        of_title = self.small * _CHARACTER * max(map(len, title.split("\n")))
         if self.given:
             at = {"loc": "upper left", "bbox_to_anchor": (1.02, 1), "borderaxespad": 0}
             self.given[-1].legend(handles, labels, **at, **style)
         elif self.is_paper:
             width, height = self.figure.get_size_inches()
             columns = max(1, min(len(labels), int((width - 0.1) / (entry + 0.1))))
-            rows = -(-len(labels) // columns) + bool(title)
+            rows = -(-len(labels) // columns) + (title.count("\n") + 1 if title else 0)
             self.figure.set_size_inches(width, height + 0.1 + 0.145 * rows)
             style |= {"columnspacing": 1.0, "borderaxespad": 0.1}
             self.figure.legend(handles, labels, loc="outside lower center", ncols=columns, **style)
         else:
             columns = -(-len(labels) // _PER_LEGEND_COLUMN)
             width, height = self.figure.get_size_inches()
-            rows = -(-len(labels) // columns) + bool(title)
-            self.figure.set_size_inches(width + (entry + 0.25) * columns, max(height, 0.3 + 0.19 * rows))
+            rows = -(-len(labels) // columns) + (title.count("\n") + 1 if title else 0)
+            self.figure.set_size_inches(
+                width + max((entry + 0.25) * columns, of_title + 0.3), max(height, 0.3 + 0.19 * rows)
+            )
             self.figure.legend(handles, labels, loc="outside right upper", ncols=columns, **style)
 
 

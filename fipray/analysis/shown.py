@@ -156,17 +156,17 @@ class Shown:
             for row in results.paths.drop_duplicates("name", keep=False).itertuples():
                 key = (prefix, _without_seed(row.spec_json))
                 alike.setdefault(key, []).append((number, row.name, row.seed))
-        frames = [frame for _, _, results in self for frame in (results.paths, results.robustness)]
-        names = {name for frame in frames for name in frame["name"]}
+        frames = [(prefix, each) for _, prefix, results in self for each in (results.paths, results.robustness)]
+        taken = {(prefix, name) for prefix, frame in frames for name in frame["name"]}
         stems: dict[tuple[int, str], str] = {}
-        for runs in alike.values():
+        for (prefix, _), runs in alike.items():
             own = list(dict.fromkeys(name for _, name, _ in runs))
             # Runs of one seed in one study are the same run, and their spec lies where it says that they differ.
             if len(own) > 1 and len({(number, seed) for number, _, seed in runs}) == len(runs):
                 stem = _common(own)
-                if not stem or stem in names:
+                if not stem or (prefix, stem) in taken:
                     stem = f"{own[0]} to {own[-1]}"
-                names.add(stem)
+                taken.add((prefix, stem))
                 stems |= {(number, name): stem for number, name, _ in runs}
         return stems
 
@@ -193,7 +193,7 @@ def band_note(seeds: str) -> str:
     Returns:
         A text for a title or an axis.
     """
-    return "mean, 95 % interval of the mean" if seeds == "interval" else "mean, least to greatest"
+    return f"n runs: mean, {'95 % interval of the mean' if seeds == 'interval' else 'least to greatest'}"
 
 
 def chosen(names: Names, known: Sequence[str], what: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fipray.cli.options import Directory
+from fipray.errors import UsageError
 
 # Commands import what they need when they run: `fipray --help` must not wait for pandas or torch.
 
@@ -45,15 +46,46 @@ class FormOptions:
     ] = False
 
 
-def show(directory: Directory) -> None:
+def show(
+    directory: Directory,
+    sort: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN",
+            help="Sort by a column, such as clean_accuracy; -COLUMN begins with the greatest value.",
+            show_default="by kind and name",
+        ),
+    ] = "",
+    csv: Annotated[bool, typer.Option("--csv", help="Print all columns as comma-separated values.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print a table for LaTeX (booktabs).")] = False,
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Read again every so many seconds, until all jobs are done or Ctrl-C.",
+            show_default="once",
+        ),
+    ] = None,
+) -> None:
     """Print a summary of a results directory: its base network, paths and ensembles.
+
+    On a terminal, columns that do not fit are left out. Accuracies have 95 % intervals if there is room.
 
     Args:
         directory: results directory.
+        sort: column to sort by.
+        csv: whether to print comma-separated values.
+        latex: whether to print a table for LaTeX.
+        watch: seconds between two looks; None for a single one.
     """
-    from fipray.terminal import print_summary
+    from fipray.cli import showing
 
-    print_summary(directory)
+    if csv + latex + (watch is not None) > 1:
+        raise UsageError("--csv, --latex and --watch exclude each other: give one of them")
+    if watch is not None:
+        showing.watch(directory, sort, watch)
+    else:
+        showing.show_once(directory, sort, "csv" if csv else "latex" if latex else "table")
 
 
 def report(

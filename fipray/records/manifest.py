@@ -83,6 +83,19 @@ def num_weights(manifest: Manifest) -> int | None:
     return sum(math.prod(shape) for _, shape in parameters)
 
 
+def num_jobs(manifest: Manifest) -> int | None:
+    """Count the jobs of the study.
+
+    Args:
+        manifest: manifest of a results directory.
+
+    Returns:
+        The number; None if the manifest does not say, as that of a search.
+    """
+    found: int | None = manifest.get("num_jobs")
+    return found
+
+
 def check_same_study(address: str, stored: Manifest, given: Manifest) -> None:
     """Check that a results directory belongs to a study.
 
@@ -187,5 +200,6 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "made_by": _is_maker,
     "base_id": _is_text,
     "data_id": _is_text,
+    "num_jobs": lambda value: type(value) is int and value >= 0,
     "renewals": lambda value: type(value) is int and value >= 0,
 }

@@ -226,8 +226,9 @@ class Search:
             "objectives": json.dumps(dict(self.objectives)),
         }
         evaluation = to_json(self.study.evaluation)
+        # Trials with equal values share their jobs, so nobody knows how many there will be.
         return {
-            **study,
+            **{key: value for key, value in study.items() if key != "num_jobs"},
             "code": self.code,
             "study_id": digest(study["study_id"], evaluation, json.dumps(settings)),
             "parameters": {**study["parameters"], **settings},

@@ -268,6 +268,7 @@ class Study:
             "ensembles": ensembles_described(self.ensembles, self.geometry, self.evaluation is not None),
             "inputs": inputs_described(self.data.held_out),
             **({"made_by": self._made_by} if self._made_by else {}),
+            "num_jobs": len(self.specs),
         }
 
     def made_by(self, function: str, parameters: Sequence[str]) -> Study:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -26,8 +25,7 @@ def print_summary(directory: str) -> None:
     from fipray import analysis  # pandas loads slowly, so only when the run is over
 
     analysis.print_summary(analysis.load(directory))
-    quoted = json.dumps(without_credentials(directory), ensure_ascii=False)
-    say(f"In pandas: from fipray import analysis; results = analysis.load({quoted})")
+    say(analysis.how_to_load(directory))
 
 
 def say(text: object) -> None:
