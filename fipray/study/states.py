@@ -39,23 +39,23 @@ def load_state(module: nn.Module, file: str) -> None:
         raise UsageError(f"there is no file {path}" + (f"; there is {path.parent / near[0]}" if near else ""))
     own = module.state_dict()
     state = _without_prefix(_tensors(path, _read(path)), own)
-    missing, unknown = [name for name in own if name not in state], [name for name in state if name not in own]
-    if missing or unknown:
-        raise NetworkError(
-            f"{path} holds weights of another architecture than {type(module).__name__}: it lacks "
-            f"{_listed(missing)}, and has {_listed(unknown)}, which the module has not"
-        )
     shapes = [
         f"{name} {tuple(state[name].shape)} for {tuple(tensor.shape)}"
         for name, tensor in own.items()
-        if state[name].shape != tensor.shape
+        if name in state and state[name].shape != tensor.shape
     ]
     if shapes:
         raise NetworkError(
             f"{path} holds weights of other shapes than {type(module).__name__}: {_listed(shapes)}. If only the last "
             "layer differs, give the number of classes, such as num_classes=10"
         )
-    module.load_state_dict(state)
+    # By the module itself, which knows what old states may lack, such as the counts of BatchNorm.
+    missing, unknown = module.load_state_dict(state, strict=False)
+    if missing or unknown:
+        raise NetworkError(
+            f"{path} holds weights of another architecture than {type(module).__name__}: it lacks "
+            f"{_listed(missing)}, and has {_listed(unknown)} that the module does not have"
+        )
 
 
 def _read(path: Path) -> Any:

@@ -22,6 +22,7 @@ from fipray.errors import NetworkError, UsageError
 from fipray.networks import Normalised, Packed
 from fipray.study.parsing import literal, number
 from fipray.study.reference import data_of, module_of
+from fipray.study.states import load_state
 from tests.studies import data as study_data, module as study_module
 from tests.study.pictures import folder
 
@@ -92,6 +93,14 @@ def test_a_state_is_loaded_whatever_prefix_its_names_have(wrapped, suffix, file,
         torch.save({"epoch": 3, "state_dict": named} if suffix == "pth" else named, path)
     found = module_of(f"{file}:net?state={path}").state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+
+
+def test_a_state_of_before_batch_norm_counted_is_loaded(tmp_path):
+    norm = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    state = {name: tensor + 1 for name, tensor in norm.state_dict().items() if "num_batches" not in name}
+    torch.save(state, tmp_path / "old.pth")
+    load_state(norm, str(tmp_path / "old.pth"))
+    assert all(torch.equal(norm.state_dict()[name], tensor) for name, tensor in state.items())
 
 
 def test_states_that_do_not_fit_are_refused_with_names_and_shapes(file, tmp_path):
