@@ -273,6 +273,7 @@ class Recipe:
         runner = runner or LocalRunner()
         ready = self.prepared(runner, into)
         runner.run(ready.study, into, listener, changed)
+        vars(self)["chosen"] = ready.chosen  # the trial is not repeated for `describe`
         return analysis.load(into)
 
     def outcome(self, results: analysis.Results) -> str:

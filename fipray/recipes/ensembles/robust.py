@@ -16,7 +16,7 @@ from fipray.recipes.anchors import are_images
 from fipray.recipes.budget import Budget, Given
 from fipray.recipes.catalogue import overrides_of, recipe
 from fipray.recipes.ensembles.choices import RobustChoices
-from fipray.recipes.ensembles.task import ENSEMBLE, NUM_BASES, AttackNames, Task, evaluated
+from fipray.recipes.ensembles.task import CANDIDATES, ENSEMBLE, NUM_BASES, AttackNames, Task, evaluated
 from fipray.recipes.ensembles.trial import Trial
 from fipray.recipes.machine import Machine
 from fipray.recipes.recipe import Chosen, FirstWithin, Plan, Recipe
@@ -136,11 +136,10 @@ class RobustEnsemble:
         )
 
     def _composition(self, network: str) -> str:
-        count = {spec.name: spec.members.count(BASE) for spec in self.task.candidates(("robust-0", "robust-1"))}
-        bases = count.get(network, 0)
-        among = "the robust members alone" if not bases else f"the robust members and the base network, {bases} times"
-        what = "the base network, as nothing else is within the allowance" if network == BASE else among
-        return f"{ENSEMBLE!r} is {what}."
+        if network == BASE:
+            return f"{ENSEMBLE!r} is the base network, as nothing else is within the allowance."
+        among = {CANDIDATES[1]: " and the base network", CANDIDATES[2]: " and the base network, which counts twice"}
+        return f"{ENSEMBLE!r} averages the robust members{among.get(network, '')}."
 
 
 _NO_GAIN = (
@@ -168,10 +167,12 @@ def robust_ensemble(
 
     Each member follows a path along which it learns to predict on adversarial inputs what the base network predicts on
     clean ones (`fip.objectives.AdversarialDistillation`). A short trial chooses the radius, the number of members and
-    of steps; `RobustChoices` lists all settings, and each can be given by name. A member that has lost more than the
-    allowance, judged on held-out inputs (`fip.study.AccuracyLoss`), is led back on the straight line to the base
-    network until it has not, so the ensemble is the base network where nothing better is within the allowance. The
-    ensemble, the result "ensemble", averages the members' probabilities, and the attacks are on all of it at once.
+    of steps; `RobustChoices` lists all settings, and each can be given by name. Three ensembles are made: of the
+    members alone, with the base network among them, and with it twice. The result "ensemble" is the first of these that
+    is within the allowance, judged on held-out inputs (`fip.study.AccuracyLoss`), else the base network.
+    A member too far off for the last of them is led back on the straight line to the base network. Ensembles average
+    probabilities, and are attacked as a whole. Without labelled test inputs nothing is attacked, and the result is the
+    last of the three.
 
     Args:
         module: trained classifier, in evaluation mode.

@@ -24,7 +24,8 @@ from fipray.study.measures import ACCURACY_LOSS
 AttackNames = Literal["pgd", "autoattack"]
 ATTACKS: dict[str, tuple[Attack, ...]] = {"pgd": (TargetedPGD(), PGD()), "autoattack": (PGD(), AutoAttack())}
 ENSEMBLE = "ensemble"
-NUM_BASES = 2  # the base network is up to so many members of an ensemble
+CANDIDATES = ("robust", "robust-with-base", "robust-with-base-twice")
+NUM_BASES = len(CANDIDATES) - 1  # the base network is up to so many members
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +102,8 @@ class Task:
             The members alone, and with the base network among them once and twice.
         """
         return tuple(
-            EnsembleSpec("members" if not count else f"members-and-base-{count}", (*(BASE,) * count, *names))
-            for count in range(NUM_BASES + 1)
+            EnsembleSpec(name, (*(BASE,) * count, *names))
+            for count, name in enumerate(CANDIDATES)
             if count or len(names) > 1
         )
 

@@ -137,9 +137,9 @@ def learn(
 
     Each task is learned along a path from the end of the one before, while the outputs stay on stored inputs of what
     was known before, which need no labels. A short trial on the first task chooses the weight of its loss and the
-    learning rate, judged on held-out inputs; `LearningChoices` lists all settings, and each can be given by name. The network
-    after the last task is the result "learned". Accuracies on the test inputs of all tasks, and how much of the earlier
-    ones was lost, are reported.
+    learning rate, judged on held-out inputs; `LearningChoices` lists all settings, and each can be given by name. The
+    network after the last task is the result "learned". Accuracies on the test inputs of all tasks, and how much of the
+    earlier ones was lost, are reported.
 
     Args:
         module: classifier that knows the inputs of `data`, in evaluation mode; not changed.

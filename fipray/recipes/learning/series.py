@@ -75,7 +75,7 @@ class Series:
         return int(self.subject.base_outputs.shape[1])
 
     @cached_property
-    def _largest(self) -> int:
+    def largest(self) -> int:
         """Outputs that one head needs."""
         return max(self.num_outputs, *(int(task.labels.max()) + 1 for task in self.tasks.values()))
 
@@ -84,27 +84,8 @@ class Series:
         """Base network with a head for all classes, or for each task."""
         module, shape = self.subject.module, self.subject.data.anchors.shape[1:]
         if self.scenario == "task":
-            return MultiHead(grown(module, self._largest * len(self.names)), len(self.names), shape).eval()
-        return module if self._largest == self.num_outputs else grown(module, self._largest)
-
-    @property
-    def num_heads_outputs(self) -> int:
-        """Outputs [N, C] of the module for inputs of one task."""
-        return self._largest
-
-    def known_outputs(self, number: int) -> int:
-        """Count the outputs whose function must stay while a task is learned.
-
-        Args:
-            number: number of the task, from 1.
-
-        Returns:
-            Outputs of the base network, and of all classes that were learned since; of one head.
-        """
-        if self.scenario == "task":
-            return self._largest
-        learned = [self.tasks[name] for name in self.names[1:number]]
-        return max(self.num_outputs, *(int(task.labels.max()) + 1 for task in learned)) if learned else self.num_outputs
+            return MultiHead(grown(module, self.largest * len(self.names)), len(self.names), shape).eval()
+        return module if self.largest == self.num_outputs else self._lifted(grown(module, self.largest))
 
     @cached_property
     def data(self) -> Data:
@@ -158,6 +139,15 @@ class Series:
         """
         task = self.tasks[name]
         return task.labels[self.parts(task)[1]]
+
+    def _lifted(self, module: nn.Module) -> nn.Module:
+        """Raise the new outputs to the level of the least likely classes."""
+        # `grown` sets them far below, where matching logits would hold them however much the new task asks for.
+        level = self.subject.base_outputs.amin(1).mean()
+        last = [part for part in module.modules() if isinstance(part, nn.Linear)][-1]
+        with torch.no_grad():
+            last.bias[self.num_outputs :] = level
+        return module
 
     def _drawn(self, inputs: NDArray[np.generic], classes: NDArray[np.integer]) -> NDArray[np.generic]:
         """Draw stored inputs, as evenly from all classes as there are inputs."""

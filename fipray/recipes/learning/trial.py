@@ -57,14 +57,12 @@ def settings(series: Series, choices: LearningChoices, number: int) -> Settings:
         Settings, with the seed of the series.
     """
     network = _network(series)
-    known = series.known_outputs(number)
     length = float(torch.linalg.vector_norm(network.weights))
-    # Logits are matched, since a mean over squared distances would hardly see classes of small probability. The inputs
-    # that are stored grow with the number of tasks, so that each counts alike only with a beta that falls.
+    # Logits are matched: squared distances of probabilities hardly see classes of small ones. The stored inputs grow
+    # with the number of tasks, so that each counts alike only with a beta that falls.
     stepper = FirstOrder(
-        choices.beta / (known * number),
+        choices.beta / (series.largest * number),
         temperature=math.inf,
-        outputs=known if known < series.num_heads_outputs else None,
         batch_statistics=choices.batch_statistics,
     )
     return Settings(

@@ -19,12 +19,13 @@ from fipray.recipes.pruning.choices import PruningChoices
 from fipray.recipes.pruning.task import Task
 from fipray.recipes.trial import Attempt, Bench, best_radius
 
-FIRST_RADIUS = 0.02
+FIRST_RADIUS = 0.05
+LONGER = 0.25  # a path N times as long takes a radius N^-LONGER times as large; measured on digits, where it is flat
 BATCH_SIZES = (128, 64, 32)
 WANTED_STEPS = 400  # with fewer steps in the budget, batches become smaller
 MOST_STEPS = 10_000  # for each sparsity: more have not been seen to help
-TRIAL, MEASURING = 0.2, 0.1  # fractions of a budget in seconds
-NUM_ATTEMPTS = 8  # about as many short paths make up a trial
+TRIAL, MEASURING = 0.25, 0.1  # fractions of a budget in seconds
+NUM_ATTEMPTS = 6  # about as many short paths make up a trial
 FEWEST, MOST = 8, 60  # steps of a short path
 
 
@@ -158,7 +159,8 @@ class Trial:
         if "guard" in self.given or not math.isfinite(best.distance) or best.distance <= 0:
             return choices
         every = choices.guard_every
-        if "guard_every" not in self.given:
+        # With a budget in steps nothing is timed, so that the same call chooses the same again.
+        if "guard_every" not in self.given and self.task.budget.seconds is not None:
             # A look costs a forward pass on 256 inputs, and all looks together at most a twentieth of the steps.
             look = self.bench.forward_seconds * self.bench.num_held_out
             every = max(10, math.ceil(look / (0.05 * best.seconds)))
@@ -185,12 +187,22 @@ class Trial:
         num_steps = max(num_steps, 10 * parts)
         chosen = {"num_anchors": num_anchors, "num_points": num_points, "num_steps": num_steps, **self.given}
         choices = PruningChoices(**{**asdict(choices), **chosen})
+        choices = self._for_longer(choices)
         spent = time.perf_counter() - self.began
         self.reasons.append(
             f"{choices.num_steps:,} steps on {choices.num_anchors:,} anchors: a step takes {1000 * best.seconds:.3g} "
             f"ms here, and the budget is {self.task.budget.text}, of which the trial took {spent:.0f} s."
         )
         return choices
+
+    def _for_longer(self, choices: PruningChoices) -> PruningChoices:
+        """Choose the radius of the whole path: a longer one recovers as much with shorter steps, and loses less."""
+        short = self._num_steps(choices) * (len(choices.through) + 1)
+        if "radius" in self.given or choices.num_steps <= short:
+            return choices
+        radius = float(f"{choices.radius * (short / choices.num_steps) ** LONGER:.3g}")
+        self.reasons.append(f"Radius {radius:g} for the whole path, which has more steps than the short ones.")
+        return replace(choices, radius=radius)
 
     def _num_steps(self, choices: PruningChoices) -> int:
         """Count the steps of a short path."""
