@@ -67,6 +67,8 @@ def test_run_prints_the_summary_and_the_line_for_pandas(fipray, tmp_path):
     scope: dict[str, object] = {}
     exec(line.removeprefix("In pandas: "), scope)
     assert len(scope["results"].paths) == 4  # type: ignore[attr-defined]
+    maker = {"function": "tests.studies:study", "parameters": ["num_steps=3"]}
+    assert scope["results"].manifest["made_by"] == maker  # type: ignore[attr-defined]
     assert re.search(r"path sparse: all 3 steps were walked; objective \S+ -> 0\.00: better; functional distance", err)
 
 

@@ -15,8 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from typer.testing import CliRunner
 
 from fipray import analysis
+from fipray.cli.entry import app
 from fipray.errors import RecordsError, UsageError
 from fipray.export import Options, export, read_state
 from fipray.export.loader import packed_2_4, unpacked
@@ -210,6 +212,15 @@ def test_a_full_disk_leaves_nothing_half_written(results, tmp_path, to):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [file for file in tmp_path.rglob("*") if file.is_file() or file.name.startswith((".", "out"))] == []
     export(results.address, "sparse", None, f"{tmp_path}/{to}")
+
+
+def test_the_command_makes_the_module_by_the_function_that_made_the_study(results, tmp_path):
+    line = ["export", results.address, "--name", "both", "--to", f"{tmp_path}/out/", "--layout", "hf"]
+    answer = CliRunner().invoke(app, line)
+    assert answer.exit_code == 0, answer.output
+    assert "ensemble both of base, sparse, diverse; layout hf" in " ".join(answer.output.split())
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "module = Sequential(...)  # as tests.export.subjects:study makes it" in card
 
 
 def test_onnx_without_its_packages_names_the_extra(results, tmp_path, monkeypatch):
