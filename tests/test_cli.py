@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from fipray import analysis, cli
@@ -89,6 +93,66 @@ def test_show_prints_the_same_summary(fipray, directory):
     ran = fipray("run", "tests.studies:study", "--into", directory, "--runner", "local")
     shown = fipray("show", directory)
     assert shown == (0, ran[1], "")
+
+
+def test_show_prints_other_formats_and_sorts(fipray, directory):
+    status, out, err = fipray("show", directory, "--csv", "--sort", "-sparsity")
+    assert (status, err) == (0, "")
+    read = pd.read_csv(io.StringIO(out))
+    assert read["sparsity"].dropna().is_monotonic_decreasing
+    assert len(read) == len(analysis.summary(analysis.load(directory)))
+    status, out, err = fipray("show", directory, "--latex")
+    assert (status, err) == (0, "")
+    assert out.count("toprule") == out.count("bottomrule") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--sort", "nothing"], "the columns are: name, kind, num_members"),
+        (["--csv", "--latex"], "exclude each other"),
+        (["--watch", "0"], "give the seconds between two looks, above 0"),
+        (["--watch", "nan"], "give the seconds between two looks, above 0"),
+    ],
+)
+def test_wrong_options_of_show_exit_with_2(fipray, directory, options, sentence):
+    status, out, err = fipray("show", directory, *options)
+    assert (status, out) == (2, "")
+    assert sentence in err
+
+
+def test_show_watches_until_all_jobs_are_done(fipray, directory, tmp_path):
+    status, out, err = fipray("show", directory, "--watch", "3600")
+    assert (status, err) == (0, "")
+    assert out.endswith("11 of 11 jobs done\n")
+    assert out.startswith(fipray("show", directory)[1])
+
+
+def test_show_watches_a_study_that_is_not_done_until_ctrl_c(fipray, directory, tmp_path, monkeypatch):
+    shutil.copytree(directory, tmp_path / "copy")
+    next(each for each in (tmp_path / "copy" / "commits").iterdir() if not each.name.startswith(".")).unlink()
+    looks = []
+
+    def interrupted(seconds):
+        looks.append(seconds)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupted)
+    status, out, _ = fipray("show", tmp_path / "copy", "--watch", "5")
+    assert status == 130
+    assert looks == [5, 5, 5]
+    assert out.count(" of 11 jobs done") == 1, "nothing new is not printed again"
+
+
+def test_show_loads_neither_torch_nor_ray(directory):
+    code = (
+        "import sys; from fipray import cli; sys.argv = ['fipray', 'show', sys.argv[1]]\n"
+        "try: cli.main()\n"
+        "except SystemExit: print(sorted({'torch', 'ray', 'matplotlib'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code, directory], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from fipray.analysis.drawing import FEW, GREY, bars, curve, dress, look
+from fipray.analysis.drawing import COLOURS, GREY, bars, curve, dress, look
 from fipray.analysis.intervals import spread, wilson
 from fipray.analysis.pareto import check_numbers
 from fipray.analysis.results import Results, in_order
@@ -54,7 +54,7 @@ def plot_calibration(
         style: "default", "paper" or "paper-wide".
 
     Returns:
-        The figure: three panels with a row per network, and one with the selective accuracies.
+        The figure: four panels with a row per network.
 
     Raises:
         UsageError: if no network was measured yet, and for unknown names.
@@ -63,25 +63,25 @@ def plot_calibration(
     groups = [(str(label), rows) for label, rows in measures.groupby("label", sort=False)]
     with sheet(style, ax) as page:
         labels = [counted(page.short(label), len(rows)) for label, rows in groups]
-        columns = 1 if style == "paper" else 2
-        rows_high = (0.24 if style == "default" else 0.15) * len(groups) + (0.8 if style == "default" else 0.5)
-        height = max(rows_high, 2.4 if style == "default" else 1.5)
-        axes = page.axes(4, (9 + page.width_of(labels), height * (4 // columns)), columns=columns)
-        for axis, (measure, label) in zip(axes, _ERRORS.items(), strict=False):
-            dress(axis, xlabel=label)
-            for row, (_, own) in enumerate(groups):
-                _dot(axis, row, own[measure].to_numpy(float) * _UNIT.get(measure, 1), seeds)
+        columns = 2 if style == "paper" else 4
+        row, margins = (0.24, 1.0) if style == "default" else (0.15, 0.5)
+        size = (9.5 + page.width_of(labels), (row * len(groups) + margins) * (4 // columns))
+        axes = page.axes(4, size, columns=columns, sharey=not page.given)
+        for axis, label in zip(axes, [*_ERRORS.values(), "accuracy on the most\nconfident, %"], strict=True):
+            dress(axis, xlabel=label.replace(", nat", " [nat]").replace(" ", "\n", 1) if page.is_paper else label)
+        for number, (_, own) in enumerate(groups):
+            for axis, measure in zip(axes, _ERRORS, strict=False):
+                _dot(axis, number, own[measure].to_numpy(float) * _UNIT.get(measure, 1), seeds)
+            _selective(axes[3], own, number, seeds)
+        for axis in axes[:3]:
+            axis.set_xlim(left=0)
+        for axis in axes if page.given else axes[::columns]:
             axis.set_yticks(range(len(groups)), labels)
             axis.set_ylim(len(groups) - 0.5, -0.5)
-            axis.set_xlim(left=0)
-        for number, (_, own) in enumerate(groups):
-            _selective(axes[3], own, number, len(groups), seeds, labels[number])
-        label = "accuracy on the most\nconfident examples, %" if page.is_paper else "accuracy on the most confident, %"
-        dress(axes[3], xlabel="coverage, % of the examples", ylabel=label)
-        axes[3].set_xticks([80, 90, 100])
         if measures["label"].duplicated().any():
             page.say(axes[0], [band_note(seeds)])
-        page.legend(*axes[3].get_legend_handles_labels())
+        handles, texts = axes[3].get_legend_handles_labels()
+        page.legend(handles[:3], texts[:3])
     assert page.figure is not None
     return page.figure
 
@@ -100,19 +100,19 @@ def _dot(axis: "Axes", row: int, values: Any, seeds: str) -> None:
     axis.plot(values.mean(), row, "o", color="black", markersize=4)
 
 
-def _selective(axis: "Axes", rows: pd.DataFrame, number: int, num: int, seeds: str, label: str) -> None:
-    style, values = look(number), rows[list(_COVERAGES)].to_numpy(float)
-    # Beside each other, as networks of one study are close, and coverage has three values.
-    shift = (number - (num - 1) / 2) * min(0.4, 3 / num)
-    at = 100 * np.array([*_COVERAGES.values()]) + shift
+def _selective(axis: "Axes", rows: pd.DataFrame, row: int, seeds: str) -> None:
+    values = rows[list(_COVERAGES)].to_numpy(float)
     if len(rows) > 1:
         low, high = (np.clip(bound, 0, 1) for bound in spread(values, seeds))
     else:
         counts = [max(1, round(coverage * rows["num_examples"].iloc[0])) for coverage in _COVERAGES.values()]
         low, high = wilson(values[0], counts)
-    if num <= FEW:
-        bars(axis, at, 100 * low, 100 * high, style["color"])
-    curve(axis, at, 100 * values.mean(axis=0), **style, linewidth=0.8, markersize=4, label=label)
+    for place, (coverage, marker) in enumerate(zip(_COVERAGES.values(), ("^", "s", "o"), strict=True)):
+        # In lanes of a row, as their intervals overlap.
+        height, colour = row + 0.22 * (place - 1), COLOURS[place]
+        axis.hlines(height, 100 * low[place], 100 * high[place], color=colour, linewidth=1.2, alpha=0.7)
+        mean = 100 * values[:, place].mean()
+        axis.plot(mean, height, marker, color=colour, markersize=3.5, label=f"{100 * coverage:.0f} % of the examples")
 
 
 @checked

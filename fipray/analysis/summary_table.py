@@ -183,6 +183,7 @@ class SummaryTable:
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
+        ranks = [column.rank for column in columns]
         for column in columns:
             if column.rank == _OUTCOME:
                 table.add_column("outcome", max_width=max(_NARROWEST_OUTCOME, self._room_for_outcome(width, columns)))
@@ -191,7 +192,10 @@ class SummaryTable:
                 header = Text("\n".join(column.header)) if column.is_number else header
                 table.add_column(header, justify=side, no_wrap=True, width=column.width)  # type: ignore[arg-type]
             else:
-                table.add_column("name", overflow="fold", width=self._width_of_names(width))
+                # What is left over, where sentences do not take it.
+                spare = 0 if _OUTCOME in ranks else self._room_for_outcome(width, columns) + _GAP
+                own = min(max(map(len, ["name", *self.frame["name"]])), self._width_of_names(width) + max(spare, 0))
+                table.add_column("name", overflow="fold", width=own)
         kinds = list(self.frame["kind"])
         for number, next_kind in enumerate([*kinds[1:], None][: len(kinds)]):
             cells = (column.cells[number] for column in columns)
