@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
@@ -24,10 +24,12 @@ from fipray.cli.options import (
     TrackerOptions,
 )
 from fipray.errors import UsageError
+from fipray.terminal import print_summary
 
 if TYPE_CHECKING:
     from fipray.execution.changed import Changed
-    from fipray.execution.listeners import Sink
+    from fipray.execution.listeners import Listener, Sink
+    from fipray.records import Store
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 
@@ -61,20 +63,12 @@ def run(
         placement: options of the workers' placement.
         trackers: options of experiment trackers.
     """
-    # The preflight on the cluster comes first: it takes seconds, and what follows loads torch.
-    chosen = _runner(runner, device, cluster, placement)
-    from fipray.execution.listeners import Listeners
-    from fipray.study import reference
-    from fipray.terminal import TerminalListener, print_summary
+    with _chosen(runner, device, cluster, placement) as chosen:
 
-    function = reference.find(study)
-    values = reference.parse(function, parameter or [])
-    sinks = _sinks(trackers, into)
-    with _interruptible(), TerminalListener() as terminal:  # also while the study is built, which may train its network
-        terminal.doing(f"building the study {study}")
-        built = reference.build(function, values, fipray.Study)
-        listener = Listeners([terminal], sinks)
-        listener.end(chosen.run(built, into, listener, _changed(changed)))
+        def run_study(built: Any, listener: Listener) -> Store:
+            return chosen.run(built, into, listener, _changed(changed))
+
+        _drive(study, parameter or [], fipray.Study, run_study, _sinks(trackers, into))
     print_summary(into)
 
 
@@ -130,26 +124,47 @@ def search(
         placement: options of the workers' placement.
         trackers: options of experiment trackers.
     """
-    chosen = _runner(runner, device, cluster, placement)
+    settings = {"num_trials": trials, "searcher": searcher, "scheduler": scheduler}
+    given = {name: value for name, value in settings.items() if value is not None}
+    with _chosen(runner, device, cluster, placement) as chosen:
+
+        def run_search(built: Any, listener: Listener) -> Store:
+            return fipray.search.run(replace(built, **given), into, chosen, listener, _changed(changed), storage)
+
+        _drive(search, parameter or [], fipray.search.Search, run_search, _sinks(trackers, into))
+    print_summary(into)
+
+
+def _drive(
+    text: str, parameters: list[str], kind: type, run: Callable[[Any, Listener], Store], sinks: list[Sink]
+) -> None:
+    """Build a study or search by its function, run it with progress on the terminal, and tell the sinks."""
     from fipray.execution.listeners import Listeners
     from fipray.study import reference
-    from fipray.terminal import TerminalListener, print_summary
+    from fipray.terminal import TerminalListener
 
-    function = reference.find(search)
-    values = reference.parse(function, parameter or [])
-    sinks = _sinks(trackers, into)
-    with _interruptible(), TerminalListener() as terminal:
-        terminal.doing(f"building the search {search}")
-        built = reference.build(function, values, fipray.search.Search)
-        built = replace(
-            built,
-            num_trials=built.num_trials if trials is None else trials,
-            searcher=searcher or built.searcher,
-            scheduler=scheduler or built.scheduler,
-        )
+    function = reference.find(text)
+    values = reference.parse(function, parameters)
+    with _interruptible(), TerminalListener() as terminal:  # also while it is built, which may train its base network
+        terminal.doing(f"building {text}")
+        built = reference.build(function, values, kind)
         listener = Listeners([terminal], sinks)
-        listener.end(fipray.search.run(built, into, chosen, listener, _changed(changed), storage))
-    print_summary(into)
+        listener.end(run(built, listener))
+
+
+@contextmanager
+def _chosen(
+    name: str | None, device: str, cluster: ClusterOptions, placement: PlacementOptions
+) -> Iterator[fipray.RayRunner | fipray.LocalRunner]:
+    """Runner, which stays connected to its cluster inside this context."""
+    runner = _runner(name, device, cluster, placement)
+    if not hasattr(runner, "connected"):
+        yield runner
+        return
+    with runner.connected():
+        # The preflight on the cluster comes first: it takes seconds, and what follows loads torch.
+        runner.preflight()
+        yield runner
 
 
 def _runner(
@@ -171,9 +186,7 @@ def _runner(
         return fipray.LocalRunner(threads=cluster.threads_per_worker, device=device)
     if name != "ray":
         raise UsageError(f"unknown runner {name!r}; available: ray, local")
-    runner = _ray_runner(device, cluster, placement)
-    runner.preflight()
-    return runner
+    return _ray_runner(device, cluster, placement)
 
 
 def _ray_runner(device: str, cluster: ClusterOptions, placement: PlacementOptions) -> fipray.RayRunner:

@@ -49,7 +49,7 @@ def test_domains_of_tune_become_ours():
     ):
         assert domain_of(given, "field") == expected
     for unknown in (tune.randn(0, 1), tune.qloguniform(0.1, 1, 0.1), tune.sample_from(lambda spec: 1)):
-        with pytest.raises(fip.errors.UsageError, match="the domain of field is .*; expected Uniform, LogUniform"):
+        with pytest.raises(fip.errors.UsageError, match=r"the domain of field is .*; expected Uniform, LogUniform"):
             domain_of(unknown, "field")
 
 
