@@ -125,9 +125,9 @@ def test_stage_of_a_job_without_steps_is_shown(clock, is_terminal):
     attack = Job("a", spec, 1, {})
     listener.started(attack, "worker 1")
     clock.now = 7.0
-    listener.stage(attack, "AutoAttack: running apgd-t, 1,234 forward passes")
+    listener.stage(attack, "AutoAttack: running apgd-t, 1,234 passes")
     shown = " ".join(screen(listener)) if is_terminal else output.getvalue()
-    assert "AutoAttack: running apgd-t, 1,234 forward passes" in shown
+    assert "AutoAttack: running apgd-t, 1,234 passes" in shown
 
 
 def test_progress_measures_the_pace_of_a_resumed_path_by_its_new_steps():

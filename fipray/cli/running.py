@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
@@ -24,11 +24,14 @@ from fipray.cli.options import (
     TrackerOptions,
 )
 from fipray.errors import UsageError
+from fipray.terminal import print_summary
 
 if TYPE_CHECKING:
+    from fipray.execution import Runner
     from fipray.execution.changed import Changed
-    from fipray.execution.listeners import Sink
+    from fipray.execution.listeners import Listener, Sink
     from fipray.recipes import Recipe
+    from fipray.records import Store
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 
@@ -66,26 +69,13 @@ def run(
         placement: options of the workers' placement.
         trackers: options of experiment trackers.
     """
-    # The preflight on the cluster comes first: it takes seconds, and what follows loads torch.
-    chosen = _runner(runner, device, cluster, placement)
-    from fipray.execution.listeners import Listeners
-    from fipray.study import reference
-    from fipray.terminal import TerminalListener, print_summary, say
+    with _chosen(runner, device, cluster, placement) as chosen:
 
-    recipe = _recipe(study, parameter) if ":" not in study else None
-    function = None if recipe else reference.find(study)
-    values = reference.parse(function, parameter or []) if function else {}
-    sinks = _sinks(trackers, into)
-    with _interruptible(), TerminalListener() as terminal:  # also while the study is built, which may train its network
-        if recipe:
-            terminal.doing(f"choosing the settings of {study}")
-            recipe = recipe.prepared(chosen, into)
-            say(recipe.describe())
-        terminal.doing(f"building the study {study}")
-        built = reference.build(function, values, fipray.Study) if function else recipe.study
-        built = built.made_by(study, parameter or [])
-        listener = Listeners([terminal], sinks)
-        listener.end(chosen.run(built, into, listener, _changed(changed)))
+        def run_study(built: Any, listener: Listener) -> Store:
+            return chosen.run(built, into, listener, _changed(changed))
+
+        named = _Named(study, parameter or [], fipray.Study)
+        recipe = _drive(named, chosen, into, run_study, _sinks(trackers, into))
     print_summary(into)
     if recipe:
         say(recipe.outcome(fipray.analysis.load(into)))
@@ -146,38 +136,80 @@ def search(
         placement: options of the workers' placement.
         trackers: options of experiment trackers.
     """
-    chosen = _runner(runner, device, cluster, placement)
-    from fipray.execution.listeners import Listeners
-    from fipray.study import reference
-    from fipray.terminal import TerminalListener, print_summary, say
+    settings = {"num_trials": trials, "searcher": searcher, "scheduler": scheduler}
+    given = {name: value for name, value in settings.items() if value is not None}
+    with _chosen(runner, device, cluster, placement) as chosen:
 
-    recipe = _recipe(search, parameter) if ":" not in search else None
-    function = None if recipe else reference.find(search)
-    values = reference.parse(function, parameter or []) if function else {}
-    sinks = _sinks(trackers, into)
-    with _interruptible(), TerminalListener() as terminal:
-        if recipe:
-            terminal.doing(f"choosing the settings of {search}")
-            recipe = recipe.prepared(chosen, into)
-            say(recipe.describe())
-        terminal.doing(f"building the search {search}")
-        built = reference.build(function, values, fipray.search.Search) if function else recipe.search()
-        built = replace(
-            built,
-            study=built.study.made_by(search, parameter or []),
-            num_trials=built.num_trials if trials is None else trials,
-            searcher=searcher or built.searcher,
-            scheduler=scheduler or built.scheduler,
-        )
-        listener = Listeners([terminal], sinks)
-        listener.end(fipray.search.run(built, into, chosen, listener, _changed(changed), storage))
+        def run_search(built: Any, listener: Listener) -> Store:
+            return fipray.search.run(replace(built, **given), into, chosen, listener, _changed(changed), storage)
+
+        named = _Named(search, parameter or [], fipray.search.Search)
+        _drive(named, chosen, into, run_search, _sinks(trackers, into))
     print_summary(into)
 
 
-def _recipe(name: str, parameter: list[str] | None) -> Recipe:
-    from fipray.recipes import find
+@dataclass(frozen=True)
+class _Named:
+    """What a command names: a function that makes a study or search, or a recipe; with texts of its parameters."""
 
-    return find(name).made(parameter or [])
+    text: str
+    parameters: list[str]
+    kind: type
+
+    def recipe(self, chosen: Runner, into: str) -> Recipe | None:
+        """Make the recipe, with the choices that a directory has already; None for a function."""
+        if ":" in self.text:
+            return None
+        from fipray.recipes import find
+
+        return find(self.text).made(self.parameters).prepared(chosen, into)
+
+    def built(self, recipe: Recipe | None) -> Any:
+        """Build the study or search; a recipe tries its settings now."""
+        from fipray.study import reference
+
+        is_search = self.kind is fipray.search.Search
+        if recipe is None:
+            function = reference.find(self.text)
+            made = reference.build(function, reference.parse(function, self.parameters), self.kind)
+        else:
+            made = recipe.search() if is_search else recipe.study
+        if is_search:
+            return replace(made, study=made.study.made_by(self.text, self.parameters))
+        return made.made_by(self.text, self.parameters)
+
+
+def _drive(
+    named: _Named, chosen: Runner, into: str, run: Callable[[Any, Listener], Store], sinks: list[Sink]
+) -> Recipe | None:
+    """Build what is named, run it with progress on the terminal, tell the sinks, and return the recipe if it is one."""
+    from fipray.execution.listeners import Listeners
+    from fipray.terminal import TerminalListener
+
+    with _interruptible(), TerminalListener() as terminal:  # also while it is built, which may train its base network
+        recipe = named.recipe(chosen, into)
+        terminal.doing(f"choosing the settings of {named.text}" if recipe else f"building {named.text}")
+        if recipe:
+            say(recipe.describe())
+        built = named.built(recipe)
+        listener = Listeners([terminal], sinks)
+        listener.end(run(built, listener))
+    return recipe
+
+
+@contextmanager
+def _chosen(
+    name: str | None, device: str, cluster: ClusterOptions, placement: PlacementOptions
+) -> Iterator[fipray.RayRunner | fipray.LocalRunner]:
+    """Runner, which stays connected to its cluster inside this context."""
+    runner = _runner(name, device, cluster, placement)
+    if not hasattr(runner, "connected"):
+        yield runner
+        return
+    with runner.connected():
+        # The preflight on the cluster comes first: it takes seconds, and what follows loads torch.
+        runner.preflight()
+        yield runner
 
 
 def _runner(
@@ -199,9 +231,7 @@ def _runner(
         return fipray.LocalRunner(threads=cluster.threads_per_worker, device=device)
     if name != "ray":
         raise UsageError(f"unknown runner {name!r}; available: ray, local")
-    runner = _ray_runner(device, cluster, placement)
-    runner.preflight()
-    return runner
+    return _ray_runner(device, cluster, placement)
 
 
 def _ray_runner(device: str, cluster: ClusterOptions, placement: PlacementOptions) -> fipray.RayRunner:

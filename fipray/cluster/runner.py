@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,6 +100,11 @@ class RayRunner:
             RunError: if jobs failed; the results of the others are committed.
             ClusterLostError: if Ray's control process is gone; the same call resumes the run on a new cluster.
         """
+        # One connection for the preflight and the run: each takes a second or more.
+        with self.connected():
+            return self._run(study, directory, listener, changed)
+
+    def _run(self, study: Study, directory: str | Path, listener: Listener | None, changed: Changed) -> Store:
         capacity = self.preflight()  # before the queue, which creates the directory
         # Imported here because they load torch, which takes seconds: a refusal by the preflight must not wait for it.
         from fipray.cluster.metrics import RayMetrics
@@ -117,7 +122,8 @@ class RayRunner:
                 resources = capacity.resources
                 gpus = f" with {resources.gpus:g} GPU each" if resources.gpus else ""
                 nodes = f"{capacity.num_nodes} {'node' if capacity.num_nodes == 1 else 'nodes'}"
-                listener.note(f"{num_workers} {'worker' if num_workers == 1 else 'workers'}{gpus} on {nodes}")
+                workers = f"{num_workers} {'worker' if num_workers == 1 else 'workers'}"
+                listener.note(f"starting {workers}{gpus} on {nodes}")
                 run_jobs(
                     queue,
                     self.num_workers,
@@ -150,6 +156,10 @@ class RayRunner:
     def session(self) -> AbstractContextManager[None]:
         """Connect to the cluster inside this context; an open connection of this process is used and left open."""
         return connection.connect(self.address)
+
+    def connected(self) -> AbstractContextManager[None]:
+        """Connect to a cluster inside this context; a private session on this machine is not started for it."""
+        return nullcontext() if connection.starts_session(self.address) else self.session()
 
     @property
     def _resources(self) -> WorkerResources:

@@ -39,7 +39,7 @@ class Heartbeat:
     @property
     def where(self) -> str:
         """Stage and number of forward passes of the present job, for people; empty for a job that takes steps."""
-        passes = f"{self.passes:,} forward passes" if self.passes else ""
+        passes = f"{self.passes:,} passes" if self.passes else ""
         return ", ".join(part for part in (self.stage, passes) if part)
 
     def begin(self, job: str = "") -> None:

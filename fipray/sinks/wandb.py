@@ -43,9 +43,8 @@ class WandbSink:
             import wandb
         except ImportError as error:
             raise explained(error, self.name) or error from None
-        is_online = os.environ.get("WANDB_MODE", "online") in ("online", "run", "shared")
-        if is_online and not wandb.api.api_key:
-            raise UsageError("Weights & Biases has no API key: run `wandb login`, or set WANDB_MODE=offline")
+        if os.environ.get("WANDB_MODE", "online") not in ("offline", "dryrun", "disabled"):
+            _log_in(wandb)
         self._wandb: Any = wandb
         self._project, self._results = project, results
 
@@ -109,3 +108,13 @@ class WandbSink:
             if not (folder / _COMPLETE).exists() and folder.name.startswith("offline-"):
                 shutil.rmtree(folder)
         return any((folder / _COMPLETE).exists() for folder in folders)
+
+
+def _log_in(wandb: Any) -> None:
+    """Find the API key, so that a run that takes hours does not find at its end that there is none."""
+    try:
+        is_done = wandb.login()  # asks for a key on a terminal, and raises elsewhere
+    except wandb.errors.Error as error:
+        raise UsageError(f"Weights & Biases: {error}. Run `wandb login`, or set WANDB_MODE=offline") from None
+    if not is_done:
+        raise UsageError("Weights & Biases has no API key: run `wandb login`, or set WANDB_MODE=offline")

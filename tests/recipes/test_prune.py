@@ -77,7 +77,15 @@ def test_settings_can_be_overridden_by_name(module, data):
 def test_sparsity_out_of_reach_leaves_the_sparsest_network_within_the_allowance(module, data, tmp_path):
     # One step of radius 1e-6 recovers nothing: at 94 % the classes cannot be told apart, at 10 % hardly any changes.
     hard = prune(
-        module, data, sparsity=0.94, allowance=0.05, budget={"steps": 40}, radius=1e-6, levels="0.1", guard=0.0, batch_size=16
+        module,
+        data,
+        sparsity=0.94,
+        allowance=0.05,
+        budget={"steps": 40},
+        radius=1e-6,
+        levels="0.1",
+        guard=0.0,
+        batch_size=16,
     )
     results = hard.run(tmp_path / "out")
     assert results.named["pruned"] == "pruning@0.1"
@@ -142,7 +150,9 @@ def test_few_anchors_are_said(module, data):
     assert any("only 50 anchors" in reason for reason in prune(module, few, budget={"steps": 20}).chosen.reasons)
 
 
-@pytest.mark.parametrize(("name", "value"), [("sparsity", 0.0), ("sparsity", 1.0), ("allowance", 0.0), ("budget", "soon")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("sparsity", 0.0), ("sparsity", 1.0), ("allowance", 0.0), ("budget", "soon")]
+)
 def test_arguments_out_of_range_are_refused(module, data, name, value):
     with pytest.raises(UsageError, match=name):
         prune(module, data, **{name: value})

@@ -23,6 +23,7 @@ from fipray.execution.searching.proposals import (
     Proposals,
     Stopping,
     opened_study,
+    pruner_of,
     storage_of,
     values_of,
 )
@@ -64,7 +65,8 @@ def search_locally(
         RunError: if trials failed.
         UsageError: for a storage that cannot be opened, or a directory of another search.
     """
-    database = storage_of(storage) if storage else None  # before the directory is made
+    pruner_of(search)  # what it refuses is refused before the directory is made
+    database = storage_of(storage) if storage else None
     store = opened(directory, search.manifest, (), changed)
     store.verify(weights=store.is_near)
     finished = TrialRecords(search, store, listener).finished()

@@ -132,7 +132,6 @@ def opened_study(
         storage=storage,
         study_name=f"{search.study.name}-{study_id}",
         directions=[_DIRECTIONS[mode] for mode in search.objectives.values()],
-        sampler=optuna.samplers.TPESampler(seed=search.seed),
         load_if_exists=True,
     )
     trials = study.get_trials(deepcopy=False)
@@ -143,6 +142,8 @@ def opened_study(
         trial.user_attrs.get(PATH_ID) for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
     }
     study.add_trials([frozen(search, trial) for trial in finished if trial.path_id not in known])
+    # A search that continues with the same seed would propose the first trials again.
+    study.sampler = optuna.samplers.TPESampler(seed=search.seed + len(study.get_trials(deepcopy=False)))
     return study
 
 
@@ -255,7 +256,7 @@ class Stopping:
 
     def __init__(self, search: Search, finished: Sequence[FinishedTrial]) -> None:
         direction = _DIRECTIONS[search.objectives[search.first_objective]]
-        self._study = optuna.create_study(direction=direction, pruner=_pruner(search))
+        self._study = optuna.create_study(direction=direction, pruner=pruner_of(search))
         for trial in finished:
             self.begin()
             for percent, value in trial.points.items():
@@ -292,7 +293,18 @@ class Stopping:
             self._study.tell(self._trial, value)
 
 
-def _pruner(search: Search) -> optuna.pruners.BasePruner:
+def pruner_of(search: Search) -> optuna.pruners.BasePruner:
+    """Optuna's rule for the scheduler of a search, with percent of the path as steps.
+
+    Args:
+        search: the search.
+
+    Returns:
+        The pruner.
+
+    Raises:
+        UsageError: for ASHA with a reduction factor that is no whole number.
+    """
     first = max(1, round(100 * search.grace))
     if search.scheduler == "asha":
         if search.reduction_factor != round(search.reduction_factor):

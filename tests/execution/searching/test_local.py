@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,11 +11,9 @@ import pytest
 
 import fipray as fip
 from fipray import analysis
-from fipray.execution import LocalRunner
+from fipray.execution import LocalRunner, Silent
 from fipray.study.draws import grid_draws, random_draws
 from tests.studies import searching
-
-ROOT = Path(__file__).parents[3]
 
 
 def quick(**changes) -> fip.search.Search:
@@ -101,43 +97,28 @@ def test_storage_holds_the_trials_of_the_tables_and_grows_with_them(tmp_path):
             assert trial.value == row["functional_distance_held_out"]
 
 
-def test_trial_that_was_killed_resumes_with_its_values(tmp_path):
-    """By Optuna, whose proposals are not repeated: the values come from the file in the results directory."""
-    script = (
-        "import fipray as fip, os, signal\n"
-        "from tests.execution.searching import test_local\n"
-        "class Kills(fip.execution.Silent):\n"
-        "    done = 0\n"
-        "    def started(self, job, where):\n"
-        "        self.done += 1\n"
-        "        if self.done == 3: os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    search = quick(searcher="optuna", num_trials=4)
-    script = (
-        script.replace("fip.execution.Silent", "Silent")
-        .replace(
-            "import fipray as fip, os, signal\n",
-            "import fipray as fip, os, signal\nfrom fipray.execution import Silent\n",
-        )
-        .replace("from tests.execution.searching import test_local\n", "")
-    )
-    script += (
-        "import sys; sys.path.insert(0, sys.argv[2])\n"
-        "import test_local\n"
-        "search = test_local.quick(searcher='optuna', num_trials=4)\n"
-        "fip.search.run(search, sys.argv[1], fip.LocalRunner(), Kills())\n"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parent)]
-    killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert killed.returncode == -9, killed.stderr
-    assert len(analysis.load(tmp_path).trials) == 2
-    (interrupted,) = [
-        line for line in (tmp_path / ".optuna" / "journal.log").read_text().splitlines() if "path_id" in line
-    ][2:]
+class Interrupts(Silent):
+    """Listener that ends the search when its third trial begins."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+
+    def started(self, job, where):
+        self.begun.append(job.id)
+        if len(self.begun) == 3:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_trial_resumes_with_its_values(tmp_path):
+    """By Optuna, which would propose others: the values come from the file in the results directory."""
+    search, listener = quick(searcher="optuna", num_trials=4), Interrupts()
+    with pytest.raises(KeyboardInterrupt):
+        fip.search.run(search, tmp_path, LocalRunner(), listener)
+    assert set(analysis.load(tmp_path).trials["path_id"]) == set(listener.begun[:2])
     fip.search.run(search, tmp_path, LocalRunner())
     trials = analysis.load(tmp_path).trials
     assert len(trials) == 4
-    assert any(id in interrupted for id in trials["path_id"])
+    assert set(listener.begun) < set(trials["path_id"])
 
 
 def test_scheduler_stops_trials_and_continues_with_its_rungs(tmp_path):
