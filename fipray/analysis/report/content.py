@@ -163,12 +163,13 @@ def focus(values: Any) -> list[float] | None:
         values: accuracies, 0..1; NaN are left out.
 
     Returns:
-        Least and greatest of the values above half of the greatest; None if they span more than half of it all.
+        Least and greatest of the values above half of the greatest; None if these span more than half of it all, or are
+        fewer than half of the values.
     """
     known = np.asarray(values, float)
     known = known[np.isfinite(known)]
     large = known[known > known.max() / 2] if len(known) else known
-    if len(large) == 0 or large.max() - large.min() > (known.max() - known.min()) / 2:
+    if 2 * len(large) < max(len(known), 1) or large.max() - large.min() > (known.max() - known.min()) / 2:
         return None
     return [float(large.min()), float(large.max())]
 

@@ -71,6 +71,12 @@ def _columns(side: Side, rows: pd.DataFrame) -> list[Column]:
     return [*columns, *columns_of([side], rows, (*_MEASURED, *own), **_PERCENT)]
 
 
+def _axis(name: str, better: str) -> dict[str, Any]:
+    is_percent = _PERCENT.get(name) == "percent"
+    unit = ", %" if is_percent else ""
+    return {"label": f"{name.replace('_', ' ')}{unit}, {better}", "percent": is_percent}
+
+
 def _chart(rows: pd.DataFrame, objectives: Any, where: str) -> Chart:
     (x, better_x), (y, better_y), *_ = objectives.items()
     known = rows[rows[x].notna() & rows[y].notna()].reset_index(drop=True)
@@ -78,12 +84,12 @@ def _chart(rows: pd.DataFrame, objectives: Any, where: str) -> Chart:
     words = {"min": "lower is better", "max": "higher is better"}
     return Chart(
         "scatter",
-        f"{where}{y.replace('_', ' ')} over {x.replace('_', ' ')}",
+        f"{where}Objectives: {y.replace('_', ' ')} over {x.replace('_', ' ')}",
         f"{count(len(best), 'trial is', 'trials are')} on the Pareto front, of {count(len(known), 'trial')} with both "
         "objectives.",
         {
-            "x": {"label": f"{x.replace('_', ' ')}, {words[better_x]}", "percent": "accuracy" in x},
-            "y": {"label": f"{y.replace('_', ' ')}, {words[better_y]}", "percent": "accuracy" in y},
+            "x": _axis(x, words[better_x]),
+            "y": _axis(y, words[better_y]),
             "series": [{"name": "on the front"}, {"name": "other trials", "hollow": True}],
             "of": [0 if on == "yes" else 1 for on in known["on_front"]],
             "label": [str(name) for name in known["name"]],

@@ -124,11 +124,14 @@ function lines(data, width, state) {
       if (panel.y[at] !== null && shown[data.of[line]]) points.push({ x: data.step[at], y: panel.y[at], line, of: data.of[line] });
     }
     const bright = points.filter((point) => matches[point.line]);
-    const radius = many > 100 ? 0.9 : many > 20 ? 1.3 : 2.2;
+    const radius = many > 100 ? 1.1 : many > 20 ? 1.7 : 2.2;
+    // A constant has no extent, so the axis would have no ticks.
+    const [low, high] = d3.extent(points, (point) => point.y);
+    const constant = low === high && low !== undefined ? { domain: panel.log ? [low / 2, low * 2] : [low - (Math.abs(low) || 1) / 10, low + (Math.abs(low) || 1) / 10] } : {};
     const plot = Plot.plot({
       width: each, height: 230, marginLeft: 52, marginRight: 12, marginTop: 8, marginBottom: 34, style: STYLE,
       x: { label: "step", labelAnchor: "center", labelArrow: "none", ticks: 5 },
-      y: { label: null, type: panel.log ? "log" : "linear", grid: true, ticks: 5, nice: true, tickFormat: panel.log ? "~g" : undefined },
+      y: { label: null, type: panel.log ? "log" : "linear", grid: true, ticks: 5, nice: true, ...constant, tickFormat: panel.log ? "~g" : undefined },
       marks: points.length === 0 ? [Plot.text(["nothing to show"], { frameAnchor: "middle" })] : [
         Plot.line(points, { x: "x", y: "y", z: "line", stroke: (point) => colour(point.of), strokeWidth: many > 20 ? 0.9 : 1.3, strokeOpacity: strength }),
         ...d3.groups(points, (point) => point.of).map(([of, some]) => withOpacity(specks(some, radius, colour(of)), query ? 0.2 : many > 20 ? 0.7 : 1)),
