@@ -7,7 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fipray.analysis.results import Results
-from fipray.analysis.table import WORST, attacked
+from fipray.analysis.summary_table import WORST
+from fipray.analysis.table import attacked
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.records import Store

@@ -24,7 +24,7 @@ from fipray.cli.options import (
     TrackerOptions,
 )
 from fipray.errors import UsageError
-from fipray.terminal import print_summary
+from fipray.terminal import print_summary, say
 
 if TYPE_CHECKING:
     from fipray.execution import Runner
@@ -169,6 +169,7 @@ class _Named:
         from fipray.study import reference
 
         is_search = self.kind is fipray.search.Search
+        made: Any
         if recipe is None:
             function = reference.find(self.text)
             made = reference.build(function, reference.parse(function, self.parameters), self.kind)
@@ -203,7 +204,7 @@ def _chosen(
 ) -> Iterator[fipray.RayRunner | fipray.LocalRunner]:
     """Runner, which stays connected to its cluster inside this context."""
     runner = _runner(name, device, cluster, placement)
-    if not hasattr(runner, "connected"):
+    if isinstance(runner, fipray.LocalRunner):
         yield runner
         return
     with runner.connected():

@@ -141,7 +141,7 @@ def test_networks_that_cannot_be_pruned_are_refused(module, data):
     untrained = nn.Sequential(nn.Linear(8, 3)).eval()
     with torch.no_grad():
         untrained[0].weight.copy_(-torch.eye(3, 8))  # the class of each input is the one it is least like
-    with pytest.raises(NetworkError, match="where a guess among 3 classes gives 33.3%"):
+    with pytest.raises(NetworkError, match=r"where a guess among 3 classes gives 33\.3%"):
         _ = prune(untrained, data).study
 
 

@@ -10,7 +10,7 @@ from fipray.analysis.report.content import Chart, Column, Kind, Limits, Section,
 from fipray.analysis.report.intervals import wilson
 from fipray.analysis.report.side import Side, columns_of, named, plain, together
 from fipray.analysis.report.wording import accuracy, count, epsilon, listing, percent, threat
-from fipray.analysis.table import KINDS, WORST
+from fipray.analysis.summary_table import KINDS, WORST
 
 _NETWORKS = ("name", "kind", "num_members", "sparsity", "functional_distance_held_out", "outcome", "warnings")
 _ATTACKS = ("name", "kind", "num_members", "attack", "norm", "epsilon", "num_examples")

@@ -8,7 +8,8 @@ import pandas as pd
 from fipray.analysis.report.content import Chart, Limits, Section, Table, rounded
 from fipray.analysis.report.side import Side, columns_of, together
 from fipray.analysis.report.wording import count, duration, listing, spread
-from fipray.analysis.table import NO_ATTACK, WORST
+from fipray.analysis.summary_table import WORST
+from fipray.analysis.table import NO_ATTACK
 
 _COLUMNS = ("name", "num_steps", "walk_seconds", "seconds_per_step", "attempt", "host", "device", "anchor_bytes",
             "memory_bytes")  # fmt: skip

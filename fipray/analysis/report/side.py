@@ -10,7 +10,8 @@ import pandas as pd
 
 from fipray.analysis.report.content import Column, Kind
 from fipray.analysis.results import BASE, Results
-from fipray.analysis.table import NETWORK, NO_ATTACK, WORST, attacked, summary
+from fipray.analysis.summary_table import WORST
+from fipray.analysis.table import NETWORK, NO_ATTACK, attacked, summary
 from fipray.errors import UsageError
 
 _KINDS: dict[str, Kind] = {"Int64": "count", "int64": "count", "float64": "number"}
