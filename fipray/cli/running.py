@@ -69,7 +69,9 @@ def run(
         if recipe:
             recipe = recipe.prepared(chosen, into)
             say(recipe.describe())
-        built = reference.build(function, values, fipray.Study) if function else recipe.study
+            built = recipe.study
+        elif function:
+            built = reference.build(function, values, fipray.Study)
         with TerminalListener() as terminal:
             listener = Listeners([terminal], sinks)
             store = chosen.run(built, into, listener, _changed(changed))
@@ -129,7 +131,9 @@ def search(
         if recipe:
             recipe = recipe.prepared(runner, into)
             say(recipe.describe())
-        built = reference.build(function, values, fipray.search.Search) if function else recipe.search()
+            built = recipe.search()
+        elif function:
+            built = reference.build(function, values, fipray.search.Search)
         built = replace(
             built,
             num_trials=built.num_trials if trials is None else trials,

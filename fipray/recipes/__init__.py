@@ -6,6 +6,7 @@
 from fipray.recipes.anchors import AnchorChoice
 from fipray.recipes.budget import Budget
 from fipray.recipes.catalogue import catalogue, find, recipe
+from fipray.recipes.connecting import ConnectedNetworks, connect
 from fipray.recipes.pruning import PruningChoices, prune
 from fipray.recipes.recipe import Chosen, Design, Plan, Recipe, SparsestWithin
 from fipray.recipes.subject import Subject
@@ -14,6 +15,7 @@ __all__ = [
     "AnchorChoice",
     "Budget",
     "Chosen",
+    "ConnectedNetworks",
     "Design",
     "Plan",
     "PruningChoices",
@@ -21,6 +23,7 @@ __all__ = [
     "SparsestWithin",
     "Subject",
     "catalogue",
+    "connect",
     "find",
     "prune",
     "recipe",

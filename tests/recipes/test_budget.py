@@ -28,7 +28,8 @@ def test_budget_is_a_time_or_a_number_of_steps(given, seconds, steps):
 
 
 @pytest.mark.parametrize(
-    "given", ["", "ten minutes", "10 parsecs", "0 s", "-3", 0, -1.0, True, float("nan"), {"steps": 0}, {"step": 3}, "1.5 steps"]
+    "given",
+    ["", "ten minutes", "10 parsecs", "0 s", "-3", 0, -1.0, True, float("nan"), {"steps": 0}, {"step": 3}, "1.5 steps"],
 )
 def test_budget_that_is_neither_is_refused_with_what_is_valid(given):
     with pytest.raises(UsageError, match="a budget is a time such as '10 min'"):
