@@ -40,11 +40,11 @@ def _network(rule: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> str
     if rule["rule"] == "first_within":
         return _first_within(rule, frames["robustness"])
     paths, variants, measured = frames["paths"], frames["variants"], frames["point_measures"]
-    own = paths.loc[paths["name"] == rule["path"], "path_id"]
-    if own.empty:
-        return None
-    values = measured[(measured["path_id"] == own.iloc[0]) & (measured["measure"] == rule["measure"])]
-    rows = variants[variants["path_id"] == own.iloc[0]].merge(values[["step", "value"]], on="step")
+    own = paths.loc[paths["name"].isin(rule["paths"]), "path_id"]
+    if len(own) < len(rule["paths"]):
+        return None  # a sparser one may still come
+    values = measured[measured["path_id"].isin(own) & (measured["measure"] == rule["measure"])]
+    rows = variants.merge(values[["path_id", "step", "value"]], on=["path_id", "step"])
     within = rows[rows["value"] >= rule["least"]].sort_values("target_sparsity")
     return BASE if within.empty else str(within["network"].iloc[-1])
 

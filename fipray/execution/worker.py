@@ -13,6 +13,7 @@ from fipray.execution.jobs import Job, Payload, Tables
 from fipray.execution.kinds import kind_for
 from fipray.execution.kinds.kind import Report
 from fipray.execution.log import logged
+from fipray.execution.memory import keep_freed_memory
 from fipray.execution.resources import Location, Resources
 from fipray.networks import resolved_device
 from fipray.records import Store
@@ -49,6 +50,7 @@ class Worker:
         self.heartbeat = heartbeat or Heartbeat()
         location = Location(resolved_device(device), node_id, worker_id)
         self._resources = Resources.of(payload, Store.open(directory), location, self.heartbeat)
+        keep_freed_memory(self._resources.network.num_weights)
 
     def run(self, job: Job, report: Report | None = None) -> Tables:
         """Run a job. Weights and a log are written to the results directory, under the number of the attempt.

@@ -6,6 +6,7 @@
 from fipray.recipes.anchors import AnchorChoice
 from fipray.recipes.budget import Budget
 from fipray.recipes.catalogue import catalogue, find, recipe
+from fipray.recipes.connecting import ConnectedNetworks, connect
 from fipray.recipes.ensembles import DiverseChoices, RobustChoices, diverse_ensemble, robust_ensemble
 from fipray.recipes.learning import LearningChoices, learn
 from fipray.recipes.pruning import PruningChoices, prune
@@ -16,6 +17,7 @@ __all__ = [
     "AnchorChoice",
     "Budget",
     "Chosen",
+    "ConnectedNetworks",
     "Design",
     "DiverseChoices",
     "FirstWithin",
@@ -27,6 +29,7 @@ __all__ = [
     "SparsestWithin",
     "Subject",
     "catalogue",
+    "connect",
     "diverse_ensemble",
     "find",
     "learn",

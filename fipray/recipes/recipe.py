@@ -31,15 +31,15 @@ from fipray.study.space import Domain
 
 @dataclass(frozen=True)
 class SparsestWithin:
-    """Result of a recipe: the sparsest saved network of a path whose measure is high enough, else the base network.
+    """Result of a recipe: the sparsest variant of paths whose measure is high enough, else the base network.
 
     Args:
-        path: name of the path.
+        paths: names of the paths.
         measure: name of the measure.
         least: smallest value of the measure.
     """
 
-    path: str
+    paths: tuple[str, ...]
     measure: str
     least: float
 
@@ -197,7 +197,7 @@ class Recipe:
         )
 
     def search(self, num_trials: int = 16) -> Search:
-        """Search over the settings that matter most, around those that were chosen.
+        """Search over the settings of the first path that matter most, around those that were chosen.
 
         Args:
             num_trials: number of trials, at least 1.
@@ -212,7 +212,8 @@ class Recipe:
             raise UsageError(
                 f"recipe {self.name!r} has no search: give its settings by name, or write a fip.search.Search"
             )
-        return Search(self.study, self.plan.space, self.plan.objectives, num_trials=num_trials)
+        study = replace(self.study, paths=self.plan.paths[:1], ensembles=())
+        return Search(study, self.plan.space, self.plan.objectives, num_trials=num_trials)
 
     def prepared(self, runner: Runner, into: str | Path) -> Recipe:
         """Make the recipe ready to run: with the choices of an earlier run, or to try on a machine like the workers'.

@@ -97,7 +97,8 @@ def _is_default(field: Field[Any], value: Any) -> bool:
 def _public(cls: type) -> str:
     for name in NAMESPACES:
         space = getattr(fipray, name) if name else fipray
-        if getattr(space, cls.__name__, None) is cls:
+        # Not every attribute of the top level: names that have moved are still found there, with a warning.
+        if (name or cls.__name__ in dir(fipray)) and getattr(space, cls.__name__, None) is cls:
             return f"fip.{name}.{cls.__name__}" if name else f"fip.{cls.__name__}"
     raise UsageError(f"{cls.__name__} has no public name, so it cannot be written into a study file")
 

@@ -58,7 +58,7 @@ def test_run_takes_the_name_of_a_recipe_and_says_what_came_out(fipray, tmp_path)
     arguments = ("run", "prune", *SUBJECT, "-p", "budget=30 steps", "-p", "sparsity=1/2", "-p", "allowance=0.2")
     status, out, _ = fipray(*arguments, "--runner", "local", "--into", tmp_path / "out")
     assert status == 0
-    assert "came nearest to the base network" in out
+    assert "held-out inputs as the best" in out
     assert "has the 50% sparsity that was asked for" in out
     status, out, err = fipray(*arguments, "--runner", "local", "--into", tmp_path / "out")
     assert (status, "all 1 jobs are already done" in err) == (0, True)

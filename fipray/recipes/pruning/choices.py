@@ -21,13 +21,14 @@ class PruningChoices:
         radius: largest step in units of |w0|.
         num_steps: number of steps.
         batch_size: anchors in the batch of a step.
-        levels: sparsities on the way, each with a recovery of its own, such as "0.5,0.8"; empty for none.
-        ramp: fraction of the way to each sparsity over which it rises.
+        fallback: lower sparsity to which a second, shorter path leads, in case the first does not keep within the
+            allowance; 0 for no such path.
+        ramp: fraction of a path over which the sparsity rises.
         guard: functional distance on held-out inputs above which steps become shorter; 0 for no guard.
         guard_every: steps between two looks at it.
         num_anchors: number of anchors that are used.
         mirrored: whether half of the anchors are mirrored, for images.
-        num_points: number of points of the path that are measured, beside those at the sparsities.
+        num_points: number of points of a path that are measured.
     """
 
     stepper: Literal["first_order", "natural"] = "first_order"
@@ -36,7 +37,7 @@ class PruningChoices:
     radius: float = 0.02
     num_steps: int = 1000
     batch_size: int = 128
-    levels: str = ""
+    fallback: float = 0.0
     ramp: float = 0.6
     guard: float = 0.0
     guard_every: int = 20
@@ -45,14 +46,5 @@ class PruningChoices:
     num_points: int = 1
 
     def __post_init__(self) -> None:
-        _ = self.through  # raises for a text that holds no numbers
-
-    @property
-    def through(self) -> tuple[float, ...]:
-        """Sparsities on the way."""
-        try:
-            return tuple(float(part) for part in self.levels.split(",") if part.strip())
-        except ValueError as error:
-            raise UsageError(
-                f"levels are sparsities between commas, such as 0.5,0.8; {self.levels!r} was given"
-            ) from error
+        if not 0 <= self.fallback < 1:
+            raise UsageError(f"fallback is a sparsity, 0..1, 1 excluded; {self.fallback} was given")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from fipray.recipes.budget import Budget, Given
 from fipray.recipes.catalogue import overrides_of, recipe
 from fipray.recipes.machine import Machine
 from fipray.recipes.pruning.choices import PruningChoices
-from fipray.recipes.pruning.task import PATTERNS, PatternName, Task
+from fipray.recipes.pruning.task import PATTERNS, SHARE, PatternName, Task
 from fipray.recipes.pruning.trial import Trial
 from fipray.recipes.recipe import Chosen, Plan, Recipe, SparsestWithin
 from fipray.recipes.record import GIVEN, Plain
@@ -28,7 +28,7 @@ from fipray.study import Choice, Data, HeldOutAccuracy, LogUniform, PathSpec, Un
 from fipray.study.measures import AGREEMENT, HELD_OUT_ACCURACY
 from fipray.study.tensors import Tensors
 
-PATH, RESULT = "pruning", "pruned"
+PATH, FALLBACK, RESULT = "pruning", "pruning-less", "pruned"
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +57,11 @@ class Pruning:
 
     def plan(self, values: Mapping[str, Plain]) -> Plan:
         choices = PruningChoices(**values)  # type: ignore[arg-type]
-        levels = choices.through
-        schedule = Scheduled(choices.radius, cycles=(1.0,) * (len(levels) + 1))
+        schedule = Scheduled(choices.radius)
         guarded = Guarded(schedule, choices.guard, choices.guard_every) if choices.guard > 0 else None
         path = PathSpec(
             PATH,
-            self.task.objective(choices.ramp, levels),
+            self.task.objective(choices.ramp),
             stepper=self.task.stepper(choices),
             radius=guarded or schedule,
             num_steps=choices.num_steps,
@@ -70,12 +69,19 @@ class Pruning:
             save_at=SaveAt(choices.num_points),
             seed=self.task.seed,
         )
+        lower = replace(
+            path,
+            name=FALLBACK,
+            objective=self.task.objective(choices.ramp, choices.fallback),
+            num_steps=max(round(SHARE * choices.num_steps), 1),
+        )
+        paths = (path, lower) if choices.fallback > 0 else (path,)
         measure, least = self.judged
         inner = "radius.control" if guarded else "radius"
         measures = {AGREEMENT: self.task.subject.agreement(self.num_held_out)}
         return Plan(
-            paths=(path,),
-            results={RESULT: SparsestWithin(PATH, measure, least)},
+            paths=paths,
+            results={RESULT: SparsestWithin(tuple(one.name for one in paths), measure, least)},
             anchors=AnchorChoice(choices.num_anchors, choices.mirrored, self.task.seed),
             geometry=self.task.subject.geometry,
             measures={**measures, **({measure: HeldOutAccuracy(self.num_held_out)} if self.has_labels else {})},
@@ -130,7 +136,7 @@ class Pruning:
         reached = rows[rows["network"] == found]["target_sparsity"]
         if reached.empty:
             return (
-                f"No network on the path is {within}, so {RESULT!r} is the base network.",
+                f"No network on the paths is {within}, so {RESULT!r} is the base network.",
                 listed,
                 "Allow more, give more time (budget) or more anchors, or ask for less sparsity.",
             )
@@ -162,7 +168,7 @@ def prune(
     A short trial chooses the radius, batch size, number of steps and the rest from the network, the data and the
     budget; `PruningChoices` lists all settings, and each can be given by name. What is fixed: the pruning mask keeps
     the weights of largest magnitude, and the sparsity rises along a cubic ramp. The result "pruned" is the sparsest
-    network on the path that is within the allowance, judged on held-out inputs: by accuracy where
+    network of the paths that is within the allowance, judged on held-out inputs: by accuracy where
     `Data.held_out_labels` are given, else by agreement with the base network's classes, which bounds what accuracy can
     have lost. Regression networks are judged by the fraction of the variance of their outputs that is kept.
 

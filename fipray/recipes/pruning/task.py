@@ -33,6 +33,8 @@ PATTERNS: dict[str, tuple[type[Pattern], float]] = {
     "channels": (Structured, 0.5),
 }
 """Pattern and usual sparsity by name."""
+SHARE = 0.25
+"""Steps of the path to a lower sparsity, as a fraction of those of the first path."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,26 +65,26 @@ class Task:
             NetworkError: for a network in which the pattern finds nothing to prune.
             UsageError: for a sparsity that the pattern cannot reach there.
         """
-        self.subject.check()
         network = self.subject.network
         if not any(len(slot.shape) >= 2 for slot in network.moving):
             raise NetworkError(
                 "the network has no layers whose weights can be pruned: no parameter that requires a gradient has two "
                 "or more dimensions. Set requires_grad on those that may change"
             )
+        self.subject.check()
         self.zeros.zeroed(network, network.weights, network.weights.square, self.sparsity)
 
-    def objective(self, ramp: float, levels: tuple[float, ...] = ()) -> Sparsify:
-        """Objective of the path, and of the trial's short ones.
+    def objective(self, ramp: float, sparsity: float = 0.0) -> Sparsify:
+        """Objective of a path, and of the trial's short ones.
 
         Args:
-            ramp: fraction of the way to each sparsity over which it rises.
-            levels: sparsities on the way.
+            ramp: fraction of the path over which the sparsity rises.
+            sparsity: sparsity at its end; 0 takes that which was asked for.
 
         Returns:
             The objective.
         """
-        return Sparsify(self.sparsity, ramp=ramp, through=levels, pattern=self.zeros)
+        return Sparsify(sparsity or self.sparsity, ramp=ramp, pattern=self.zeros)
 
     def stepper(self, choices: PruningChoices) -> Stepper:
         """Stepper of the path.

@@ -16,16 +16,17 @@ from fipray.networks import check_norms_move
 from fipray.recipes.anchors import LEAST_AGREEMENT, are_images
 from fipray.recipes.machine import Machine
 from fipray.recipes.pruning.choices import PruningChoices
-from fipray.recipes.pruning.task import Task
+from fipray.recipes.pruning.task import SHARE, Task
 from fipray.recipes.trial import Attempt, Bench, best_radius
 
-FIRST_RADIUS = 0.05
-LONGER = 0.25  # a path N times as long takes a radius N^-LONGER times as large; measured on digits, where it is flat
+USUAL_RADIUS, USUAL_STEPS = 0.05, 1000  # a radius that suits many networks with so many steps
+LONGER = 0.25  # a path N times as long takes a radius N^-LONGER times as large: measured on digits, where it is flat
+AS_GOOD = 1.03  # ratio of distances after short paths that says nothing of long ones
 BATCH_SIZES = (128, 64, 32)
 WANTED_STEPS = 400  # with fewer steps in the budget, batches become smaller
-MOST_STEPS = 10_000  # for each sparsity: more have not been seen to help
-TRIAL, MEASURING = 0.25, 0.1  # fractions of a budget in seconds
-NUM_ATTEMPTS = 6  # about as many short paths make up a trial
+MOST_STEPS = 20_000  # more have not been seen to help
+TRIAL, MEASURING = 0.15, 0.1  # fractions of a budget in seconds
+NUM_ATTEMPTS = 5  # about as many short paths make up a trial
 FEWEST, MOST = 8, 60  # steps of a short path
 
 
@@ -69,7 +70,7 @@ class Trial:
         choices = self._batch_size(choices)
         choices, best = self._radius(choices)
         choices, best = self._matches(choices, best)
-        choices = self._levels(choices, best)
+        choices = self._fallback(choices, best)
         choices = self._guard(choices, best)
         choices = self._lengths(choices, best)
         return choices, tuple(self.reasons)
@@ -108,8 +109,8 @@ class Trial:
             choices = replace(choices, batch_size=min(size, max(len(self.task.data.anchors), 1)))
             if seconds is None or size == BATCH_SIZES[-1]:
                 break
-            self._attempt(choices, FIRST_RADIUS, 1)  # warms up
-            pace = self._attempt(choices, FIRST_RADIUS, 2).seconds
+            self._attempt(choices, USUAL_RADIUS, 1)  # warms up
+            pace = self._attempt(choices, USUAL_RADIUS, 2).seconds
             if (1 - TRIAL - MEASURING) * seconds / pace >= WANTED_STEPS:
                 break
         self.reasons.append(f"Batches of {choices.batch_size} anchors.")
@@ -119,11 +120,16 @@ class Trial:
         num_steps = self._num_steps(choices)
         if "radius" in self.given:
             return choices, self._attempt(choices, choices.radius, num_steps)
-        radius, attempts = best_radius(lambda tried: self._attempt(choices, tried, num_steps), FIRST_RADIUS)
+        usual = _scaled(USUAL_RADIUS, USUAL_STEPS, num_steps)
+        nearest, attempts = best_radius(lambda tried: self._attempt(choices, tried, num_steps), usual)
+        good = [tried for tried in attempts if attempts[tried].distance <= AS_GOOD * attempts[nearest].distance]
+        # Short paths tell too long steps from good ones, but hardly good ones from too short ones.
+        radius = min(good or [nearest], key=lambda tried: abs(math.log(tried / usual)))
         tried = ", ".join(f"{each:g} ({attempts[each].distance:.2f})" for each in sorted(attempts))
         self.reasons.append(
-            f"Radius {radius:g} of |w0|: in short paths of {num_steps} steps it came nearest to the base network on "
-            f"{self.bench.num_held_out} held-out inputs; radii and distances were {tried}."
+            f"Radius {radius:g} of |w0| in short paths of {num_steps} steps: of those that stay about as near to the "
+            f"base network on {self.bench.num_held_out} held-out inputs as the best, it is the most usual; radii and "
+            f"distances were {tried}."
         )
         return replace(choices, radius=radius), attempts[radius]
 
@@ -140,20 +146,17 @@ class Trial:
         )
         return (other, attempt) if is_better else (choices, best)
 
-    def _levels(self, choices: PruningChoices, best: Attempt) -> PruningChoices:
-        if "levels" in self.given:
+    def _fallback(self, choices: PruningChoices, best: Attempt) -> PruningChoices:
+        if "fallback" in self.given:
             return choices
-        target, allowed = self.task.sparsity, self.task.allowance
-        number = 0 if 1 - best.agreement <= 2 * allowed else 1 if 1 - best.agreement <= 10 * allowed else 2
-        levels = [round(1 - (1 - target) ** (k / (number + 1)), 2) for k in range(1, number + 1)]
-        levels = sorted({level for level in levels if 0 < level < target})
-        names = " and ".join(f"{level:.0%}" for level in levels)
-        way = f"passes through {names} sparsity and recovers there" if levels else "goes there directly"
-        self.reasons.append(
-            f"After the best short path to {target:.0%} sparsity, agreement with the base network was "
-            f"{best.agreement:.1%}, so the path {way}."
-        )
-        return replace(choices, levels=",".join(f"{level:g}" for level in levels))
+        target, lost = self.task.sparsity, 1 - best.agreement
+        said = f"After the best short path to {target:.0%} sparsity, agreement with the base network was {1 - lost:.1%}"
+        if lost <= 2 * self.task.allowance:
+            self.reasons.append(f"{said}, so a second path to a lower sparsity is not needed.")
+            return choices
+        lower = round(1 - (1 - target) ** 0.5, 2)
+        self.reasons.append(f"{said}: in case the path loses too much, a shorter one leads to {lower:.0%} sparsity.")
+        return replace(choices, fallback=lower)
 
     def _guard(self, choices: PruningChoices, best: Attempt) -> PruningChoices:
         if "guard" in self.given or not math.isfinite(best.distance) or best.distance <= 0:
@@ -175,16 +178,16 @@ class Trial:
         """Choose the numbers of anchors, measured points and steps, which share what is left of the budget."""
         data, forward, seconds = self.task.data, self.bench.forward_seconds, self.task.budget.seconds
         pool = len(data.anchors) * (2 if choices.mirrored else 1)
-        parts = len(choices.through) + 1
+        paths = 1 + SHARE * (choices.fallback > 0)  # of the length of the first
         num_anchors, num_points, num_steps = pool, 5, self.task.budget.steps or 0
         if seconds is not None:
             num_anchors = min(pool, max(int(MEASURING * seconds / forward), 8 * choices.batch_size))
-            left = seconds - (time.perf_counter() - self.began) - num_anchors * forward
+            left = seconds - (time.perf_counter() - self.began)
             look = forward * (min(num_anchors, 1000) + 3 * min(len(data.held_out), 2000))
-            num_points = 1 if look * (parts + 5) > MEASURING * seconds else 5
-            left -= look * (parts + num_points)
-            num_steps = min(int(left / (1.05 * best.seconds)), MOST_STEPS * parts)
-        num_steps = max(num_steps, 10 * parts)
+            num_points = 1 if look * 12 > MEASURING * seconds else 5
+            left -= (look * (num_points + 1) + num_anchors * forward) * math.ceil(paths)
+            num_steps = min(int(left / (1.05 * best.seconds * paths)), MOST_STEPS)
+        num_steps = max(num_steps, 10)
         chosen = {"num_anchors": num_anchors, "num_points": num_points, "num_steps": num_steps, **self.given}
         choices = PruningChoices(**{**asdict(choices), **chosen})
         choices = self._for_longer(choices)
@@ -197,10 +200,10 @@ class Trial:
 
     def _for_longer(self, choices: PruningChoices) -> PruningChoices:
         """Choose the radius of the whole path: a longer one recovers as much with shorter steps, and loses less."""
-        short = self._num_steps(choices) * (len(choices.through) + 1)
+        short = self._num_steps(choices)
         if "radius" in self.given or choices.num_steps <= short:
             return choices
-        radius = float(f"{choices.radius * (short / choices.num_steps) ** LONGER:.3g}")
+        radius = _scaled(choices.radius, short, choices.num_steps)
         self.reasons.append(f"Radius {radius:g} for the whole path, which has more steps than the short ones.")
         return replace(choices, radius=radius)
 
@@ -210,9 +213,14 @@ class Trial:
         if budget.seconds is None:
             return min(max((budget.steps or 0) // 20, FEWEST), MOST)
         if not self._pace:
-            self._pace = self._attempt(choices, FIRST_RADIUS, 2).seconds
+            self._pace = self._attempt(choices, USUAL_RADIUS, 2).seconds
         return min(max(int(TRIAL * budget.seconds / (NUM_ATTEMPTS * self._pace)), FEWEST), MOST)
 
     def _attempt(self, choices: PruningChoices, radius: float, num_steps: int) -> Attempt:
         objective, settings = self.task.short(replace(choices, radius=radius, num_steps=num_steps))
         return self.bench.tried(objective, settings)
+
+
+def _scaled(radius: float, before: int, after: int) -> float:
+    """Scale a radius that suits paths of some number of steps to another number."""
+    return float(f"{radius * (before / after) ** LONGER:.3g}")
