@@ -11,7 +11,7 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, class_logits
-from fipray.paths.problem import Problem, anchors_and_held_out
+from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State
 from fipray.paths.steppers.first_order import FirstOrder
 from fipray.registry import spec
@@ -70,8 +70,8 @@ class WithinAllowance:
         return self.stepper.ignores_objective
 
     def begin(self, problem: Problem) -> State:
-        if not isinstance(problem.geometry, FisherRao) or problem.held_out is None:
-            raise UsageError("an allowance needs class probabilities (FisherRao) and held-out inputs")
+        if not isinstance(problem.geometry, FisherRao):
+            raise UsageError("an allowance of accuracy needs class probabilities: take it with FisherRao outputs")
         return self.stepper.begin(problem) | {_BETA: problem.start.new_tensor(self.stepper.beta)}
 
     def propose(self, situation: Situation, state: State) -> Proposal:
@@ -84,7 +84,8 @@ class WithinAllowance:
         step, num_steps = round(situation.progress / situation.fraction), round(1 / situation.fraction)
         first = math.ceil(self.after * num_steps)
         every = max(1, (num_steps - first) // self.num_looks)
-        if step < first or (step - first) % every:
+        # Paths have held-out inputs; a step that is tried alone may have none.
+        if step < first or (step - first) % every or situation.problem.held_out is None:
             return beta
         lost = self.loss(situation.problem, situation.weights)
         if not lost <= self.allowance:
@@ -100,9 +101,14 @@ class WithinAllowance:
             weights: [P].
 
         Returns:
-            Loss as a fraction, at least 0; NaN where outputs are.
+            Loss as a fraction, at least 0.
+
+        Raises:
+            UsageError: for a problem without held-out inputs.
         """
-        held_out = anchors_and_held_out(problem)[1].first(self.num_inputs)
+        if problem.held_out is None:
+            raise UsageError("the loss of accuracy is estimated on held-out inputs, and the problem has none")
+        held_out = problem.held_out.first(self.num_inputs)
         before = (held_out.reference / 2).square()
         own = class_logits(problem.network.outputs(weights, held_out.inputs))
         now = before.gather(1, own.argmax(1, keepdim=True)).squeeze(1)

@@ -48,7 +48,7 @@ class RobustChoices(Walk):
         batch_statistics: whether BatchNorm normalises by the batch while a path walks, as in training.
         adversary_steps: ascent steps of the adversary within a step of the path.
         adversary_epsilon: epsilon of that adversary, in units of the recipe's epsilon.
-        shifted: number of shifted copies of each anchor, for images; 0 for none.
+        shifted: number of shifted copies of each anchor, for images; 0 for none, which the recipe always chooses.
     """
 
     adversary_steps: int = 2

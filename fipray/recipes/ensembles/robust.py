@@ -12,7 +12,6 @@ from fipray import analysis
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.paths import AdversarialDistillation, Adversary, FirstOrder, SaveAt, Scheduled, Settings, Shifted
-from fipray.recipes.anchors import are_images
 from fipray.recipes.budget import Budget, Given
 from fipray.recipes.catalogue import overrides_of, recipe
 from fipray.recipes.ensembles.choices import RobustChoices
@@ -26,8 +25,6 @@ from fipray.robustness import ThreatModel
 from fipray.study import Data, EnsembleSpec, PathSpec
 from fipray.study.evaluation import BASE
 from fipray.study.measures import ACCURACY_LOSS
-
-FEW_PASSES = 10  # passes through the anchors above which shifted copies take the place of repeats
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,19 +50,7 @@ class RobustEnsemble:
         with machine.used():
             trial = Trial(self.task.bench(machine), self.task.budget, self.task.overrides, self._short)
             choices, reasons = trial.choices(RobustChoices())
-        choices, more = self._shifted(choices)
-        return Chosen(asdict(choices), (*reasons, *more, *self.task.subject.remarks))
-
-    def _shifted(self, choices: RobustChoices) -> tuple[RobustChoices, tuple[str, ...]]:
-        passes = choices.num_steps * choices.batch_size / len(self.data.anchors)
-        if "shifted" in self.task.overrides or passes <= FEW_PASSES or not are_images(self.data.anchors):
-            return choices, ()
-        copies = min(int(passes / FEW_PASSES), 8)
-        reason = (
-            f"Each member passes {passes:.0f} times through the anchors, so {copies} copies of each, shifted by up to "
-            "one pixel in eight or less, are anchors too."
-        )
-        return replace(choices, shifted=copies), (reason,)
+        return Chosen(asdict(choices), (*reasons, *self.task.subject.remarks))
 
     def plan(self, values: Mapping[str, Plain]) -> Plan:
         choices = RobustChoices(**values)  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ from fipray.study.tensors import tensor_of
 
 BETAS, RATES = (15.0, 60.0, 240.0), (1e-3, 4e-3)
 TRIAL = 0.2  # fraction of a budget in seconds
-FEWEST, MOST = 20, 200  # steps of a short path
+FEWEST, MOST = 50, 300  # steps of a short path: in fewer, outputs for new classes hardly rise
 MOST_PASSES = 60  # passes through the examples of a task
 NUM_SHIFTED = 24
 
@@ -137,7 +137,7 @@ class Trial:
     def _weights(self, choices: LearningChoices) -> tuple[LearningChoices, float]:
         """Choose beta and rate, and measure the seconds of a step."""
         pace = self._attempt(replace(choices, num_steps=3))[2]
-        num_steps = min(max((self.budget.steps or 0) // 10, FEWEST), MOST)
+        num_steps = min(max((self.budget.steps or 0) // 5, FEWEST), MOST)
         betas = (choices.beta,) if "beta" in self.given else BETAS
         rates = (choices.rate,) if "rate" in self.given else RATES
         if self.budget.seconds is not None:
