@@ -20,7 +20,7 @@ from fipray.analysis.numbers import epsilon_text
 from fipray.analysis.results import Results
 from fipray.analysis.runs import on_one_grid
 from fipray.analysis.sheet import Style, sheet
-from fipray.analysis.shown import Names, Seeds, Shown, SomeResults, band_note, counted
+from fipray.analysis.shown import Names, Seeds, Shown, SomeResults, band_note, counted, told_apart
 from fipray.analysis.summary_table import WORST
 from fipray.analysis.table import NO_ATTACK, summary
 from fipray.analysis.variants import judged_variants
@@ -118,6 +118,7 @@ def _points(results: Results) -> pd.DataFrame:
     last = points.groupby("path_id")["step"].transform("max")
     judged = results.robustness[results.robustness["attack"] == NO_ATTACK]["num_examples"]
     return points.assign(
+        name=told_apart(points),
         path=points["path_id"],
         fraction=points["step"] / last.where(last > 0, 1),
         # On all test inputs, as is the evaluation without an attack; else nothing says how many there are.
@@ -232,7 +233,9 @@ def _variants_from_base(results: Results) -> pd.DataFrame:
         return variants
     robustness = results.robustness
     num_test = robustness[robustness["attack"] == NO_ATTACK]["num_examples"].max()
-    variants = variants.assign(path=variants["path_id"], num_test=num_test, num_attacked=variants["num_examples"])
+    variants = variants.assign(
+        name=told_apart(variants), path=variants["path_id"], num_test=num_test, num_attacked=variants["num_examples"]
+    )
     variants["threat"] = [
         f"{norm}, epsilon {epsilon_text(epsilon)}" if pd.notna(epsilon) else None
         for norm, epsilon in zip(variants["norm"], variants["epsilon"], strict=True)

@@ -171,6 +171,22 @@ class Shown:
         return stems
 
 
+def told_apart(rows: pd.DataFrame) -> list[str]:
+    """Names of paths, with the beginning of the path_id for those that share a name, which are no runs of one path.
+
+    Args:
+        rows: rows of one results with the columns name and path_id.
+
+    Returns:
+        A name for each row.
+    """
+    shared = rows.groupby("name")["path_id"].transform("nunique") > 1
+    return [
+        f"{name} ({id[:8]})" if is_shared else name
+        for name, id, is_shared in zip(rows["name"], rows["path_id"], shared, strict=True)
+    ]
+
+
 def counted(label: str, num_runs: int) -> str:
     """Add the number of runs to a label.
 

@@ -41,20 +41,19 @@ def plot_transfer(results: SomeResults, *, names: Names = None, ax: Any = None, 
     shown = Shown.of(results, names)
     rows = shown.rows(lambda each: each.transfer, "transfer accuracies", "source")
     panels: dict[str, pd.DataFrame] = {}
-    order: list[str] = []
+    labels: dict[str, str] = {}
     for number, prefix, each in shown:
         own = rows[rows["result"] == number]
         known = {*own["source"], *each.transfer["target"]}
-        networks = [name for name in summary(each)["name"] if name in known]
+        networks = {name: name for name in summary(each)["name"] if name in known}
         if shown.names is not None:
-            networks = [name for name in shown.names if name in networks]
-        order += networks
+            renamed = {name.removeprefix(f"{prefix}: "): label for name, label in shown.names.items()}
+            networks = {name: label for name, label in renamed.items() if name in networks}
+        labels |= networks
         for (attack, norm, epsilon), some in own[own["target"].isin(networks)].groupby(["attack", "norm", "epsilon"]):
             title = f"{attack}, {norm}, epsilon {epsilon_text(epsilon)}"
             panels[f"{prefix}: {title}" if prefix else title] = some
-    networks = list(dict.fromkeys(order))
-    labels = dict.fromkeys(networks) if shown.names is None else {name: shown.names[name] for name in networks}
-    return transfer_heat_maps(panels, names={name: label or name for name, label in labels.items()}, ax=ax, style=style)
+    return transfer_heat_maps(panels, names=labels, ax=ax, style=style)
 
 
 @checked
