@@ -108,14 +108,15 @@ def test_the_study_its_commands_and_its_results(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(tmp_path))
     (commands,) = [one for one in blocks("") if "fipray run" in one]
     lines = [shlex.split(line, comments=True)[1:] for line in commands.splitlines()]
-    assert [line[0] for line in lines] == ["run", "run", "show"]
+    assert [line[0] for line in lines] == ["run", "run", "show", "report"]
     quick = ["-p", "num_steps=4"]
-    for line in ([*lines[0], "--runner", "local", *quick], [*lines[1], *quick], lines[2]):
+    for line in ([*lines[0], "--runner", "local", *quick], [*lines[1], *quick], *lines[2:]):
         result = CliRunner().invoke(app, line)
         assert result.exit_code == 0, result.output
     exec(block("from fipray import analysis"), {})
     assert "diverse-1" in capsys.readouterr().out
     assert (tmp_path / "robustness.png").stat().st_size > 10_000
+    assert "diverse-1" in (tmp_path / "diverse.html").read_text(encoding="utf-8")
     for name in ("mymodule", "mystudies"):
         sys.modules.pop(name, None)
 
