@@ -104,7 +104,8 @@ def onnx_of(module: nn.Module, inputs: Inputs, metadata: Mapping[str, str]) -> E
     """
     check_installed()
     # onnxruntime has no kernels of most operations in bfloat16, and of many in float16 and float64.
-    traced = _Traced(copied(module).float(), isinstance(inputs, Mapping)).eval()
+    keywords = tuple(inputs) if isinstance(inputs, Mapping) else ()
+    traced = _Traced(copied(module).float(), keywords).eval()
     named = dict(inputs) if isinstance(inputs, Mapping) else {"inputs": inputs}
     named = {name: value.float() if value.is_floating_point() else value for name, value in named.items()}
     if num_bytes(traced) > _LARGEST:
@@ -133,30 +134,27 @@ def num_bytes(module: nn.Module) -> int:
 
 
 class _Traced(nn.Module):
-    """Module that returns one tensor, and takes its inputs as one tensor or by keyword."""
+    """Module that returns one tensor, and takes by position what the module within takes by keyword."""
 
-    def __init__(self, module: nn.Module, by_keyword: bool) -> None:
+    # By position, as torch.export cannot express its guards on variable keywords.
+    def __init__(self, module: nn.Module, keywords: tuple[str, ...]) -> None:
         super().__init__()
         self.module = module
-        self.by_keyword = by_keyword
+        self.keywords = keywords
 
-    def forward(self, *args: Tensor, **kwargs: Tensor) -> Tensor:
-        return outputs_of(self.module(*args, **kwargs))
+    def forward(self, *args: Tensor) -> Tensor:
+        named = dict(zip(self.keywords, args, strict=True)) if self.keywords else {}
+        return outputs_of(self.module(**named) if named else self.module(*args))
 
 
 def _program(traced: _Traced, named: Mapping[str, Tensor]) -> Any:
     batch = torch.export.Dim("batch")
-    sizes: dict[str, Any] = {name: {0: batch} for name in named}
-    args = () if traced.by_keyword else tuple(named.values())
-    kwargs = dict(named) if traced.by_keyword else {}
-    shapes = {"kwargs": sizes} if traced.by_keyword else {"args": tuple(sizes.values())}
     try:
         with _quiet():
             return torch.onnx.export(
                 traced,
-                args,
-                kwargs=kwargs,
-                dynamic_shapes=shapes,
+                tuple(named.values()),
+                dynamic_shapes={"args": tuple({0: batch} for _ in named)},
                 input_names=list(named),
                 external_data=False,
                 dynamo=True,
@@ -184,7 +182,7 @@ def _compared(content: bytes, traced: _Traced, named: Mapping[str, Tensor]) -> t
     for size in {num, max(num - 1, 1)}:
         batch = {name: value[:size] for name, value in named.items()}
         with torch.no_grad():
-            wanted = (traced(**batch) if traced.by_keyword else traced(*batch.values())).cpu().numpy()
+            wanted = traced(*batch.values()).cpu().numpy()
         # An input that the module ignores is no input of the graph.
         (found,) = session.run(None, {name: value.cpu().numpy() for name, value in batch.items() if name in taken})
         if found.shape != wanted.shape or not np.array_equal(np.isfinite(found), np.isfinite(wanted)):
