@@ -100,7 +100,7 @@ def test_figure_of_trials_shows_every_trial_in_every_panel_and_the_front(results
 def test_figure_of_trials_selects_fields_and_objectives(results):
     axes = analysis.plot_trials(results, objectives={"robust_accuracy": "max"}, names={"stepper": "how"}).axes
     assert [axis.get_xlabel() for axis in axes] == ["how"]
-    with pytest.raises(UsageError, match="no searched fields 'damping'; there are: radius.tolerance, stepper"):
+    with pytest.raises(UsageError, match=r"no searched fields 'damping'; there are: radius\.tolerance, stepper"):
         analysis.plot_trials(results, names=["damping"])
     with pytest.raises(UsageError, match="'min' or 'max'"):
         analysis.plot_trials(results, objectives={"robust_accuracy": "most"})
