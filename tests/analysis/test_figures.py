@@ -39,6 +39,11 @@ def lines(axis):
     return {line.get_label(): line for line in axis.get_lines() if not line.get_label().startswith("_")}
 
 
+def settings():
+    # Not the backend: to read it is to import pyplot.
+    return {name: matplotlib.rcParams[name] for name in matplotlib.rcParams if name != "backend"}
+
+
 def labels(figure):
     return [text.get_text() for text in figure.axes[0].get_yticklabels()]
 
@@ -166,17 +171,19 @@ def test_given_axes_are_drawn_on_and_their_figure_is_returned(seeded, plot):
         assert not axes[0, 0].has_data()
 
 
-@pytest.mark.parametrize(("style", "width"), [("paper", 3.3), ("paper-wide", 6.9)])
-@pytest.mark.parametrize("plot", PLOTS)
+PAPERS = [(plot, "paper", 3.3) for plot in PLOTS] + [(analysis.plot_points, "paper-wide", 6.9)]
+
+
+@pytest.mark.parametrize(("plot", "style", "width"), PAPERS)
 def test_papers_have_their_width_embedded_fonts_and_small_text_and_settings_are_restored(
     seeded, tmp_path, plot, style, width
 ):
-    before = dict(matplotlib.rcParams)
+    before = settings()
     figure = plot(seeded[0], style=style)
-    assert dict(matplotlib.rcParams) == before
+    assert settings() == before
     assert figure.get_figwidth() == pytest.approx(width)
     figure.savefig(tmp_path / "plot.pdf")
-    assert dict(matplotlib.rcParams) == before
+    assert settings() == before
     content = (tmp_path / "plot.pdf").read_bytes()
     assert b"/Type3" not in content
     assert b"/CIDFontType2" in content
@@ -191,14 +198,20 @@ def test_papers_have_their_width_embedded_fonts_and_small_text_and_settings_are_
 
 
 def test_settings_are_restored_after_an_error(seeded):
-    before = dict(matplotlib.rcParams)
+    before = settings()
     with pytest.raises(UsageError, match="panels"):
         analysis.plot_points(seeded[0], ax=Figure().subplots(), style="paper")
-    assert dict(matplotlib.rcParams) == before
+    assert settings() == before
 
 
-@pytest.mark.parametrize("style", ["default", "paper"])
-@pytest.mark.parametrize("num_paths", [1, 2, 50])
+@pytest.mark.parametrize(
+    ("num_paths", "style"),
+    [
+        (1, "default"),
+        (2, "paper"),
+        *(pytest.param(50, style, marks=pytest.mark.slow) for style in ("default", "paper")),
+    ],
+)
 def test_any_number_of_paths_is_drawn_without_overlapping_labels(tmp_path, num_paths, style):
     write_made_up_study(tmp_path, num_paths)
     results = analysis.load(tmp_path)
@@ -281,5 +294,15 @@ def test_figures_draw_hostile_names_literally(tmp_path):
         frame["name"] = frame["name"].replace("other", name)
     for plot in PLOTS:
         for style in ("default", "paper"):
-            plot(results, style=style).savefig(tmp_path / "plot.png")
+            plot(results, style=style).savefig(tmp_path / "plot.png", dpi=40)
     assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_rows_of_fifty_networks_do_not_overlap_in_a_column(tmp_path):
+    write_made_up_study(tmp_path, 50)
+    figure = analysis.plot_robustness(analysis.load(tmp_path), style="paper")
+    FigureCanvasAgg(figure).draw()
+    tops = sorted(label.get_window_extent().y0 for label in figure.axes[0].get_yticklabels())
+    assert len(tops) == 52
+    assert min(np.diff(tops)) >= 7 / 72 * figure.dpi * 0.8  # 7 points; letters are lower than their line
+    assert figure.get_figheight() < 10  # inches: it fits a page
