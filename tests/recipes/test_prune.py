@@ -70,7 +70,7 @@ def test_settings_can_be_overridden_by_name(module, data):
     path, lower = made.study.paths
     assert path.batch_size == 16
     assert path.radius == fip.radii.Scheduled(0.07)
-    assert (lower.objective.sparsity, lower.num_steps) == (0.25, 10)
+    assert (lower.objective.sparsity, lower.num_steps) == (0.25, 6)
     with pytest.raises(UsageError, match="no setting 'lr'; settings are: stepper, matches"):
         prune(module, data, lr=0.1)
 
