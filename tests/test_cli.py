@@ -162,7 +162,7 @@ def test_show_loads_neither_torch_nor_ray(directory):
         (["experiments.nowhere:study"], "there is no module 'experiments.nowhere'"),
         (
             ["tests.studies:nothing"],
-            "has no function 'nothing'; it has: chained, cooperating, data, failing, interrupted, measured, module",
+            "has no function 'nothing'; it has: chained, cooperating, data, failing, interrupted, local_search, measured, module",
         ),
         (["tests.studies:study", "-p", "sparstiy=0.5"], "no parameter 'sparstiy'; it has: sparsity, epsilon"),
         (["tests.studies:study", "-p", "sparsity=1.5"], "at least 0 and below 1; 1.5 was given"),

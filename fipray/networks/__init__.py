@@ -17,7 +17,7 @@ from fipray.networks.heads import MultiHead, for_task, grown
 from fipray.networks.inputs import check_device, resolved_device
 from fipray.networks.modules import copied
 from fipray.networks.network import Network
-from fipray.networks.normalised import Normalised
+from fipray.networks.normalisation import Normalised
 from fipray.networks.packing import Layout, Packed
 from fipray.networks.parameters import parameter_names
 from fipray.networks.shrinking import fitted, slimmed
