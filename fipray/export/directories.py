@@ -198,7 +198,7 @@ def _cell(value: Any) -> Any:
 def _write_plain(exporting: Exporting, made: Path) -> Loading:
     (made / WEIGHTS).write_bytes(content(exporting.module.state_dict(), ".safetensors"))
     own: dict[str, Any] = {"fipray": exporting.config}
-    config = getattr(pretrained(exporting.single), "config", None)
+    config: Any = getattr(pretrained(exporting.single), "config", None)
     if callable(getattr(config, "to_dict", None)):
         own |= config.to_dict()  # members of an ensemble are made from it
     _write(made / CONFIG, json.dumps(own, indent=1, default=str))
