@@ -198,8 +198,8 @@ def _cell(value: Any) -> Any:
 def _write_plain(exporting: Exporting, made: Path) -> Loading:
     (made / WEIGHTS).write_bytes(content(exporting.module.state_dict(), ".safetensors"))
     own: dict[str, Any] = {"fipray": exporting.config}
-    config = getattr(pretrained(exporting.single), "config", None)
-    if config is not None and callable(getattr(config, "to_dict", None)):
+    config: Any = getattr(pretrained(exporting.single), "config", None)
+    if callable(getattr(config, "to_dict", None)):
         own |= config.to_dict()  # members of an ensemble are made from it
     _write(made / CONFIG, json.dumps(own, indent=1, default=str))
     if isinstance(exporting.module, Ensemble):
