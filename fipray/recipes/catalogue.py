@@ -14,7 +14,7 @@ from fipray.study import reference
 from fipray.study.parameters import parse
 from fipray.study.parsing import parsed
 
-SUBJECT = ("module", "other", "data")
+SUBJECT = ("module", "other", "data", "tasks")
 """Arguments that texts name as `module:function` or `file.py:function`."""
 _RECIPES: dict[str, Entry] = {}
 _ARGUMENT = re.compile(r"^(\w+): (.*)$")
@@ -180,7 +180,8 @@ def overrides_of(choices: type, recipe: str, given: dict[str, Any]) -> dict[str,
 
 
 def _subject(name: str, text: str) -> Any:
-    made = getattr(reference, "data_of" if name == "data" else "module_of", None)
+    makers = {"data": "data_of", "tasks": ""}  # tasks are a dictionary of their own
+    made = getattr(reference, makers.get(name, "module_of"), None)
     return made(text) if made else reference.find(text)()
 
 
