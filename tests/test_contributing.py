@@ -25,6 +25,7 @@ def test_each_example_is_one_new_module_and_one_line_of_registration():
     assert all(len(text.strip().splitlines()) == 1 for text in columns)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # it runs pytest on the copy, a minute where nothing else runs
 def test_examples_work_in_a_copy_of_the_package(tmp_path):
     for name in ("fipray", "tests"):

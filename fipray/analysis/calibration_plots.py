@@ -12,7 +12,7 @@ from fipray.analysis.pareto import check_numbers
 from fipray.analysis.results import Results, in_order
 from fipray.analysis.sheet import Style, sheet
 from fipray.analysis.shown import Names, Seeds, Shown, SomeResults, band_note, chosen, counted
-from fipray.analysis.table import KINDS
+from fipray.analysis.summary_table import KINDS
 from fipray.border import checked
 from fipray.errors import UsageError
 

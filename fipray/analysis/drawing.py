@@ -3,7 +3,7 @@
 Figures are made without pyplot, so that they hold no global state and never open a window.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -57,10 +57,12 @@ def dress(axis: "Axes", **labels: str) -> None:
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     # Ticks are made when the figure is drawn, by the settings of that moment; their own settings are those of now.
-    for which in ("x", "y"):
-        size = FontProperties(size=rcParams[f"{which}tick.labelsize"]).get_size_in_points()
-        tick = {"width": rcParams[f"{which}tick.major.width"], "length": rcParams[f"{which}tick.major.size"]}
-        axis.tick_params(axis=which, labelsize=size, **tick)  # type: ignore[arg-type]
+    settings: Any = rcParams
+    sides: tuple[Literal["x", "y"], ...] = ("x", "y")
+    for which in sides:
+        size = FontProperties(size=settings[f"{which}tick.labelsize"]).get_size_in_points()
+        width, length = settings[f"{which}tick.major.width"], settings[f"{which}tick.major.size"]
+        axis.tick_params(axis=which, labelsize=size, width=width, length=length)
 
 
 def look(number: int) -> dict[str, Any]:

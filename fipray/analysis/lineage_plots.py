@@ -73,14 +73,17 @@ def plot_lineage(results: Results, *, names: Names = None, ax: Any = None, style
         for id, (x, y) in places.items():
             if id != BASE and id not in details:
                 continue
-            marker = {"color": COLOURS[0], "marker": "s"} if id == BASE else {"color": COLOURS[2], "marker": "o"}
+            marker: dict[str, Any] = (
+                {"color": COLOURS[0], "marker": "s"} if id == BASE else {"color": COLOURS[2], "marker": "o"}
+            )
             axis.scatter(x, y, **marker, s=36 * page.scale**2, zorder=2)
             text = "\n".join(filter(None, (page.short(labels[id]), details.get(id, ""))))
             is_below = is_staggered and x % 2 == 1
             if page.is_paper:
                 text = text.replace(" %, ", " %\n")
-            at = {"xytext": (0, -5), "va": "top"} if is_below else {"xytext": (0, 5), "va": "bottom"}
-            axis.annotate(text, (x, y), textcoords="offset points", fontsize=page.small, ha="center", **at)
+            beside, side = ((0, -5), "top") if is_below else ((0, 5), "bottom")
+            at: dict[str, Any] = {"xytext": beside, "va": side, "ha": "center", "textcoords": "offset points"}
+            axis.annotate(text, (x, y), fontsize=page.small, **at)
         axis.set_xlim(-0.5, depth + 0.5)
         axis.set_ylim(num_leaves - (0.1 if is_staggered else 0.3), -0.8)
         axis.axis("off")

@@ -21,7 +21,8 @@ from fipray.analysis.results import Results
 from fipray.analysis.runs import on_one_grid
 from fipray.analysis.sheet import Style, sheet
 from fipray.analysis.shown import Names, Seeds, Shown, SomeResults, band_note, counted, told_apart
-from fipray.analysis.table import NO_ATTACK, WORST, summary
+from fipray.analysis.summary_table import WORST
+from fipray.analysis.table import NO_ATTACK, summary
 from fipray.analysis.variants import judged_variants
 from fipray.border import checked
 from fipray.errors import UsageError

@@ -13,7 +13,8 @@ from fipray.analysis.pareto import check_numbers, pareto
 from fipray.analysis.results import Results
 from fipray.analysis.sheet import Style, sheet
 from fipray.analysis.shown import Names, Seeds, Shown, SomeResults, band_note, chosen, counted
-from fipray.analysis.table import NETWORK, WORST, attacked, summary
+from fipray.analysis.summary_table import WORST
+from fipray.analysis.table import NETWORK, attacked, summary
 from fipray.border import checked
 from fipray.errors import UsageError
 
@@ -132,7 +133,7 @@ def _panel(axis: "Axes", rows: pd.DataFrame, others: list[str], small: float, sh
     for row in worst.itertuples():
         # Left of the interval, which is at least as long as the marker is wide.
         left = row.robust_low if np.isfinite(row.robust_low) else row.robust
-        place = {"xytext": (-5, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
+        place: dict[str, Any] = {"xytext": (-5, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
         axis.annotate(f"{row.robust:.1f}", (left, row.height), fontsize=small, **place)
 
 
@@ -223,7 +224,7 @@ def front(
 def _crosses(axis: "Axes", rows: pd.DataFrame, clean: str, robust: str, colour: str) -> None:
     if "num_examples" not in rows or not pd.api.types.is_numeric_dtype(rows["num_examples"].dtype):
         return
-    style = {"color": colour, "linewidth": 0.8, "alpha": 0.5, "zorder": 1.5}
+    style: dict[str, Any] = {"color": colour, "linewidth": 0.8, "alpha": 0.5, "zorder": 1.5}
     for low, high, at, lines in (
         (*wilson(rows[clean], rows["num_examples"]), rows[robust], axis.hlines),
         (*wilson(rows[robust], rows["num_examples"]), rows[clean], axis.vlines),

@@ -138,11 +138,11 @@ def plot_learning(
         (axis,) = page.axes(1, (6.5, height + 0.7 * page.width_of(ticks)))
         num_runs = 1
         for number, (label, runs) in enumerate(rows.groupby("label", sort=False)):
-            own = [
+            chained = [
                 (chains[key], shown.results[key[0]], key[1]) for key in zip(runs["result"], runs["name"], strict=True)
             ]
-            num_runs = max(num_runs, len(own))
-            _chain(axis, own, seeds, look(number) | {"label": counted(page.short(str(label)), len(own))})
+            num_runs = max(num_runs, len(chained))
+            _chain(axis, chained, seeds, look(number) | {"label": counted(page.short(str(label)), len(chained))})
         every = max(1, -(-len(ticks) // (12 if style == "paper" else 30)))
         axis.set_xticks(range(0, len(ticks), every), [page.short(tick) for tick in ticks[::every]])
         axis.tick_params(axis="x", rotation=90 if len(networks) == 1 else 0)

@@ -114,8 +114,8 @@ class Sheet:
         """
         if self.given:
             if len(self.given) != num:
-                axes = "1 axes was" if len(self.given) == 1 else f"{len(self.given)} axes were"
-                raise UsageError(f"this figure has {num} panel{'s' if num > 1 else ''}, and {axes} given as ax")
+                count = "1 axes was" if len(self.given) == 1 else f"{len(self.given)} axes were"
+                raise UsageError(f"this figure has {num} panel{'s' if num > 1 else ''}, and {count} given as ax")
             self.figure = self.given[0].get_figure(root=True)
             return list(self.given)
         columns = min(columns or num, num)
@@ -124,7 +124,8 @@ class Sheet:
         if self.is_paper:
             # Fonts are embedded when a file is written, and by then the style's settings are those of the caller again.
             vars(self.figure)["savefig"] = partial(_save, self.figure)
-            self.figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr]
+            engine: Any = self.figure.get_layout_engine()
+            engine.set(w_pad=0.02, h_pad=0.02)
         axes: list[Axes] = list(self.figure.subplots(rows, columns, squeeze=False, **grid).flat)
         for axis in axes[num:]:
             axis.remove()
@@ -154,11 +155,11 @@ class Sheet:
         if not handles:
             return
         title = "\n".join(filter(None, (*self.notes, title)))
-        style = {"frameon": False, "title": title or None, "fontsize": self.small, "handlelength": 2.6}
+        style: dict[str, Any] = {"frameon": False, "title": title or None, "fontsize": self.small, "handlelength": 2.6}
         entry = _HANDLE * (0.8 if self.is_paper else 1) + self.small * _CHARACTER * max(map(len, labels))
         of_title = self.small * _CHARACTER * max(map(len, title.split("\n")))
         if self.given:
-            at = {"loc": "upper left", "bbox_to_anchor": (1.02, 1), "borderaxespad": 0}
+            at: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1), "borderaxespad": 0}
             self.given[-1].legend(handles, labels, **at, **style)
         elif self.is_paper:
             width, height = self.figure.get_size_inches()

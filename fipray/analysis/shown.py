@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
-from typing import Any, Literal, Self, TypeAlias, final
+from typing import Any, Final, Literal, Self, TypeAlias, final
 
 import pandas as pd
 
@@ -15,7 +15,7 @@ from fipray.errors import UsageError
 SomeResults: TypeAlias = Results | Sequence[Results] | Mapping[str, Results]
 Names: TypeAlias = Sequence[str] | Mapping[str, str] | None
 Seeds: TypeAlias = Literal["interval", "range", "each"]
-EACH = "each"
+EACH: Final = "each"
 
 
 @final

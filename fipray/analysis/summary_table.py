@@ -21,6 +21,7 @@ ROBUST = "robust_accuracy "
 _NARROWEST_OUTCOME, _GAP = 14, 2  # characters
 _COMFORTABLE_OUTCOME = 30  # intervals are shown only if sentences have this much room
 _MOST_SENTENCES = 12
+SPARSITY = "{:.3f}"  # one number of digits wherever a sparsity is shown
 _OTHER_ATTACK, _OUTCOME, _KIND, _DISTANCE, _SPARSITY, _CLEAN, _OTHER_WORST, _NEVER = range(8)
 
 
@@ -112,7 +113,7 @@ class SummaryTable:
             for row in frame.itertuples()
         ]
         of_numbers = {
-            ("", "sparsity"): ("sparsity", "{:.3f}", _SPARSITY),
+            ("", "sparsity"): ("sparsity", SPARSITY, _SPARSITY),
             ("functional", "distance"): ("functional_distance_held_out", "{:.4f}", _DISTANCE),
         }
         return [

@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fipray.analysis.drawing import COLOURS, GREY, bars, dress, plain
 from fipray.analysis.intervals import wilson
 from fipray.analysis.results import Results
 from fipray.analysis.sheet import Sheet, Style, sheet
 from fipray.analysis.shown import Names, chosen
-from fipray.analysis.table import NO_ATTACK, WORST
+from fipray.analysis.summary_table import WORST
+from fipray.analysis.table import NO_ATTACK
 from fipray.analysis.trial_frames import CONFIG, GIVEN_UP, NOT_FINITE, front_of
 from fipray.analysis.trials import judged_trials
 from fipray.border import checked
@@ -173,11 +175,12 @@ def _marks(axis: "Axes", trials: pd.DataFrame, at: Any, target: str) -> None:
         low, high = wilson(trials[target], trials[f"counted {target}"])
         bars(axis, at, 100 * low, 100 * high, GREY, linewidth=0.7)
     on_front, is_lost = trials["on_front"].to_numpy(bool), trials["is_lost"].to_numpy(bool)
-    for chosen_ones, marker, label, style in (
+    styles: list[tuple[NDArray[np.bool_], str, str, dict[str, Any]]] = [
         (is_lost, "x", _LOST, {"color": GREY}),
         (~is_lost & ~on_front, "o", _ORDINARY, {"color": COLOURS[0], "markerfacecolor": "white"}),
         (on_front, "o", _FRONT, {"color": COLOURS[0]}),
-    ):
+    ]
+    for chosen_ones, marker, label, style in styles:
         if chosen_ones.any():
             axis.plot(at[chosen_ones], values[chosen_ones], marker, markersize=4.5, label=label, **style)
 
@@ -187,7 +190,7 @@ def _stairs(axis: "Axes", front: pd.DataFrame, x: str, y: str, objectives: Mappi
     places = np.unique(np.stack([_percent(front, x), _percent(front, y)], axis=1), axis=0)
     if len(places) > 1 and len(objectives) == 2:
         # Between two trials of the front only the worse value of both is reached.
-        where = "post" if objectives[x] == "min" else "pre"
+        where: Literal["post", "pre"] = "post" if objectives[x] == "min" else "pre"
         axis.step(*places.T, where=where, color=COLOURS[0], linewidth=0.9, zorder=1)
 
 

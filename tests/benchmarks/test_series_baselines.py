@@ -198,6 +198,7 @@ def loss(module: nn.Module, task: Task) -> float:
         return float(task.loss(module, task.inputs, task.labels))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in LEARNERS if name != "naive"])
 def test_each_learns_and_forgets_less_than_where_it_keeps_nothing(name: str):
     learner = MILD.get(name) or LEARNERS[name]("domain")

@@ -103,6 +103,7 @@ def test_run_continues_when_an_actor_is_killed(runner, local, tmp_path):
     Store.open(tmp_path / "results").verify()
 
 
+@pytest.mark.slow
 def test_cooperating_members_write_equal_tables_when_an_actor_is_killed_in_a_round(runner, tmp_path):
     """That round is repeated, and no other."""
     death = tmp_path / "death"
@@ -150,6 +151,8 @@ def test_job_that_kills_its_actor_repeatedly_fails_and_the_others_finish(ray_ses
     assert sorted(analysis.load(tmp_path / "results").paths["name"]) == ["diverse-0"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # the second run waits until Ray has noticed the death of the first driver
 def test_same_command_resumes_after_the_driver_was_killed(ray_session, local, tmp_path):
     directory = tmp_path / "results"
     command = [sys.executable, "-m", "fipray.cli", "run", "tests.studies:study", "--into", str(directory)]
@@ -176,6 +179,7 @@ def test_same_command_resumes_after_the_driver_was_killed(ray_session, local, tm
     assert len(pd.read_parquet(directory / "points")) == len(local.points)
 
 
+@pytest.mark.slow
 def test_workers_do_not_need_the_modules_of_the_study(ray_session, tmp_path, monkeypatch):
     """Neither its own module nor one that it imports: both files are deleted before the workers start."""
     (tmp_path / "of_the_driver.py").write_text(
@@ -221,6 +225,7 @@ def test_sigterm_ends_the_run_and_its_actors_and_keeps_finished_jobs(ray_session
         assert time.monotonic() < deadline
 
 
+@pytest.mark.slow
 def test_log_of_an_attempt_holds_output_and_warnings_of_the_actor(ray_session, tmp_path):
     talking = replace(
         study(), paths=(fip.PathSpec("one", Talks("a word"), num_steps=1),), ensembles=(), evaluation=None
