@@ -75,30 +75,53 @@ def plot_trials(
     panels += [(target, targets[0]) for target in targets[1:]]
     logarithmic = _logarithmic(results)
     with sheet(style, ax) as page:
-        columns = {"default": 4, "paper": 2, "paper-wide": 4}[style]
-        rows = -(-len(panels) // columns)
-        height = {"default": 2.9, "paper": 1.6, "paper-wide": 1.75}[style]
-        axes = page.axes(len(panels), (3.1 * min(columns, len(panels)), height * rows), columns=columns)
+        # A row per objective, where the page is wide enough.
+        columns = 2 if style == "paper" else max(2, min(4, len(fields)))
+        height = {"default": 2.9, "paper": 1.6, "paper-wide": 1.75}[style] * -(-len(panels) // columns)
+        axes = page.axes(len(panels), (3.1 * min(columns, len(panels)), height), columns=columns)
         for axis, (target, field) in zip(axes, panels, strict=True):
             is_front = field == targets[0] and field not in fields
-            words = _words(field, objectives, page) if is_front else plain(fields[field])
+            words = _words(field, objectives, page) if is_front else _in_two(plain(fields[field]), page)
             dress(axis, xlabel=words, ylabel=_words(target, objectives, page))
             if is_front:
-                values, labels = _percent(trials, field), None
                 _stairs(axis, trials[trials["on_front"]], field, target, objectives)
+                values = _percent(trials, field)
             else:
-                values, labels = positions(trials[CONFIG + field])
-                if field in logarithmic and labels is None:
-                    axis.set_xscale("log")
-            if labels is not None:
-                axis.set_xticks(range(len(labels)), [page.short(label) for label in labels])
-                if max(map(len, labels)) > 6:
-                    axis.tick_params(axis="x", rotation=90)
-                axis.set_xlim(-0.5, len(labels) - 0.5)
-            _marks(axis, trials, np.asarray(values, float), target)
-        page.legend(*_handles(axes[0]))
+                values = _along(axis, trials[CONFIG + field], field in logarithmic, page)
+            _marks(axis, trials, values, target)
+        page.legend(*_handles(axes))
     assert page.figure is not None
     return page.figure
+
+
+def _in_two(name: str, page: Sheet) -> str:
+    """Break the dotted name of a field that is too long for a panel of a paper."""
+    return name.replace(".", ".\n") if page.is_paper and len(name) > 16 else name
+
+
+def _along(axis: "Axes", column: "pd.Series[Any]", is_logarithmic: bool, page: Sheet) -> NDArray[np.float64]:
+    """Set up the axis of a searched field; the same limits for all objectives. Return the places of the trials."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    places, labels = positions(column)
+    values = np.asarray(places, float)
+    if labels is not None:
+        axis.set_xticks(range(len(labels)), [page.short(label) for label in labels])
+        axis.set_xlim(-0.5, len(labels) - 0.5)
+        if max(map(len, labels)) > 6:
+            axis.tick_params(axis="x", rotation=90)
+    elif is_logarithmic and (values > 0).all():
+        least, most = values.min(), values.max()
+        axis.set_xscale("log")
+        axis.set_xlim(least / (most / least) ** 0.06 / 1.02, most * (most / least) ** 0.06 * 1.02)
+        # Less than two decades hold one power of ten at most, which is no scale.
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0,) if most / least >= 100 else (1.0, 3.0)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        margin = 0.06 * (values.max() - values.min()) or 0.5
+        axis.set_xlim(values.min() - margin, values.max() + margin)
+    return values
 
 
 def positions(column: "pd.Series[Any]") -> tuple[Any, list[str] | None]:
@@ -162,7 +185,7 @@ def _logarithmic(results: Results) -> set[str]:
 def _words(name: str, objectives: Mapping[str, str], page: Sheet) -> str:
     words = _WORDS.get(name, page.short(name))
     better = "lower" if objectives[name] == "min" else "higher"
-    return f"{words}, {better} is better" if not page.is_paper and "\n" not in words else words
+    return words if page.is_paper else words.replace("\n", " ") + f"\n({better} is better)"
 
 
 def _percent(trials: pd.DataFrame, column: str) -> Any:
@@ -194,6 +217,6 @@ def _stairs(axis: "Axes", front: pd.DataFrame, x: str, y: str, objectives: Mappi
         axis.step(*places.T, where=where, color=COLOURS[0], linewidth=0.9, zorder=1)
 
 
-def _handles(axis: "Axes") -> tuple[Sequence[Any], Sequence[str]]:
-    handles, labels = axis.get_legend_handles_labels()
-    return handles, labels
+def _handles(axes: "Sequence[Axes]") -> tuple[list[Any], list[str]]:
+    found = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    return list(found.values()), list(found)
