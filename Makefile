@@ -4,6 +4,7 @@
 #     make test           install, check the code, run the tests
 #     make test-all       the same with the slow tests
 #     make install        install only; a second time takes no time
+#     make docs           build the documentation site: build/site/index.html
 #
 # Another Python: make PYTHON=python3.12 test
 
@@ -13,7 +14,7 @@ EXTRAS ?= dev# of pyproject.toml; the nodes of cluster.yaml ask for others
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(EXTRAS)
 
-.PHONY: install quickstart test test-all lint clean
+.PHONY: install quickstart test test-all lint docs clean
 
 install: $(INSTALLED)
 
@@ -31,6 +32,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

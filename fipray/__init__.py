@@ -8,6 +8,7 @@ from warnings import warn
 
 import lazy_loader
 
+from fipray.missing import explained
 from fipray.moved import MOVED
 
 __version__ = "0.1.0"
@@ -23,4 +24,10 @@ def __getattr__(name: str) -> Any:
         return getattr(_load(namespace), moved)
     if name not in __all__:
         raise AttributeError(f"module 'fipray' has no name {name!r}; it has: {', '.join(sorted(__all__))}")
-    return _load(name)
+    try:
+        return _load(name)
+    except ImportError as error:
+        # `from None`: of the traceback into other packages nothing says more than the message.
+        if missing := explained(error, f"fipray.{name}"):
+            raise missing from None
+        raise

@@ -3,9 +3,11 @@
 from . import (
     analysis as analysis,
     errors as errors,
+    export as export,
     geometry as geometry,
     networks as networks,
     paths as paths,
+    recipes as recipes,
     robustness as robustness,
     search as search,
     study as study,
@@ -28,9 +30,9 @@ from .paths import (
     radii as radii,
     sparsity as sparsity,
     steppers as steppers,
-    trace as trace,
     walk as walk,
 )
+from .progress import trace as trace
 from .registry import spec as spec
 from .robustness import (
     Ensemble as Ensemble,

@@ -3,7 +3,8 @@
     FiprayError
     ├── UsageError          wrong use: a bad argument, an unknown name, a directory of another study
     │   ├── NetworkError    a module that cannot be used as a network
-    │   └── DataError       inputs or labels that cannot be used: NaN, wrong shapes, labels outside the classes
+    │   ├── DataError       inputs or labels that cannot be used: NaN, wrong shapes, labels outside the classes
+    │   └── MissingPackageError     a package that an extra of fipray would have installed
     ├── RecordsError        a results directory that cannot be read or written
     │   └── CorruptFileError    a file in it that is truncated or altered
     └── RunError            correct use, but the work failed while it ran
@@ -40,6 +41,19 @@ class NetworkError(UsageError):
 
 class DataError(UsageError):
     """Inputs or labels that cannot be used."""
+
+
+class MissingPackageError(UsageError, ImportError):
+    """A package that is not installed, also an ImportError. The message has the command that installs it.
+
+    Args:
+        message: the message.
+        name: name of the package.
+    """
+
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class RecordsError(FiprayError):

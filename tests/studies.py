@@ -367,3 +367,8 @@ def searching_measures() -> fip.search.Search:
     study = measured()
     space = {"radius.initial": fip.search.Choice((0.02, 0.2))}
     return fip.search.Search(replace(study, paths=study.paths[:1]), space, {"size": "max"}, searcher="grid")
+
+
+def local_search() -> tuple[fip.search.Search, str, fip.LocalRunner]:
+    """Arguments of a search in this process."""
+    return searching(), "results", fip.LocalRunner()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
 
 from fipray import analysis, cli
 from fipray.execution import LocalRunner
@@ -67,6 +72,8 @@ def test_run_prints_the_summary_and_the_line_for_pandas(fipray, tmp_path):
     scope: dict[str, object] = {}
     exec(line.removeprefix("In pandas: "), scope)
     assert len(scope["results"].paths) == 4  # type: ignore[attr-defined]
+    maker = {"function": "tests.studies:study", "parameters": ["num_steps=3"]}
+    assert scope["results"].manifest["made_by"] == maker  # type: ignore[attr-defined]
     assert re.search(r"path sparse: all 3 steps were walked; objective \S+ -> 0\.00: better; functional distance", err)
 
 
@@ -89,13 +96,74 @@ def test_show_prints_the_same_summary(fipray, directory):
     assert shown == (0, ran[1], "")
 
 
+def test_show_prints_other_formats_and_sorts(fipray, directory):
+    status, out, err = fipray("show", directory, "--csv", "--sort", "-sparsity")
+    assert (status, err) == (0, "")
+    read = pd.read_csv(io.StringIO(out))
+    assert read["sparsity"].dropna().is_monotonic_decreasing
+    assert len(read) == len(analysis.summary(analysis.load(directory)))
+    status, out, err = fipray("show", directory, "--latex")
+    assert (status, err) == (0, "")
+    assert out.count("toprule") == out.count("bottomrule") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--sort", "nothing"], "the columns are: name, kind, num_members"),
+        (["--csv", "--latex"], "exclude each other"),
+        (["--watch", "0"], "give the seconds between two looks, above 0"),
+        (["--watch", "nan"], "give the seconds between two looks, above 0"),
+    ],
+)
+def test_wrong_options_of_show_exit_with_2(fipray, directory, options, sentence):
+    status, out, err = fipray("show", directory, *options)
+    assert (status, out) == (2, "")
+    assert sentence in err
+
+
+def test_show_watches_until_all_jobs_are_done(fipray, directory, tmp_path):
+    status, out, err = fipray("show", directory, "--watch", "3600")
+    assert (status, err) == (0, "")
+    assert out.endswith("11 of 11 jobs done\n")
+    assert out.startswith(fipray("show", directory)[1])
+
+
+def test_show_watches_a_study_that_is_not_done_until_ctrl_c(fipray, directory, tmp_path, monkeypatch):
+    shutil.copytree(directory, tmp_path / "copy")
+    next(each for each in (tmp_path / "copy" / "commits").iterdir() if not each.name.startswith(".")).unlink()
+    looks = []
+
+    def interrupted(seconds):
+        looks.append(seconds)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupted)
+    status, out, _ = fipray("show", tmp_path / "copy", "--watch", "5")
+    assert status == 130
+    assert looks == [5, 5, 5]
+    assert out.count(" of 11 jobs done") == 1, "nothing new is not printed again"
+
+
+def test_show_loads_neither_torch_nor_ray(directory):
+    code = (
+        "import sys; from fipray import cli; sys.argv = ['fipray', 'show', sys.argv[1]]\n"
+        "try: cli.main()\n"
+        "except SystemExit: print(sorted({'torch', 'ray', 'matplotlib'} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code, directory], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["experiments.nowhere:study"], "there is no module 'experiments.nowhere'"),
         (
             ["tests.studies:nothing"],
-            "has no function 'nothing'; it has: chained, cooperating, data, failing, interrupted, measured, module",
+            "has no function 'nothing'; it has: chained, cooperating, data, failing, interrupted, local_search, "
+            "measured, module",
         ),
         (["tests.studies:study", "-p", "sparstiy=0.5"], "no parameter 'sparstiy'; it has: sparsity, epsilon"),
         (["tests.studies:study", "-p", "sparsity=1.5"], "at least 0 and below 1; 1.5 was given"),
@@ -148,8 +216,9 @@ def test_tensorboard_shows_paths_of_this_and_earlier_runs(fipray, tmp_path):
     one = next((tmp_path / "results" / "commits").iterdir())
     one.unlink()
     assert fipray(*command, "--tensorboard", tmp_path / "curves")[0] == 0
-    shown = sorted(each.name.rpartition("-")[0] for each in (tmp_path / "curves" / "small").iterdir())
-    assert shown == ["diverse-0", "diverse-1", "sparse", "sparse-too"]
+    shown = sorted(each.name.rpartition("-")[0] for each in (tmp_path / "curves" / "small").glob("*-*"))
+    paths = ["diverse-0", "diverse-1", "sparse", "sparse-too"]
+    assert shown == sorted([*paths, *paths, "base", "both"]), "each path, and the robustness of each network"
 
 
 def test_doctor_exits_with_0_if_all_is_well_and_with_1_for_a_problem(fipray, ray_session, tmp_path):
@@ -228,6 +297,42 @@ def test_ctrl_c_exits_with_130_and_keeps_finished_jobs(fipray, tmp_path):
     assert len(list((tmp_path / "commits").iterdir())) == 2
 
 
+def test_version_and_help_with_panels_and_an_example_for_each_command(fipray):
+    from fipray import __version__
+
+    assert fipray("--version") == (0, f"fipray {__version__}\n", "")
+    _, shown, _ = fipray("--help")
+    for command in ("run", "search", "show", "verify", "compact", "export", "doctor"):
+        assert re.search(rf"^│ {command} ", shown, flags=re.MULTILINE)
+        assert f"Example: fipray {command} " in " ".join(fipray(command, "--help")[1].split())
+    assert "--install-completion" in shown
+    assert all(f"─ {panel} ─" in shown for panel in ("Run", "Results"))
+
+
+def test_local_search_of_the_command_line_continues_with_more_trials(fipray, tmp_path):
+    into = tmp_path / "results"
+    command = ["search", "tests.studies:searching", "-p", "num_steps=2", "-p", "domain=wide", "--runner", "local"]
+    for trials in (1, 2):
+        status, out, err = fipray(
+            *command, "--into", into, "--trials", trials, f"--tensorboard={tmp_path / 'curves'}", "--device=cpu"
+        )
+        assert status == 0, err
+        assert f"front of {trials} trial" in out
+    assert "1 of 2 jobs are already done; 1 remain" in err
+    assert len(list((tmp_path / "curves" / "searched").iterdir())) == 2 * 2 + 1  # paths, their networks, the summary
+
+
+@pytest.mark.parametrize("device", ["cuda", "tpu"])
+def test_device_that_is_not_there_is_refused_with_those_that_are(fipray, tmp_path, device):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    command = ["run", "tests.studies:study", "--into", tmp_path / "results", "--device", device]
+    status, _, err = fipray(*command, "--runner", "local")
+    assert status == 2
+    assert ("there is no device 'cuda' here; there are: " if device == "cuda" else "available: auto, cuda") in err
+    assert not (tmp_path / "results").exists()
+
+
 def test_missing_option_exits_with_2(fipray):
     status, _, err = fipray("run", "tests.studies:study")
     assert status == 2
@@ -297,3 +402,26 @@ def test_empty_mlflow_uri_is_refused(fipray, tmp_path):
     status, _, err = fipray("run", "tests.studies:study", "--runner=local", f"--into={tmp_path}", "--mlflow=")
     assert status == 2
     assert "MLflow cannot use" in err
+
+
+def test_report_writes_one_page_on_several_directories(fipray, directory, tmp_path):
+    LocalRunner().run(study(num_steps=2), tmp_path / "other")
+    status, out, _ = fipray("report", directory, tmp_path / "other", "--to", tmp_path / "report.html")
+    assert status == 0
+    assert str(tmp_path / "report.html") in out
+    assert "Side by side" in (tmp_path / "report.html").read_text()
+
+
+def test_report_of_damaged_results_ends_with_status_2_and_writes_nothing(fipray, directory, tmp_path):
+    file = damaged(directory, tmp_path / "copy", "points/*.parquet")
+    status, _, err = fipray("report", tmp_path / "copy", "--to", tmp_path / "report.html")
+    assert status == 2
+    assert file.name in err
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(("to", "said"), [("report.txt", "suffix .txt"), ("", "")])
+def test_report_refuses_a_file_that_is_no_page(fipray, directory, tmp_path, to, said):
+    status, _, err = fipray("report", directory, "--to", tmp_path / to if to else "")
+    assert status == 2
+    assert said in err

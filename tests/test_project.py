@@ -1,6 +1,7 @@
 """What is true of the project as a whole: its versions, its commands, what it depends on and what it may not hold."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -47,6 +48,8 @@ def test_every_dependency_has_a_lower_bound_and_a_constraint():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     asked = project["dependencies"] + [name for extra in project["optional-dependencies"].values() for name in extra]
     for requirement in asked:
+        if re.fullmatch(r"fipray\[[\w,]+\]", requirement):  # another extra
+            continue
         name = re.fullmatch(r"([\w.-]+)(\[[\w,]+\])?>=[\d.]+", requirement)
         assert name, f"{requirement!r} is not a name and a lower bound"
         assert canonical(name[1]) in constraints()
@@ -73,6 +76,58 @@ def test_reading_results_loads_neither_torch_nor_ray():
     code = "import sys; from fipray import analysis; print(sorted({'torch', 'ray', 'torchvision'} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
+
+
+def test_showing_results_on_the_command_line_loads_neither_torch_nor_ray():
+    code = (
+        "import sys; from fipray.cli import entry, results; from fipray.terminal import print_summary; "
+        "print(sorted({'torch', 'ray', 'torchvision'} & set(sys.modules)))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+HIDING = """
+import sys
+
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in HIDDEN:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+sys.meta_path.insert(0, Hidden())
+"""
+
+
+@pytest.mark.parametrize(
+    ("hidden", "code", "sentence"),
+    [
+        ("torch", "fipray.trace", "fipray.trace needs torch, which is not installed: pip install 'fipray[torch]'"),
+        ("ray", "fipray.RayRunner", "fipray.RayRunner needs ray, which is not installed: pip install 'fipray[ray]'"),
+        pytest.param(
+            "optuna",
+            "fipray.search.run(*tests.studies.local_search())",
+            "this search needs optuna, which is not installed: pip install 'fipray[search]'",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_missing_package_is_said_with_the_command_that_installs_it(hidden, code, sentence, tmp_path):
+    needed = "import tests.studies\n" if "tests" in code else ""
+    script = (
+        f"HIDDEN = [{hidden!r}]\n{HIDING}\nimport fipray\n{needed}"
+        f"try:\n    {code}\nexcept fipray.errors.MissingPackageError as error:\n    print(error)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert sentence in ran.stdout, ran.stderr
 
 
 def test_type_checkers_see_the_names_that_are_loaded_on_first_use():

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+from tests import pages
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PHYSICS = """
@@ -106,22 +108,23 @@ def test_the_study_its_commands_and_its_results(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(tmp_path))
     (commands,) = [one for one in blocks("") if "fipray run" in one]
     lines = [shlex.split(line, comments=True)[1:] for line in commands.splitlines()]
-    assert [line[0] for line in lines] == ["run", "run", "show"]
+    assert [line[0] for line in lines] == ["run", "run", "show", "report"]
     quick = ["-p", "num_steps=4"]
-    for line in ([*lines[0], "--runner", "local", *quick], [*lines[1], *quick], lines[2]):
+    for line in ([*lines[0], "--runner", "local", *quick], [*lines[1], *quick], *lines[2:]):
         result = CliRunner().invoke(app, line)
         assert result.exit_code == 0, result.output
     exec(block("from fipray import analysis"), {})
     assert "diverse-1" in capsys.readouterr().out
     assert (tmp_path / "robustness.png").stat().st_size > 10_000
+    assert "diverse-1" in (tmp_path / "diverse.html").read_text(encoding="utf-8")
     for name in ("mymodule", "mystudies"):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
-)
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *pages.PAGES])
 def test_links_to_files_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
-    assert [target for target in targets if not (ROOT / page).parent.joinpath(target).exists()] == []
+    files = [(ROOT / page).parent / target for target in targets]
+    # A notebook is a page of the site under its name.
+    assert [file for file in files if not (file.exists() or file.with_suffix(".ipynb").exists())] == []

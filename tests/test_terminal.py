@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -11,6 +12,7 @@ import fipray as fip
 from fipray.cluster.doctor import Finding
 from fipray.execution.jobs import Job
 from fipray.execution.progress import Progress
+from fipray.study.evaluation import AttackSpec
 from fipray.terminal import TerminalListener, print_findings
 
 
@@ -77,21 +79,55 @@ def test_terminal_shows_as_many_paths_as_fit(clock):
     assert "0 of 300 done" in total
 
 
-def test_log_has_a_line_for_each_event_and_a_summary_every_thirty_seconds(clock):
+def test_log_has_a_line_for_each_event_and_a_summary_from_the_first_seconds_on(clock):
     listener, output = created(clock, terminal=False)
-    with listener:
-        listener.begin("mine", 2, 0)
-        first = job("first")
-        listener.started(first, "worker 1")
-        for second in range(1, 65):
-            clock.now = float(second)
-            listener.progressed(first, second)
-        listener.finished(first, "all is well", 64.0)
-        listener.failed(job("second"), "Traceback\n  in a file\nValueError: wrong (its log: logs/x/1.log)")
-    summary, later, *rest = output.getvalue().splitlines()
-    assert summary == "mine: 0 of 2 done, 1 running; 1 steps/s, 2 min 50 s left"
-    assert later == "mine: 0 of 2 done, 1 running; 1 steps/s, 2 min 20 s left"
+    listener.begin("mine", 2, 0)
+    first = job("first")
+    listener.started(first, "worker 1")
+    for second in range(1, 66):
+        clock.now = float(second)
+        listener.progressed(first, second)
+    listener.finished(first, "all is well", 64.0)
+    listener.failed(job("second"), "Traceback\n  in a file\nValueError: wrong (its log: logs/x/1.log)")
+    summary, *later, last, result, failure = output.getvalue().splitlines()
+    assert summary == (
+        "mine: 0 of 2 done, 1 running; 1 steps/s, 3 min 15 s left; "
+        "path first, step 5 of 100, 1 steps/s, 1 min 35 s left"
+    )
+    assert [re.search(r"step (\d+) of", line)[1] for line in [*later, last]] == ["15", "35", "65"]
+    rest = [result, failure]
     assert rest == ["path first: all is well (64.0 s)", "path second failed: ValueError: wrong (its log: logs/x/1.log)"]
+
+
+def test_log_says_what_a_run_waits_for_while_nothing_happens(clock):
+    listener, output = created(clock, terminal=False)
+    listener.doing("building the study")
+    clock.now = 5.0
+    listener._summarise()
+    listener.begin("mine", 2, 0)
+    listener.note("starting Ray on this machine")
+    clock.now = 20.0
+    listener._summarise()
+    attack = Job("a", fip.PathSpec("attacked", fip.objectives.GradientDiversity()), 1, {})
+    listener.started(attack, "worker 1")
+    assert output.getvalue().splitlines() == [
+        "building the study, since 5 s",
+        "starting Ray on this machine",
+        "mine: 0 of 2 done, 0 running; starting Ray on this machine, since 15 s",
+    ]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_stage_of_a_job_without_steps_is_shown(clock, is_terminal):
+    listener, output = created(clock, terminal=is_terminal)
+    listener.begin("mine", 1, 0)
+    spec = AttackSpec("both", ("a", "b"), fip.ThreatModel("linf", 0.1), fip.attacks.FGSM(), 0, 10, 0)
+    attack = Job("a", spec, 1, {})
+    listener.started(attack, "worker 1")
+    clock.now = 7.0
+    listener.stage(attack, "AutoAttack: running apgd-t, 1,234 passes")
+    shown = " ".join(screen(listener)) if is_terminal else output.getvalue()
+    assert "AutoAttack: running apgd-t, 1,234 passes" in shown
 
 
 def test_progress_measures_the_pace_of_a_resumed_path_by_its_new_steps():

@@ -1,20 +1,28 @@
-"""Figures of results. Each function returns a matplotlib Figure; `.savefig(file)` writes it, and none is shown.
+"""Figures of paths. Each function returns a matplotlib Figure; `.savefig(file)` writes it, and none is shown.
 
 matplotlib is imported when the first figure is made. Colours are those of Okabe and Ito (2008), which are distinct for
-colour-blind readers; line styles distinguish paths beyond the number of colours.
+colour-blind readers; lines and markers tell neighbours apart in grey, too.
+
+All take `ax`: axes to draw on, as many as the figure has panels, in place of a new figure; `names`: what is shown, in
+order, or new names by old ones; and `style`: "paper" for the width of a column (3.3 inches) and "paper-wide" for that
+of a page (6.9 inches), with text of 7 and 8 points and fonts that are embedded in PDF files.
 """
 
 from collections.abc import Sequence
-from itertools import cycle, product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from fipray.analysis.drawing import COLOURS, GREY, dress, new_figure, plain, present, short, width_of
-from fipray.analysis.pareto import check_numbers, pareto
+from fipray.analysis.drawing import FEW, band, bars, curve, dress, look, plain
+from fipray.analysis.intervals import spread, wilson
+from fipray.analysis.numbers import epsilon_text
 from fipray.analysis.results import Results
-from fipray.analysis.table import NETWORK, WORST, attacked, summary
+from fipray.analysis.runs import on_one_grid
+from fipray.analysis.sheet import Style, sheet
+from fipray.analysis.shown import Names, Seeds, Shown, SomeResults, band_note, counted, told_apart
+from fipray.analysis.summary_table import WORST
+from fipray.analysis.table import NO_ATTACK, summary
 from fipray.analysis.variants import judged_variants
 from fipray.border import checked
 from fipray.errors import UsageError
@@ -23,230 +31,259 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LINES = ("-", "--", ":", "-.")
-_MARKERS = ("^", "s", "v", "P", "X")
-_FRONT_MARKERS = ("o", "s", "^", "D", "v", "p", "h")
+X: TypeAlias = Literal["step", "fraction", "seconds"]
+_X_LABELS = {
+    "step": "step",
+    "fraction": "fraction of the path's steps",
+    "seconds": "wall-clock time since the path began, s",
+}
+_PANELS = {
+    "functional_distance": "functional distance to the path's start\n(Fisher-Rao: radian)",
+    "objective_value": "objective, lower is better\n(in the objective's own unit)",
+    "sparsity": "sparsity\n(fraction of weights that are zero)",
+    "clean_accuracy": "clean accuracy, %",
+}
 _SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
-_PER_LEGEND_COLUMN = 28
+_TICK_INCHES = 0.4  # room for the label of a sparsity
 
 
 @checked
-def plot_points(results: Results) -> "Figure":
-    """Functional distance, objective, sparsity and clean accuracy of the points of each path, by step.
+def plot_points(
+    results: SomeResults,
+    *,
+    quantities: Sequence[str] | None = None,
+    x: X = "step",
+    names: Names = None,
+    seeds: Seeds = "interval",
+    ax: Any = None,
+    style: Style = "default",
+) -> "Figure":
+    """Functional distance, objective, sparsity and clean accuracy of the points of each path.
 
-    A dot marks the end of a path. The distance on anchor inputs is drawn, too, if there are no more paths than colours.
-    Quantities that were not measured have no panel.
+    The last marker of a line is the end of its path; a path with fewer than three points has markers and no line. The
+    distance on anchor inputs is drawn, too, and accuracies have Wilson's 95 % intervals (if the study was evaluated, so
+    that the number of test inputs is known), if there are no more lines than colours. Quantities that were not measured
+    have no panel.
+
+    Paths that differ in nothing but their seed (in one study, or in studies that differ in their parameter `seed`) are
+    one line, their mean, with a band. It ends where the first of them ends; between saved points, which may differ,
+    each path is interpolated linearly.
 
     Args:
-        results: results of a study.
+        results: results of a study, or of several: a sequence, or a mapping by label.
+        quantities: panels to draw, of "functional_distance", "objective_value", "sparsity" and "clean_accuracy"; None
+            for all that were measured.
+        x: "step", "fraction" (step divided by the path's last step) or "seconds" (wall-clock time), to compare paths
+            of different length.
+        names: names of paths to show, in order, or labels by name. For a sequence of several results, a sequence of
+            names labels these results.
+        seeds: band of paths that differ in their seed: "interval" for the 95 % interval of the mean (Student's t; of
+            two runs it is 13 standard errors to either side), "range" for least and greatest; "each" for a line each.
+        ax: axes to draw on, one per panel; None for a new figure.
+        style: "default", "paper" or "paper-wide".
 
     Returns:
-        The figure: a panel per quantity, a line per path.
+        The figure: a panel per quantity, a line per path or group of paths.
 
     Raises:
-        UsageError: if there are no points yet.
+        UsageError: if there are no points yet, for quantities that were not measured, and for unknown names.
     """
-    points = present(results.points, "points", results)
-    on_anchors, held_out = points["functional_distance"], points["functional_distance_held_out"]
-    panels = {
-        "functional distance to the path's start\n(Fisher-Rao: radian)": held_out.fillna(on_anchors),
-        "objective, lower is better\n(in the objective's own unit)": points["objective_value"],
-        "sparsity\n(fraction of weights that are zero)": points["sparsity"],
-        "clean accuracy, %": points["clean_accuracy"] * 100,
-    }
-    panels = {label: values for label, values in panels.items() if values.notna().any()}
-    paths = points.groupby("path_id", sort=False)
-    # Rounded up: the negative of a floored quotient is a ceiling without floats.
-    columns_of_legend = -(-len(paths) // _PER_LEGEND_COLUMN)
-    figure = new_figure(10 + (0.8 + width_of(points["name"])) * columns_of_legend, 7)
-    axes: list[Axes] = list(figure.subplots(2, 2, squeeze=False).flat)
-    for axis in axes[len(panels) :]:
-        axis.remove()
-    for axis, label in zip(axes, panels, strict=False):
-        dress(axis, xlabel="step", ylabel=label)
-    has_both = len(paths) <= len(COLOURS)
-    title = "thick: on held-out inputs; thin: on anchors" if has_both else "on held-out inputs"
-    axes[0].set_title(title, fontsize="small", color=GREY)
-    for (_, path), (line, colour) in zip(paths, cycle(product(_LINES, COLOURS)), strict=False):
-        style: dict[str, Any] = {"color": colour, "linestyle": line}
-        if has_both:
-            axes[0].plot(path["step"], on_anchors.loc[path.index], **style, linewidth=0.7, alpha=0.7)
-        style |= {"linewidth": 1.6 if has_both else 1.1, "label": short(path["name"].iloc[0])}
-        style |= {"marker": "o", "markersize": 4, "markevery": [-1]}  # the end alone
-        for axis, values in zip(axes, panels.values(), strict=False):
-            axis.plot(path["step"], values.loc[path.index], **style)
-    figure.legend(
-        *axes[1].get_legend_handles_labels(),
-        title="path",
-        loc="outside right upper",
-        ncols=columns_of_legend,
-        fontsize="small",
-        handlelength=3,
-        frameon=False,
+    shown = Shown.of(results, names, seeds)
+    points = shown.rows(_points, "points")
+    panels = _panels(points, quantities)
+    lines = list(points.groupby("label", sort=False))
+    has_both = len(lines) <= FEW
+    with sheet(style, ax) as page:
+        columns = 1 if style == "paper" else min(2, len(panels))
+        height = {"default": 3.5, "paper": 1.55, "paper-wide": 1.9}[style] * -(-len(panels) // columns)
+        axes = page.axes(len(panels), (5 * columns, height), columns=columns)
+        for number, (axis, quantity) in enumerate(zip(axes, panels, strict=True)):
+            is_above = page.is_paper and not page.given and number + columns < len(panels)
+            dress(axis, xlabel="" if is_above else _X_LABELS[x], ylabel=_label(quantity, page.is_paper))
+        for number, (label, runs) in enumerate(lines):
+            for axis, quantity in zip(axes, panels, strict=True):
+                named = counted(page.short(str(label)), runs["path"].nunique())
+                _line(axis, runs, (x, quantity, seeds), has_both, look(number) | {"label": named})
+        notes = ["thick: held-out inputs; thin: anchors"] if has_both and "functional_distance" in panels else []
+        if points.groupby("label")["path"].nunique().max() > 1:
+            notes.append(band_note(seeds))
+        page.say(axes[0], notes)
+        page.legend(*axes[0].get_legend_handles_labels(), title="" if page.notes else "path")
+    assert page.figure is not None
+    return page.figure
+
+
+def _points(results: Results) -> pd.DataFrame:
+    points = results.points
+    last = points.groupby("path_id")["step"].transform("max")
+    judged = results.robustness[results.robustness["attack"] == NO_ATTACK]["num_examples"]
+    return points.assign(
+        name=told_apart(points),
+        path=points["path_id"],
+        fraction=points["step"] / last.where(last > 0, 1),
+        # On all test inputs, as is the evaluation without an attack; else nothing says how many there are.
+        num_test=float(judged.max()) if len(judged) else np.nan,
+        on_anchors=points["functional_distance"],
+        functional_distance=points["functional_distance_held_out"].fillna(points["functional_distance"]),
     )
-    return figure
+
+
+def _panels(points: pd.DataFrame, wanted: Sequence[str] | None) -> list[str]:
+    measured = [quantity for quantity in _PANELS if points[quantity].notna().any()]
+    wanted = (wanted,) if isinstance(wanted, str) else wanted
+    if unknown := [quantity for quantity in wanted or () if quantity not in measured]:
+        raise UsageError(f"no {unknown[0]!r} was measured along these paths; there are: {', '.join(measured)}")
+    return list(measured if wanted is None else wanted) or measured
+
+
+def _label(quantity: str, is_paper: bool) -> str:
+    # In a paper the caption says what the unit is.
+    return _PANELS[quantity].partition("\n")[0].replace(" to the path's start", "") if is_paper else _PANELS[quantity]
+
+
+def _line(axis: "Axes", rows: pd.DataFrame, what: tuple[str, str, str], has_both: bool, style: dict[str, Any]) -> None:
+    """Draw one path, or the mean of several, with its band."""
+    x, quantity, seeds = what
+    factor = 100 if quantity == "clean_accuracy" else 1
+    runs = [run for _, run in rows.groupby(["result", "path"], sort=False)]
+    at, values = on_one_grid(runs, x, quantity)
+    means = values.mean(axis=0)
+    weight = {"linewidth": 1.6, "markersize": 4.0} if has_both else {"linewidth": 1.1, "markersize": 4.0}
+    curve(axis, at, factor * means, sparse=not has_both, **style, **weight)
+    if len(runs) > 1:
+        low, high = spread(values, seeds)
+        least, most = (0, 1) if quantity in ("clean_accuracy", "sparsity") else (-np.inf, np.inf)
+        if quantity == "functional_distance":
+            least = 0
+        band(axis, at, factor * np.clip(low, least, most), factor * np.clip(high, least, most), style["color"])
+    elif quantity == "clean_accuracy" and has_both:
+        low, high = wilson(means, runs[0]["num_test"])
+        band(axis, at, 100 * low, 100 * high, style["color"])
+    if quantity == "functional_distance" and has_both:
+        at, anchors = on_one_grid(runs, x, "on_anchors")
+        thin = {"color": style["color"], "linestyle": style["linestyle"], "linewidth": 0.7, "alpha": 0.7}
+        if len(at) > 2:  # two points have no line
+            axis.plot(at, anchors.mean(axis=0), **thin)
 
 
 @checked
-def plot_robustness(results: Results) -> "Figure":
-    """Clean accuracy and accuracy under each attack of all networks.
-
-    A line leads from the accuracy under the worst attack, which is also given as a number, to that on the same examples
-    without attack.
-
-    Args:
-        results: results of a study.
-
-    Returns:
-        The figure: a row per network, a panel per threat model.
-
-    Raises:
-        UsageError: if no network was attacked yet.
-    """
-    attacks = present(attacked(results), "attacked networks", results)
-    # An inner merge keeps the order of its left side, so networks stand as in the summary.
-    networks = summary(results).merge(attacks[NETWORK].drop_duplicates(), on=NETWORK)
-    place = {network: row for row, network in enumerate(networks[NETWORK].itertuples(index=False, name=None))}
-    height = attacks[NETWORK].apply(tuple, axis=1).map(place)
-    clean, robust = attacks["clean_accuracy"] * 100, attacks["robust_accuracy"] * 100
-    names = [name for name in attacks["attack"].unique() if name != WORST]
-    panels = list(attacks.groupby("threat", sort=False))
-    figure = new_figure(0.5 + width_of(networks["name"]) + 4.5 * len(panels), 1.6 + 0.28 * len(place))
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, (_, rows) in zip(axes, panels, strict=True):
-        fewest, most = rows["num_examples"].min(), rows["num_examples"].max()
-        examples = f"{most} examples" if fewest == most else f"{fewest} to {most} examples"
-        dress(
-            axis,
-            xlabel="accuracy, %",
-            title=f"{plain(rows['norm'].iloc[0])}, epsilon {rows['epsilon'].iloc[0]:g}\n{examples}",
-        )
-        worst = rows.index[rows["attack"] == WORST]
-        axis.hlines(height[worst], robust[worst], clean[worst], color=GREY, linewidth=1)
-        axis.plot(clean[worst], height[worst], "o", mfc="white", mec="black", label="no attack")
-        for name, marker, colour in zip(names, cycle(_MARKERS), cycle(COLOURS[:-1]), strict=False):
-            some = rows.index[rows["attack"] == name]
-            axis.plot(robust[some], height[some], marker, color=colour, markersize=5, alpha=0.8, label=short(name))
-        axis.plot(robust[worst], height[worst], "D", color="black", markersize=5, label=WORST)
-        for index in worst:
-            place_of_text = {"xytext": (-7, 0), "textcoords": "offset points", "ha": "right", "va": "center"}
-            axis.annotate(f"{robust[index]:.1f}", (robust[index], height[index]), fontsize="small", **place_of_text)
-        # From -12: room for the number left of the marker of a network with a robust accuracy of 0.
-        axis.set(xlim=(-12, 103), ylim=(len(place) - 0.5, -0.5), xticks=range(0, 101, 20))
-    axes[0].set_yticks(range(len(place)), networks["name"].map(short))
-    columns = min(len(names) + 2, 3 * len(panels))
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=columns, frameon=False)
-    return figure
-
-
-@checked
-def plot_sparsity(results: Results) -> "Figure":
+def plot_sparsity(
+    results: SomeResults,
+    *,
+    names: Names = None,
+    seeds: Seeds = "interval",
+    ax: Any = None,
+    style: Style = "default",
+) -> "Figure":
     """Accuracy of the variants of each path over their sparsity: clean, and under the worst of all attacks.
 
-    Sparsity s is drawn at -log10(1 - s), so that the range close to 1 is readable. The base stands at sparsity 0.
+    Sparsity s is drawn at -log10(1 - s), so that the range close to 1 is readable. The base stands at sparsity 0. Bars
+    are Wilson's 95 % intervals. Paths that differ in their seed alone are one line, their mean, as in `plot_points`.
 
     Args:
-        results: results of a study.
+        results: results of a study, or of several: a sequence, or a mapping by label.
+        names: names of paths to show, in order, or labels by name. For a sequence of several results, a sequence of
+            names labels these results.
+        seeds: "interval", "range" or "each", see `plot_points`.
+        ax: axes to draw on; None for a new figure.
+        style: "default", "paper" or "paper-wide".
 
     Returns:
-        The figure: a colour per path.
+        The figure: a colour and marker per path; solid lines and filled markers for clean accuracy, broken lines and
+        hollow markers for accuracy under attack.
 
     Raises:
-        UsageError: if there are no variants yet.
+        UsageError: if there are no variants yet, and for unknown names.
     """
-    variants = present(judged_variants(results), "sparse variants", results)
-    base = present(summary(results).query("kind == 'base'"), "base", results).iloc[0]
-    worst = [column for column in base.index if column.startswith(f"robust_accuracy {WORST}")]
-    figure = new_figure(7.5 + width_of(variants["name"]), 4.5)
-    axis = figure.subplots()
-    for (name, rows), colour in zip(variants.groupby("name", sort=False), cycle(COLOURS)):
-        for column, line, marker, what, at_base in (
-            ("clean_accuracy", "-", "o", "clean", base["clean_accuracy"]),
-            ("robust_accuracy", "--", "D", "under attack", base[worst[0]] if worst else np.nan),
-        ):
-            known = rows[rows[column].notna()]
-            if len(known):
-                x, y = _stretched([0.0, *known["sparsity"]]), np.array([at_base, *known[column]])
-                label = f"{short(name)}, {what}"
-                axis.plot(x, 100 * y, color=colour, linestyle=line, marker=marker, markersize=4, label=label)
-    ticks = [tick for tick in _SPARSITIES if tick <= variants["sparsity"].max() + 1e-9]
-    axis.set_xticks(_stretched(ticks), [f"{tick:g}" for tick in ticks])
-    threat = variants.dropna(subset=["epsilon"]).head(1)
-    title = "" if threat.empty else f"under attack: {threat['norm'].iloc[0]}, epsilon {threat['epsilon'].iloc[0]:g}"
-    dress(axis, xlabel="sparsity (fraction of weights that are zero)", ylabel="accuracy, %", title=plain(title))
-    figure.legend(loc="outside right upper", frameon=False)
-    return figure
+    variants = Shown.of(results, names, seeds).rows(_variants_from_base, "sparse variants")
+    threats = list(dict.fromkeys(variants["threat"].dropna()))
+    with sheet(style, ax) as page:
+        (axis,) = page.axes(1, (7.0, 4.5 * page.scale))
+        for number, (label, rows) in enumerate(variants.groupby("label", sort=False)):
+            own, num_runs = look(number) | {"markersize": 4}, rows["path"].nunique()
+            name = page.short(str(label))
+            clean = rows.drop_duplicates(["path", "target_sparsity"])
+            of_all = (clean["clean_accuracy"], clean["num_test"], f"{name}, clean")
+            drawn = [(clean, *of_all, {"linestyle": "-"})]
+            for threat, line in zip(threats, ("--", ":", "-.") * len(threats), strict=False):
+                some = rows[rows["threat"] == threat]
+                what = f"{name}, under attack" + (f" {threat}" if len(threats) > 1 else "")
+                hollow = {"linestyle": line, "markerfacecolor": "white"}
+                drawn.append((some, some["robust_accuracy"], some["num_attacked"], what, hollow))
+            for some, accuracy, num_examples, what, style_of_line in drawn:
+                if accuracy.notna().any():
+                    means = _accuracies(some, accuracy, num_examples, seeds)
+                    at = _stretched(means["sparsity"])
+                    curve(axis, at, 100 * means["mean"], **{**own, **style_of_line}, label=counted(what, num_runs))
+                    bars(axis, at, 100 * means["low"], 100 * means["high"], own["color"])
+        ticks = _ticks(variants["sparsity"].max(), 2.3 if style == "paper" else 5.5)
+        axis.set_xticks(_stretched(ticks), [f"{tick:g}" for tick in ticks])
+        title = f"under attack: {plain(threats[0])}" if len(threats) == 1 else ""
+        label = "sparsity" if page.is_paper else "sparsity (fraction of weights that are zero)"
+        dress(axis, xlabel=label, ylabel="accuracy, %", title=title)
+        page.legend(*axis.get_legend_handles_labels())
+    assert page.figure is not None
+    return page.figure
 
 
-def _stretched(sparsities: Sequence[float]) -> Any:
+def _variants_from_base(results: Results) -> pd.DataFrame:
+    """Variants with their accuracies, and for each path the base at sparsity 0."""
+    variants = judged_variants(results)
+    if variants.empty:
+        return variants
+    robustness = results.robustness
+    num_test = robustness[robustness["attack"] == NO_ATTACK]["num_examples"].max()
+    variants = variants.assign(
+        name=told_apart(variants), path=variants["path_id"], num_test=num_test, num_attacked=variants["num_examples"]
+    )
+    variants["threat"] = [
+        f"{norm}, epsilon {epsilon_text(epsilon)}" if pd.notna(epsilon) else None
+        for norm, epsilon in zip(variants["norm"], variants["epsilon"], strict=True)
+    ]
+    base = summary(results).query("kind == 'base'")
+    if base.empty:
+        return variants
+    worst = robustness[(robustness["name"] == base["name"].iloc[0]) & (robustness["attack"] == WORST)]
+    by_threat = worst.set_index(["norm", "epsilon"])["robust_accuracy"]
+    starts = variants.drop_duplicates(["path", "threat"]).assign(
+        target_sparsity=0.0, sparsity=0.0, clean_accuracy=base["clean_accuracy"].iloc[0]
+    )
+    starts["robust_accuracy"] = [
+        by_threat.get((norm, epsilon), np.nan) for norm, epsilon in zip(starts["norm"], starts["epsilon"], strict=True)
+    ]
+    both = pd.concat([starts, variants], ignore_index=True)
+    # The order of the paths is that of their names, and within one the sparsity rises.
+    place = {path: number for number, path in enumerate(dict.fromkeys(variants["path"]))}
+    return both.assign(place=both["path"].map(place)).sort_values(["place", "sparsity"], kind="stable")
+
+
+def _accuracies(rows: pd.DataFrame, accuracy: "pd.Series[Any]", num_examples: Any, seeds: str) -> pd.DataFrame:
+    """Mean accuracy and its interval at each requested sparsity."""
+    found = []
+    for _, own in rows.assign(accuracy=accuracy, counted=num_examples).groupby("target_sparsity"):
+        own = own[own["accuracy"].notna()]
+        if len(own) > 1:
+            low, high = (float(np.clip(bound, 0, 1)) for bound in spread(own["accuracy"], seeds))
+        elif len(own):
+            low, high = (float(bound[0]) for bound in wilson(own["accuracy"], own["counted"]))
+        else:
+            continue
+        found.append((own["sparsity"].mean(), own["accuracy"].mean(), low, high))
+    return pd.DataFrame(found, columns=["sparsity", "mean", "low", "high"])
+
+
+def _ticks(most: float, inches: float) -> list[float]:
+    """Sparsities whose labels do not overlap."""
+    ticks = [tick for tick in _SPARSITIES if tick <= most + 1e-9]
+    end = float(_stretched([most])[0]) or 1.0
+    kept: list[float] = []
+    for tick in ticks:
+        place = float(_stretched([tick])[0]) / end * inches
+        if not kept or place - float(_stretched(kept[-1:])[0]) / end * inches >= _TICK_INCHES:
+            kept.append(tick)
+    return kept
+
+
+def _stretched(sparsities: Any) -> Any:
     # A sparsity of 1 would lie at infinity.
     return -np.log10(np.maximum(1 - np.array(sparsities), 1e-4))
-
-
-@checked
-def front(
-    frame: pd.DataFrame,
-    *,
-    method: str = "method",
-    clean: str = "clean_accuracy",
-    robust: str = "robust_accuracy",
-    seconds: str | None = None,
-) -> "Figure":
-    """Robust accuracy (y) over clean accuracy (x) of networks, with the Pareto front of each method as a step line.
-
-    Markers on the front of their method are filled, the others hollow. A method reaches everything below and left of
-    its line.
-
-    Args:
-        frame: one row per network.
-        method: column with the method, which gets a colour and a marker.
-        clean: column with clean accuracies, 0..1.
-        robust: column with robust accuracies, 0..1.
-        seconds: column with times, which set the area of the markers; None for equal markers.
-
-    Returns:
-        The figure, in percent.
-
-    Raises:
-        UsageError: without rows, and for columns that are missing or not numeric.
-    """
-    wanted = [method, clean, robust, *([seconds] if seconds else [])]
-    known = ", ".join(map(str, frame))
-    if frame.empty or not {*wanted} <= {*frame}:
-        raise UsageError(f"the front needs rows with the columns {', '.join(wanted)}; the columns are: {known}")
-    check_numbers(frame, wanted[1:])
-    frame = frame[frame[[clean, robust]].notna().all(axis=1)].reset_index(drop=True)
-    if frame.empty:
-        raise UsageError(f"the front needs a row with numbers in both {clean!r} and {robust!r}, and no row has them")
-    figure = new_figure(7.5, 5.2)
-    axis = figure.subplots()
-    dress(axis, xlabel="clean accuracy, %", ylabel="robust accuracy, %")
-    lines: list[Any] = []
-    for (name, rows), colour, marker in zip(
-        frame.groupby(method, sort=False), cycle(COLOURS), cycle(_FRONT_MARKERS), strict=False
-    ):
-        best = pareto(rows, (clean, robust)).sort_values([clean, robust], ascending=[True, False])
-        lines += axis.plot(best[clean] * 100, best[robust] * 100, color=colour, drawstyle="steps-pre", linewidth=1.6)
-        for some, face, edge in ((rows.drop(best.index), "white", colour), (best, colour, "white")):
-            area = _area(some[seconds], frame[seconds].max()) if seconds else 55
-            places = (some[clean] * 100, some[robust] * 100)
-            axis.scatter(*places, s=area, c=face, marker=marker, edgecolors=edge, linewidths=0.9, zorder=3)
-        axis.plot([], [], color=colour, marker=marker, label=short(str(name)))
-    # Read before the lines are extended, since drawing to the limits would move them outward again.
-    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
-    # To the edges of the axes, which are known only now: the first accuracy is reached for all lower ones, too.
-    for line in lines:
-        x, y = line.get_data()
-        line.set_data([left, *x, x[-1]], [y[0], *y, bottom])
-    axis.set(xlim=(left, right), ylim=(bottom, top))
-    if seconds:
-        least, most = frame[seconds].min(), frame[seconds].max()
-        for value in (least, most):
-            axis.scatter([], [], s=_area(value, most), c=GREY, label=f"{value:.3g} s")
-    figure.legend(*axis.get_legend_handles_labels(), title=plain(method), loc="outside right upper", frameon=False)
-    return figure
-
-
-def _area(seconds: Any, most: float) -> Any:
-    """Area of a marker in square points: linear in the seconds, with a visible minimum."""
-    return 20 + 180 * seconds / most

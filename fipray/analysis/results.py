@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from fipray.analysis.named import BASE as BASE, named_networks
 from fipray.analysis.trial_frames import front_of, with_config, with_ends
 from fipray.border import checked
 from fipray.errors import UsageError
@@ -19,7 +20,9 @@ from fipray.printable import printable
 from fipray.records import TABLES, Store, table_named
 from fipray.records.tables import INT64
 
-BASE = "base"  # name of the network that paths start from
+if TYPE_CHECKING:
+    from torch import nn
+
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _SORTED_BY = {
     "paths": ["name", "path_id"],
@@ -105,13 +108,18 @@ class Results:
         objectives: Mapping[str, str] = self.manifest["objectives"]
         return objectives
 
+    @property
+    def named(self) -> Mapping[str, str]:
+        """Networks that are the results of a recipe, by name, such as "pruned": "pruning@0.8"; empty for a study."""
+        return named_networks(self.manifest, self.frames)
+
     @checked
     def weights(self, name: str) -> NDArray[np.floating]:
         """Read the weights of a network.
 
         Args:
-            name: "base", the name or path_id of a path (weights at its end), or the name of a variant such as
-                "sparse@0.9".
+            name: "base", the name or path_id of a path (weights at its end), the name of a variant such as
+                "sparse@0.9", or that of a recipe's result such as "pruned".
 
         Returns:
             Flat weights [P].
@@ -120,6 +128,7 @@ class Results:
             UsageError: for an unknown or ambiguous name, and for weights that were not saved.
             CorruptFileError: if the file is missing or does not match its SHA-256.
         """
+        name = self.named.get(name, name)
         # The base in flat form is the start of any path from it; base.safetensors holds its whole state_dict.
         if name == BASE:
             from_base = self.paths[self.paths["start"] == BASE]
@@ -141,6 +150,66 @@ class Results:
             raise UsageError(f"the weights of {name!r} were not saved in {self.address}")
         arrays = Store.open(self.location).read_weights(*rows[["weights_file", "weights_sha256"]].iloc[0])
         return arrays["weights"]
+
+    @property
+    def networks(self) -> list[str]:
+        """Names of all networks: "base", paths, sparse variants on their way, ensembles, and a recipe's results."""
+        names = [*self.named, BASE, *self.paths["name"], *self.variants["network"], *self.manifest.get("ensembles", {})]
+        return list(dict.fromkeys(names))
+
+    @checked
+    def members(self, name: str) -> tuple[str, ...]:
+        """Networks that a network consists of: the members of an ensemble, or the network itself.
+
+        Args:
+            name: name of a network, or path_id of a path.
+
+        Returns:
+            Names of networks whose weights can be read.
+
+        Raises:
+            UsageError: for an unknown name, and for an ensemble of which some members are not complete yet.
+        """
+        name = self.named.get(name, name)
+        single = {BASE, *self.paths["name"], *self.paths["path_id"], *self.variants["network"]}
+        if name in single:
+            return (name,)
+        ensembles = self.manifest.get("ensembles", {})
+        if name not in ensembles:
+            raise UsageError(f"there is no network {name!r} in {self.address}; there are: {', '.join(self.networks)}")
+        members = tuple(ensembles[name]["members"])
+        if missing := [member for member in members if member not in single]:
+            raise UsageError(f"ensemble {name!r} lacks its members {', '.join(missing)}, which are not complete yet")
+        return members
+
+    def module(self, name: str, like: Any = None) -> "nn.Module":
+        """Build a network as a module, with its weights. Loads torch.
+
+        A results directory holds weights and no code, so the architecture comes from `like` or, without it, from the
+        function that made the study: its module is imported and called. Give `like` for a directory of others.
+
+        Args:
+            name: "base", the name or path_id of a path, or the name of a variant, an ensemble or
+                a recipe's result such as "pruned".
+            like: module of the study's architecture, which is copied, or a function that returns one or the study, as
+                `module:function` or `file.py:function`; None for what the manifest names.
+
+        Returns:
+            New module in evaluation mode. That of an ensemble returns the logarithm of its members' mean class
+            probabilities (`fipray.export.loader.Ensemble`), all others what the study's module returns.
+
+        Raises:
+            UsageError: for an unknown name, without an architecture, and for one that the weights do not fit.
+            CorruptFileError: if a file is missing or does not match its SHA-256.
+        """
+        # The one step from records to torch, taken when it is asked for: reading results loads no torch.
+        from fipray.export.modules import built
+        from fipray.records.states import state_of
+
+        store, name = Store.open(self.location), self.named.get(name, name)
+        members = self.members(name)
+        states = [store.read_base() if one == BASE else state_of(store, self.weights(one)) for one in members]
+        return built(self.manifest, name, states, like)
 
     @checked
     def pareto(self, objectives: Mapping[str, str] | None = None) -> pd.DataFrame:

@@ -1,15 +1,18 @@
-"""Figures of chains of paths and of the tasks learned along them. Each function returns a matplotlib Figure."""
+"""Figures of tasks learned along chains of paths. Each function returns a matplotlib Figure; see `plots.py`."""
 
 from collections.abc import Collection, Sequence
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from fipray.analysis.drawing import COLOURS, GREY, dress, heat_map, new_figure, plain, present, short, width_of
-from fipray.analysis.results import BASE, Results
-from fipray.analysis.series import task_series
+from fipray.analysis.drawing import COLOURS, band, curve, dress, heat_map, look
+from fipray.analysis.intervals import spread, wilson
+from fipray.analysis.results import Results
+from fipray.analysis.series import TaskSeries, lineage, task_series
+from fipray.analysis.sheet import Style, sheet
+from fipray.analysis.shown import Names, Seeds, Shown, SomeResults, band_note, chosen, counted
+from fipray.analysis.transfer_plots import precision
 from fipray.border import checked
 from fipray.errors import UsageError
 
@@ -18,141 +21,182 @@ if TYPE_CHECKING:
 
 
 @checked
-def plot_tasks(results: Results, end: str, *, known: Collection[str] | None = None) -> "Figure":
+def plot_tasks(
+    results: Results,
+    end: str,
+    *,
+    known: Collection[str] | None = None,
+    names: Names = None,
+    ax: Any = None,
+    style: Style = "default",
+) -> "Figure":
     """Heat map of the accuracy of each network of a chain (row) on each task (column).
 
-    A frame marks the network that learned a task.
+    A frame marks the network that learned a task. Below the map stands the half width of the widest of Wilson's 95 %
+    intervals.
 
     Args:
         results: results of a study whose data has tasks with test inputs.
         end: name or path_id of the last path of the chain.
         known: tasks that the base network had learned; by default those that no path of the study learns.
+        names: names of networks to show, in order, or labels by name; measures in the title are of the whole chain.
+        ax: axes to draw on; None for a new figure.
+        style: "default", "paper" or "paper-wide".
 
     Returns:
         The figure, in percent.
 
     Raises:
-        UsageError: as of `task_series`.
+        UsageError: as of `task_series`, and for unknown names.
     """
     series = task_series(results, end, known=known)
-    table = series.accuracies * 100
-    size = (max(2.9, 0.55 * len(table.columns)) + width_of(table.index) + 1.3, max(2.0, 0.45 * len(table)) + 1.6)
-    figure = new_figure(size[0], size[1] + 0.6 * width_of(table.columns))
-    axis = figure.subplots()
-    image = heat_map(axis, table)
-    for task, network in series.learned_at.items():
-        corner = (table.columns.get_loc(task) - 0.5, table.index.get_loc(network) - 0.5)
-        axis.add_patch(_rectangle(corner))
-    lost = series.forgetting
-    title = f"average accuracy {100 * series.average_accuracy:.1f} %"
-    axis.set_title(title + (f", forgetting {100 * lost:.1f} %" if np.isfinite(lost) else ""), fontsize="medium")
-    axis.set(xlabel="task", ylabel="network")
-    figure.colorbar(image, ax=axis, label="accuracy, %", shrink=0.8, aspect=30)
-    return figure
+    labels = chosen(names, list(series.accuracies.index), "networks")
+    table = series.accuracies.loc[list(labels)] * 100
+    counts = _num_examples(results, end)
+    with sheet(style, ax) as page:
+        size = (
+            max(2.9, 0.55 * len(table.columns)) + page.width_of(table.index) + 1.3,
+            max(2.0, 0.45 * len(table)) + 1.6,
+        )
+        cell = 0.45
+        if page.is_paper:
+            width = {"paper": 3.3, "paper-wide": 6.9}[style] - page.width_of(table.index) - 1.0
+            cell = min(0.35, max(width, 0.5) / len(table.columns))
+            size = (size[0], cell * len(table) + 0.9)
+        (axis,) = page.axes(1, (size[0], size[1] + 0.6 * page.width_of(table.columns)))
+        image = heat_map(axis, table.rename(index=labels), longest=18 if page.is_paper else 30, cell=cell)
+        for task, network in series.learned_at.items():
+            if network in labels:
+                corner = (table.columns.get_loc(task) - 0.5, table.index.get_loc(network) - 0.5)
+                axis.add_patch(_rectangle(corner))
+        axis.set_aspect("auto")  # few tasks would leave most of the figure empty
+        lost, separator = series.forgetting, ",\n" if page.is_paper else ", "
+        title = f"average accuracy {100 * series.average_accuracy:.1f} %"
+        title += f"{separator}forgetting {100 * lost:.1f} %" if np.isfinite(lost) else ""
+        axis.set_title(title, fontsize=8 if page.is_paper else "medium")
+        of_all = table.stack()
+        note = precision(of_all / 100, of_all.index.get_level_values("task").map(counts), page)
+        axis.set(xlabel=f"task{note}", ylabel="network")
+        assert page.figure is not None
+        page.figure.colorbar(image, ax=axis, label="accuracy, %", shrink=0.8, aspect=30)
+    return page.figure
 
 
 @checked
-def plot_learning(results: Results, ends: Sequence[str], *, known: Collection[str] | None = None) -> "Figure":
+def plot_learning(
+    results: SomeResults,
+    ends: Sequence[str],
+    *,
+    known: Collection[str] | None = None,
+    names: Names = None,
+    seeds: Seeds = "interval",
+    ax: Any = None,
+    style: Style = "default",
+) -> "Figure":
     """Accuracy along chains of paths: a bold line for the mean over tasks learned so far, a thin one per task.
 
+    Bands are 95 % intervals of the mean: Wilson's for a single chain, with the number of examples that gives a mean of
+    T accuracies its variance, `T^2 / sum_j 1/n_j`; for chains that differ in their seed alone, which are one line
+    without those of its tasks, see `plot_points`. Chains of one network after the base have markers and no line.
+
     Args:
-        results: results of a study whose data has tasks with test inputs.
-        ends: names or path_ids of the last paths of the chains.
+        results: results of a study whose data has tasks with test inputs, or of several: a sequence, or a mapping by
+            label.
+        ends: names or path_ids of the last paths of the chains; those that a study lacks are left out.
         known: tasks that the base network had learned; by default those that no path of the study learns.
+        names: names of ends to show, in order, or labels by name. For a sequence of several results, a sequence of
+            names labels these results.
+        seeds: "interval", "range" or "each", see `plot_points`.
+        ax: axes to draw on; None for a new figure.
+        style: "default", "paper" or "paper-wide".
 
     Returns:
         The figure, in percent.
 
     Raises:
-        UsageError: without chains, and as of `task_series`.
+        UsageError: without chains, as of `task_series`, and for unknown names.
     """
-    chains = {end: task_series(results, end, known=known) for end in ends}
-    if not chains:
+    if not ends:
         raise UsageError("no chains were given: name the last path of each")
+    shown = Shown.of(results, names, seeds)
+    chains: dict[tuple[int, str], TaskSeries] = {}
+    for number, _, each in shown:
+        there = {*each.paths["name"], *each.paths["path_id"]}
+        # With one results an unknown name is refused; with several, some may lack an end.
+        own = [end for end in ends if end in there or len(shown.results) == 1]
+        chains |= {(number, end): task_series(each, end, known=known) for end in own}
+    if not chains:
+        raise UsageError(f"none of the results has a path {' or '.join(map(repr, ends))}")
+    frame = pd.DataFrame(list(chains), columns=["result", "name"])
+    rows = shown.rows(lambda each: _of(frame, shown, each), "chains")
     longest = max(chains.values(), key=lambda series: len(series.accuracies)).accuracies
-    figure = new_figure(6.5 + width_of(chains), 3.6 + 0.7 * width_of(longest.index))
-    axis = figure.subplots()
-    for (end, series), colour in zip(chains.items(), cycle(COLOURS)):
-        values, networks = series.accuracies * 100, list(series.accuracies.index)
-        seen = values.copy()
-        for task in values:
-            begins = networks.index(series.learned_at[task]) if task in series.learned_at else len(networks)
-            # Accuracies before a task was learned are not part of the mean.
-            seen.iloc[:begins, seen.columns.get_loc(task)] = np.nan
-            axis.plot(np.arange(len(seen)), seen[task], color=colour, linewidth=0.6, alpha=0.6)
-        axis.plot(np.arange(len(seen)), seen.mean(axis=1), color=colour, marker="o", label=short(end))
+    networks = {tuple(series.accuracies.index) for series in chains.values()}
     # Chains of different networks have no common names: then the ticks are numbers.
-    names = longest.index if len({tuple(s.accuracies.index) for s in chains.values()}) == 1 else range(len(longest))
-    axis.set_xticks(range(len(longest)), [short(str(name)) for name in names], rotation=90)
-    dress(axis, ylabel="accuracy, %", title="bold: mean over tasks learned so far; thin: each task")
-    figure.legend(loc="outside right upper", frameon=False)
-    return figure
+    ticks = [str(name) for name in (longest.index if len(networks) == 1 else range(len(longest)))]
+    with sheet(style, ax) as page:
+        height = {"default": 3.6, "paper": 2.0, "paper-wide": 2.6}[style]
+        (axis,) = page.axes(1, (6.5, height + 0.7 * page.width_of(ticks)))
+        num_runs = 1
+        for number, (label, runs) in enumerate(rows.groupby("label", sort=False)):
+            chained = [
+                (chains[key], shown.results[key[0]], key[1]) for key in zip(runs["result"], runs["name"], strict=True)
+            ]
+            num_runs = max(num_runs, len(chained))
+            _chain(axis, chained, seeds, look(number) | {"label": counted(page.short(str(label)), len(chained))})
+        every = max(1, -(-len(ticks) // (12 if style == "paper" else 30)))
+        axis.set_xticks(range(0, len(ticks), every), [page.short(tick) for tick in ticks[::every]])
+        axis.tick_params(axis="x", rotation=90 if len(networks) == 1 else 0)
+        dress(axis, xlabel="" if len(networks) == 1 else "paths since the base", ylabel="accuracy, %")
+        notes = ["bold: mean over tasks learned so far; thin: each task"]
+        page.say(axis, [*notes, *([band_note(seeds)] if num_runs > 1 else [])])
+        page.legend(*axis.get_legend_handles_labels())
+    assert page.figure is not None
+    return page.figure
 
 
-@checked
-def plot_lineage(results: Results) -> "Figure":
-    """Tree of the networks of a study, each at the end of a path that starts at the network on its left.
-
-    Below the name of a network stand its clean accuracy (for data with tasks: its accuracy on each, in their order)
-    and, if it is not dense, its sparsity.
-
-    Args:
-        results: results of a study.
-
-    Returns:
-        The figure.
-
-    Raises:
-        UsageError: if there are no paths yet.
-    """
-    paths = present(results.paths, "paths", results)
-    children: dict[Any, list[Any]] = {}
-    for row in paths.itertuples():
-        parent = row.parent_path_id if isinstance(row.parent_path_id, str) else BASE
-        children.setdefault(parent, []).append(row)
-    places: dict[str, tuple[int, float]] = {}
-    labels = {BASE: BASE}
-
-    def place(id: str, depth: int, leaves: int) -> int:
-        """Place a network and its descendants; return the number of leaves placed so far."""
-        first = leaves
-        for row in children.get(id, []):
-            labels[row.path_id] = short(row.name)
-            leaves = place(row.path_id, depth + 1, leaves)
-        below = [places[row.path_id][1] for row in children.get(id, [])]
-        # Leaves get a line each, a parent the mean height of its children.
-        places[id] = (depth, sum(below) / len(below) if below else float(first))
-        return max(leaves, first + 1)
-
-    num_leaves = place(BASE, 0, 0)
-    depth = max(x for x, _ in places.values())
-    figure = new_figure(2.2 + depth * (1.2 + width_of(labels.values())), 0.9 + 0.62 * num_leaves)
-    axis = figure.subplots()
-    for parent, rows in children.items():
-        for row in rows:
-            if parent in places:  # not of paths whose parent is missing
-                (x, y), (to_x, to_y) = places[parent], places[row.path_id]
-                middle = (x + to_x) / 2
-                axis.plot([x, middle, middle, to_x], [y, y, to_y, to_y], color=GREY, linewidth=1, zorder=1)
-                start = f"@{row.start.partition('@')[2]}" if "@" in row.start else ""
-                axis.annotate(plain(start), (middle, to_y), fontsize="x-small", color=GREY, ha="left", va="bottom")
-    details = {row.path_id: _details(row, results.tasks) for row in paths.itertuples()}
-    for id, (x, y) in places.items():
-        axis.scatter(x, y, color=COLOURS[0 if id == BASE else 2], zorder=2)
-        text = f"{labels[id]}\n{details[id]}" if details.get(id) else labels[id]
-        axis.annotate(text, (x, y), xytext=(0, 5), textcoords="offset points", fontsize="small", ha="center")
-    axis.set_xlim(-0.5, depth + 0.5)
-    axis.set_ylim(num_leaves - 0.3, -0.8)
-    axis.axis("off")
-    return figure
+def _of(chains: pd.DataFrame, shown: Shown, results: Results) -> pd.DataFrame:
+    number = next(number for number, _, each in shown if each is results)
+    return chains[chains["result"] == number][["name"]]
 
 
-def _details(path: Any, tasks: pd.DataFrame) -> str:
-    """Accuracy and sparsity of the network at the end of a path, as a short text."""
-    own = tasks[tasks["path_id"] == path.path_id].sort_values("task_number")["accuracy"]
-    shown = own if len(own) else pd.Series([path.clean_accuracy]).dropna()
-    parts = [" / ".join(f"{100 * value:.1f}" for value in shown) + " %"] if len(shown) else []
-    return ", ".join([*parts, *([f"{path.sparsity:.0%} zeros"] if path.sparsity >= 0.005 else [])])
+def _num_examples(results: Results, end: str) -> dict[str, int]:
+    """Count the test examples of each task."""
+    chain = lineage(results, end)["path_id"]
+    own = results.tasks[results.tasks["path_id"].isin(chain)]
+    return dict(zip(own["task"], own["num_examples"], strict=True))
+
+
+def _learned(series: TaskSeries) -> pd.DataFrame:
+    """Accuracies in percent, NaN before a task was learned."""
+    seen, networks = series.accuracies * 100, list(series.accuracies.index)
+    for task in seen:
+        begins = networks.index(series.learned_at[task]) if task in series.learned_at else len(networks)
+        # Accuracies before a task was learned are not part of the mean.
+        seen.iloc[:begins, seen.columns.get_loc(task)] = np.nan
+    return seen
+
+
+def _chain(axis: Any, runs: Sequence[tuple[TaskSeries, Results, str]], seeds: str, style: dict[str, Any]) -> None:
+    """Draw one chain with its tasks, or the mean of several chains."""
+    learned = [_learned(series) for series, _, _ in runs]
+    steps = min(map(len, learned))
+    at, means = np.arange(steps), np.stack([seen.mean(axis=1).to_numpy()[:steps] for seen in learned])
+    if len(runs) == 1:
+        seen = learned[0]
+        for task in seen:
+            if seen[task].notna().sum() > 2:  # two points have no line
+                thin = {"linewidth": 0.6, "alpha": 0.6, "linestyle": style["linestyle"]}
+                axis.plot(at, seen[task], color=style["color"], **thin)
+            else:
+                axis.plot(at, seen[task], color=style["color"], marker=".", linestyle="none", markersize=3, alpha=0.6)
+        counts = seen.columns.map(_num_examples(*runs[0][1:])).to_numpy(float)
+        inverse = (seen.notna() / counts).sum(axis=1).to_numpy()
+        effective = seen.notna().sum(axis=1).to_numpy() ** 2 / np.where(inverse > 0, inverse, np.nan)
+        low, high = wilson(means[0] / 100, effective)
+    else:
+        low, high = (np.clip(bound / 100, 0, 1) for bound in spread(means, seeds))
+    band(axis, at, 100 * low, 100 * high, style["color"])
+    curve(axis, at, means.mean(axis=0), **style, linewidth=1.6, markersize=4.5)
 
 
 def _rectangle(corner: tuple[float, float]) -> Any:

@@ -1,31 +1,24 @@
 """Summary of all networks, one row each: as a frame, and as a table for the terminal."""
 
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO, final
+from typing import Any, TextIO
 
 import pandas as pd
 
 from fipray.analysis.results import BASE, Results, in_order
 from fipray.analysis.series import lineage, task_series
+from fipray.analysis.summary_table import KINDS, ROBUST, WORST, SummaryTable, first_of, spoken
 from fipray.analysis.trials import table_of_trials
 from fipray.border import checked
-from fipray.printable import printable
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
-    from rich.table import Table
+from fipray.errors import UsageError
+from fipray.printable import printable, without_credentials
 
 NETWORK = ["kind", "name"]
-KINDS = ["base", "path", "variant", "ensemble"]
-WORST, NO_ATTACK = "worst", "none"
+NO_ATTACK = "none"
 _MEASURES = ["sparsity", "functional_distance_held_out", "clean_accuracy"]
 _OF_PATHS = ["outcome", "objective_start", "objective_end", "accuracy_collapsed_step", "warnings"]
-_ROBUST = "robust_accuracy "
-_WIDTH_OF_A_PIPE = 120
-_NARROWEST_OUTCOME, _GAP = 14, 2  # characters
-_MOST_SENTENCES = 12
+_WIDTH_OF_A_PIPE = 10_000  # characters: files and other programs get every column, in lines of their own
 
 
 @checked
@@ -56,7 +49,7 @@ def summary(results: Results) -> pd.DataFrame:
     for measure in _MEASURES:
         table[measure] = table[measure].fillna(table[f"{measure}_walked"])
     attacks = attacked(results)
-    columns = _ROBUST + attacks["attack"] + " " + attacks["threat"]
+    columns = ROBUST + attacks["attack"] + " " + attacks["threat"]
     # Pivoting raises for duplicates.
     cells = attacks.assign(column=columns).drop_duplicates([*NETWORK, "column"])
     robust = cells.pivot(index=NETWORK, columns="column", values="robust_accuracy")
@@ -90,19 +83,26 @@ def _kinds_first(column: "pd.Series[Any]") -> "pd.Series[Any]":
 
 
 @checked
-def render(results: Results) -> "SummaryTable":
+def render(results: Results, *, sort: str = "") -> SummaryTable:
     """Make the summary as an object that a rich console prints.
 
     Args:
         results: results of a study.
+        sort: column of `summary` to sort by, from the least value; with a hyphen before it from the greatest. Empty for
+            the order of `summary`.
 
     Returns:
         The object, for `rich.print` or `Console.print`.
+
+    Raises:
+        UsageError: for an unknown column; the message lists the known ones.
     """
     judged = attacked(results)
     masked = judged.loc[judged["warnings"].fillna("") != "", "name"].unique()
+    frame = sorted_by(summary(results), sort)
+    counts = num_examples(results, frame)
     # Escaped before the table is laid out: widths are counted in the characters that are shown.
-    frame = summary(results).rename(columns=printable)
+    frame = frame.rename(columns=printable)
     for column in ("name", "kind", "outcome"):
         frame[column] = frame[column].map(printable, na_action="ignore")
     return SummaryTable(
@@ -112,11 +112,63 @@ def render(results: Results) -> "SummaryTable":
         masked,
         chained=bool((results.paths["start"] != BASE).any()),
         learned=_learned(results),
+        counts=counts.rename(columns=printable),
+        sectioned=not sort,
+    )
+
+
+def num_examples(results: Results, frame: pd.DataFrame) -> pd.DataFrame:
+    """Count the examples that each accuracy of the summary was measured on.
+
+    Args:
+        results: results of a study.
+        frame: its summary, in any order.
+
+    Returns:
+        The columns of `frame` with accuracies, in its order; NaN for accuracies that were not measured, and for those
+        of which nothing says on how many examples.
+    """
+    judged = results.robustness.sort_values("num_examples", kind="stable").drop_duplicates(NETWORK, keep="last")
+    attacks = attacked(results)
+    attacks = attacks.assign(column=ROBUST + attacks["attack"] + " " + attacks["threat"])
+    rows = pd.concat([judged.assign(column="clean_accuracy"), attacks])[[*NETWORK, "column", "num_examples"]]
+    cells = rows.drop_duplicates([*NETWORK, "column"]).pivot(index=NETWORK, columns="column", values="num_examples")
+    index = pd.MultiIndex.from_frame(frame[NETWORK])
+    columns = [column for column in frame if column == "clean_accuracy" or column.startswith(ROBUST)]
+    return cells.reindex(index=index, columns=columns).astype(float).reset_index(drop=True)
+
+
+def sorted_by(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Sort the summary by a column.
+
+    Args:
+        frame: the summary.
+        column: name of a column, with a hyphen before it to begin with the greatest; empty for no change. A column
+            `robust_accuracy` is that under the worst attack, and bounds may be written as 8/255.
+
+    Returns:
+        The rows in that order, equal ones as before; missing values come last.
+
+    Raises:
+        UsageError: for an unknown column.
+    """
+    if not column:
+        return frame
+    known = {each: each for each in frame} | {spoken(each): each for each in frame}
+    if worst := [each for each in frame if each.startswith(f"{ROBUST}{WORST} ")]:
+        known.setdefault("robust_accuracy", worst[-1])
+    is_descending = column.startswith("-")
+    if (wanted := column.removeprefix("-")) not in known:
+        raise UsageError(
+            f"cannot sort by {wanted!r}: there is no such column; the columns are: {', '.join(map(spoken, frame))}"
+        )
+    return frame.sort_values(
+        known[wanted], ascending=not is_descending, key=in_order, kind="stable", na_position="last", ignore_index=True
     )
 
 
 def _learned(results: Results) -> list[str]:
-    """Sentences on the tasks learned at the end of each chain of paths, at most `_MOST_SENTENCES`."""
+    """Sentences on the tasks learned at the end of each chain of paths, the first of them."""
     paths, tasks = results.paths, results.tasks
     if not tasks["learned"].any():
         return []
@@ -130,136 +182,44 @@ def _learned(results: Results) -> list[str]:
                 f"{end.name}: {len(series.learned_at)} tasks learned, average accuracy "
                 f"{100 * series.average_accuracy:.1f} %, forgetting {100 * series.forgetting:.1f} %"
             )
-    return _first(sentences, "ends of chains")
-
-
-def _first(sentences: Sequence[str], of_what: str) -> list[str]:
-    hidden = len(sentences) - _MOST_SENTENCES
-    return [*sentences[:_MOST_SENTENCES], *([f"and {hidden} more {of_what}"] if hidden > 0 else [])]
+    return first_of(sentences, "ends of chains")
 
 
 @checked
-def print_summary(results: Results, file: TextIO | None = None) -> None:
+def print_summary(results: Results, file: TextIO | None = None, *, sort: str = "") -> None:
     """Print the summary and, for a search, the Pareto front of its trials.
 
-    The width is that of the terminal; without one, $COLUMNS or 120.
+    The width is that of the terminal, where columns that do not fit are left out; without one, $COLUMNS or as wide as
+    it takes.
 
     Args:
         results: results of a study or search.
         file: stream to print to; by default standard output.
+        sort: column to sort by, see `render`.
+
+    Raises:
+        UsageError: for an unknown column.
     """
     from rich.console import Console
 
     console = Console(file=file, highlight=False)
-    # Without a terminal rich assumes 80 columns, which would hide attacks in files and in logs of CI.
+    # Without a terminal rich assumes 80 columns, which would hide columns in files and in logs of CI.
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _WIDTH_OF_A_PIPE
-    console.print(render(results))
+    console.print(render(results, sort=sort))
     if len(results.trials):
         console.print()
         console.print(table_of_trials(results))
 
 
-@final
-@dataclass(frozen=True)
-class SummaryTable:
-    """Summary that fits the width of the console: a narrow one shows fewer attacks, and drops `worst` last.
+def how_to_load(directory: str) -> str:
+    """Write how to load results in Python.
 
     Args:
-        frame: the summary, see `summary`.
-        study: name of the study.
-        num_examples: the different numbers of attacked examples, sorted.
-        masked: names of networks with signs of gradient masking.
-        chained: whether some paths start from others than the base.
-        learned: sentences on learned tasks.
+        directory: results directory, or the address of one.
+
+    Returns:
+        A line for the terminal, without credentials.
     """
-
-    frame: pd.DataFrame
-    study: str
-    num_examples: Sequence[int]
-    masked: Sequence[str] = ()
-    chained: bool = False
-    learned: Sequence[str] = ()
-
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        from rich.text import Text
-
-        attacks = [column for column in self.frame.columns if column.startswith(_ROBUST)]
-        shown = list(attacks)
-        # min returns the first of equals: other attacks are dropped from the right, and `worst` after all of them.
-        while shown and self._room_for_outcome(options.max_width, shown) < _NARROWEST_OUTCOME:
-            shown.remove(min(reversed(shown), key=lambda column: column.startswith(_ROBUST + WORST)))
-        yield self._table(options.max_width, shown)
-        yield Text()
-        yield Text(self._note(len(attacks) - len(shown)), style="dim")
-        if len(self.masked):
-            yield Text(
-                "Robust accuracy may be overestimated, as there are signs of gradient masking (column `warnings` of "
-                "`robustness`), in: " + printable(", ".join(self.masked))
-            )
-        for sentence in (*self._warnings(), *self.learned):
-            yield Text(printable(sentence))
-
-    def _warnings(self) -> list[str]:
-        """Sentences on paths with warnings, at most `_MOST_SENTENCES`."""
-        marked = self.frame[self.frame["warnings"].fillna("") != ""]
-        sentences = [f"{name}: {text}" for name, text in zip(marked["name"], marked["warnings"], strict=True)]
-        return _first(sentences, "paths with warnings")
-
-    def _width_of_names(self, width: int) -> int:
-        """Width of the column of names: at most a quarter of the table, longer names are folded."""
-        return min(max(map(len, ["name", *self.frame["name"]])), width // 4)
-
-    def _room_for_outcome(self, width: int, attacks: Sequence[str]) -> int:
-        others = [self._width_of_names(width), max(map(len, KINDS)), *(max(map(len, h)) for h in _headers(attacks))]
-        return width - sum(other + _GAP for other in others)
-
-    def _table(self, width: int, attacks: Sequence[str]) -> "Table":
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
-        table.add_column("name", overflow="fold", width=self._width_of_names(width))
-        table.add_column("kind", no_wrap=True, width=max(map(len, KINDS)))
-        table.add_column("outcome", max_width=max(_NARROWEST_OUTCOME, self._room_for_outcome(width, attacks)))
-        for header in _headers(attacks):
-            table.add_column(Text("\n".join(header)), justify="right", no_wrap=True, width=max(map(len, header)))
-        kinds = list(self.frame["kind"])
-        for row, next_kind in zip(self.frame.to_dict("records"), [*kinds[1:], None], strict=False):
-            cells = (
-                row["name"],
-                row["kind"],
-                f"{row['num_members']} members" if row["kind"] == "ensemble" else _cell(row["outcome"], "{}"),
-                _cell(row["sparsity"], "{:.3f}"),
-                _cell(row["functional_distance_held_out"], "{:.4f}"),
-                *(_cell(row[column] * 100, "{:.1f}") for column in ("clean_accuracy", *attacks)),
-            )
-            # Text instead of str: rich would interpret square brackets in a name as markup.
-            table.add_row(*map(Text, cells), end_section=row["kind"] != next_kind)
-        return table
-
-    def _note(self, num_hidden: int) -> str:
-        where = "the base (for networks that were not evaluated: to their path's start)" if self.chained else "the base"
-        parts = [f"study {self.study}: functional distance to {where}, on held-out inputs; accuracies in %"]
-        if self.num_examples:
-            fewest, most = self.num_examples[0], self.num_examples[-1]
-            parts.append(f"under attack on {fewest if fewest == most else f'{fewest} to {most}'} examples")
-        if num_hidden:
-            parts.append(f"columns of attacks that do not fit here (fipray.analysis.summary has all): {num_hidden}")
-        return "; ".join(parts)
-
-
-def _headers(attacks: Sequence[str]) -> list[tuple[str, str]]:
-    """Two-line headers of the columns of numbers."""
-    threats = [column.removeprefix(_ROBUST).rsplit(" ", maxsplit=2) for column in attacks]
-    return [
-        ("", "sparsity"),
-        ("functional", "distance"),
-        ("clean", "accuracy"),
-        *((attack, f"{norm} {epsilon}") for attack, norm, epsilon in threats),
-    ]
-
-
-def _cell(value: object, form: str) -> str:
-    return "" if pd.isna(value) else form.format(value)
+    quoted = json.dumps(without_credentials(directory), ensure_ascii=False)
+    return f"In pandas: from fipray import analysis; results = analysis.load({quoted})"

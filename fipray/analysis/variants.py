@@ -7,11 +7,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fipray.analysis.results import Results
-from fipray.analysis.table import WORST, attacked
+from fipray.analysis.summary_table import WORST
+from fipray.analysis.table import attacked
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.records import Store
-from fipray.records.bfloat16 import BFLOAT16, raised, rounded
+from fipray.records.bfloat16 import BFLOAT16, raised
+from fipray.records.states import state_of
 
 
 @checked
@@ -78,15 +80,5 @@ def state_dict(results: Results, weights: NDArray[np.floating]) -> dict[str, NDA
     Raises:
         UsageError: if the number of weights is not that of the study's network.
     """
-    state = Store.open(results.location).read_base()
-    start = 0
-    for names, shape in results.manifest["parameters_of_module"]:
-        # With a dtype, because the product of the empty shape of a scalar parameter is the float 1.0.
-        stop = start + int(np.prod(shape, dtype=np.int64))
-        own, values = state[names[0]].dtype, weights[start:stop].reshape(shape)
-        # A parameter that several layers share has several names.
-        state |= dict.fromkeys(names, rounded(values) if own == BFLOAT16 else values.astype(own))
-        start = stop
-    if start != len(weights):
-        raise UsageError(f"the study's module has {start} weights; {len(weights)} were given")
+    state = state_of(Store.open(results.location), weights)
     return {name: raised(array) if array.dtype == BFLOAT16 else array for name, array in state.items()}

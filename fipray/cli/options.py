@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-_CLUSTER, _WORKERS, _TRACKERS = "Ray cluster", "Workers", "Experiment trackers"  # panels of the help
+_CLUSTER, _WORKERS, _TRACKERS = "Ray cluster", "Workers on Ray", "Experiment trackers"  # panels of the help
 
 
 def checked_place(text: str | None) -> str | None:
@@ -68,6 +68,23 @@ Address = Annotated[
         help="Address of a Ray cluster: 'auto' for the cluster on this machine, HOST:PORT, ray://HOST:PORT for Ray's "
         "client, or 'local' for a private session.",
         show_default="RAY_ADDRESS, or else local",
+    ),
+]
+
+
+RunnerOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ray|local",
+        help="'ray' for workers on Ray, 'local' for this process, one job after the other.",
+        show_default="ray, or local where Ray is not installed",
+    ),
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cuda|mps|cpu",
+        help="Device of each worker; 'auto' is a GPU where there is one, and the CPU elsewhere.",
     ),
 ]
 
@@ -153,6 +170,7 @@ class TrackerOptions:
     Args:
         tensorboard: directory for TensorBoard's files; None for none.
         mlflow: MLflow's tracking URI; None for none.
+        wandb: name of a project of Weights & Biases; None for none.
     """
 
     tensorboard: Annotated[
@@ -161,7 +179,7 @@ class TrackerOptions:
             rich_help_panel=_TRACKERS,
             callback=checked_place,
             metavar="DIRECTORY",
-            help="Write the points of every path as TensorBoard scalars.",
+            help="Write points of paths and robustness of networks as TensorBoard scalars.",
         ),
     ] = None
     mlflow: Annotated[
@@ -169,12 +187,21 @@ class TrackerOptions:
         typer.Option(
             rich_help_panel=_TRACKERS,
             metavar="URI",
-            help="Log every path as an MLflow run. Example: sqlite:///mlflow.db",
+            help="Log every path and every network as an MLflow run, such as in sqlite:///mlflow.db",
+        ),
+    ] = None
+    wandb: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_TRACKERS,
+            metavar="PROJECT",
+            help="Log every path and every network as a run of Weights & Biases. With WANDB_MODE=offline it writes "
+            "files alone, in WANDB_DIR.",
         ),
     ] = None
 
 
-def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
+def add_command(app: typer.Typer, function: Callable[..., None], panel: str, example: str) -> None:
     """Add a function as a command.
 
     An argument annotated with a dataclass becomes one option per field, which typer itself cannot do. The help text is
@@ -183,6 +210,8 @@ def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
     Args:
         app: typer's application.
         function: the command; its other arguments are annotated as typer needs them.
+        panel: panel of the help to list it in.
+        example: a command line.
     """
     groups: dict[str, Any] = {}
     parameters: list[inspect.Parameter] = []
@@ -204,7 +233,7 @@ def add_command(app: typer.Typer, function: Callable[..., None]) -> None:
     # Typer reads the signature, so no source code has to be generated.
     vars(call)["__signature__"] = inspect.Signature(parameters)
     help_text = (inspect.getdoc(function) or "").partition("\n\nArgs:")[0]
-    app.command(function.__name__, help=help_text)(call)
+    app.command(function.__name__, help=help_text, epilog=f"Example: {example}", rich_help_panel=panel)(call)
 
 
 def _options(group: Any) -> list[inspect.Parameter]:

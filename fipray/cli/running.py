@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 import fipray
-from fipray.cli.options import ChangedOption, ClusterOptions, Into, Parameters, PlacementOptions, TrackerOptions
+from fipray.cli.options import (
+    ChangedOption,
+    ClusterOptions,
+    DeviceOption,
+    Into,
+    Parameters,
+    PlacementOptions,
+    RunnerOption,
+    TrackerOptions,
+)
 from fipray.errors import UsageError
+from fipray.terminal import print_summary, say
 
 if TYPE_CHECKING:
     from fipray.execution import Runner
     from fipray.execution.changed import Changed
-    from fipray.execution.listeners import Sink
+    from fipray.execution.listeners import Listener, Sink
+    from fipray.recipes import Recipe
+    from fipray.records import Store
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
 def run(
     study: Annotated[
-        str, typer.Argument(help="Function that returns the study, as module:function or file.py:function.")
+        str,
+        typer.Argument(
+            help="Function that returns the study, as module:function or file.py:function; or the name of a recipe, "
+            "see `fipray recipes`."
+        ),
     ],
     into: Into,
     parameter: Parameters = None,
-    runner: Annotated[
-        str, typer.Option(help="'ray' for workers on Ray, 'local' for this process, one job after the other.")
-    ] = "ray",
+    runner: RunnerOption = None,
+    device: DeviceOption = "auto",
     changed: ChangedOption = "stop",
     *,
     cluster: ClusterOptions,
@@ -41,37 +59,34 @@ def run(
     Finished jobs are saved at once. The same command run again resumes: it runs only the jobs that are missing.
 
     Args:
-        study: reference to the study's function.
+        study: reference to the study's function, or name of a recipe.
         into: results directory.
         parameter: arguments of the study's function, as "NAME=VALUE".
-        runner: "ray" or "local".
+        runner: "ray" or "local"; None for Ray if it is installed.
+        device: "auto", "cuda", "mps" or "cpu".
         changed: "stop" or "redo".
         cluster: options of the cluster.
         placement: options of the workers' placement.
         trackers: options of experiment trackers.
     """
-    # The preflight on the cluster comes first: it takes seconds, and what follows loads torch.
-    chosen = _runner(runner, cluster, placement)
-    from fipray.execution.listeners import Listeners
-    from fipray.study import reference
-    from fipray.terminal import TerminalListener, print_summary
+    with _chosen(runner, device, cluster, placement) as chosen:
 
-    function = reference.find(study)
-    values = reference.parse(function, parameter or [])
-    sinks = _sinks(trackers)
-    with _interruptible():  # also while the study is built, which may train its base network
-        built = reference.build(function, values, fipray.Study)
-        with TerminalListener() as terminal:
-            listener = Listeners([terminal], sinks)
-            store = chosen.run(built, into, listener, _changed(changed))
-            if sinks:  # they have not seen the results of earlier runs
-                listener.write({name: store.read_table(name).to_pylist() for name in ("paths", "points")})
+        def run_study(built: Any, listener: Listener) -> Store:
+            return chosen.run(built, into, listener, _changed(changed))
+
+        named = _Named(study, parameter or [], fipray.Study)
+        recipe = _drive(named, chosen, into, run_study, _sinks(trackers, into))
     print_summary(into)
+    if recipe:
+        say(recipe.outcome(fipray.analysis.load(into)))
 
 
 def search(
     search: Annotated[
-        str, typer.Argument(help="Function that returns the search, as module:function or file.py:function.")
+        str,
+        typer.Argument(
+            help="Function that returns the search, as module:function or file.py:function; or the name of a recipe."
+        ),
     ],
     into: Into,
     parameter: Parameters = None,
@@ -85,45 +100,128 @@ def search(
             help="Rule for stopping trials early: 'asha', 'median' or 'none'.", show_default="as the search says"
         ),
     ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Database in which Optuna keeps the trials, such as sqlite:///search.db, for optuna-dashboard.",
+            show_default="none",
+        ),
+    ] = None,
+    runner: RunnerOption = None,
+    device: DeviceOption = "auto",
     changed: ChangedOption = "stop",
     *,
     cluster: ClusterOptions,
+    placement: PlacementOptions,
+    trackers: TrackerOptions,
 ) -> None:
-    """Search for the best values of a path's settings, with Ray Tune.
+    """Search for the best values of a path's settings, with Ray Tune, or with Optuna in this process.
 
     Finished trials are saved at once. The same command run again resumes: it runs only the trials that are missing.
+    With a larger number of trials it continues a finished search.
 
     Args:
-        search: reference to the search's function.
+        search: reference to the search's function, or name of a recipe.
         into: results directory.
         parameter: arguments of the search's function, as "NAME=VALUE".
         trials: number of trials; None for the search's own.
         searcher: name of the searcher; None for the search's own.
         scheduler: name of the scheduler; None for the search's own.
+        storage: URL of a database for Optuna; None for none.
+        runner: "ray" or "local"; None for Ray if it is installed.
+        device: "auto", "cuda", "mps" or "cpu".
         changed: "stop" or "redo".
         cluster: options of the cluster.
+        placement: options of the workers' placement.
+        trackers: options of experiment trackers.
     """
-    runner = _ray_runner(cluster)
-    runner.preflight()
-    from fipray.study import reference
-    from fipray.terminal import TerminalListener, print_summary
+    settings = {"num_trials": trials, "searcher": searcher, "scheduler": scheduler}
+    given = {name: value for name, value in settings.items() if value is not None}
+    with _chosen(runner, device, cluster, placement) as chosen:
 
-    function = reference.find(search)
-    values = reference.parse(function, parameter or [])
-    with _interruptible():
-        built = reference.build(function, values, fipray.search.Search)
-        built = replace(
-            built,
-            num_trials=built.num_trials if trials is None else trials,
-            searcher=searcher or built.searcher,
-            scheduler=scheduler or built.scheduler,
-        )
-        with TerminalListener() as listener:
-            fipray.search.run(built, into, runner, listener, _changed(changed))
+        def run_search(built: Any, listener: Listener) -> Store:
+            return fipray.search.run(replace(built, **given), into, chosen, listener, _changed(changed), storage)
+
+        named = _Named(search, parameter or [], fipray.search.Search)
+        _drive(named, chosen, into, run_search, _sinks(trackers, into))
     print_summary(into)
 
 
-def _runner(name: str, cluster: ClusterOptions, placement: PlacementOptions) -> Runner:
+@dataclass(frozen=True)
+class _Named:
+    """What a command names: a function that makes a study or search, or a recipe; with texts of its parameters."""
+
+    text: str
+    parameters: list[str]
+    kind: type
+
+    def recipe(self, chosen: Runner, into: str) -> Recipe | None:
+        """Make the recipe, with the choices that a directory has already; None for a function."""
+        if ":" in self.text:
+            return None
+        from fipray.recipes import find
+
+        return find(self.text).made(self.parameters).prepared(chosen, into)
+
+    def built(self, recipe: Recipe | None) -> Any:
+        """Build the study or search; a recipe tries its settings now."""
+        from fipray.study import reference
+
+        is_search = self.kind is fipray.search.Search
+        made: Any
+        if recipe is None:
+            function = reference.find(self.text)
+            made = reference.build(function, reference.parse(function, self.parameters), self.kind)
+        else:
+            made = recipe.search() if is_search else recipe.study
+        if is_search:
+            return replace(made, study=made.study.made_by(self.text, self.parameters))
+        return made.made_by(self.text, self.parameters)
+
+
+def _drive(
+    named: _Named, chosen: Runner, into: str, run: Callable[[Any, Listener], Store], sinks: list[Sink]
+) -> Recipe | None:
+    """Build what is named, run it with progress on the terminal, tell the sinks, and return the recipe if it is one."""
+    from fipray.execution.listeners import Listeners
+    from fipray.terminal import TerminalListener
+
+    with _interruptible(), TerminalListener() as terminal:  # also while it is built, which may train its base network
+        recipe = named.recipe(chosen, into)
+        terminal.doing(f"choosing the settings of {named.text}" if recipe else f"building {named.text}")
+        if recipe:
+            say(recipe.describe())
+        built = named.built(recipe)
+        listener = Listeners([terminal], sinks)
+        listener.end(run(built, listener))
+    return recipe
+
+
+@contextmanager
+def _chosen(
+    name: str | None, device: str, cluster: ClusterOptions, placement: PlacementOptions
+) -> Iterator[fipray.RayRunner | fipray.LocalRunner]:
+    """Runner, which stays connected to its cluster inside this context."""
+    runner = _runner(name, device, cluster, placement)
+    if isinstance(runner, fipray.LocalRunner):
+        yield runner
+        return
+    with runner.connected():
+        # The preflight on the cluster comes first: it takes seconds, and what follows loads torch.
+        runner.preflight()
+        yield runner
+
+
+def _runner(
+    name: str | None, device: str, cluster: ClusterOptions, placement: PlacementOptions
+) -> fipray.RayRunner | fipray.LocalRunner:
+    if device not in DEVICES:
+        raise UsageError(f"unknown device {device!r}; available: {', '.join(DEVICES)}")
+    if name is None:
+        name = "ray" if importlib.util.find_spec("ray") else "local"
+        if name == "local":
+            typer.echo("fipray: Ray is not installed (pip install 'fipray[ray]'): running in this process", err=True)
     if name == "local":
         # The number of threads is the one option that both runners take.
         if replace(cluster, threads_per_worker=1) != ClusterOptions() or placement != PlacementOptions():
@@ -131,16 +229,13 @@ def _runner(name: str, cluster: ClusterOptions, placement: PlacementOptions) -> 
                 "--runner local runs in this process: it takes no --address, --workers, --gpus-per-worker, "
                 "--memory-per-worker, --resource, --placement or --stall-seconds"
             )
-        return fipray.LocalRunner(threads=cluster.threads_per_worker)
+        return fipray.LocalRunner(threads=cluster.threads_per_worker, device=device)
     if name != "ray":
         raise UsageError(f"unknown runner {name!r}; available: ray, local")
-    runner = _ray_runner(cluster, placement)
-    runner.preflight()
-    return runner
+    return _ray_runner(device, cluster, placement)
 
 
-def _ray_runner(cluster: ClusterOptions, placement: PlacementOptions | None = None) -> fipray.RayRunner:
-    placement = placement or PlacementOptions()
+def _ray_runner(device: str, cluster: ClusterOptions, placement: PlacementOptions) -> fipray.RayRunner:
     return fipray.RayRunner(
         address=cluster.address,
         num_workers=cluster.workers,
@@ -150,6 +245,7 @@ def _ray_runner(cluster: ClusterOptions, placement: PlacementOptions | None = No
         resources_per_worker=_amounts(placement.resource or []),
         placement=placement.placement,
         stall_seconds=cluster.stall_seconds,
+        device=device,
     )
 
 
@@ -177,14 +273,16 @@ def _amounts(texts: list[str]) -> dict[str, float]:
     return amounts
 
 
-def _sinks(trackers: TrackerOptions) -> list[Sink]:
-    from fipray.sinks import MLflowSink, TensorBoardSink
+def _sinks(trackers: TrackerOptions, into: str) -> list[Sink]:
+    from fipray.sinks import MLflowSink, TensorBoardSink, WandbSink
 
     sinks: list[Sink] = []
     if trackers.tensorboard is not None:
-        sinks.append(TensorBoardSink(trackers.tensorboard))
+        sinks.append(TensorBoardSink(trackers.tensorboard, into))
     if trackers.mlflow is not None:
-        sinks.append(MLflowSink(trackers.mlflow))
+        sinks.append(MLflowSink(trackers.mlflow, into))
+    if trackers.wandb is not None:
+        sinks.append(WandbSink(trackers.wandb, into))
     return sinks
 
 

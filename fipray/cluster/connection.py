@@ -108,13 +108,25 @@ def _private_session() -> Iterator[None]:
         with _shut_down_at_end(STOP_SECONDS):
             try:
                 with _signal_handler_kept():
-                    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error")
+                    _start()
             except Exception as error:  # of any class: from files, sockets, or a plain Exception after a timeout
                 raise UsageError(_why_not_started(error)) from error
             yield
     finally:
         if before is None:  # a local ray.init sets the variable for good
             os.environ.pop("RAY_AUTH_MODE", None)
+
+
+def _start() -> None:
+    """Start Ray, once more where it was too slow: its limit of 30 seconds is fixed, and a busy machine is slower."""
+    for is_last in (False, True):
+        try:
+            ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="error")
+            return
+        except Exception as error:  # a plain one, or of another class, by the process that was late
+            if is_last or "timed out" not in str(error):
+                raise
+            ray.shutdown()
 
 
 def _why_not_started(error: Exception) -> str:

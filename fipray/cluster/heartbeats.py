@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import threading
 import time
@@ -21,8 +22,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 if TYPE_CHECKING:  # it imports torch, and a cluster that is too small must be reported before that
     from fipray.execution.heartbeat import Heartbeat
+    from fipray.execution.jobs import Job
+    from fipray.execution.listeners import Listener
 
 _NAMESPACE = b"fipray-heartbeats"
+PROGRESS_SECONDS = 1.0  # between two heartbeats, for the progress of jobs
 BEATS_PER_STALL = 8  # heartbeats within the time after which a worker counts as stalled
 
 
@@ -60,6 +64,8 @@ class Beat:
         has_begun: whether the current job is past its first step or forward pass.
         node_id: node of the worker's process.
         process_id: process ID on that node.
+        job: ID of the current job.
+        stage: what a job that takes no steps is doing.
     """
 
     count: int
@@ -67,6 +73,30 @@ class Beat:
     has_begun: bool
     node_id: str
     process_id: int
+    job: str = ""
+    stage: str = ""
+
+
+def progress_channel() -> HeartbeatChannel:
+    """Create a channel for a run without a stall limit."""
+    return HeartbeatChannel(secrets.token_hex(8), PROGRESS_SECONDS)
+
+
+def report_progress(beat: Beat | None, job: Job, listener: Listener, about: Job | None = None) -> None:
+    """Report a heartbeat to a listener.
+
+    Args:
+        beat: last heartbeat of the job's worker; None for none.
+        job: the job. A heartbeat of an earlier job of that worker is not reported.
+        listener: receives the report.
+        about: job to which the listener is told it belongs, such as the path of a trial; None for `job` itself.
+    """
+    if beat is None or beat.job != job.id:
+        return
+    if beat.step is not None:
+        listener.progressed(about or job, beat.step)
+    elif beat.stage:
+        listener.stage(about or job, beat.stage)
 
 
 class HeartbeatSender:
@@ -86,11 +116,15 @@ class HeartbeatSender:
     def _send(self) -> None:
         sent: object = None
         while True:
-            now = self.key, self._heartbeat.count, self._heartbeat.step, self._heartbeat.has_begun
+            heart = self._heartbeat
+            now = self.key, heart.count, heart.step, heart.has_begun, heart.job, heart.where
             if now != sent:  # the driver looks at changes alone, so equal heartbeats need no request
                 try:
                     internal_kv._internal_kv_put(
-                        self.key.encode(), json.dumps([*now[1:], *self._process]).encode(), True, namespace=_NAMESPACE
+                        self.key.encode(),
+                        json.dumps([*now[1:4], *self._process, *now[4:]]).encode(),
+                        True,
+                        namespace=_NAMESPACE,
                     )
                     sent = now
                 except Exception:  # the control process may be unreachable for a while: try again

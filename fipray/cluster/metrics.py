@@ -45,6 +45,9 @@ class RayMetrics:
         if num_new := self._progress.progressed(job, step, time.monotonic()):
             self._steps.inc(num_new)
 
+    def stage(self, job: Job, stage: str) -> None:
+        pass
+
     def committed(self, job: Job, tables: Tables) -> None:
         self.progressed(job, last_step_in(tables))
         for row in tables.get("paths", ()):

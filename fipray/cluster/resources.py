@@ -22,6 +22,7 @@ class WorkerResources:
         gpus: a whole number of GPUs, or a fraction of one.
         memory_bytes: memory to reserve on the node; 0 reserves none.
         custom: amounts of the cluster's custom resources, by name; each a fraction of 1 or a whole number.
+        device: torch device of the worker; "auto" for its GPU if it has one, and the CPU elsewhere.
 
     Raises:
         UsageError: for an amount that Ray cannot assign.
@@ -31,6 +32,7 @@ class WorkerResources:
     gpus: float = 0.0
     memory_bytes: int = 0
     custom: Amounts = field(default_factory=dict)
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.cpus < 1:

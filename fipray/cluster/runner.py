@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # these import torch, and a cluster that is too small must be
     from fipray.records import Store
     from fipray.study import Study
 
+DEVICES = ("auto", "cuda", "mps", "cpu")
 PLACEMENTS = {"pack": "DEFAULT", "spread": "SPREAD"}  # Ray's names
 
 
@@ -46,6 +47,8 @@ class RayRunner:
             killed and its job retried from its last checkpoint, which counts as one of `max_attempts`. The first step
             of an attempt, which may compile the network, has three times as long. None for never, since one step may
             rightly take hours; for unattended runs give a multiple of the slowest step.
+        device: torch device of each worker: "auto" for the GPU that Ray assigned to it if there is one, and the CPU
+            elsewhere; "cuda" for one GPU at least, "cpu" for none, or "mps".
 
     Raises:
         UsageError: for an invalid argument.
@@ -60,6 +63,7 @@ class RayRunner:
     placement: str = "pack"
     max_attempts: int = 3
     stall_seconds: float | None = None
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.num_workers is not None and self.num_workers < 1:
@@ -68,6 +72,10 @@ class RayRunner:
             raise UsageError(f"max_attempts must be at least 1, got {self.max_attempts}")
         if self.placement not in PLACEMENTS:
             raise UsageError(f"unknown placement {self.placement!r}; available: {', '.join(PLACEMENTS)}")
+        if self.device not in DEVICES:
+            raise UsageError(f"unknown device {self.device!r}; available: {', '.join(DEVICES)}")
+        if self.device == "cuda" and self.gpus_per_worker == 0:
+            raise UsageError("device 'cuda' needs a GPU or a fraction of one per worker, got gpus_per_worker=0")
         check_stall_seconds(self.stall_seconds)
         _ = self._resources  # checks the rest
 
@@ -92,6 +100,11 @@ class RayRunner:
             RunError: if jobs failed; the results of the others are committed.
             ClusterLostError: if Ray's control process is gone; the same call resumes the run on a new cluster.
         """
+        # One connection for the preflight and the run: each takes a second or more.
+        with self.connected():
+            return self._run(study, directory, listener, changed)
+
+    def _run(self, study: Study, directory: str | Path, listener: Listener | None, changed: Changed) -> Store:
         capacity = self.preflight()  # before the queue, which creates the directory
         # Imported here because they load torch, which takes seconds: a refusal by the preflight must not wait for it.
         from fipray.cluster.metrics import RayMetrics
@@ -109,7 +122,8 @@ class RayRunner:
                 resources = capacity.resources
                 gpus = f" with {resources.gpus:g} GPU each" if resources.gpus else ""
                 nodes = f"{capacity.num_nodes} {'node' if capacity.num_nodes == 1 else 'nodes'}"
-                listener.note(f"{num_workers} {'worker' if num_workers == 1 else 'workers'}{gpus} on {nodes}")
+                workers = f"{num_workers} {'worker' if num_workers == 1 else 'workers'}"
+                listener.note(f"starting {workers}{gpus} on {nodes}")
                 run_jobs(
                     queue,
                     self.num_workers,
@@ -130,7 +144,10 @@ class RayRunner:
         Raises:
             UsageError: with the available resources, if the cluster lacks the requested ones.
         """
-        requested = self.num_workers, self._resources, self.gpus_per_worker
+        gpus = self.gpus_per_worker
+        if gpus is None and self.device != "auto":
+            gpus = float(self.device == "cuda")
+        requested = self.num_workers, self._resources, gpus
         if connection.starts_session(self.address):
             return Capacity.of_machine(*requested)
         with self.session():
@@ -140,7 +157,12 @@ class RayRunner:
         """Connect to the cluster inside this context; an open connection of this process is used and left open."""
         return connection.connect(self.address)
 
+    def connected(self) -> AbstractContextManager[None]:
+        """Connect to a cluster inside this context; a private session on this machine is not started for it."""
+        return nullcontext() if connection.starts_session(self.address) else self.session()
+
     @property
     def _resources(self) -> WorkerResources:
         gpus = self.gpus_per_worker or 0.0
-        return WorkerResources(self.threads_per_worker, gpus, self.memory_per_worker, self.resources_per_worker)
+        memory, custom = self.memory_per_worker, self.resources_per_worker
+        return WorkerResources(self.threads_per_worker, gpus, memory, custom, self.device)

@@ -11,6 +11,7 @@ from fipray.cluster import pickling
 from fipray.cluster.actors import LOST, ActorPool, WorkerHandle
 from fipray.cluster.capacity import describe_wait
 from fipray.cluster.failure_causes import failure_cause
+from fipray.cluster.heartbeats import progress_channel, report_progress
 from fipray.cluster.monitor import ClusterMonitor, ClusterSnapshot
 from fipray.cluster.resources import WorkerResources
 from fipray.cluster.retries import Exhausted, Loss, Retries
@@ -24,6 +25,7 @@ from fipray.execution.queue import Queue
 TICK_SECONDS = 1.0
 COMMIT_SECONDS = 0.1  # between commits; jobs that finish meanwhile share one, for fewer files and requests
 NOTICE_SECONDS = 20.0  # without a result, after which the scheduler reports what it waits for
+MOST_WATCHED = 50  # heartbeats read at a time: each is a request to the control process, so more are read in turns
 POLLING_FRACTION = 0.02  # of the driver's time, at most, for polling the progress of running paths
 
 
@@ -57,8 +59,8 @@ def run_jobs(
     # No restarts by Ray: a restarted actor would not be set up, and the pool replaces lost actors anyway.
     options = {**resources.actor_options, "scheduling_strategy": placement, "max_restarts": 0}
     detector = StallDetector(stall_seconds) if stall_seconds else None
-    monitor = ClusterMonitor(resources, detector.channel() if detector else None)
-    arguments = (payload, queue.store.location, resources.cpus)
+    monitor = ClusterMonitor(resources, detector.channel() if detector else progress_channel())
+    arguments = (payload, queue.store.location, resources.cpus, resources.device)
     pool = ActorPool(ray.remote(**options)(actor_class), arguments, monitor.channel)
     with monitor:
         try:
@@ -87,6 +89,7 @@ class _Scheduler:
         self._running: dict[ray.ObjectRef, tuple[WorkerHandle, Job]] = {}
         self._finished: list[tuple[Job, Tables]] = []  # and not committed yet
         self._next_poll = self._next_commit = 0.0
+        self._turn = 0  # of the workers whose heartbeats are read
         self._next_notice, self._last_notice = time.monotonic() + NOTICE_SECONDS, ""
 
     def run(self) -> None:
@@ -119,12 +122,18 @@ class _Scheduler:
 
     def _update(self, snapshot: ClusterSnapshot) -> None:
         """React to nodes that joined or left, and end workers that stall."""
+        busy = {worker.key: ref for ref, (worker, _) in self._running.items()}
+        for worker, job in self._running.values():
+            report_progress(snapshot.beats.get(worker.key), job, self._listener)
         if snapshot.nodes.keys() - self._snapshot.nodes.keys():
             self._pool.nodes_joined()
         self._pool.end_idle_on_lost_nodes(snapshot.nodes)
         self._snapshot = snapshot
-        if self._detector:
-            busy = {worker.key: ref for ref, (worker, _) in self._running.items()}
+        if not self._detector:
+            keys, first = tuple(busy), self._turn % max(len(busy), 1)
+            self._monitor.watched = (keys[first:] + keys[:first])[:MOST_WATCHED]
+            self._turn = first + MOST_WATCHED
+        else:
             busy |= {worker.key: ref for ref, worker in self._pool.starting.items()}
             for key, stall in self._detector.update(snapshot.time, snapshot.beats, busy).items():
                 self._end_stalled(busy[key], stall)

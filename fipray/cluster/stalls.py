@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fipray.cluster.heartbeats import BEATS_PER_STALL, Beat, HeartbeatChannel
+from fipray.cluster.heartbeats import BEATS_PER_STALL, PROGRESS_SECONDS, Beat, HeartbeatChannel
 from fipray.errors import UsageError
 
 FIRST_STEP_FACTOR = 3  # times the limit before the first step or forward pass, which may compile the network
@@ -70,7 +70,7 @@ class StallDetector:
 
     def channel(self) -> HeartbeatChannel:
         """Create a channel for a run, with an interval that is short enough for this limit."""
-        return HeartbeatChannel(secrets.token_hex(8), min(self._limit / BEATS_PER_STALL, MAX_UPDATE_SECONDS))
+        return HeartbeatChannel(secrets.token_hex(8), min(self._limit / BEATS_PER_STALL, PROGRESS_SECONDS))
 
     def update(self, now: float, beats: Mapping[str, Beat], jobs: Mapping[str, object]) -> dict[str, Stall]:
         """Take heartbeats into account.

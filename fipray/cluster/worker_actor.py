@@ -7,7 +7,6 @@ import socket
 from dataclasses import dataclass
 
 import ray
-import torch
 from ray import cloudpickle
 
 from fipray.cluster.heartbeats import HeartbeatChannel, HeartbeatSender
@@ -49,6 +48,18 @@ class Failure:
     reason: str
 
 
+def assigned_device(device: str) -> str:
+    """Device of this process.
+
+    Args:
+        device: torch device, or "auto".
+
+    Returns:
+        The same; "cpu" for "auto" without a GPU from Ray, as a worker must not use one that was assigned to others.
+    """
+    return "cpu" if device == "auto" and not ray.get_gpu_ids() else device
+
+
 class Actor:
     """Worker with the CPUs and GPUs that Ray assigned to it.
 
@@ -56,14 +67,15 @@ class Actor:
         material: base network and data of the study.
         directory: results directory.
         threads: number of CPU threads of torch.
+        device: torch device; "auto" for the GPU that Ray assigned if there is one, and the CPU elsewhere.
         channel: channel for heartbeats; None sends none.
         key: key of the heartbeats.
     """
 
     def __init__(
-        self, material: Payload, directory: str, threads: int, channel: HeartbeatChannel | None, key: str
+        self, material: Payload, directory: str, threads: int, device: str, channel: HeartbeatChannel | None, key: str
     ) -> None:
-        self._material, self._directory, self._threads = material, directory, threads
+        self._material, self._directory, self._threads, self._device = material, directory, threads, device
         self._heartbeat = Heartbeat()
         if channel:
             HeartbeatSender(channel, key, self._heartbeat)
@@ -77,7 +89,7 @@ class Actor:
                     self._material,
                     self._directory,
                     threads=self._threads,
-                    device="cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu",
+                    device=assigned_device(self._device),
                     node_id=context.get_node_id(),
                     worker_id=context.get_actor_id(),
                     heartbeat=self._heartbeat,

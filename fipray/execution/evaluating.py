@@ -30,6 +30,7 @@ from fipray.robustness import (
 )
 from fipray.study.canonical import digest
 from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec
+from fipray.study.measures import AccuracyLoss
 
 WeightsOf = Callable[[str], Tensor]
 NUM_CHECKED = 100  # examples on which signs of masked gradients are looked for
@@ -48,6 +49,7 @@ class Evaluator:
         inputs: test inputs [N, ...].
         labels: their classes, int64 [N].
         ood_inputs: out-of-distribution inputs [O, ...]; None leaves out the measures that need them.
+        held_out_labels: classes [H] of the held-out inputs; None without any.
     """
 
     study: str
@@ -57,6 +59,7 @@ class Evaluator:
     inputs: Tensor
     labels: Tensor
     ood_inputs: Tensor | None = None
+    held_out_labels: Tensor | None = None
 
     def accuracy(self, weights: Tensor) -> float:
         """Clean accuracy of a network on all test inputs.
@@ -114,7 +117,7 @@ class Evaluator:
             "num_members": len(spec.members),
             "norm": evaluation.threat_model.norm,
             "sparsity": sparsity_of(self.network, weights[0]) if len(weights) == 1 else None,
-            "functional_distance_held_out": self._distance(classifier),
+            **self._on_held_out(classifier),
         }
         # Time for signs of masked gradients belongs to no attack, and is left out.
         seconds = {"none": time.perf_counter() - began, **attack_seconds}
@@ -234,14 +237,16 @@ class Evaluator:
         return sum(int(correct(classifier(inputs), labels).sum()) for inputs, labels in parts) / len(self.labels)
 
     @torch.no_grad()
-    def _distance(self, classifier: Classifier) -> float | None:
-        """Functional distance to the base network on the held-out inputs; None where outputs are not finite."""
+    def _on_held_out(self, classifier: Classifier) -> dict[str, float | None]:
+        """Functional distance and loss of accuracy since the base network; None where outputs are not finite."""
         embed, network = self.geometry.embed, self.network
-        reference = embed(class_logits(network.outputs(network.weights, self.held_out)))
+        base = class_logits(network.outputs(network.weights, self.held_out))
         # In batches: a stacked ensemble needs the memory of all its members at once.
-        own = torch.cat([embed(classifier(part)) for part in self.held_out.split(BATCH_SIZE)])
-        distance = float(functional_distance(own, reference))
-        return distance if math.isfinite(distance) else None
+        own = torch.cat([classifier(part) for part in self.held_out.split(BATCH_SIZE)])
+        distance = float(functional_distance(embed(own), embed(base)))
+        lost = AccuracyLoss().between(own, base, self.held_out_labels)
+        numbers = {"functional_distance_held_out": distance, "accuracy_loss_held_out": lost}
+        return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
 
 
 def _class_outputs(network: Network, weights: Tensor, inputs: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from fipray.records import Store
 from fipray.records.layout import step_of
 from fipray.study.data import Data
 from fipray.study.evaluation import BASE, path_of
-from fipray.study.measures import Measure
+from fipray.study.measures import AnyMeasure
 from fipray.study.study import Study
 
 Tables = dict[str, list[dict[str, Any]]]  # rows by table, one dictionary a row
@@ -85,7 +85,7 @@ class Payload:
     moving: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     keeps: Mapping[str, Kept] = field(default_factory=dict)
-    measures: Mapping[str, str | Measure] = field(default_factory=dict)
+    measures: Mapping[str, AnyMeasure] = field(default_factory=dict)
 
     @classmethod
     def of(cls, study: Study, module: nn.Module | None = None, folders: tuple[str, ...] = ()) -> Payload:

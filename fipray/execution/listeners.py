@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from fipray.execution.jobs import Job, Tables
+from fipray.records import Store
+
+SHOWN = ("paths", "points", "robustness", "trials")  # tables that sinks show
 
 
 @runtime_checkable
@@ -36,7 +39,16 @@ class Listener(Protocol):
 
         Args:
             job: the attempt.
-            step: step of the last point that is known to be saved; may repeat.
+            step: last step that is known to be over; may repeat.
+        """
+        ...
+
+    def stage(self, job: Job, stage: str) -> None:
+        """Handle a report of what a job that takes no steps is doing; called from time to time.
+
+        Args:
+            job: the attempt.
+            stage: a few words, such as the attack that it runs and the number of its forward passes.
         """
         ...
 
@@ -96,6 +108,15 @@ class Sink(Protocol):
         ...
 
 
+@runtime_checkable
+class FinishingSink(Sink, Protocol):
+    """Sink that also takes part in the end of a run, such as with a table of all results."""
+
+    def finish(self) -> None:
+        """Write what is known only when all jobs are done."""
+        ...
+
+
 class Silent:
     """Listener that does nothing."""
 
@@ -106,6 +127,9 @@ class Silent:
         pass
 
     def progressed(self, job: Job, step: int) -> None:
+        pass
+
+    def stage(self, job: Job, stage: str) -> None:
         pass
 
     def committed(self, job: Job, tables: Tables) -> None:
@@ -147,20 +171,37 @@ class Listeners:
         for listener in self._listeners:
             listener.progressed(job, step)
 
+    def stage(self, job: Job, stage: str) -> None:
+        for listener in self._listeners:
+            listener.stage(job, stage)
+
     def committed(self, job: Job, tables: Tables) -> None:
         for listener in self._listeners:
             listener.committed(job, tables)
         self.write(tables)
 
+    def end(self, store: Store) -> None:
+        """Write the results of a whole directory to the sinks, which have not seen those of earlier runs.
+
+        Args:
+            store: results directory, all of whose jobs are done.
+        """
+        if self._sinks:
+            self.write({name: table.to_pylist() for name, table in store.read_tables(SHOWN).items()})
+        self._with_sinks(lambda sink: sink.finish() if isinstance(sink, FinishingSink) else None)
+
     def write(self, tables: Tables) -> None:
         """Write rows to the sinks alone.
 
         Args:
-            tables: rows, such as those of earlier runs.
+            tables: rows of one job or of several.
         """
+        self._with_sinks(lambda sink: sink.write(tables))
+
+    def _with_sinks(self, call: Callable[[Sink], None]) -> None:
         for sink in list(self._sinks):  # a copy, because sinks that fail are removed
             try:
-                sink.write(tables)
+                call(sink)
             except Exception as error:  # a full disk or a server that is down must not end the run
                 self._sinks.remove(sink)
                 self.note(f"{sink.name} receives no more rows, because it failed: {type(error).__name__}: {error}")

@@ -17,6 +17,7 @@ class Line:
         began: time at which it began, in seconds.
         step: last step that is known.
         since: step and time from which its pace is measured; None before the first report of a later attempt.
+        stage: what a job that takes no steps is doing; empty if unknown.
     """
 
     job: Job
@@ -24,6 +25,7 @@ class Line:
     began: float
     step: int
     since: tuple[int, float] | None
+    stage: str = ""
 
 
 class Progress:
@@ -82,6 +84,16 @@ class Progress:
         more, line.step = step - line.step, step
         self.num_steps += more
         return more
+
+    def staged(self, job: Job, stage: str) -> None:
+        """Record what a job is doing.
+
+        Args:
+            job: the attempt.
+            stage: a few words.
+        """
+        if line := self.lines.get(job.id):
+            line.stage = stage
 
     def ended(self, job: Job, *, failed: bool = False) -> None:
         """Count a job that has ended.

@@ -88,11 +88,12 @@ class Resources:
                 inputs=tests.inputs,
                 labels=tests.labels,
                 ood_inputs=data.ood_inputs,
+                held_out_labels=data.held_out_labels,
             )
         # Looked up here, not at the first point, so that a measure that cannot be loaded fails the set-up of the worker
         # and not each of its jobs.
         probes: dict[str, Probe] = {ACCURACY: evaluator.accuracy} if evaluator else {}
-        probes |= probes_of(payload.measures, network, data.tests)
+        probes |= probes_of(payload.measures, network, data)
         kept = kept_of(payload.geometry, payload.keeps, data)
         starts = Starts(store, network, data, kept, device)
         return cls(payload, store, network, data, probes, evaluator, starts, location, heartbeat)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -12,12 +15,16 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.execution.changed import Changed
 from fipray.execution.failures import interruptions, sentence_of
+from fipray.execution.heartbeat import Heartbeat
+from fipray.execution.jobs import Job, Payload
 from fipray.execution.listeners import Listener, Silent
 from fipray.execution.queue import Queue
 from fipray.execution.worker import Worker
-from fipray.networks import check_device
+from fipray.networks import resolved_device
 from fipray.records import Store
 from fipray.study.study import Study
+
+REPORT_SECONDS = 0.5
 
 
 @runtime_checkable
@@ -57,7 +64,7 @@ class LocalRunner:
 
     Args:
         threads: CPU threads of torch, at least 1; reset after the run.
-        device: torch device, such as "cpu" or "cuda".
+        device: torch device, such as "cpu" or "cuda"; "auto" for a GPU where there is one and the CPU elsewhere.
 
     Raises:
         UsageError: for less than one thread, or a device that is not available.
@@ -69,19 +76,20 @@ class LocalRunner:
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise UsageError(f"a run needs at least one thread; threads={self.threads} was given")
-        check_device(self.device)
+        resolved_device(self.device)
 
     @checked
     def run(
         self, study: Study, directory: str | Path, listener: Listener | None = None, changed: Changed = "stop"
     ) -> Store:
-        # torch's number of threads belongs to the whole process, which is the user's.
-        threads = torch.get_num_threads()
-        queue = Queue(study, directory, listener or Silent(), changed)
-        try:
-            worker = Worker(queue.payload, directory, threads=self.threads, device=self.device)
+        listener = listener or Silent()
+        queue = Queue(study, directory, listener, changed)
+        with settings_kept():
+            reports = JobReports(listener)
+            worker = self.worker(queue.payload, directory, reports.heartbeat)
             with interruptions() as is_interrupted:
                 while job := queue.next("this process"):
+                    reports.job = job
                     try:
                         tables = worker.run(job)
                     except BaseException as error:  # whatever a study's own code raises fails one job
@@ -92,6 +100,58 @@ class LocalRunner:
                         queue.commit(job, tables)
                         if is_interrupted():  # the study's own code has swallowed the KeyboardInterrupt
                             raise KeyboardInterrupt
-        finally:
-            torch.set_num_threads(threads)
         return queue.close()
+
+    def worker(self, payload: Payload, directory: str | Path, heartbeat: Heartbeat) -> Worker:
+        """Create the worker of this process.
+
+        Args:
+            payload: network, data and settings of the study.
+            directory: results directory.
+            heartbeat: signs of progress.
+
+        Returns:
+            The worker, on the runner's device.
+        """
+        return Worker(payload, directory, threads=self.threads, device=self.device, heartbeat=heartbeat)
+
+
+@dataclass
+class JobReports:
+    """Reports of the present job to a listener, at most twice a second.
+
+    Args:
+        listener: receives them.
+        job: the attempt; None before the first.
+    """
+
+    listener: Listener
+    job: Job | None = None
+    heartbeat: Heartbeat = field(init=False)
+    _due: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.heartbeat = Heartbeat(on_change=self._report)
+
+    def _report(self) -> None:
+        # A small network finishes thousands of steps a second, and a listener may be slow.
+        if self.job is None or time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + REPORT_SECONDS
+        if self.heartbeat.step is not None:
+            self.listener.progressed(self.job, self.heartbeat.step)
+        elif self.heartbeat.where:
+            self.listener.stage(self.job, self.heartbeat.where)
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Restore what a worker sets for the whole process, which is the user's: threads, and flushing of denormals."""
+    threads = torch.get_num_threads()
+    # torch has no name for the present setting: a product with the smallest denormal is 0 where they are flushed.
+    flushes = not torch.tensor(2.0**-149).mul(2.0**10).item()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(flushes)

@@ -13,7 +13,9 @@ from fipray.execution.jobs import Job, Payload, Tables
 from fipray.execution.kinds import kind_for
 from fipray.execution.kinds.kind import Report
 from fipray.execution.log import logged
+from fipray.execution.memory import keep_freed_memory
 from fipray.execution.resources import Location, Resources
+from fipray.networks import resolved_device
 from fipray.records import Store
 
 
@@ -24,7 +26,7 @@ class Worker:
         payload: network, data and settings of the study.
         directory: path or address of the results directory.
         threads: CPU threads of torch in this process.
-        device: torch device, such as "cpu" or "cuda".
+        device: torch device, such as "cpu" or "cuda"; "auto" for a GPU if there is one, and the CPU elsewhere.
         node_id: ID of the cluster's node, for the rows; None outside a cluster.
         worker_id: ID of the cluster's worker process, for the rows; None outside a cluster.
         heartbeat: where to count signs of progress; None makes one.
@@ -46,8 +48,9 @@ class Worker:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(True)  # the tails of a softmax are denormal numbers, slow on a CPU
         self.heartbeat = heartbeat or Heartbeat()
-        location = Location(device, node_id, worker_id)
+        location = Location(resolved_device(device), node_id, worker_id)
         self._resources = Resources.of(payload, Store.open(directory), location, self.heartbeat)
+        keep_freed_memory(self._resources.network.num_weights)
 
     def run(self, job: Job, report: Report | None = None) -> Tables:
         """Run a job. Weights and a log are written to the results directory, under the number of the attempt.
@@ -63,7 +66,7 @@ class Worker:
         Raises:
             RunError: where a thread that the job started ended with an exception.
         """
-        self.heartbeat.begin()
+        self.heartbeat.begin(job.id)
         resources = self._resources
         with logged(resources.store, job, f"on {resources.location.device} of {socket.gethostname()}"):
             return kind_for(job.spec).run(job, job.spec, resources, report)

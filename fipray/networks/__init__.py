@@ -14,17 +14,22 @@ from fipray.networks.derivatives import twice_differentiable
 from fipray.networks.effective import computed_weights, effective, refuse_computed_weights, sparsity_of
 from fipray.networks.footprint import Footprint, footprint_of
 from fipray.networks.heads import MultiHead, for_task, grown
-from fipray.networks.inputs import check_device
+from fipray.networks.inputs import check_device, resolved_device
 from fipray.networks.modules import copied
 from fipray.networks.network import Network
+from fipray.networks.normalisation import Normalised
+from fipray.networks.packing import Layout, Packed
 from fipray.networks.parameters import parameter_names
 from fipray.networks.shrinking import fitted, slimmed
 
 __all__ = [
     "Channels",
     "Footprint",
+    "Layout",
     "MultiHead",
     "Network",
+    "Normalised",
+    "Packed",
     "Statistics",
     "check_device",
     "check_norms_move",
@@ -41,6 +46,7 @@ __all__ = [
     "re_estimated",
     "refuse_computed_weights",
     "removable_channels",
+    "resolved_device",
     "slimmed",
     "sparsity_of",
     "statistics_of",

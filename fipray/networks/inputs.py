@@ -60,6 +60,31 @@ def refused_by_forward(inputs: Tensor) -> Iterator[None]:
         raise DataError(f"the network does not take {described(inputs)}: {reason}") from error
 
 
+def devices() -> list[str]:
+    """Devices of this machine that torch can use: "cpu" last."""
+    cuda = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return [*(["cuda"] if cuda else []), *cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
+
+
+def resolved_device(name: str) -> str:
+    """Device for a name that may be "auto".
+
+    Args:
+        name: a device of torch, or "auto" for a GPU where there is one and the CPU elsewhere. "mps" is taken only by
+            its name: it has no double precision.
+
+    Returns:
+        A device of torch.
+
+    Raises:
+        UsageError: for a device that this machine does not have.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    check_device(name)
+    return name
+
+
 def check_device(name: str | torch.device) -> None:
     """Check that this machine has a device.
 
@@ -74,6 +99,7 @@ def check_device(name: str | torch.device) -> None:
         device = torch.zeros((), device=name).device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
-        raise UsageError(f"there is no device {str(name)!r} here; 'cpu' always works: {reason}") from error
+        there = ", ".join(devices())
+        raise UsageError(f"there is no device {str(name)!r} here; there are: {there} ({reason})") from error
     if device.type == "meta":
         raise UsageError("tensors on the device 'meta' hold no numbers: give 'cpu' or an accelerator")

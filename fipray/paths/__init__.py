@@ -30,7 +30,7 @@ from fipray.paths.outcome import NOT_FINITE, Outcome
 from fipray.paths.path import PathPoint, Probe, SaveAt, WeightPath
 from fipray.paths.problem import Problem
 from fipray.paths.quantities import outputs_on_anchors
-from fipray.paths.radii import Adaptive, Scheduled, Switched
+from fipray.paths.radii import Adaptive, Guarded, Scheduled, Switched
 from fipray.paths.radius import Acceptance, Candidate, RadiusControl
 from fipray.paths.settings import Settings, check_max_seconds
 from fipray.paths.sparsity.patterns import Pattern, SemiStructured, Structured, Unstructured
@@ -46,6 +46,7 @@ from fipray.paths.steppers import (
     Projected,
     Published,
     Switch,
+    WithinAllowance,
 )
 from fipray.paths.trace import trace, walk
 
@@ -67,6 +68,7 @@ __all__ = [
     "FirstOrder",
     "FunctionalDistanceAbove",
     "GradientDiversity",
+    "Guarded",
     "InputGradientPenalty",
     "InputNullSpace",
     "Kronecker",
@@ -113,6 +115,7 @@ __all__ = [
     "WeightDiversity",
     "WeightPath",
     "WeightedSum",
+    "WithinAllowance",
     "ZerothOrder",
     "aligned",
     "augmented",

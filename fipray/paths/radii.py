@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from fipray.border import checked
 from fipray.errors import UsageError
-from fipray.paths.problem import Problem
+from fipray.paths.problem import Problem, anchors_and_held_out
 from fipray.paths.radius import Acceptance, Candidate, RadiusControl
 from fipray.registry import spec
 
-__all__ = ["Acceptance", "Adaptive", "Candidate", "RadiusControl", "Scheduled", "Switched"]
+__all__ = ["Acceptance", "Adaptive", "Candidate", "Guarded", "RadiusControl", "Scheduled", "Switched"]
 
 LARGEST_RADIUS = 1e6  # in units of |w0|: nothing else ends the growth where steps are shorter than the radius
 
@@ -149,6 +149,78 @@ class Scheduled:
             return self.initial * max(progress / self.warmup, 0.01)
         phase = math.pi * (progress - self.warmup) / (1 - self.warmup)
         return self.final + (self.initial - self.final) * (1 + math.cos(phase)) / 2
+
+
+@spec("guarded_radius")
+@checked
+@dataclass(frozen=True)
+class Guarded:
+    """Scheduled radius that becomes shorter while the path is too far on held-out inputs, and longer again after.
+
+    Every `every` steps the functional distance to the start is measured on held-out inputs. Above `tolerance` all
+    further steps are half as long as the schedule's, then a quarter, and so on down to `least`; below 0.8 of the
+    tolerance they double again, up to the schedule. A step to outputs that are not finite is refused. Steps use no
+    held-out input for anything else. The radius of a saved point shows what was done.
+
+    Cost: a forward pass on `num_inputs` inputs every `every` steps.
+
+    Args:
+        control: the schedule.
+        tolerance: functional distance, above 0.
+        every: number of steps between two measurements, at least 1.
+        least: smallest fraction of the schedule's radius, above 0 and at most 1.
+        num_inputs: number of held-out inputs, from the first one, at least 1.
+
+    Raises:
+        UsageError: for a number out of range.
+    """
+
+    control: Scheduled
+    tolerance: float
+    every: int = 20
+    least: float = 0.125
+    num_inputs: int = 256
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tolerance < math.inf:
+            raise UsageError(f"tolerance is a functional distance above 0; {self.tolerance} was given")
+        if not 0 < self.least <= 1:
+            raise UsageError(f"least is a fraction of the radius, above 0 and at most 1; {self.least} was given")
+        if not (self.every >= 1 and self.num_inputs >= 1):
+            raise UsageError(f"every and num_inputs are at least 1; {self.every} and {self.num_inputs} were given")
+
+    def begin(self, problem: Problem) -> float:
+        return self.control.begin(problem)
+
+    def judge(self, candidate: Candidate) -> Acceptance:
+        made, scale, accepted = candidate.made, self.scale_of(candidate), True
+        if round(made.progress / made.fraction) % self.every == 0:
+            _, held_out = anchors_and_held_out(made.problem)
+            squares = made.problem.squares(candidate.after, held_out.first(self.num_inputs)).values()
+            distance = sum(float(each.mean()) for each in squares) ** 0.5
+            accepted = math.isfinite(distance)
+            if not distance <= self.tolerance:  # also where it is NaN
+                scale = max(scale / 2, self.least)
+            elif distance < 0.8 * self.tolerance:
+                scale = min(2 * scale, 1.0)
+        return Acceptance(accepted, scale * self.control.judge(candidate).radius)
+
+    def scale_of(self, candidate: Candidate) -> float:
+        """Fraction of the schedule's radius with which a candidate was made.
+
+        Args:
+            candidate: proposed step.
+
+        Returns:
+            1, or a power of 1/2 that is at least `least`.
+        """
+        made = candidate.made
+        # A path is resumed from its radius alone, so what was done to it is read off it.
+        earlier = replace(candidate, made=replace(made, progress=made.progress - made.fraction))
+        planned = self.control.judge(earlier).radius
+        if not planned > 0:
+            return 1.0
+        return min(max(2.0 ** round(math.log2(max(made.radius / planned, 1e-9))), self.least), 1.0)
 
 
 @spec("switched_radius")

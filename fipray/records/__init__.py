@@ -2,6 +2,7 @@
 
 from fipray.records.attempt import Attempt
 from fipray.records.compaction import compact
+from fipray.records.manifest import num_jobs
 from fipray.records.record import CommitRecord
 from fipray.records.renewal import RENEWALS, renew
 from fipray.records.rows import to_arrow
@@ -20,6 +21,7 @@ __all__ = [
     "Table",
     "as_mapping",
     "compact",
+    "num_jobs",
     "renew",
     "table_named",
     "to_arrow",

@@ -35,7 +35,7 @@ from fipray.records.names import (
 )
 
 MANIFEST, BASE, BASE_SHA256 = "study.json", "base.safetensors", "base.sha256"
-COMMITS, WEIGHTS, LOGS, TUNE = "commits", "weights", "logs", ".tune"
+COMMITS, WEIGHTS, LOGS, TUNE, OPTUNA = "commits", "weights", "logs", ".tune", ".optuna"
 LOCK, LOCK_TOKENS = ".lock", ".locks"
 
 # None of the groups matches a slash or a leading dot, so what matches stays inside the directory.

@@ -83,6 +83,19 @@ def num_weights(manifest: Manifest) -> int | None:
     return sum(math.prod(shape) for _, shape in parameters)
 
 
+def num_jobs(manifest: Manifest) -> int | None:
+    """Count the jobs of the study.
+
+    Args:
+        manifest: manifest of a results directory.
+
+    Returns:
+        The number; None if the manifest does not say, as that of a search.
+    """
+    found: int | None = manifest.get("num_jobs")
+    return found
+
+
 def check_same_study(address: str, stored: Manifest, given: Manifest) -> None:
     """Check that a results directory belongs to a study.
 
@@ -137,6 +150,38 @@ def _are_texts(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
 
 
+def _are_ensembles(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(each, dict)
+        and isinstance(each.get("members"), list)
+        and len(each["members"]) > 0
+        and all(isinstance(name, str) for name in each["members"])
+        and each.get("average") in ("probabilities", "outputs")
+        and type(each.get("dim")) is int
+        for each in value.values()
+    )
+
+
+def _are_inputs(value: Any) -> bool:
+    """Test for a description of inputs: shape of one, dtype, smallest and largest number."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("dtype"), str)
+        and all(type(value.get(key)) in (int, float) for key in ("low", "high"))
+        and isinstance(value.get("shape"), list)
+        and all(type(size) is int and 0 <= size < 2**40 for size in value["shape"])
+    )
+
+
+def _is_maker(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("function"), str)
+        and isinstance(value.get("parameters"), list)
+        and all(isinstance(text, str) for text in value["parameters"])
+    )
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -149,7 +194,12 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "parameters_of_module": _are_parameters,
     "objectives": _are_objectives,
     "code": _are_texts,
+    "architecture": _is_text,
+    "ensembles": _are_ensembles,
+    "inputs": _are_inputs,
+    "made_by": _is_maker,
     "base_id": _is_text,
     "data_id": _is_text,
+    "num_jobs": lambda value: type(value) is int and value >= 0,
     "renewals": lambda value: type(value) is int and value >= 0,
 }

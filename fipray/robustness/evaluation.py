@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from fipray.errors import UsageError
 from fipray.robustness.attacks.attack import Attack
 from fipray.robustness.margin import Classifier, check_examples, checked_outputs, correct
 from fipray.robustness.threat_models import ThreatModel
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +110,10 @@ def evaluate(
     (indices,) = torch.where(clean)
     robust = {name: clean.clone() for name in names}
     # An empty tensor splits into one empty batch, which no attack takes.
-    for batch in indices.split(batch_size) if len(indices) else ():
+    for number, batch in enumerate(indices.split(batch_size) if len(indices) else ()):
         for attack in attacks:
+            last = min((number + 1) * batch_size, len(indices))
+            _logger.info("%s on examples %d to %d of %d", attack.name, number * batch_size + 1, last, len(indices))
             adversarial = _adversarial(
                 attack, classifier, inputs[batch], labels[batch], threat_model, generator, until_fooled=True
             )
@@ -154,7 +159,8 @@ def transfer_matrix(
     accuracies = torch.zeros(len(sources), len(targets), dtype=torch.float64)
     # Equal starts, so that rows differ by the networks alone.
     before = generator.get_state()
-    for row, source in enumerate(sources.values()):
+    for row, (name, source) in enumerate(sources.items()):
+        _logger.info("%s on %s, network %d of %d", attack.name, name, row + 1, len(sources))
         generator.set_state(before)
         made = torch.cat(
             [

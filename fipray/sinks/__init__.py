@@ -1,9 +1,7 @@
-"""Sinks, which show rows of committed paths outside of the results directory: TensorBoard and MLflow.
-
-W&B needs no sink of its own: it reads what the TensorBoard sink writes, and Tune has a W&B callback for searches.
-"""
+"""Sinks, which show committed results outside of the results directory: TensorBoard, MLflow and Weights & Biases."""
 
 from fipray.sinks.mlflow import MLflowSink
 from fipray.sinks.tensorboard import TensorBoardSink
+from fipray.sinks.wandb import WandbSink
 
-__all__ = ["MLflowSink", "TensorBoardSink"]
+__all__ = ["MLflowSink", "TensorBoardSink", "WandbSink"]

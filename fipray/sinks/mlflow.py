@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from typing import Any, Final
 
 from fipray.errors import UsageError
 from fipray.execution.jobs import Tables
-from fipray.printable import printable
+from fipray.printable import printable, without_credentials
 from fipray.records.encoding import plain_json
 from fipray.records.layout import checked_name
-from fipray.sinks.scalars import Row, paths_in, scalars
+from fipray.sinks.scalars import (
+    SUMMARY,
+    EvaluatedNetwork,
+    Row,
+    networks_in,
+    paths_in,
+    scalars,
+    summary_of,
+    values_in,
+    weights_address,
+)
 
 # Limits of MLflow's `log_batch`: 1,000 metrics, 100 parameters, 6,000 characters a value.
 _BATCH = 500
 _MOST_PARAMETERS = 100
 _LONGEST_PARAMETER = 6000
-_PATH_ID = "fipray.path_id"
+_PATH_ID, _EVALUATION_ID, _KIND = "fipray.path_id", "fipray.robustness_id", "fipray.kind"
 
 
 class MLflowSink:
     """Sink that makes an MLflow run for each path, in the experiment that is named after the study.
 
-    Fields of the path's spec are parameters, measures are metrics by step. A path that has a finished run is skipped.
+    Fields of the path's spec are parameters, as are the values of a trial; measures are metrics by step; the address of
+    the weights is a tag. The robustness of a path's network is in the path's run, that of the base network and of
+    ensembles in runs of their own. The run "summary" has the summary table as an artifact. What is there is skipped.
 
     Args:
         uri: a tracking server or store, such as sqlite:///mlflow.db, which also needs sqlalchemy and alembic.
+        results: results directory, for the addresses of weights and the summary; None leaves these out.
 
     Raises:
         UsageError: where MLflow is not installed or cannot use the URI.
@@ -34,7 +48,8 @@ class MLflowSink:
 
     name: Final = "MLflow"
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, results: str | None = None) -> None:
+        self._results = results
         if not uri.strip():
             raise UsageError(f"MLflow cannot use {uri!r}: give a URI such as sqlite:///mlflow.db")
         try:
@@ -50,10 +65,46 @@ class MLflowSink:
         self._written: set[str] = set()
 
     def write(self, tables: Tables) -> None:
+        values = values_in(tables)
         for path, points in paths_in(tables):
             if path["path_id"] not in self._written and not self._has_finished_run(path):
-                self._write(path, points)
+                self._write(path, points, values.get(path["path_id"], {}))
             self._written.add(path["path_id"])
+        for network in networks_in(tables):
+            if network.id not in self._written:
+                self._write_network(network)
+            self._written.add(network.id)
+
+    def finish(self) -> None:
+        """Write the summary of the study as an artifact, in place of an earlier one."""
+        if self._results is None:
+            return
+        study, table = summary_of(self._results)
+        found = self._runs(study, f"tags.`{_KIND}` = '{SUMMARY}'")
+        tags = {_KIND: SUMMARY, "fipray.results": without_credentials(self._results)}
+        run = found[0] if found else self._client.create_run(self._experiment(study), tags=tags, run_name=SUMMARY)
+        self._client.log_text(run.info.run_id, table.to_csv(index=False), "summary.csv")
+        self._client.set_terminated(run.info.run_id)
+
+    def _runs(self, study: str, condition: str) -> list[Any]:
+        return list(self._client.search_runs([self._experiment(study)], condition))
+
+    def _write_network(self, network: EvaluatedNetwork) -> None:
+        """Log robustness to the run of the path, or to a run of its own for the base network and for ensembles."""
+        if self._runs(network.study, f"tags.`{_EVALUATION_ID}` = '{checked_name(network.id)}'"):
+            return
+        name = checked_name(network.name)
+        found = self._runs(network.study, f"tags.`{_KIND}` = 'path' and tags.`mlflow.runName` = '{name}'")
+        tags = {_KIND: network.kind}
+        run = (
+            found[0] if found else self._client.create_run(self._experiment(network.study), tags=tags, run_name=name)
+        ).info.run_id
+        for key, value in network.figures.items():
+            self._client.log_metric(run, _metric(key), value)
+        for key, value in network.facts.items():
+            self._client.set_tag(run, f"fipray.{key}", str(value))
+        self._client.set_terminated(run)
+        self._client.set_tag(run, _EVALUATION_ID, network.id)  # last: without it the network is written again
 
     def _experiment(self, study: str) -> str:
         found = self._client.get_experiment_by_name(study)
@@ -70,14 +121,16 @@ class MLflowSink:
                 self._client.delete_run(run.info.run_id)
         return bool(finished)
 
-    def _write(self, path: Row, points: list[Row]) -> None:
+    def _write(self, path: Row, points: list[Row], trial: dict[str, Any]) -> None:
         from mlflow.entities import Metric, Param
 
         # In MLflow's milliseconds. The path is known only when it has ended, so its beginning is computed back.
         began = int((time.time() - path["walk_seconds"]) * 1000)
-        tags = {_PATH_ID: path["path_id"], "fipray.outcome": printable(path["outcome"])}
+        tags = {_PATH_ID: path["path_id"], _KIND: "path", "fipray.outcome": printable(path["outcome"])}
+        tags |= {"fipray.weights": weights_address(self._results, path), "fipray.sha256": path["weights_sha256"]}
         run = self._client.create_run(self._experiment(path["study"]), began, tags, path["name"]).info.run_id
-        fields = dict(_flat(plain_json(path["spec_json"])))
+        # The values of a trial first: they are what runs are compared by, and must not fall victim to the limit.
+        fields = dict(_flat({"trial": trial} if trial else {})) | dict(_flat(plain_json(path["spec_json"])))
         parameters = [Param(key, printable(value)[:_LONGEST_PARAMETER]) for key, value in fields.items()]
         metrics = [
             Metric(name, value, began + int(point["seconds"] * 1000), point["step"])
@@ -89,6 +142,11 @@ class MLflowSink:
         for first in range(0, len(metrics), _BATCH):
             self._client.log_batch(run, metrics=metrics[first : first + _BATCH])
         self._client.set_terminated(run)
+
+
+def _metric(name: str) -> str:
+    """Name that MLflow allows."""
+    return re.sub(r"[^\w./ -]", "_", name)
 
 
 def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -2,18 +2,25 @@
 
 from fipray.study.data import Data, Task
 from fipray.study.evaluation import Evaluation
-from fipray.study.measures import Measure, RobustAccuracy
+from fipray.study.measures import AccuracyLoss, Agreement, HeldOutAccuracy, HeldOutMeasure, Measure, RobustAccuracy
 from fipray.study.search import Search
-from fipray.study.space import Choice, Integers, LogUniform, Uniform
+from fipray.study.sources import Columns
+from fipray.study.space import Choice, Integers, LogIntegers, LogUniform, Uniform
 from fipray.study.specs import EnsembleSpec, PathSpec
 from fipray.study.study import Study
 
 __all__ = [
+    "AccuracyLoss",
+    "Agreement",
     "Choice",
+    "Columns",
     "Data",
     "EnsembleSpec",
     "Evaluation",
+    "HeldOutAccuracy",
+    "HeldOutMeasure",
     "Integers",
+    "LogIntegers",
     "LogUniform",
     "Measure",
     "PathSpec",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -118,6 +118,24 @@ def check_threat_models(paths: Sequence[PathSpec], evaluation: Evaluation | None
     for path in paths:
         for threat_model in _threat_models(path.objective):
             _check_bounds(f"path {path.name!r}: the threat model of its objective", threat_model, data)
+
+
+def check_perturbed(data: Data, specs: Iterable[Any]) -> None:
+    """Check that attacks do not perturb several inputs of which some are integers.
+
+    Args:
+        data: data of the study.
+        specs: evaluation, paths and measures, which may contain threat models.
+
+    Raises:
+        DataError: for a threat model where the data's layout has integers.
+    """
+    integers = () if data.layout is None else data.layout.integers
+    if integers and any(True for spec in specs for _ in _threat_models(spec)):
+        raise DataError(
+            f"{' and '.join(integers)} are integers, such as token IDs and masks, which attacks cannot perturb: leave "
+            "out the evaluation and adversarial objectives; accuracy on the test inputs is measured without them"
+        )
 
 
 def _check_bounds(subject: str, threat_model: ThreatModel, data: Data) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from fipray.border import checked
-from fipray.errors import DataError
+from fipray.errors import DataError, NetworkError
+from fipray.networks import Layout, Packed
 from fipray.study.normalised import check_labels, normalised
+from fipray.study.sources import Normalisation, Plan, taken
+
+_KNOWN_LABELS = ("anchor_labels", "held_out_labels")
 
 
 @checked
@@ -61,6 +66,11 @@ class Data:
             inputs; None for none.
         sets: further inputs [K, ...] by name, which a path can name as its anchors or held-out inputs.
         tasks: tasks that paths can learn, by name. The end of every path is tested on all tasks with test inputs.
+        anchor_labels: classes of the anchors [N], where they are known; None for none.
+        held_out_labels: classes of the held-out inputs [M], by which recipes choose; None for none.
+        layout: positions of several inputs, such as token IDs and attention mask, in each row [D] of all arrays; None
+            for one input. A study packs its module accordingly, see `packed`.
+        notes: what `Data.of` did to a source, as sentences. They do not change IDs.
 
     Raises:
         DataError: for empty arrays, dtypes that torch does not have, masked arrays, NaN or infinity, inputs of
@@ -75,9 +85,13 @@ class Data:
     ood_inputs: NDArray[np.generic] | None = None
     sets: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     tasks: Mapping[str, Task] = field(default_factory=dict)
+    anchor_labels: NDArray[np.integer] | None = None
+    held_out_labels: NDArray[np.integer] | None = None
+    layout: Layout | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("anchors", "held_out", "test_inputs", "test_labels", "ood_inputs"):
+        for name in ("anchors", "held_out", "test_inputs", "test_labels", "ood_inputs", *_KNOWN_LABELS):
             object.__setattr__(self, name, normalised(name, getattr(self, name)))
         object.__setattr__(self, "sets", {name: normalised(f"set {name!r}", some) for name, some in self.sets.items()})
         if (self.test_inputs is None) != (self.test_labels is None):
@@ -91,10 +105,85 @@ class Data:
             self._check_inputs(name, inputs)
         if self.test_inputs is not None and self.test_labels is not None:
             check_labels("test_labels", self.test_inputs, self.test_labels)
+        for name, inputs in (("anchor_labels", self.anchors), ("held_out_labels", self.held_out)):
+            if getattr(self, name) is not None:
+                check_labels(name, inputs, getattr(self, name))
         for name, task in self.tasks.items():
             check_labels(f"labels of task {name!r}", task.inputs, task.labels)
             if task.test_inputs is not None and task.test_labels is not None:
                 check_labels(f"test_labels of task {name!r}", task.test_inputs, task.test_labels)
+
+    @classmethod
+    @checked
+    def of(
+        cls,
+        source: Any,
+        *,
+        test: Any = None,
+        num_held_out: int | None = None,
+        limit: int | None = None,
+        transform: Callable[[Any], Any] | None = None,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        seed: int = 0,
+    ) -> Data:
+        """Take data from what there is.
+
+        A source is a torch Dataset or DataLoader, a data set of Hugging Face, a numpy array or tensor, a tuple (inputs,
+        labels), a dictionary of arrays, a Bunch of scikit-learn, a folder of images (one folder a class, or folders
+        `train` and `val` or `test` of them), or the path of an .npz or .npy file. `fipray.study.Columns` names columns
+        that cannot be found. The inputs of a shuffled source become anchors, the last ones held-out inputs, and before
+        these, where there are labels and no test source, test inputs.
+
+        uint8 becomes 0..1 in float32, [N, H, W, C] becomes [N, C, H, W] where that is unambiguous, float64 of numpy
+        becomes torch's default dtype, and one-hot rows become classes. The field `notes` tells what was done. Several
+        inputs, such as token IDs and attention mask, are packed in one row, see `layout`. The bounds of attacks are
+        0..1, or for inputs outside of it their smallest and largest value.
+
+        Args:
+            source: training source; its own test part is used where there is one.
+            test: labelled source of test inputs; None to use a part of `source`.
+            num_held_out: number of held-out inputs, and of test inputs that are split off; None for a fifth of the
+                examples, at most 1000.
+            limit: most examples to take of each source, drawn with the seed; of a stream the first ones; None for all.
+            transform: function applied to each input, such as one of `torchvision.transforms`; None for none.
+            mean: mean of each channel by which the source normalises its inputs; the normalisation is undone, so that
+                inputs and epsilon are in pixels of 0..1. Give the network as `fipray.networks.Normalised`.
+            std: standard deviation of each channel; given together with `mean`.
+            seed: of the shuffle, and of random transforms in the source.
+
+        Returns:
+            The data, with the labels of anchors and held-out inputs where they are known.
+
+        Raises:
+            DataError: for no examples, or too few; examples of different shapes or dtypes; text; images whose channels
+                are ambiguous; labels that are text or negative; and for anything that is no source.
+        """
+        if (mean is None) != (std is None):
+            raise DataError("mean= and std= must be given together: give both or neither")
+        normalisation = None if mean is None or std is None else Normalisation(_numbers(mean), _numbers(std))
+        return cls(**taken(source, Plan(test, num_held_out, limit, transform, normalisation, seed)))
+
+    def packed(self, module: nn.Module) -> nn.Module:
+        """Wrap a module so that it takes the inputs as they are stored.
+
+        Args:
+            module: network that takes one input, or all inputs of the layout.
+
+        Returns:
+            The module itself; with a layout, `fipray.networks.Packed` around it, unless it is one already.
+
+        Raises:
+            NetworkError: for a module that is packed for another layout.
+        """
+        if self.layout is None or (isinstance(module, Packed) and module.layout == self.layout):
+            return module
+        if isinstance(module, Packed):
+            raise NetworkError(
+                f"the module is packed for {module.layout}, and the data has {self.layout}: give the module within, "
+                "module.module"
+            )
+        return Packed(module, self.layout)
 
     @property
     def inputs(self) -> dict[str, NDArray[np.generic]]:
@@ -111,7 +200,7 @@ class Data:
     def labels(self) -> dict[str, NDArray[np.integer]]:
         """All labels of the data, by name."""
         named = {
-            "test_labels": self.test_labels,
+            **{name: getattr(self, name) for name in ("test_labels", *_KNOWN_LABELS)},
             **{f"labels of task {name!r}": task.labels for name, task in self.tasks.items()},
             **{f"test_labels of task {name!r}": task.test_labels for name, task in self.tasks.items()},
         }
@@ -121,6 +210,11 @@ class Data:
         if not isinstance(inputs, np.ndarray) or inputs.ndim < 2 or inputs.size == 0:
             found = f"shape {inputs.shape}" if isinstance(inputs, np.ndarray) else f"a {type(inputs).__name__}"
             raise DataError(f"{name} must be a numpy array of one or more inputs, [N, ...], but has {found}")
+        if self.layout is not None and inputs.shape[1:] != (self.layout.size,):
+            raise DataError(
+                f"the layout has rows of {self.layout.size} numbers, but {name} have shape {inputs.shape}: give "
+                "layout.pack(inputs)"
+            )
         if inputs.shape[1:] != self.anchors.shape[1:]:
             raise DataError(
                 f"all inputs must have one shape, but anchors have {self.anchors.shape[1:]} and {name} "
@@ -145,9 +239,15 @@ class Data:
     def digest(self) -> str:
         """16 hexadecimal digits of a SHA-256 of all arrays and the bounds."""
         hashing = hashlib.sha256(f"bounds {self.bounds}".encode())
+        if self.layout is not None:
+            hashing.update(repr(self.layout).encode())
         # Sorted, so that the order in which sets and tasks were given does not change the digest.
         for name, array in sorted({**self.inputs, **self.labels}.items()):
             hashing.update(f"{name} {array.dtype.str} {array.shape}".encode())
             # The memory itself, without a copy: `normalised` has made it contiguous and of native byte order.
             hashing.update(array.data)
         return hashing.hexdigest()[:16]
+
+
+def _numbers(given: float | Sequence[float]) -> tuple[float, ...]:
+    return (float(given),) if isinstance(given, (int, float)) else tuple(float(one) for one in given)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,11 @@ from fipray.networks import Network
 from fipray.paths import Examples, Probe
 from fipray.records import TABLES
 from fipray.registry import spec
-from fipray.robustness import PGD, Attack, ThreatModel, evaluate
+from fipray.robustness import PGD, Attack, ThreatModel, correct, evaluate
+from fipray.study.tensors import Tensors, accuracy
 
+AGREEMENT, HELD_OUT_ACCURACY, ACCURACY_LOSS = "agreement", "held_out_accuracy", "accuracy_loss"
+"""Names that recipes give to the measures `Agreement`, `HeldOutAccuracy` and `AccuracyLoss`."""
 ACCURACY = "clean_accuracy"
 """Measure that every study with labelled test inputs has."""
 # Frames of trials show measures beside these columns, and pandas refuses two of one name. A scheduler is given the rows
@@ -48,6 +51,164 @@ class Measure(Protocol):
             Measure.
         """
         ...
+
+
+@runtime_checkable
+class HeldOutMeasure(Protocol):
+    """Number that is measured on held-out inputs at the saved points of a path; no test input takes part."""
+
+    def measured_on(self, network: Network, weights: Tensor, held_out: Tensor, labels: Tensor | None) -> float:
+        """Measure a network.
+
+        Args:
+            network: base network of the study.
+            weights: weights [P] at which it is measured.
+            held_out: held-out inputs [M, ...] of the study.
+            labels: their classes [M]; None without any.
+
+        Returns:
+            Measure.
+        """
+        ...
+
+
+@spec("agreement")
+@checked
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement with the base network on held-out inputs; needs no labels.
+
+    For classes, the fraction of inputs whose predicted class is that of the base network: accuracy can have fallen by
+    no more than 1 minus the agreement. For values, `1 - sum |f - f0|^2 / sum |f0 - mean(f0)|^2`, the fraction of the
+    variance of the base network's outputs that is kept; below 0 where nothing is.
+
+    Args:
+        of: "classes" or "values".
+        dim: dimension of the classes in the outputs; not used for values.
+        num_examples: number of held-out inputs, from the first one, at least 1.
+
+    Raises:
+        UsageError: for num_examples below 1.
+    """
+
+    of: Literal["classes", "values"] = "classes"
+    dim: int = 1
+    num_examples: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.num_examples < 1:
+            raise UsageError(f"num_examples must be at least 1, got {self.num_examples}")
+
+    @torch.no_grad()
+    def measured_on(self, network: Network, weights: Tensor, held_out: Tensor, labels: Tensor | None) -> float:
+        inputs = held_out[: self.num_examples]
+        return self.between(network.outputs(weights, inputs), network.outputs(network.weights, inputs))
+
+    def between(self, outputs: Tensor, base: Tensor) -> float:
+        """Agreement of two sets of outputs.
+
+        Args:
+            outputs: outputs [N, ...] of a network.
+            base: those of the base network.
+
+        Returns:
+            Agreement, at most 1; outputs that are NaN agree with nothing.
+        """
+        if self.of == "classes":
+            classes = class_logits(outputs, self.dim).argmax(self.dim)
+            same = classes == class_logits(base, self.dim).argmax(self.dim)
+            return float((same & ~outputs.isnan().any(self.dim)).double().mean())
+        spread = (base - base.mean(0)).double().square().sum()
+        return float(1 - (outputs - base).double().square().sum() / spread.clamp(min=1e-30))
+
+
+@spec("held_out_accuracy")
+@checked
+@dataclass(frozen=True)
+class HeldOutAccuracy:
+    """Accuracy on held-out inputs, from `Data.held_out_labels`: for choices, which must not see the test inputs.
+
+    Args:
+        num_examples: number of held-out inputs, from the first one, at least 1.
+
+    Raises:
+        UsageError: for num_examples below 1.
+    """
+
+    num_examples: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.num_examples < 1:
+            raise UsageError(f"num_examples must be at least 1, got {self.num_examples}")
+
+    def measured_on(self, network: Network, weights: Tensor, held_out: Tensor, labels: Tensor | None) -> float:
+        if labels is None:
+            raise DataError("HeldOutAccuracy needs labels of the held-out inputs: give Data(held_out_labels=...)")
+        return accuracy(network, weights, Examples(held_out[: self.num_examples], labels[: self.num_examples]))
+
+
+@spec("accuracy_loss")
+@checked
+@dataclass(frozen=True)
+class AccuracyLoss:
+    """Loss of accuracy on held-out inputs since the base network; an estimate where there are no labels.
+
+    With `Data.held_out_labels` the mean over inputs of `[base is right] - [network is right]`. Without labels the base
+    network's own probabilities p0 stand for how often it is right: the mean of `p0(y0) - p0(y)`, where y0 is its class
+    and y the network's. That is never more than the fraction of inputs on which the two disagree, and less where the
+    base network is uncertain. A base network that is too certain makes the estimate too large. The standard errors
+    allow for the draw of the inputs.
+
+    Args:
+        num_examples: number of held-out inputs, from the first one, at least 1.
+        standard_errors: number of standard errors of the mean that are added, at least 0.
+        base_weight: weight, 0..1, of the base network's probabilities in a mixture with the network's, which is judged
+            in its place.
+
+    Raises:
+        UsageError: for a number out of range.
+    """
+
+    num_examples: int = 2000
+    standard_errors: float = 1.0
+    base_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.num_examples >= 1 and self.standard_errors >= 0):
+            raise UsageError(
+                f"num_examples is at least 1 and standard_errors at least 0; {self.num_examples} and "
+                f"{self.standard_errors} were given"
+            )
+        if not 0 <= self.base_weight <= 1:
+            raise UsageError(f"base_weight is a fraction, 0..1; {self.base_weight} was given")
+
+    @torch.no_grad()
+    def measured_on(self, network: Network, weights: Tensor, held_out: Tensor, labels: Tensor | None) -> float:
+        inputs = held_out[: self.num_examples]
+        labels = None if labels is None else labels[: self.num_examples]
+        return self.between(network.outputs(weights, inputs), network.outputs(network.weights, inputs), labels)
+
+    def between(self, outputs: Tensor, base: Tensor, labels: Tensor | None = None) -> float:
+        """Loss of accuracy between two sets of outputs.
+
+        Args:
+            outputs: outputs [N, C] of a network; any NaN among those of an input makes it wrong.
+            base: those of the base network.
+            labels: classes [N]; None for an estimate.
+
+        Returns:
+            Loss as a fraction; below 0 where accuracy has risen.
+        """
+        before = class_logits(base)
+        chances = before.double().softmax(1)
+        own = torch.lerp(class_logits(outputs).double().softmax(1), chances, self.base_weight)
+        if labels is None:
+            now = chances.gather(1, own.argmax(1, keepdim=True)).squeeze(1)
+            lost = chances.amax(1) - now.where(~own.isnan().any(1), 0.0)
+        else:
+            lost = correct(before, labels).double() - correct(own, labels).double()
+        spread = float(lost.std()) / len(lost) ** 0.5 if len(lost) > 1 else 0.0
+        return float(lost.mean()) + self.standard_errors * spread
 
 
 @spec("robust_accuracy")
@@ -91,7 +252,11 @@ class RobustAccuracy:
         return float(found.worst.double().mean())
 
 
-def check_measures(measures: Mapping[str, str | Measure]) -> None:
+AnyMeasure = str | Measure | HeldOutMeasure
+"""What a study takes as a measure; a text is `module:function`, a function of the module."""
+
+
+def check_measures(measures: Mapping[str, AnyMeasure]) -> None:
     """Check names and functions of measures.
 
     Args:
@@ -111,23 +276,25 @@ def check_measures(measures: Mapping[str, str | Measure]) -> None:
             function_named(measure, _ARGUMENTS)
 
 
-def probes_of(measures: Mapping[str, str | Measure], network: Network, tests: Examples | None) -> dict[str, Probe]:
+def probes_of(measures: Mapping[str, AnyMeasure], network: Network, data: Tensors) -> dict[str, Probe]:
     """Convert measures to functions of the weights.
 
     Args:
         measures: measures of a study by name.
         network: base network.
-        tests: labelled test inputs; None without any.
+        data: data of the study.
 
     Returns:
         Functions from weights [P] to a number, by name.
     """
-    return {name: partial(_measured, measure, network, tests) for name, measure in measures.items()}
+    return {name: partial(_measured, measure, network, data) for name, measure in measures.items()}
 
 
-def _measured(measure: str | Measure, network: Network, tests: Examples | None, weights: Tensor) -> float:
+def _measured(measure: AnyMeasure, network: Network, data: Tensors, weights: Tensor) -> float:
+    if isinstance(measure, HeldOutMeasure):
+        return measure.measured_on(network, weights, data.held_out(()), data.held_out_labels)
     if not isinstance(measure, str):
-        return measure.measured(network, weights, tests)
+        return measure.measured(network, weights, data.tests)
     function: Callable[[nn.Module], float] = function_named(measure, _ARGUMENTS)
     # Without gradients: a function that forgets `no_grad` would keep a graph of every forward pass in memory.
     return function(network.module_at(weights).requires_grad_(False))

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
+from fipray.errors import UsageError
+
 NO_TYPE: Final = object()
 """Marker for a parameter of unknown type."""
 
@@ -108,6 +110,44 @@ def parsed(text: str, hint: Any) -> Any:
     if isinstance(alias := getattr(hint, "__value__", None), type) or get_origin(alias):
         return parsed(text, alias)
     return _by_pydantic(text, hint)
+
+
+def number(given: float | str) -> float:
+    """Convert a text such as "8/255" to a number; numbers stay as they are.
+
+    Args:
+        given: number, or a text with a number or a fraction of two.
+
+    Returns:
+        The number.
+
+    Raises:
+        UsageError: for any other text, and NaN.
+    """
+    try:
+        return _number(given) if isinstance(given, str) else float(given)
+    except ValueError as error:
+        raise UsageError(f"{given!r} is no number: {error}") from error
+
+
+def literal(text: str) -> bool | int | float | str | None:
+    """Parse a text by its looks.
+
+    Args:
+        text: text.
+
+    Returns:
+        None, a boolean, a number (also for a fraction), or the text itself.
+    """
+    for hint in (None, bool, int, float):
+        # "0" and "1" are numbers, although pydantic takes them for booleans.
+        if hint is not bool or text.strip().lower() in ("true", "false"):
+            try:
+                value: bool | int | float | None = parsed(text, hint)
+                return value
+            except ValueError:
+                continue
+    return text
 
 
 def _none(text: str) -> None:

@@ -15,8 +15,10 @@ from fipray.errors import UsageError
 from fipray.registry import spec
 from fipray.study.canonical import digest, encode, to_json
 from fipray.study.code import Code, code_of
+from fipray.study.draws import num_combinations
 from fipray.study.evaluation import AttackSpec, RobustnessSpec
-from fipray.study.space import Choice, Domain, check, with_fields
+from fipray.study.foreign import domain_of
+from fipray.study.space import Choice, check, with_fields
 from fipray.study.specs import PathSpec
 from fipray.study.study import Spec, Study
 
@@ -47,11 +49,13 @@ class Search:
 
     Args:
         study: study with exactly one path and no ensemble.
-        space: domains of the searched fields by dotted name, such as "radius.tolerance" or "seed".
+        space: domains of the searched fields by dotted name, such as "radius.tolerance" or "seed": those of
+            `fipray.search`, or of Ray Tune (`tune.uniform(0, 1)`) or Optuna, which are converted.
         objectives: "min" or "max" by name of an objective: a column of the points, a measure of the study, or
             "robust_accuracy" under the worst attack per example of the study's evaluation, which is known only at the
             end of a path. With several, the search is for the Pareto front.
-        num_trials: number of trials. A grid runs all combinations instead.
+        num_trials: number of trials; more of them continue a search that is finished. A grid runs all combinations
+            instead.
         searcher: algorithm that proposes values: "random", "optuna" (its tree-structured Parzen estimator, which learns
             from completed trials) or "grid" (all combinations; every domain must be a Choice).
         scheduler: algorithm that stops trials early, by the first objective at saved points: "asha" (asynchronous
@@ -68,7 +72,7 @@ class Search:
     """
 
     study: Study
-    space: Mapping[str, Domain]
+    space: Mapping[str, Any]
     objectives: Mapping[str, str]
     num_trials: int = 16
     searcher: str = "random"
@@ -85,6 +89,8 @@ class Search:
             )
         if not self.space:
             raise UsageError("a search needs a field to search, such as space={'radius.tolerance': LogUniform(...)}")
+        domains = {name: domain_of(given, name) for name, given in self.space.items()}
+        object.__setattr__(self, "space", domains)
         if fixed := [name for name in self.space if name.split(".")[0] in ("name", "others")]:
             raise UsageError(f"{fixed[0]} cannot be searched: a trial is named by its values and has no other paths")
         check(self.path, self.space)
@@ -134,13 +140,11 @@ class Search:
 
     @property
     def total(self) -> int:
-        """Number of trials; for a grid the number of combinations."""
-        if self.searcher != "grid":
-            return self.num_trials
-        total = 1
-        for domain in self.space.values():
-            total *= len(domain.extremes)
-        return total
+        """Number of trials; for a grid the number of combinations, which no search can exceed."""
+        combinations = num_combinations(self.space)
+        if self.searcher == "grid" and combinations:
+            return combinations
+        return min(self.num_trials, combinations or self.num_trials)
 
     @cached_property
     def code(self) -> Code:
@@ -157,6 +161,23 @@ class Search:
             Values by dotted name.
         """
         return {name: domain.value(drawn[name]) for name, domain in self.space.items()}
+
+    def drawn(self, config_json: str) -> dict[str, Any]:
+        """Convert the values of a trial back to draws.
+
+        Args:
+            config_json: values, as `config_json` writes them.
+
+        Returns:
+            Draws by dotted name; for a Choice the index of its value.
+        """
+        return {name: self._drawn(name, value) for name, value in json.loads(config_json).items()}
+
+    def _drawn(self, name: str, plain: Any) -> Any:
+        if not isinstance(domain := self.space[name], Choice):
+            return plain
+        texts = [json.dumps(encode(value), sort_keys=True) for value in domain.values]
+        return texts.index(json.dumps(plain, sort_keys=True))
 
     def config_json(self, drawn: Mapping[str, Any]) -> str:
         """Write the values of a trial as canonical JSON.
@@ -195,7 +216,6 @@ class Search:
         """Identity of the search, its settings and its code, as a results directory records them."""
         study = self.study.manifest
         settings = {
-            "trials": self.total,
             "searcher": self.searcher,
             "scheduler": self.scheduler,
             "grace": self.grace,
@@ -206,8 +226,9 @@ class Search:
             "objectives": json.dumps(dict(self.objectives)),
         }
         evaluation = to_json(self.study.evaluation)
+        # Trials with equal values share their jobs, so nobody knows how many there will be.
         return {
-            **study,
+            **{key: value for key, value in study.items() if key != "num_jobs"},
             "code": self.code,
             "study_id": digest(study["study_id"], evaluation, json.dumps(settings)),
             "parameters": {**study["parameters"], **settings},

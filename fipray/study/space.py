@@ -3,19 +3,72 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
+
+import numpy as np
 
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.registry import spec
 
 
+class _Numbers(ABC):
+    """Domain of numbers between two bounds."""
+
+    low: Any
+    high: Any
+    kind: ClassVar[type] = float
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.low < self.high < math.inf:
+            raise UsageError(
+                f"{type(self).__name__} needs finite bounds with low < high, got low={self.low} and high={self.high}"
+            )
+
+    @property
+    def extremes(self) -> tuple[Any, ...]:
+        """Smallest and largest value."""
+        return self.kind(self.low), self.kind(self.high)
+
+    @property
+    def size(self) -> int | None:
+        """Number of values; None for a continuous domain."""
+        return None if self.kind is float else self.high - self.low + 1
+
+    def value(self, drawn: Any) -> Any:
+        """Convert a drawn value to the value of the field.
+
+        Args:
+            drawn: number drawn from the domain.
+
+        Returns:
+            The number as a float or an int.
+        """
+        # Searchers may return numpy's numbers, which canonical JSON refuses.
+        return self.kind(drawn)
+
+    def draw(self, generator: np.random.Generator) -> Any:
+        """Draw at random.
+
+        Args:
+            generator: source of the draw.
+
+        Returns:
+            A number in the domain.
+        """
+        return self.kind(self._drawn(generator))
+
+    @abstractmethod
+    def _drawn(self, generator: np.random.Generator) -> Any: ...
+
+
 @spec("uniform")
 @checked
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(_Numbers):
     """Uniform distribution of a number.
 
     Args:
@@ -29,30 +82,14 @@ class Uniform:
     low: float
     high: float
 
-    def __post_init__(self) -> None:
-        _check_order(self)
-
-    @property
-    def extremes(self) -> tuple[Any, ...]:
-        """Smallest and largest value."""
-        return float(self.low), float(self.high)
-
-    def value(self, drawn: Any) -> float:
-        """Convert a drawn value to the value of the field.
-
-        Args:
-            drawn: number drawn from the domain.
-
-        Returns:
-            The number as a float.
-        """
-        return float(drawn)
+    def _drawn(self, generator: np.random.Generator) -> Any:
+        return generator.uniform(self.low, self.high)
 
 
 @spec("log_uniform")
 @checked
 @dataclass(frozen=True)
-class LogUniform:
+class LogUniform(_Numbers):
     """Distribution of a number whose logarithm is uniform.
 
     Args:
@@ -67,31 +104,17 @@ class LogUniform:
     high: float
 
     def __post_init__(self) -> None:
-        _check_order(self)
-        if not self.low > 0:
-            raise UsageError(f"LogUniform needs low > 0, got low={self.low}")
+        super().__post_init__()
+        _check_positive(self)
 
-    @property
-    def extremes(self) -> tuple[Any, ...]:
-        """Smallest and largest value."""
-        return float(self.low), float(self.high)
-
-    def value(self, drawn: Any) -> float:
-        """Convert a drawn value to the value of the field.
-
-        Args:
-            drawn: number drawn from the domain.
-
-        Returns:
-            The number as a float.
-        """
-        return float(drawn)
+    def _drawn(self, generator: np.random.Generator) -> Any:
+        return _log_uniform(generator, self.low, self.high)
 
 
 @spec("integers")
 @checked
 @dataclass(frozen=True)
-class Integers:
+class Integers(_Numbers):
     """Uniform distribution of an integer.
 
     Args:
@@ -104,26 +127,36 @@ class Integers:
 
     low: int
     high: int
+    kind: ClassVar[type] = int
+
+    def _drawn(self, generator: np.random.Generator) -> Any:
+        return generator.integers(self.low, self.high + 1)
+
+
+@spec("log_integers")
+@checked
+@dataclass(frozen=True)
+class LogIntegers(_Numbers):
+    """Distribution of an integer whose logarithm is uniform, rounded down.
+
+    Args:
+        low: smallest value, included, above 0.
+        high: largest value, included, and above `low`.
+
+    Raises:
+        UsageError: for bounds that are not positive or not in this order.
+    """
+
+    low: int
+    high: int
+    kind: ClassVar[type] = int
 
     def __post_init__(self) -> None:
-        _check_order(self)
+        super().__post_init__()
+        _check_positive(self)
 
-    @property
-    def extremes(self) -> tuple[Any, ...]:
-        """Smallest and largest value."""
-        return int(self.low), int(self.high)
-
-    def value(self, drawn: Any) -> int:
-        """Convert a drawn value to the value of the field.
-
-        Args:
-            drawn: number drawn from the domain.
-
-        Returns:
-            The number as an int.
-        """
-        # Searchers may return numpy's integers, which canonical JSON refuses.
-        return int(drawn)
+    def _drawn(self, generator: np.random.Generator) -> Any:
+        return math.floor(_log_uniform(generator, self.low, self.high + 1))
 
 
 @spec("choice")
@@ -162,8 +195,24 @@ class Choice:
         # Searchers draw the index: a value may be a spec, and they take plain numbers and texts only.
         return self.values[int(drawn)]
 
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return len(self.values)
 
-Domain = Uniform | LogUniform | Integers | Choice
+    def draw(self, generator: np.random.Generator) -> int:
+        """Draw at random.
+
+        Args:
+            generator: source of the draw.
+
+        Returns:
+            Index of a value.
+        """
+        return int(generator.choice(np.arange(len(self.values))))
+
+
+Domain = Uniform | LogUniform | Integers | LogIntegers | Choice
 
 
 def with_fields(spec: Any, values: Mapping[str, Any]) -> Any:
@@ -243,8 +292,10 @@ def _type_of(spec: Any, name: str) -> Any:
     return None if isinstance(spec, tuple) else get_type_hints(type(spec)).get(last)
 
 
-def _check_order(domain: Uniform | LogUniform | Integers) -> None:
-    if not -math.inf < domain.low < domain.high < math.inf:
-        raise UsageError(
-            f"{type(domain).__name__} needs finite bounds with low < high, got low={domain.low} and high={domain.high}"
-        )
+def _check_positive(domain: LogUniform | LogIntegers) -> None:
+    if not domain.low > 0:
+        raise UsageError(f"{type(domain).__name__} needs low > 0, got low={domain.low}")
+
+
+def _log_uniform(generator: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(generator.uniform(np.log(low), np.log(high))))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,8 +19,15 @@ from fipray.study.arrays import weights_digest
 from fipray.study.canonical import digest, to_json
 from fipray.study.checks import check_data_of, check_events_of, check_keeps, check_names
 from fipray.study.code import Code, architecture_of, code_of, texts_of
-from fipray.study.compatibility import check_inputs, check_outputs, check_state, check_threat_models
+from fipray.study.compatibility import (
+    check_inputs,
+    check_outputs,
+    check_perturbed,
+    check_state,
+    check_threat_models,
+)
 from fipray.study.data import Data
+from fipray.study.described import ensembles_described, inputs_described
 from fipray.study.evaluation import (
     BASE,
     VARIANT,
@@ -29,7 +37,7 @@ from fipray.study.evaluation import (
     TransferSpec,
     evaluation_jobs,
 )
-from fipray.study.measures import Measure, check_measures
+from fipray.study.measures import AnyMeasure, check_measures
 from fipray.study.rehearsal import rehearse_evaluation, rehearse_paths
 from fipray.study.rounds import RoundSpec, check, expanded
 from fipray.study.specs import EnsembleSpec, PathSpec, check_name, variants_of
@@ -53,7 +61,8 @@ class Study:
 
     Args:
         name: name of the study: 1 to 64 letters, digits, ".", "_" or "-".
-        module: base network. It is copied, and evaluated in its present mode: call `module.eval()` first.
+        module: base network. It is copied, and evaluated in its present mode: call `module.eval()` first. For data with
+            a layout it is packed, see `Data.packed`.
         data: anchors and held-out inputs, and labelled test inputs for accuracies and attacks.
         paths: specs of the paths, at least one; a path may refer to earlier ones.
         ensembles: specs of the ensembles, whose members are paths or "base".
@@ -86,11 +95,13 @@ class Study:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     moving: tuple[str, ...] = ()
     keeps: Mapping[str, Kept] = field(default_factory=dict)
-    measures: Mapping[str, str | Measure] = field(default_factory=dict)
+    measures: Mapping[str, AnyMeasure] = field(default_factory=dict)
     _identified: dict[str, dict[str, Spec]] = field(default_factory=dict, init=False, repr=False)
+    _made_by: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_name(self.name, "study")
+        object.__setattr__(self, "module", self.data.packed(self.module))
         if not self.paths:
             raise UsageError(f"study {self.name!r} has no paths: give at least one PathSpec")
         check_names(self.paths, self.ensembles)
@@ -119,6 +130,7 @@ class Study:
         if self.evaluation is not None and self.data.test_inputs is None:
             raise DataError("an evaluation needs test_inputs and test_labels in the data")
         check_state(self.module)
+        check_perturbed(self.data, (self.evaluation, *self.paths, *self.measures.values()))
         check_outputs(network, self.data)
         check_threat_models(self.paths, self.evaluation, self.data)
         tensors = Tensors(self.data, "cpu")
@@ -252,7 +264,26 @@ class Study:
             "base_id": self.base_id or weights_digest(self.module),
             "data_id": self.data.digest,
             "parameters_of_module": self._layout,
+            "architecture": architecture_of(self.module),
+            "ensembles": ensembles_described(self.ensembles, self.geometry, self.evaluation is not None),
+            "inputs": inputs_described(self.data.held_out),
+            **({"made_by": self._made_by} if self._made_by else {}),
+            "num_jobs": len(self.specs),
         }
+
+    def made_by(self, function: str, parameters: Sequence[str]) -> Study:
+        """Name the function that made the study in its manifest, so that its module can be made again.
+
+        Args:
+            function: reference as `module:function` or `file.py:function`.
+            parameters: its arguments as texts `name=value`.
+
+        Returns:
+            Copy of the study with the same IDs.
+        """
+        named = copy.copy(self)  # not `replace`, which would rehearse the study again
+        object.__setattr__(named, "_made_by", {"function": function, "parameters": list(parameters)})
+        return named
 
 
 def _counted(items: tuple[Any, ...], noun: str) -> str:

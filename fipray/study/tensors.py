@@ -55,6 +55,12 @@ class Tensors:
         return self._sets(names) if names else self._held_out
 
     @cached_property
+    def held_out_labels(self) -> Tensor | None:
+        """Classes [M] of the data's held-out inputs; None without labels."""
+        labels = self.data.held_out_labels
+        return None if labels is None else self._tensor(labels).long()
+
+    @cached_property
     def tests(self) -> Examples | None:
         """Labelled test inputs; None without any."""
         return self._examples(self.data.test_inputs, self.data.test_labels)

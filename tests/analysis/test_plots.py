@@ -78,7 +78,7 @@ def test_points_figure_without_held_out_inputs_shows_the_distance_on_anchors(few
 
 def test_robustness_figure_has_a_line_per_network_and_the_worst_accuracy_as_number(results):
     (axis,) = analysis.plot_robustness(results).axes
-    (lines,) = axis.collections
+    lines, *_ = axis.collections  # the others are intervals
     worst = results.robustness[results.robustness["attack"] == "worst"].set_index("name")
     assert len(lines.get_segments()) == NUM_NETWORKS
     names = [text.get_text() for text in axis.get_yticklabels()]

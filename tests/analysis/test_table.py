@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -9,6 +10,8 @@ import pytest
 from rich.console import Console
 
 from fipray import analysis
+from fipray.analysis.intervals import wilson
+from fipray.errors import UsageError
 from fipray.records import Store
 from tests.analysis.made_up import MANIFEST, NUM_PATHS, write_made_up_study
 from tests.records.rows import path_row, point_rows, robustness_row
@@ -127,7 +130,8 @@ def test_summary_shows_all_networks_with_clean_and_worst_accuracy_at_any_width(r
     assert "accuracy" in lines[1]
     for name in ["base", *(f"path-{number}" for number in range(NUM_PATHS)), "all"]:
         row = next(line for line in lines if line.startswith(f"{name} "))
-        assert row.split()[-1] == f"{worst[name] * 100:.1f}"
+        # With its interval, where there is room: "83.4 [79.9, 86.4]".
+        assert row.split()[-3 if "]" in row else -1] == f"{worst[name] * 100:.1f}"
         assert " 97.0 " in row
     assert "10 members" in next(line for line in lines if line.startswith("all "))
 
@@ -137,29 +141,91 @@ def test_narrow_summary_drops_attacks_and_says_so(results):
     assert "fgsm" in wide
     assert "pgd-20x1" in wide
     assert "do not fit" not in wide
-    assert "fgsm" not in narrow
-    assert "pgd-20x1" not in narrow
-    assert " ".join(narrow.split()).endswith("attacks that do not fit here (fipray.analysis.summary has all): 2")
+    assert "fgsm" not in narrow.splitlines()[0]
+    assert "pgd-20x1" not in narrow.splitlines()[0]
+    assert "that do not fit here (fipray show --csv has all): " in " ".join(narrow.split())
+    assert " ".join(narrow.split()).endswith("fgsm linf 0.1, pgd-20x1 linf 0.1")
+
+
+def test_summary_drops_columns_in_the_order_of_their_importance(by_hand):
+    table, dropped = analysis.render(by_hand), []
+    for width in range(200, 10, -1):
+        columns, hidden = table.fitted(width)
+        assert [column.header[1] for column in columns if column.header[1] == "name"] == ["name"]
+        now = [" ".join(filter(None, column.header)) for column in hidden]
+        assert now[: len(dropped)] == dropped, "a narrower table lacks what a wider one lacks"
+        dropped = now
+    attacks = ["pgd-20x1 linf 0.1", "fgsm linf 0.1"]
+    others = ["outcome", "kind", "functional distance", "sparsity", "clean accuracy", "worst l2 1.5"]
+    assert dropped == [*attacks, *others]
+
+
+def test_wide_summary_has_wilsons_intervals_and_bounds_as_people_write_them(by_hand):
+    rows = by_hand.robustness.assign(epsilon=by_hand.robustness["epsilon"].replace({0.1: 8 / 255}))
+    text = printed(replace(by_hand, robustness=rows), 220)
+    assert "linf 8/255" in text
+    near = next(line for line in text.splitlines() if line.startswith("near"))
+    low, high = wilson(0.5, 500)
+    assert near.split()[-3:] == ["50.0", f"[{100 * low:.1f},", f"{100 * high:.1f}]"]
+    assert "75.0 [" not in text  # far was not evaluated: nobody knows on how many examples
+
+
+@pytest.mark.parametrize("sort", ["clean_accuracy", "-clean_accuracy"])
+def test_summary_is_sorted_with_missing_values_last(by_hand, sort):
+    lines = printed_sorted(by_hand, sort)
+    first = ["base", "far", "near", "both"] if sort[0] != "-" else ["both", "near", "base", "far"]
+    assert lines == first
+    assert printed_sorted(by_hand, "robust_accuracy") == ["near", "both", "base", "far"]
+    assert printed_sorted(by_hand, "-robust_accuracy worst l2 1.5")[0] == "near"
+    with pytest.raises(UsageError, match=r"cannot sort by 'accuracy'.* the columns are: name, kind, .*worst linf 0\.1"):
+        analysis.render(by_hand, sort="accuracy")
+
+
+def printed_sorted(results, sort):
+    return analysis.render(results, sort=sort).frame["name"].tolist()
+
+
+def test_csv_is_the_summary_with_all_digits(by_hand):
+    read = pd.read_csv(io.StringIO(analysis.as_csv(by_hand)))
+    wanted = analysis.summary(by_hand)
+    assert list(read) == list(wanted)
+    numbers = list(wanted.select_dtypes("number"))
+    pd.testing.assert_frame_equal(read[numbers], wanted[numbers], check_exact=True)
+    assert analysis.as_csv(by_hand, sort="-name").splitlines()[1].startswith("near,")
+
+
+def test_latex_table_has_booktabs_and_escaped_names(by_hand):
+    name = r"50%_of$x&y#{z}~^\<"
+    paths = by_hand.paths.replace({"name": {"far": name}})
+    lines = analysis.as_latex(replace(by_hand, paths=paths)).splitlines()
+    assert lines[1].startswith(r"\begin{tabular}{llrrr")
+    assert (lines[2], lines[-2], lines[-1]) == (r"\toprule", r"\bottomrule", r"\end{tabular}")
+    rows = [line for line in lines if line.endswith(r"\\")]
+    num_columns = len(lines[1].partition("{tabular}")[2]) - 2
+    assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {num_columns}
+    assert r"50\%\_of\$x\&y\#\{z\}\textasciitilde{}\textasciicircum{}\textbackslash{}\textless{} & path" in "\n".join(
+        rows
+    )
 
 
 def test_summary_folds_long_names_and_sentences(by_hand):
     name, sentence = "n" * 64, "the objective came to rest at last " * 4
     paths = by_hand.paths.replace({"name": {"far": name}}).assign(outcome=sentence.strip(), warnings="")
-    text = printed(replace(by_hand, paths=paths), 80)
-    assert max(map(len, text.splitlines())) <= 80
-    assert text.count("n" * 20) == 3
+    text = printed(replace(by_hand, paths=paths), 110)
+    assert max(map(len, text.splitlines())) <= 110
+    assert text.count("n" * 25) == 2
     assert "…" not in text
     assert text.count("rest") == 8
 
 
-@pytest.mark.parametrize("columns", [None, "80", "200"])
+@pytest.mark.parametrize("columns", [None, "80", "200"])  # without any, as wide as it takes
 def test_summary_without_terminal_has_the_width_of_columns(results, monkeypatch, columns):
     monkeypatch.delenv("COLUMNS", raising=False)
     if columns:
         monkeypatch.setenv("COLUMNS", columns)
     file = io.StringIO()
     analysis.print_summary(results, file)
-    assert file.getvalue() == printed(results, int(columns or 120))
+    assert file.getvalue() == printed(results, int(columns or 10_000))
 
 
 def test_summary_names_networks_with_signs_of_gradient_masking(by_hand):

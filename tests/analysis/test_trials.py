@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from fipray import analysis
+from fipray.analysis.intervals import wilson
+from fipray.analysis.trial_plots import positions
 from fipray.errors import UsageError
 from fipray.records import Store
 from tests.analysis.made_up import MANIFEST
@@ -72,3 +76,41 @@ def test_front_of_an_unknown_objective_or_of_a_study_is_refused(results, tmp_pat
     Store.create_or_open(tmp_path / "study", MANIFEST)
     with pytest.raises(UsageError, match="which is not a search"):
         analysis.load(tmp_path / "study").pareto()
+
+
+def test_figure_of_trials_shows_every_trial_in_every_panel_and_the_front(results):
+    axes = analysis.plot_trials(results).axes
+    # Two objectives against two fields, and against each other.
+    assert len(axes) == 5
+    trials = analysis.judged_trials(results).set_index("name")
+    first = {line.get_label(): line for line in axes[0].get_lines()}
+    assert set(first) == {"trial", "Pareto front", "given up or not finite"}
+    front = trials.loc[["closest", "sturdiest"]]
+    np.testing.assert_allclose(first["Pareto front"].get_xdata(), front["config.radius.tolerance"])
+    np.testing.assert_allclose(first["Pareto front"].get_ydata(), front["functional_distance_held_out"])
+    assert [label.get_text() for label in axes[1].get_xticklabels()] == ["natural"]
+    stairs = axes[4].get_lines()[0]
+    np.testing.assert_allclose(stairs.get_xydata(), [[0.1, 50], [0.3, 90]])
+    assert stairs.get_drawstyle() == "steps-post"  # at distance 0.2 the front reaches what it reached at 0.1
+    low, high = wilson(front["robust_accuracy"], 500)
+    drawn = {x: (down, up) for (x, down), (_, up) in axes[4].collections[0].get_segments()}
+    assert [drawn[x] for x in (0.1, 0.3)] == [pytest.approx((100 * a, 100 * b)) for a, b in zip(low, high, strict=True)]
+
+
+def test_figure_of_trials_selects_fields_and_objectives(results):
+    axes = analysis.plot_trials(results, objectives={"robust_accuracy": "max"}, names={"stepper": "how"}).axes
+    assert [axis.get_xlabel() for axis in axes] == ["how"]
+    with pytest.raises(UsageError, match=r"no searched fields 'damping'; there are: radius\.tolerance, stepper"):
+        analysis.plot_trials(results, names=["damping"])
+    with pytest.raises(UsageError, match="'min' or 'max'"):
+        analysis.plot_trials(results, objectives={"robust_accuracy": "most"})
+
+
+def test_values_of_a_searched_field_have_places_on_an_axis():
+    numbers, names = positions(pd.Series([0.1, 0.25, 3.0]))
+    assert (list(numbers), names) == ([0.1, 0.25, 3.0], None)
+    choices, names = positions(pd.Series([0.999, 0.9, 0.99, 0.9, 0.9, 0.99, 0.999]))
+    assert (list(choices), names) == ([2, 0, 1, 0, 0, 1, 2], ["0.9", "0.99", "0.999"])
+    mixed, names = positions(pd.Series([{"kind": "natural"}, None, "text", True], dtype=object))
+    assert names == ["natural", "null", "text", "true"]
+    assert sorted(mixed) == [0, 1, 2, 3]

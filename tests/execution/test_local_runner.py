@@ -38,6 +38,9 @@ class Recorder:
     def progressed(self, job, step):
         pass
 
+    def stage(self, job, stage):
+        pass
+
     def committed(self, job, tables):
         pass
 

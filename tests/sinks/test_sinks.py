@@ -15,7 +15,7 @@ from fipray import analysis
 from fipray.execution import LocalRunner
 from fipray.execution.jobs import Tables
 from fipray.execution.listeners import Listeners
-from fipray.sinks import MLflowSink, TensorBoardSink
+from fipray.sinks import MLflowSink, TensorBoardSink, WandbSink
 from fipray.sinks.scalars import MEASURES
 from fipray.terminal import TerminalListener
 from tests.studies import study
@@ -32,7 +32,7 @@ def tables_of(results: analysis.Results) -> Tables:
     """Rows as the store returns them, with None for missing values."""
     return {
         name: getattr(results, name).astype(object).where(getattr(results, name).notna(), None).to_dict("records")
-        for name in ("paths", "points")
+        for name in ("paths", "points", "robustness")
     }
 
 
@@ -48,7 +48,8 @@ def scalars_in(directory: Path) -> dict[tuple[str, int], float]:
         event = Event.FromString(content[12 : 12 + length])
         content = content[16 + length :]
         for value in event.summary.value:
-            found[value.tag, event.step] = value.simple_value
+            if value.WhichOneof("value") == "simple_value":
+                found[value.tag, event.step] = value.simple_value
     return found
 
 
@@ -65,6 +66,21 @@ def test_tensorboard_shows_every_measure_of_every_point(results, tmp_path):
         assert shown == {}
 
 
+def test_tensorboard_shows_robustness_texts_and_the_summary(results, tmp_path):
+    sink = TensorBoardSink(tmp_path, str(results.location))
+    sink.write(tables_of(results))
+    sink.finish()
+    worst = results.robustness.query("name == 'both' and attack == 'worst'").iloc[0]
+    shown = scalars_in(tmp_path / "small" / f"both-{worst['robustness_id']}")
+    assert shown["robust_accuracy/worst", 0] == pytest.approx(worst["robust_accuracy"], rel=1e-6)
+    assert ("clean_accuracy", 0) in shown
+    path = results.paths.iloc[0]
+    (file,) = (tmp_path / "small" / f"{path['name']}-{path['path_id']}").glob("events*")
+    assert f"{results.location}/{path['weights_file']}".encode() in file.read_bytes()
+    (summary,) = (tmp_path / "small" / "summary").glob("events*")
+    assert b"| sparse | path |" in summary.read_bytes()
+
+
 def test_tensorboard_skips_paths_it_has(results, tmp_path):
     TensorBoardSink(tmp_path).write(tables_of(results))
     before = sorted(tmp_path.rglob("*"))
@@ -76,22 +92,73 @@ def test_mlflow_has_one_run_a_path_with_its_spec_and_points(results, tmp_path, m
     pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     for _ in range(2):
-        MLflowSink(tmp_path.as_uri()).write(tables_of(results))
+        sink = MLflowSink(tmp_path.as_uri(), str(results.location))
+        sink.write(tables_of(results))
+        sink.finish()
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tmp_path.as_uri())
     runs = client.search_runs([client.get_experiment_by_name("small").experiment_id])
-    assert sorted(run.info.run_name for run in runs) == ["diverse-0", "diverse-1", "sparse", "sparse-too"]
+    others, of_paths = ["base", "both", "summary"], ["diverse-0", "diverse-1", "sparse", "sparse-too"]
+    assert sorted(run.info.run_name for run in runs) == sorted(others + of_paths)
+    robust = results.robustness.query("attack == 'worst'").set_index("name")["robust_accuracy"]
     for run in runs:
+        name = run.info.run_name
+        if name == "summary":
+            (artifact,) = client.list_artifacts(run.info.run_id)
+            assert artifact.path == "summary.csv"
+        else:
+            assert run.data.metrics["robust_accuracy/worst"] == robust[name]
+    for run in (run for run in runs if run.info.run_name in of_paths):
         path = results.paths.set_index("name").loc[run.info.run_name]
         points = results.points[results.points["name"] == run.info.run_name]
         assert run.info.status == "FINISHED"
         assert run.data.params["objective.kind"] == path["objective"]
         assert run.data.params["num_steps"] == "3"
+        assert run.data.tags["fipray.weights"] == f"{results.location}/{path['weights_file']}"
         history = client.get_metric_history(run.info.run_id, "functional_distance")
         assert [(metric.step, metric.value) for metric in history] == [
             (row.step, row.functional_distance) for row in points.itertuples()
         ]
+
+
+@pytest.mark.slow
+def test_wandb_writes_a_run_a_path_and_a_network_offline(results, tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    whole = tables_of(results)
+    path = whole["paths"][0]
+    robust = [row for row in whole["robustness"] if row["name"] == "both"]
+    for _ in range(2):
+        sink = WandbSink("mine", str(results.location))
+        sink.write({"paths": [path], "points": whole["points"], "robustness": robust})
+    sink.finish()
+    wandb.teardown()  # its process writes files some moments after a run is finished
+    files = list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(files) == 2 + 1, "what is there is skipped, and the summary comes at the end"
+    # Records of protobuf, whose texts stand as they are.
+    (of_path,) = (file.read_bytes() for file in files if path["path_id"] in file.name)
+    (of_network,) = (file.read_bytes() for file in files if robust[0]["robustness_id"] in file.name)
+    points = results.points[results.points["path_id"] == path["path_id"]]
+    for text in (f"{results.location}/{path['weights_file']}", *(repr(each) for each in points["functional_distance"])):
+        assert text.encode() in of_path
+    worst = next(row["robust_accuracy"] for row in robust if row["attack"] == "worst")
+    assert b"robust_accuracy/worst" in of_network
+    assert repr(worst).encode() in of_network
+    assert len(list((tmp_path / "wandb").glob("offline-run-*/files/media/table/*.json"))) == 1
+
+
+def test_wandb_without_a_key_is_refused_unless_offline(monkeypatch, tmp_path):
+    pytest.importorskip("wandb")
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(fip.errors.UsageError, match="WANDB_MODE=offline"):
+        WandbSink("mine")
+    with pytest.raises(fip.errors.UsageError, match="the name of a project"):
+        WandbSink(" ")
 
 
 def test_uri_that_mlflow_cannot_use_is_refused_with_the_reason(monkeypatch, tmp_path):

@@ -13,6 +13,7 @@ import fipray as fip
 from fipray import analysis
 from fipray.errors import DataError, UsageError
 from fipray.execution import LocalRunner
+from fipray.study import Agreement
 from tests.quantities import size
 from tests.studies import CutOff, measured, module, searching_measures
 
@@ -159,3 +160,16 @@ def test_a_search_is_for_a_measure_and_its_results_have_it():
     assert search.first_objective == "size"
     with pytest.raises(UsageError, match="objective"):
         replace(search, objectives={"weight": "max"})
+
+
+def test_agreement_is_the_fraction_of_equal_classes_and_the_kept_variance():
+    base = torch.tensor([[2.0, 1.0], [0.0, 3.0], [5.0, 4.0], [1.0, 2.0]])
+    other = torch.tensor([[3.0, 1.0], [0.0, 1.0], [4.0, 5.0], [torch.nan, 2.0]])
+    # The third differs, and NaN agrees with nothing.
+    assert Agreement().between(other, base) == 0.5
+    assert Agreement(dim=-1).between(other, base) == 0.5
+    assert Agreement().between(torch.tensor([[1.0], [-1.0]]), torch.tensor([[2.0], [3.0]])) == 0.5  # single logits
+    values = torch.tensor([[1.0], [2.0], [3.0]])
+    assert Agreement("values").between(values, values) == 1.0
+    # Mean squares about the mean are 2, and the error of the last is 1.
+    assert Agreement("values").between(values + torch.tensor([[0.0], [0.0], [1.0]]), values) == 0.5

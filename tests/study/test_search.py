@@ -104,6 +104,10 @@ def test_a_choice_is_drawn_by_its_place_and_written_down_by_its_value():
     assert json.loads(made.config_json({"stepper": 1}))["stepper"]["kind"] == "first_order"
 
 
-@pytest.mark.parametrize("changes", [{"num_trials": 5}, {"scheduler": "median"}, {"seed": 1}, {"grace": 0.5}])
+def test_a_search_with_more_trials_is_the_same():
+    assert replace(searching(), num_trials=5).manifest["study_id"] == searching().manifest["study_id"]
+
+
+@pytest.mark.parametrize("changes", [{"searcher": "grid"}, {"scheduler": "median"}, {"seed": 1}, {"grace": 0.5}])
 def test_a_search_with_other_settings_is_another(changes):
     assert replace(searching(), **changes).manifest["study_id"] != searching().manifest["study_id"]

@@ -174,10 +174,11 @@ def test_wrong_exports_say_what_there_is_and_write_nothing(results, tmp_path):
         ("sparse", 0.9, "a.pt", None, "it has those at 0.3, 0.5, 0.7"),
         ("diverse", 0.5, "a.pt", None, "those are: sparse"),
         ("nobody", None, "a.pt", None, "base, diverse, sparse"),
-        ("sparse", 0.5, "a.onnx", None, ".safetensors, .pt, .pth"),
+        ("sparse", 0.5, "a.onnx", None, "results hold weights and no code"),
+        ("sparse", 0.5, "a.csv", None, ".safetensors, .pt, .pth, .onnx"),
         ("sparse", 0.5, "there.pt", None, "exists already"),
         ("sparse", 0.5, "there.pt/a.pt", None, "could not write"),
-        ("sparse", 0.5, "a.pt", f"{__name__}:own_chain", "another module"),
+        ("sparse", 0.5, "a.pt", f"{__name__}:own_chain", "is not the module of study 'family'"),
         ("sparse", 0.5, "a.pt", f"{__name__}:data", "returned a Data"),
         ("sparse", 0.5, "a.pt", f"{__name__}:own_module", "no removable channel is zero"),
     ):

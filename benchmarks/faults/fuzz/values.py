@@ -216,7 +216,9 @@ OWN: dict[str, Any] = {
     "export.to": lambda: [
         Path(tempfile.mktemp(suffix, dir=subjects.results().parent)) for suffix in (".pt", ".safetensors")
     ],
-    "export.path": lambda: ["sparse", "diverse"],
+    "export.name": lambda: ["sparse", "diverse"],
+    "export.options": lambda: [None, fip.export.Options(packed=True)],
+    "facts.name": lambda: ["sparse", "base"],
     "export.sparsity": lambda: [None, 0.5],
     "export.slim": lambda: [None, "benchmarks.faults.fuzz.subjects:module"],
     "KroneckerMemory.sets": lambda: [("more",)],

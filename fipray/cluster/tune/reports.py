@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -10,29 +11,39 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
+from fipray.cluster.capacity import describe_wait
 from fipray.cluster.failure_causes import failure_cause
-from fipray.cluster.heartbeats import kill_process
+from fipray.cluster.heartbeats import Beat, kill_process, report_progress
 from fipray.cluster.monitor import ClusterMonitor
+from fipray.cluster.resources import WorkerResources
 from fipray.cluster.stalls import StallDetector
-from fipray.cluster.tune.trial import ERROR, IS_GIVEN_UP, PERCENT, ROWS, JobResult
-from fipray.execution import checkpoints
+from fipray.cluster.tune.trial import ERROR, ROWS
+from fipray.errors import RunError
 from fipray.execution.jobs import Job
-from fipray.execution.kinds.path import summarize
 from fipray.execution.listeners import Listener
 from fipray.execution.queue import some_failed
+from fipray.execution.searching.records import TrialRecords
+from fipray.execution.searching.trials import PERCENT, JobResult
 from fipray.records import Store
 from fipray.study.search import Search
 
+NOTICE_SECONDS = 20.0  # without a running trial, after which the search says what it waits for
+MAX_WAIT_SECONDS = 600.0  # without a running trial in a session of this search alone, after which it ends
+
 
 class TrialReports:
-    """Receiver of trial reports. The only writer of a search's tables and commit records.
+    """Receiver of trial reports.
 
     Args:
         search: the search.
         store: its results directory.
         listener: receives events.
         monitor: monitor of the cluster.
+        resources: resources of each trial.
         detector: detector of stalled trials, whose processes are then killed; None for none.
+        max_wait_seconds: time without a running trial after which the search ends; None for no limit, since a cluster
+            may rightly be busy for hours.
+        clock: monotonic clock, in seconds.
     """
 
     def __init__(
@@ -41,10 +52,17 @@ class TrialReports:
         store: Store,
         listener: Listener,
         monitor: ClusterMonitor,
+        resources: WorkerResources,
         detector: StallDetector | None = None,
+        max_wait_seconds: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._search, self._store, self._listener = search, store, listener
+        self._records = TrialRecords(search, store, listener)
         self._monitor, self._detector, self._snapshot = monitor, detector, monitor.snapshot
+        self._resources, self._max_wait_seconds, self._clock = resources, max_wait_seconds, clock
+        self._waiting_since, self._next_notice = clock(), clock() + NOTICE_SECONDS
+        self._jobs_of: dict[str, list[Job]] = {}  # by trial ID, the path first
         self._killed: dict[str, str] = {}  # reason for killing a trial's process, by trial ID
         self._failed: dict[str, str] = {}  # reasons, by label
 
@@ -63,25 +81,52 @@ class TrialReports:
         return _TuneCallback()
 
     def check(self, trials: Sequence[Trial]) -> None:
-        """Check the cluster, and kill stalled trials.
+        """Check the cluster, report the progress of running trials, and kill stalled ones.
 
         Args:
             trials: all trials of the search.
 
         Raises:
             ClusterLostError: if Ray's control process is gone.
+            RunError: if no trial has run for too long.
         """
         self._monitor.check()
         channel = self._monitor.channel
-        if self._detector is None or channel is None or self._snapshot is self._monitor.snapshot:
+        if channel is None or self._snapshot is self._monitor.snapshot:
             return
         self._snapshot = self._monitor.snapshot
         running = {channel.key(trial.trial_id): trial for trial in trials if trial.status == Trial.RUNNING}
+        self._report_wait(len(running))
+        for key, trial in running.items():
+            self._report_progress(trial, self._snapshot.beats.get(key))
+        self._monitor.watched = tuple(running)
+        if self._detector is None:
+            return
         jobs = {key: trial.num_failures for key, trial in running.items() if trial.trial_id not in self._killed}
         for key, stall in self._detector.update(self._snapshot.time, self._snapshot.beats, jobs).items():
             self._killed[running[key].trial_id] = str(stall)
             kill_process(stall.beat)
-        self._monitor.watched = tuple(running)
+
+    def _report_progress(self, trial: Trial, beat: Beat | None) -> None:
+        if beat is None:
+            return
+        path, *others = self._jobs(trial)
+        report_progress(beat, path, self._listener)
+        for job in others:  # the evaluation of the path's end, shown on the line of the trial
+            report_progress(beat, job, self._listener, about=path)
+
+    def _report_wait(self, num_running: int) -> None:
+        now = self._clock()
+        if num_running:
+            self._waiting_since, self._next_notice = now, now + NOTICE_SECONDS
+            return
+        notice = describe_wait(1, self._resources, self._snapshot.nodes)
+        waited = now - self._waiting_since
+        if self._max_wait_seconds is not None and waited > self._max_wait_seconds:
+            raise RunError(f"no trial has begun within {waited:.0f} s: {notice}. Run the same command again to resume")
+        if now >= self._next_notice:
+            self._next_notice = now + 3 * NOTICE_SECONDS
+            self._listener.note(f"no trial runs since {waited:.0f} s: {notice}")
 
     def started(self, trial: Trial) -> None:
         """Announce a trial.
@@ -111,19 +156,9 @@ class TrialReports:
         Args:
             trial: the trial.
         """
-        job, result, seconds = self._path_job(trial), trial.last_result, trial.last_result.get("time_total_s", 0.0)
-        sentence = "these values were tried before; their results are reused"
-        # The path comes last, in one commit with the trial's row: once that row exists, nothing is missing.
-        for finished in reversed(JobResult.of_json(result[ROWS])):
-            tables = finished.tables
-            if rows := tables.get("paths"):
-                tables = {**tables, "trials": [self._trial_row(trial, rows[0])]}
-            if self._store.commit(finished.id, finished.kind, finished.attempt, tables) and rows:
-                sentence = summarize(tables)
-            checkpoints.remove(self._store, finished.id)
-        if not result[IS_GIVEN_UP] and len(self._search.objectives) > 1:
-            sentence += "; " + ", ".join(f"{name} {result[name]:.4g}" for name in self._search.objectives)
-        self._listener.finished(job, f"{self._values(trial)}: {sentence}", seconds)
+        result = trial.last_result
+        results = JobResult.of_json(result[ROWS])
+        self._records.commit(str(trial.trial_id), trial.config, results, result, result.get("time_total_s", 0.0))
 
     def failed(self, trial: Trial) -> None:
         """Record a trial that failed for good.
@@ -161,23 +196,17 @@ class TrialReports:
             raise some_failed(self._failed, self._search.total, "trials", self._store)
         return self._store
 
-    def _trial_row(self, trial: Trial, path: dict[str, Any]) -> dict[str, Any]:
-        shared = ("study", "path_id", "name", "num_steps", "outcome_kind", "attempt")
-        config = self._search.config_json(trial.config)
-        return {**{name: path[name] for name in shared}, "trial_id": str(trial.trial_id), "config_json": config}
+    def _jobs(self, trial: Trial) -> list[Job]:
+        if trial.trial_id not in self._jobs_of:  # IDs hash everything, and they are asked for every second
+            specs = self._search.job(trial.config)
+            self._jobs_of[trial.trial_id] = [Job(id, spec, 0, {}) for id, spec in specs.items()]
+        return self._jobs_of[trial.trial_id]
 
     def _path_job(self, trial: Trial) -> Job:
-        id, spec = next(iter(self._search.job(trial.config).items()))
-        return Job(id, spec, 0, {})
+        return self._jobs(trial)[0]
 
     def _label(self, trial: Trial) -> str:
-        return f"trial {trial.trial_id} ({self._values(trial)})"
-
-    def _values(self, trial: Trial) -> str:
-        values = self._search.values(trial.config).items()
-        return ", ".join(
-            f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in values
-        )
+        return self._records.label(str(trial.trial_id), trial.config)
 
 
 _ACTIVE: ContextVar[TrialReports] = ContextVar("reports of the search that is running")

@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,21 +24,24 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, Searcher
 
-from fipray.border import checked
-from fipray.cluster import pickling
+from fipray.cluster import connection, pickling
+from fipray.cluster.heartbeats import progress_channel
 from fipray.cluster.monitor import ClusterMonitor
+from fipray.cluster.resources import WorkerResources
 from fipray.cluster.runner import RayRunner
 from fipray.cluster.stalls import StallDetector
-from fipray.cluster.tune.reports import TrialReports
-from fipray.cluster.tune.trial import PERCENT, run_trial
+from fipray.cluster.tune.reports import MAX_WAIT_SECONDS, TrialReports
+from fipray.cluster.tune.trial import run_trial
 from fipray.errors import ClusterLostError, UsageError
 from fipray.execution.changed import Changed, opened
 from fipray.execution.listeners import Listener, Silent
 from fipray.execution.queue import payload_of
+from fipray.execution.searching.records import FinishedTrial, TrialRecords
+from fipray.execution.searching.trials import PERCENT
 from fipray.records import RENEWALS, Store
 from fipray.records.layout import TUNE
 from fipray.study.search import Search
-from fipray.study.space import Choice, Domain, Integers, LogUniform
+from fipray.study.space import Choice, Domain, Integers, LogIntegers, LogUniform
 
 ENVIRONMENT = {  # Tune has no arguments for these
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the results directory holds what the loggers would write
@@ -50,64 +53,103 @@ ENVIRONMENT = {  # Tune has no arguments for these
 }
 
 
-@checked
-def search(
+def search_on_ray(
     search: Search,
     directory: str | Path,
-    runner: RayRunner | None = None,
-    listener: Listener | None = None,
-    changed: Changed = "stop",
+    runner: RayRunner,
+    listener: Listener,
+    changed: Changed,
+    storage: str | None,
 ) -> Store:
-    """Run the trials that a results directory still lacks, and return when all are done.
+    """Run the trials that a results directory still lacks on Ray, see `fipray.search.run`.
 
     Args:
         search: search to run.
-        directory: results directory, or an address such as `s3://bucket/results` that all nodes can reach.
-        runner: cluster and workers to use; None for `RayRunner()`. Its `placement` is ignored.
-        listener: receives events; None for a silent run.
-        changed: "stop" to refuse a directory that was made by another version of the user's own code, or "redo" to run
-            the search again.
+        directory: results directory.
+        runner: cluster and workers to use.
+        listener: receives events.
+        changed: "stop" or "redo".
+        storage: URL of a database for Optuna; None for none.
 
     Returns:
         The store with all results.
-
-    Raises:
-        UsageError: if the cluster lacks the requested resources, if the directory belongs to another search or study,
-            or if the searcher's package is not installed.
-        RunError: if trials failed; the results of the others are committed, and the same call retries the failed ones.
     """
-    runner, listener, search = runner or RayRunner(), listener or Silent(), replace(search)  # a copy hashes code anew
+    search = replace(search)  # a copy hashes code anew
     _check_installed(search)
+    starts_session = connection.starts_session(runner.address)
     capacity = runner.preflight()
     store = opened(directory, search.manifest, (), changed)
     store.verify(weights=store.is_near)
-    num_done = store.read_table("trials").num_rows
-    listener.begin(search.study.name, search.total, num_done)
-    if num_done == search.total:  # a finished search needs no cluster
+    finished = TrialRecords(search, store, listener).finished()
+    listener.begin(search.study.name, max(search.total, len(finished)), len(finished))
+    if len(finished) >= search.total:  # a finished search needs no cluster
         return store
     base, threads = payload_of(search.study, store).module, runner.threads_per_worker
     sent = replace(search, study=replace(search.study, module=base))
     vars(sent)["code"] = search.code  # workers may lack the source files that it is computed from
-    num_workers = min(capacity.num_workers, search.total)
+    num_workers = min(capacity.num_workers, search.total - len(finished))
     detector = StallDetector(runner.stall_seconds) if runner.stall_seconds else None
-    channel = detector.channel() if detector else None
+    channel = detector.channel() if detector else progress_channel()
+    if starts_session:
+        listener.note("starting Ray on this machine")
     with (
         runner.session(),
         _configured(),
         ClusterMonitor(capacity.resources, channel, on_stuck=_end_process) as monitor,
     ):
-        reports = TrialReports(search, store, listener, monitor, detector)
-        listener.note(f"{search.total} trials by {num_workers} {'worker' if num_workers == 1 else 'workers'}")
+        max_wait_seconds = MAX_WAIT_SECONDS if starts_session else None
+        reports = TrialReports(search, store, listener, monitor, capacity.resources, detector, max_wait_seconds)
+        left = search.total - len(finished)
+        listener.note(f"{left} trials by {num_workers} {'worker' if num_workers == 1 else 'workers'}")
         with pickling.by_value():
             trainable = tune.with_parameters(
-                run_trial, search=sent, directory=store.location, threads=threads, channel=channel
+                run_trial,
+                search=sent,
+                directory=store.location,
+                threads=threads,
+                device=runner.device,
+                channel=channel,
             )
-        names = {"CPU": "cpu", "GPU": "gpu"}  # Tune's names
-        amounts = {names.get(name, name): amount for name, amount in capacity.resources.amounts.items()}
-        trainable = tune.with_resources(trainable, amounts)
+        trainable = tune.with_resources(trainable, _placement(capacity.resources, runner.placement))
         with reports.active():
-            _tuner(search, store, trainable, num_workers, runner.max_attempts).fit()
+            values = _Values(search, store, finished, storage)
+            _tuner(values, trainable, num_workers, runner.max_attempts).fit()
     return reports.close()
+
+
+def _placement(resources: WorkerResources, placement: str) -> tune.PlacementGroupFactory:
+    return tune.PlacementGroupFactory([dict(resources.amounts)], strategy=placement.upper())
+
+
+@dataclass(frozen=True)
+class _Values:
+    """Values of the trials that are left."""
+
+    search: Search
+    store: Store
+    finished: Sequence[FinishedTrial]
+    storage: str | None
+
+    @property
+    def name(self) -> str:
+        """Name of Tune's folder. Tune's own state knows trials up to a total, so a larger one begins another."""
+        manifest = self.store.manifest
+        name = f"{manifest['study_id']}-{self.search.total}"
+        # Tune's knowledge from before the code changed does not count.
+        return f"{name}-{renewals}" if (renewals := manifest.get(RENEWALS)) else name
+
+    def searcher(self) -> tuple[Searcher | BasicVariantGenerator, dict[str, Any], int]:
+        """Searcher, Tune's space, and number of trials."""
+        if self.search.searcher == "optuna":
+            from fipray.cluster.tune.optuna_searcher import optuna_searcher
+
+            study_id = self.store.manifest["study_id"]
+            searcher = optuna_searcher(self.search, study_id, self.storage, self.finished)
+            return searcher, {}, self.search.total - len(self.finished)
+        draws = TrialRecords(self.search, self.store, Silent()).remaining()
+        space = {name: _tune_domain(domain) for name, domain in self.search.space.items()}
+        # Listed, not drawn by Tune: the draws are the same, and a search that continues leaves out those it has.
+        return BasicVariantGenerator(points_to_evaluate=draws), space, len(draws)
 
 
 def _end_process(error: ClusterLostError) -> NoReturn:
@@ -124,22 +166,21 @@ def _end_process(error: ClusterLostError) -> NoReturn:
     os._exit(1)
 
 
-def _tuner(search: Search, store: Store, trainable: Any, num_workers: int, max_attempts: int) -> tune.Tuner:
+def _tuner(values: _Values, trainable: Any, num_workers: int, max_attempts: int) -> tune.Tuner:
     """Create a tuner, or restore an interrupted one. The leading dot of its folder hides it from readers of tables."""
-    (folder, file_system), name = store.beside(TUNE), store.manifest["study_id"]
-    if num_renewals := store.manifest.get(RENEWALS):
-        name = f"{name}-{num_renewals}"  # Tune's knowledge from before the code changed does not count
+    (folder, file_system), name = values.store.beside(TUNE), values.name
     if tune.Tuner.can_restore(f"{folder}/{name}", storage_filesystem=file_system):
         return tune.Tuner.restore(f"{folder}/{name}", trainable, restart_errored=True, storage_filesystem=file_system)
     with suppress(FileNotFoundError):
         (file_system or LocalFileSystem()).delete_dir(f"{folder}/{name}")  # interrupted before its first save
+    searcher, space, num_trials = values.searcher()
     return tune.Tuner(
         trainable,
-        param_space={field: _tune_domain(domain, search.searcher) for field, domain in search.space.items()},
+        param_space=space,
         tune_config=tune.TuneConfig(
-            search_alg=_searcher(search),
-            scheduler=_scheduler(search),
-            num_samples=1 if search.searcher == "grid" else search.total,
+            search_alg=searcher,
+            scheduler=_scheduler(values.search),
+            num_samples=num_trials,
             max_concurrent_trials=num_workers,
             reuse_actors=True,
             trial_dirname_creator=_trial_folder,
@@ -155,22 +196,13 @@ def _tuner(search: Search, store: Store, trainable: Any, num_workers: int, max_a
     )
 
 
-def _tune_domain(domain: Domain, searcher: str) -> Any:
+def _tune_domain(domain: Domain) -> Any:
     """Tune's domain. A choice becomes a choice of indices, since not every searcher can hold objects as values."""
     if isinstance(domain, Choice):
-        indices = list(range(len(domain.values)))
-        return tune.grid_search(indices) if searcher == "grid" else tune.choice(indices)
-    if isinstance(domain, Integers):
-        return tune.randint(domain.low, domain.high + 1)
+        return tune.choice(list(range(len(domain.values))))
+    if isinstance(domain, Integers | LogIntegers):
+        return (tune.lograndint if isinstance(domain, LogIntegers) else tune.randint)(domain.low, domain.high + 1)
     return (tune.loguniform if isinstance(domain, LogUniform) else tune.uniform)(domain.low, domain.high)
-
-
-def _searcher(search: Search) -> Searcher | BasicVariantGenerator:
-    if search.searcher != "optuna":
-        return BasicVariantGenerator(random_state=search.seed)
-    from fipray.cluster.tune.optuna_searcher import optuna_searcher
-
-    return optuna_searcher(search.objectives, search.seed)
 
 
 def _scheduler(search: Search) -> TrialScheduler:
@@ -189,7 +221,9 @@ def _check_installed(search: Search) -> None:
     try:
         import optuna  # noqa: F401
     except ImportError as error:
-        raise UsageError("searcher 'optuna' needs the package optuna: install fipray[search]") from error
+        raise UsageError(
+            "searcher 'optuna' needs optuna, which is not installed: pip install 'fipray[search]'"
+        ) from error
 
 
 def _trial_folder(trial: Trial) -> str:

@@ -44,7 +44,9 @@ def check_gradients(
         )
     zero_is_none = len(inputs) >= _ENOUGH_INPUTS and bool(inputs.any())
     unused = _unused(network, leaves, outputs, zero_is_none)
-    for more in inputs[NUM_INPUTS:_MANY_INPUTS].split(NUM_INPUTS):
+    further = inputs[NUM_INPUTS:_MANY_INPUTS]
+    # An empty tensor splits into one empty batch, which transformers do not take.
+    for more in further.split(NUM_INPUTS) if len(further) else ():
         if not _names(network, unused):
             return
         with torch.enable_grad():

@@ -11,3 +11,4 @@ from fipray.paths.steppers.kronecker import Kronecker as Kronecker
 from fipray.paths.steppers.natural import Natural as Natural
 from fipray.paths.steppers.projected import Projected as Projected
 from fipray.paths.steppers.published import OneShot as OneShot, Published as Published
+from fipray.paths.steppers.within_allowance import WithinAllowance as WithinAllowance

@@ -30,6 +30,14 @@ class RobustnessRow:
         float | None,
         Field("functional distance to the base network on held-out inputs; null if not finite", fields.RADIAN),
     ]
+    accuracy_loss_held_out: Annotated[
+        float | None,
+        Field(
+            "loss of accuracy since the base network on held-out inputs, estimated where these have no labels, plus "
+            "one standard error; null for values and if not finite",
+            unit="-1..1",
+        ),
+    ]
     warnings: Annotated[
         str | None, Field("signs of gradient masking, for attack `worst`; empty if none, null if not checked")
     ]

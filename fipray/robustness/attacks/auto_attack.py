@@ -24,6 +24,7 @@ from fipray.robustness.threat_models import ThreatModel
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 # DLR divides by a difference to the third largest logit, its targeted version (in apgd-t) to the fourth as well.
 _FEWEST_CLASSES = {"apgd-ce": 2, "apgd-dlr": 3, "apgd-t": 4, "fab": 2, "fab-t": 2, "square": 2}
+_logger = logging.getLogger(__name__)
 _SMALLEST_SIDE = 5  # pixels: smaller images have no tiling in Square's l2 version
 
 
@@ -147,7 +148,9 @@ class AutoAttack(BuiltInAttack):
         )
         # It logs to the console, and in libraries only the caller decides what is printed.
         silent = logging.Logger("fipray.silent", logging.CRITICAL + 1)
-        library.logger = library.apgd.logger = library.apgd_targeted.logger = silent
+        library.logger = logging.Logger("fipray.progress", logging.DEBUG)
+        library.logger.addHandler(_Stages())
+        library.apgd.logger = library.apgd_targeted.logger = silent
         for part in (library.apgd, library.apgd_targeted, library.fab):
             part.n_iter, part.n_restarts = self.num_steps, self.num_restarts
         # The library derives these from its default number of steps when it makes the parts, and not again later.
@@ -159,6 +162,15 @@ class AutoAttack(BuiltInAttack):
         # The standard's 9 targets, or all wrong classes where there are fewer.
         library.apgd_targeted.n_target_classes = library.fab.n_target_classes = min(9, num_classes - 1)
         return library
+
+
+class _Stages(logging.Handler):
+    """Passes on which part the library begins and ends, as messages of this module's logger."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message.startswith(("running ", "robust accuracy after ")):
+            _logger.info("AutoAttack: %s", message)
 
 
 class _ByInputs(torch.autograd.Function):

@@ -1,13 +1,12 @@
-"""Terminal output: progress of a run, summaries of results, and findings of the doctor."""
+"""Progress of a run on standard error: live lines on a terminal, and a line from time to time elsewhere."""
 
 from __future__ import annotations
 
-import json
+import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable
+from typing import Self
 
-import typer
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -18,10 +17,9 @@ from fipray.execution.jobs import Job, Tables, last_step_in
 from fipray.execution.progress import Line, Progress
 from fipray.printable import printable, printable_lines, without_credentials
 
-if TYPE_CHECKING:
-    from fipray.cluster.doctor import Finding
-
-SUMMARY_SECONDS = 30.0
+FIRST_SUMMARY_SECONDS, SUMMARY_SECONDS = 5.0, 30.0  # the time between two lines of a log grows to the latter
+_TICK_SECONDS = 1.0
+_MOST_LISTED = 3  # running jobs in the line of a log
 _OTHER_LINES = 3  # the total, the count of jobs that do not fit, and the line of the cursor
 
 
@@ -29,7 +27,8 @@ class TerminalListener:
     """Listener that prints a line for each finished job.
 
     On a terminal it also shows live lines: one for each running job, as far as they fit, and one for the whole run.
-    Elsewhere, as in the log of a batch job, it prints the latter every 30 seconds.
+    Elsewhere, as in the log of a batch job, it prints a line after 5 seconds, and then every 10, 20, 30, 30 seconds,
+    with the run and the jobs that have run longest. Before the first job both say what the run waits for.
 
     Args:
         console: console to print to; None for standard error.
@@ -41,29 +40,54 @@ class TerminalListener:
         self._clock = clock
         self._progress = Progress()
         self._study = ""
-        self._summary_due = float("inf")
+        self._doing, self._doing_since = "", clock()
+        self._has_started = False  # any job: until then the notes say what the run is doing
+        self._interval = FIRST_SUMMARY_SECONDS
+        self._summary_due = clock() + self._interval
+        # Events come from the run's own thread and the clock's ticks from another one.
+        self._lock, self._is_over = threading.RLock(), threading.Event()
+        self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
         self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live.start()
+        else:
+            self._ticker.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._is_over.set()
         self._live.stop()
+
+    def _tick(self) -> None:
+        """Print the line of a log when it is due, also while nothing happens in the run."""
+        while not self._is_over.wait(_TICK_SECONDS):
+            self._summarise()
+
+    def doing(self, sentence: str) -> None:
+        """Say what happens while no job runs, without a line of its own.
+
+        Args:
+            sentence: a few words, such as "building the study".
+        """
+        with self._lock:
+            self._doing, self._doing_since = sentence, self._clock()
 
     def begin(self, study: str, total: int, done: int) -> None:
         now = self._clock()
         self._study = study
         self._progress.begin(total, done, now)
-        # On a terminal the last live line shows the summary.
-        self._summary_due = float("inf") if self._console.is_terminal else now + SUMMARY_SECONDS
+        self.doing("preparing")
         if done == total:
             self.note(f"all {total} jobs are already done")
         elif done:
             self.note(f"{done} of {total} jobs are already done; {total - done} remain")
 
     def started(self, job: Job, where: str) -> None:
+        if not self._has_started:
+            self._has_started = True
+            self.doing("waiting for the next job")
         self._progress.started(job, where, self._clock())
         self._summarise()
 
@@ -71,29 +95,51 @@ class TerminalListener:
         self._progress.progressed(job, step, self._clock())
         self._summarise()
 
+    def stage(self, job: Job, stage: str) -> None:
+        self._progress.staged(job, stage)
+        self._summarise()
+
     def committed(self, job: Job, tables: Tables) -> None:
         self._progress.progressed(job, last_step_in(tables), self._clock())
 
     def finished(self, job: Job, sentence: str, seconds: float) -> None:
         self._progress.ended(job)
-        self.note(f"{job.label}: {sentence} ({seconds:.1f} s)")
+        self._print(f"{job.label}: {sentence} ({seconds:.1f} s)")
         self._summarise()
 
     def failed(self, job: Job, reason: str) -> None:
         self._progress.ended(job, failed=True)
         lines = reason.strip().splitlines() or ["no reason given"]
-        self.note(f"{job.label} failed: {lines[-1] if len(lines) > 1 else lines[0]}")
+        self._print(f"{job.label} failed: {lines[-1] if len(lines) > 1 else lines[0]}")
         self._summarise()
 
     def note(self, sentence: str) -> None:
+        if not self._has_started:
+            self.doing(sentence)
+        self._print(sentence)
+
+    def _print(self, sentence: str) -> None:
         self._console.print(Text(printable_lines(without_credentials(sentence))))
 
     def _summarise(self) -> None:
-        now = self._clock()
-        if now >= self._summary_due:
-            self._summary_due = now + SUMMARY_SECONDS
-            running = len(self._progress.lines)
-            self.note(f"{self._study}: {self._done()}, {running} running{self._throughput(now, '; ')}")
+        with self._lock:
+            now = self._clock()
+            if self._console.is_terminal or now < self._summary_due:
+                return  # a terminal has live lines
+            self._interval = min(2 * self._interval, SUMMARY_SECONDS)
+            self._summary_due = now + self._interval
+            self._print(self._summary(now))
+
+    def _summary(self, now: float) -> str:
+        lines = list(self._progress.lines.values())
+        before = f"{self._study}: {self._done()}, {len(lines)} running" if self._progress.total else ""
+        if not lines:
+            return f"{before}; {self._waited(now)}" if before else self._waited(now)
+        listed = "; ".join(_text(line, now) for line in lines[:_MOST_LISTED])
+        return f"{before}{self._throughput(now, '; ')}; {listed}"
+
+    def _waited(self, now: float) -> str:
+        return f"{self._doing or 'preparing'}, since {_duration(now - self._doing_since)}"
 
     def _render(self) -> Table:
         now, lines = self._clock(), list(self._progress.lines.values())
@@ -107,6 +153,8 @@ class TerminalListener:
             table.add_row(Text(printable(f"  {line.job.label} on {line.where}")), *_columns(line, now))
         if len(lines) > fitting:
             table.add_row(f"  and {len(lines) - fitting} more", "", "", "")
+        if not lines and self._doing and self._progress.done < (self._progress.total or 1):
+            table.add_row(Text(printable(f"  {self._waited(now)}"), style="dim"), "", "", "")
         if self._progress.total:
             bar = ProgressBar(total=self._progress.total, completed=self._progress.done, width=24)
             table.add_row(Text(printable(self._study), style="bold"), bar, self._done(), self._throughput(now, ""))
@@ -125,56 +173,19 @@ class TerminalListener:
 def _columns(line: Line, now: float) -> tuple[ProgressBar | str, str, str]:
     last, pace = line.job.last_step, Progress.pace(line, now)
     if last is None:
-        return "", _duration(now - line.began), ""
+        return "", printable(line.stage), _duration(now - line.began)
     bar = ProgressBar(total=last, completed=line.step, width=24)
     rate = f"{pace[0]:.3g} steps/s, {_duration(pace[1])} left" if pace else ""
     return bar, f"step {line.step} of {last}", rate
+
+
+def _text(line: Line, now: float) -> str:
+    """Progress of a job in the line of a log."""
+    _, step, rate = _columns(line, now)
+    return ", ".join(part for part in (line.job.label, step, rate) if part)
 
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
-def print_summary(directory: str) -> None:
-    """Print a summary of a results directory, and the line of Python that loads it as pandas frames.
-
-    Args:
-        directory: results directory, or the address of one.
-    """
-    from fipray import analysis  # pandas loads slowly, so only when the run is over
-
-    analysis.print_summary(analysis.load(directory))
-    quoted = json.dumps(without_credentials(directory), ensure_ascii=False)
-    say(f"In pandas: from fipray import analysis; results = analysis.load({quoted})")
-
-
-def say(text: object) -> None:
-    """Print text to standard output.
-
-    Args:
-        text: any text; credentials in addresses are removed, and control characters escaped.
-    """
-    typer.echo(printable_lines(without_credentials(text)))
-
-
-def print_findings(findings: Iterable[Finding]) -> bool:
-    """Print findings of the doctor, each as soon as it is made.
-
-    Args:
-        findings: the findings.
-
-    Returns:
-        Whether none of them is a problem.
-    """
-    console = Console(highlight=False, soft_wrap=True)
-    styles = {"ok": "green", "warning": "yellow", "problem": "bold red"}
-    is_well = True
-    for finding in findings:
-        is_well = is_well and finding.state != "problem"
-        remedy = f". {finding.remedy}" if finding.remedy else ""
-        text = without_credentials(f"{finding.about}: {finding.sentence}{remedy}")
-        # As Text, because rich would read brackets in names as markup.
-        console.print(Text(f"{finding.state:8}", style=styles[finding.state]) + Text(printable_lines(text)))
-    return is_well

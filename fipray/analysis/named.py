@@ -1,0 +1,59 @@
+"""Results that a recipe names, such as "pruned": which network each of them is."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+BASE = "base"
+_RESULTS = "results"  # parameter of the manifest in which a recipe writes its results
+
+
+def named_networks(manifest: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    """Networks that are the results of a recipe.
+
+    Args:
+        manifest: manifest of the results directory.
+        frames: its tables.
+
+    Returns:
+        Names of networks (a path, variant or ensemble, or "base") by name of the result. Results whose path has not
+        ended are left out; empty for a study that no recipe made.
+    """
+    rules = _rules(manifest)
+    found = {name: _network(rule, frames) for name, rule in rules.items()}
+    return {name: network for name, network in found.items() if network is not None}
+
+
+def _rules(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    text = manifest["parameters"].get(_RESULTS)
+    if "recipe" not in manifest["parameters"] or not isinstance(text, str):
+        return {}  # a study of one's own may have a parameter of this name
+    rules: dict[str, dict[str, Any]] = json.loads(text)
+    return rules
+
+
+def _network(rule: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> str | None:
+    if "network" in rule:
+        return str(rule["network"])
+    if rule["rule"] == "first_within":
+        return _first_within(rule, frames["robustness"])
+    paths, variants, measured = frames["paths"], frames["variants"], frames["point_measures"]
+    own = paths.loc[paths["name"].isin(rule["paths"]), "path_id"]
+    if len(own) < len(rule["paths"]):
+        return None  # a sparser one may still come
+    values = measured[measured["path_id"].isin(own) & (measured["measure"] == rule["measure"])]
+    rows = variants.merge(values[["path_id", "step", "value"]], on=["path_id", "step"])
+    within = rows[rows["value"] >= rule["least"]].sort_values("target_sparsity")
+    return BASE if within.empty else str(within["network"].iloc[-1])
+
+
+def _first_within(rule: Mapping[str, Any], robustness: pd.DataFrame) -> str | None:
+    lost = robustness[robustness["attack"] == "none"].set_index("name")["accuracy_loss_held_out"]
+    for name in rule["networks"]:
+        if name not in lost.index:
+            return None  # not evaluated yet, and it may be the one
+        if lost[name] <= rule["most"]:
+            return str(name)
+    return BASE

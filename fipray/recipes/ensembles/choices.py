@@ -1,0 +1,75 @@
+"""Settings of the recipes `robust-ensemble` and `diverse-ensemble`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fipray.border import checked
+from fipray.errors import UsageError
+
+
+@checked
+@dataclass(frozen=True)
+class Walk:
+    """Settings that the members of an ensemble share.
+
+    Args:
+        members: number of members, each the end of a path.
+        beta: weight of the objective beside the squared functional distance.
+        radius: largest step in units of |w0|.
+        num_steps: number of steps of each member.
+        batch_size: anchors in the batch of a step.
+        batch_statistics: whether BatchNorm normalises by the batch while a path walks, as in training.
+    """
+
+    members: int = 3
+    beta: float = 20.0
+    radius: float = 0.02
+    num_steps: int = 1000
+    batch_size: int = 128
+    batch_statistics: bool = False
+
+    def __post_init__(self) -> None:
+        if self.members < 1:
+            raise UsageError(f"an ensemble has at least one member; members={self.members} was given")
+
+
+@checked
+@dataclass(frozen=True)
+class RobustChoices(Walk):
+    """Settings that `robust_ensemble` chooses; each can be given by name instead.
+
+    Args:
+        members: number of members, each the end of a path.
+        beta: weight of the objective beside the squared functional distance.
+        radius: largest step in units of |w0|.
+        num_steps: number of steps of each member.
+        batch_size: anchors in the batch of a step.
+        batch_statistics: whether BatchNorm normalises by the batch while a path walks, as in training.
+        adversary_steps: ascent steps of the adversary within a step of the path.
+        adversary_epsilon: epsilon of that adversary, in units of the recipe's epsilon.
+        shifted: number of shifted copies of each anchor, for images; 0 for none, which the recipe always chooses.
+    """
+
+    adversary_steps: int = 2
+    adversary_epsilon: float = 1.1
+    shifted: int = 0
+
+
+@checked
+@dataclass(frozen=True)
+class DiverseChoices(Walk):
+    """Settings that `diverse_ensemble` chooses; each can be given by name instead.
+
+    Args:
+        members: number of members, each the end of a path.
+        beta: weight of the objective beside the squared functional distance.
+        radius: largest step in units of |w0|.
+        num_steps: number of steps of each member.
+        batch_size: anchors in the batch of a step.
+        batch_statistics: whether BatchNorm normalises by the batch while a path walks, as in training.
+        rounds: rounds in which the members are traced together.
+    """
+
+    beta: float = 1.0
+    rounds: int = 3

@@ -1,0 +1,185 @@
+"""Recipe `robust-ensemble`: an ensemble that withstands adversarial inputs and predicts as the base network does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from torch import nn
+
+from fipray import analysis
+from fipray.border import checked
+from fipray.border.kinds import Seed
+from fipray.paths import AdversarialDistillation, Adversary, FirstOrder, SaveAt, Scheduled, Settings, Shifted
+from fipray.recipes.budget import Budget, Given
+from fipray.recipes.catalogue import overrides_of, recipe
+from fipray.recipes.ensembles.choices import RobustChoices
+from fipray.recipes.ensembles.task import CANDIDATES, ENSEMBLE, NUM_BASES, AttackNames, Task, evaluated
+from fipray.recipes.ensembles.trial import Trial
+from fipray.recipes.machine import Machine
+from fipray.recipes.recipe import Chosen, FirstWithin, Plan, Recipe
+from fipray.recipes.record import Plain
+from fipray.recipes.subject import Subject
+from fipray.robustness import ThreatModel
+from fipray.study import Data, EnsembleSpec, PathSpec
+from fipray.study.evaluation import BASE
+from fipray.study.measures import ACCURACY_LOSS
+
+
+@dataclass(frozen=True, eq=False)
+class RobustEnsemble:
+    """Design of the recipe `robust-ensemble`.
+
+    Args:
+        task: ensemble that is asked for.
+    """
+
+    task: Task
+
+    @property
+    def module(self) -> nn.Module:
+        return self.task.module
+
+    @property
+    def data(self) -> Data:
+        return self.task.data
+
+    def choose(self, machine: Machine) -> Chosen:
+        self.task.check()
+        with machine.used():
+            trial = Trial(self.task.bench(machine), self.task.budget, self.task.overrides, self._short)
+            choices, reasons = trial.choices(RobustChoices())
+        return Chosen(asdict(choices), (*reasons, *self.task.subject.remarks))
+
+    def plan(self, values: Mapping[str, Plain]) -> Plan:
+        choices = RobustChoices(**values)  # type: ignore[arg-type]
+        objective, settings = self._short(choices)
+        names = tuple(f"robust-{number}" for number in range(choices.members))
+        paths = tuple(
+            PathSpec(
+                name,
+                objective,
+                **{
+                    **vars(settings),
+                    "events": (self.task.limit,),
+                    "save_at": SaveAt(1, solver_state=False),
+                    "seed": 1000 * self.task.seed + number,
+                },
+                augmentations=self._copies(choices.shifted),
+            )
+            for number, name in enumerate(names)
+        )
+        ensembles = self.task.candidates(names)
+        return Plan(
+            paths=paths,
+            results={ENSEMBLE: self._result(names, ensembles)},
+            ensembles=ensembles,
+            evaluation=self.task.evaluation,
+            geometry=self.task.subject.geometry,
+            measures={ACCURACY_LOSS: self.task.measure(NUM_BASES / (NUM_BASES + len(names)))},
+        )
+
+    def _result(self, names: tuple[str, ...], ensembles: tuple[EnsembleSpec, ...]) -> str | FirstWithin:
+        if self.task.evaluation is None:
+            return ensembles[-1].name  # nothing measures the others, and the members were held to this one
+        alone = names if len(names) == 1 else ()
+        return FirstWithin((*alone, *(ensemble.name for ensemble in ensembles)), self.task.allowance)
+
+    def _short(self, choices: RobustChoices) -> tuple[AdversarialDistillation, Settings]:
+        """Objective and settings of a member's path, or of a short one in a trial."""
+        epsilon = choices.adversary_epsilon * self.task.threat_model.epsilon
+        adversary = Adversary(replace(self.task.threat_model, epsilon=epsilon), choices.adversary_steps)
+        # A quarter of the batch holds the clean outputs: the objective itself holds them on inputs beside these.
+        stepper = FirstOrder(choices.beta, held=0.25, batch_statistics=choices.batch_statistics)
+        return AdversarialDistillation(adversary), Settings(
+            stepper=stepper,
+            radius=Scheduled(choices.radius, warmup=0.1),
+            num_steps=choices.num_steps,
+            batch_size=choices.batch_size,
+            seed=self.task.seed,
+        )
+
+    def _copies(self, count: int) -> tuple[Shifted, ...]:
+        size = min(self.data.anchors.shape[2:]) if count else 0
+        return (Shifted(count, max(1, size // 16)),) if count else ()
+
+    def outcome(self, results: analysis.Results) -> tuple[str, ...]:
+        said, found = (self.task.held_back(results),), evaluated(results)
+        if not found:
+            return said
+        base, own = found["base"], found[ENSEMBLE]
+        model = self.task.threat_model
+        return (
+            self._composition(results.named.get(ENSEMBLE, "")),
+            f"Robust accuracy ({model.norm}, epsilon {model.epsilon:.3g}, worst of all attacks on "
+            f"{min(self.task.num_examples, len(self.data.test_labels if self.data.test_labels is not None else ()))} "
+            f"test inputs): {own['robust']:.1%}, base network {base['robust']:.1%}.",
+            f"Clean accuracy on all test inputs: {own['clean']:.2%}, base network {base['clean']:.2%}.",
+            *said,
+            *(() if own["robust"] > base["robust"] else (_NO_GAIN,)),
+        )
+
+    def _composition(self, network: str) -> str:
+        if network == BASE:
+            return f"{ENSEMBLE!r} is the base network, as nothing else is within the allowance."
+        among = {CANDIDATES[1]: " and the base network", CANDIDATES[2]: " and the base network, which counts twice"}
+        return f"{ENSEMBLE!r} averages the robust members{among.get(network, '')}."
+
+
+_NO_GAIN = (
+    "The ensemble is no more robust than the base network: allow more, give more time (budget) or more anchors, or "
+    "ask for a smaller epsilon."
+)
+
+
+@recipe("robust-ensemble", RobustChoices)
+@checked
+def robust_ensemble(
+    module: nn.Module,
+    data: Data,
+    *,
+    epsilon: float = 8 / 255,
+    norm: Literal["linf", "l2"] = "linf",
+    allowance: float = 0.02,
+    attacks: AttackNames = "pgd",
+    num_examples: int = 1000,
+    budget: Given = None,
+    seed: Seed = 0,
+    **overrides: Any,
+) -> Recipe:
+    """Make an ensemble robust against adversarial inputs without labels, at nearly the accuracy of the base network.
+
+    Each member follows a path along which it learns to predict on adversarial inputs what the base network predicts on
+    clean ones (`fip.objectives.AdversarialDistillation`). A short trial chooses the radius, the number of members and
+    of steps; `RobustChoices` lists all settings, and each can be given by name. Three ensembles are made: of the
+    members alone, with the base network among them, and with it twice. The result "ensemble" is the first of these that
+    is within the allowance, judged on held-out inputs (`fip.study.AccuracyLoss`), else the base network.
+    A member too far off for the last of them is led back on the straight line to the base network. Ensembles average
+    probabilities, and are attacked as a whole. Without labelled test inputs nothing is attacked, and the result is the
+    last of the three.
+
+    Args:
+        module: trained classifier, in evaluation mode.
+        data: anchors and held-out inputs within the bounds; labelled test inputs are only reported.
+        epsilon: bound on the change of an input, in units of the inputs.
+        norm: "linf" or "l2".
+        allowance: largest loss of clean accuracy of a member, as a fraction, above 0 and below 1.
+        attacks: "pgd" (PGD and targeted PGD) or "autoattack" (PGD and AutoAttack, slower), on the test inputs.
+        num_examples: number of test inputs that are attacked.
+        budget: time for trial and paths, such as "10 min", "90 s" or a number of seconds, or {"steps": N} for each
+            member; ten minutes by default. Attacks on the test inputs come on top.
+        seed: seed of all random numbers.
+        overrides: settings of `RobustChoices` by name, such as `members`.
+
+    Returns:
+        The recipe; nothing is measured before its study is needed.
+
+    Raises:
+        UsageError: for a number out of range or an unknown setting.
+    """
+    given = overrides_of(RobustChoices, "robust-ensemble", overrides)
+    RobustChoices(**given)
+    model = ThreatModel(norm, epsilon, *data.bounds)
+    task = Task(Subject(module, data), allowance, model, attacks, num_examples, Budget.of(budget), seed, given)
+    return Recipe("robust-ensemble", RobustEnsemble(task), task.parameters)

@@ -1,0 +1,186 @@
+"""What the recipes of ensembles are asked for, and what both do alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from fipray import analysis
+from fipray.errors import DataError, UsageError
+from fipray.paths import MeasureAbove
+from fipray.recipes.budget import Budget
+from fipray.recipes.machine import Machine
+from fipray.recipes.record import GIVEN, Plain
+from fipray.recipes.subject import Subject
+from fipray.recipes.trial import Bench
+from fipray.robustness import PGD, Attack, AutoAttack, TargetedPGD, ThreatModel
+from fipray.study import AccuracyLoss, Data, EnsembleSpec, Evaluation
+from fipray.study.evaluation import BASE
+from fipray.study.measures import ACCURACY_LOSS
+
+AttackNames = Literal["pgd", "autoattack"]
+ATTACKS: dict[str, tuple[Attack, ...]] = {"pgd": (TargetedPGD(), PGD()), "autoattack": (PGD(), AutoAttack())}
+ENSEMBLE = "ensemble"
+CANDIDATES = ("robust", "robust-with-base", "robust-with-base-twice")
+NUM_BASES = len(CANDIDATES) - 1  # the base network is up to so many members
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Ensemble that is asked for; the arguments are those of the recipes."""
+
+    subject: Subject
+    allowance: float
+    threat_model: ThreatModel
+    attacks: AttackNames
+    num_examples: int
+    budget: Budget
+    seed: int
+    overrides: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.allowance < 1:
+            raise UsageError(
+                f"allowance is a fraction such as 0.02 for two points, above 0 and below 1; {self.allowance} was given"
+            )
+
+    @property
+    def module(self) -> nn.Module:
+        return self.subject.module
+
+    @property
+    def data(self) -> Data:
+        return self.subject.data
+
+    @property
+    def num_held_out(self) -> int:
+        """Number of held-out inputs by which networks are judged."""
+        return min(len(self.data.held_out), 2000)
+
+    def check(self) -> None:
+        """Refuse what no ensemble of classifiers can be made of.
+
+        Raises:
+            UsageError: for a network whose outputs are no classes.
+            DataError: for anchors outside the bounds.
+        """
+        self.subject.check()
+        if not self.subject.is_classifier or self.subject.base_outputs.ndim != 2:
+            raise UsageError(
+                "ensembles are made of classifiers with outputs [N, C]; this network's outputs are "
+                f"{list(self.subject.base_outputs.shape)}"
+            )
+        (low, high), anchors = self.data.bounds, self.data.anchors
+        if anchors.min() < low or anchors.max() > high:
+            raise DataError(
+                f"anchors lie in {anchors.min():.4g}..{anchors.max():.4g}, outside the bounds {low}..{high}: rescale "
+                "them, or give Data(bounds=(low, high))"
+            )
+
+    def bench(self, machine: Machine) -> Bench:
+        """Part of the data on which a trial runs.
+
+        Args:
+            machine: threads and device.
+
+        Returns:
+            The bench.
+        """
+        data = self.data
+        return Bench(self.subject, machine, min(len(data.anchors), 2048), min(len(data.held_out), 256), self.seed)
+
+    def candidates(self, names: tuple[str, ...]) -> tuple[EnsembleSpec, ...]:
+        """Ensembles of which the result is the first within the allowance.
+
+        Args:
+            names: names of the members' paths.
+
+        Returns:
+            The members alone, and with the base network among them once and twice.
+        """
+        return tuple(
+            EnsembleSpec(name, (*(BASE,) * count, *names))
+            for count, name in enumerate(CANDIDATES)
+            if count or len(names) > 1
+        )
+
+    @property
+    def limit(self) -> MeasureAbove:
+        """Limit of each path: the loss of accuracy on held-out inputs."""
+        return MeasureAbove(ACCURACY_LOSS, self.allowance)
+
+    def measure(self, base_weight: float = 0.0) -> AccuracyLoss:
+        """Measure of that limit.
+
+        Args:
+            base_weight: weight of the base network in the mixture that is judged.
+
+        Returns:
+            The measure.
+        """
+        return AccuracyLoss(self.num_held_out, base_weight=base_weight)
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """Attacks on the base network, the members and the ensemble; None without labelled test inputs."""
+        if self.data.test_inputs is None:
+            return None
+        return Evaluation(self.threat_model, ATTACKS[self.attacks], self.num_examples, self.seed)
+
+    @property
+    def parameters(self) -> dict[str, Plain]:
+        """Arguments as plain values, for the record."""
+        return {
+            "allowance": self.allowance,
+            "norm": self.threat_model.norm,
+            "epsilon": self.threat_model.epsilon,
+            "attacks": self.attacks,
+            "num_examples": self.num_examples,
+            "budget": self.budget.text,
+            "seed": self.seed,
+            **{f"{GIVEN}{name}": value for name, value in self.overrides.items()},
+        }
+
+    def held_back(self, results: analysis.Results) -> str:
+        """Describe how many members the allowance ended.
+
+        Args:
+            results: results of a run.
+
+        Returns:
+            A sentence.
+        """
+        paths = results.paths
+        ended = int((paths["outcome_kind"] == "stopped").sum())
+        judged = "accuracy" if self.data.held_out_labels is not None else "accuracy, as the base network estimates it,"
+        return (
+            f"{ended} of {len(paths)} members were led back towards the base network until they lost at most "
+            f"{self.allowance:.1%} of {judged} on {self.num_held_out:,} held-out inputs."
+        )
+
+
+def evaluated(results: analysis.Results) -> dict[str, dict[str, float]]:
+    """Clean and robust accuracy, NLL and calibration error of the base network and of the result.
+
+    Args:
+        results: results of a run.
+
+    Returns:
+        Numbers by "base" and "ensemble", and within it by column; empty where nothing was evaluated.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for label, name in ((BASE, BASE), (ENSEMBLE, results.named.get(ENSEMBLE))):
+        rows = results.robustness[results.robustness["name"] == name].set_index("attack")
+        measured = results.measures[results.measures["name"] == name]
+        if rows.empty or measured.empty:
+            return {}
+        found[label] = {
+            "clean": float(rows.loc["none", "clean_accuracy"]),
+            "robust": float(rows.loc["worst", "robust_accuracy"]),
+            "nll": float(measured["nll"].iloc[0]),
+            "ece": float(measured["expected_calibration_error"].iloc[0]),
+        }
+    return found

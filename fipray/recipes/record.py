@@ -1,0 +1,54 @@
+"""Choices of a recipe as the manifest of a results directory records them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fipray.errors import RecordsError, UsageError
+from fipray.records import Store
+
+Plain = bool | int | float | str
+RECIPE, CHOSEN, GIVEN, REASONS, RESULTS = "recipe", "chosen.", "given.", "reasons", "results"
+
+
+def recorded(
+    into: str | Path, recipe: str, parameters: Mapping[str, Plain]
+) -> tuple[dict[str, Plain], tuple[str, ...]] | None:
+    """Read the choices that an earlier run of a recipe recorded.
+
+    Args:
+        into: results directory or address.
+        recipe: name of the recipe.
+        parameters: its parameters as given now.
+
+    Returns:
+        Values and reasons; None where there is no results directory yet.
+
+    Raises:
+        UsageError: for a directory of another recipe, or one that was made with other parameters.
+    """
+    try:
+        manifest = Store.open(into).manifest
+    except RecordsError:
+        return None  # what is there instead, the run itself finds out
+    stored = manifest["parameters"]
+    if stored.get(RECIPE) != recipe:
+        what = f"recipe {stored[RECIPE]!r}" if RECIPE in stored else f"study {manifest['study']!r}"
+        raise UsageError(f"{into} holds {what}, not recipe {recipe!r}: choose another directory")
+    # Before the trial, which takes a while: `Study` would refuse the directory only after it.
+    differences = [
+        f"{name} is {stored.get(name, 'not set')!r} there and {value!r} here"
+        for name, value in parameters.items()
+        if name not in stored or stored[name] != value
+    ]
+    differences += [
+        f"{name} is {stored[name]!r} there" for name in stored if name.startswith(GIVEN) and name not in parameters
+    ]
+    if differences:
+        raise UsageError(
+            f"{into} holds recipe {recipe!r} with other parameters: {'; '.join(differences)}. Choose another "
+            "directory, or give the same parameters"
+        )
+    values = {name.removeprefix(CHOSEN): value for name, value in stored.items() if name.startswith(CHOSEN)}
+    return values, tuple(str(stored.get(REASONS, "")).splitlines())

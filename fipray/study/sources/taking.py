@@ -1,0 +1,185 @@
+"""Anchors, held-out and test inputs out of what was read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fipray.errors import DataError
+from fipray.networks import Layout
+from fipray.study.sources.columns import Columns
+from fipray.study.sources.examples import Examples, Source, Transform
+from fipray.study.sources.labels import classes_of
+from fipray.study.sources.preparing import Array, Normalisation, bounds_of, prepared
+from fipray.study.sources.reading import Reader
+
+_MOST_HELD_OUT = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a source is divided, see `Data.of`.
+
+    Args:
+        test: labelled source for tests; None to split a part off.
+        num_held_out: number of held-out inputs; None for a fifth, at most 1000.
+        limit: most examples to take of a source; None for all.
+        transform: applied to each single input; None for none.
+        normalisation: normalisation that the source applied; None for none.
+        seed: of the shuffle, and of random transforms in the source.
+    """
+
+    test: Any = None
+    num_held_out: int | None = None
+    limit: int | None = None
+    transform: Transform | None = None
+    normalisation: Normalisation | None = None
+    seed: int = 0
+
+
+def taken(source: Any, plan: Plan) -> dict[str, Any]:
+    """Take anchors, held-out and test inputs from a source.
+
+    Args:
+        source: see `Data.of`.
+        plan: how it is divided.
+
+    Returns:
+        Arguments of `Data`.
+
+    Raises:
+        DataError: see `Data.of`.
+    """
+    for name, number in (("limit", plan.limit), ("num_held_out", plan.num_held_out)):
+        if number is not None and number < 1:
+            raise DataError(f"{name} must be at least 1, got {number}")
+    reader = Reader("the source", plan.transform, plan.limit)
+    opened = reader.open(source)
+    notes, tests = list(opened.notes), opened.test
+    if plan.test is not None:
+        # Columns are named once, also for the test source.
+        columns = source if isinstance(source, Columns) else None
+        tested = replace(reader, name="the test source").open(plan.test, columns)
+        # A file or folder given as a test source may hold both parts itself.
+        tests = tested.test or tested.training
+        notes += tested.notes
+    _check_classes(opened.training, tests)
+    read = _read(opened.training, plan, shuffled=True)
+    test = None if tests is None else _read(tests, plan, shuffled=False)
+    return _divided(_ready("the inputs", read, plan, notes), _tested(test, plan, notes), plan, notes)
+
+
+def _tested(test: Examples | None, plan: Plan, notes: list[str]) -> Examples | None:
+    if test is None:
+        return None
+    ready = _ready("the test inputs", test, plan, notes)
+    if ready.labels is None:
+        raise DataError("the test source has no labels that are classes, which accuracy and attacks need: give them")
+    return ready
+
+
+def _check_classes(training: Source, test: Source | None) -> None:
+    one, other = training.classes, None if test is None else test.classes
+    if one is not None and other is not None and list(one) != list(other):
+        differing = sorted({str(name) for name in one} ^ {str(name) for name in other})
+        raise DataError(
+            f"the source and the test source number their classes differently: {len(one)} and {len(other)} classes, "
+            f"differing in {', '.join(differing[:5]) or 'their order'}"
+        )
+
+
+def _read(source: Source, plan: Plan, *, shuffled: bool) -> Examples:
+    if not len(source):
+        raise DataError("the source is empty: it has no examples")
+    # The same draw for all sources, so that `limit` takes the same examples of a test set in every study.
+    order = np.random.default_rng(plan.seed).permutation(len(source))[: plan.limit]
+    return source.read((order if shuffled else np.sort(order)).tolist(), plan.seed)
+
+
+def _ready(name: str, examples: Examples, plan: Plan, notes: list[str]) -> Examples:
+    """Examples with inputs as networks take them and labels as classes."""
+    parts: dict[str, Array] = {}
+    alone = len(examples.parts) == 1
+    for part, array in examples.parts.items():
+        called = f"{name} {part!r}" if part else name
+        parts[part], said = prepared(called, array, examples.channels, plan.normalisation, alone=alone)
+        notes += said
+    labels = None
+    if examples.labels is not None:
+        labels, note = classes_of(f"labels of {name}", examples.labels)
+        notes += [note] if note else []
+    notes += examples.notes
+    return replace(examples, parts=parts, labels=labels)
+
+
+def _divided(read: Examples, test: Examples | None, plan: Plan, notes: list[str]) -> dict[str, Any]:
+    num = len(read)
+    splits_test = test is None and read.labels is not None
+    num_held_out = plan.num_held_out or min(_MOST_HELD_OUT, max(1, num // 5))
+    needed = num_held_out * (2 if splits_test else 1) + 1
+    if num < needed:
+        raise DataError(
+            f"the source has {num} examples (limit={plan.limit}), too few for anchors, {num_held_out} held-out inputs"
+            + (f" and {num_held_out} test inputs" if splits_test else "")
+            + f": give at least {needed}, or a smaller num_held_out"
+        )
+    held_out, rest = read[num - num_held_out :], read[: num - num_held_out]
+    if splits_test:
+        test, rest = rest[len(rest) - num_held_out :], rest[: len(rest) - num_held_out]
+        notes.append(f"no test source was given: {num_held_out} labelled examples of the source are the test inputs")
+    made = {"anchors": rest, "held_out": held_out, "test": test}
+    return _fields({name: part for name, part in made.items() if part is not None}, notes)
+
+
+def _fields(made: dict[str, Examples], notes: list[str]) -> dict[str, Any]:
+    first = made["anchors"]
+    for examples in made.values():
+        _check_alike(first, examples)
+    layout = _layout(first) if len(first.parts) > 1 else None
+    arrays = {name: _packed(layout, examples) for name, examples in made.items()}
+    bounds, note = bounds_of(list(arrays.values()))
+    notes += [note] if note and arrays["anchors"].dtype.kind == "f" and layout is None else []
+    return {
+        "anchors": arrays["anchors"],
+        "held_out": arrays["held_out"],
+        "test_inputs": arrays.get("test"),
+        "test_labels": made["test"].labels if "test" in made else None,
+        "bounds": bounds,
+        "anchor_labels": first.labels,
+        "held_out_labels": made["held_out"].labels,
+        "layout": layout,
+        "notes": tuple(dict.fromkeys(notes)),
+    }
+
+
+def _check_alike(one: Examples, other: Examples) -> None:
+    kinds = [{name: (array.shape[1:], array.dtype.name) for name, array in part.parts.items()} for part in (one, other)]
+    if kinds[0] != kinds[1]:
+        raise DataError(
+            f"the test source has other inputs than the source: {_told(kinds[1])}, and the source has {_told(kinds[0])}"
+        )
+
+
+def _told(kinds: dict[str, tuple[Any, str]]) -> str:
+    return ", ".join(
+        f"{name or 'inputs'} {dtype} [N{''.join(f', {n}' for n in shape)}]" for name, (shape, dtype) in kinds.items()
+    )
+
+
+def _layout(examples: Examples) -> Layout:
+    return Layout.of(_tensors(examples))
+
+
+def _tensors(examples: Examples) -> Any:
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in examples.parts.items()}
+    return tuple(tensors.values()) if examples.by_place else tensors
+
+
+def _packed(layout: Layout | None, examples: Examples) -> Array:
+    if layout is None:
+        return next(iter(examples.parts.values()))
+    packed: Array = layout.pack(_tensors(examples)).numpy()
+    return packed

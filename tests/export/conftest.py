@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+import pytest
+
+import fipray as fip
+from fipray import analysis
+from tests.export import subjects
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory) -> analysis.Results:
+    """Results of a study that its manifest says how to make again."""
+    directory = tmp_path_factory.mktemp("exported") / "results"
+    fip.LocalRunner().run(subjects.study().made_by("tests.export.subjects:study", ["num_steps=4"]), directory)
+    return analysis.load(directory)

@@ -1,0 +1,119 @@
+"""The recipes `robust-ensemble` and `diverse-ensemble`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+import fipray as fip
+from fipray import analysis
+from fipray.analysis.named import named_networks
+from fipray.errors import DataError, UsageError
+from fipray.recipes import diverse_ensemble, robust_ensemble
+from tests.recipes.conftest import blobs
+
+ROBUST = {"epsilon": 0.5, "allowance": 0.05, "budget": {"steps": 60}, "members": 2, "num_examples": 60}
+
+
+def test_robust_ensemble_stays_within_its_allowance_and_names_its_result(module, data, tmp_path):
+    recipe = robust_ensemble(module, data, **ROBUST)
+    results = recipe.run(tmp_path / "out")
+    rows = results.robustness.set_index(["name", "attack"])
+    network = results.named["ensemble"]
+    assert rows.loc[(network, "none"), "accuracy_loss_held_out"] <= 0.05
+    # Test inputs decide nothing. Over seeds 0 to 4 clean accuracy rose or fell by less than two points.
+    before, after = (rows.loc[(name, "none"), "clean_accuracy"] for name in ("base", network))
+    assert before - after < 0.1
+    assert "Robust accuracy (linf, epsilon 0.5" in recipe.outcome(results)
+    assert set(results.robustness["name"]) == {
+        *("base", "robust-0", "robust-1", "robust", "robust-with-base", "robust-with-base-twice")
+    }
+
+
+def test_member_beyond_the_allowance_is_led_back_towards_the_base_network(module, data, tmp_path):
+    # Steps several times as long as the weights leave outputs that have nothing to do with the base network's.
+    far = {**ROBUST, "allowance": 0.001, "members": 3, "budget": {"steps": 10}, "radius": 5.0}
+    recipe = robust_ensemble(module, data, **far)
+    results = recipe.run(tmp_path / "out")
+    assert list(results.paths["outcome_kind"]) == ["stopped"] * 3
+    measured = results.point_measures.query("measure == 'accuracy_loss'")
+    assert float(measured["value"].max()) <= 0.001
+    assert "3 of 3 members were led back" in recipe.outcome(results)
+
+
+def test_without_labels_the_result_is_the_ensemble_that_the_members_were_held_to(module, data, tmp_path):
+    unlabelled = replace(data, test_inputs=None, test_labels=None)
+    results = robust_ensemble(module, unlabelled, **ROBUST).run(tmp_path / "out")
+    assert results.named == {"ensemble": "robust-with-base-twice"}
+
+
+@pytest.mark.parametrize(
+    ("lost", "expected"),
+    [
+        ({"a": 0.01, "b": 0.0}, "a"),
+        ({"a": 0.03, "b": 0.02}, "b"),
+        ({"a": 0.03, "b": 0.03}, "base"),
+        ({"a": None, "b": 0.0}, "b"),  # outputs that are not finite
+        ({"b": 0.0}, None),  # the first has not been evaluated yet
+    ],
+)
+def test_first_network_within_the_allowance_is_the_result(lost, expected):
+    rule = '{"ensemble": {"rule": "first_within", "networks": ["a", "b"], "most": 0.02}}'
+    rows = [{"name": name, "attack": "none", "accuracy_loss_held_out": value} for name, value in lost.items()]
+    found = named_networks(
+        {"parameters": {"recipe": "robust-ensemble", "results": rule}}, {"robustness": pd.DataFrame(rows)}
+    )
+    assert found == ({} if expected is None else {"ensemble": expected})
+
+
+def test_diverse_members_disagree_within_the_allowance(module, data, tmp_path):
+    recipe = diverse_ensemble(module, data, allowance=0.05, budget={"steps": 30}, members=2, num_examples=20, rounds=2)
+    results = recipe.run(tmp_path / "out")
+    assert results.named == {"ensemble": "ensemble"}
+    for _, points in results.points.groupby("name"):
+        assert points["objective_value"].iloc[-1] < points["objective_value"].iloc[0]
+    measured = results.point_measures.query("measure == 'accuracy_loss'")
+    assert float(measured["value"].max()) <= 0.05
+    assert "Negative log-likelihood" in recipe.outcome(results)
+
+
+def test_arguments_that_no_ensemble_can_have_are_refused(module, data):
+    for given, said in (
+        ({"allowance": 0.0}, "allowance is a fraction"),
+        ({"members": 0}, "members=0 was given"),
+        ({"speed": 1}, "no setting 'speed'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            robust_ensemble(module, data, **given)
+    inputs, _ = blobs(50)
+    outside = fip.Data(anchors=inputs, held_out=inputs)
+    with pytest.raises(DataError, match=r"anchors lie in .* outside the bounds 0\.0\.\.1\.0"):
+        _ = robust_ensemble(module, outside, **ROBUST).study
+
+
+def test_rerun_of_a_robust_ensemble_computes_nothing(module, data, tmp_path):
+    first = robust_ensemble(module, data, **ROBUST)
+    first.run(tmp_path / "out")
+    again = robust_ensemble(module, data, **ROBUST)
+    again.run(tmp_path / "out")
+    assert list(analysis.load(tmp_path / "out").paths["attempt"]) == [1, 1]
+    assert again.chosen == first.chosen
+
+
+def test_accuracy_loss_is_exact_with_labels_and_estimated_without():
+    base = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7]]).log()
+    other = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.1, 0.9]]).log()
+    loss = fip.study.AccuracyLoss(standard_errors=0.0)
+    # They differ on the second input alone, where the base network is right with probability 0.6, the other with 0.4.
+    assert loss.between(other, base) == pytest.approx(0.2 / 3)
+    assert loss.between(other, base, torch.tensor([0, 0, 1])) == pytest.approx(1 / 3)
+    assert loss.between(other, base, torch.tensor([0, 1, 1])) == pytest.approx(-1 / 3)
+    # Losses 0, 0.2, 0: a mean of 0.2 / 3 with a standard deviation of 0.2 / sqrt(3), over sqrt(3).
+    assert fip.study.AccuracyLoss().between(other, base) == pytest.approx(0.4 / 3)
+    # Mixed in equal parts the second input has 0.5 for both classes; with more of the base network its class wins.
+    assert fip.study.AccuracyLoss(standard_errors=0.0, base_weight=0.6).between(other, base) == 0.0
+    broken = torch.tensor([[torch.nan, 0.0], [0.0, -1.0], [0.0, 1.0]])
+    assert loss.between(broken, base) == pytest.approx(0.8 / 3)
