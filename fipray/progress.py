@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import nn
 
 from fipray import paths
+from fipray.border import checked
 from fipray.networks import Network
 from fipray.paths import Objective, Outcome, PathPoint, Problem, Settings, WeightPath
 from fipray.printable import printable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 LINE_SECONDS = 10.0  # between two lines where there is no terminal
 
 
+@checked
 def trace(
     problem: Problem | Network | nn.Module,
     objective: Objective,

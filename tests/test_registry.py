@@ -41,6 +41,8 @@ NOT_IN_SPECS = {
     *("Candidate", "Acceptance", "Situation", "Proposal", "Ensemble", "StackedEnsemble", "Robustness", "Measures"),
     *("Task", "Data", "Evaluator", "LocalRunner", "Study", "Tensors", "Payload", "WeightsFile", "PerExample", "Job"),
     *("JobKind", "Location", "PathAttempt", "Resources", "Start", "Starts", "Channels"),
+    *("Normalisation", "ArraySource", "ItemSource", "Opened", "Reader", "Plan", "Columns", "Layout"),
+    *("TrialRecords", "FinishedTrial", "JobResult"),
 }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from fipray.execution import LocalRunner, Runner
+from fipray.networks.inputs import resolved_device
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Machine:
             The same for the trial in this process; of a runner on Ray, the first GPU where its workers have one.
         """
         if isinstance(runner, LocalRunner):
-            return cls(runner.threads, runner.device)
+            return cls(runner.threads, resolved_device(runner.device))
         has_gpu = torch.cuda.is_available() and getattr(runner, "gpus_per_worker", None) != 0
         threads = int(getattr(runner, "threads_per_worker", 1))
         if has_gpu:

@@ -32,8 +32,8 @@ def test_a_function_is_found_by_its_name():
         ("nowhere.at.all:study", "there is no module 'nowhere'"),
         (
             "tests.studies:stduy",
-            "has no function 'stduy'; it has: chained, cooperating, data, failing, interrupted, local_search, measured, "
-            "module, searching, searching_measures, signalling, study, with_a_fourth_class, with_nan",
+            "has no function 'stduy'; it has: chained, cooperating, data, failing, interrupted, local_search, "
+            "measured, module, searching, searching_measures, signalling, study, with_a_fourth_class, with_nan",
         ),
         ("tests.studies:NUM_INPUTS", "has no function 'NUM_INPUTS'"),
     ],

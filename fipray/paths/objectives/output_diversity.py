@@ -24,7 +24,8 @@ class OutputDiversity:
     `value = -mean_{n, o} |s(w, x_n + sigma xi_n) - s(o, x_n + sigma xi_n)|^2` over the inputs and over o = base network
     and others, with `xi_n ~ N(0, I)` drawn anew each step and s the embedded outputs. For classes it lies in -8..0. The
     functional distance holds the outputs on the data, and this objective separates them off the data; networks that
-    disagree there give a measure of uncertainty.
+    disagree there give a measure of uncertainty. Where the outputs equal those of another network, as at the start of
+    a path, the squared distance has no gradient: a random direction of the outputs is taken, at the value 0.
 
     Cost: one gradient on N inputs, and one forward pass per other network.
 
@@ -53,4 +54,6 @@ class OutputDiversity:
         for other in (problem.start, *problem.others):
             theirs = problem.geometry.embed(problem.network.outputs(other, inputs))
             distances.append((own - theirs).square().sum(1).mean())
-        return -torch.stack(distances).mean()
+        away = torch.stack(distances)
+        anywhere = ((own - own.detach()) * batch.normal(*own.shape)).sum(1).mean()  # 0 with a gradient
+        return -torch.where(away == 0, anywhere, away).mean()

@@ -211,7 +211,18 @@ class TestValues:
         expected = -((own - base).square().sum(1).mean() + (own - theirs).square().sum(1).mean()) / 2
         found = OutputDiversity(0.7).value(replace(where, others=(other,)), weights, made)
         torch.testing.assert_close(found, expected)
-        assert float(OutputDiversity().value(where, where.start, made)) == 0
+
+    def test_output_diversity_has_value_zero_and_a_random_gradient_where_outputs_coincide(self):
+        where = problem(mlp(5, 3))
+        gradients = []
+        for seed in (0, 0, 1):
+            weights = where.start.clone().requires_grad_()
+            value = OutputDiversity().value(where, weights, replace(where.batch(normal(6, 5)), seed=seed))
+            assert float(value.detach()) == 0
+            gradients.append(torch.autograd.grad(value, weights)[0])
+        torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
+        assert float(gradients[0].norm()) > 0
+        assert float((gradients[0] - gradients[2]).norm()) > 0
 
     def test_weight_diversity_is_minus_the_mean_distance_in_units_of_the_base_weights(self):
         where = problem(mlp(5, 3))
