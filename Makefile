@@ -2,7 +2,8 @@
 #
 #     make quickstart     install into .venv, then trace paths on this machine: results/quickstart
 #     make test           install, check the code, run the tests
-#     make test-all       the same with the slow tests
+#     make test-pages     the slow tests of pages: documentation, notebooks, and the report in a browser
+#     make test-all       all tests, with the slow ones
 #     make install        install only; a second time takes no time
 #     make docs           build the documentation site: build/site/index.html
 #
@@ -13,8 +14,9 @@ EXTRAS ?= dev# of pyproject.toml; the nodes of cluster.yaml ask for others
 
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(EXTRAS)
+PAGES := tests/test_pages.py tests/test_notebooks.py tests/test_site.py tests/analysis/test_report_browser.py
 
-.PHONY: install quickstart test test-all lint docs clean
+.PHONY: install quickstart test test-pages test-all lint docs clean
 
 install: $(INSTALLED)
 
@@ -22,7 +24,10 @@ quickstart: install
 	$(BIN)/fipray run experiments.quickstart:study --into results/quickstart
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
+test-pages: install
+	$(BIN)/python -m pytest -m "slow or not slow" --numprocesses 2 --dist loadgroup $(PAGES)
 
 test-all: lint
 	$(BIN)/python -m pytest -m "slow or not slow"
@@ -41,7 +46,7 @@ clean:
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/uv
-	$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
 $(BIN)/uv: | $(BIN)/python

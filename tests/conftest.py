@@ -43,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     margins.shift_seeds(config.getoption("--seed-shift"))
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in this same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests are shared out to processes, one of them has the Ray session, and a file stays in one.
 

@@ -20,7 +20,7 @@ from typing import Any, Self, TypeAlias, TypeVar, dataclass_transform, final, ge
 import pyarrow as pa
 
 # A change of any column is a change of this version: a directory of another version is refused, never migrated.
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 
 TEXT, INT32, INT64, FLOAT, BOOLEAN = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.bool_()
 # Parquet calls the items of a list "element"; under another name the schema would not come back as it was written.
