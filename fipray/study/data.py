@@ -130,10 +130,10 @@ class Data:
         """Take data from what there is.
 
         A source is a torch Dataset or DataLoader, a data set of Hugging Face, a numpy array or tensor, a tuple (inputs,
-        labels), a dictionary of arrays, a Bunch of scikit-learn, a folder of images (one folder a class, or folders
-        `train` and `val` or `test` of them), or the path of an .npz or .npy file. `fipray.study.Columns` names columns
-        that cannot be found. The inputs of a shuffled source become anchors, the last ones held-out inputs, and before
-        these, where there are labels and no test source, test inputs.
+        labels), a dictionary of arrays, a data frame, a Bunch of scikit-learn, a folder of images (one folder a class,
+        or folders `train` and `val` or `test` of them), or the path of an .npz or .npy file. `fipray.study.Columns`
+        names columns that cannot be found. The inputs of a shuffled source become anchors, the last ones held-out
+        inputs, and before these, where there are labels and no test source, test inputs.
 
         uint8 becomes 0..1 in float32, [N, H, W, C] becomes [N, C, H, W] where that is unambiguous, float64 of numpy
         becomes torch's default dtype, and one-hot rows become classes. The field `notes` tells what was done. Several

@@ -249,6 +249,16 @@ def test_bunches_of_scikit_learn_are_read_and_targets_of_a_regression_left_out()
     assert any("are real numbers and no classes: they are left out" in note for note in regression.notes)
 
 
+def test_data_frame_has_its_columns_as_features_and_a_column_of_labels():
+    frame = load_iris(as_frame=True).frame
+    taken, plain = fip.Data.of(frame), fip.Data.of((frame.iloc[:, :4].to_numpy(), frame["target"].to_numpy()))
+    assert same(taken, plain)
+    assert "the column 'target' of the source is taken for labels" in taken.notes
+    named = fip.Data.of(Columns(frame, inputs=tuple(frame.columns[:2]), labels="target"))
+    np.testing.assert_array_equal(named.anchors, plain.anchors[:, :2])
+    assert fip.Data.of(frame.drop(columns="target")).test_inputs is None
+
+
 def test_several_inputs_are_packed_and_their_layout_is_part_of_ids():
     ids, mask = np.arange(NUM * 2).reshape(NUM, 2), np.ones((NUM, 2), dtype=np.int64)
     data = fip.Data.of({"input_ids": ids, "attention_mask": mask, "labels": CLASSES}, num_held_out=3)
@@ -286,6 +296,7 @@ def test_several_inputs_are_packed_and_their_layout_is_part_of_ids():
         (__file__, {}, "is neither .npz nor .npy"),
         (ROWS, {"test": ROWS}, "the test source has no labels"),
         (ROWS, {"test": (ROWS[:, :2], CLASSES)}, r"has other inputs .* float32 \[N, 2\], and the source has"),
+        (np.where(ROWS > 0.9, np.nan, ROWS), {}, "2 of the inputs hold NaN or infinity"),
         (ROWS, {"limit": 0}, "limit must be at least 1"),
         (ROWS, {"mean": 0.5}, "mean= and std= must be given together"),
         (torch.zeros(4, 3, dtype=torch.bfloat16), {}, "which numpy does not have"),

@@ -56,7 +56,7 @@ def chosen(columns: Collection[str], named: Columns | None) -> tuple[tuple[str, 
         if unknown := [name for name in (*inputs, labels) if name and name not in columns]:
             raise DataError(f"there is no column {unknown[0]!r}; the columns are: {_listed(columns)}")
         return inputs, labels
-    labels = next((name for name in _LABELS if name in columns), "")
+    labels = label_among(columns)
     inputs = tuple(name for name in _TOGETHER if name in columns)
     if not inputs:
         rest = [name for name in columns if name != labels]
@@ -67,6 +67,18 @@ def chosen(columns: Collection[str], named: Columns | None) -> tuple[tuple[str, 
             'fipray.study.Columns(source, inputs="...", labels="...")'
         )
     return inputs, labels
+
+
+def label_among(columns: Collection[str]) -> str:
+    """Find the column of labels by its name.
+
+    Args:
+        columns: names of all columns.
+
+    Returns:
+        Its name; empty if none has a usual one.
+    """
+    return next((name for name in _LABELS if name in columns), "")
 
 
 def splits(names: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:

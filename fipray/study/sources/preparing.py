@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -123,8 +124,14 @@ def bounds_of(arrays: Sequence[Array]) -> tuple[tuple[float, float], str]:
 
     Returns:
         0..1 if they lie within it, and otherwise their smallest and largest value; and a note, or "".
+
+    Raises:
+        DataError: for NaN and infinity among the inputs.
     """
     low, high = (_extreme(extreme, arrays) for extreme in (np.min, np.max))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        broken = sum(int((~np.isfinite(array.reshape(len(array), -1))).any(1).sum()) for array in arrays)
+        raise DataError(f"{broken} of the inputs hold NaN or infinity: leave these examples out, or fill them in")
     if low >= 0 and high <= 1:
         return (0.0, 1.0), ""
     high = high if high > low else low + 1

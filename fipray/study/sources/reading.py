@@ -22,12 +22,13 @@ from torch.utils.data import (
 
 from fipray.border import described
 from fipray.errors import DataError
-from fipray.study.sources.columns import Columns, arrays_in, chosen, is_dataset, split_names, splits
+from fipray.study.sources.columns import Columns, arrays_in, chosen, is_dataset, label_among, split_names, splits
 from fipray.study.sources.examples import ArraySource, ItemSource, Source, Transform
 
 KNOWN = (
     "a torch Dataset or DataLoader, a data set of Hugging Face, numpy arrays or torch tensors, a tuple (inputs, "
-    "labels), a dictionary of arrays, a Bunch of scikit-learn, a folder of images, or the path of an .npz or .npy file"
+    "labels), a dictionary of arrays, a data frame, a Bunch of scikit-learn, a folder of images, or the path of an "
+    ".npz or .npy file"
 )
 
 
@@ -87,6 +88,8 @@ class Reader:
             return self._mapping(source, columns)
         if isinstance(source, tuple) and len(source) == 2:
             return Opened(ArraySource(self.name, source[0], source[1], self.transform))
+        if hasattr(source, "to_numpy") and hasattr(source, "columns"):
+            return self._frame(source, columns)
         if isinstance(source, (Tensor, np.ndarray)) or hasattr(source, "to_numpy"):
             return Opened(ArraySource(self.name, source, None, self.transform))
         if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, tuple):
@@ -146,6 +149,23 @@ class Reader:
         given = {name: arrays[names[name]] for name in inputs}
         inside = given if len(given) > 1 else given[inputs[0]]
         return ArraySource(self.name, inside, arrays[names[labels]] if labels in names else None, self.transform)
+
+    def _frame(self, frame: Any, columns: Columns | None) -> Opened:
+        """Open a data frame, whose columns are the features of one input."""
+        names = [str(name) for name in frame.columns]
+        if columns is not None:
+            inputs, labels = chosen(names, columns)
+        else:
+            labels = label_among(names)
+            inputs = tuple(name for name in names if name != labels)
+        by_name = dict(zip(names, frame.columns, strict=True))
+        source = ArraySource(
+            self.name,
+            frame[[by_name[name] for name in inputs]].to_numpy(),
+            frame[by_name[labels]].to_numpy() if labels else None,
+            self.transform,
+        )
+        return Opened(source, notes=(f"the column {labels!r} of {self.name} is taken for labels",) if labels else ())
 
     def _file(self, path: Path, columns: Columns | None) -> Opened:
         if path.is_dir():
