@@ -60,8 +60,8 @@ def new(
         raise UsageError(f"{file} exists already; nothing was written")
     texts = list(parameter or [])
     given = dict(text.split("=", 1) for text in texts if text.split("=", 1)[0] in entry.subject and "=" in text)
-    if "tasks" in entry.subject:
-        raise UsageError(f"recipe {entry.name!r} makes heads and data from its tasks, so no study file is written")
+    if own := [name for name in entry.subject if name not in EXAMPLE]:
+        raise UsageError(f"recipe {entry.name!r} makes networks or data from its {own[0]}, so no study file is written")
     subject = {name: given.get(name) or EXAMPLE["data" if name == "data" else "module"] for name in entry.subject}
     texts += [f"{name}={text}" for name, text in subject.items() if name not in given]
     source = study_file(entry.made(texts), subject)

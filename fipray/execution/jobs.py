@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from fipray.errors import RunError
 from fipray.geometry import Kept, OutputGeometry
@@ -76,6 +76,7 @@ class Payload:
         folders: directories from which workers import the study's own modules.
         keeps: kept quantities by name; empty for the outputs alone.
         measures: measures of saved points by name, as objects or `module:function`.
+        networks: weights [P] of other networks by name.
     """
 
     study: str
@@ -86,6 +87,7 @@ class Payload:
     folders: tuple[str, ...] = ()
     keeps: Mapping[str, Kept] = field(default_factory=dict)
     measures: Mapping[str, AnyMeasure] = field(default_factory=dict)
+    networks: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, study: Study, module: nn.Module | None = None, folders: tuple[str, ...] = ()) -> Payload:
@@ -101,7 +103,17 @@ class Payload:
             The payload.
         """
         module = study.module if module is None else module
-        return cls(study.name, module, study.data, study.geometry, study.moving, folders, study.keeps, study.measures)
+        return cls(
+            study.name,
+            module,
+            study.data,
+            study.geometry,
+            study.moving,
+            folders,
+            study.keeps,
+            study.measures,
+            study.other_weights,
+        )
 
 
 @dataclass(frozen=True)

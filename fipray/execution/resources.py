@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,6 +97,20 @@ class Resources:
         kept = kept_of(payload.geometry, payload.keeps, data)
         starts = Starts(store, network, data, kept, device)
         return cls(payload, store, network, data, probes, evaluator, starts, location, heartbeat)
+
+    def others(self, job: Job, networks: Sequence[str], names: Sequence[str]) -> list[Tensor]:
+        """Weights of the other networks of an objective, on the device.
+
+        Args:
+            job: job that depends on them.
+            networks: names among the study's other networks, which come first.
+            names: names of paths or of the ends of rounds.
+
+        Returns:
+            Weights [P] of each.
+        """
+        given = [self.payload.networks[name].to(self.location.device) for name in networks]
+        return given + [self.weights(job, name) for name in names]
 
     def weights(self, job: Job, name: str) -> Tensor:
         """Weights of a network, on the device.

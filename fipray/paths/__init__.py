@@ -13,6 +13,7 @@ from fipray.paths.objective import Objective, Restriction, check_network, milest
 from fipray.paths.objectives import (
     AdversarialDistillation,
     Adversary,
+    Arrival,
     EnsembleAdversarialDistillation,
     GradientDiversity,
     InputGradientPenalty,
@@ -57,6 +58,7 @@ __all__ = [
     "Adaptive",
     "AdversarialDistillation",
     "Adversary",
+    "Arrival",
     "Augmentation",
     "Batch",
     "Candidate",

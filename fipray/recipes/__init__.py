@@ -6,7 +6,7 @@
 from fipray.recipes.anchors import AnchorChoice
 from fipray.recipes.budget import Budget
 from fipray.recipes.catalogue import catalogue, find, recipe
-from fipray.recipes.connecting import ConnectedNetworks, connect
+from fipray.recipes.connecting import ConnectChoices, connect
 from fipray.recipes.ensembles import DiverseChoices, RobustChoices, diverse_ensemble, robust_ensemble
 from fipray.recipes.learning import LearningChoices, learn
 from fipray.recipes.pruning import PruningChoices, prune
@@ -17,7 +17,7 @@ __all__ = [
     "AnchorChoice",
     "Budget",
     "Chosen",
-    "ConnectedNetworks",
+    "ConnectChoices",
     "Design",
     "DiverseChoices",
     "FirstWithin",

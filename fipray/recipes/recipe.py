@@ -89,6 +89,7 @@ class Plan:
         measures: measures of saved points.
         space: domains of the fields that `fipray search` varies; empty where the recipe cannot be searched.
         objectives: objectives of such a search.
+        networks: other networks of the study by name.
     """
 
     paths: tuple[PathSpec, ...]
@@ -100,6 +101,7 @@ class Plan:
     measures: Mapping[str, AnyMeasure] = field(default_factory=dict)
     space: Mapping[str, Domain] = field(default_factory=dict)
     objectives: Mapping[str, str] = field(default_factory=dict)
+    networks: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -193,6 +195,7 @@ class Recipe:
             evaluation=plan.evaluation,
             geometry=plan.geometry,
             measures=plan.measures,
+            networks=plan.networks,
             parameters=self._record,
         )
 

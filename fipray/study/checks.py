@@ -63,6 +63,23 @@ def check_data_of(path: PathSpec, data: Data) -> None:
             )
 
 
+def check_networks_of(path: PathSpec, networks: Collection[str]) -> None:
+    """Check that the study has the other networks that a path names.
+
+    Args:
+        path: spec of a path.
+        networks: names of the study's other networks.
+
+    Raises:
+        UsageError: for an unknown network.
+    """
+    if unknown := [name for name in path.networks if name not in networks]:
+        raise UsageError(
+            f"path {path.name!r}: networks names the unknown {_listed(unknown)}; the study has the other networks "
+            f"{_listed(networks) or '(none)'}"
+        )
+
+
 def check_events_of(path: PathSpec, keeps: Mapping[str, Kept], measures: Mapping[str, Any]) -> None:
     """Check that the study has the measures and kept quantities that a path's events name.
 

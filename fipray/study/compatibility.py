@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from fipray.errors import DataError, NetworkError, UsageError
 from fipray.geometry import OutputGeometry, num_classes
-from fipray.networks import Network
+from fipray.networks import Network, copied
+from fipray.networks.parameters import listed
 from fipray.robustness import ThreatModel
 from fipray.study.data import Data
 from fipray.study.evaluation import Evaluation
@@ -48,6 +49,39 @@ def check_inputs(network: Network, name: str, inputs: NDArray[np.generic], geome
             f"{name} has dtype {inputs.dtype}, but the network's weights have {wanted}: use {name}.astype(np.{wanted}) "
             f"({error})"
         ) from error
+
+
+def weights_of(network: Network, name: str, module: nn.Module) -> Tensor:
+    """Weights of another network of the base network's architecture.
+
+    Args:
+        network: base network.
+        name: name of the other network, for messages.
+        module: the other network.
+
+    Returns:
+        Weights [P] on the CPU.
+
+    Raises:
+        NetworkError: for another architecture, and for a network that differs in more than the weights that move, such
+            as in statistics of BatchNorm.
+    """
+    own, theirs = network.module_at(network.weights).state_dict(), copied(module).state_dict()
+    shapes = [{key: tuple(value.shape) for key, value in state.items()} for state in (own, theirs)]
+    if differing := sorted({key for key, _ in shapes[0].items() ^ shapes[1].items()}):
+        raise NetworkError(
+            f"network {name!r} is not of the base network's architecture: they differ in {listed(differing)}"
+        )
+    moving = [slot.name for slot in network.slots]
+    aliases = {alias for alias, name in network.aliases() if name in moving}
+    fixed = [key for key in own if key not in aliases and not key.endswith("num_batches_tracked")]
+    if differing := [key for key in fixed if not torch.equal(own[key], theirs[key].to(own[key]))]:
+        raise NetworkError(
+            f"network {name!r} differs from the base network in {listed(differing)}, which no path moves: statistics "
+            "of BatchNorm are folded into the layers before by torch.nn.utils.fusion.fuse_conv_bn_eval; other "
+            "parameters move if they require gradients, or by the study's `moving`"
+        )
+    return Network.of(module, moving=moving).weights.detach().cpu()
 
 
 def check_state(module: nn.Module) -> None:

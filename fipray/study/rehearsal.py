@@ -90,6 +90,7 @@ def rehearse_paths(
     tensors: Tensors,
     geometry: OutputGeometry,
     keeps: Mapping[str, Kept],
+    networks: Mapping[str, Tensor],
 ) -> None:
     """Compute the objective, its gradient and one proposed step at the base network.
 
@@ -101,6 +102,7 @@ def rehearse_paths(
         tensors: data of the study.
         geometry: output geometry.
         keeps: kept quantities by name.
+        networks: weights [P] of other networks by name.
 
     Raises:
         UsageError: for a stage that fails, with the path, the stage and the reason.
@@ -109,11 +111,16 @@ def rehearse_paths(
     for path in paths:
         if (kind := _kind(path)) not in done and not _has_own_code(path):
             done.add(kind)
-            _rehearse_path(path, network, tensors, geometry, keeps)
+            _rehearse_path(path, network, tensors, geometry, keeps, networks)
 
 
 def _rehearse_path(
-    path: PathSpec, network: Network, tensors: Tensors, geometry: OutputGeometry, keeps: Mapping[str, Kept]
+    path: PathSpec,
+    network: Network,
+    tensors: Tensors,
+    geometry: OutputGeometry,
+    keeps: Mapping[str, Kept],
+    networks: Mapping[str, Tensor],
 ) -> None:
     with _stage(f"path {path.name!r}: its augmentations of the anchors"):
         inputs = augmented(tensors.anchors(path.anchors)[:NUM_INPUTS], path.augmentations)[:NUM_EXAMPLES]
@@ -123,7 +130,8 @@ def _rehearse_path(
         problem = Problem(network, **kept, sets=sets)
     with _stage(f"path {path.name!r}: its memory"):
         memory = (path.memory.of(problem, tensors.anchors(path.memory.sets)[:NUM_INPUTS]),) if path.memory else ()
-    others = (network.weights,) * min(len(path.others), 1)
+    # A path that does not exist yet ends elsewhere than at the base network, where some objectives are undefined.
+    others = (*(networks[name] for name in path.networks), *(1.01 * network.weights for _ in path.others[:1]))
     problem = replace(problem, others=others, tasks=_first_examples(tensors.tasks), memory=memory)
     with _stage(f"path {path.name!r}: its geometry"):
         batch = problem.batch(inputs)
@@ -158,6 +166,7 @@ def _kind(path: PathSpec) -> str:
         path.augmentations,
         path.anchors,
         bool(path.others),
+        path.networks,
     )
     return json.dumps([_without_numbers(encode(part)) for part in (*parts, path.uncertainty_fraction > 0)])
 

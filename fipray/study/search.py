@@ -91,7 +91,7 @@ class Search:
             raise UsageError("a search needs a field to search, such as space={'radius.tolerance': LogUniform(...)}")
         domains = {name: domain_of(given, name) for name, given in self.space.items()}
         object.__setattr__(self, "space", domains)
-        if fixed := [name for name in self.space if name.split(".")[0] in ("name", "others")]:
+        if fixed := [name for name in self.space if name.split(".")[0] in ("name", "others", "networks")]:
             raise UsageError(f"{fixed[0]} cannot be searched: a trial is named by its values and has no other paths")
         check(self.path, self.space)
         self._check_objectives()

@@ -45,6 +45,7 @@ class PathSpec(Settings, _Required):  # in this order of the bases `name` and `o
         held_out: names among `Data.sets` whose inputs are the held-out inputs; empty uses `Data.held_out`.
         moving: names of the parameters that may change on this path, or patterns such as "head.*"; empty moves all
             parameters that the study moves.
+        networks: names among `Study.networks` that come first among the other networks of the objective.
 
     Raises:
         UsageError: for a name of another form, a setting out of range or without effect on this objective, and a value
@@ -58,6 +59,7 @@ class PathSpec(Settings, _Required):  # in this order of the bases `name` and `o
     memory: KroneckerMemory | None = None
     held_out: tuple[str, ...] = ()
     moving: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name, "path")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fipray.border import checked
 from fipray.errors import DataError, NetworkError, UsageError
@@ -17,7 +17,7 @@ from fipray.networks import Network, copied, parameter_names
 from fipray.paths import check_network, outputs_on_anchors
 from fipray.study.arrays import weights_digest
 from fipray.study.canonical import digest, to_json
-from fipray.study.checks import check_data_of, check_events_of, check_keeps, check_names
+from fipray.study.checks import check_data_of, check_events_of, check_keeps, check_names, check_networks_of
 from fipray.study.code import Code, architecture_of, code_of, texts_of
 from fipray.study.compatibility import (
     check_inputs,
@@ -25,6 +25,7 @@ from fipray.study.compatibility import (
     check_perturbed,
     check_state,
     check_threat_models,
+    weights_of,
 )
 from fipray.study.data import Data
 from fipray.study.described import ensembles_described, inputs_described
@@ -77,11 +78,14 @@ class Study:
         keeps: kept quantities by name, with names of `Data.sets` for inputs of their own; empty keeps the outputs.
         measures: measures of each saved point by name: `RobustAccuracy`, or a function as `module:function` that takes
             the module at the point's weights and returns a number.
+        networks: other networks of the base network's architecture by name, to which paths refer in
+            `PathSpec.networks`: towards which they walk, or from which they differ.
 
     Raises:
         UsageError: for a name that is used twice or refers to nothing, and for a stage that fails on two inputs.
         DataError: for labels outside the network's classes, and for inputs that the network does not take.
-        NetworkError: for a module that is not a function of its weights.
+        NetworkError: for a module that is not a function of its weights, and for other networks that differ from the
+            base network in more than the weights that move.
     """
 
     name: str
@@ -96,6 +100,7 @@ class Study:
     moving: tuple[str, ...] = ()
     keeps: Mapping[str, Kept] = field(default_factory=dict)
     measures: Mapping[str, AnyMeasure] = field(default_factory=dict)
+    networks: Mapping[str, nn.Module] = field(default_factory=dict)
     _identified: dict[str, dict[str, Spec]] = field(default_factory=dict, init=False, repr=False)
     _made_by: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -108,6 +113,7 @@ class Study:
         for path in self.paths:
             check_data_of(path, self.data)
             check_events_of(path, self.keeps, self.measures)
+            check_networks_of(path, self.networks)
         check(self.ensembles, self.paths)
         check_measures(self.measures)
         _, outputs = outputs_on_anchors(self.keeps)
@@ -137,7 +143,7 @@ class Study:
         if self.evaluation is not None:
             has_ensembles = any(len(ensemble.members) > 1 for ensemble in self.ensembles)
             rehearse_evaluation(self.evaluation, network, tensors, has_ensembles)
-        rehearse_paths(self.paths, network, tensors, self.geometry, self.keeps)
+        rehearse_paths(self.paths, network, tensors, self.geometry, self.keeps, self.other_weights)
 
     def __repr__(self) -> str:
         return f"Study({self._summary})"
@@ -153,6 +159,12 @@ class Study:
             attacks = ", ".join(attack.name for attack in self.evaluation.attacks)
             judged = f"evaluation under {attacks} on {self._num_examples} examples"
         return f"{self.name!r}, {_counted(self.paths, 'path')}, {_counted(self.ensembles, 'ensemble')}, {judged}"
+
+    @cached_property
+    def other_weights(self) -> dict[str, Tensor]:
+        """Weights [P] of the other networks by name."""
+        network = Network.of(self.module, moving=self.moving or None)
+        return {name: weights_of(network, name, self.data.packed(one)) for name, one in self.networks.items()}
 
     @cached_property
     def _layout(self) -> list[tuple[list[str], list[int]]]:
@@ -237,6 +249,7 @@ class Study:
         moving = () if self._moves_all else tuple(names[0] for names, _ in self._layout)
         named = [(name, each) for given in (self.keeps, self.measures) for name, each in sorted(given.items())]
         more = [to_json(tuple(named))] if named else []
+        more += [f"{name} {weights_digest(self.networks[name])}" for name in sorted(self.networks)]
         return base, architecture_of(self.module), self.data.digest, to_json(self.geometry), *moving, *more
 
     @property

@@ -131,7 +131,7 @@ def test_functions_are_asked_whether_they_take_what_they_are_called_with(wrong):
         ),
         (
             lambda: fip.PathSpec("a", LINF),
-            "expected an Objective, such as AdversarialDistillation, EnsembleAdversarialDistillation, ",
+            "expected an Objective, such as AdversarialDistillation, Arrival, EnsembleAdversarialDistillation, ",
         ),
         (
             lambda: fip.PathSpec("a", fip.objectives.GradientDiversity),

@@ -41,7 +41,7 @@ def run(job: Job, spec: PathSpec, resources: Resources, report: Report | None) -
     # A search's scheduler compares trials step by step, so it needs the points of earlier attempts, too.
     for number in range(1, len(saved.points) + 1):
         report_saved(number)
-    others = [resources.weights(job, name) for name in spec.others]
+    others = resources.others(job, spec.networks, spec.others)
     path = attempt.trace(others, on_saved=lambda: report_saved(len(saved.points)))
     # Tasks are tested at the end only: they are not among what a scheduler compares.
     return path_tables(attempt, path) | task_tables(attempt, path)

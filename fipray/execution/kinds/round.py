@@ -41,7 +41,7 @@ def run(job: Job, spec: RoundSpec, resources: Resources, report: Report | None) 
         if path.outcome.kind == _PAUSED:  # any other outcome ended the path early: its later rounds take no steps
             saved.round, saved.outcome = number, None
             until = None if number == spec.num_rounds else spec.until(number)
-            path = attempt.trace([resources.weights(job, name) for name in spec.others(number)], until)
+            path = attempt.trace(resources.others(job, spec.path.networks, spec.others(number)), until)
     if spec.is_last:
         attempt.adopt(path.points)
         return path_tables(attempt, path) | task_tables(attempt, path)

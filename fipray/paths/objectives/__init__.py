@@ -10,6 +10,7 @@ from fipray.paths.memory import KroneckerMemory as KroneckerMemory
 from fipray.paths.objective import Objective as Objective
 from fipray.paths.objectives.adversarial_distillation import AdversarialDistillation as AdversarialDistillation
 from fipray.paths.objectives.adversary import Adversary as Adversary
+from fipray.paths.objectives.arrival import Arrival as Arrival
 from fipray.paths.objectives.ensemble_adversarial_distillation import (
     EnsembleAdversarialDistillation as EnsembleAdversarialDistillation,
 )
