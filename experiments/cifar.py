@@ -1,4 +1,4 @@
-"""Part of CIFAR-10, CIFAR-100, and a published ResNet-20, read from files."""
+"""CIFAR-10 and a part of it, CIFAR-100, and a published ResNet-20, read from files."""
 
 from __future__ import annotations
 
@@ -27,6 +27,29 @@ def cifar10_subset(root: str = "") -> dict[str, NDArray[np.generic]]:
     with np.load(given_file("cifar10_subset.npz", root)) as held:
         scaled = {f"{part}_inputs": held[f"{part}_images"] / np.float32(255) for part in ("train", "test")}
         return {**scaled, "train_labels": held["train_labels"], "test_labels": held["test_labels"]}
+
+
+def cifar10(root: str = "") -> dict[str, NDArray[np.generic]]:
+    """CIFAR-10 from lossless mosaics of 25 rows of 40 images, in the form of `cifar10_subset`.
+
+    Args:
+        root: folder that holds `cifar10/labels.npz` and the mosaics beside it; if empty, FIPRAY_DATA or the folder
+            `shared/data` beside the checkout.
+
+    Returns:
+        Arrays by name.
+    """
+    from PIL import Image
+
+    file = given_file("cifar10/labels.npz", root)
+    labels = np.load(file)
+    found: dict[str, NDArray[np.generic]] = {}
+    for part in ("train", "test"):
+        mosaics = [np.asarray(Image.open(one).convert("RGB")) for one in sorted(file.parent.glob(f"{part}-*.webp"))]
+        tiles = [one.reshape(25, 32, 40, 32, 3).transpose(0, 2, 4, 1, 3).reshape(-1, 3, 32, 32) for one in mosaics]
+        found[f"{part}_inputs"] = np.concatenate(tiles) / np.float32(255)
+        found[f"{part}_labels"] = labels[f"{part}_labels"].astype(np.int64)
+    return found
 
 
 def cifar100(root: str = "") -> dict[str, NDArray[np.generic]]:

@@ -50,7 +50,7 @@ def _network(rule: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> str
 
 
 def _first_within(rule: Mapping[str, Any], robustness: pd.DataFrame) -> str | None:
-    lost = robustness[robustness["attack"] == "none"].set_index("name")["accuracy_loss_held_out"]
+    lost = robustness[robustness["attack"] == "none"].set_index("name")[rule["column"]]
     for name in rule["networks"]:
         if name not in lost.index:
             return None  # not evaluated yet, and it may be the one

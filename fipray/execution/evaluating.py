@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from fipray.errors import DataError
 from fipray.execution.jobs import Job, Tables
@@ -245,8 +246,21 @@ class Evaluator:
         own = torch.cat([classifier(part) for part in self.held_out.split(BATCH_SIZE)])
         distance = float(functional_distance(embed(own), embed(base)))
         lost = AccuracyLoss().between(own, base, self.held_out_labels)
-        numbers = {"functional_distance_held_out": distance, "accuracy_loss_held_out": lost}
+        numbers = {
+            "functional_distance_held_out": distance,
+            "accuracy_loss_held_out": lost,
+            "nll_loss_held_out": _rise_of_nll(own, base, self.held_out_labels),
+        }
         return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+
+
+def _rise_of_nll(outputs: Tensor, base: Tensor, labels: Tensor | None) -> float:
+    """Mean rise of the negative log-likelihood since the base network, plus one standard error; NaN without labels."""
+    if labels is None:
+        return math.nan
+    own, before = (functional.cross_entropy(each.double(), labels, reduction="none") for each in (outputs, base))
+    risen = own - before
+    return float(risen.mean() + risen.std() / len(risen) ** 0.5)
 
 
 def _class_outputs(network: Network, weights: Tensor, inputs: Tensor) -> Tensor:

@@ -50,11 +50,13 @@ class FirstWithin:
 
     Args:
         networks: names of the networks.
-        most: largest loss of accuracy on held-out inputs, the column `accuracy_loss_held_out` of `robustness`.
+        most: largest value of the column.
+        column: column of `robustness` with a loss on held-out inputs, in the row without an attack.
     """
 
     networks: tuple[str, ...]
     most: float
+    column: Literal["accuracy_loss_held_out", "nll_loss_held_out"] = "accuracy_loss_held_out"
 
 
 Rule = SparsestWithin | FirstWithin

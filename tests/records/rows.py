@@ -103,6 +103,7 @@ def robustness_row(robustness_id: str, name: str, kind: str, attack: str, **chan
         sparsity=0.0,
         functional_distance_held_out=0.0,
         accuracy_loss_held_out=0.01,
+        nll_loss_held_out=-0.01,
         warnings=None,
         seconds=2.0,
         attempt=1,

@@ -20,6 +20,8 @@ class Walk:
         num_steps: number of steps of each member.
         batch_size: anchors in the batch of a step.
         batch_statistics: whether BatchNorm normalises by the batch while a path walks, as in training.
+        num_anchors: number of anchors that are used; 0 for all.
+        num_examples: number of test inputs that are attacked.
     """
 
     members: int = 3
@@ -28,6 +30,8 @@ class Walk:
     num_steps: int = 1000
     batch_size: int = 128
     batch_statistics: bool = False
+    num_anchors: int = 0
+    num_examples: int = 1000
 
     def __post_init__(self) -> None:
         if self.members < 1:
@@ -46,14 +50,18 @@ class RobustChoices(Walk):
         num_steps: number of steps of each member.
         batch_size: anchors in the batch of a step.
         batch_statistics: whether BatchNorm normalises by the batch while a path walks, as in training.
+        num_anchors: number of anchors that are used; 0 for all.
+        num_examples: number of test inputs that are attacked.
         adversary_steps: ascent steps of the adversary within a step of the path.
         adversary_epsilon: epsilon of that adversary, in units of the recipe's epsilon.
         shifted: number of shifted copies of each anchor, for images; 0 for none, which the recipe always chooses.
+        max_seconds: time after which a path ends early; None for no limit.
     """
 
     adversary_steps: int = 2
     adversary_epsilon: float = 1.1
     shifted: int = 0
+    max_seconds: float | None = None
 
 
 @checked
@@ -68,8 +76,11 @@ class DiverseChoices(Walk):
         num_steps: number of steps of each member.
         batch_size: anchors in the batch of a step.
         batch_statistics: whether BatchNorm normalises by the batch while a path walks, as in training.
+        num_anchors: number of anchors that are used; 0 for all.
+        num_examples: number of test inputs that are attacked.
         rounds: rounds in which the members are traced together.
     """
 
     beta: float = 1.0
+    num_examples: int = 500
     rounds: int = 3

@@ -12,10 +12,11 @@ from fipray import analysis
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.paths import AdversarialDistillation, Adversary, FirstOrder, SaveAt, Scheduled, Settings, Shifted
+from fipray.recipes.anchors import AnchorChoice
 from fipray.recipes.budget import Budget, Given
 from fipray.recipes.catalogue import overrides_of, recipe
 from fipray.recipes.ensembles.choices import RobustChoices
-from fipray.recipes.ensembles.task import CANDIDATES, ENSEMBLE, NUM_BASES, AttackNames, Task, evaluated
+from fipray.recipes.ensembles.task import ENSEMBLE, NUM_BASES, AttackNames, Task, evaluated
 from fipray.recipes.ensembles.trial import Trial
 from fipray.recipes.machine import Machine
 from fipray.recipes.recipe import Chosen, FirstWithin, Plan, Recipe
@@ -23,8 +24,9 @@ from fipray.recipes.record import Plain
 from fipray.recipes.subject import Subject
 from fipray.robustness import ThreatModel
 from fipray.study import Data, EnsembleSpec, PathSpec
-from fipray.study.evaluation import BASE
 from fipray.study.measures import ACCURACY_LOSS
+
+KIND = "robust"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +50,14 @@ class RobustEnsemble:
     def choose(self, machine: Machine) -> Chosen:
         self.task.check()
         with machine.used():
-            trial = Trial(self.task.bench(machine), self.task.budget, self.task.overrides, self._short)
+            trial = Trial(self.task, machine, self._short)
             choices, reasons = trial.choices(RobustChoices())
         return Chosen(asdict(choices), (*reasons, *self.task.subject.remarks))
 
     def plan(self, values: Mapping[str, Plain]) -> Plan:
         choices = RobustChoices(**values)  # type: ignore[arg-type]
         objective, settings = self._short(choices)
-        names = tuple(f"robust-{number}" for number in range(choices.members))
+        names = tuple(f"{KIND}-{number}" for number in range(choices.members))
         paths = tuple(
             PathSpec(
                 name,
@@ -70,18 +72,19 @@ class RobustEnsemble:
             )
             for number, name in enumerate(names)
         )
-        ensembles = self.task.candidates(names)
+        ensembles = self.task.candidates(KIND, names)
         return Plan(
             paths=paths,
             results={ENSEMBLE: self._result(names, ensembles)},
+            anchors=AnchorChoice(choices.num_anchors, seed=self.task.seed),
             ensembles=ensembles,
-            evaluation=self.task.evaluation,
+            evaluation=self.task.evaluation(choices.num_examples),
             geometry=self.task.subject.geometry,
             measures={ACCURACY_LOSS: self.task.measure(NUM_BASES / (NUM_BASES + len(names)))},
         )
 
     def _result(self, names: tuple[str, ...], ensembles: tuple[EnsembleSpec, ...]) -> str | FirstWithin:
-        if self.task.evaluation is None:
+        if self.task.data.test_inputs is None:
             return ensembles[-1].name  # nothing measures the others, and the members were held to this one
         alone = names if len(names) == 1 else ()
         return FirstWithin((*alone, *(ensemble.name for ensemble in ensembles)), self.task.allowance)
@@ -97,6 +100,7 @@ class RobustEnsemble:
             radius=Scheduled(choices.radius, warmup=0.1),
             num_steps=choices.num_steps,
             batch_size=choices.batch_size,
+            max_seconds=choices.max_seconds,
             seed=self.task.seed,
         )
 
@@ -111,20 +115,13 @@ class RobustEnsemble:
         base, own = found["base"], found[ENSEMBLE]
         model = self.task.threat_model
         return (
-            self._composition(results.named.get(ENSEMBLE, "")),
+            self.task.composition(results.named.get(ENSEMBLE, ""), KIND, "nothing else is within the allowance"),
             f"Robust accuracy ({model.norm}, epsilon {model.epsilon:.3g}, worst of all attacks on "
-            f"{min(self.task.num_examples, len(self.data.test_labels if self.data.test_labels is not None else ()))} "
-            f"test inputs): {own['robust']:.1%}, base network {base['robust']:.1%}.",
+            f"{own['num_examples']:,} test inputs): {own['robust']:.1%}, base network {base['robust']:.1%}.",
             f"Clean accuracy on all test inputs: {own['clean']:.2%}, base network {base['clean']:.2%}.",
             *said,
             *(() if own["robust"] > base["robust"] else (_NO_GAIN,)),
         )
-
-    def _composition(self, network: str) -> str:
-        if network == BASE:
-            return f"{ENSEMBLE!r} is the base network, as nothing else is within the allowance."
-        among = {CANDIDATES[1]: " and the base network", CANDIDATES[2]: " and the base network, which counts twice"}
-        return f"{ENSEMBLE!r} averages the robust members{among.get(network, '')}."
 
 
 _NO_GAIN = (
@@ -143,7 +140,6 @@ def robust_ensemble(
     norm: Literal["linf", "l2"] = "linf",
     allowance: float = 0.02,
     attacks: AttackNames = "pgd",
-    num_examples: int = 1000,
     budget: Given = None,
     seed: Seed = 0,
     **overrides: Any,
@@ -166,9 +162,8 @@ def robust_ensemble(
         norm: "linf" or "l2".
         allowance: largest loss of clean accuracy of a member, as a fraction, above 0 and below 1.
         attacks: "pgd" (PGD and targeted PGD) or "autoattack" (PGD and AutoAttack, slower), on the test inputs.
-        num_examples: number of test inputs that are attacked.
         budget: time for trial and paths, such as "10 min", "90 s" or a number of seconds, or {"steps": N} for each
-            member; ten minutes by default. Attacks on the test inputs come on top.
+            member; ten minutes by default. Attacks come on top, on as many test inputs as take about as long again.
         seed: seed of all random numbers.
         overrides: settings of `RobustChoices` by name, such as `members`.
 
@@ -181,5 +176,5 @@ def robust_ensemble(
     given = overrides_of(RobustChoices, "robust-ensemble", overrides)
     RobustChoices(**given)
     model = ThreatModel(norm, epsilon, *data.bounds)
-    task = Task(Subject(module, data), allowance, model, attacks, num_examples, Budget.of(budget), seed, given)
+    task = Task(Subject(module, data), allowance, model, attacks, Budget.of(budget), seed, given)
     return Recipe("robust-ensemble", RobustEnsemble(task), task.parameters)

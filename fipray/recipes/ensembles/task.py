@@ -24,7 +24,7 @@ from fipray.study.measures import ACCURACY_LOSS
 AttackNames = Literal["pgd", "autoattack"]
 ATTACKS: dict[str, tuple[Attack, ...]] = {"pgd": (TargetedPGD(), PGD()), "autoattack": (PGD(), AutoAttack())}
 ENSEMBLE = "ensemble"
-CANDIDATES = ("robust", "robust-with-base", "robust-with-base-twice")
+CANDIDATES = ("", "-with-base", "-with-base-twice")  # after the kind of the members
 NUM_BASES = len(CANDIDATES) - 1  # the base network is up to so many members
 
 
@@ -36,7 +36,6 @@ class Task:
     allowance: float
     threat_model: ThreatModel
     attacks: AttackNames
-    num_examples: int
     budget: Budget
     seed: int
     overrides: Mapping[str, Any]
@@ -92,18 +91,20 @@ class Task:
         data = self.data
         return Bench(self.subject, machine, min(len(data.anchors), 2048), min(len(data.held_out), 256), self.seed)
 
-    def candidates(self, names: tuple[str, ...]) -> tuple[EnsembleSpec, ...]:
+    def candidates(self, kind: str, names: tuple[str, ...], rounds: int = 0) -> tuple[EnsembleSpec, ...]:
         """Ensembles of which the result is the first within the allowance.
 
         Args:
+            kind: kind of the members, with which the names of the ensembles begin.
             names: names of the members' paths.
+            rounds: rounds in which the members are traced together.
 
         Returns:
             The members alone, and with the base network among them once and twice.
         """
         return tuple(
-            EnsembleSpec(name, (*(BASE,) * count, *names))
-            for count, name in enumerate(CANDIDATES)
+            EnsembleSpec(f"{kind}{added}", (*(BASE,) * count, *names), rounds=0 if count else rounds)
+            for count, added in enumerate(CANDIDATES)
             if count or len(names) > 1
         )
 
@@ -123,12 +124,34 @@ class Task:
         """
         return AccuracyLoss(self.num_held_out, base_weight=base_weight)
 
-    @property
-    def evaluation(self) -> Evaluation | None:
-        """Attacks on the base network, the members and the ensemble; None without labelled test inputs."""
+    def evaluation(self, num_examples: int) -> Evaluation | None:
+        """Attacks on the base network, the members and the ensembles; None without labelled test inputs."""
         if self.data.test_inputs is None:
             return None
-        return Evaluation(self.threat_model, ATTACKS[self.attacks], self.num_examples, self.seed)
+        return Evaluation(self.threat_model, ATTACKS[self.attacks], num_examples, self.seed)
+
+    @property
+    def num_gradients(self) -> int:
+        """About how many gradients the attacks take for an input that withstands them."""
+        return 220 if self.attacks == "pgd" else 4000
+
+    def composition(self, network: str, kind: str, why: str) -> str:
+        """Describe what the result is.
+
+        Args:
+            network: name of the network.
+            kind: kind of the members.
+            why: reason why it is the base network, where it is.
+
+        Returns:
+            A sentence.
+        """
+        if network == BASE:
+            return f"{ENSEMBLE!r} is the base network, as {why}."
+        among = dict(
+            zip(CANDIDATES, ("", " and the base network", " and the base network, which counts twice"), strict=True)
+        )
+        return f"{ENSEMBLE!r} averages the {kind} members{among.get(network.removeprefix(kind), '')}."
 
     @property
     def parameters(self) -> dict[str, Plain]:
@@ -138,7 +161,6 @@ class Task:
             "norm": self.threat_model.norm,
             "epsilon": self.threat_model.epsilon,
             "attacks": self.attacks,
-            "num_examples": self.num_examples,
             "budget": self.budget.text,
             "seed": self.seed,
             **{f"{GIVEN}{name}": value for name, value in self.overrides.items()},
@@ -180,6 +202,7 @@ def evaluated(results: analysis.Results) -> dict[str, dict[str, float]]:
         found[label] = {
             "clean": float(rows.loc["none", "clean_accuracy"]),
             "robust": float(rows.loc["worst", "robust_accuracy"]),
+            "num_examples": int(rows.loc["worst", "num_examples"]),
             "nll": float(measured["nll"].iloc[0]),
             "ece": float(measured["expected_calibration_error"].iloc[0]),
         }

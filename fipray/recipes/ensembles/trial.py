@@ -14,10 +14,10 @@ from fipray.errors import NetworkError
 from fipray.networks import check_norms_move
 from fipray.paths import Objective, Settings, walk
 from fipray.paths.problem import anchors_and_held_out
-from fipray.recipes.budget import Budget
 from fipray.recipes.ensembles.choices import Walk
+from fipray.recipes.ensembles.task import Task
 from fipray.recipes.machine import Machine
-from fipray.recipes.trial import Attempt, Bench, best_radius
+from fipray.recipes.trial import Attempt, best_radius
 
 W = TypeVar("W", bound=Walk)
 FIRST_RATE = 2e-3  # learning rate of a path's steps at which the search for a radius begins
@@ -25,8 +25,13 @@ TRIAL = 0.15  # fraction of a budget in seconds
 NUM_ATTEMPTS = 4  # about as many short paths make up a trial
 FEWEST, MOST = 10, 100  # steps of a short path
 STEPS_A_MEMBER = 1000  # with fewer steps for each member, there are fewer members
-MEMBERS = (2, 5)
-MOST_PASSES = 60  # passes through the anchors for each member: more have not been seen to help
+MOST_MEMBERS = 5
+MOST_PASSES = 60  # passes through many anchors for each member: more have not been seen to help
+BATCH_SIZES = (128, 64, 32)
+WANTED_STEPS = 300  # with fewer steps for each member, batches become smaller
+LOOKS = 8  # points at which a path is measured: its start, its end, and six on the way back to the base network
+LATE = 1.15  # ratio of the seconds after which a path ends to those that are planned
+FEWEST_EXAMPLES = 100  # test inputs that are attacked at the least
 
 
 @dataclass(eq=False)
@@ -34,24 +39,24 @@ class Trial:
     """Trial of an ensemble's recipe. Each decision is a method; its reason is added to `reasons`.
 
     Args:
-        bench: network and data on which short paths run.
-        budget: budget of the recipe.
-        given: settings that are not to be chosen.
+        task: ensemble that is asked for.
+        machine: threads and device of the workers.
         short: makes objective and settings of a short path.
     """
 
-    bench: Bench
-    budget: Budget
-    given: Mapping[str, Any]
+    task: Task
+    machine: Machine
     short: Callable[[Any], tuple[Objective, Settings]]
 
     def __post_init__(self) -> None:
         self.began = time.perf_counter()
         self.reasons: list[str] = []
+        self.bench = self.task.bench(self.machine)
 
     @property
-    def machine(self) -> Machine:
-        return self.bench.machine
+    def given(self) -> Mapping[str, Any]:
+        """Settings that are not to be chosen."""
+        return self.task.overrides
 
     def choices(self, usual: W) -> tuple[W, tuple[str, ...]]:
         """Choose all settings.
@@ -62,11 +67,12 @@ class Trial:
         Returns:
             Settings and reasons.
         """
-        size = max(min(usual.batch_size, len(self.bench.subject.data.anchors)), 1)
-        choices = replace(usual, batch_size=size, batch_statistics=self._has_norms())
+        choices = replace(usual, batch_statistics=self._has_norms(), **self._sizes(usual.batch_size))
         choices = replace(choices, **self.given)
-        choices, seconds = self._radius(choices)
-        return self._lengths(choices, seconds), tuple(self.reasons)
+        choices, pace = self._batch_size(choices)
+        choices, pace = self._radius(choices, pace)
+        choices = self._lengths(choices, pace)
+        return self._examples(choices), tuple(self.reasons)
 
     def _has_norms(self) -> bool:
         modules = self.bench.subject.module.modules()
@@ -80,18 +86,46 @@ class Trial:
         self.reasons.append("BatchNorm uses the statistics of each batch while the paths walk.")
         return True
 
-    def _radius(self, choices: W) -> tuple[W, float]:
-        """Choose the radius, and measure the seconds of a step with it."""
+    def _sizes(self, size: int) -> dict[str, int]:
+        return {"batch_size": max(min(size, len(self.task.data.anchors)), 1)}
+
+    def _batch_size(self, choices: W) -> tuple[W, float]:
+        """Choose the batch size, and measure the seconds of a step with it."""
+        seconds = self.task.budget.seconds
+        sizes = [choices.batch_size, *(size for size in BATCH_SIZES if size < choices.batch_size)]
+        pace = 0.0
+        for size in sizes if seconds is not None and "batch_size" not in self.given else sizes[:1]:
+            choices, before = replace(choices, batch_size=size), time.perf_counter()
+            pace = self._attempt(choices, self._first_radius(choices), 1).seconds  # warms up
+            if time.perf_counter() - before < 0.02 * (seconds or math.inf):
+                pace = self._attempt(choices, self._first_radius(choices), 2).seconds
+            if seconds is None or seconds * self.machine.workers / pace >= WANTED_STEPS:
+                break
+        if len(sizes) > 1 and choices.batch_size < sizes[0]:
+            self.reasons.append(f"Batches of {choices.batch_size} anchors, as steps are slow for the budget.")
+        return choices, pace
+
+    def _first_radius(self, choices: W) -> float:
         problem = self.bench.problem
         first = FIRST_RATE * math.sqrt(problem.network.num_moving) / problem.length
-        first = float(f"{choices.radius if 'radius' in self.given else first:.2g}")
-        self._attempt(choices, first, 1)  # warms up
-        pace = self._attempt(choices, first, 2).seconds
-        num_steps = self._num_steps(pace)
+        return float(f"{choices.radius if 'radius' in self.given else first:.2g}")
+
+    def _radius(self, choices: W, pace: float) -> tuple[W, float]:
+        """Choose the radius, and measure the seconds of a step with it."""
+        first, num_steps, budget = self._first_radius(choices), self._num_steps(pace), self.task.budget
+        at_most = NUM_ATTEMPTS
+        if budget.seconds is not None:
+            # The end of a short path is judged on held-out inputs, at the cost of a few steps more.
+            judged = math.ceil(2 * self.bench.num_held_out / choices.batch_size)
+            left = 1.5 * TRIAL * budget.seconds - (time.perf_counter() - self.began)
+            at_most = min(int(left / (pace * (num_steps + judged))), NUM_ATTEMPTS)
+        if at_most < 2:
+            self.reasons.append(f"Radius {first:g} of |w0|, untried: steps are too slow for the budget.")
+            return replace(choices, radius=first), pace
         if "radius" in self.given:
             return choices, self._attempt(choices, first, num_steps).seconds
         radius, attempts = best_radius(
-            lambda tried: self._attempt(choices, tried, num_steps), first, factor=3.0, at_most=NUM_ATTEMPTS
+            lambda tried: self._attempt(choices, tried, num_steps), first, factor=3.0, at_most=at_most
         )
         tried = ", ".join(f"{each:g} ({attempts[each].distance:.3f})" for each in sorted(attempts))
         self.reasons.append(
@@ -100,31 +134,59 @@ class Trial:
         )
         return replace(choices, radius=radius), attempts[radius].seconds
 
-    def _lengths(self, choices: W, seconds: float) -> W:
+    def _lengths(self, choices: W, pace: float) -> W:
+        """Choose the numbers of members, anchors and steps, which share what is left of the budget."""
+        data, workers, budget = self.task.data, self.machine.workers, self.task.budget
         spent = time.perf_counter() - self.began
-        anchors, workers = len(self.bench.subject.data.anchors), self.machine.workers
-        most = max(math.ceil(MOST_PASSES * anchors / choices.batch_size), 10)
-        members, num_steps = choices.members, self.budget.steps or 0
-        if self.budget.seconds is not None:
-            total = int(workers * max(self.budget.seconds - spent, 0.0) / (1.05 * seconds))
+        chosen: dict[str, Any] = {"num_steps": budget.steps or 0}
+        if budget.seconds is not None:
+            left, forward, members = max(budget.seconds - spent, 0.0), self.bench.forward_seconds, choices.members
+            # Each path computes the base network's outputs on all its anchors first.
+            anchors = min(len(data.anchors), max(int(0.05 * left / forward), 16 * choices.batch_size))
+            most = max(math.ceil(MOST_PASSES * len(data.anchors) / choices.batch_size), STEPS_A_MEMBER)
+            measured = min(anchors, 1000)
+            look = forward * (measured + len(data.held_out) + 2 * self.task.num_held_out)
+            look += pace * measured / choices.batch_size
+            tests = 0 if data.test_inputs is None else len(data.test_inputs)
+            beside = forward * (anchors + 2 * tests) + LOOKS * look
             if "members" not in self.given:
-                members = min(max(total // min(STEPS_A_MEMBER, most), MEMBERS[0]), MEMBERS[1])
+                affordable = int(workers * left / (pace * STEPS_A_MEMBER + beside))
+                members = min(max(affordable, min(workers, 2)), MOST_MEMBERS)
             # Where the members cannot be dealt out evenly, some workers wait while others trace one more.
-            in_turn = math.ceil(members / workers)
-            num_steps = min(max(total // (workers * in_turn), 10), most)
-        choices = replace(choices, **{"members": members, "num_steps": num_steps, **self.given})
+            for_each = left / math.ceil(members / workers) - beside
+            num_steps = min(max(int(for_each / (1.05 * pace)), 10), most)
+            chosen = {"members": members, "num_anchors": anchors, "num_steps": num_steps}
+            if hasattr(choices, "max_seconds"):
+                chosen["max_seconds"] = float(f"{max(LATE * num_steps * pace, 1.0):.3g}")
+        choices = replace(choices, **{**chosen, **self.given})
         self.reasons.append(
             f"{choices.members} members of {choices.num_steps:,} steps each, {workers} at a time: a step takes "
-            f"{1000 * seconds:.3g} ms here, and the budget is {self.budget.text}, of which the trial took "
-            f"{spent:.0f} s."
+            f"{1000 * pace:.3g} ms here, and the budget is {budget.text}, of which the trial took {spent:.0f} s."
         )
         return choices
 
+    def _examples(self, choices: W) -> W:
+        """Choose how many test inputs are attacked: as many as take about as long as the budget."""
+        seconds, tests = self.task.budget.seconds, self.task.data.test_inputs
+        if "num_examples" in self.given or tests is None:
+            return choices
+        count = min(choices.num_examples, len(tests))
+        if seconds is not None:
+            # Each member alone, and three ensembles. A gradient takes as long as three forward passes, and an attack
+            # ends early on about half of the inputs.
+            networks = 4 * (choices.members + 1)
+            each = 1.5 * self.bench.forward_seconds * self.task.num_gradients * networks
+            count = min(count, max(int(self.machine.workers * seconds / each), FEWEST_EXAMPLES))
+        if count < min(choices.num_examples, len(tests)):
+            self.reasons.append(f"Attacks on {count} test inputs: on more they would take longer than the budget.")
+        return replace(choices, num_examples=count)
+
     def _num_steps(self, pace: float) -> int:
         """Count the steps of a short path."""
-        if self.budget.seconds is None:
-            return min(max((self.budget.steps or 0) // 20, FEWEST), MOST)
-        return min(max(int(TRIAL * self.budget.seconds / (NUM_ATTEMPTS * pace)), FEWEST), MOST)
+        budget = self.task.budget
+        if budget.seconds is None:
+            return min(max((budget.steps or 0) // 20, FEWEST), MOST)
+        return min(max(int(TRIAL * budget.seconds / (NUM_ATTEMPTS * pace)), FEWEST), MOST)
 
     def _attempt(self, choices: W, radius: float, num_steps: int) -> Attempt:
         """Trace a short path; the distance of the attempt is the sum that first-order steps make smaller."""

@@ -38,6 +38,14 @@ class RobustnessRow:
             unit="-1..1",
         ),
     ]
+    nll_loss_held_out: Annotated[
+        float | None,
+        Field(
+            "rise of the negative log-likelihood since the base network on labelled held-out inputs, plus one standard "
+            "error; null without labels and if not finite",
+            unit="nat",
+        ),
+    ]
     warnings: Annotated[
         str | None, Field("signs of gradient masking, for attack `worst`; empty if none, null if not checked")
     ]

@@ -1,0 +1,1 @@
+"""Networks and data on which recipes are measured."""
