@@ -49,7 +49,7 @@ class Recipe:
 
 def trained(
     make: Callable[[], nn.Module],
-    inputs: NDArray[np.float32],
+    inputs: NDArray[np.generic],
     labels: NDArray[np.generic],
     recipe: Recipe,
     loss: Loss = nn.functional.cross_entropy,

@@ -1,1 +1,1 @@
-"""Networks and data on which recipes are measured."""
+"""Networks and data of others, on which recipes are tried with no setting but these."""

@@ -27,6 +27,6 @@ class LearningChoices:
     rate: float = 1e-3
     num_steps: int = 1000
     batch_size: int = 128
-    num_held: int = 64
+    num_held: int = 128
     shifted: int = 0
     batch_statistics: bool = False

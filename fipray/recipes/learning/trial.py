@@ -28,7 +28,8 @@ from fipray.study.tensors import tensor_of
 BETAS, RATES = (15.0, 60.0, 240.0), (1e-3, 4e-3)
 TRIAL = 0.2  # fraction of a budget in seconds
 FEWEST, MOST = 50, 300  # steps of a short path: in fewer, outputs for new classes hardly rise
-MOST_PASSES = 60  # passes through the examples of a task
+MOST_PASSES, ENOUGH = 60, 1500  # passes through the examples of a task, and steps, beyond which none are added
+LEARNED = 0.5  # accuracy on a task above which a short path has learned it
 NUM_SHIFTED = 24
 
 
@@ -154,15 +155,26 @@ class Trial:
             # What is lost beyond the allowance counts more than what a task gains: it is lost for every earlier task.
             return accuracy - lost - 3 * max(lost - self.allowance, 0.0)
 
-        best = max(found, key=rank)
+        leader = max(found, key=rank)
+        # Held-out inputs are few: within the error of their accuracy all are as good, and the smallest beta forgets
+        # least on the long paths, on which the new task is learned all the same.
+        # Where hardly anything is learned yet, a small beta is no choice but too little.
+        margin = self._error(found[leader][1]) if found[leader][1] > LEARNED else 0.0
+        good = [pair for pair in found if rank(pair) >= rank(leader) - margin]
+        best = max(good, key=lambda pair: (-pair[0], rank(pair)))
         lost, accuracy, seconds = found[best]
         if len(found) > 1:
             self.reasons.append(
                 f"Beta {best[0]:g} and rate {best[1]:g}: of {len(found)} short paths of {num_steps} steps to "
-                f"{self.first!r} this one was best, with {accuracy:.1%} on its held-out inputs and an estimated loss "
-                f"of {lost:.1%} on what was known."
+                f"{self.first!r}, it has the smallest beta among those that cannot be told from the best, with "
+                f"{accuracy:.1%} on its held-out inputs and an estimated loss of {lost:.1%} on what was known."
             )
         return replace(choices, beta=best[0], rate=best[1]), seconds
+
+    def _error(self, accuracy: float) -> float:
+        """Estimate the standard error of an accuracy on the task's held-out inputs, at least that of one of them."""
+        count = len(self.series.held_out_labels(self.first))
+        return max(math.sqrt(accuracy * (1 - accuracy) / count), 1 / count)
 
     def _length(self, choices: LearningChoices, seconds: float) -> LearningChoices:
         spent = time.perf_counter() - self.began
@@ -170,7 +182,7 @@ class Trial:
         num_steps = self.budget.steps or 0
         if self.budget.seconds is not None:
             left = max(self.budget.seconds - spent, 0.0)
-            most = max(math.ceil(MOST_PASSES * examples / choices.batch_size), 300)
+            most = max(math.ceil(MOST_PASSES * examples / choices.batch_size), ENOUGH)
             num_steps = min(max(int(left / (1.05 * seconds * len(self.series.tasks))), 10), most)
         choices = replace(choices, **{"num_steps": num_steps, **self.given})
         self.reasons.append(
