@@ -12,6 +12,7 @@ from fipray import analysis
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.paths import AdversarialDistillation, Adversary, FirstOrder, SaveAt, Scheduled, Settings, Shifted
+from fipray.printable import epsilon_text
 from fipray.recipes.budget import Budget, Given
 from fipray.recipes.catalogue import overrides_of, recipe
 from fipray.recipes.ensembles.choices import RobustChoices
@@ -112,7 +113,7 @@ class RobustEnsemble:
         model = self.task.threat_model
         return (
             self._composition(results.named.get(ENSEMBLE, "")),
-            f"Robust accuracy ({model.norm}, epsilon {model.epsilon:.3g}, worst of all attacks on "
+            f"Robust accuracy ({model.norm}, epsilon {epsilon_text(model.epsilon)}, worst of all attacks on "
             f"{min(self.task.num_examples, len(self.data.test_labels if self.data.test_labels is not None else ()))} "
             f"test inputs): {own['robust']:.1%}, base network {base['robust']:.1%}.",
             f"Clean accuracy on all test inputs: {own['clean']:.2%}, base network {base['clean']:.2%}.",
