@@ -1,4 +1,4 @@
-"""Text made safe to show: control characters escaped, credentials removed from addresses.
+"""Text to show: control characters escaped, credentials removed from addresses, bounds of attacks as people write them.
 
 Names, file names and messages of exceptions come from users, results directories and other libraries. A terminal would
 execute escape sequences in them, and a bidirectional override would show them in another order.
@@ -53,6 +53,23 @@ def without_credentials(text: object) -> str:
         The text without them, "s3://bucket/results".
     """
     return _ADDRESS.sub(lambda found: _SECRET.sub("", _USER.sub(r"\1", found[0])).rstrip("?&"), str(text))
+
+
+def epsilon_text(epsilon: float) -> str:
+    """Write the bound of a threat model as people write it: 8/255, 0.1, 1.5.
+
+    Args:
+        epsilon: the bound.
+
+    Returns:
+        A fraction of 255 for multiples of 1/255 that are no short decimal, and a decimal for all others.
+    """
+    levels = epsilon * 255
+    # 0.2 is 51/255, and nobody writes it so. The tolerance admits float32 and texts with six digits.
+    is_short = float(f"{epsilon:.3g}") == epsilon
+    if not is_short and round(levels) >= 1 and abs(levels - round(levels)) < 1e-4:
+        return f"{round(levels)}/255"
+    return f"{epsilon:g}"
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -1,23 +1,6 @@
-"""Numbers as texts for people: bounds of attacks, and accuracies with their intervals."""
+"""Numbers as texts for people: accuracies with their intervals."""
 
 import numpy as np
-
-
-def epsilon_text(epsilon: float) -> str:
-    """Write the bound of a threat model as people write it: 8/255, 0.1, 1.5.
-
-    Args:
-        epsilon: the bound.
-
-    Returns:
-        A fraction of 255 for multiples of 1/255 that are no short decimal, and a decimal for all others.
-    """
-    levels = epsilon * 255
-    # 0.2 is 51/255, and nobody writes it so. The tolerance admits float32 and texts with six digits.
-    is_short = float(f"{epsilon:.3g}") == epsilon
-    if not is_short and round(levels) >= 1 and abs(levels - round(levels)) < 1e-4:
-        return f"{round(levels)}/255"
-    return f"{epsilon:g}"
 
 
 def percent(fraction: float, low: float = np.nan, high: float = np.nan) -> str:

@@ -16,7 +16,6 @@ import pandas as pd
 
 from fipray.analysis.drawing import FEW, band, bars, curve, dress, look, plain
 from fipray.analysis.intervals import spread, wilson
-from fipray.analysis.numbers import epsilon_text
 from fipray.analysis.results import Results
 from fipray.analysis.runs import on_one_grid
 from fipray.analysis.sheet import Style, sheet
@@ -26,6 +25,7 @@ from fipray.analysis.table import NO_ATTACK, summary
 from fipray.analysis.variants import judged_variants
 from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.printable import epsilon_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

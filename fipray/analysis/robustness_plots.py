@@ -8,7 +8,6 @@ import pandas as pd
 
 from fipray.analysis.drawing import COLOURS, GREY, dress, look, plain
 from fipray.analysis.intervals import spread, wilson
-from fipray.analysis.numbers import epsilon_text
 from fipray.analysis.pareto import check_numbers, pareto
 from fipray.analysis.results import Results
 from fipray.analysis.sheet import Style, sheet
@@ -17,6 +16,7 @@ from fipray.analysis.summary_table import WORST
 from fipray.analysis.table import NETWORK, attacked, summary
 from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.printable import epsilon_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from fipray.analysis.intervals import wilson
-from fipray.analysis.numbers import epsilon_text, percent
-from fipray.printable import printable
+from fipray.analysis.numbers import percent
+from fipray.printable import epsilon_text, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

@@ -8,12 +8,12 @@ import pandas as pd
 
 from fipray.analysis.drawing import heat_map, plain
 from fipray.analysis.intervals import half_width
-from fipray.analysis.numbers import epsilon_text
 from fipray.analysis.sheet import Sheet, Style, sheet
 from fipray.analysis.shown import Names, Shown, SomeResults
 from fipray.analysis.table import summary
 from fipray.border import checked
 from fipray.errors import UsageError
+from fipray.printable import epsilon_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -136,7 +136,12 @@ def compact(directory: Directory) -> None:
 def export(
     directory: Directory,
     name: Annotated[
-        str, typer.Option("--name", "--path", help="Name of the network: base, a path, a variant or an ensemble.")
+        str,
+        typer.Option(
+            "--name",
+            "--path",
+            help="Name of the network: base, a path, a variant, an ensemble, or a recipe's result such as pruned.",
+        ),
     ],
     to: Annotated[
         str,

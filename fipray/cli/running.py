@@ -193,6 +193,9 @@ def _drive(
         if recipe:
             say(recipe.describe())
         built = named.built(recipe)
+        if recipe is None:  # a recipe's description has them
+            for note in (built.study if isinstance(built, fipray.search.Search) else built).data.notes:
+                terminal.note(note)
         listener = Listeners([terminal], sinks)
         listener.end(run(built, listener))
     return recipe

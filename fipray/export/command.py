@@ -68,7 +68,7 @@ def export(
 
     Args:
         directory: results directory, or its address in an object store.
-        name: "base", the name or path_id of a path, or the name of a variant or ensemble.
+        name: "base", the name or path_id of a path, or the name of a variant, an ensemble or a recipe's result.
         sparsity: sparsity, 0..1, of a pruned network on the way of path `name`; None for the network itself.
         to: file or directory to write, which must not exist.
         slim: `module:function` that makes the study's module; the same as `Options(like=slim, slim=True)`.
@@ -92,7 +92,8 @@ def export(
         check_installed()
     results = analysis.load(directory)
     name = name if sparsity is None else str(analysis.find_variant(results, name, sparsity)["network"])
-    what = _described(results, name)
+    asked, name = name, results.named.get(name, name)  # a recipe's result, such as "pruned", is one of the networks
+    what = _described(results, name) if asked == name else f"{asked}, {_described(results, name)}"
     if form in FILES:
         done = _write_state(results, name, place, form, options)
     elif form == ONNX:

@@ -18,6 +18,7 @@ from fipray.export.card import Loading, card, versions
 from fipray.export.loader import CONFIG, WEIGHTS, Ensemble
 from fipray.export.places import new_directory
 from fipray.export.states import Packed, content
+from fipray.study.hubs import HUBS
 
 TABLES = "tables"
 _README, _LOADER = "README.md", "loader.py"
@@ -66,12 +67,17 @@ class Exporting:
     @property
     def making(self) -> str:
         """Lines of Python that make the study's module as `module`."""
-        if self.reference and not self.reference.partition(":")[0].endswith(".py"):
+        hub, _, rest = (self.reference or "").partition(":")
+        # A file, or a directory that save_pretrained wrote, may lie anywhere, so its path says nothing to others.
+        if self.reference and hub != "hf" and not hub.endswith(".py"):
+            if hub in HUBS or "?" in rest:
+                text = json.dumps(self.reference)
+                return f"from fipray.study.reference import module_of\n\nmodule = module_of({text})"
             place, _, function = self.reference.rpartition(":")
             return f"from {place} import {function}\n\nmodule = {function}()"
         of = type(self.single)
         maker = self.reference or self.results.manifest.get("made_by", {}).get("function", "")
-        shown = maker.replace("\\", "/").rpartition("/")[2]  # a file's folder says nothing to others
+        shown = maker.replace("\\", "/").rpartition("/")[2]
         comment = f"as {shown} makes it" if shown else "with the arguments of the study's module"
         name = of.__qualname__
         return f"from {of.__module__} import {name.partition('.')[0]}\n\nmodule = {name}(...)  # {comment}"

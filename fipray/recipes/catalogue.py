@@ -9,6 +9,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, get_type_hints
 
 from fipray.errors import UsageError
+from fipray.printable import epsilon_text
 from fipray.recipes.recipe import Recipe
 from fipray.study import reference
 from fipray.study.parameters import parse
@@ -61,7 +62,7 @@ class Entry:
         """All arguments, those that the recipe chooses last."""
         described = _described(self.function)
         own = [
-            Argument(name, "" if p.default is p.empty else str(p.default), described.get(name, ""))
+            Argument(name, _shown(name, p.default), described.get(name, ""))
             for name, p in inspect.signature(self.function).parameters.items()
             if p.kind is not p.VAR_KEYWORD
         ]
@@ -177,6 +178,13 @@ def overrides_of(choices: type, recipe: str, given: dict[str, Any]) -> dict[str,
     if unknown := [name for name in given if name not in valid]:
         raise UsageError(f"recipe {recipe!r} has no setting {unknown[0]!r}; settings are: {', '.join(valid)}")
     return given
+
+
+def _shown(name: str, default: Any) -> str:
+    """Default as a command line would have it; empty where there is none."""
+    if default is inspect.Parameter.empty:
+        return ""
+    return epsilon_text(default) if name == "epsilon" else str(default)
 
 
 def _subject(name: str, text: str) -> Any:

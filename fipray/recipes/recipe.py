@@ -294,12 +294,13 @@ class Recipe:
         return " ".join(self.design.outcome(results))
 
     def describe(self) -> str:
-        """Describe what was chosen, and why; runs the trial if it has not run.
+        """Describe what was done to the data and what was chosen, and why; runs the trial if it has not run.
 
         Returns:
             Text with one sentence a line.
         """
-        return "\n".join([f"{self.name}:", *(f"  {reason}" for reason in self.chosen.reasons)])
+        sentences = (*self.design.data.notes, *self.chosen.reasons)
+        return "\n".join([f"{self.name}:", *(f"  {sentence}" for sentence in sentences)])
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={value!r}" for name, value in self.parameters.items())

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from fipray.analysis.intervals import spread, student, wilson
-from fipray.analysis.numbers import epsilon_text, percent
+from fipray.analysis.numbers import percent
 from fipray.analysis.runs import on_one_grid
+from fipray.printable import epsilon_text
 
 
 def test_wilson_bounds_solve_the_equation_of_the_score_test():

@@ -17,10 +17,12 @@ from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner
 
+import fipray as fip
 from fipray import analysis
 from fipray.cli.entry import app
 from fipray.errors import RecordsError, UsageError
 from fipray.export import Options, export, read_state
+from fipray.export.directories import Exporting
 from fipray.export.loader import packed_2_4, unpacked
 from fipray.networks import Network, sparsity_of
 from tests.export import subjects
@@ -262,3 +264,30 @@ def test_a_bundle_loads_in_a_process_that_has_no_fipray(results, tmp_path):
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "out", check=True)
     assert torch.equal(torch.load(tmp_path / "y.pt"), results.module("both")(inputs()))
+
+
+@pytest.mark.parametrize(
+    ("reference", "ending"),
+    [
+        ("mynets:net", "module = net()"),
+        ("timm:vit_tiny?depth=2", 'module = module_of("timm:vit_tiny?depth=2")'),
+        ("hf:my/folder", "module = Sequential(...)  # as folder makes it"),
+        ("my/file.py:net", "module = Sequential(...)  # as file.py:net makes it"),
+    ],
+)
+def test_the_lines_that_make_the_module_are_python(results, reference, ending):
+    lines = Exporting(results, "sparse", results.module("sparse", LENET), reference).making
+    ast.parse(lines)
+    assert lines.endswith(f"\n\n{ending}")
+
+
+def test_a_result_of_a_recipe_is_exported_as_the_network_that_it_is(tmp_path):
+    directory, to, options = tmp_path / "results", tmp_path / "out", Options(like=LENET)
+    parameters = {"recipe": "prune", "results": json.dumps({"pruned": {"network": "sparse@0.25"}})}
+    data = fip.Data(subjects.images(60, 1), subjects.images(20, 2))
+    fip.LocalRunner().run(subjects.study_of(subjects.lenet(), data, parameters=parameters), directory)
+    sentence = export(directory, "pruned", None, f"{to}.safetensors", options=options)
+    assert "pruned, variant sparse@0.25, sparsity" in sentence
+    assert "state of the study's module" in sentence
+    assert f"{to}: pruned, variant sparse@0.25" in export(directory, "pruned", None, to, options=options)
+    assert "# sparse@0.25" in (to / "README.md").read_text()

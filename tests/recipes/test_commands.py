@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -21,7 +22,7 @@ def net():
 
 
 def inputs():
-    return small_data()
+    return replace(small_data(), notes=("taken from somewhere",))
 
 
 @pytest.fixture
@@ -50,6 +51,7 @@ def test_recipes_lists_all_and_the_parameters_of_one(fipray):
     assert status == 0
     for text in ("-p sparsity=", "-p radius=", "Chosen by a trial", "trained network, in evaluation mode"):
         assert text in out
+    assert " 8/255 " in fipray("recipes", "robust-ensemble")[1]
     status, _, err = fipray("recipes", "prone")
     assert (status, "there is no recipe 'prone'; there are: " in err) == (2, True)
 
@@ -60,6 +62,7 @@ def test_run_takes_the_name_of_a_recipe_and_says_what_came_out(fipray, tmp_path)
     assert status == 0
     assert "held-out inputs as the best" in out
     assert "has the 50% sparsity that was asked for" in out
+    assert "taken from somewhere" in out  # a note of the data
     status, out, err = fipray(*arguments, "--runner", "local", "--into", tmp_path / "out")
     assert (status, "all 1 jobs are already done" in err) == (0, True)
 

@@ -13,6 +13,7 @@ from fipray.execution.jobs import Job, Tables
 from fipray.execution.kinds.kind import JobKind, Report
 from fipray.execution.per_example import per_example_results
 from fipray.execution.resources import Resources
+from fipray.printable import epsilon_text
 from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec
 
 
@@ -119,7 +120,7 @@ def summarize_robustness(tables: Tables) -> str:
     """
     first, *_, worst = tables["robustness"]
     clean, robust, epsilon = first["clean_accuracy"], worst["robust_accuracy"], worst["epsilon"]
-    sentence = f"clean accuracy {clean:.2%}, robust accuracy {robust:.1%} at epsilon {epsilon:g}"
+    sentence = f"clean accuracy {clean:.2%}, robust accuracy {robust:.1%} at epsilon {epsilon_text(epsilon)}"
     masked = "; gradients may be masked" if worst["warnings"] else ""
     unmeasured = "" if tables.get("measures") else "; no measures, because there are outputs with NaN"
     return sentence + masked + unmeasured

@@ -12,6 +12,7 @@ from fipray import analysis
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.paths import AdversarialDistillation, Adversary, FirstOrder, SaveAt, Scheduled, Settings, Shifted
+from fipray.printable import epsilon_text
 from fipray.recipes.anchors import AnchorChoice
 from fipray.recipes.budget import Budget, Given
 from fipray.recipes.catalogue import overrides_of, recipe
@@ -116,7 +117,7 @@ class RobustEnsemble:
         model = self.task.threat_model
         return (
             self.task.composition(results.named.get(ENSEMBLE, ""), KIND, "nothing else is within the allowance"),
-            f"Robust accuracy ({model.norm}, epsilon {model.epsilon:.3g}, worst of all attacks on "
+            f"Robust accuracy ({model.norm}, epsilon {epsilon_text(model.epsilon)}, worst of all attacks on "
             f"{own['num_examples']:,} test inputs): {own['robust']:.1%}, base network {base['robust']:.1%}.",
             f"Clean accuracy on all test inputs: {own['clean']:.2%}, base network {base['clean']:.2%}.",
             *said,
