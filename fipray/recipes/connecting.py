@@ -245,7 +245,7 @@ def _distinct(points: list[Tensor]) -> list[Tensor]:
 def connect(
     module: nn.Module,
     other: nn.Module,
-    data: Data,
+    data: Any,
     *,
     allowed_distance: float = 0.2,
     budget: Given = None,
@@ -263,8 +263,9 @@ def connect(
     Args:
         module: first network, in evaluation mode.
         other: second network, which differs from the first in weights only.
-        data: anchors, and held-out inputs on which the paths are judged; with `held_out_labels` the barrier is one of
-            the error rate, without them one of the functional distance to the nearer network.
+        data: `Data`, or what `Data.of` takes: anchors, and held-out inputs on which the paths are judged; with
+            `held_out_labels` the barrier is one of the error rate, without them one of the functional distance to the
+            nearer network.
         allowed_distance: largest functional distance of a path to the network at which it began, above 0.
         budget: time for both paths, such as "10 min", "90 s" or a number of seconds, or {"steps": N} for each path;
             ten minutes by default, of which at most 300 steps are taken.
@@ -278,6 +279,7 @@ def connect(
         UsageError: for a number out of range or an unknown setting.
         NetworkError: for networks of different architectures, or that differ in statistics of BatchNorm.
     """
+    data = Data.of(data)
     if not 0 < allowed_distance < math.inf:
         raise UsageError(f"allowed_distance is a functional distance above 0, and finite; {allowed_distance} was given")
     given = overrides_of(ConnectChoices, "connect", overrides)

@@ -141,7 +141,7 @@ class Data:
         0..1, or for inputs outside of it their smallest and largest value.
 
         Args:
-            source: training source; its own test part is used where there is one.
+            source: training source; its own test part is used where there is one. A `Data` is returned as it is.
             test: labelled source of test inputs; None to use a part of `source`.
             num_held_out: number of held-out inputs, and of test inputs that are split off; None for a fifth of the
                 examples, at most 1000.
@@ -159,6 +159,10 @@ class Data:
             DataError: for no examples, or too few; examples of different shapes or dtypes; text; images whose channels
                 are ambiguous; labels that are text or negative; and for anything that is no source.
         """
+        if isinstance(source, cls):
+            if (test, num_held_out, limit, transform, mean, std, seed) != (*[None] * 6, 0):
+                raise DataError("the source is a Data, which is divided already: give no other arguments")
+            return source
         if (mean is None) != (std is None):
             raise DataError("mean= and std= must be given together: give both or neither")
         normalisation = None if mean is None or std is None else Normalisation(_numbers(mean), _numbers(std))

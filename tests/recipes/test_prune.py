@@ -13,7 +13,7 @@ from torch import nn
 
 import fipray as fip
 from fipray import analysis
-from fipray.errors import NetworkError, UsageError
+from fipray.errors import DataError, NetworkError, UsageError
 from fipray.recipes import Recipe, Subject, prune
 from tests.recipes.conftest import blobs, small_data
 
@@ -177,3 +177,13 @@ def test_results_of_a_study_have_no_names(tmp_path, module, data):
     study = fip.Study("own", module, data, (path,), parameters={"results": "any"})
     fip.LocalRunner().run(study, tmp_path / "out")
     assert analysis.load(tmp_path / "out").named == {}
+
+
+def test_recipe_takes_what_data_is_made_of(module):
+    inputs, labels = blobs(200)
+    made = prune(module, (inputs, labels), budget={"steps": 2}).study.data
+    assert made.digest == fip.Data.of((inputs, labels)).digest == fip.Data.of(made).digest
+    with pytest.raises(DataError, match="the source is 3; it can be"):
+        prune(module, 3)
+    with pytest.raises(DataError, match="the source is a Data, which is divided already"):
+        fip.Data.of(made, limit=10)

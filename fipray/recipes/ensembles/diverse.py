@@ -186,7 +186,7 @@ def with_labels(data: Data) -> Data:
 @checked
 def diverse_ensemble(
     module: nn.Module,
-    data: Data,
+    data: Any,
     *,
     diversity: Diversity = "outputs",
     allowance: float = 0.02,
@@ -209,7 +209,8 @@ def diverse_ensemble(
 
     Args:
         module: trained classifier, in evaluation mode.
-        data: anchors and held-out inputs within the bounds; labelled held-out or test inputs.
+        data: `Data`, or what `Data.of` takes: anchors and held-out inputs within the bounds;
+            labelled held-out or test inputs.
         diversity: "outputs" off the data, "gradients" with respect to the input, or "weights".
         allowance: largest loss of clean accuracy of a member, as a fraction, above 0 and below 1.
         epsilon: bound of the attacks, in units of the inputs.
@@ -226,6 +227,7 @@ def diverse_ensemble(
     Raises:
         UsageError: for a number out of range or an unknown setting.
     """
+    data = Data.of(data)
     given = overrides_of(DiverseChoices, "diverse-ensemble", overrides)
     DiverseChoices(**given)
     model = ThreatModel(norm, epsilon, *data.bounds)

@@ -135,7 +135,7 @@ _NO_GAIN = (
 @checked
 def robust_ensemble(
     module: nn.Module,
-    data: Data,
+    data: Any,
     *,
     epsilon: float = 8 / 255,
     norm: Literal["linf", "l2"] = "linf",
@@ -158,7 +158,8 @@ def robust_ensemble(
 
     Args:
         module: trained classifier, in evaluation mode.
-        data: anchors and held-out inputs within the bounds; labelled test inputs are only reported.
+        data: `Data`, or what `Data.of` takes: anchors and held-out inputs within the bounds;
+            labelled test inputs are only reported.
         epsilon: bound on the change of an input, in units of the inputs.
         norm: "linf" or "l2".
         allowance: largest loss of clean accuracy of a member, as a fraction, above 0 and below 1.
@@ -174,6 +175,7 @@ def robust_ensemble(
     Raises:
         UsageError: for a number out of range or an unknown setting.
     """
+    data = Data.of(data)
     given = overrides_of(RobustChoices, "robust-ensemble", overrides)
     RobustChoices(**given)
     model = ThreatModel(norm, epsilon, *data.bounds)

@@ -124,7 +124,7 @@ def _slug(name: str) -> str:
 def learn(
     module: nn.Module,
     tasks: Mapping[str, Task],
-    data: Data,
+    data: Any,
     *,
     scenario: Scenario = "shared",
     num_stored: int = 500,
@@ -144,7 +144,8 @@ def learn(
     Args:
         module: classifier that knows the inputs of `data`, in evaluation mode; not changed.
         tasks: labelled examples of the further tasks by name, in the order in which they are learned.
-        data: anchors and held-out inputs of what is known; labelled test inputs are only reported.
+        data: `Data`, or what `Data.of` takes: anchors and held-out inputs of what is known;
+            labelled test inputs are only reported.
         scenario: "shared" for one head, to which outputs are added for labels beyond those that it has; "task" for a
             head of each task, whose labels begin at 0: inputs of the results carry the number of their task
             (`fip.networks.MultiHead`).
@@ -162,6 +163,7 @@ def learn(
         UsageError: for a number out of range, an unknown setting, or no tasks.
         DataError: for tasks whose inputs are of another shape.
     """
+    data = Data.of(data)
     if not 0 < allowance < 1:
         raise UsageError(
             f"allowance is a fraction such as 0.02 for two points, above 0 and below 1; {allowance} was given"

@@ -154,7 +154,7 @@ class Pruning:
 @checked
 def prune(
     module: nn.Module,
-    data: Data,
+    data: Any,
     *,
     sparsity: float | None = None,
     pattern: PatternName = "unstructured",
@@ -174,7 +174,7 @@ def prune(
 
     Args:
         module: trained network, in evaluation mode.
-        data: anchors and held-out inputs; labelled test inputs are only reported.
+        data: `Data`, or what `Data.of` takes: anchors and held-out inputs; labelled test inputs are only reported.
         sparsity: fraction of zeros, above 0 and below 1, of what the pattern counts; None for 0.9 unstructured and 0.5
             else.
         pattern: "unstructured", "2:4" or "channels".
@@ -190,6 +190,7 @@ def prune(
     Raises:
         UsageError: for a number out of range or an unknown setting.
     """
+    data = Data.of(data)
     sparsity = PATTERNS[pattern][1] if sparsity is None else sparsity
     if not 0 < sparsity < 1:
         raise UsageError(f"sparsity is a fraction of the weights, above 0 and below 1; {sparsity} was given")
