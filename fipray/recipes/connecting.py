@@ -122,7 +122,7 @@ def connect(
     subject.check()
     tensors = Tensors(data, "cpu")
     problem = Problem(subject.network, tensors.anchors(()), tensors.held_out(()), geometry=subject.geometry)
-    far, alignment = _aligned(problem, Network.of(other))
+    far, alignment = _aligned(problem, Network.of(data.packed(other)))
     settings = Settings(
         radius=Adaptive(initial=0.02, tolerance=0.75 * allowed_distance),
         num_steps=num_steps,
