@@ -4,8 +4,8 @@
 
 The text is the docstrings of the packages that are installed, so figures differ a little between versions of these. The
 network is trained from scratch on the anchors when it is first asked for, and kept in the cache of
-`experiments.training`. `source` returns the same examples as a dictionary of arrays, which `fip.Data.of` takes:
-`-p data=benchmarks.recipes.encoder:source` splits them anew, so that some examples it holds out were trained on.
+`experiments.training`. `source` returns the examples as a dictionary of arrays, which a recipe takes as well
+(`-p data=benchmarks.recipes.encoder:source`).
 """
 
 from __future__ import annotations

@@ -64,7 +64,8 @@ class AnchorChoice:
         turned = chosen >= len(anchors)
         if self.mirrored:
             drawn[turned] = drawn[turned][..., ::-1]
-        return replace(data, anchors=drawn)
+        labels = None if data.anchor_labels is None else data.anchor_labels[chosen % len(anchors)]
+        return replace(data, anchors=drawn, anchor_labels=labels)
 
 
 ALL = AnchorChoice()

@@ -27,7 +27,7 @@ class Subject:
     """Base network and data of a recipe.
 
     Args:
-        module: base network, in evaluation mode.
+        module: base network, in evaluation mode; for data of several inputs it is packed, see `Data.packed`.
         data: anchors, held-out inputs and, where there are labels, test inputs.
         outputs: "classes" for logits, "values" for regression; "auto" takes a single output without test labels for a
             value, and everything else for classes.
@@ -36,6 +36,9 @@ class Subject:
     module: nn.Module
     data: Data
     outputs: Kind = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "module", self.data.packed(self.module))
 
     @cached_property
     def network(self) -> Network:

@@ -15,6 +15,8 @@ import fipray as fip
 from fipray import analysis
 from fipray.errors import DataError, NetworkError, UsageError
 from fipray.recipes import Recipe, Subject, prune
+from fipray.recipes.anchors import AnchorChoice
+from fipray.study import Columns
 from tests.recipes.conftest import blobs, small_data
 
 HARD = {"sparsity": 0.9, "budget": {"steps": 40}, "radius": 1e-6, "guard": 0.0, "batch_size": 16}
@@ -134,6 +136,35 @@ def test_networks_that_cannot_be_pruned_are_refused(module, data):
         untrained[0].weight.copy_(-torch.eye(3, 8))  # the class of each input is the one it is least like
     with pytest.raises(NetworkError, match=r"where a guess among 3 classes gives 33\.3%"):
         _ = prune(untrained, data).study
+
+
+def test_drawn_anchors_keep_their_labels():
+    inputs, labels = blobs(700)
+    given = small_data(anchor_labels=labels[:400])
+    drawn = AnchorChoice(count=50).of(given)
+    assert drawn.anchor_labels is not None
+    for anchor, label in zip(drawn.anchors, drawn.anchor_labels, strict=True):
+        (place,) = np.flatnonzero((inputs == anchor).all(1))
+        assert labels[place] == label
+
+
+class Weighed(nn.Module):
+    """Classifier of two inputs, as encoders of text are: values, and a mask of those that count."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.inner(values * mask)
+
+
+def test_several_inputs_are_packed_for_the_trial_and_the_study(module, tmp_path):
+    values, labels = blobs(300)
+    arrays = {"values": values, "mask": np.ones(values.shape, np.int64), "labels": labels}
+    data = fip.Data.of(Columns(arrays, ("values", "mask"), "labels"))
+    results = prune(Weighed(module).eval(), data, **GIVEN).run(tmp_path / "out")
+    assert np.mean(results.weights("pruning") == 0) == pytest.approx(0.5, abs=0.01)
 
 
 def test_few_anchors_are_said(module, data):

@@ -21,6 +21,7 @@ from fipray.recipes.trial import Attempt, Bench, best_radius
 
 USUAL_RADIUS, USUAL_STEPS = 0.05, 1000  # a radius that suits many networks with so many steps
 LONGER = 0.25  # a path N times as long takes a radius N^-LONGER times as large: measured on digits, where it is flat
+GUARDED = 2.0  # times the distance of a short path: nearer, shorter steps only hinder the recovery from lost weights
 AS_GOOD = 1.03  # ratio of distances after short paths that says nothing of long ones
 BATCH_SIZES = (128, 64, 32)
 WANTED_STEPS = 400  # with fewer steps in the budget, batches become smaller
@@ -28,6 +29,7 @@ MOST_STEPS = 20_000  # more have not been seen to help
 TRIAL, MEASURING = 0.15, 0.1  # fractions of a budget in seconds
 NUM_ATTEMPTS = 5  # about as many short paths make up a trial
 FEWEST, MOST = 8, 60  # steps of a short path
+TELLING, LONGEST = 200, 300  # fewest and most steps of paths that tell which statistics of BatchNorm are better
 
 
 @dataclass(eq=False)
@@ -70,6 +72,7 @@ class Trial:
         choices = self._batch_size(choices)
         choices, best = self._radius(choices)
         choices, best = self._matches(choices, best)
+        choices, best = self._statistics(choices, best)
         choices = self._fallback(choices, best)
         choices = self._guard(choices, best)
         choices = self._lengths(choices, best)
@@ -85,7 +88,7 @@ class Trial:
         except NetworkError:
             self.reasons.append("BatchNorm keeps its statistics, because its scales and shifts are fixed.")
             return False
-        self.reasons.append("BatchNorm uses the statistics of each batch while the path walks.")
+        self.reasons.append("BatchNorm uses the statistics of each batch in short paths.")
         return True
 
     @cached_property
@@ -146,12 +149,31 @@ class Trial:
         )
         return (other, attempt) if is_better else (choices, best)
 
+    def _statistics(self, choices: PruningChoices, best: Attempt) -> tuple[PruningChoices, Attempt]:
+        """Compare BatchNorm's two ways in longer paths: right after pruning, statistics of the batch always lead."""
+        seconds = self.task.budget.seconds
+        num_steps = (self.task.budget.steps or 0) // 5
+        if seconds is not None:
+            num_steps = int(TRIAL * seconds / 2 / best.seconds)
+        num_steps = min(num_steps, LONGEST)
+        if "batch_statistics" in self.given or not choices.batch_statistics or num_steps < TELLING:
+            return choices, best
+        other = replace(choices, batch_statistics=False)
+        moving, fixed = (self._attempt(one, choices.radius, num_steps) for one in (choices, other))
+        is_better = fixed.distance < moving.distance
+        self.reasons.append(
+            f"BatchNorm {'keeps its statistics' if is_better else 'does so to the end'}: after {num_steps} steps, "
+            f"{fixed.distance:.2f} from the base network with its own statistics, {moving.distance:.2f} with those of "
+            "the batches."
+        )
+        return (other, replace(best, seconds=fixed.seconds)) if is_better else (choices, best)
+
     def _fallback(self, choices: PruningChoices, best: Attempt) -> PruningChoices:
         if "fallback" in self.given:
             return choices
         target, lost = self.task.sparsity, 1 - best.agreement
         said = f"After the best short path to {target:.0%} sparsity, agreement with the base network was {1 - lost:.1%}"
-        if lost <= 2 * self.task.allowance:
+        if lost <= self.task.allowance:
             self.reasons.append(f"{said}, so a second path to a lower sparsity is not needed.")
             return choices
         lower = round(1 - (1 - target) ** 0.5, 2)
@@ -167,10 +189,10 @@ class Trial:
             # A look costs a forward pass on 256 inputs, and all looks together at most a twentieth of the steps.
             look = self.bench.forward_seconds * self.bench.num_held_out
             every = max(10, math.ceil(look / (0.05 * best.seconds)))
-        limit = float(f"{best.distance:.3g}")
+        limit = float(f"{GUARDED * best.distance:.3g}")
         self.reasons.append(
             f"Every {every} steps, steps become shorter where held-out inputs are further than {limit:g} from the base "
-            "network: the short path was no further."
+            f"network, {GUARDED:g} times as far as after the short path."
         )
         return replace(choices, guard=limit, guard_every=every)
 
