@@ -15,6 +15,7 @@ import fipray as fip
 from fipray import analysis
 from fipray.errors import NetworkError, UsageError
 from fipray.recipes import Recipe, Subject, prune
+from fipray.recipes.anchors import AnchorChoice
 from tests.recipes.conftest import blobs, small_data
 
 HARD = {"sparsity": 0.9, "budget": {"steps": 40}, "radius": 1e-6, "guard": 0.0, "batch_size": 16}
@@ -44,6 +45,8 @@ def test_prune_reaches_the_sparsity_and_names_its_result(recipe, directory):
 def test_rerun_reuses_the_recorded_choices_and_computes_nothing(module, data, recipe, directory):
     again = prune(module, data, **GIVEN)
     results = again.run(directory)
+    inputs = torch.from_numpy(data.held_out)
+    assert torch.equal(results.module("pruned")(inputs), results.module("pruned", module)(inputs))
     assert list(results.paths["attempt"]) == [1]
     assert again.chosen == recipe.chosen
     # A budget in steps times nothing, so another trial chooses the same.
@@ -134,6 +137,16 @@ def test_networks_that_cannot_be_pruned_are_refused(module, data):
         untrained[0].weight.copy_(-torch.eye(3, 8))  # the class of each input is the one it is least like
     with pytest.raises(NetworkError, match=r"where a guess among 3 classes gives 33\.3%"):
         _ = prune(untrained, data).study
+
+
+@pytest.mark.parametrize("choice", [AnchorChoice(7), AnchorChoice(mirrored=True)])
+def test_chosen_anchors_keep_their_labels(choice):
+    images = np.random.default_rng(0).random((10, 1, 8, 8), dtype=np.float32)
+    labels = np.arange(10)
+    chosen = choice.of(fip.Data(images, images, anchor_labels=labels))
+    own = images[chosen.anchor_labels]
+    is_own = (chosen.anchors == own).all((1, 2, 3)) | (chosen.anchors == own[..., ::-1]).all((1, 2, 3))
+    assert is_own.all()
 
 
 def test_few_anchors_are_said(module, data):
