@@ -54,7 +54,8 @@ def runs_here(command: list[str], folder: Path) -> bool:
     """Whether a reader of the page alone can run a command: its study, or the results it reads, are there."""
     name, *rest = command
     if name == "run":
-        module = rest[0].partition(":")[0]
+        named = next((text.partition("=")[2] for text in rest if text.startswith("module=")), rest[0])  # of a recipe
+        module = named.partition(":")[0]
         return (folder / f"{module}.py").exists() and "--address" not in rest
     return name in ("show", "verify", "compact", "export") and (folder / rest[0]).is_dir()
 

@@ -72,6 +72,7 @@ class Results:
         manifest: name, ID and parameters of the study, as `study.json` holds them.
         address: the directory or the address in an object store, without credentials.
         location: address for opening the directory again; it may contain credentials and is never shown.
+        like: module of the study's architecture, where whoever made the results had it at hand; see `module`.
     """
 
     paths: pd.DataFrame
@@ -89,6 +90,7 @@ class Results:
     manifest: Mapping[str, Any]
     address: str
     location: str
+    like: "nn.Module | None" = None
 
     @property
     def frames(self) -> dict[str, pd.DataFrame]:
@@ -186,13 +188,14 @@ class Results:
         """Build a network as a module, with its weights. Loads torch.
 
         A results directory holds weights and no code, so the architecture comes from `like` or, without it, from the
-        function that made the study: its module is imported and called. Give `like` for a directory of others.
+        function that made the study: its module is imported and called. Give `like` for a directory of others. Results
+        that `Recipe.run` returns have the recipe's module.
 
         Args:
             name: "base", the name or path_id of a path, or the name of a variant, an ensemble or
                 a recipe's result such as "pruned".
             like: module of the study's architecture, which is copied, or a function that returns one or the study, as
-                `module:function` or `file.py:function`; None for what the manifest names.
+                `module:function` or `file.py:function`; None for that of these results, or what the manifest names.
 
         Returns:
             New module in evaluation mode. That of an ensemble returns the logarithm of its members' mean class
@@ -209,7 +212,7 @@ class Results:
         store, name = Store.open(self.location), self.named.get(name, name)
         members = self.members(name)
         states = [store.read_base() if one == BASE else state_of(store, self.weights(one)) for one in members]
-        return built(self.manifest, name, states, like)
+        return built(self.manifest, name, states, self.like if like is None else like)
 
     @checked
     def pareto(self, objectives: Mapping[str, str] | None = None) -> pd.DataFrame:

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 KINDS = ["base", "path", "variant", "ensemble"]
 WORST = "worst"
 ROBUST = "robust_accuracy "
-_NARROWEST_OUTCOME, _GAP = 14, 2  # characters
-_COMFORTABLE_OUTCOME = 30  # intervals are shown only if sentences have this much room
+_NARROWEST_OUTCOME, _GAP = 30, 2  # characters; narrower sentences would make rows of many lines
 _MOST_SENTENCES = 12
 SPARSITY = "{:.3f}"  # one number of digits wherever a sparsity is shown
 _OTHER_ATTACK, _OUTCOME, _KIND, _DISTANCE, _SPARSITY, _CLEAN, _OTHER_WORST, _NEVER = range(8)
@@ -138,8 +137,7 @@ class SummaryTable:
             Columns to show, and those that are left out.
         """
         columns = self.columns()
-        outcome = columns[2]
-        if self._room_for_outcome(width, columns) < min(outcome.width, _COMFORTABLE_OUTCOME):
+        if self._room_for_outcome(width, columns) < _needed(columns[2]):
             columns = self.columns(intervals=False)
         hidden: list[Column] = []
         while self._is_too_wide(width, columns):
@@ -173,9 +171,9 @@ class SummaryTable:
         return width - sum(other + _GAP for other in [*others, self._width_of_names(width)])
 
     def _is_too_wide(self, width: int, columns: Sequence[Column]) -> bool:
-        room = self._room_for_outcome(width, columns)
         # Without the outcome the last column needs no gap.
-        return room < (_NARROWEST_OUTCOME if any(column.rank == _OUTCOME for column in columns) else -_GAP)
+        least = next((_needed(column) for column in columns if column.rank == _OUTCOME), -_GAP)
+        return self._room_for_outcome(width, columns) < least
 
     def _table(self, width: int, columns: Sequence[Column]) -> "Table":
         from rich import box
@@ -186,7 +184,7 @@ class SummaryTable:
         ranks = [column.rank for column in columns]
         for column in columns:
             if column.rank == _OUTCOME:
-                table.add_column("outcome", max_width=max(_NARROWEST_OUTCOME, self._room_for_outcome(width, columns)))
+                table.add_column("outcome", max_width=self._room_for_outcome(width, columns))
             elif column.is_number or column.rank == _KIND:
                 header, side = Text("\n".join(column.header).strip()), "right" if column.is_number else "left"
                 header = Text("\n".join(column.header)) if column.is_number else header
@@ -213,6 +211,11 @@ class SummaryTable:
             names = ", ".join(" ".join(filter(None, column.header)) for column in reversed(hidden))
             parts.append(f"columns that do not fit here (fipray show --csv has all): {names}")
         return "; ".join(parts)
+
+
+def _needed(outcome: Column) -> int:
+    """Least width of the sentences on outcomes."""
+    return min(outcome.width, _NARROWEST_OUTCOME)
 
 
 def header_of(column: str) -> tuple[str, str]:

@@ -38,6 +38,9 @@ def show_once(directory: str, sort: str, form: str) -> None:
     else:
         analysis.print_summary(results, sort=sort)
         typer.echo(printable_lines(analysis.how_to_load(directory)))
+        done, total = _counts(directory)
+        if total is not None and done < total:
+            typer.echo(_progress(directory))
 
 
 def watch(directory: str, sort: str, seconds: float) -> None:
@@ -82,8 +85,8 @@ def _print_changes(directory: str, sort: str, seconds: float) -> None:
         is_complete, now = _is_complete(directory), Store.open(directory).committed()
         if now != before:
             show_once(directory, sort, "table")
-            typer.echo(_progress(directory))
         if is_complete:
+            typer.echo(_progress(directory))
             return
         before = now
         time.sleep(seconds)
@@ -101,16 +104,21 @@ def _picture(directory: str, sort: str, seconds: float) -> RenderableType:
 
 
 def _progress(directory: str) -> str:
-    from fipray.records import Store, num_jobs
-
-    store = Store.open(directory)
-    done, total = len(store.committed()), num_jobs(store.manifest)
-    return f"{done} jobs done" if total is None else f"{done} of {total} jobs done"
+    done, total = _counts(directory)
+    if total is None:
+        return f"{done} jobs done"
+    rest = "" if done >= total else "; the same command that ran the study runs the others"
+    return f"{done} of {total} jobs done{rest}"
 
 
 def _is_complete(directory: str) -> bool:
+    done, total = _counts(directory)
+    return total is not None and done >= total
+
+
+def _counts(directory: str) -> tuple[int, int | None]:
+    """Numbers of committed jobs and of all; None where the manifest does not say, as that of a search."""
     from fipray.records import Store, num_jobs
 
     store = Store.open(directory)
-    total = num_jobs(store.manifest)
-    return total is not None and len(store.committed()) >= total
+    return len(store.committed()), num_jobs(store.manifest)

@@ -60,11 +60,12 @@ class AnchorChoice:
         if count == pool and not self.mirrored:
             return data
         chosen = torch.randperm(pool, generator=torch.Generator().manual_seed(self.seed))[:count].numpy()
-        drawn = anchors[chosen % len(anchors)]
+        places = chosen % len(anchors)
+        drawn = anchors[places]
         turned = chosen >= len(anchors)
         if self.mirrored:
             drawn[turned] = drawn[turned][..., ::-1]
-        labels = None if data.anchor_labels is None else data.anchor_labels[chosen % len(anchors)]
+        labels = None if data.anchor_labels is None else data.anchor_labels[places]
         return replace(data, anchors=drawn, anchor_labels=labels)
 
 

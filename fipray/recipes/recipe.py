@@ -270,7 +270,7 @@ class Recipe:
             changed: what to do where the directory was made by other versions of your own code.
 
         Returns:
-            The results; `results.weights(name)` takes the recipe's names of networks, too.
+            The results; `results.module(name)` and `results.weights(name)` take the recipe's names, such as "pruned".
 
         Raises:
             UsageError: for a directory of another recipe or study.
@@ -280,7 +280,7 @@ class Recipe:
         ready = self.prepared(runner, into)
         runner.run(ready.study, into, listener, changed)
         vars(self)["chosen"] = ready.chosen  # the trial is not repeated for `describe`
-        return analysis.load(into)
+        return replace(analysis.load(into), like=ready.study.module)
 
     def outcome(self, results: analysis.Results) -> str:
         """Describe what came out, in plain sentences with the numbers.

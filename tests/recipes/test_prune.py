@@ -46,6 +46,8 @@ def test_prune_reaches_the_sparsity_and_names_its_result(recipe, directory):
 def test_rerun_reuses_the_recorded_choices_and_computes_nothing(module, data, recipe, directory):
     again = prune(module, data, **GIVEN)
     results = again.run(directory)
+    inputs = torch.from_numpy(data.held_out)
+    assert torch.equal(results.module("pruned")(inputs), results.module("pruned", module)(inputs))
     assert list(results.paths["attempt"]) == [1]
     assert again.chosen == recipe.chosen
     # A budget in steps times nothing, so another trial chooses the same.
@@ -138,14 +140,14 @@ def test_networks_that_cannot_be_pruned_are_refused(module, data):
         _ = prune(untrained, data).study
 
 
-def test_drawn_anchors_keep_their_labels():
-    inputs, labels = blobs(700)
-    given = small_data(anchor_labels=labels[:400])
-    drawn = AnchorChoice(count=50).of(given)
-    assert drawn.anchor_labels is not None
-    for anchor, label in zip(drawn.anchors, drawn.anchor_labels, strict=True):
-        (place,) = np.flatnonzero((inputs == anchor).all(1))
-        assert labels[place] == label
+@pytest.mark.parametrize("choice", [AnchorChoice(7), AnchorChoice(mirrored=True)])
+def test_chosen_anchors_keep_their_labels(choice):
+    images = np.random.default_rng(0).random((10, 1, 8, 8), dtype=np.float32)
+    labels = np.arange(10)
+    chosen = choice.of(fip.Data(images, images, anchor_labels=labels))
+    own = images[chosen.anchor_labels]
+    is_own = (chosen.anchors == own).all((1, 2, 3)) | (chosen.anchors == own[..., ::-1]).all((1, 2, 3))
+    assert is_own.all()
 
 
 class Weighed(nn.Module):
