@@ -91,6 +91,7 @@ class Plan:
         measures: measures of saved points.
         space: domains of the fields that `fipray search` varies; empty where the recipe cannot be searched.
         objectives: objectives of such a search.
+        judges: measures of such a search, besides those of the study.
         networks: other networks of the study by name.
     """
 
@@ -103,6 +104,7 @@ class Plan:
     measures: Mapping[str, AnyMeasure] = field(default_factory=dict)
     space: Mapping[str, Domain] = field(default_factory=dict)
     objectives: Mapping[str, str] = field(default_factory=dict)
+    judges: Mapping[str, AnyMeasure] = field(default_factory=dict)
     networks: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
@@ -217,7 +219,9 @@ class Recipe:
             raise UsageError(
                 f"recipe {self.name!r} has no search: give its settings by name, or write a fip.search.Search"
             )
-        study = replace(self.study, paths=self.plan.paths[:1], ensembles=())
+        measures = {**self.study.measures, **self.plan.judges}
+        # No test input takes part in a choice, so none is attacked.
+        study = replace(self.study, paths=self.plan.paths[:1], ensembles=(), evaluation=None, measures=measures)
         return Search(study, self.plan.space, self.plan.objectives, num_trials=num_trials)
 
     def prepared(self, runner: Runner, into: str | Path) -> Recipe:

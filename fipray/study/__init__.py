@@ -2,7 +2,15 @@
 
 from fipray.study.data import Data, Task
 from fipray.study.evaluation import Evaluation
-from fipray.study.measures import AccuracyLoss, Agreement, HeldOutAccuracy, HeldOutMeasure, Measure, RobustAccuracy
+from fipray.study.measures import (
+    AccuracyLoss,
+    Agreement,
+    HeldOutAccuracy,
+    HeldOutMeasure,
+    Measure,
+    RobustAccuracy,
+    RobustAgreement,
+)
 from fipray.study.search import Search
 from fipray.study.sources import Columns
 from fipray.study.space import Choice, Integers, LogIntegers, LogUniform, Uniform
@@ -25,6 +33,7 @@ __all__ = [
     "Measure",
     "PathSpec",
     "RobustAccuracy",
+    "RobustAgreement",
     "Search",
     "Study",
     "Task",

@@ -25,6 +25,8 @@ from fipray.study.tensors import Tensors, accuracy
 
 AGREEMENT, HELD_OUT_ACCURACY, ACCURACY_LOSS = "agreement", "held_out_accuracy", "accuracy_loss"
 """Names that recipes give to the measures `Agreement`, `HeldOutAccuracy` and `AccuracyLoss`."""
+ROBUST_AGREEMENT = "robust_agreement"
+"""Name that recipes give to the measure `RobustAgreement`."""
 ACCURACY = "clean_accuracy"
 """Measure that every study with labelled test inputs has."""
 # Frames of trials show measures beside these columns, and pandas refuses two of one name. A scheduler is given the rows
@@ -242,14 +244,57 @@ class RobustAccuracy:
         if tests is None:
             raise DataError("RobustAccuracy needs labelled test inputs: give Data(test_inputs=..., test_labels=...)")
         inputs, labels = tests.inputs[: self.num_examples], tests.labels[: self.num_examples]
+        return _withstanding(self, network, weights, Examples(inputs, labels))
 
-        def classifier(some: Tensor) -> Tensor:
-            return class_logits(network(weights, some))
 
-        # Seeded anew for every point, so that differences between points are not due to random starts.
-        generator = torch.Generator().manual_seed(self.seed)
-        found = evaluate(classifier, inputs, labels, self.threat_model, [self.attack], generator)
-        return float(found.worst.double().mean())
+@spec("robust_agreement")
+@checked
+@dataclass(frozen=True)
+class RobustAgreement:
+    """Agreement with the base network on held-out inputs under one attack: for choices, which must not see test inputs.
+
+    The fraction of inputs of which the network predicts, under the attack, the class that the base network predicts
+    without one; with `Data.held_out_labels` their class, so that it is robust accuracy.
+
+    Args:
+        threat_model: norm, epsilon and bounds of the perturbations.
+        attack: attack; `PGD(10)` by default.
+        num_examples: number of held-out inputs that are attacked, from the first one, at least 1.
+        seed: seed of the attack's random numbers.
+
+    Raises:
+        UsageError: for num_examples below 1.
+    """
+
+    threat_model: ThreatModel
+    attack: Attack = PGD(10)
+    num_examples: int = 200
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        if self.num_examples < 1:
+            raise UsageError(f"num_examples must be at least 1, got {self.num_examples}")
+
+    def measured_on(self, network: Network, weights: Tensor, held_out: Tensor, labels: Tensor | None) -> float:
+        inputs = held_out[: self.num_examples]
+        if labels is None:
+            with torch.no_grad():
+                labels = class_logits(network.outputs(network.weights, inputs)).argmax(1)
+        return _withstanding(self, network, weights, Examples(inputs, labels[: self.num_examples]))
+
+
+def _withstanding(
+    measure: RobustAccuracy | RobustAgreement, network: Network, weights: Tensor, examples: Examples
+) -> float:
+    """Fraction of examples that are classified as their labels say, also under the measure's attack."""
+
+    def classifier(some: Tensor) -> Tensor:
+        return class_logits(network(weights, some))
+
+    # Seeded anew for every point, so that differences between points are not due to random starts.
+    generator = torch.Generator().manual_seed(measure.seed)
+    found = evaluate(classifier, examples.inputs, examples.labels, measure.threat_model, [measure.attack], generator)
+    return float(found.worst.double().mean())
 
 
 AnyMeasure = str | Measure | HeldOutMeasure

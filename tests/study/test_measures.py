@@ -144,6 +144,22 @@ def test_robust_accuracy_needs_labelled_inputs():
         measure.measured(network, network.weights, None)
 
 
+def test_robust_agreement_of_a_linear_classifier_is_known_exactly():
+    linear = nn.Linear(2, 2, bias=False).eval()
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    network = fip.Network.of(linear)
+    # An attack of epsilon moves the difference of both inputs, the margin, by 2 epsilon.
+    held_out = torch.tensor([[0.9, 0.1], [0.6, 0.5], [0.2, 0.8], [0.5, 0.45]])
+    measure = fip.study.RobustAgreement(fip.ThreatModel("linf", 0.1))
+    assert measure.measured_on(network, network.weights, held_out, None) == 0.5
+    assert measure.measured_on(network, network.weights, held_out, torch.tensor([0, 0, 0, 0])) == 0.25
+    swapped = torch.tensor([0.0, 1.0, 1.0, 0.0])
+    assert measure.measured_on(network, swapped, held_out, None) == 0
+    with pytest.raises(UsageError, match="num_examples must be at least 1, got 0"):
+        replace(measure, num_examples=0)
+
+
 def test_measures_and_kept_quantities_are_part_of_the_ids():
     usual = measured()
     others = [
