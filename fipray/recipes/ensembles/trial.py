@@ -175,10 +175,9 @@ class Trial:
             return choices
         count = min(choices.num_examples, len(tests))
         if seconds is not None:
-            # Each member alone, and three ensembles. A gradient takes as long as three forward passes, and an attack
-            # ends early on about half of the inputs.
+            # Each member alone, and three ensembles. A gradient takes as long as three forward passes.
             networks = 4 * (choices.members + 1)
-            each = 1.5 * self.bench.forward_seconds * self.task.num_gradients * networks
+            each = 3 * self.bench.forward_seconds * self.task.num_gradients * networks
             count = min(count, max(int(self.machine.workers * seconds / each), FEWEST_EXAMPLES))
         if count < min(choices.num_examples, len(tests)):
             self.reasons.append(f"Attacks on {count} test inputs: on more they would take longer than the budget.")
