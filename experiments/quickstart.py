@@ -67,7 +67,7 @@ def study(
         base_id=recipe.base_id,
         data=replace(data, tasks={"digits": fip.Task(*labelled)}),
         paths=(*sparse, *plain, *robust.paths, adversarial_training),
-        ensembles=(fip.EnsembleSpec("diverse", ("base", *(path.name for path in plain))), *robust.ensembles),
+        ensembles=(fip.EnsembleSpec("diverse", ("base", *(path.name for path in plain))), robust.ensembles[0]),
         evaluation=fip.Evaluation(fip.ThreatModel("linf", epsilon), num_examples=500, seed=seed),
         measures=robust.measures,
         parameters={

@@ -21,6 +21,7 @@ from fipray.geometry import OutputGeometry, class_logits, functional_distance
 from fipray.networks import Network, sparsity_of
 from fipray.robustness import (
     Classifier,
+    Ensemble,
     Measures,
     StackedEnsemble,
     correct,
@@ -36,6 +37,7 @@ from fipray.study.measures import AccuracyLoss
 WeightsOf = Callable[[str], Tensor]
 NUM_CHECKED = 100  # examples on which signs of masked gradients are looked for
 BATCH_SIZE = 1024  # inputs of one forward pass
+LARGE = 1_000_000  # weights from which members one by one are faster on a CPU: by 2.3 with two ResNet-18
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,6 +232,8 @@ class Evaluator:
     def _classifier(self, weights: Sequence[Tensor]) -> Classifier:
         if len(weights) == 1:
             return partial(_class_outputs, self.network, weights[0])
+        if self.inputs.device.type == "cpu" and len(weights[0]) >= LARGE:
+            return Ensemble([partial(_class_outputs, self.network, each) for each in weights])
         return StackedEnsemble(self.network, torch.stack(list(weights)))
 
     @torch.no_grad()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,7 +14,8 @@ import fipray as fip
 from fipray import analysis
 from fipray.analysis.named import named_networks
 from fipray.errors import DataError, UsageError
-from fipray.recipes import diverse_ensemble, robust_ensemble
+from fipray.recipes import FirstWithin, diverse_ensemble, robust_ensemble
+from fipray.recipes.ensembles.diverse import with_labels
 from tests.recipes.conftest import blobs
 
 ROBUST = {"epsilon": 0.5, "allowance": 0.05, "budget": {"steps": 60}, "members": 2, "num_examples": 60}
@@ -61,7 +64,7 @@ def test_without_labels_the_result_is_the_ensemble_that_the_members_were_held_to
     ],
 )
 def test_first_network_within_the_allowance_is_the_result(lost, expected):
-    rule = '{"ensemble": {"rule": "first_within", "networks": ["a", "b"], "most": 0.02}}'
+    rule = json.dumps({"ensemble": {"rule": "first_within", **asdict(FirstWithin(("a", "b"), 0.02))}})
     rows = [{"name": name, "attack": "none", "accuracy_loss_held_out": value} for name, value in lost.items()]
     found = named_networks(
         {"parameters": {"recipe": "robust-ensemble", "results": rule}}, {"robustness": pd.DataFrame(rows)}
@@ -72,12 +75,24 @@ def test_first_network_within_the_allowance_is_the_result(lost, expected):
 def test_diverse_members_disagree_within_the_allowance(module, data, tmp_path):
     recipe = diverse_ensemble(module, data, allowance=0.05, budget={"steps": 30}, members=2, num_examples=20, rounds=2)
     results = recipe.run(tmp_path / "out")
-    assert results.named == {"ensemble": "ensemble"}
+    rows = results.robustness.query("attack == 'none'").set_index("name")["nll_loss_held_out"]
+    candidates = ["diverse", "diverse-with-base", "diverse-with-base-twice"]
+    lower = [name for name in candidates if rows[name] <= 0]
+    assert results.named == {"ensemble": lower[0] if lower else "base"}
     for _, points in results.points.groupby("name"):
         assert points["objective_value"].iloc[-1] < points["objective_value"].iloc[0]
     measured = results.point_measures.query("measure == 'accuracy_loss'")
     assert float(measured["value"].max()) <= 0.05
     assert "Negative log-likelihood" in recipe.outcome(results)
+
+
+def test_labelled_tests_that_judge_a_diverse_ensemble_are_not_reported(data):
+    judged = with_labels(data)
+    assert (len(judged.held_out), len(judged.test_inputs)) == (100, 100)
+    both = np.concatenate([judged.held_out, judged.test_inputs])
+    assert np.array_equal(np.sort(both, 0), np.sort(data.test_inputs, 0))
+    labelled = replace(data, held_out_labels=np.zeros(len(data.held_out), dtype=np.int64))
+    assert with_labels(labelled) is labelled
 
 
 def test_arguments_that_no_ensemble_can_have_are_refused(module, data):

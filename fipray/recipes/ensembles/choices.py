@@ -55,13 +55,13 @@ class RobustChoices(Walk):
         adversary_steps: ascent steps of the adversary within a step of the path.
         adversary_epsilon: epsilon of that adversary, in units of the recipe's epsilon.
         shifted: number of shifted copies of each anchor, for images; 0 for none, which the recipe always chooses.
-        max_seconds: time after which a path ends early; None for no limit.
+        max_seconds: time after which a path ends early; 0 for no limit.
     """
 
     adversary_steps: int = 2
     adversary_epsilon: float = 1.1
     shifted: int = 0
-    max_seconds: float | None = None
+    max_seconds: float = 0.0
 
 
 @checked

@@ -66,7 +66,7 @@ class DiverseEnsemble:
     def choose(self, machine: Machine) -> Chosen:
         self.task.check()
         with machine.used():
-            trial = Trial(self.task, machine, self._short)
+            trial = Trial(self.task, machine, self._short, fewest=2)
             choices, reasons = trial.choices(DiverseChoices())
         return Chosen(asdict(choices), (*reasons, *self.task.subject.remarks))
 

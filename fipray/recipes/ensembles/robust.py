@@ -101,7 +101,7 @@ class RobustEnsemble:
             radius=Scheduled(choices.radius, warmup=0.1),
             num_steps=choices.num_steps,
             batch_size=choices.batch_size,
-            max_seconds=choices.max_seconds,
+            max_seconds=choices.max_seconds or None,
             seed=self.task.seed,
         )
 
@@ -121,14 +121,22 @@ class RobustEnsemble:
             f"{own['num_examples']:,} test inputs): {own['robust']:.1%}, base network {base['robust']:.1%}.",
             f"Clean accuracy on all test inputs: {own['clean']:.2%}, base network {base['clean']:.2%}.",
             *said,
-            *(() if own["robust"] > base["robust"] else (_NO_GAIN,)),
+            *_doubts(own, base),
         )
 
 
-_NO_GAIN = (
-    "The ensemble is no more robust than the base network: allow more, give more time (budget) or more anchors, or "
-    "ask for a smaller epsilon."
-)
+def _doubts(own: Mapping[str, float], base: Mapping[str, float]) -> tuple[str, ...]:
+    """Sentence for a gain that is none, or too small to be told from none on so many test inputs."""
+    gain = own["robust"] - base["robust"]
+    variance = sum(each["robust"] * (1 - each["robust"]) for each in (own, base)) / own["num_examples"]
+    if gain <= 0:
+        return (_NO_GAIN,)
+    return (_SMALL_GAIN,) if gain < 2 * variance**0.5 else ()
+
+
+_ADVICE = "allow more, give more time (budget) or more anchors, or ask for a smaller epsilon."
+_NO_GAIN = f"The ensemble is no more robust than the base network: {_ADVICE}"
+_SMALL_GAIN = f"The gain in robust accuracy is within two standard errors of the measurement: {_ADVICE}"
 
 
 @recipe("robust-ensemble", RobustChoices)

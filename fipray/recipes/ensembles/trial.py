@@ -42,11 +42,13 @@ class Trial:
         task: ensemble that is asked for.
         machine: threads and device of the workers.
         short: makes objective and settings of a short path.
+        fewest: smallest number of members that is chosen.
     """
 
     task: Task
     machine: Machine
     short: Callable[[Any], tuple[Objective, Settings]]
+    fewest: int = 1
 
     def __post_init__(self) -> None:
         self.began = time.perf_counter()
@@ -151,7 +153,7 @@ class Trial:
             beside = forward * (anchors + 2 * tests) + LOOKS * look
             if "members" not in self.given:
                 affordable = int(workers * left / (pace * STEPS_A_MEMBER + beside))
-                members = min(max(affordable, min(workers, 2)), MOST_MEMBERS)
+                members = min(max(affordable, self.fewest, min(workers, 2)), MOST_MEMBERS)
             # Where the members cannot be dealt out evenly, some workers wait while others trace one more.
             for_each = left / math.ceil(members / workers) - beside
             num_steps = min(max(int(for_each / (1.05 * pace)), 10), most)
@@ -159,9 +161,10 @@ class Trial:
             if hasattr(choices, "max_seconds"):
                 chosen["max_seconds"] = float(f"{max(LATE * num_steps * pace, 1.0):.3g}")
         choices = replace(choices, **{**chosen, **self.given})
+        counted = "1 member" if choices.members == 1 else f"{choices.members} members"
         self.reasons.append(
-            f"{choices.members} members of {choices.num_steps:,} steps each, {workers} at a time: a step takes "
-            f"{1000 * pace:.3g} ms here, and the budget is {budget.text}, of which the trial took {spent:.0f} s."
+            f"{counted} of {choices.num_steps:,} steps each, {workers} at a time: a step takes {1000 * pace:.3g} ms "
+            f"here, and the budget is {budget.text}, of which the trial took {spent:.0f} s."
         )
         return choices
 
@@ -172,10 +175,9 @@ class Trial:
             return choices
         count = min(choices.num_examples, len(tests))
         if seconds is not None:
-            # Each member alone, and three ensembles. A gradient takes as long as three forward passes, and an attack
-            # ends early on about half of the inputs.
+            # Each member alone, and three ensembles. A gradient takes as long as three forward passes.
             networks = 4 * (choices.members + 1)
-            each = 1.5 * self.bench.forward_seconds * self.task.num_gradients * networks
+            each = 3 * self.bench.forward_seconds * self.task.num_gradients * networks
             count = min(count, max(int(self.machine.workers * seconds / each), FEWEST_EXAMPLES))
         if count < min(choices.num_examples, len(tests)):
             self.reasons.append(f"Attacks on {count} test inputs: on more they would take longer than the budget.")

@@ -39,6 +39,7 @@ _RANGES = {
     "byte": (0, _MOST),
     "s": (0, _MOST),
     "nat": (0, inf),
+    "nat, signed": (-inf, inf),
     "radian (Fisher-Rao)": (0, _MOST),
     "of the inputs": (0, _MOST),
     "of the weights": (0, _MOST),

@@ -43,7 +43,7 @@ class RobustnessRow:
         Field(
             "rise of the negative log-likelihood since the base network on labelled held-out inputs, plus one standard "
             "error; null without labels and if not finite",
-            unit="nat",
+            unit="nat, signed",
         ),
     ]
     warnings: Annotated[
