@@ -1,8 +1,8 @@
 """Parts of the site that are made of the code: public names, tables, commands, and notebooks as pages.
 
-MkDocs calls `on_files` and `on_page_markdown`. A line `{{ names MODULE }}` of a page becomes a table of the module's
-public names and the reference of each, `{{ tables }}` the columns of all tables, `{{ commands }}` the options of all
-commands.
+MkDocs calls the functions whose names begin with `on_`. A line `{{ names MODULE }}` of a page becomes a table of the
+module's public names and the reference of each, `{{ tables }}` the columns of all tables, `{{ commands }}` the options
+of all commands.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+SHIM = "https://unpkg.com/iframe-worker/shim"  # as the theme's plugin `offline` has it
+OWN_SHIM = "assets/iframe-worker/shim.js"
 LINE = re.compile(r"^\{\{ (\w+)(?: ([\w. ]+))? \}\}$", flags=re.MULTILINE)
 
 
@@ -36,6 +38,16 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Replace the lines that stand for parts of the code."""
     name = Path(page.file.src_uri).name
     return LINE.sub(lambda match: filled(match[1], match[2] or "", name), markdown)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Load the script that searches pages from a disk from this site, and not from another host."""
+    return output.replace(SHIM, "../" * page.url.count("/") + OWN_SHIM)
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """Do so in 404.html."""
+    return output_content.replace(SHIM, OWN_SHIM)
 
 
 def filled(what: str, given: str, page: str) -> str:

@@ -15,7 +15,7 @@ from fipray.networks import Network
 
 
 @checked
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors have no single truth
 class Examples:
     """Labelled examples from which a task is learned.
 

@@ -84,7 +84,7 @@ def test_results_directory_may_be_a_link(whole, tmp_path):
 
 
 WITHOUT_POSIX = """
-import os, sys
+import asyncio, os, sys  # asyncio itself asks for sysconf on POSIX systems
 for name in ("fcntl", "pwd", "grp", "resource"):
     sys.modules[name] = None
 for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_DIRECTORY", "O_CLOEXEC", "sysconf"):

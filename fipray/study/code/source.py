@@ -182,7 +182,7 @@ def _constant(value: object) -> str:
 
 
 def _has_docstring(code: CodeType) -> bool:
-    if sys.version_info >= (3, 13):
+    if sys.version_info >= (3, 14):
         return bool(code.co_flags & inspect.CO_HAS_DOCSTRING)  # type: ignore[attr-defined, unused-ignore]
-    # Before 3.13 the first constant of a function is its docstring, or None without one.
+    # Before 3.14 the first constant of a function is its docstring, or None without one.
     return bool(code.co_consts) and isinstance(code.co_consts[0], str) and code.co_name != "<lambda>"
