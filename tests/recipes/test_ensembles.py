@@ -132,3 +132,14 @@ def test_accuracy_loss_is_exact_with_labels_and_estimated_without():
     assert fip.study.AccuracyLoss(standard_errors=0.0, base_weight=0.6).between(other, base) == 0.0
     broken = torch.tensor([[torch.nan, 0.0], [0.0, -1.0], [0.0, 1.0]])
     assert loss.between(broken, base) == pytest.approx(0.8 / 3)
+
+
+def test_searches_judge_by_held_out_inputs_alone(module, data, tmp_path):
+    robust = robust_ensemble(module, data, **ROBUST).search(num_trials=2)
+    assert dict(robust.objectives) == {"robust_agreement": "max", "accuracy_loss": "min"}
+    assert robust.study.evaluation is None
+    diverse = diverse_ensemble(module, data, budget={"steps": 4}, members=2).search(num_trials=2)
+    fip.search.run(diverse, tmp_path / "out", fip.LocalRunner())
+    trials = analysis.load(tmp_path / "out").trials
+    assert len(trials) == 2
+    assert set(diverse.space) == {"radius.initial", "stepper.stepper.beta"}

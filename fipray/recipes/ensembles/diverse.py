@@ -34,7 +34,7 @@ from fipray.recipes.recipe import Chosen, FirstWithin, Plan, Recipe
 from fipray.recipes.record import Plain
 from fipray.recipes.subject import Subject
 from fipray.robustness import ThreatModel
-from fipray.study import Data, EnsembleSpec, PathSpec
+from fipray.study import Data, EnsembleSpec, LogUniform, PathSpec
 from fipray.study.evaluation import BASE
 from fipray.study.measures import ACCURACY_LOSS
 
@@ -97,6 +97,11 @@ class DiverseEnsemble:
             evaluation=self.task.evaluation(choices.num_examples),
             geometry=self.task.subject.geometry,
             measures={ACCURACY_LOSS: self.task.measure()},
+            space={
+                "radius.initial": LogUniform(choices.radius / 4, choices.radius * 4),
+                "stepper.stepper.beta": LogUniform(choices.beta / 5, choices.beta * 5),
+            },
+            objectives={"objective_value": "min", ACCURACY_LOSS: "min"},
         )
 
     def _result(self, names: tuple[str, ...], ensembles: tuple[EnsembleSpec, ...]) -> str | FirstWithin:

@@ -24,8 +24,8 @@ from fipray.recipes.recipe import Chosen, FirstWithin, Plan, Recipe
 from fipray.recipes.record import Plain
 from fipray.recipes.subject import Subject
 from fipray.robustness import ThreatModel
-from fipray.study import Data, EnsembleSpec, PathSpec
-from fipray.study.measures import ACCURACY_LOSS
+from fipray.study import Choice, Data, EnsembleSpec, LogUniform, PathSpec, RobustAgreement
+from fipray.study.measures import ACCURACY_LOSS, ROBUST_AGREEMENT
 
 KIND = "robust"
 
@@ -82,6 +82,13 @@ class RobustEnsemble:
             evaluation=self.task.evaluation(choices.num_examples),
             geometry=self.task.subject.geometry,
             measures={ACCURACY_LOSS: self.task.measure(NUM_BASES / (NUM_BASES + len(names)))},
+            space={
+                "radius.initial": LogUniform(choices.radius / 4, choices.radius * 4),
+                "stepper.beta": LogUniform(choices.beta / 5, choices.beta * 5),
+                "objective.adversary.num_steps": Choice(tuple(sorted({1, choices.adversary_steps}))),
+            },
+            objectives={ROBUST_AGREEMENT: "max", ACCURACY_LOSS: "min"},
+            judges={ROBUST_AGREEMENT: RobustAgreement(self.task.threat_model)},
         )
 
     def _result(self, names: tuple[str, ...], ensembles: tuple[EnsembleSpec, ...]) -> str | FirstWithin:
