@@ -24,10 +24,10 @@ quickstart: install
 	$(BIN)/fipray run experiments.quickstart:study --into results/quickstart
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2
 
 test-pages: install
-	$(BIN)/python -m pytest -m "slow or not slow" --numprocesses 2 --dist loadgroup $(PAGES)
+	$(BIN)/python -m pytest -m "slow or not slow" --numprocesses 2 $(PAGES)
 
 test-all: lint
 	$(BIN)/python -m pytest -m "slow or not slow"

@@ -5,6 +5,8 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,16 +45,31 @@ def pytest_configure(config: pytest.Config) -> None:
     margins.shift_seeds(config.getoption("--seed-shift"))
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in this same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Where tests are shared out to processes, one of them has the Ray session, and a file stays in one.
 
-    Those of Ray take longest, and come first: the other process does the rest meanwhile.
+    `--dist loadgroup` would do that by marks, but does nothing with pytest 9.2.
     """
-    for item in items:
-        group = "ray" if "ray_session" in getattr(item, "fixturenames", ()) else item.location[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: "ray_session" not in getattr(item, "fixturenames", ()))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneRaySession(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return "ray" if _needs_ray(str(config.rootpath / file)) else file
+
+    config.option.loadscopereorder = False  # files in the order below
+    return OneRaySession(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with tests of Ray first: they take longest, and the other process does the rest meanwhile."""
+    items.sort(key=lambda item: not _needs_ray(str(item.path)))
+
+
+@cache
+def _needs_ray(file: str) -> bool:
+    return "ray_session" in Path(file).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

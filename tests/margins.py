@@ -134,7 +134,7 @@ class Run:
             environment |= SETTINGS[self.setting] | {RECORD: str(file)}
             threads = SETTINGS[self.setting].get(THREADS[0], "1")
             command = [sys.executable, "-m", "pytest", "-q", "-rfE", "--tb=no", "--color=no", "--show-capture=no"]
-            command += ["--seed-shift", str(self.seed), "--threads", threads, "-n", str(jobs), "--dist", "loadgroup"]
+            command += ["--seed-shift", str(self.seed), "--threads", threads, "-n", str(jobs)]
             said = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
             failed = re.findall(r"^(?:FAILED|ERROR) (.*?)(?: - .*)?$", said.stdout, flags=re.MULTILINE)
             if said.returncode not in (0, 1):
