@@ -41,6 +41,7 @@ def test_prune_reaches_the_sparsity_and_names_its_result(recipe, directory):
     # The allowance of 20 points is several times what halving this network costs on any seed of the trial.
     assert np.mean(results.weights("pruned") == 0) == pytest.approx(0.5, abs=0.01)
     assert "has the 50% sparsity that was asked for" in recipe.outcome(results)
+    assert f"of all weights {np.mean(results.weights('pruned') == 0):.1%} are zero" in recipe.outcome(results)
 
 
 def test_rerun_reuses_the_recorded_choices_and_computes_nothing(module, data, recipe, directory):

@@ -147,7 +147,13 @@ class Pruning:
                 f"{self.task.budget.text}: {RESULT!r} is the network at {level:.0%}.",
                 listed,
             )
-        return (f"{RESULT!r} has the {level:.0%} sparsity that was asked for.", listed)
+        zeros = float(rows.loc[rows["network"] == found, "sparsity"].iloc[0])
+        # Patterns leave out layers that they do not fit, and no pattern touches biases and norms.
+        return (
+            f"{RESULT!r} has the {level:.0%} sparsity that was asked for, in the layers that take part; of all weights "
+            f"{zeros:.1%} are zero.",
+            listed,
+        )
 
 
 @recipe("prune", PruningChoices)
