@@ -16,6 +16,10 @@ from fipray import analysis
 from fipray.errors import DataError, NetworkError, UsageError
 from fipray.recipes import Recipe, Subject, prune
 from fipray.recipes.anchors import AnchorChoice
+from fipray.recipes.machine import Machine
+from fipray.recipes.pruning.choices import PruningChoices
+from fipray.recipes.pruning.trial import Trial
+from fipray.recipes.trial import Attempt, Bench
 from fipray.study import Columns
 from tests.recipes.conftest import blobs, small_data
 
@@ -168,6 +172,19 @@ def test_several_inputs_are_packed_for_the_trial_and_the_study(module, tmp_path)
     data = fip.Data.of(Columns(arrays, ("values", "mask"), "labels"))
     results = prune(Weighed(module).eval(), data, **GIVEN).run(tmp_path / "out")
     assert np.mean(results.weights("pruning") == 0) == pytest.approx(0.5, abs=0.01)
+
+
+def test_budget_too_short_for_measuring_leaves_half_of_it_to_steps(module, data, monkeypatch):
+    monkeypatch.setattr(Bench, "forward_seconds", 0.01)
+    steps = prune(module, data, budget="2 s", batch_size=32).chosen
+    assert steps.values["num_steps"] > 100
+    assert any("The budget is short for this network" in reason for reason in steps.reasons)
+
+
+def test_guard_is_left_out_where_no_network_is_as_far(module, data):
+    trial = Trial(prune(module, data).design.task, Machine())
+    assert trial._guard(PruningChoices(), Attempt(3.0, 0.1, 0.01)).guard == 0
+    assert trial._guard(PruningChoices(), Attempt(0.3, 0.9, 0.01)).guard == pytest.approx(0.6)
 
 
 def test_few_anchors_are_said(module, data):

@@ -29,6 +29,7 @@ MOST_STEPS = 20_000  # more have not been seen to help
 TRIAL, MEASURING = 0.15, 0.1  # fractions of a budget in seconds
 NUM_ATTEMPTS = 5  # about as many short paths make up a trial
 FEWEST, MOST = 8, 60  # steps of a short path
+FARTHEST = 8**0.5  # functional distance of two classifiers that are sure of other classes on every input
 TELLING, LONGEST = 200, 300  # fewest and most steps of paths that tell which statistics of BatchNorm are better
 
 
@@ -190,6 +191,8 @@ class Trial:
             look = self.bench.forward_seconds * self.bench.num_held_out
             every = max(10, math.ceil(look / (0.05 * best.seconds)))
         limit = float(f"{GUARDED * best.distance:.3g}")
+        if self.task.subject.is_classifier and limit >= FARTHEST:
+            return choices  # no network is as far, so looking for it is of no use
         self.reasons.append(
             f"Every {every} steps, steps become shorter where held-out inputs are further than {limit:g} from the base "
             f"network, {GUARDED:g} times as far as after the short path."
@@ -207,7 +210,14 @@ class Trial:
             left = seconds - (time.perf_counter() - self.began)
             look = forward * (min(num_anchors, 1000) + 3 * min(len(data.held_out), 2000))
             num_points = 1 if look * 12 > MEASURING * seconds else 5
-            left -= (look * (num_points + 1) + num_anchors * forward) * math.ceil(paths)
+            measuring = (look * (num_points + 1) + num_anchors * forward) * math.ceil(paths)
+            if measuring > left / 2:
+                # Without steps there is nothing to measure, so the run rather takes longer.
+                self.reasons.append(
+                    f"The budget is short for this network: what is measured takes about {measuring:.0f} s of the "
+                    f"{left:.0f} s that are left, and half of these go to steps, so the run takes longer."
+                )
+            left = max(left - measuring, left / 2)
             num_steps = min(int(left / (1.05 * best.seconds * paths)), MOST_STEPS)
         num_steps = max(num_steps, 10)
         chosen = {"num_anchors": num_anchors, "num_points": num_points, "num_steps": num_steps, **self.given}
