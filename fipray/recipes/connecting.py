@@ -175,10 +175,10 @@ class Connecting:
             torch.linalg.vector_norm(torch.from_numpy(results.weights(NEAR)) - torch.from_numpy(results.weights(FAR)))
         )
         whole = float(torch.linalg.vector_norm(self.subject.network.weights - self._alignment[0]))
-        lower = "lower" if along.barrier < line.barrier else "no lower"
         return (
-            f"The barrier in {name} on held-out inputs is {along.barrier:.3g} along the paths and {line.barrier:.3g} "
-            f"on the straight line: {lower}. The largest values are {along.maximum:.3g} and {line.maximum:.3g}.",
+            f"The barrier in {name} on {len(self.data.held_out):,} held-out inputs is {along.barrier:.3g} along the "
+            f"paths and {line.barrier:.3g} on the straight line; the largest values are {along.maximum:.3g} and "
+            f"{line.maximum:.3g}.",
             f"The two paths end {gap:.3g} apart in weight space, of {whole:.3g} between the two networks; the straight "
             "segment between their ends is part of what was measured.",
         )

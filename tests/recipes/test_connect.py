@@ -40,7 +40,7 @@ def test_connect_aligns_a_permuted_copy_and_walks_from_both_ends(module, near, d
     results = made.run(tmp_path / "out")
     assert "neurons were permuted to fit the first" in made.describe()
     assert results.named == {"middle": "from-first"}
-    assert "barrier in functional distance on held-out inputs" in made.outcome(results)
+    assert "barrier in functional distance on 100 held-out inputs" in made.outcome(results)
     line, along = made.design.profiles(results)
     assert along.maximum < 0.2
     assert line.losses[0] == line.losses[-1] == along.losses[0] == along.losses[-1] == 0
