@@ -15,6 +15,7 @@ from torch import nn
 from fipray.border import checked
 from fipray.errors import DataError, NetworkError
 from fipray.networks import Layout, Packed
+from fipray.paths.display import listing, table
 from fipray.study.normalised import check_labels, normalised
 from fipray.study.sources import Normalisation, Plan, taken
 
@@ -46,6 +47,10 @@ class Task:
             object.__setattr__(self, name, normalised(f"{name} of a task", getattr(self, name)))
         if (self.test_inputs is None) != (self.test_labels is None):
             raise DataError("test_inputs and test_labels of a task must be given together: give both or neither")
+
+    def __repr__(self) -> str:
+        tests = "no test inputs" if self.test_inputs is None else f"test_inputs {_shown(self.test_inputs)}"
+        return f"Task: inputs {_shown(self.inputs)} in {int(self.labels.max()) + 1} classes, {tests}"
 
 
 @checked
@@ -210,6 +215,26 @@ class Data:
         }
         return {name: labels for name, labels in named.items() if labels is not None}
 
+    def __repr__(self) -> str:
+        return listing("Data", self._rows())
+
+    def _repr_html_(self) -> str:
+        return table("Data", self._rows())
+
+    def _rows(self) -> dict[str, str]:
+        labels = self.labels
+        rows = {}
+        for name, inputs in self.inputs.items():
+            labelled = {
+                "anchors": "anchor_labels",
+                "held_out": "held_out_labels",
+                "test_inputs": "test_labels",
+            }.get(name, name.replace("test_inputs of", "test_labels of").replace("inputs of", "labels of"))
+            has = f", {len(np.unique(labels[labelled]))} classes" if labelled in labels else ""
+            rows[name] = f"{_shown(inputs)}{has}"
+        rows["bounds"] = "{:g}..{:g}".format(*self.bounds)
+        return rows
+
     def _check_inputs(self, name: str, inputs: Any) -> None:
         if not isinstance(inputs, np.ndarray) or inputs.ndim < 2 or inputs.size == 0:
             found = f"shape {inputs.shape}" if isinstance(inputs, np.ndarray) else f"a {type(inputs).__name__}"
@@ -251,6 +276,12 @@ class Data:
             # The memory itself, without a copy: `normalised` has made it contiguous and of native byte order.
             hashing.update(array.data)
         return hashing.hexdigest()[:16]
+
+
+def _shown(array: NDArray[np.generic]) -> str:
+    """Shape, dtype and range of an array, which itself would fill the screen."""
+    shape = " x ".join(str(size) for size in array.shape[1:])
+    return f"{len(array):,} of shape {shape} in {array.dtype}, {array.min():.4g}..{array.max():.4g}"
 
 
 def _numbers(given: float | Sequence[float]) -> tuple[float, ...]:
