@@ -150,10 +150,10 @@ class Task:
             why: reason why it is the base network, where it is.
 
         Returns:
-            A sentence.
+            A sentence, or two.
         """
         if network == BASE:
-            return f"{ENSEMBLE!r} is the base network, as {why}."
+            return f"{ENSEMBLE!r} is the base network, as {why}. The members themselves are among the results."
         among = dict(
             zip(CANDIDATES, ("", " and the base network", " and the base network, which counts twice"), strict=True)
         )
