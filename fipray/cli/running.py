@@ -144,8 +144,10 @@ def search(
             return fipray.search.run(replace(built, **given), into, chosen, listener, _changed(changed), storage)
 
         named = _Named(search, parameter or [], fipray.search.Search)
-        _drive(named, chosen, into, run_search, _sinks(trackers, into))
+        recipe = _drive(named, chosen, into, run_search, _sinks(trackers, into))
     print_summary(into)
+    if recipe:
+        say(recipe.found(fipray.analysis.load(into)))
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,18 @@ from fipray import analysis
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.errors import UsageError
-from fipray.paths import SaveAt, Shifted
+from fipray.paths import FirstOrder, SaveAt, Scheduled, Shifted
 from fipray.recipes.budget import Budget, Given
 from fipray.recipes.catalogue import overrides_of, recipe
 from fipray.recipes.learning.choices import LearningChoices
-from fipray.recipes.learning.series import KNOWN, Scenario, Series
+from fipray.recipes.learning.series import KNOWN, Scenario, Series, held_out_name
 from fipray.recipes.learning.trial import Trial, objective, settings
 from fipray.recipes.machine import Machine
-from fipray.recipes.recipe import Chosen, Plan, Recipe
+from fipray.recipes.recipe import Chosen, Plan, Recipe, Setting
 from fipray.recipes.record import GIVEN, Plain
 from fipray.recipes.subject import Subject
-from fipray.study import Data, PathSpec, Task
+from fipray.study import AccuracyLoss, Data, LogUniform, PathSpec, Task, TaskAccuracy
+from fipray.study.measures import ACCURACY_LOSS, TASK_ACCURACY
 
 RESULT = "learned"
 
@@ -77,12 +78,36 @@ class Learning:
                 },
                 start=before,
                 anchors=tuple(f"stored {earlier}" for earlier in names[:number]),
-                held_out=tuple(f"held out {earlier}" for earlier in names[:number]),
+                held_out=tuple(held_out_name(earlier) for earlier in names[:number]),
                 augmentations=self._copies(choices.shifted),
             )
             paths.append(path)
             before = path.name
-        return Plan(paths=tuple(paths), results={RESULT: before}, geometry=self.series.subject.geometry)
+        return Plan(
+            paths=tuple(paths),
+            results={RESULT: before},
+            geometry=self.series.subject.geometry,
+            **self._searched(paths[0], choices),
+        )
+
+    def _searched(self, path: PathSpec, choices: LearningChoices) -> dict[str, Any]:
+        """Name what `fipray search` varies on the first path, and how it judges: by held-out examples alone."""
+        assert isinstance(path.stepper, FirstOrder)
+        assert isinstance(path.radius, Scheduled)
+        beta, radius = path.stepper.beta, path.radius.initial
+        return {
+            "space": {
+                "stepper.beta": LogUniform(beta / 5, beta * 5),
+                "radius.initial": LogUniform(radius / 4, radius * 4),
+            },
+            "objectives": {TASK_ACCURACY: "max", ACCURACY_LOSS: "min"},
+            "judges": {TASK_ACCURACY: TaskAccuracy(held_out_name(self.series.names[1])), ACCURACY_LOSS: AccuracyLoss()},
+            # A path has the beta of one output and the radius in units of |w0|.
+            "settings": {
+                "stepper.beta": Setting("beta", choices.beta / beta),
+                "radius.initial": Setting("rate", choices.rate / radius),
+            },
+        }
 
     def _copies(self, count: int) -> tuple[Shifted, ...]:
         image = self.series.subject.data.anchors.shape[1:]

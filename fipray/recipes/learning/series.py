@@ -24,6 +24,18 @@ KNOWN = "known"
 HELD_OUT, MOST_HELD_OUT = 0.1, 500  # of a task's examples, by which it is judged
 
 
+def held_out_name(task: str) -> str:
+    """Name of the held-out inputs of a task.
+
+    Args:
+        task: name of the task, or "known".
+
+    Returns:
+        Name among the sets and tasks of the study's data.
+    """
+    return f"held out {task}"
+
+
 @checked
 @dataclass(frozen=True, eq=False)
 class Series:
@@ -93,7 +105,7 @@ class Series:
         given = self.subject.data
         sets = {
             f"stored {KNOWN}": self._told(self._drawn(given.anchors, np.zeros(len(given.anchors), np.int64)), 0),
-            f"held out {KNOWN}": self._told(given.held_out[:MOST_HELD_OUT], 0),
+            held_out_name(KNOWN): self._told(given.held_out[:MOST_HELD_OUT], 0),
         }
         tasks = {}
         if given.test_inputs is not None and given.test_labels is not None:
@@ -103,13 +115,17 @@ class Series:
         for number, (name, task) in enumerate(self.tasks.items(), 1):
             learned, held_out = self.parts(task)
             sets[f"stored {name}"] = self._told(self._drawn(task.inputs[learned], task.labels[learned]), number)
-            sets[f"held out {name}"] = self._told(task.inputs[held_out], number)
+            sets[held_out_name(name)] = self._told(task.inputs[held_out], number)
             tests = None if task.test_inputs is None else self._told(task.test_inputs, number)
             tasks[name] = Task(self._told(task.inputs[learned], number), task.labels[learned], tests, task.test_labels)
+        first = self.names[1]
+        # With its labels, by which a search judges; a task, because labels belong to tasks, that no path learns.
+        tasks[held_out_name(first)] = Task(sets[held_out_name(first)], self.held_out_labels(first))
         low, high = given.bounds
         return Data(
             anchors=sets[f"stored {KNOWN}"],
-            held_out=sets[f"held out {KNOWN}"],
+            held_out=sets[held_out_name(KNOWN)],
+            held_out_labels=None if given.held_out_labels is None else given.held_out_labels[:MOST_HELD_OUT],
             bounds=(min(low, 0.0), max(high, float(len(self.tasks)))) if self.scenario == "task" else (low, high),
             sets=sets,
             tasks=tasks,

@@ -19,7 +19,7 @@ from fipray.paths.problem import anchors_and_held_out
 from fipray.recipes.anchors import are_images
 from fipray.recipes.budget import Budget
 from fipray.recipes.learning.choices import LearningChoices
-from fipray.recipes.learning.series import KNOWN, Series
+from fipray.recipes.learning.series import KNOWN, Series, held_out_name
 from fipray.recipes.machine import Machine
 from fipray.robustness import correct
 from fipray.study import AccuracyLoss
@@ -130,7 +130,7 @@ class Trial:
         return Problem(
             _network(self.series).to(device),
             tensor_of(data.sets[f"stored {KNOWN}"]).to(device),
-            tensor_of(data.sets[f"held out {KNOWN}"]).to(device),
+            tensor_of(data.sets[held_out_name(KNOWN)]).to(device),
             geometry=self.series.subject.geometry,
             tasks={self.first: examples},
         )
@@ -203,7 +203,7 @@ class Trial:
         outputs = problem.network.outputs(weights, held_out.inputs)
         before = problem.network.outputs(problem.start, held_out.inputs)
         lost = AccuracyLoss(standard_errors=0.0).between(outputs, before)
-        inputs = tensor_of(self.series.data.sets[f"held out {self.first}"]).to(outputs.device)
+        inputs = tensor_of(self.series.data.sets[held_out_name(self.first)]).to(outputs.device)
         labels = torch.from_numpy(self.series.held_out_labels(self.first)).long().to(outputs.device)
         right = correct(problem.network.outputs(weights, inputs), labels)
         return (lost, float(right.double().mean()), seconds) if math.isfinite(lost) else (1.0, 0.0, seconds)
