@@ -17,35 +17,11 @@ from fipray.errors import DataError, NetworkError
 from fipray.networks import Layout, Packed
 from fipray.study.normalised import check_labels, normalised
 from fipray.study.sources import Normalisation, Plan, taken
+from fipray.study.task import Task
+
+__all__ = ["Data", "Task"]
 
 _KNOWN_LABELS = ("anchor_labels", "held_out_labels")
-
-
-@checked
-@dataclass(frozen=True, eq=False)
-class Task:
-    """Labelled examples of a task that paths can learn.
-
-    Args:
-        inputs: training inputs [N, ...].
-        labels: their classes [N], integers from 0.
-        test_inputs: inputs [T, ...] on which accuracy on the task is measured; None measures none.
-        test_labels: their classes [T].
-
-    Raises:
-        DataError: for arrays that torch has no dtype for, and for test inputs without labels or the reverse.
-    """
-
-    inputs: NDArray[np.generic]
-    labels: NDArray[np.integer]
-    test_inputs: NDArray[np.generic] | None = None
-    test_labels: NDArray[np.integer] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("inputs", "labels", "test_inputs", "test_labels"):
-            object.__setattr__(self, name, normalised(f"{name} of a task", getattr(self, name)))
-        if (self.test_inputs is None) != (self.test_labels is None):
-            raise DataError("test_inputs and test_labels of a task must be given together: give both or neither")
 
 
 @checked
@@ -94,6 +70,8 @@ class Data:
         for name in ("anchors", "held_out", "test_inputs", "test_labels", "ood_inputs", *_KNOWN_LABELS):
             object.__setattr__(self, name, normalised(name, getattr(self, name)))
         object.__setattr__(self, "sets", {name: normalised(f"set {name!r}", some) for name, some in self.sets.items()})
+        tasks = {name: task.arranged(self.layout, name) for name, task in self.tasks.items()}
+        object.__setattr__(self, "tasks", tasks)
         if (self.test_inputs is None) != (self.test_labels is None):
             raise DataError("test_inputs and test_labels must be given together: give both or neither")
         low, high = (float(bound) + 0.0 for bound in self.bounds)  # 0, 0.0 and -0.0 are one bound
@@ -163,10 +141,7 @@ class Data:
             if (test, num_held_out, limit, transform, mean, std, seed) != (*[None] * 6, 0):
                 raise DataError("the source is a Data, which is divided already: give no other arguments")
             return source
-        if (mean is None) != (std is None):
-            raise DataError("mean= and std= must be given together: give both or neither")
-        normalisation = None if mean is None or std is None else Normalisation(_numbers(mean), _numbers(std))
-        return cls(**taken(source, Plan(test, num_held_out, limit, transform, normalisation, seed)))
+        return cls(**taken(source, Plan(test, num_held_out, limit, transform, Normalisation.of(mean, std), seed)))
 
     def packed(self, module: nn.Module) -> nn.Module:
         """Wrap a module so that it takes the inputs as they are stored.
@@ -251,7 +226,3 @@ class Data:
             # The memory itself, without a copy: `normalised` has made it contiguous and of native byte order.
             hashing.update(array.data)
         return hashing.hexdigest()[:16]
-
-
-def _numbers(given: float | Sequence[float]) -> tuple[float, ...]:
-    return (float(given),) if isinstance(given, (int, float)) else tuple(float(one) for one in given)

@@ -12,7 +12,7 @@ from torch import nn
 from fipray import analysis
 from fipray.border import checked
 from fipray.border.kinds import Seed
-from fipray.errors import UsageError
+from fipray.errors import DataError, UsageError
 from fipray.paths import FirstOrder, SaveAt, Scheduled, Shifted
 from fipray.recipes.budget import Budget, Given
 from fipray.recipes.catalogue import overrides_of, recipe
@@ -139,6 +139,13 @@ class Learning:
         return (f"Mean accuracy on all {len(said)} tasks {series.average_accuracy:.2%}.", *said, verdict)
 
 
+def _task(name: str, given: Any) -> Task:
+    try:
+        return Task.of(given)
+    except DataError as error:
+        raise DataError(f"task {name!r}: {error}") from error
+
+
 def _slug(name: str) -> str:
     """Name of the path that learns a task."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:64] or "task"
@@ -148,7 +155,7 @@ def _slug(name: str) -> str:
 @checked
 def learn(
     module: nn.Module,
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, Any],
     data: Any,
     *,
     scenario: Scenario = "shared",
@@ -168,7 +175,9 @@ def learn(
 
     Args:
         module: classifier that knows the inputs of `data`, in evaluation mode; not changed.
-        tasks: labelled examples of the further tasks by name, in the order in which they are learned.
+        tasks: labelled examples of the further tasks by name, in the order in which they are learned: each a `Task`, or
+            what `Task.of` takes. Inputs have the shape and dtype of those of `data`; several inputs, such as token IDs
+            and attention mask, are given as dictionaries in both.
         data: `Data`, or what `Data.of` takes: anchors and held-out inputs of what is known;
             labelled test inputs are only reported.
         scenario: "shared" for one head, to which outputs are added for labels beyond those that it has; "task" for a
@@ -186,7 +195,7 @@ def learn(
 
     Raises:
         UsageError: for a number out of range, an unknown setting, or no tasks.
-        DataError: for tasks whose inputs are of another shape.
+        DataError: for tasks whose inputs are of another shape or dtype, or have other names.
     """
     data = Data.of(data)
     if not 0 < allowance < 1:
@@ -195,7 +204,8 @@ def learn(
         )
     given = overrides_of(LearningChoices, "learn", overrides)
     LearningChoices(**given)
-    series = Series(Subject(module, data), tasks, scenario, num_stored, seed)
+    made = {name: _task(name, given) for name, given in tasks.items()}
+    series = Series(Subject(module, data), made, scenario, num_stored, seed)
     chosen = Budget.of(budget)
     plain: dict[str, Plain] = {
         "tasks": ", ".join(tasks),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,13 +67,26 @@ class Series:
                 f"num_stored is the number of stored inputs of all earlier tasks together; {self.num_stored} for "
                 f"{len(self.tasks)} tasks leaves none for some: give some hundreds"
             )
+        layout = self.subject.data.layout
+        object.__setattr__(self, "tasks", {name: task.arranged(layout, name) for name, task in self.tasks.items()})
         for name, task in self.tasks.items():
             self._check(name, task)
 
     def _check(self, name: str, task: Task) -> None:
-        shape = self.subject.data.anchors.shape[1:]
-        if task.inputs.shape[1:] != shape:
-            raise DataError(f"inputs of task {name!r} have shape {task.inputs.shape[1:]}, and the anchors {shape}")
+        anchors = self.subject.data.anchors
+        for what, inputs in (("inputs", task.inputs), ("test_inputs", task.test_inputs)):
+            if inputs is None:
+                continue
+            if inputs.shape[1:] != anchors.shape[1:]:
+                more = "" if self.subject.data.layout is None else ": give several inputs as a dictionary, as the data"
+                raise DataError(
+                    f"{what} of task {name!r} have shape {inputs.shape[1:]}, and the anchors {anchors.shape[1:]}{more}"
+                )
+            if inputs.dtype != anchors.dtype:
+                raise DataError(
+                    f"{what} of task {name!r} are {inputs.dtype}, and the anchors {anchors.dtype}: prepare both alike, "
+                    "data by Data.of(source) and the task by fip.Task.of(source)"
+                )
         if len(task.inputs) < 20:
             raise DataError(f"task {name!r} has {len(task.inputs)} examples: give 20 or more")
 
@@ -121,14 +135,20 @@ class Series:
         first = self.names[1]
         # With its labels, by which a search judges; a task, because labels belong to tasks, that no path learns.
         tasks[held_out_name(first)] = Task(sets[held_out_name(first)], self.held_out_labels(first))
-        low, high = given.bounds
+        # Bounds are those of attacks, of which there are none here: no task is refused for lying outside.
+        tests = [task.test_inputs for task in tasks.values() if task.test_inputs is not None]
+        low = min(given.bounds[0], *(float(inputs.min()) for inputs in tests), math.inf)
+        high = max(given.bounds[1], *(float(inputs.max()) for inputs in tests), -math.inf)
         return Data(
             anchors=sets[f"stored {KNOWN}"],
             held_out=sets[held_out_name(KNOWN)],
             held_out_labels=None if given.held_out_labels is None else given.held_out_labels[:MOST_HELD_OUT],
-            bounds=(min(low, 0.0), max(high, float(len(self.tasks)))) if self.scenario == "task" else (low, high),
+            bounds=(low, high),
             sets=sets,
             tasks=tasks,
+            # Rows of a MultiHead have the number of the task before the inputs, which it leaves to the packed module.
+            layout=given.layout if self.scenario == "shared" else None,
+            notes=given.notes,
         )
 
     def parts(self, task: Task) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
