@@ -18,6 +18,7 @@ from fipray.export.card import Loading, card, versions
 from fipray.export.loader import CONFIG, WEIGHTS, Ensemble
 from fipray.export.places import new_directory
 from fipray.export.states import Packed, content
+from fipray.networks import MultiHead
 from fipray.study.hubs import HUBS
 
 TABLES = "tables"
@@ -95,6 +96,8 @@ def pretrained(module: nn.Module) -> Any | None:
     children = list(module.children())
     if callable(getattr(module, "save_pretrained", None)):
         return module
+    if isinstance(module, MultiHead):
+        return None  # it selects among the outputs of the module that it holds
     if len(children) == 1 and len(children[0].state_dict()) == len(module.state_dict()):
         return pretrained(children[0])
     return None

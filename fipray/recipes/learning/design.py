@@ -18,7 +18,7 @@ from fipray.recipes.budget import Budget, Given
 from fipray.recipes.catalogue import overrides_of, recipe
 from fipray.recipes.learning.choices import LearningChoices
 from fipray.recipes.learning.series import KNOWN, Scenario, Series, held_out_name
-from fipray.recipes.learning.trial import Trial, objective, settings
+from fipray.recipes.learning.trial import LEARNED, Trial, objective, settings
 from fipray.recipes.machine import Machine
 from fipray.recipes.recipe import Chosen, Plan, Recipe, Setting
 from fipray.recipes.record import GIVEN, Plain
@@ -122,19 +122,26 @@ class Learning:
         if found.empty:
             return ("Tasks without test inputs were learned, so no accuracy is known.",)
         series = analysis.task_series(results, end, known=[KNOWN] if KNOWN in set(found["task"]) else [])
-        said, lost = [], []
+        said, lost, unlearned = [], [], list[str]()
         for task, network in series.learned_at.items():
             column = series.accuracies[task]
             before, now = float(column[network]), float(column.iloc[-1])
             start = f", base network {float(column.iloc[0]):.1%}" if task != KNOWN else ""
             said.append(f"{task!r}: {now:.2%} at the end, {before:.2%} when it was learned{start}.")
+            if task != KNOWN and before <= LEARNED:
+                unlearned.append(repr(task))
             if before - now > self.allowance:
                 lost.append(f"{task!r} ({100 * (before - now):.1f} points)")
         verdict = f"No task lost more than the allowance of {self.allowance:.1%}."
         if lost:
             verdict = (
                 f"More than the allowance of {self.allowance:.1%} was lost on {', '.join(lost)}: store more inputs "
-                "(num_stored), give more time (budget), or allow more."
+                "(num_stored), take more steps (num_steps) or a smaller beta, or allow more."
+            )
+        if unlearned:
+            verdict += (
+                f" Hardly learned: {', '.join(unlearned)}; take more steps (budget or num_steps), or a larger beta or "
+                "rate."
             )
         return (f"Mean accuracy on all {len(said)} tasks {series.average_accuracy:.2%}.", *said, verdict)
 

@@ -136,9 +136,9 @@ class Series:
         # With its labels, by which a search judges; a task, because labels belong to tasks, that no path learns.
         tasks[held_out_name(first)] = Task(sets[held_out_name(first)], self.held_out_labels(first))
         # Bounds are those of attacks, of which there are none here: no task is refused for lying outside.
-        tests = [task.test_inputs for task in tasks.values() if task.test_inputs is not None]
-        low = min(given.bounds[0], *(float(inputs.min()) for inputs in tests), math.inf)
-        high = max(given.bounds[1], *(float(inputs.max()) for inputs in tests), -math.inf)
+        tested = [task.test_inputs for task in tasks.values() if task.test_inputs is not None]
+        low = min(given.bounds[0], *(float(inputs.min()) for inputs in tested), math.inf)
+        high = max(given.bounds[1], *(float(inputs.max()) for inputs in tested), -math.inf)
         return Data(
             anchors=sets[f"stored {KNOWN}"],
             held_out=sets[held_out_name(KNOWN)],
