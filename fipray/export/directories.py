@@ -26,6 +26,7 @@ _README, _LOADER = "README.md", "loader.py"
 # Columns that say where and when something ran, or name files that are not there.
 _PRIVATE = ["host", "node_id", "worker_id", "weights_file", "weights_sha256", "attempt", "schema_version"]
 _NAMING = ("name", "network", "source", "target")
+_IDENTITY = ("study", "study_id", "base_id", "data_id", "inputs", "form")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,7 @@ class Exporting:
             **({key: ensemble[key] for key in ("members", "average", "dim")} if ensemble else {}),
             "sparsity": found.sparsity,
             "module": self.reference or f"{type(self.single).__module__}:{type(self.single).__qualname__}",
-            **{key: manifest[key] for key in ("study", "study_id", "base_id", "data_id", "inputs") if key in manifest},
+            **{key: manifest[key] for key in _IDENTITY if key in manifest},
             "versions": versions(),
         }
 

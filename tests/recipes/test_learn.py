@@ -105,7 +105,9 @@ def test_trial_prefers_the_smallest_beta_within_a_paths_share_of_the_allowance(m
 def test_outcome_tells_which_tasks_were_hardly_learned(module, data, tmp_path):
     recipe = learn(module, tasks(3), data, budget={"steps": 1}, beta=0.01, rate=1e-6)
     results = recipe.run(tmp_path / "out")
-    assert "Hardly learned: 'one', 'two'; take more steps" in recipe.outcome(results)
+    said = recipe.outcome(results)
+    assert "Hardly learned: 'one', 'two'; take more steps" in said
+    assert "No task lost more than the allowance" in said
 
 
 def test_tasks_outside_the_bounds_of_attacks_are_learned(module, data):

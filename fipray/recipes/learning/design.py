@@ -138,6 +138,9 @@ class Learning:
                 f"More than the allowance of {self.allowance:.1%} was lost on {', '.join(lost)}: store more inputs "
                 "(num_stored), take more steps (num_steps) or a smaller beta, or allow more."
             )
+            if self.series.scenario == "shared" and self.series.largest > self.series.num_outputs:
+                # Accuracy when a task was learned is among fewer classes than at the end.
+                verdict += " Some of it may be confusion with classes that came later, as in training on all at once."
         if unlearned:
             verdict += (
                 f" Hardly learned: {', '.join(unlearned)}; take more steps (budget or num_steps), or a larger beta or "
