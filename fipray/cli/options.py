@@ -97,7 +97,7 @@ class ClusterOptions:
         address: address of the cluster; None for RAY_ADDRESS, or else a private session.
         workers: number of workers; None for as many as fit.
         gpus_per_worker: GPUs of each worker; None for one if there are any.
-        threads_per_worker: CPU cores of each worker.
+        threads_per_worker: CPU cores of each worker; None for one, and for as many as make a recipe fastest.
         stall_seconds: time without progress after which a worker is killed; None for never.
     """
 
@@ -113,7 +113,14 @@ class ClusterOptions:
             show_default="1 if there are any",
         ),
     ] = None
-    threads_per_worker: Annotated[int, typer.Option(rich_help_panel=_WORKERS, help="CPU cores of each worker.")] = 1
+    threads_per_worker: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=_WORKERS,
+            help="CPU cores of each worker.",
+            show_default="1; for a recipe on this machine, as many as make it fastest",
+        ),
+    ] = None
     stall_seconds: Annotated[
         float | None,
         typer.Option(

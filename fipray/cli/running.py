@@ -71,10 +71,10 @@ def run(
     """
     with _chosen(runner, device, cluster, placement) as chosen:
 
-        def run_study(built: Any, listener: Listener) -> Store:
-            return chosen.run(built, into, listener, _changed(changed))
+        def run_study(built: Any, runner: Runner, listener: Listener) -> Store:
+            return runner.run(built, into, listener, _changed(changed))
 
-        named = _Named(study, parameter or [], fipray.Study)
+        named = _Named(study, parameter or [], fipray.Study, cluster.threads_per_worker is None)
         recipe = _drive(named, chosen, into, run_study, _sinks(trackers, into))
     print_summary(into)
     if recipe:
@@ -140,10 +140,11 @@ def search(
     given = {name: value for name, value in settings.items() if value is not None}
     with _chosen(runner, device, cluster, placement) as chosen:
 
-        def run_search(built: Any, listener: Listener) -> Store:
+        def run_search(built: Any, _: Runner, listener: Listener) -> Store:
             return fipray.search.run(replace(built, **given), into, chosen, listener, _changed(changed), storage)
 
-        named = _Named(search, parameter or [], fipray.search.Search)
+        # Trials run side by side: one thread for each uses the cores best.
+        named = _Named(search, parameter or [], fipray.search.Search, is_fitted=False)
         recipe = _drive(named, chosen, into, run_search, _sinks(trackers, into))
     print_summary(into)
     if recipe:
@@ -157,14 +158,19 @@ class _Named:
     text: str
     parameters: list[str]
     kind: type
+    is_fitted: bool  # whether a recipe chooses the threads of its workers
 
-    def recipe(self, chosen: Runner, into: str) -> Recipe | None:
-        """Make the recipe, with the choices that a directory has already; None for a function."""
+    def recipe(self, chosen: Runner, into: str) -> tuple[Recipe | None, Runner]:
+        """Make the recipe, with the choices that a directory has already, and its runner; None for a function."""
         if ":" in self.text:
-            return None
+            return None, chosen
         from fipray.recipes import find
 
-        return find(self.text).made(self.parameters).prepared(chosen, into)
+        recipe = find(self.text).made(self.parameters)
+        recipe = recipe.prepared(chosen, into)  # first, as it refuses the directory of another study
+        if self.is_fitted:
+            chosen = recipe.fitted(chosen, into)
+        return recipe.prepared(chosen, into), chosen
 
     def built(self, recipe: Recipe | None) -> Any:
         """Build the study or search; a recipe tries its settings now."""
@@ -183,14 +189,14 @@ class _Named:
 
 
 def _drive(
-    named: _Named, chosen: Runner, into: str, run: Callable[[Any, Listener], Store], sinks: list[Sink]
+    named: _Named, chosen: Runner, into: str, run: Callable[[Any, Runner, Listener], Store], sinks: list[Sink]
 ) -> Recipe | None:
     """Build what is named, run it with progress on the terminal, tell the sinks, and return the recipe if it is one."""
     from fipray.execution.listeners import Listeners
     from fipray.terminal import TerminalListener
 
     with _interruptible(), TerminalListener() as terminal:  # also while it is built, which may train its base network
-        recipe = named.recipe(chosen, into)
+        recipe, chosen = named.recipe(chosen, into)
         terminal.doing(f"choosing the settings of {named.text}" if recipe else f"building {named.text}")
         if recipe:
             say(recipe.describe())
@@ -199,7 +205,7 @@ def _drive(
             for note in (built.study if isinstance(built, fipray.search.Search) else built).data.notes:
                 terminal.note(note)
         listener = Listeners([terminal], sinks)
-        listener.end(run(built, listener))
+        listener.end(run(built, chosen, listener))
     return recipe
 
 
@@ -229,15 +235,19 @@ def _runner(
             typer.echo("fipray: Ray is not installed (pip install 'fipray[ray]'): running in this process", err=True)
     if name == "local":
         # The number of threads is the one option that both runners take.
-        if replace(cluster, threads_per_worker=1) != ClusterOptions() or placement != PlacementOptions():
+        if replace(cluster, threads_per_worker=None) != ClusterOptions() or placement != PlacementOptions():
             raise UsageError(
                 "--runner local runs in this process: it takes no --address, --workers, --gpus-per-worker, "
                 "--memory-per-worker, --resource, --placement or --stall-seconds"
             )
-        return fipray.LocalRunner(threads=cluster.threads_per_worker, device=device)
+        return fipray.LocalRunner(threads=_threads(cluster), device=device)
     if name != "ray":
         raise UsageError(f"unknown runner {name!r}; available: ray, local")
     return _ray_runner(device, cluster, placement)
+
+
+def _threads(cluster: ClusterOptions) -> int:
+    return 1 if cluster.threads_per_worker is None else cluster.threads_per_worker
 
 
 def _ray_runner(device: str, cluster: ClusterOptions, placement: PlacementOptions) -> fipray.RayRunner:
@@ -245,7 +255,7 @@ def _ray_runner(device: str, cluster: ClusterOptions, placement: PlacementOption
         address=cluster.address,
         num_workers=cluster.workers,
         gpus_per_worker=cluster.gpus_per_worker,
-        threads_per_worker=cluster.threads_per_worker,
+        threads_per_worker=_threads(cluster),
         memory_per_worker=_num_bytes(placement.memory_per_worker),
         resources_per_worker=_amounts(placement.resource or []),
         placement=placement.placement,

@@ -157,6 +157,11 @@ class RayRunner:
         """Connect to the cluster inside this context; an open connection of this process is used and left open."""
         return connection.connect(self.address)
 
+    @property
+    def is_on_this_machine(self) -> bool:
+        """Whether the workers run in a private session on this machine."""
+        return connection.starts_session(self.address)
+
     def connected(self) -> AbstractContextManager[None]:
         """Connect to a cluster inside this context; a private session on this machine is not started for it."""
         return nullcontext() if connection.starts_session(self.address) else self.session()

@@ -100,6 +100,10 @@ class Connecting:
     def data(self) -> Data:
         return self.subject.data
 
+    @property
+    def num_parallel(self) -> int:
+        return 1
+
     def choose(self, machine: Machine) -> Chosen:
         self.subject.check()
         size = min(ConnectChoices.batch_size, len(self.data.anchors))

@@ -22,13 +22,18 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.execution import Listener, LocalRunner, Runner
 from fipray.geometry import FisherRao, OutputGeometry
+from fipray.networks import Network
 from fipray.paths import tasks_of
 from fipray.recipes.anchors import ALL, AnchorChoice
-from fipray.recipes.machine import Machine
-from fipray.recipes.record import CHOSEN, REASONS, RECIPE, RESULTS, Plain, recorded
+from fipray.recipes.machine import Machine, best_threads, gradient_seconds, num_cores, with_threads, workers_on_cores
+from fipray.recipes.record import CHOSEN, REASONS, RECIPE, RESULTS, THREADS, Plain, recorded, recorded_threads
 from fipray.study import Data, EnsembleSpec, Evaluation, PathSpec, Search, Study
 from fipray.study.measures import AnyMeasure
 from fipray.study.space import Domain
+from fipray.study.tensors import Tensors
+
+NUM_TIMED_ON = 128
+"""Inputs on which a gradient is timed: about as many as the batch of a step has."""
 
 MOST_SHOWN = 8  # trials whose settings are told
 
@@ -147,6 +152,7 @@ class Design(Protocol):
     Attributes:
         module: base network.
         data: given data.
+        num_parallel: number of paths that can be traced at the same time.
     """
 
     @property
@@ -154,6 +160,9 @@ class Design(Protocol):
 
     @property
     def data(self) -> Data: ...
+
+    @property
+    def num_parallel(self) -> int: ...
 
     def choose(self, machine: Machine) -> Chosen:
         """Choose all settings, where need be by a short trial.
@@ -317,8 +326,34 @@ class Recipe:
         """
         if self.known is not None or "chosen" in vars(self):
             # What was chosen is kept, but a directory's own choices come first: IDs follow from them.
-            return replace(self, known=self.chosen).as_recorded(into)
+            return replace(self, known=self.chosen, machine=Machine.of(runner)).as_recorded(into)
         return replace(self, machine=Machine.of(runner)).as_recorded(into)
+
+    def fitted(self, runner: Runner, into: str | Path) -> Runner:
+        """Give the workers of a runner on this machine as many CPU threads as make the recipe fastest.
+
+        Args:
+            runner: runner of the study.
+            into: results directory or address, which need not exist.
+
+        Returns:
+            The runner with the threads of the earlier run into the directory, so that the rest of it is computed as
+            its beginning was; else with as many as pay for one gradient. Workers on other machines, or with GPUs, stay
+            as they are.
+        """
+        workers = workers_on_cores(runner)
+        if workers is None:
+            return runner
+        return with_threads(runner, recorded_threads(into) or self._best_threads(workers or self.design.num_parallel))
+
+    def _best_threads(self, num_workers: int) -> int:
+        most = num_cores() // num_workers
+        if most < 2:
+            return 1
+        data = self.design.data
+        network = Network.of(data.packed(self.design.module))
+        some = Tensors(data, "cpu").anchors(())[:NUM_TIMED_ON]
+        return best_threads(gradient_seconds(network, some), most)
 
     def as_recorded(self, into: str | Path) -> Recipe:
         """Take over the choices that an earlier run into a directory recorded.
@@ -347,7 +382,7 @@ class Recipe:
 
         Args:
             into: results directory, or an address such as s3://bucket/results.
-            runner: runner of the study; None for this process.
+            runner: runner of the study; None for this process, with as many CPU threads as make the recipe fastest.
             listener: told how the run progresses; None for silence.
             changed: what to do where the directory was made by other versions of your own code.
 
@@ -358,7 +393,7 @@ class Recipe:
             UsageError: for a directory of another recipe or study.
             RunError: where jobs failed.
         """
-        runner = runner or LocalRunner()
+        runner = runner or self.fitted(LocalRunner(), into)
         ready = self.prepared(runner, into)
         runner.run(ready.study, into, listener, changed)
         vars(self)["chosen"] = ready.chosen  # the trial is not repeated for `describe`
@@ -401,6 +436,7 @@ class Recipe:
             **self.parameters,
             **{f"{CHOSEN}{name}": value for name, value in self.chosen.values.items()},
             REASONS: "\n".join(self.chosen.reasons),
+            THREADS: self.machine.threads,
             RESULTS: json.dumps(results),
         }
 

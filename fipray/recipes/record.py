@@ -9,7 +9,7 @@ from fipray.errors import RecordsError, UsageError
 from fipray.records import Store
 
 Plain = bool | int | float | str
-RECIPE, CHOSEN, GIVEN, REASONS, RESULTS = "recipe", "chosen.", "given.", "reasons", "results"
+RECIPE, CHOSEN, GIVEN, REASONS, RESULTS, THREADS = "recipe", "chosen.", "given.", "reasons", "results", "threads"
 
 
 def recorded(
@@ -52,3 +52,18 @@ def recorded(
         )
     values = {name.removeprefix(CHOSEN): value for name, value in stored.items() if name.startswith(CHOSEN)}
     return values, tuple(str(stored.get(REASONS, "")).splitlines())
+
+
+def recorded_threads(into: str | Path) -> int | None:
+    """Read how many CPU threads the workers of an earlier run had.
+
+    Args:
+        into: results directory or address.
+
+    Returns:
+        The number; None where there is no results directory of a recipe yet.
+    """
+    try:
+        return Store.open(into).manifest["parameters"].get(THREADS)
+    except RecordsError:
+        return None

@@ -15,7 +15,8 @@ from torch import nn
 from fipray.border import checked
 from fipray.errors import DataError, NetworkError
 from fipray.networks import Layout, Packed
-from fipray.study.normalised import check_labels, normalised
+from fipray.paths.display import listing, table
+from fipray.study.normalised import check_labels, normalised, shown
 from fipray.study.sources import Normalisation, Plan, taken
 from fipray.study.task import Task
 
@@ -184,6 +185,26 @@ class Data:
             **{f"test_labels of task {name!r}": task.test_labels for name, task in self.tasks.items()},
         }
         return {name: labels for name, labels in named.items() if labels is not None}
+
+    def __repr__(self) -> str:
+        return listing("Data", self._rows())
+
+    def _repr_html_(self) -> str:
+        return table("Data", self._rows())
+
+    def _rows(self) -> dict[str, str]:
+        labels = self.labels
+        rows = {}
+        for name, inputs in self.inputs.items():
+            labelled = {
+                "anchors": "anchor_labels",
+                "held_out": "held_out_labels",
+                "test_inputs": "test_labels",
+            }.get(name, name.replace("test_inputs of", "test_labels of").replace("inputs of", "labels of"))
+            has = f", {len(np.unique(labels[labelled]))} classes" if labelled in labels else ""
+            rows[name] = f"{shown(inputs)}{has}"
+        rows["bounds"] = "{:g}..{:g}".format(*self.bounds)
+        return rows
 
     def _check_inputs(self, name: str, inputs: Any) -> None:
         if not isinstance(inputs, np.ndarray) or inputs.ndim < 2 or inputs.size == 0:

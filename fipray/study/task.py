@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fipray.border import checked
 from fipray.errors import DataError
 from fipray.networks import Layout
-from fipray.study.normalised import normalised
+from fipray.study.normalised import normalised, shown
 from fipray.study.sources import Normalisation, Plan, packed_inputs, taken_task
 
 
@@ -56,6 +56,10 @@ class Task:
         object.__setattr__(self, "layout", layout)
         for name in ("inputs", "labels", "test_inputs", "test_labels"):
             object.__setattr__(self, name, normalised(f"{name} of a task", getattr(self, name)))
+
+    def __repr__(self) -> str:
+        tests = "no test inputs" if self.test_inputs is None else f"test_inputs {shown(self.test_inputs)}"
+        return f"Task: inputs {shown(self.inputs)} in {int(self.labels.max()) + 1} classes, {tests}"
 
     @classmethod
     @checked

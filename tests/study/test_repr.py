@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
+import numpy as np
+
 import fipray as fip
 from tests.studies import data, module
 
@@ -83,3 +85,22 @@ def test_the_html_is_escaped():
     assert "<b>" not in html
     assert "\x1b" not in html
     assert "&lt;b&gt;&amp;" in html
+
+
+def test_data_is_described_by_its_parts_and_not_by_its_numbers():
+    inputs, labels = np.linspace(0, 1, 40, dtype=np.float32).reshape(10, 4), np.arange(10) % 3
+    tasks = {"a <task>": fip.Task(inputs, labels)}
+    given = fip.Data(
+        inputs, inputs[:2], inputs, labels, held_out_labels=labels[:2], sets={"s": inputs[:1]}, tasks=tasks
+    )
+    assert repr(given).splitlines() == [
+        "Data",
+        "  anchors                    10 of shape 4 in float32, 0..1",
+        "  held_out                   2 of shape 4 in float32, 0..0.1795, 2 classes",
+        "  test_inputs                10 of shape 4 in float32, 0..1, 3 classes",
+        "  set 's'                    1 of shape 4 in float32, 0..0.07692",
+        "  inputs of task 'a <task>'  10 of shape 4 in float32, 0..1, 3 classes",
+        "  bounds                     0..1",
+    ]
+    assert "inputs of task &#x27;a &lt;task&gt;&#x27;" in given._repr_html_()
+    assert repr(tasks["a <task>"]) == "Task: inputs 10 of shape 4 in float32, 0..1 in 3 classes, no test inputs"

@@ -63,6 +63,10 @@ class DiverseEnsemble:
     def data(self) -> Data:
         return self.task.data
 
+    @property
+    def num_parallel(self) -> int:
+        return self.task.num_parallel
+
     def choose(self, machine: Machine) -> Chosen:
         self.task.check()
         with machine.used():

@@ -48,6 +48,10 @@ class RobustEnsemble:
     def data(self) -> Data:
         return self.task.data
 
+    @property
+    def num_parallel(self) -> int:
+        return self.task.num_parallel
+
     def choose(self, machine: Machine) -> Chosen:
         self.task.check()
         with machine.used():

@@ -25,6 +25,7 @@ AttackNames = Literal["pgd", "autoattack"]
 ATTACKS: dict[str, tuple[Attack, ...]] = {"pgd": (TargetedPGD(), PGD()), "autoattack": (PGD(), AutoAttack())}
 ENSEMBLE = "ensemble"
 CANDIDATES = ("", "-with-base", "-with-base-twice")  # after the kind of the members
+USUAL_MEMBERS = 3
 NUM_BASES = len(CANDIDATES) - 1  # the base network is up to so many members
 
 
@@ -58,6 +59,11 @@ class Task:
     def num_held_out(self) -> int:
         """Number of held-out inputs by which networks are judged."""
         return min(len(self.data.held_out), 2000)
+
+    @property
+    def num_parallel(self) -> int:
+        """Number of members that can be traced at the same time, as far as it is known before a trial."""
+        return int(self.overrides.get("members", USUAL_MEMBERS))
 
     def check(self) -> None:
         """Refuse what no ensemble of classifiers can be made of.

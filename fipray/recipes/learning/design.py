@@ -53,6 +53,10 @@ class Learning:
     def data(self) -> Data:
         return self.series.data
 
+    @property
+    def num_parallel(self) -> int:
+        return 1
+
     def choose(self, machine: Machine) -> Chosen:
         self.series.subject.check()
         if not self.series.subject.is_classifier or self.series.subject.base_outputs.ndim != 2:

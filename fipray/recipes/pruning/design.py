@@ -49,6 +49,10 @@ class Pruning:
     def data(self) -> Data:
         return self.task.data
 
+    @property
+    def num_parallel(self) -> int:
+        return 1
+
     def choose(self, machine: Machine) -> Chosen:
         self.task.check()
         with machine.used():
