@@ -145,8 +145,10 @@ def search(
 
         # Trials run side by side: one thread for each uses the cores best.
         named = _Named(search, parameter or [], fipray.search.Search, is_fitted=False)
-        _drive(named, chosen, into, run_search, _sinks(trackers, into))
+        recipe = _drive(named, chosen, into, run_search, _sinks(trackers, into))
     print_summary(into)
+    if recipe:
+        say(recipe.found(fipray.analysis.load(into)))
 
 
 @dataclass(frozen=True)

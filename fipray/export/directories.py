@@ -18,6 +18,7 @@ from fipray.export.card import Loading, card, versions
 from fipray.export.loader import CONFIG, WEIGHTS, Ensemble
 from fipray.export.places import new_directory
 from fipray.export.states import Packed, content
+from fipray.networks import MultiHead
 from fipray.study.hubs import HUBS
 
 TABLES = "tables"
@@ -25,6 +26,7 @@ _README, _LOADER = "README.md", "loader.py"
 # Columns that say where and when something ran, or name files that are not there.
 _PRIVATE = ["host", "node_id", "worker_id", "weights_file", "weights_sha256", "attempt", "schema_version"]
 _NAMING = ("name", "network", "source", "target")
+_IDENTITY = ("study", "study_id", "base_id", "data_id", "inputs", "form")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,7 @@ class Exporting:
             **({key: ensemble[key] for key in ("members", "average", "dim")} if ensemble else {}),
             "sparsity": found.sparsity,
             "module": self.reference or f"{type(self.single).__module__}:{type(self.single).__qualname__}",
-            **{key: manifest[key] for key in ("study", "study_id", "base_id", "data_id", "inputs") if key in manifest},
+            **{key: manifest[key] for key in _IDENTITY if key in manifest},
             "versions": versions(),
         }
 
@@ -95,6 +97,8 @@ def pretrained(module: nn.Module) -> Any | None:
     children = list(module.children())
     if callable(getattr(module, "save_pretrained", None)):
         return module
+    if isinstance(module, MultiHead):
+        return None  # it selects among the outputs of the module that it holds
     if len(children) == 1 and len(children[0].state_dict()) == len(module.state_dict()):
         return pretrained(children[0])
     return None

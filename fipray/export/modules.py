@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fipray.errors import UsageError
 from fipray.export.like import architecture
 from fipray.export.loader import Ensemble
-from fipray.networks import copied
+from fipray.networks import copied, formed
 from fipray.study.arrays import to_tensor
 from fipray.study.code import architecture_of, code_of
 
@@ -38,6 +38,9 @@ def built(manifest: Manifest, name: str, states: Sequence[Mapping[str, np.ndarra
         UserWarning: if settings or code of the architecture differ from those that the study ran with.
     """
     module = architecture(manifest, like)
+    if not _fits(module, states[0]):
+        # A recipe may have packed the inputs of the module that it was given, or added outputs or heads.
+        module = formed(module, manifest.get("form", {}))
     members = [_with_state(module, manifest, tensors_of(state)) for state in states]
     _compare(manifest, module)
     if name in manifest.get("ensembles", {}):
@@ -56,6 +59,11 @@ def tensors_of(state: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         Tensors by name, each with memory of its own.
     """
     return {name: to_tensor(array).clone() for name, array in state.items()}
+
+
+def _fits(module: nn.Module, state: Mapping[str, np.ndarray]) -> bool:
+    own = module.state_dict()
+    return own.keys() == state.keys() and all(tuple(own[name].shape) == state[name].shape for name in own)
 
 
 def _with_state(module: nn.Module, manifest: Manifest, state: Mapping[str, Tensor]) -> nn.Module:

@@ -13,6 +13,7 @@ from fipray.networks.channels import Channels, removable_channels
 from fipray.networks.derivatives import twice_differentiable
 from fipray.networks.effective import computed_weights, effective, refuse_computed_weights, sparsity_of
 from fipray.networks.footprint import Footprint, footprint_of
+from fipray.networks.form import form_of, formed
 from fipray.networks.heads import MultiHead, for_task, grown
 from fipray.networks.inputs import check_device, resolved_device
 from fipray.networks.modules import copied
@@ -40,6 +41,8 @@ __all__ = [
     "folded",
     "footprint_of",
     "for_task",
+    "form_of",
+    "formed",
     "grown",
     "normalised",
     "parameter_names",

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fipray.border import checked
 from fipray.errors import DataError, NetworkError
 from fipray.networks.arrays import Inputs
+from fipray.networks.modules import outputs_of
 
 
 @checked
@@ -66,7 +67,7 @@ class MultiHead(nn.Module):
             )
         task = inputs[:, 0].detach().round().long().clamp(0, self.num_tasks - 1)
         with _selected(self.module, task):
-            outputs = cast(Tensor, self.module(inputs[:, 1:].reshape(-1, *self.input_shape)))
+            outputs = outputs_of(self.module(inputs[:, 1:].reshape(-1, *self.input_shape)), self.module)
         if outputs.shape[1] % self.num_tasks:
             raise NetworkError(f"{outputs.shape[1]} outputs cannot be divided evenly among {self.num_tasks} tasks")
         heads = outputs.view(len(outputs), self.num_tasks, -1)
@@ -152,7 +153,8 @@ def grown(module: nn.Module, num_outputs: int) -> nn.Module:
     """Add outputs to the last linear layer of a module (class-incremental learning).
 
     New outputs have weights of zero and a bias of -20, so that a classifier's probabilities change by less than 2e-9
-    for each new class, as long as one of its logits is above 0.
+    for each new class, as long as one of its logits is above 0. The configuration of a module of transformers names the
+    new classes LABEL_i.
 
     Args:
         module: the module; not changed.
@@ -185,4 +187,13 @@ def grown(module: nn.Module, num_outputs: int) -> nn.Module:
     if not name:
         return head
     module.set_submodule(name, head)
+    for part in module.modules():
+        _name_classes(getattr(part, "config", None), last.out_features, num_outputs)
     return module
+
+
+def _name_classes(config: Any, before: int, now: int) -> None:
+    """Name new classes in a configuration of transformers, by which a saved network is made again."""
+    if getattr(config, "num_labels", None) == before and isinstance(names := getattr(config, "id2label", None), dict):
+        config.id2label = {**names, **{number: f"LABEL_{number}" for number in range(before, now)}}
+        config.label2id = {name: number for number, name in config.id2label.items()}

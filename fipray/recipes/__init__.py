@@ -10,7 +10,7 @@ from fipray.recipes.connecting import ConnectChoices, connect
 from fipray.recipes.ensembles import DiverseChoices, RobustChoices, diverse_ensemble, robust_ensemble
 from fipray.recipes.learning import LearningChoices, learn
 from fipray.recipes.pruning import PruningChoices, prune
-from fipray.recipes.recipe import Chosen, Design, FirstWithin, Plan, Recipe, SparsestWithin
+from fipray.recipes.recipe import Chosen, Design, FirstWithin, Plan, Recipe, Setting, SparsestWithin
 from fipray.recipes.subject import Subject
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "PruningChoices",
     "Recipe",
     "RobustChoices",
+    "Setting",
     "SparsestWithin",
     "Subject",
     "catalogue",

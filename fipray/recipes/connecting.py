@@ -36,12 +36,12 @@ from fipray.paths.problem import anchors_and_held_out
 from fipray.recipes.budget import Budget, Given
 from fipray.recipes.catalogue import overrides_of, recipe
 from fipray.recipes.machine import Machine
-from fipray.recipes.recipe import Chosen, Plan, Recipe
+from fipray.recipes.recipe import Chosen, Plan, Recipe, Setting
 from fipray.recipes.record import GIVEN, Plain
 from fipray.recipes.subject import Subject
 from fipray.recipes.trial import Bench
 from fipray.records import Store
-from fipray.study import Data, PathSpec
+from fipray.study import Data, LogUniform, PathSpec
 from fipray.study.compatibility import weights_of
 from fipray.study.measures import AGREEMENT
 from fipray.study.tensors import Tensors, accuracy
@@ -51,6 +51,7 @@ OTHER, NEAR, FAR, RESULT = "other", "from-first", "from-other", "middle"
 NUM_BETWEEN = 9  # places on a straight segment at which it is measured
 MOST_STEPS = 300  # of each path
 SHARE = 0.45  # of a budget in seconds, for each path
+MARGIN = 0.75  # tolerance of the paths, of the allowed distance
 
 
 @checked
@@ -131,7 +132,7 @@ class Connecting:
         return Settings(
             stepper=Natural(),
             # A margin, for other inputs than the batch and for the straight segment between the two ends.
-            radius=Adaptive(initial=choices.radius, tolerance=0.75 * self.allowed_distance),
+            radius=Adaptive(initial=choices.radius, tolerance=MARGIN * self.allowed_distance),
             num_steps=choices.num_steps,
             batch_size=choices.batch_size,
             seed=self.seed,
@@ -162,12 +163,17 @@ class Connecting:
             PathSpec(FAR, Toward(), **walked, start=OTHER, others=(NEAR,)),
         )
         module = self.subject.network.module_at(self._alignment[0])
+        tolerance = MARGIN * self.allowed_distance
         return Plan(
             paths=paths,
             results={RESULT: NEAR},
             geometry=self.subject.geometry,
             measures={AGREEMENT: self.subject.agreement(min(len(self.data.held_out), 2000))},
             networks={OTHER: module},
+            # How near to the second network the first path comes, and what it costs.
+            space={"radius.tolerance": LogUniform(tolerance / 4, tolerance * 4)},
+            objectives={"objective_value": "min", "functional_distance_held_out": "min"},
+            settings={"radius.tolerance": Setting("allowed_distance", 1 / MARGIN)},
         )
 
     def outcome(self, results: analysis.Results) -> tuple[str, ...]:

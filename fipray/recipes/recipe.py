@@ -17,11 +17,13 @@ from typing import Literal, Protocol, final, runtime_checkable
 from torch import nn
 
 from fipray import analysis
+from fipray.analysis.trial_frames import CONFIG
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.execution import Listener, LocalRunner, Runner
 from fipray.geometry import FisherRao, OutputGeometry
 from fipray.networks import Network
+from fipray.paths import tasks_of
 from fipray.recipes.anchors import ALL, AnchorChoice
 from fipray.recipes.machine import Machine, best_threads, gradient_seconds, num_cores, with_threads, workers_on_cores
 from fipray.recipes.record import CHOSEN, REASONS, RECIPE, RESULTS, THREADS, Plain, recorded, recorded_threads
@@ -32,6 +34,8 @@ from fipray.study.tensors import Tensors
 
 NUM_TIMED_ON = 128
 """Inputs on which a gradient is timed: about as many as the batch of a step has."""
+
+MOST_SHOWN = 8  # trials whose settings are told
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,32 @@ class Chosen:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """Setting of a recipe for which a searched field stands.
+
+    Args:
+        name: argument of the recipe, such as "beta".
+        factor: the setting is the field's value times this number.
+    """
+
+    name: str
+    factor: float = 1.0
+
+    def value(self, found: Plain) -> Plain:
+        """Convert the value of the field to that of the setting.
+
+        Args:
+            found: value of the field.
+
+        Returns:
+            Value of the setting; a number with a factor is rounded to four digits.
+        """
+        if self.factor == 1.0 or not isinstance(found, (int, float)):
+            return found
+        return float(f"{self.factor * found:.4g}")
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a recipe runs: the parts of its study, and its results by name.
 
@@ -97,6 +127,7 @@ class Plan:
         space: domains of the fields that `fipray search` varies; empty where the recipe cannot be searched.
         objectives: objectives of such a search.
         judges: measures of such a search, besides those of the study.
+        settings: settings of the recipe for which the searched fields stand, as `Setting` by the field's name.
         networks: other networks of the study by name.
     """
 
@@ -110,6 +141,7 @@ class Plan:
     space: Mapping[str, Domain] = field(default_factory=dict)
     objectives: Mapping[str, str] = field(default_factory=dict)
     judges: Mapping[str, AnyMeasure] = field(default_factory=dict)
+    settings: Mapping[str, Setting] = field(default_factory=dict)
     networks: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
@@ -230,8 +262,54 @@ class Recipe:
             )
         measures = {**self.study.measures, **self.plan.judges}
         # No test input takes part in a choice, so none is attacked.
-        study = replace(self.study, paths=self.plan.paths[:1], ensembles=(), evaluation=None, measures=measures)
+        first, *others = self.plan.paths
+        study = replace(self.study, paths=(first,), ensembles=(), evaluation=None, measures=measures)
+        # Without the tasks of later paths, which would count as known if no path learns them.
+        later = {task for path in others for task in tasks_of(path.objective)} - set(tasks_of(first.objective))
+        if later:
+            tasks = {name: task for name, task in study.data.tasks.items() if name not in later}
+            study = replace(study, data=replace(study.data, tasks=tasks))
         return Search(study, self.plan.space, self.plan.objectives, num_trials=num_trials)
+
+    def settings_of(self, config: Mapping[str, Plain]) -> dict[str, Plain]:
+        """Convert the values of a trial of `search` to settings of the recipe.
+
+        Args:
+            config: values by the name of the field: those of the columns `config.*` of `results.trials`, without that
+                prefix.
+
+        Returns:
+            Settings by name, to be given to the recipe, in Python or by `-p NAME=VALUE`.
+
+        Raises:
+            UsageError: for a field that the recipe's search does not vary.
+        """
+        if unknown := [name for name in config if name not in self.plan.settings]:
+            raise UsageError(
+                f"recipe {self.name!r} has no setting for {unknown[0]!r}; its search varies: "
+                f"{', '.join(self.plan.settings) or 'nothing'}"
+            )
+        return {self.plan.settings[name].name: self.plan.settings[name].value(found) for name, found in config.items()}
+
+    def found(self, results: analysis.Results) -> str:
+        """Tell the settings of the trials on the Pareto front of `search`, as a command line takes them.
+
+        Args:
+            results: results of a search.
+
+        Returns:
+            Text with one trial a line, at most eight; empty without a finished trial.
+        """
+        front = results.pareto().head(MOST_SHOWN)
+        # By columns: a row as a whole would turn integers into floats.
+        columns = [front[f"{CONFIG}{name}"].tolist() for name in self.plan.settings]
+        lines = []
+        for name, *values in zip(front["name"], *columns, strict=True):
+            settings = self.settings_of(dict(zip(self.plan.settings, values, strict=True)))
+            lines.append(
+                f"  {name}: {' '.join(f'-p {setting}={_shown(found)}' for setting, found in settings.items())}"
+            )
+        return "\n".join([f"settings of the front, for fipray run {self.name}:", *lines]) if lines else ""
 
     def prepared(self, runner: Runner, into: str | Path) -> Recipe:
         """Make the recipe ready to run: with the choices of an earlier run, or to try on a machine like the workers'.
@@ -361,3 +439,7 @@ class Recipe:
             THREADS: self.machine.threads,
             RESULTS: json.dumps(results),
         }
+
+
+def _shown(value: Plain) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

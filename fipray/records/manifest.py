@@ -195,6 +195,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "objectives": _are_objectives,
     "code": _are_texts,
     "architecture": _is_text,
+    "form": lambda value: isinstance(value, dict),
     "ensembles": _are_ensembles,
     "inputs": _are_inputs,
     "made_by": _is_maker,

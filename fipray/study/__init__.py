@@ -10,6 +10,8 @@ from fipray.study.measures import (
     Measure,
     RobustAccuracy,
     RobustAgreement,
+    TaskAccuracy,
+    TaskMeasure,
 )
 from fipray.study.search import Search
 from fipray.study.sources import Columns
@@ -37,5 +39,7 @@ __all__ = [
     "Search",
     "Study",
     "Task",
+    "TaskAccuracy",
+    "TaskMeasure",
     "Uniform",
 ]

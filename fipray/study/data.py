@@ -16,41 +16,13 @@ from fipray.border import checked
 from fipray.errors import DataError, NetworkError
 from fipray.networks import Layout, Packed
 from fipray.paths.display import listing, table
-from fipray.study.normalised import check_labels, normalised
+from fipray.study.normalised import check_labels, normalised, shown
 from fipray.study.sources import Normalisation, Plan, taken
+from fipray.study.task import Task
+
+__all__ = ["Data", "Task"]
 
 _KNOWN_LABELS = ("anchor_labels", "held_out_labels")
-
-
-@checked
-@dataclass(frozen=True, eq=False)
-class Task:
-    """Labelled examples of a task that paths can learn.
-
-    Args:
-        inputs: training inputs [N, ...].
-        labels: their classes [N], integers from 0.
-        test_inputs: inputs [T, ...] on which accuracy on the task is measured; None measures none.
-        test_labels: their classes [T].
-
-    Raises:
-        DataError: for arrays that torch has no dtype for, and for test inputs without labels or the reverse.
-    """
-
-    inputs: NDArray[np.generic]
-    labels: NDArray[np.integer]
-    test_inputs: NDArray[np.generic] | None = None
-    test_labels: NDArray[np.integer] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("inputs", "labels", "test_inputs", "test_labels"):
-            object.__setattr__(self, name, normalised(f"{name} of a task", getattr(self, name)))
-        if (self.test_inputs is None) != (self.test_labels is None):
-            raise DataError("test_inputs and test_labels of a task must be given together: give both or neither")
-
-    def __repr__(self) -> str:
-        tests = "no test inputs" if self.test_inputs is None else f"test_inputs {_shown(self.test_inputs)}"
-        return f"Task: inputs {_shown(self.inputs)} in {int(self.labels.max()) + 1} classes, {tests}"
 
 
 @checked
@@ -99,6 +71,8 @@ class Data:
         for name in ("anchors", "held_out", "test_inputs", "test_labels", "ood_inputs", *_KNOWN_LABELS):
             object.__setattr__(self, name, normalised(name, getattr(self, name)))
         object.__setattr__(self, "sets", {name: normalised(f"set {name!r}", some) for name, some in self.sets.items()})
+        tasks = {name: task.arranged(self.layout, name) for name, task in self.tasks.items()}
+        object.__setattr__(self, "tasks", tasks)
         if (self.test_inputs is None) != (self.test_labels is None):
             raise DataError("test_inputs and test_labels must be given together: give both or neither")
         low, high = (float(bound) + 0.0 for bound in self.bounds)  # 0, 0.0 and -0.0 are one bound
@@ -168,10 +142,7 @@ class Data:
             if (test, num_held_out, limit, transform, mean, std, seed) != (*[None] * 6, 0):
                 raise DataError("the source is a Data, which is divided already: give no other arguments")
             return source
-        if (mean is None) != (std is None):
-            raise DataError("mean= and std= must be given together: give both or neither")
-        normalisation = None if mean is None or std is None else Normalisation(_numbers(mean), _numbers(std))
-        return cls(**taken(source, Plan(test, num_held_out, limit, transform, normalisation, seed)))
+        return cls(**taken(source, Plan(test, num_held_out, limit, transform, Normalisation.of(mean, std), seed)))
 
     def packed(self, module: nn.Module) -> nn.Module:
         """Wrap a module so that it takes the inputs as they are stored.
@@ -231,7 +202,7 @@ class Data:
                 "test_inputs": "test_labels",
             }.get(name, name.replace("test_inputs of", "test_labels of").replace("inputs of", "labels of"))
             has = f", {len(np.unique(labels[labelled]))} classes" if labelled in labels else ""
-            rows[name] = f"{_shown(inputs)}{has}"
+            rows[name] = f"{shown(inputs)}{has}"
         rows["bounds"] = "{:g}..{:g}".format(*self.bounds)
         return rows
 
@@ -276,13 +247,3 @@ class Data:
             # The memory itself, without a copy: `normalised` has made it contiguous and of native byte order.
             hashing.update(array.data)
         return hashing.hexdigest()[:16]
-
-
-def _shown(array: NDArray[np.generic]) -> str:
-    """Shape, dtype and range of an array, which itself would fill the screen."""
-    shape = " x ".join(str(size) for size in array.shape[1:])
-    return f"{len(array):,} of shape {shape} in {array.dtype}, {array.min():.4g}..{array.max():.4g}"
-
-
-def _numbers(given: float | Sequence[float]) -> tuple[float, ...]:
-    return (float(given),) if isinstance(given, (int, float)) else tuple(float(one) for one in given)

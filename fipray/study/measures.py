@@ -25,8 +25,8 @@ from fipray.study.tensors import Tensors, accuracy
 
 AGREEMENT, HELD_OUT_ACCURACY, ACCURACY_LOSS = "agreement", "held_out_accuracy", "accuracy_loss"
 """Names that recipes give to the measures `Agreement`, `HeldOutAccuracy` and `AccuracyLoss`."""
-ROBUST_AGREEMENT = "robust_agreement"
-"""Name that recipes give to the measure `RobustAgreement`."""
+ROBUST_AGREEMENT, TASK_ACCURACY = "robust_agreement", "task_accuracy"
+"""Names that recipes give to the measures `RobustAgreement` and `TaskAccuracy`."""
 ACCURACY = "clean_accuracy"
 """Measure that every study with labelled test inputs has."""
 # Frames of trials show measures beside these columns, and pandas refuses two of one name. A scheduler is given the rows
@@ -67,6 +67,24 @@ class HeldOutMeasure(Protocol):
             weights: weights [P] at which it is measured.
             held_out: held-out inputs [M, ...] of the study.
             labels: their classes [M]; None without any.
+
+        Returns:
+            Measure.
+        """
+        ...
+
+
+@runtime_checkable
+class TaskMeasure(Protocol):
+    """Number that is measured on the labelled examples of the data's tasks at the saved points of a path."""
+
+    def measured_by(self, network: Network, weights: Tensor, tasks: Mapping[str, Examples]) -> float:
+        """Measure a network.
+
+        Args:
+            network: base network of the study.
+            weights: weights [P] at which it is measured.
+            tasks: examples of the tasks by name, of `Task.inputs` and `Task.labels`; never their test inputs.
 
         Returns:
             Measure.
@@ -147,6 +165,37 @@ class HeldOutAccuracy:
         if labels is None:
             raise DataError("HeldOutAccuracy needs labels of the held-out inputs: give Data(held_out_labels=...)")
         return accuracy(network, weights, Examples(held_out[: self.num_examples], labels[: self.num_examples]))
+
+
+@spec("task_accuracy")
+@checked
+@dataclass(frozen=True)
+class TaskAccuracy:
+    """Accuracy on the examples of a task of the data, `Task.inputs` and `Task.labels`; test inputs take no part.
+
+    For choices, a task of held-out examples is given which no path learns.
+
+    Args:
+        task: name of the task.
+        num_examples: number of its examples, from the first one, at least 1.
+
+    Raises:
+        UsageError: for num_examples below 1.
+    """
+
+    task: str
+    num_examples: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.num_examples < 1:
+            raise UsageError(f"num_examples must be at least 1, got {self.num_examples}")
+
+    def measured_by(self, network: Network, weights: Tensor, tasks: Mapping[str, Examples]) -> float:
+        if self.task not in tasks:
+            known = ", ".join(map(repr, tasks)) or "none"
+            raise DataError(f"the data has no task {self.task!r} for TaskAccuracy; its tasks are: {known}")
+        of = tasks[self.task]
+        return accuracy(network, weights, Examples(of.inputs[: self.num_examples], of.labels[: self.num_examples]))
 
 
 @spec("accuracy_loss")
@@ -297,7 +346,7 @@ def _withstanding(
     return float(found.worst.double().mean())
 
 
-AnyMeasure = str | Measure | HeldOutMeasure
+AnyMeasure = str | Measure | HeldOutMeasure | TaskMeasure
 """What a study takes as a measure; a text is `module:function`, a function of the module."""
 
 
@@ -338,6 +387,8 @@ def probes_of(measures: Mapping[str, AnyMeasure], network: Network, data: Tensor
 def _measured(measure: AnyMeasure, network: Network, data: Tensors, weights: Tensor) -> float:
     if isinstance(measure, HeldOutMeasure):
         return measure.measured_on(network, weights, data.held_out(()), data.held_out_labels)
+    if isinstance(measure, TaskMeasure):
+        return measure.measured_by(network, weights, data.tasks)
     if not isinstance(measure, str):
         return measure.measured(network, weights, data.tests)
     function: Callable[[nn.Module], float] = function_named(measure, _ARGUMENTS)

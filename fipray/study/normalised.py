@@ -71,3 +71,16 @@ def check_labels(name: str, inputs: NDArray[np.generic], labels: Any) -> None:
         )
     if labels.min() < 0:
         raise DataError(f"labels must be 0 or more, but {name} contains {labels.min()}")
+
+
+def shown(array: NDArray[np.generic]) -> str:
+    """Describe an array, which itself would fill the screen.
+
+    Args:
+        array: inputs [N, ...].
+
+    Returns:
+        Its shape, dtype and range.
+    """
+    shape = " x ".join(str(size) for size in array.shape[1:])
+    return f"{len(array):,} of shape {shape} in {array.dtype}, {array.min():.4g}..{array.max():.4g}"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fipray.border import checked
 from fipray.errors import DataError, NetworkError, UsageError
 from fipray.geometry import FisherRao, Kept, OutputGeometry
-from fipray.networks import Network, copied, parameter_names
+from fipray.networks import Network, copied, form_of, parameter_names
 from fipray.paths import check_network, outputs_on_anchors
 from fipray.study.arrays import weights_digest
 from fipray.study.canonical import digest, to_json
@@ -278,6 +278,7 @@ class Study:
             "data_id": self.data.digest,
             "parameters_of_module": self._layout,
             "architecture": architecture_of(self.module),
+            "form": form_of(self.module),
             "ensembles": ensembles_described(self.ensembles, self.geometry, self.evaluation is not None),
             "inputs": inputs_described(self.data.held_out),
             **({"made_by": self._made_by} if self._made_by else {}),

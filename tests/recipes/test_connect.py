@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import fipray as fip
 from fipray import analysis
 from fipray.errors import NetworkError, UsageError
 from fipray.networks import Network
@@ -55,6 +56,19 @@ def test_connect_aligns_a_permuted_copy_and_walks_from_both_ends(module, near, d
     again = connect(module, near, data, budget={"steps": 8}, num_points=4)
     again.run(tmp_path / "out")
     assert set(results.paths["attempt"]) == set(analysis.load(tmp_path / "out").paths["attempt"]) == {1}
+
+
+def test_search_varies_how_far_the_first_path_may_come(module, near, data, tmp_path):
+    made = connect(module, near, data, budget={"steps": 2})
+    search = made.search(num_trials=2)
+    assert dict(search.objectives) == {"objective_value": "min", "functional_distance_held_out": "min"}
+    fip.search.run(search, tmp_path / "out", fip.LocalRunner())
+    found = made.found(analysis.load(tmp_path / "out"))
+    assert found.startswith("settings of the front, for fipray run connect:\n  from-first-")
+    settings = made.settings_of({"radius.tolerance": 0.3})
+    assert settings == {"allowed_distance": 0.4}
+    again = connect(module, near, data, budget={"steps": 2}, **settings)
+    assert again.plan.paths[0].radius.tolerance == pytest.approx(0.3)
 
 
 def test_connect_says_why_it_did_not_align_and_takes_labels(tmp_path):

@@ -205,6 +205,10 @@ def test_search_varies_the_settings_around_the_chosen_ones(recipe):
     assert search.num_trials == 3
     assert search.objectives == {"agreement": "max"}
     assert "objective.ramp" in search.space
+    assert set(recipe.plan.settings) == set(search.space)
+    assert recipe.settings_of({"objective.ramp": 0.4, "batch_size": 32}) == {"ramp": 0.4, "batch_size": 32}
+    with pytest.raises(UsageError, match="has no setting for 'seed'; its search varies: "):
+        recipe.settings_of({"seed": 1})
 
 
 def test_representation_runs_no_trial_and_describe_gives_reasons(module, data):

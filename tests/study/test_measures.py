@@ -160,6 +160,21 @@ def test_robust_agreement_of_a_linear_classifier_is_known_exactly():
         replace(measure, num_examples=0)
 
 
+def test_task_accuracy_is_of_the_named_tasks_examples():
+    linear = nn.Linear(2, 2, bias=False).eval()
+    with torch.no_grad():
+        linear.weight.copy_(torch.eye(2))
+    network = fip.Network.of(linear)
+    inputs = torch.tensor([[2.0, 1.0], [1.0, 2.0], [3.0, 0.0], [0.0, 3.0]])
+    tasks = {"all": fip.paths.Examples(inputs, torch.tensor([0, 1, 0, 0]))}
+    assert fip.study.TaskAccuracy("all").measured_by(network, network.weights, tasks) == 0.75
+    assert fip.study.TaskAccuracy("all", 2).measured_by(network, network.weights, tasks) == 1
+    with pytest.raises(DataError, match="no task 'none' for TaskAccuracy; its tasks are: 'all'"):
+        fip.study.TaskAccuracy("none").measured_by(network, network.weights, tasks)
+    with pytest.raises(UsageError, match="num_examples must be at least 1, got 0"):
+        fip.study.TaskAccuracy("all", 0)
+
+
 def test_measures_and_kept_quantities_are_part_of_the_ids():
     usual = measured()
     others = [

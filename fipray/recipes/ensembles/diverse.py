@@ -30,7 +30,7 @@ from fipray.recipes.ensembles.choices import DiverseChoices
 from fipray.recipes.ensembles.task import ENSEMBLE, AttackNames, Task, evaluated
 from fipray.recipes.ensembles.trial import Trial
 from fipray.recipes.machine import Machine
-from fipray.recipes.recipe import Chosen, FirstWithin, Plan, Recipe
+from fipray.recipes.recipe import Chosen, FirstWithin, Plan, Recipe, Setting
 from fipray.recipes.record import Plain
 from fipray.recipes.subject import Subject
 from fipray.robustness import ThreatModel
@@ -106,6 +106,7 @@ class DiverseEnsemble:
                 "stepper.stepper.beta": LogUniform(choices.beta / 5, choices.beta * 5),
             },
             objectives={"objective_value": "min", ACCURACY_LOSS: "min"},
+            settings={"radius.initial": Setting("radius"), "stepper.stepper.beta": Setting("beta")},
         )
 
     def _result(self, names: tuple[str, ...], ensembles: tuple[EnsembleSpec, ...]) -> str | FirstWithin:

@@ -20,7 +20,7 @@ from fipray.recipes.ensembles.choices import RobustChoices
 from fipray.recipes.ensembles.task import ENSEMBLE, NUM_BASES, AttackNames, Task, evaluated
 from fipray.recipes.ensembles.trial import Trial
 from fipray.recipes.machine import Machine
-from fipray.recipes.recipe import Chosen, FirstWithin, Plan, Recipe
+from fipray.recipes.recipe import Chosen, FirstWithin, Plan, Recipe, Setting
 from fipray.recipes.record import Plain
 from fipray.recipes.subject import Subject
 from fipray.robustness import ThreatModel
@@ -93,6 +93,11 @@ class RobustEnsemble:
             },
             objectives={ROBUST_AGREEMENT: "max", ACCURACY_LOSS: "min"},
             judges={ROBUST_AGREEMENT: RobustAgreement(self.task.threat_model)},
+            settings={
+                "radius.initial": Setting("radius"),
+                "stepper.beta": Setting("beta"),
+                "objective.adversary.num_steps": Setting("adversary_steps"),
+            },
         )
 
     def _result(self, names: tuple[str, ...], ensembles: tuple[EnsembleSpec, ...]) -> str | FirstWithin:

@@ -12,18 +12,19 @@ from torch import nn
 from fipray import analysis
 from fipray.border import checked
 from fipray.border.kinds import Seed
-from fipray.errors import UsageError
-from fipray.paths import SaveAt, Shifted
+from fipray.errors import DataError, UsageError
+from fipray.paths import FirstOrder, SaveAt, Scheduled, Shifted
 from fipray.recipes.budget import Budget, Given
 from fipray.recipes.catalogue import overrides_of, recipe
 from fipray.recipes.learning.choices import LearningChoices
-from fipray.recipes.learning.series import KNOWN, Scenario, Series
-from fipray.recipes.learning.trial import Trial, objective, settings
+from fipray.recipes.learning.series import KNOWN, Scenario, Series, held_out_name
+from fipray.recipes.learning.trial import LEARNED, Trial, objective, settings
 from fipray.recipes.machine import Machine
-from fipray.recipes.recipe import Chosen, Plan, Recipe
+from fipray.recipes.recipe import Chosen, Plan, Recipe, Setting
 from fipray.recipes.record import GIVEN, Plain
 from fipray.recipes.subject import Subject
-from fipray.study import Data, PathSpec, Task
+from fipray.study import AccuracyLoss, Data, LogUniform, PathSpec, Task, TaskAccuracy
+from fipray.study.measures import ACCURACY_LOSS, TASK_ACCURACY
 
 RESULT = "learned"
 
@@ -81,12 +82,36 @@ class Learning:
                 },
                 start=before,
                 anchors=tuple(f"stored {earlier}" for earlier in names[:number]),
-                held_out=tuple(f"held out {earlier}" for earlier in names[:number]),
+                held_out=tuple(held_out_name(earlier) for earlier in names[:number]),
                 augmentations=self._copies(choices.shifted),
             )
             paths.append(path)
             before = path.name
-        return Plan(paths=tuple(paths), results={RESULT: before}, geometry=self.series.subject.geometry)
+        return Plan(
+            paths=tuple(paths),
+            results={RESULT: before},
+            geometry=self.series.subject.geometry,
+            **self._searched(paths[0], choices),
+        )
+
+    def _searched(self, path: PathSpec, choices: LearningChoices) -> dict[str, Any]:
+        """Name what `fipray search` varies on the first path, and how it judges: by held-out examples alone."""
+        assert isinstance(path.stepper, FirstOrder)
+        assert isinstance(path.radius, Scheduled)
+        beta, radius = path.stepper.beta, path.radius.initial
+        return {
+            "space": {
+                "stepper.beta": LogUniform(beta / 5, beta * 5),
+                "radius.initial": LogUniform(radius / 4, radius * 4),
+            },
+            "objectives": {TASK_ACCURACY: "max", ACCURACY_LOSS: "min"},
+            "judges": {TASK_ACCURACY: TaskAccuracy(held_out_name(self.series.names[1])), ACCURACY_LOSS: AccuracyLoss()},
+            # A path has the beta of one output and the radius in units of |w0|.
+            "settings": {
+                "stepper.beta": Setting("beta", choices.beta / beta),
+                "radius.initial": Setting("rate", choices.rate / radius),
+            },
+        }
 
     def _copies(self, count: int) -> tuple[Shifted, ...]:
         image = self.series.subject.data.anchors.shape[1:]
@@ -101,21 +126,38 @@ class Learning:
         if found.empty:
             return ("Tasks without test inputs were learned, so no accuracy is known.",)
         series = analysis.task_series(results, end, known=[KNOWN] if KNOWN in set(found["task"]) else [])
-        said, lost = [], []
+        said, lost, unlearned = [], [], list[str]()
         for task, network in series.learned_at.items():
             column = series.accuracies[task]
             before, now = float(column[network]), float(column.iloc[-1])
             start = f", base network {float(column.iloc[0]):.1%}" if task != KNOWN else ""
             said.append(f"{task!r}: {now:.2%} at the end, {before:.2%} when it was learned{start}.")
+            if task != KNOWN and before <= LEARNED:
+                unlearned.append(repr(task))
             if before - now > self.allowance:
                 lost.append(f"{task!r} ({100 * (before - now):.1f} points)")
         verdict = f"No task lost more than the allowance of {self.allowance:.1%}."
         if lost:
             verdict = (
                 f"More than the allowance of {self.allowance:.1%} was lost on {', '.join(lost)}: store more inputs "
-                "(num_stored), give more time (budget), or allow more."
+                "(num_stored), take more steps (num_steps) or a smaller beta, or allow more."
+            )
+            if self.series.scenario == "shared" and self.series.largest > self.series.num_outputs:
+                # Accuracy when a task was learned is among fewer classes than at the end.
+                verdict += " Some of it may be confusion with classes that came later, as in training on all at once."
+        if unlearned:
+            verdict += (
+                f" Hardly learned: {', '.join(unlearned)}; take more steps (budget or num_steps), or a larger beta or "
+                "rate."
             )
         return (f"Mean accuracy on all {len(said)} tasks {series.average_accuracy:.2%}.", *said, verdict)
+
+
+def _task(name: str, given: Any) -> Task:
+    try:
+        return Task.of(given)
+    except DataError as error:
+        raise DataError(f"task {name!r}: {error}") from error
 
 
 def _slug(name: str) -> str:
@@ -127,7 +169,7 @@ def _slug(name: str) -> str:
 @checked
 def learn(
     module: nn.Module,
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, Any],
     data: Any,
     *,
     scenario: Scenario = "shared",
@@ -147,7 +189,9 @@ def learn(
 
     Args:
         module: classifier that knows the inputs of `data`, in evaluation mode; not changed.
-        tasks: labelled examples of the further tasks by name, in the order in which they are learned.
+        tasks: labelled examples of the further tasks by name, in the order in which they are learned: each a `Task`, or
+            what `Task.of` takes. Inputs have the shape and dtype of those of `data`; several inputs, such as token IDs
+            and attention mask, are given as dictionaries in both.
         data: `Data`, or what `Data.of` takes: anchors and held-out inputs of what is known;
             labelled test inputs are only reported.
         scenario: "shared" for one head, to which outputs are added for labels beyond those that it has; "task" for a
@@ -165,7 +209,7 @@ def learn(
 
     Raises:
         UsageError: for a number out of range, an unknown setting, or no tasks.
-        DataError: for tasks whose inputs are of another shape.
+        DataError: for tasks whose inputs are of another shape or dtype, or have other names.
     """
     data = Data.of(data)
     if not 0 < allowance < 1:
@@ -174,7 +218,8 @@ def learn(
         )
     given = overrides_of(LearningChoices, "learn", overrides)
     LearningChoices(**given)
-    series = Series(Subject(module, data), tasks, scenario, num_stored, seed)
+    made = {name: _task(name, given) for name, given in tasks.items()}
+    series = Series(Subject(module, data), made, scenario, num_stored, seed)
     chosen = Budget.of(budget)
     plain: dict[str, Plain] = {
         "tasks": ", ".join(tasks),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,18 @@ Scenario = Literal["shared", "task"]
 KNOWN = "known"
 """Name of what the base network knows already, among the tasks."""
 HELD_OUT, MOST_HELD_OUT = 0.1, 500  # of a task's examples, by which it is judged
+
+
+def held_out_name(task: str) -> str:
+    """Name of the held-out inputs of a task.
+
+    Args:
+        task: name of the task, or "known".
+
+    Returns:
+        Name among the sets and tasks of the study's data.
+    """
+    return f"held out {task}"
 
 
 @checked
@@ -54,13 +67,26 @@ class Series:
                 f"num_stored is the number of stored inputs of all earlier tasks together; {self.num_stored} for "
                 f"{len(self.tasks)} tasks leaves none for some: give some hundreds"
             )
+        layout = self.subject.data.layout
+        object.__setattr__(self, "tasks", {name: task.arranged(layout, name) for name, task in self.tasks.items()})
         for name, task in self.tasks.items():
             self._check(name, task)
 
     def _check(self, name: str, task: Task) -> None:
-        shape = self.subject.data.anchors.shape[1:]
-        if task.inputs.shape[1:] != shape:
-            raise DataError(f"inputs of task {name!r} have shape {task.inputs.shape[1:]}, and the anchors {shape}")
+        anchors = self.subject.data.anchors
+        for what, inputs in (("inputs", task.inputs), ("test_inputs", task.test_inputs)):
+            if inputs is None:
+                continue
+            if inputs.shape[1:] != anchors.shape[1:]:
+                more = "" if self.subject.data.layout is None else ": give several inputs as a dictionary, as the data"
+                raise DataError(
+                    f"{what} of task {name!r} have shape {inputs.shape[1:]}, and the anchors {anchors.shape[1:]}{more}"
+                )
+            if inputs.dtype != anchors.dtype:
+                raise DataError(
+                    f"{what} of task {name!r} are {inputs.dtype}, and the anchors {anchors.dtype}: prepare both alike, "
+                    "data by Data.of(source) and the task by fip.Task.of(source)"
+                )
         if len(task.inputs) < 20:
             raise DataError(f"task {name!r} has {len(task.inputs)} examples: give 20 or more")
 
@@ -93,7 +119,7 @@ class Series:
         given = self.subject.data
         sets = {
             f"stored {KNOWN}": self._told(self._drawn(given.anchors, np.zeros(len(given.anchors), np.int64)), 0),
-            f"held out {KNOWN}": self._told(given.held_out[:MOST_HELD_OUT], 0),
+            held_out_name(KNOWN): self._told(given.held_out[:MOST_HELD_OUT], 0),
         }
         tasks = {}
         if given.test_inputs is not None and given.test_labels is not None:
@@ -103,16 +129,26 @@ class Series:
         for number, (name, task) in enumerate(self.tasks.items(), 1):
             learned, held_out = self.parts(task)
             sets[f"stored {name}"] = self._told(self._drawn(task.inputs[learned], task.labels[learned]), number)
-            sets[f"held out {name}"] = self._told(task.inputs[held_out], number)
+            sets[held_out_name(name)] = self._told(task.inputs[held_out], number)
             tests = None if task.test_inputs is None else self._told(task.test_inputs, number)
             tasks[name] = Task(self._told(task.inputs[learned], number), task.labels[learned], tests, task.test_labels)
-        low, high = given.bounds
+        first = self.names[1]
+        # With its labels, by which a search judges; a task, because labels belong to tasks, that no path learns.
+        tasks[held_out_name(first)] = Task(sets[held_out_name(first)], self.held_out_labels(first))
+        # Bounds are those of attacks, of which there are none here: no task is refused for lying outside.
+        tested = [task.test_inputs for task in tasks.values() if task.test_inputs is not None]
+        low = min(given.bounds[0], *(float(inputs.min()) for inputs in tested), math.inf)
+        high = max(given.bounds[1], *(float(inputs.max()) for inputs in tested), -math.inf)
         return Data(
             anchors=sets[f"stored {KNOWN}"],
-            held_out=sets[f"held out {KNOWN}"],
-            bounds=(min(low, 0.0), max(high, float(len(self.tasks)))) if self.scenario == "task" else (low, high),
+            held_out=sets[held_out_name(KNOWN)],
+            held_out_labels=None if given.held_out_labels is None else given.held_out_labels[:MOST_HELD_OUT],
+            bounds=(low, high),
             sets=sets,
             tasks=tasks,
+            # Rows of a MultiHead have the number of the task before the inputs, which it leaves to the packed module.
+            layout=given.layout if self.scenario == "shared" else None,
+            notes=given.notes,
         )
 
     def parts(self, task: Task) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -19,7 +19,7 @@ from fipray.paths.problem import anchors_and_held_out
 from fipray.recipes.anchors import are_images
 from fipray.recipes.budget import Budget
 from fipray.recipes.learning.choices import LearningChoices
-from fipray.recipes.learning.series import KNOWN, Series
+from fipray.recipes.learning.series import KNOWN, Series, held_out_name
 from fipray.recipes.machine import Machine
 from fipray.robustness import correct
 from fipray.study import AccuracyLoss
@@ -31,6 +31,7 @@ FEWEST, MOST = 50, 300  # steps of a short path: in fewer, outputs for new class
 MOST_PASSES, ENOUGH = 60, 1500  # passes through the examples of a task, and steps, beyond which none are added
 LEARNED = 0.5  # accuracy on a task above which a short path has learned it
 NUM_SHIFTED = 24
+MORE = 2  # further betas, each a quarter of the one before, where all lose too much
 
 
 def objective(task: str, choices: LearningChoices) -> LearnTask:
@@ -73,6 +74,23 @@ def settings(series: Series, choices: LearningChoices, number: int) -> Settings:
         batch_size=choices.num_held,
         seed=series.seed,
     )
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """End of a short path.
+
+    Args:
+        lost: estimated loss of accuracy on what is known.
+        accuracy: accuracy on the held-out examples of the task.
+        nll: cross-entropy on these, in nats.
+        seconds: wall-clock seconds of a step.
+    """
+
+    lost: float
+    accuracy: float
+    nll: float
+    seconds: float
 
 
 @dataclass(eq=False)
@@ -130,46 +148,73 @@ class Trial:
         return Problem(
             _network(self.series).to(device),
             tensor_of(data.sets[f"stored {KNOWN}"]).to(device),
-            tensor_of(data.sets[f"held out {KNOWN}"]).to(device),
+            tensor_of(data.sets[held_out_name(KNOWN)]).to(device),
             geometry=self.series.subject.geometry,
             tasks={self.first: examples},
         )
 
     def _weights(self, choices: LearningChoices) -> tuple[LearningChoices, float]:
         """Choose beta and rate, and measure the seconds of a step."""
-        pace = self._attempt(replace(choices, num_steps=3))[2]
+        pace = self._attempt(replace(choices, num_steps=3)).seconds
         num_steps = min(max((self.budget.steps or 0) // 5, FEWEST), MOST)
         betas = (choices.beta,) if "beta" in self.given else BETAS
         rates = (choices.rate,) if "rate" in self.given else RATES
         if self.budget.seconds is not None:
             fits = int(TRIAL * self.budget.seconds / (len(betas) * len(rates) * pace))
             num_steps = min(max(fits, FEWEST), MOST)
-        found = {
-            (beta, rate): self._attempt(replace(choices, beta=beta, rate=rate, num_steps=num_steps))
-            for beta in betas
-            for rate in rates
-        }
 
+        def tried(beta: float, rate: float) -> Attempt:
+            return self._attempt(replace(choices, beta=beta, rate=rate, num_steps=num_steps))
+
+        found = {(beta, rate): tried(beta, rate) for beta in betas for rate in rates}
+        best = self._best(found)
+        while "beta" not in self.given and len(found) < len(betas) * len(rates) + MORE:
+            # Where the smallest beta that was tried loses more than a path may, a still smaller one may be better.
+            if best[0] > min(beta for beta, _ in found) or not found[best].lost > self.share:
+                break
+            found[best[0] / 4, best[1]] = tried(best[0] / 4, best[1])
+            best = self._best(found)
+        if len(found) > 1:
+            self.reasons.append(self._reason(found, best, num_steps))
+        return replace(choices, beta=best[0], rate=best[1]), found[best].seconds
+
+    @property
+    def share(self) -> float:
+        """Loss that one path may cause: all later paths together are to stay within the allowance."""
+        return self.allowance / len(self.series.tasks)
+
+    def _best(self, found: Mapping[tuple[float, float], Attempt]) -> tuple[float, float]:
         def rank(pair: tuple[float, float]) -> float:
-            lost, accuracy, _ = found[pair]
-            # What is lost beyond the allowance counts more than what a task gains: it is lost for every earlier task.
-            return accuracy - lost - 3 * max(lost - self.allowance, 0.0)
+            lost, accuracy = found[pair].lost, found[pair].accuracy
+            # What is lost beyond a path's share counts more than what a task gains: every earlier task loses it.
+            return accuracy - lost - 3 * max(lost - self.share, 0.0)
 
         leader = max(found, key=rank)
+        if found[leader].accuracy <= LEARNED:
+            # Hardly anything is learned yet, and a small beta is no choice but too little: the loss tells which is on
+            # its way.
+            return max(found, key=lambda pair: (rank(pair), -found[pair].nll))
         # Held-out inputs are few: within the error of their accuracy all are as good, and the smallest beta forgets
         # least on the long paths, on which the new task is learned all the same.
-        # Where hardly anything is learned yet, a small beta is no choice but too little.
-        margin = self._error(found[leader][1]) if found[leader][1] > LEARNED else 0.0
+        margin = self._error(found[leader].accuracy)
         good = [pair for pair in found if rank(pair) >= rank(leader) - margin]
-        best = max(good, key=lambda pair: (-pair[0], rank(pair)))
-        lost, accuracy, seconds = found[best]
-        if len(found) > 1:
-            self.reasons.append(
-                f"Beta {best[0]:g} and rate {best[1]:g}: of {len(found)} short paths of {num_steps} steps to "
-                f"{self.first!r}, it has the smallest beta among those that cannot be told from the best, with "
-                f"{accuracy:.1%} on its held-out inputs and an estimated loss of {lost:.1%} on what was known."
-            )
-        return replace(choices, beta=best[0], rate=best[1]), seconds
+        return max(good, key=lambda pair: (-pair[0], rank(pair)))
+
+    def _reason(self, found: Mapping[tuple[float, float], Attempt], best: tuple[float, float], num_steps: int) -> str:
+        chosen = found[best]
+        why = "it has the smallest beta among those that cannot be told from the best"
+        if chosen.accuracy <= LEARNED:
+            why = "none has learned the task yet, and it is nearest to that"
+        beyond = ""
+        if chosen.lost > self.allowance:
+            beyond = f"; that is more than the allowance of {self.allowance:.1%}, and what none of them avoids"
+            if any(one.lost <= self.allowance for one in found.values()):
+                beyond = f"; that is more than the allowance of {self.allowance:.1%}, but those within it learn less"
+        return (
+            f"Beta {best[0]:g} and rate {best[1]:g}: of {len(found)} short paths of {num_steps} steps to "
+            f"{self.first!r}, {why}, with {chosen.accuracy:.1%} on its held-out inputs and an estimated loss of "
+            f"{chosen.lost:.1%} on what was known{beyond}."
+        )
 
     def _error(self, accuracy: float) -> float:
         """Estimate the standard error of an accuracy on the task's held-out inputs, at least that of one of them."""
@@ -179,21 +224,23 @@ class Trial:
     def _length(self, choices: LearningChoices, seconds: float) -> LearningChoices:
         spent = time.perf_counter() - self.began
         examples = max(len(task.inputs) for task in self.series.tasks.values())
-        num_steps = self.budget.steps or 0
+        num_steps, most = self.budget.steps or 0, None
         if self.budget.seconds is not None:
             left = max(self.budget.seconds - spent, 0.0)
             most = max(math.ceil(MOST_PASSES * examples / choices.batch_size), ENOUGH)
             num_steps = min(max(int(left / (1.05 * seconds * len(self.series.tasks))), 10), most)
+        all_used = num_steps == most and "num_steps" not in self.given
         choices = replace(choices, **{"num_steps": num_steps, **self.given})
+        rest = " More steps than these are taken only where num_steps asks for them." if all_used else ""
         self.reasons.append(
             f"{choices.num_steps:,} steps for each of {len(self.series.tasks)} tasks: a step takes "
             f"{1000 * seconds:.3g} ms here, and the budget is {self.budget.text}, of which the trial took "
-            f"{spent:.0f} s."
+            f"{spent:.0f} s.{rest}"
         )
         return choices
 
-    def _attempt(self, choices: LearningChoices) -> tuple[float, float, float]:
-        """Trace a short path; return estimated loss on what is known, accuracy on the task, and seconds of a step."""
+    def _attempt(self, choices: LearningChoices) -> Attempt:
+        """Trace a short path and judge its end."""
         problem = self.problem
         anchors, held_out = anchors_and_held_out(problem)
         began, weights = time.perf_counter(), problem.start
@@ -203,10 +250,13 @@ class Trial:
         outputs = problem.network.outputs(weights, held_out.inputs)
         before = problem.network.outputs(problem.start, held_out.inputs)
         lost = AccuracyLoss(standard_errors=0.0).between(outputs, before)
-        inputs = tensor_of(self.series.data.sets[f"held out {self.first}"]).to(outputs.device)
+        inputs = tensor_of(self.series.data.sets[held_out_name(self.first)]).to(outputs.device)
         labels = torch.from_numpy(self.series.held_out_labels(self.first)).long().to(outputs.device)
-        right = correct(problem.network.outputs(weights, inputs), labels)
-        return (lost, float(right.double().mean()), seconds) if math.isfinite(lost) else (1.0, 0.0, seconds)
+        own = problem.network.outputs(weights, inputs)
+        nll = float(nn.functional.cross_entropy(own.double(), labels))
+        if not (math.isfinite(lost) and math.isfinite(nll)):
+            return Attempt(1.0, 0.0, math.inf, seconds)
+        return Attempt(lost, float(correct(own, labels).double().mean()), nll, seconds)
 
 
 def _network(series: Series) -> Network:

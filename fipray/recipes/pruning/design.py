@@ -21,7 +21,7 @@ from fipray.recipes.machine import Machine
 from fipray.recipes.pruning.choices import PruningChoices
 from fipray.recipes.pruning.task import PATTERNS, SHARE, PatternName, Task
 from fipray.recipes.pruning.trial import Trial
-from fipray.recipes.recipe import Chosen, Plan, Recipe, SparsestWithin
+from fipray.recipes.recipe import Chosen, Plan, Recipe, Setting, SparsestWithin
 from fipray.recipes.record import GIVEN, Plain
 from fipray.recipes.subject import Subject
 from fipray.study import Choice, Data, HeldOutAccuracy, LogUniform, PathSpec, Uniform
@@ -95,6 +95,11 @@ class Pruning:
                 "batch_size": Choice(tuple(sorted({max(choices.batch_size // 2, 1), choices.batch_size}))),
             },
             objectives={measure: "max"},
+            settings={
+                f"{inner}.initial": Setting("radius"),
+                "objective.ramp": Setting("ramp"),
+                "batch_size": Setting("batch_size"),
+            },
         )
 
     @property

@@ -31,6 +31,24 @@ class Normalisation:
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    @classmethod
+    def of(cls, mean: float | Sequence[float] | None, std: float | Sequence[float] | None) -> Normalisation | None:
+        """Make a normalisation from what a user gives.
+
+        Args:
+            mean: one number, one for each channel, or None.
+            std: in the same way.
+
+        Returns:
+            The normalisation; None where neither is given.
+
+        Raises:
+            DataError: for one without the other.
+        """
+        if (mean is None) != (std is None):
+            raise DataError("mean= and std= must be given together: give both or neither")
+        return None if mean is None or std is None else cls(_numbers(mean), _numbers(std))
+
     def undone(self, name: str, inputs: Array) -> Array:
         """Undo the normalisation.
 
@@ -159,3 +177,7 @@ def resized(size: int) -> Callable[[Any], Any]:
     from torchvision.transforms import v2
 
     return v2.Compose([v2.Resize(size), v2.CenterCrop(size)])
+
+
+def _numbers(given: float | Sequence[float]) -> tuple[float, ...]:
+    return (float(given),) if isinstance(given, (int, float)) else tuple(float(one) for one in given)

@@ -11,6 +11,7 @@ import torch
 from fipray.errors import DataError
 from fipray.networks import Layout
 from fipray.study.sources.columns import Columns
+from fipray.study.sources.conversion import parts_of
 from fipray.study.sources.examples import Examples, Source, Transform
 from fipray.study.sources.labels import classes_of
 from fipray.study.sources.preparing import Array, Normalisation, bounds_of, prepared
@@ -53,6 +54,61 @@ def taken(source: Any, plan: Plan) -> dict[str, Any]:
     Raises:
         DataError: see `Data.of`.
     """
+    read, test, notes = _both(source, plan)
+    return _divided(read, test, plan, notes)
+
+
+def taken_task(source: Any, plan: Plan) -> dict[str, Any]:
+    """Take training and test examples of a task from a source.
+
+    Args:
+        source: labelled source, see `Task.of`.
+        plan: how it is read.
+
+    Returns:
+        Arguments of `Task`.
+
+    Raises:
+        DataError: see `Task.of`.
+    """
+    read, test, _ = _both(source, plan)
+    if read.labels is None:
+        raise DataError("the source has no labels that are classes, which a task needs: give them")
+    if test is not None:
+        _check_alike(read, test)
+    layout = _layout(read) if len(read.parts) > 1 else None
+    return {
+        "inputs": _packed(layout, read),
+        "labels": read.labels,
+        "test_inputs": None if test is None else _packed(layout, test),
+        "test_labels": None if test is None else test.labels,
+        "layout": layout,
+    }
+
+
+def packed_inputs(what: str, value: Any) -> tuple[Array, Layout | None]:
+    """Pack inputs that are given by keyword or place.
+
+    Args:
+        what: description of the inputs, for messages.
+        value: mapping or tuple of arrays or tensors [N, ...].
+
+    Returns:
+        Rows [N, D] and their layout; the array itself and None where there is only one.
+
+    Raises:
+        DataError: for no inputs, values that are not numbers, and different numbers of examples.
+    """
+    parts, by_place = parts_of(what, value)
+    if not parts or any(not array.ndim for array in parts.values()):
+        raise DataError(f"{what} must be one or more arrays [N, ...], by keyword or in a tuple")
+    examples = _ready(what, Examples(parts, None, by_place), Plan(), [])
+    layout = _layout(examples) if len(parts) > 1 else None
+    return _packed(layout, examples), layout
+
+
+def _both(source: Any, plan: Plan) -> tuple[Examples, Examples | None, list[str]]:
+    """Training and test examples of a source, and notes on what was done."""
     for name, number in (("limit", plan.limit), ("num_held_out", plan.num_held_out)):
         if number is not None and number < 1:
             raise DataError(f"{name} must be at least 1, got {number}")
@@ -69,7 +125,7 @@ def taken(source: Any, plan: Plan) -> dict[str, Any]:
     _check_classes(opened.training, tests)
     read = _read(opened.training, plan, shuffled=True)
     test = None if tests is None else _read(tests, plan, shuffled=False)
-    return _divided(_ready("the inputs", read, plan, notes), _tested(test, plan, notes), plan, notes)
+    return _ready("the inputs", read, plan, notes), _tested(test, plan, notes), notes
 
 
 def _tested(test: Examples | None, plan: Plan, notes: list[str]) -> Examples | None:
