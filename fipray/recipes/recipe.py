@@ -8,6 +8,7 @@ them, and the names of the results.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,7 +20,8 @@ from torch import nn
 from fipray import analysis
 from fipray.border import checked
 from fipray.errors import UsageError
-from fipray.execution import Listener, LocalRunner, Runner
+from fipray.execution import Listener, LocalRunner, Runner, Silent
+from fipray.execution.stages import staged
 from fipray.geometry import FisherRao, OutputGeometry
 from fipray.recipes.anchors import ALL, AnchorChoice
 from fipray.recipes.machine import Machine
@@ -60,6 +62,7 @@ class FirstWithin:
 
 
 Rule = SparsestWithin | FirstWithin
+_logger = logging.getLogger(__name__)
 _RULES: dict[type, str] = {SparsestWithin: "sparsest_within", FirstWithin: "first_within"}
 
 
@@ -190,6 +193,7 @@ class Recipe:
     def study(self) -> Study:
         """The study, with all choices among its parameters."""
         plan = self.plan
+        _logger.info("making the study: choosing anchors, hashing data, trying each path on two inputs")
         return Study(
             name=self.name,
             module=self.design.module,
@@ -282,7 +286,9 @@ class Recipe:
         """
         runner = runner or LocalRunner()
         ready = self.prepared(runner, into)
-        runner.run(ready.study, into, listener, changed)
+        with staged("fipray.recipes", (listener or Silent()).doing):
+            study = ready.study
+        runner.run(study, into, listener, changed)
         vars(self)["chosen"] = ready.chosen  # the trial is not repeated for `describe`
         return replace(analysis.load(into), like=ready.study.module)
 

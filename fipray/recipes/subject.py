@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -16,6 +17,7 @@ from fipray.networks import Network
 from fipray.study import Agreement, Data
 from fipray.study.tensors import Tensors, accuracy
 
+_logger = logging.getLogger(__name__)
 Kind = Literal["auto", "classes", "values"]
 NUM_LOOKED_AT = 512  # held-out inputs on which the outputs are looked at
 FEW = 200  # anchors below which a recipe says that they are few
@@ -74,6 +76,7 @@ class Subject:
             NetworkError: for outputs that are the same whatever the input, and for a classifier at chance.
             DataError: for fewer than two held-out inputs.
         """
+        _logger.info("checking the network on held-out inputs")
         outputs = self.base_outputs
         if len(outputs) < 2:
             raise DataError(
@@ -93,6 +96,7 @@ class Subject:
         tests = Tensors(self.data, "cpu").tests
         assert tests is not None
         some = tests.first(2000) if hasattr(tests, "first") else tests
+        _logger.info(f"accuracy of the base network on {len(some.inputs):,} test inputs")
         found = accuracy(self.network, self.network.weights, some)
         classes = int(class_logits(self.base_outputs).shape[1])
         # Two standard errors above one in C: a network there cannot be told from a guess.
