@@ -143,9 +143,9 @@ def test_progress_measures_the_pace_of_a_resumed_path_by_its_new_steps():
     progress.begin(specs(again), 0)
     progress.started(again, "worker 1", 0.0)
     assert progress.progressed(again, 60, 4.0) == 0, "an earlier attempt came to about there"
-    assert Progress.pace(progress.lines["again"], 4.0) is None
+    assert progress.pace(progress.lines["again"], 4.0) is None
     assert progress.progressed(again, 70, 9.0) == 10
-    assert Progress.pace(progress.lines["again"], 9.0) == (2.0, 15.0)
+    assert progress.pace(progress.lines["again"], 9.0) == (2.0, 15.0)
 
 
 def test_progress_counts_steps_once_and_never_backwards():
@@ -164,6 +164,8 @@ def test_time_left_weighs_paths_by_their_steps():
     progress.started(long, "this process", 0.0)
     assert progress.seconds_left(10.0) is None, "nothing is known of the pace yet"
     progress.staged(long, "outputs of the start on the anchors", 10.0)
+    progress.staged(long, "", 60.0)
+    progress.staged(long, "measuring the point at step 0: objective", 60.0)
     progress.staged(long, "", 60.0)  # what comes before the first step is no part of the pace
     progress.progressed(long, 50, 65.0)
     assert progress.steps_per_second(65.0) == 10.0
@@ -173,6 +175,24 @@ def test_time_left_weighs_paths_by_their_steps():
     progress.progressed(long, 5000, 560.0)
     progress.ended(long, 560.0)
     assert progress.seconds_left(560.0) == Left(130.0), "at the pace of the path that ended last"
+
+
+def test_time_left_has_the_measurement_of_the_ends_of_paths():
+    progress, long = Progress(), job("long", 100)
+    progress.begin(specs(long, job("short", 20)), 0)
+    progress.started(long, "this process", 0.0)
+    progress.staged(long, "outputs of the start on the anchors", 0.0)
+    progress.staged(long, "", 30.0)
+    progress.staged(long, "measuring the point at step 0: objective", 30.0)
+    progress.staged(long, "measuring the point at step 0: clean_accuracy", 31.0)
+    progress.staged(long, "", 36.0)
+    progress.progressed(long, 20, 46.0)  # 2 steps a second, after a point that took 6 s
+    assert progress.pace(progress.lines["long"], 46.0) == (2.0, 80 / 2 + 6)
+    assert progress.seconds_left(46.0) == Left(80 / 2 + 6 + 20 / 2 + 2 * 6)
+    progress.progressed(long, 99, 85.5)
+    progress.staged(long, "measuring the point at step 100: objective", 86.0)
+    rate, left = progress.pace(progress.lines["long"], 90.0)
+    assert left == pytest.approx(1 / rate + 6 - 4), "4 s of the measurement are over"
 
 
 def test_first_step_is_no_part_of_the_pace_once_others_are_over():

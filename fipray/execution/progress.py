@@ -1,8 +1,9 @@
 """Progress of a run: jobs and steps done, pace, and estimated time left.
 
-The estimate is simple on purpose. A path that has not begun takes as many seconds as it has steps, at the pace of the
-paths that walk now. A job without steps takes as long as those of its kind have taken on average. The sum is shared
-among as many workers as have been busy at once, and the run lasts at least as long as its longest job.
+The estimate is simple on purpose. A path that has not begun takes its steps at the pace of the paths that walk now, and
+its start and its end are measured for as long as the last point was. A job without steps takes as long as those of its
+kind have taken on average. The sum is shared among as many workers as have been busy at once, and the run lasts at
+least as long as its longest job.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Line:
         marks: steps and times from the beginning of the window on in which its pace is measured; empty until the path
             walks, and before the first report of a later attempt.
         stage: what it is doing besides steps, such as measuring a point; empty if unknown.
+        aside_since: time at which that began, with the stages right before; None while it walks.
+        aside_seconds: duration of the last time besides steps.
     """
 
     job: Job
@@ -38,6 +41,8 @@ class Line:
     step: int
     marks: deque[tuple[int, float]] = field(default_factory=deque)
     stage: str = ""
+    aside_since: float | None = None
+    aside_seconds: float = 0.0
 
     def mark(self, now: float) -> None:
         """Keep the present step, if the last one was kept a while ago, and forget what is before the window.
@@ -82,6 +87,7 @@ class Progress:
         self._durations: defaultdict[str, list[float]] = defaultdict(list)  # of jobs without steps, by kind
         self._most_running = 0
         self._last_pace = 0.0  # of the path that ended last
+        self._point_seconds = 0.0  # that the measurement of the last point took
 
     def begin(self, waiting: Sequence[JobSpec], done: int) -> None:
         """Begin a run.
@@ -126,6 +132,8 @@ class Progress:
         # are counted already.
         if job.attempt > 1 and not line.marks:
             more = 0
+        if step > line.step and line.aside_seconds:  # what came right before a step is the measurement of a point
+            self._point_seconds, line.aside_seconds = line.aside_seconds, 0.0
         if step > line.step or line.marks:
             line.step = step
             line.mark(now)
@@ -146,6 +154,10 @@ class Progress:
         walks = not stage and job.attempt == 1 and line.step == job.first_step
         if walks and (line.stage or not line.marks):  # what comes before the first step is no part of the pace
             line.marks = deque([(line.step, now)])
+        if stage:
+            line.aside_since = now if line.aside_since is None else line.aside_since
+        elif line.aside_since is not None:
+            line.aside_since, line.aside_seconds = None, now - line.aside_since
         line.stage = stage
 
     def ended(self, job: Job, now: float, *, failed: bool = False) -> None:
@@ -203,13 +215,14 @@ class Progress:
             if id in paces:
                 each.append(paces[id][1])
             elif line.job.last_step is not None:
-                each.append((line.job.last_step - line.step) / usual if usual else None)
+                num_left = line.job.last_step - line.step
+                each.append(num_left / usual + self._point_left(line, now) if usual else None)
             else:
                 whole = self._usual_duration(_kind(line.job.spec))
                 each.append(None if whole is None else max(whole - (now - line.began), 0.0))
         for (kind, num_steps), count in self._waiting.items():
-            one = self._usual_duration(kind) if num_steps is None else num_steps / usual if usual else None
-            each += [one] * count
+            walked = (num_steps or 0) / usual + 2 * self._point_seconds if usual else None
+            each += [self._usual_duration(kind) if num_steps is None else walked] * count
         known = [seconds for seconds in each if seconds is not None]
         if not known and each:
             return None
@@ -221,8 +234,14 @@ class Progress:
         durations = self._durations.get(kind)
         return sum(durations) / len(durations) if durations else None
 
-    @staticmethod
-    def pace(line: Line, now: float) -> tuple[float, float] | None:
+    def _point_left(self, line: Line, now: float) -> float:
+        """Seconds that the measurement of a path's end still takes, if it takes as long as that of the last point."""
+        # A step is reported after its point has been measured.
+        is_at_end = line.job.last_step is not None and line.step >= line.job.last_step - 1
+        spent = now - line.aside_since if is_at_end and line.aside_since is not None else 0.0
+        return max(self._point_seconds - spent, 0.0)
+
+    def pace(self, line: Line, now: float) -> tuple[float, float] | None:
         """Pace of one job, and its estimated time left.
 
         Args:
@@ -236,7 +255,7 @@ class Progress:
         if last is None or not line.marks or line.step <= line.marks[0][0] or now <= line.marks[0][1]:
             return None
         rate = (line.step - line.marks[0][0]) / (now - line.marks[0][1])
-        return rate, (last - line.step) / rate
+        return rate, (last - line.step) / rate + self._point_left(line, now)
 
 
 def _kind(spec: JobSpec) -> str:

@@ -130,7 +130,7 @@ class TerminalListener:
         before = f"{self._study}: {self._done()}, {len(lines)} running" if self._progress.total else ""
         if not lines:
             return f"{before}; {self._waited(now)}" if before else self._waited(now)
-        listed = "; ".join(_text(line, now) for line in lines[:_MOST_LISTED])
+        listed = "; ".join(self._text(line, now) for line in lines[:_MOST_LISTED])
         return f"{before}{self._throughput(now, '; ')}; {listed}"
 
     def _waited(self, now: float) -> str:
@@ -146,7 +146,7 @@ class TerminalListener:
         for _ in range(3):
             table.add_column(no_wrap=True)
         for line in lines[:fitting]:
-            table.add_row(Text(printable(f"  {line.job.label} on {line.where}")), *_columns(line, now))
+            table.add_row(Text(printable(f"  {line.job.label} on {line.where}")), *self._columns(line, now))
         if len(lines) > fitting:
             table.add_row(f"  and {len(lines) - fitting} more", "", "", "")
         if not lines and self._doing and self._progress.done < (self._progress.total or 1):
@@ -166,21 +166,19 @@ class TerminalListener:
         parts = ([f"{rate:.3g} steps/s"] if rate else []) + ([f"{least}{_duration(left.seconds)} left"] if left else [])
         return before + ", ".join(parts) if parts else ""
 
+    def _columns(self, line: Line, now: float) -> tuple[ProgressBar | str, str, str]:
+        last, pace = line.job.last_step, self._progress.pace(line, now)
+        if last is None:
+            return "", printable(line.stage), _duration(now - line.began)
+        bar = ProgressBar(total=last, completed=line.step, width=24)
+        rate = f"{pace[0]:.3g} steps/s, {_duration(pace[1])} left" if pace else ""
+        step = f"step {line.step} of {last}"
+        return bar, f"{step}, {printable(line.stage)}" if line.stage else step, rate
 
-def _columns(line: Line, now: float) -> tuple[ProgressBar | str, str, str]:
-    last, pace = line.job.last_step, Progress.pace(line, now)
-    if last is None:
-        return "", printable(line.stage), _duration(now - line.began)
-    bar = ProgressBar(total=last, completed=line.step, width=24)
-    rate = f"{pace[0]:.3g} steps/s, {_duration(pace[1])} left" if pace else ""
-    step = f"step {line.step} of {last}"
-    return bar, f"{step}, {printable(line.stage)}" if line.stage else step, rate
-
-
-def _text(line: Line, now: float) -> str:
-    """Progress of a job in the line of a log."""
-    _, step, rate = _columns(line, now)
-    return ", ".join(part for part in (line.job.label, step, rate) if part)
+    def _text(self, line: Line, now: float) -> str:
+        """Progress of a job in the line of a log."""
+        _, step, rate = self._columns(line, now)
+        return ", ".join(part for part in (line.job.label, step, rate) if part)
 
 
 def _duration(seconds: float) -> str:
