@@ -267,6 +267,24 @@ def test_time_left_is_a_bound_until_a_job_of_each_kind_without_steps_has_ended()
     assert progress.seconds_left(170.0) == Left(0.0), "it takes longer than its kind did"
 
 
+def test_run_says_at_least_while_a_kind_of_job_is_unknown_and_nothing_where_one_takes_longer(clock):
+    listener, _ = created(clock, terminal=True)
+    fast, faster, slow = (
+        attack("a", fip.attacks.FGSM()),
+        attack("b", fip.attacks.FGSM()),
+        attack("c", fip.attacks.PGD()),
+    )
+    listener.begin("mine", specs(fast, faster, slow), 0)
+    listener.started(fast, "worker 1")
+    assert "left" not in screen(listener)[-1]
+    clock.now = 6.0
+    listener.finished(fast, "all is well", 6.0)
+    assert "1 of 3 done  at least 6 s left" in screen(listener)[-1]
+    listener.started(faster, "worker 1")
+    clock.now = 20.0
+    assert "left" not in screen(listener)[-1]
+
+
 def test_failed_jobs_that_never_began_are_no_part_of_the_time_left():
     progress, one, lost = Progress(), job("one"), job("lost", 1000)
     progress.begin(specs(one, lost), 0)

@@ -157,7 +157,8 @@ class Progress:
         if stage:
             line.aside_since = now if line.aside_since is None else line.aside_since
         elif line.aside_since is not None:
-            line.aside_since, line.aside_seconds = None, now - line.aside_since
+            line.aside_seconds = now - line.aside_since
+            line.aside_since = None
         line.stage = stage
 
     def ended(self, job: Job, now: float, *, failed: bool = False) -> None:

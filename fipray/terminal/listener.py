@@ -162,8 +162,10 @@ class TerminalListener:
 
     def _throughput(self, now: float, before: str) -> str:
         rate, left = self._progress.steps_per_second(now), self._progress.seconds_left(now)
-        least = "at least " if left and left.is_least else ""
-        parts = ([f"{rate:.3g} steps/s"] if rate else []) + ([f"{least}{_duration(left.seconds)} left"] if left else [])
+        parts = [f"{rate:.3g} steps/s"] if rate else []
+        # None where the running jobs take longer than others of their kind did: how much longer is not known.
+        if left and round(left.seconds) > 0:
+            parts.append(f"{'at least ' if left.is_least else ''}{_duration(left.seconds)} left")
         return before + ", ".join(parts) if parts else ""
 
     def _columns(self, line: Line, now: float) -> tuple[ProgressBar | str, str, str]:
