@@ -11,7 +11,8 @@ from rich.console import Console
 import fipray as fip
 from fipray.cluster.doctor import Finding
 from fipray.execution.jobs import Job, JobSpec
-from fipray.execution.progress import WINDOW_SECONDS, Left, Progress
+from fipray.execution.line import WINDOW_SECONDS
+from fipray.execution.progress import Left, Progress
 from fipray.study.evaluation import AttackSpec
 from fipray.terminal import TerminalListener, print_findings
 
@@ -192,7 +193,22 @@ def test_time_left_has_the_measurement_of_the_ends_of_paths():
     progress.progressed(long, 99, 85.5)
     progress.staged(long, "measuring the point at step 100: objective", 86.0)
     rate, left = progress.pace(progress.lines["long"], 90.0)
+    assert rate == 79 / (86.0 - 46.0), "measuring is no part of the pace"
     assert left == pytest.approx(1 / rate + 6 - 4), "4 s of the measurement are over"
+
+
+def test_time_left_has_the_points_on_the_way():
+    progress, one = Progress(), job("one")
+    progress.begin(specs(one), 0)
+    progress.started(one, "this process", 0.0)
+    progress.staged(one, "", 0.0)
+    progress.progressed(one, 20, 10.0)
+    progress.staged(one, "measuring the point at step 21: objective", 10.0)
+    assert progress.pace(progress.lines["one"], 13.0) == (2.0, 40.0)
+    progress.staged(one, "", 14.0)
+    progress.progressed(one, 40, 24.0)
+    # 4 s for the end, and as many for every 40 steps on the way to it.
+    assert progress.pace(progress.lines["one"], 24.0) == (2.0, pytest.approx(60 / 2 + 60 * 4 / 40 + 4))
 
 
 def test_first_step_is_no_part_of_the_pace_once_others_are_over():

@@ -8,56 +8,13 @@ least as long as its longest job.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fipray.execution.jobs import Job, JobSpec
+from fipray.execution.line import Line
 from fipray.study.evaluation import AttackSpec
-
-WINDOW_SECONDS = 120.0  # a pace is that of the last steps, so that a machine that has become slower shows
-_MARK_SECONDS = 2.0  # between two marks of a window
-
-
-@dataclass
-class Line:
-    """Progress of one running job.
-
-    Args:
-        job: the attempt.
-        where: name of the worker.
-        began: time at which it began, in seconds.
-        step: last step that is known.
-        marks: steps and times from the beginning of the window on in which its pace is measured; empty until the path
-            walks, and before the first report of a later attempt.
-        stage: what it is doing besides steps, such as measuring a point; empty if unknown.
-        aside_since: time at which that began, with the stages right before; None while it walks.
-        aside_seconds: duration of the last time besides steps.
-    """
-
-    job: Job
-    where: str
-    began: float
-    step: int
-    marks: deque[tuple[int, float]] = field(default_factory=deque)
-    stage: str = ""
-    aside_since: float | None = None
-    aside_seconds: float = 0.0
-
-    def mark(self, now: float) -> None:
-        """Keep the present step, if the last one was kept a while ago, and forget what is before the window.
-
-        Args:
-            now: the time.
-        """
-        if not self.marks or now - self.marks[-1][1] >= _MARK_SECONDS:
-            self.marks.append((self.step, now))
-        # The first step may take long, such as to compile the network, so it counts only until others have been seen.
-        while len(self.marks) > 1 and (
-            self.marks[1][1] <= now - WINDOW_SECONDS
-            or (len(self.marks) > 2 and self.marks[0][0] == self.job.first_step)
-        ):
-            self.marks.popleft()
 
 
 @dataclass(frozen=True)
@@ -134,8 +91,11 @@ class Progress:
             more = 0
         if step > line.step and line.aside_seconds:  # what came right before a step is the measurement of a point
             self._point_seconds, line.aside_seconds = line.aside_seconds, 0.0
-        if step > line.step or line.marks:
-            line.step = step
+        is_first = not line.marks and step > line.step
+        line.step = step
+        if is_first:
+            line.walk(now)
+        elif line.marks:
             line.mark(now)
         self.num_steps += more
         return more
@@ -151,15 +111,11 @@ class Progress:
         line = self.lines.get(job.id)
         if line is None:
             return
-        walks = not stage and job.attempt == 1 and line.step == job.first_step
-        if walks and (line.stage or not line.marks):  # what comes before the first step is no part of the pace
-            line.marks = deque([(line.step, now)])
-        if stage:
-            line.aside_since = now if line.aside_since is None else line.aside_since
-        elif line.aside_since is not None:
-            line.aside_seconds = now - line.aside_since
-            line.aside_since = None
-        line.stage = stage
+        was_aside = bool(line.stage)
+        line.enter(stage, now)
+        # It is not known at which step a later attempt begins.
+        if not stage and job.attempt == 1 and line.step == job.first_step and (was_aside or not line.marks):
+            line.walk(now)
 
     def ended(self, job: Job, now: float, *, failed: bool = False) -> None:
         """Count a job that has ended.
@@ -174,8 +130,8 @@ class Progress:
             if job.last_step is None:
                 if not failed:
                     self._durations[_kind(job.spec)].append(now - line.began)
-            elif pace := self.pace(line, now):
-                self._last_pace = pace[0]
+            else:
+                self._last_pace = line.rate(now) or self._last_pace
         self.done += 1
         self.failed += failed
 
@@ -253,10 +209,10 @@ class Progress:
             Steps per second, and seconds left; None for a job that takes no steps, and before its pace is known.
         """
         last = line.job.last_step
-        if last is None or not line.marks or line.step <= line.marks[0][0] or now <= line.marks[0][1]:
+        rate = line.rate(now)
+        if last is None or rate is None:
             return None
-        rate = (line.step - line.marks[0][0]) / (now - line.marks[0][1])
-        return rate, (last - line.step) / rate + self._point_left(line, now)
+        return rate, (last - line.step) * (1 / rate + line.aside_per_step) + self._point_left(line, now)
 
 
 def _kind(spec: JobSpec) -> str:

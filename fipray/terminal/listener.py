@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fipray.execution.jobs import Job, JobSpec, Tables, last_step_in
-from fipray.execution.progress import Line, Progress
+from fipray.execution.line import Line
+from fipray.execution.progress import Progress
 from fipray.printable import printable, printable_lines, without_credentials
 
 FIRST_SUMMARY_SECONDS, SUMMARY_SECONDS = 5.0, 15.0  # the time between two lines of a log grows to the latter
