@@ -108,6 +108,7 @@ class TraceProgress:
         self._console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self._num_steps, self._title, self._clock = num_steps, title, clock
         self._step, self._num_over, self._measures, self._stage = 0, 0, "", ""
+        self._has_begun = False  # to walk
         self._first: tuple[int, float] | None = None  # step and time from which the pace is measured
         # Time at which the last step ended, or the first one began; and time since when nothing was said.
         self._began = self._line_began = self._last = self._since = clock()
@@ -176,8 +177,8 @@ class TraceProgress:
         """
         with self._lock:
             self._stage, self._since = stage, self._clock()
-            if not self._num_over:
-                self._last = self._since
+            if not stage and not self._has_begun:
+                self._last, self._has_begun = self._since, True
         self.show()
 
     def saved(self, point: PathPoint) -> None:

@@ -88,11 +88,13 @@ def test_log_says_what_is_measured_while_no_step_ends():
 
 def test_rate_is_shown_after_the_first_step_and_leaves_it_out_after_the_second():
     progress, clock, output = shown(100)
-    clock.now = 5.0
     progress.staged("")
-    clock.now = 25.0
+    for now, stage in ((5.0, "measuring the point at step 41: objective"), (9.0, "")):
+        clock.now = now
+        progress.staged(stage)
+    clock.now = 20.0
     progress.step_over(41)  # of a path that was resumed at step 40
-    clock.now = 35.0
+    clock.now = 30.0
     progress.step_over(43)
     first, second = output.getvalue().splitlines()
     assert first == "Sparsify: step 41 of 100, 0.05 steps/s, 1180 s left"
@@ -121,6 +123,7 @@ def test_trace_says_what_it_does_besides_steps():
         *(f"{point} 0: {what}" for what in MEASURED),
         "",
         *(f"{point} 6: {what}" for what in MEASURED),
+        "",
         "",
     ]
     assert steps[:5] == [5] * 5, "all is said of the start before the first step is over"

@@ -165,7 +165,6 @@ def test_time_left_weighs_paths_by_their_steps():
     progress.started(long, "this process", 0.0)
     assert progress.seconds_left(10.0) is None, "nothing is known of the pace yet"
     progress.staged(long, "outputs of the start on the anchors", 10.0)
-    progress.staged(long, "", 60.0)
     progress.staged(long, "measuring the point at step 0: objective", 60.0)
     progress.staged(long, "", 60.0)  # what comes before the first step is no part of the pace
     progress.progressed(long, 50, 65.0)
@@ -183,7 +182,6 @@ def test_time_left_has_the_measurement_of_the_ends_of_paths():
     progress.begin(specs(long, job("short", 20)), 0)
     progress.started(long, "this process", 0.0)
     progress.staged(long, "outputs of the start on the anchors", 0.0)
-    progress.staged(long, "", 30.0)
     progress.staged(long, "measuring the point at step 0: objective", 30.0)
     progress.staged(long, "measuring the point at step 0: clean_accuracy", 31.0)
     progress.staged(long, "", 36.0)
@@ -195,6 +193,20 @@ def test_time_left_has_the_measurement_of_the_ends_of_paths():
     rate, left = progress.pace(progress.lines["long"], 90.0)
     assert rate == 79 / (86.0 - 46.0), "measuring is no part of the pace"
     assert left == pytest.approx(1 / rate + 6 - 4), "4 s of the measurement are over"
+
+
+def test_first_step_counts_where_its_point_is_measured_before_it_is_reported():
+    progress, one = Progress(), job("one")
+    progress.begin(specs(one), 0)
+    progress.started(one, "this process", 0.0)
+    progress.staged(one, "measuring the point at step 0: objective", 0.0)
+    progress.staged(one, "", 3.0)
+    progress.staged(one, "measuring the point at step 1: objective", 43.0)
+    progress.staged(one, "measuring the point at step 1: clean_accuracy", 45.0)
+    progress.staged(one, "", 46.0)
+    progress.progressed(one, 1, 46.0)
+    # A step takes 40 s, and so far each of them has had a point of 3 s.
+    assert progress.pace(progress.lines["one"], 46.0) == (1 / 40, pytest.approx(99 * (40 + 3) + 3))
 
 
 def test_time_left_has_the_points_on_the_way():

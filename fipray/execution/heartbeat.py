@@ -57,7 +57,7 @@ class Heartbeat:
         Args:
             job: its ID.
         """
-        self.step, self.has_begun, self.stage, self.passes, self.job = None, False, "", 0, job
+        self.step, self.has_begun, self.stage, self.passes, self.job = None, False, "reading weights", 0, job
         self.num_seen = self.num_inputs = 0
         self.beat()
 
@@ -102,7 +102,6 @@ class Heartbeat:
             yield
         finally:
             hook.remove()
-            self.enter("")
 
     def step_over(self, step: int) -> None:
         """Count a completed step.

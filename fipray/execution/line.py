@@ -49,13 +49,15 @@ class Line:
             stage: what is done aside; empty for steps.
             now: the time.
         """
+        # What comes before a colon is one thing with several parts, such as the quantities of a point.
+        is_other = stage.partition(":")[0] != self.stage.partition(":")[0]
         self.stage = stage
-        if stage:
-            self.aside_since = now if self.aside_since is None else self.aside_since
-        elif self.aside_since is not None:
+        if self.aside_since is not None and is_other:
             self.aside_seconds = now - self.aside_since
             self.aside_total += self.aside_seconds
             self.aside_since = None
+        if stage and self.aside_since is None:
+            self.aside_since = now
 
     def walk(self, now: float) -> None:
         """Begin to walk: what came before is no part of the pace.

@@ -111,10 +111,9 @@ class Progress:
         line = self.lines.get(job.id)
         if line is None:
             return
-        was_aside = bool(line.stage)
         line.enter(stage, now)
         # It is not known at which step a later attempt begins.
-        if not stage and job.attempt == 1 and line.step == job.first_step and (was_aside or not line.marks):
+        if not stage and job.attempt == 1 and not line.marks:
             line.walk(now)
 
     def ended(self, job: Job, now: float, *, failed: bool = False) -> None:

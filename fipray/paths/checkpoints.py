@@ -39,7 +39,7 @@ class Checkpoints:
         probes: functions of the weights [P] that return a number, by name.
         on_point: called with each saved point.
         keeps_state: keep the solver state with each point.
-        on_stage: called with what is measured, and with "" when steps go on.
+        on_stage: called with what is measured.
         points: measured points so far.
     """
 
@@ -159,7 +159,6 @@ class Checkpoints:
         for name, probe in self.probes.items():
             self.on_stage(f"{where}: {name}")
             probes[name] = self._probed(name, probe, point.weights)
-        self.on_stage("")
         return replace(
             point,
             functional_distance=total(on_anchors),

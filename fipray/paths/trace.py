@@ -170,7 +170,7 @@ def trace(
             paused, except that `problem.others` may be new; steps refused since the last point are proposed again.
         on_step: called with the number of each finished step, accepted or not.
         on_stage: called with a few words when something besides steps begins that may take long, such as measuring a
-            point, and with "" when steps begin.
+            point, and with "" when steps begin or go on. What comes before a colon is one thing with several parts.
         given: arguments of `Problem` and fields of `Settings` by name, in place of either object:
             `trace(module, objective, anchors=x, held_out=y, num_steps=50)`.
 
@@ -206,6 +206,7 @@ def trace(
         on_step=on_step,
     )
     last, outcome = checkpoints.begin(resume)
+    on_stage("")
     # Driven by `next`, as a `for` loop would drop the outcome, which is the generator's return value.
     while outcome is None:
         try:
@@ -215,7 +216,10 @@ def trace(
         else:
             if checkpoints.is_due(last):
                 last, outcome = checkpoints.add(last)
-    return checkpoints.finish(last, outcome)
+                on_stage("")
+    path = checkpoints.finish(last, outcome)
+    on_stage("")
+    return path
 
 
 def _ignored(stage: str) -> None:
