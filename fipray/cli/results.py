@@ -179,7 +179,10 @@ def export(
         forms: further options.
     """
     from fipray import export as exporting
-    from fipray.terminal import say
+    from fipray.execution.stages import staged
+    from fipray.terminal import TerminalListener, say
 
     options = exporting.Options(forms.like, packed=forms.packed, layout=forms.layout)
-    say(exporting.export(directory, name, sparsity, to, slim, options))
+    with TerminalListener() as terminal, staged("fipray.export", terminal.doing):
+        done = exporting.export(directory, name, sparsity, to, slim, options)
+    say(done)

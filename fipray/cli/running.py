@@ -193,14 +193,18 @@ def _drive(
 ) -> Recipe | None:
     """Build what is named, run it with progress on the terminal, tell the sinks, and return the recipe if it is one."""
     from fipray.execution.listeners import Listeners
+    from fipray.execution.stages import staged
     from fipray.terminal import TerminalListener
 
     with _interruptible(), TerminalListener() as terminal:  # also while it is built, which may train its base network
-        recipe, chosen = named.recipe(chosen, into)
+        terminal.doing(f"loading what {named.text} needs")
+        with staged("fipray.recipes", terminal.doing):
+            recipe, chosen = named.recipe(chosen, into)
         terminal.doing(f"choosing the settings of {named.text}" if recipe else f"building {named.text}")
-        if recipe:
-            say(recipe.describe())
-        built = named.built(recipe)
+        with staged("fipray.recipes", terminal.doing):
+            if recipe:
+                say(recipe.describe())
+            built = named.built(recipe)
         if recipe is None:  # a recipe's description has them
             for note in (built.study if isinstance(built, fipray.search.Search) else built).data.notes:
                 terminal.note(note)

@@ -65,7 +65,7 @@ class Beat:
         node_id: node of the worker's process.
         process_id: process ID on that node.
         job: ID of the current job.
-        stage: what a job that takes no steps is doing.
+        stage: what the job is doing besides steps; empty for a path that walks.
     """
 
     count: int
@@ -95,8 +95,7 @@ def report_progress(beat: Beat | None, job: Job, listener: Listener, about: Job 
         return
     if beat.step is not None:
         listener.progressed(about or job, beat.step)
-    elif beat.stage:
-        listener.stage(about or job, beat.stage)
+    listener.stage(about or job, beat.stage)
 
 
 class HeartbeatSender:

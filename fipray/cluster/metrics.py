@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from ray.util.metrics import Counter, Gauge
 
-from fipray.execution.jobs import Job, Tables, last_step_in
+from fipray.execution.jobs import Job, JobSpec, Tables, last_step_in
 from fipray.execution.progress import Progress
 
 
@@ -32,10 +33,13 @@ class RayMetrics:
         # Exported as fipray_steps_total: Ray adds the suffix to the names of counters.
         self._steps = Counter("fipray_steps", "Steps of all paths in this run.", ("study",))
 
-    def begin(self, study: str, total: int, done: int) -> None:
+    def doing(self, sentence: str) -> None:
+        pass
+
+    def begin(self, study: str, waiting: Sequence[JobSpec], done: int) -> None:
         for metric in (self._done, self._failed, self._waiting, self._distance, self._steps):
             metric.set_default_tags({"study": study})
-        self._progress.begin(total, done, time.monotonic())
+        self._progress.begin(waiting, done)
         self._set()
 
     def started(self, job: Job, where: str) -> None:
@@ -57,11 +61,11 @@ class RayMetrics:
                 self._distance.set(distance)
 
     def finished(self, job: Job, sentence: str, seconds: float) -> None:
-        self._progress.ended(job)
+        self._progress.ended(job, time.monotonic())
         self._set()
 
     def failed(self, job: Job, reason: str) -> None:
-        self._progress.ended(job, failed=True)
+        self._progress.ended(job, time.monotonic(), failed=True)
         self._num_failed += job.last_step is not None
         self._set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import socket
 import time
@@ -34,6 +35,7 @@ from fipray.study.canonical import digest
 from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec
 from fipray.study.measures import AccuracyLoss
 
+_logger = logging.getLogger(__name__)
 WeightsOf = Callable[[str], Tensor]
 NUM_CHECKED = 100  # examples on which signs of masked gradients are looked for
 BATCH_SIZE = 1024  # inputs of one forward pass
@@ -110,6 +112,7 @@ class Evaluator:
         found, attack_seconds = joined(spec.pieces, results)
 
         began = time.perf_counter()
+        _logger.info(f"measures on {len(self.inputs):,} test inputs")
         if measures := self._measures(classifier, weights):
             measured = {"measures_id": job.id, "kind": spec.network_kind, **asdict(measures)}
             tables["measures"] = [self._row(job, spec.name, time.perf_counter() - began) | measured]
@@ -224,6 +227,7 @@ class Evaluator:
             return None
         chunk = slice(min(evaluation.num_examples, NUM_CHECKED))
         # Draws of its own, so that asking for these signs does not change the results of any attack.
+        _logger.info(f"signs of masked gradients on {min(evaluation.num_examples, NUM_CHECKED)} test inputs")
         draws = _generator(evaluation.seed, spec.name, "masking")
         return "; ".join(
             masking_warnings(classifier, self.inputs[chunk], self.labels[chunk], evaluation.threat_model, draws)
@@ -244,6 +248,7 @@ class Evaluator:
     @torch.no_grad()
     def _on_held_out(self, classifier: Classifier) -> dict[str, float | None]:
         """Functional distance and loss of accuracy since the base network; None where outputs are not finite."""
+        _logger.info(f"functional distance on {len(self.held_out):,} held-out inputs")
         embed, network = self.geometry.embed, self.network
         base = class_logits(network.outputs(network.weights, self.held_out))
         # In batches: a stacked ensemble needs the memory of all its members at once.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-from fipray.execution.jobs import Job, Tables
+from fipray.execution.jobs import Job, JobSpec, Tables
 from fipray.records import Store
 
 SHOWN = ("paths", "points", "robustness", "trials")  # tables that sinks show
@@ -15,13 +15,22 @@ SHOWN = ("paths", "points", "robustness", "trials")  # tables that sinks show
 class Listener(Protocol):
     """Observer of a run. All methods are called by the process and thread that drive it."""
 
-    def begin(self, study: str, total: int, done: int) -> None:
+    def doing(self, sentence: str) -> None:
+        """Handle a report of what happens while no job runs, before the first and between jobs.
+
+        Args:
+            sentence: a few words, such as "verifying the files of earlier runs".
+        """
+        ...
+
+    def begin(self, study: str, waiting: Sequence[JobSpec], done: int) -> None:
         """Handle the beginning of a run, before its first job.
 
         Args:
             study: name of the study.
-            total: number of its jobs.
-            done: number of them that earlier runs have committed.
+            waiting: the jobs that remain. Of a search, the path of each trial as the study has it: values are drawn
+                when a trial begins.
+            done: number of jobs that earlier runs have committed.
         """
         ...
 
@@ -44,11 +53,12 @@ class Listener(Protocol):
         ...
 
     def stage(self, job: Job, stage: str) -> None:
-        """Handle a report of what a job that takes no steps is doing; called from time to time.
+        """Handle a report of what a job is doing besides steps; called from time to time.
 
         Args:
             job: the attempt.
-            stage: a few words, such as the attack that it runs and the number of its forward passes.
+            stage: a few words, such as the attack that it runs and the number of its forward passes; empty for a path
+                that walks.
         """
         ...
 
@@ -120,7 +130,10 @@ class FinishingSink(Sink, Protocol):
 class Silent:
     """Listener that does nothing."""
 
-    def begin(self, study: str, total: int, done: int) -> None:
+    def doing(self, sentence: str) -> None:
+        pass
+
+    def begin(self, study: str, waiting: Sequence[JobSpec], done: int) -> None:
         pass
 
     def started(self, job: Job, where: str) -> None:
@@ -159,9 +172,13 @@ class Listeners:
         self._listeners = tuple(listeners)
         self._sinks = list(sinks)
 
-    def begin(self, study: str, total: int, done: int) -> None:
+    def doing(self, sentence: str) -> None:
         for listener in self._listeners:
-            listener.begin(study, total, done)
+            listener.doing(sentence)
+
+    def begin(self, study: str, waiting: Sequence[JobSpec], done: int) -> None:
+        for listener in self._listeners:
+            listener.begin(study, waiting, done)
 
     def started(self, job: Job, where: str) -> None:
         for listener in self._listeners:

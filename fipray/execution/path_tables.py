@@ -95,6 +95,8 @@ def task_tables(attempt: PathAttempt, path: WeightPath) -> Tables:
     """
     resources = attempt.resources
     learned = tasks_of(attempt.spec.objective)
+    if resources.data.task_tests:
+        resources.heartbeat.enter("testing the tasks before and after the path")
     rows = task_rows(resources.network, resources.data.task_tests, learned, path)
     return {"tasks": [{**_shared(attempt), **row} for row in rows]} if rows else {}
 

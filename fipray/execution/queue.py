@@ -41,9 +41,11 @@ class Queue:
 
     def __init__(self, study: Study, directory: str | Path, listener: Listener, changed: Changed = "stop") -> None:
         specs = study.specs
+        listener.doing("opening the results directory")
         self.store = opened(directory, study.manifest, specs.keys(), changed)
         # In an object store only the tables: reading all weights would take long, and cost money.
         # Before any job begins: damaged weights would otherwise be found hours later, by a job that starts at them.
+        listener.doing("verifying the files of earlier runs")
         self.store.verify(weights=self.store.is_near)
         self.payload = payload_of(study, self.store)
         self._listener = listener
@@ -69,7 +71,7 @@ class Queue:
         self._failed: dict[str, str] = {}  # reasons, by label
         self._lost: dict[str, str] = {}  # for each artifact that will never exist, the one whose job failed
         self._began: dict[str, float] = {}
-        listener.begin(study.name, len(specs), len(specs) - len(self._waiting))
+        listener.begin(study.name, tuple(self._waiting.values()), len(specs) - len(self._waiting))
 
     @property
     def num_waiting(self) -> int:

@@ -95,7 +95,7 @@ class Resources:
         probes: dict[str, Probe] = {ACCURACY: evaluator.accuracy} if evaluator else {}
         probes |= probes_of(payload.measures, network, data)
         kept = kept_of(payload.geometry, payload.keeps, data)
-        starts = Starts(store, network, data, kept, device)
+        starts = Starts(store, network, data, kept, device, heartbeat)
         return cls(payload, store, network, data, probes, evaluator, starts, location, heartbeat)
 
     def others(self, job: Job, networks: Sequence[str], names: Sequence[str]) -> list[Tensor]:

@@ -86,6 +86,7 @@ class LocalRunner:
         queue = Queue(study, directory, listener, changed)
         with settings_kept():
             reports = JobReports(listener)
+            listener.doing("setting up the worker")
             worker = self.worker(queue.payload, directory, reports.heartbeat)
             with interruptions() as is_interrupted:
                 while job := queue.next("this process"):
@@ -118,7 +119,7 @@ class LocalRunner:
 
 @dataclass
 class JobReports:
-    """Reports of the present job to a listener, at most twice a second.
+    """Reports of the present job to a listener: each new stage at once, all else at most twice a second.
 
     Args:
         listener: receives them.
@@ -129,19 +130,20 @@ class JobReports:
     job: Job | None = None
     heartbeat: Heartbeat = field(init=False)
     _due: float = 0.0
+    _stage: tuple[Job | None, str] = (None, "")  # the last one that was reported
 
     def __post_init__(self) -> None:
         self.heartbeat = Heartbeat(on_change=self._report)
 
     def _report(self) -> None:
         # A small network finishes thousands of steps a second, and a listener may be slow.
-        if self.job is None or time.monotonic() < self._due:
+        stage = self.job, self.heartbeat.stage
+        if self.job is None or (time.monotonic() < self._due and stage == self._stage):
             return
-        self._due = time.monotonic() + REPORT_SECONDS
+        self._due, self._stage = time.monotonic() + REPORT_SECONDS, stage
         if self.heartbeat.step is not None:
             self.listener.progressed(self.job, self.heartbeat.step)
-        elif self.heartbeat.where:
-            self.listener.stage(self.job, self.heartbeat.where)
+        self.listener.stage(self.job, self.heartbeat.where)
 
 
 @contextmanager

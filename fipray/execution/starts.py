@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fipray.execution.heartbeat import Heartbeat
 from fipray.execution.jobs import Job
 from fipray.geometry import KroneckerMetric
 from fipray.networks import Network
@@ -49,6 +50,7 @@ class Starts:
         data: data of the study.
         kept: kept quantities of the study, as keyword arguments of `Problem`.
         device: device for weights and memory.
+        heartbeat: signs of progress.
     """
 
     store: Store
@@ -56,6 +58,7 @@ class Starts:
     data: Tensors
     kept: Mapping[str, Any]
     device: str
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
     _cached: dict[tuple[object, ...], Start] = field(default_factory=dict)
 
     def of(self, job: Job, spec: PathSpec) -> Start:
@@ -88,8 +91,11 @@ class Starts:
                 network, memory = network.at(tensors["weights"]), unpacked(tensors)
             problem, inputs = Problem(network, **self.kept), self.data.anchors(spec.anchors)
             if spec.memory:
+                self.heartbeat.enter("Kronecker-factored memory of earlier inputs")
                 memory += (spec.memory.of(problem, self.data.anchors(spec.memory.sets)),)
-            anchors = problem.batch(augmented(inputs, spec.augmentations))
+            inputs_kept = augmented(inputs, spec.augmentations)
+            with self.heartbeat.counted(network, "outputs of the start on the anchors", len(inputs_kept)):
+                anchors = problem.batch(inputs_kept)
             while len(self._cached) >= NUM_CACHED:  # first in, first out: dictionaries keep their order
                 del self._cached[next(iter(self._cached))]
             path_id = weights.path_id if weights else None

@@ -81,16 +81,17 @@ class PathAttempt:
                 on_saved()
             resources.heartbeat.beat()
 
-        resources.heartbeat.beat()  # the outputs of the start on all anchors are computed, which may have taken long
-        problem = Problem(
-            start.network,
-            start.anchors,
-            resources.data.held_out(spec.held_out),
-            **resources.starts.kept,
-            others=others,
-            tasks=resources.data.tasks,
-            memory=start.memory,
-        )
+        held_out = resources.data.held_out(spec.held_out)
+        with resources.heartbeat.counted(start.network, "outputs of the start on the held-out inputs", len(held_out)):
+            problem = Problem(
+                start.network,
+                start.anchors,
+                held_out,
+                **resources.starts.kept,
+                others=others,
+                tasks=resources.data.tasks,
+                memory=start.memory,
+            )
         return trace(
             problem,
             spec.objective,
@@ -100,6 +101,7 @@ class PathAttempt:
             resume=resumed,
             until=until,
             on_step=resources.heartbeat.step_over,
+            on_stage=resources.heartbeat.enter,
         )
 
     def adopt(self, points: Sequence[PathPoint]) -> None:

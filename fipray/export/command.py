@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from fipray.export.places import new_place
 from fipray.export.states import Packed, content, packed, slim_module, state_dict_of
 from fipray.records.files import write_whole
 
+_logger = logging.getLogger(__name__)
 FILES = (".safetensors", ".pt", ".pth")
 ONNX = ".onnx"
 LAYOUTS = ("hf", "bundle")
+_REMOVING = "removing channels that are zero"
 _NUM_EXAMPLES = 5  # inputs on which an ONNX model is compared with torch
 
 
@@ -90,10 +93,12 @@ def export(
     place, form = new_place(to), _form(to, options)
     if form == ONNX:
         check_installed()
+    _logger.info("reading the results")
     results = analysis.load(directory)
     name = name if sparsity is None else str(analysis.find_variant(results, name, sparsity)["network"])
     asked, name = name, results.named.get(name, name)  # a recipe's result, such as "pruned", is one of the networks
     what = _described(results, name) if asked == name else f"{asked}, {_described(results, name)}"
+    _logger.info("making %s", asked)
     if form in FILES:
         done = _write_state(results, name, place, form, options)
     elif form == ONNX:
@@ -135,7 +140,9 @@ def _described(results: Results, name: str) -> str:
 def _write_state(results: Results, name: str, place: Path, form: str, options: Options) -> str:
     metadata = {"fipray_network": name, "fipray_study": results.manifest["study"]}
     if options.slim:
-        smaller = slim_module(results.module(name, options.like))
+        module = results.module(name, options.like)
+        _logger.info(_REMOVING)
+        smaller = slim_module(module)
         write_whole(place, content(smaller.state_dict(), form, metadata))
         return f"state of a smaller module, {_num_weights(smaller):,} weights"
     state = state_dict_of(results, name)
@@ -152,6 +159,7 @@ def _write_onnx(results: Results, name: str, place: Path, options: Options) -> s
     inputs = _examples(results)
     module = results.module(name, options.like)
     if options.slim:
+        _logger.info(_REMOVING)
         module = slim_module(module)
     manifest = results.manifest
     metadata = {"network": name, "study": manifest["study"], "study_id": manifest["study_id"]}
@@ -168,6 +176,8 @@ def _write_directory(results: Results, name: str, place: Path, layout: str, opti
     layout = layout or ("hf" if pretrained(module) is not None and not options.packed else "bundle")
     if layout == "hf":
         return f"layout hf: {write_hub(exporting, place)}"
+    if options.packed:
+        _logger.info("packing matrices in 2:4 format")
     found: Packed | None = packed(results.manifest, module.state_dict()) if options.packed else None
     done = write_bundle(exporting, place, found)
     return f"layout bundle: {done}" + (f"; {packing_note(found).rstrip('.')}" if found else "")

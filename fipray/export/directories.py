@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from fipray.export.states import Packed, content
 from fipray.networks import MultiHead
 from fipray.study.hubs import HUBS
 
+_logger = logging.getLogger(__name__)
 TABLES = "tables"
 _README, _LOADER = "README.md", "loader.py"
 # Columns that say where and when something ran, or name files that are not there.
@@ -116,6 +118,7 @@ def write_hub(exporting: Exporting, place: Path) -> str:
     """
     itself = pretrained(exporting.module)
     with new_directory(place) as made:
+        _logger.info("writing the weights")
         if itself is not None:
             itself.save_pretrained(made)
             name = type(itself).__name__
@@ -124,6 +127,7 @@ def write_hub(exporting: Exporting, place: Path) -> str:
             loading = Loading(library, code)
         else:
             loading = _write_plain(exporting, made)
+        _logger.info("writing the model card")
         _write(made / _README, card(exporting.results, exporting.name, type(exporting.single).__name__, loading))
     return f"{type(itself or exporting.module).__name__} with {WEIGHTS} and {CONFIG}"
 
@@ -146,13 +150,16 @@ def write_bundle(exporting: Exporting, place: Path, packed: Packed | None) -> st
         notes += [packing_note(packed)]
     code = f"from loader import load\n{exporting.making}\nnetwork = load(module)"
     with new_directory(place) as made:
+        _logger.info("writing the weights")
         (made / WEIGHTS).write_bytes(content(packed.state if packed else exporting.module.state_dict(), ".safetensors"))
         _write(made / CONFIG, json.dumps({"fipray": config}, indent=1))
         shutil.copyfile(str(loader.__file__), made / _LOADER)
+        _logger.info("writing the tables")
         (made / TABLES).mkdir()
         for table, frame in tables_of(exporting.results, exporting.name).items():
             frame.to_csv(made / TABLES / f"{table}.csv", index=False)
         loading = Loading("pytorch", code, notes)
+        _logger.info("writing the model card")
         _write(made / _README, card(exporting.results, exporting.name, type(exporting.single).__name__, loading))
     return f"{WEIGHTS}, {_LOADER}, {TABLES}, {_README}"
 

@@ -21,6 +21,7 @@ from fipray.export.places import new_place
 from fipray.networks import copied
 from fipray.records.files import write_whole
 
+_logger = logging.getLogger(__name__)
 Inputs = Tensor | Mapping[str, Tensor]
 TOLERANCE = 1e-5
 """Largest difference of outputs that is accepted, in units of the largest output where that is above 1."""
@@ -113,10 +114,12 @@ def onnx_of(module: nn.Module, inputs: Inputs, metadata: Mapping[str, str]) -> E
             f"the weights have {num_bytes(traced):,} bytes, and an ONNX file holds at most {_LARGEST:,}: export a "
             "bundle or .safetensors"
         )
+    _logger.info("tracing the network as an ONNX model")
     program = _program(traced, named)
     program.model.metadata_props.update(metadata)
     for value in program.model.graph.outputs:
         value.name = "outputs"
+    _logger.info("writing the ONNX model")
     content = program.model_proto.SerializeToString()
     return Exported(content, *_compared(content, traced, named))
 
@@ -175,6 +178,7 @@ def _compared(content: bytes, traced: _Traced, named: Mapping[str, Tensor]) -> t
     """Largest difference, and largest output, over batches of all inputs and of one less."""
     import onnxruntime
 
+    _logger.info("comparing the outputs of onnxruntime with those of torch")
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     taken = {each.name for each in session.get_inputs()}
     difference = largest = 0.0

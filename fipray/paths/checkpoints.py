@@ -39,6 +39,7 @@ class Checkpoints:
         probes: functions of the weights [P] that return a number, by name.
         on_point: called with each saved point.
         keeps_state: keep the solver state with each point.
+        on_stage: called with what is measured.
         points: measured points so far.
     """
 
@@ -49,6 +50,7 @@ class Checkpoints:
     probes: Mapping[str, Probe]
     on_point: Callable[[PathPoint], None] | None
     keeps_state: bool
+    on_stage: Callable[[str], None]
     points: list[PathPoint] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -147,17 +149,25 @@ class Checkpoints:
         return WeightPath(tuple(points), outcome, self.problem.network)
 
     def _measured(self, point: PathPoint) -> PathPoint:
+        where = f"measuring the point at step {point.step}"
+        self.on_stage(f"{where}: functional distance on {len(self._anchors):,} anchors")
         on_anchors = self.problem.distances(point.weights, self._anchors)
+        self.on_stage(f"{where}: functional distance on {len(self._held_out):,} held-out inputs")
         on_held_out = self.problem.distances(point.weights, self._held_out)
+        self.on_stage(f"{where}: objective")
+        objective_value, probes = self._value(point.weights), dict[str, float]()
+        for name, probe in self.probes.items():
+            self.on_stage(f"{where}: {name}")
+            probes[name] = self._probed(name, probe, point.weights)
         return replace(
             point,
             functional_distance=total(on_anchors),
             functional_distance_held_out=total(on_held_out),
             distances=on_anchors,
             distances_held_out=on_held_out,
-            objective_value=self._value(point.weights),
+            objective_value=objective_value,
             sparsity=sparsity_of(self.problem.network, point.weights),
-            probes={name: self._probed(name, probe, point.weights) for name, probe in self.probes.items()},
+            probes=probes,
             solver_state=point.solver_state if self.keeps_state else {},
         )
 

@@ -148,6 +148,7 @@ def trace(
     resume: Sequence[PathPoint] = (),
     until: int | None = None,
     on_step: Callable[[int], None] | None = None,
+    on_stage: Callable[[str], None] | None = None,
     **given: Any,
 ) -> WeightPath:
     """Trace one functionally invariant path from `problem.start`.
@@ -168,6 +169,8 @@ def trace(
             and points have solver states whatever `save_at` says. A resumed path continues as if it had never been
             paused, except that `problem.others` may be new; steps refused since the last point are proposed again.
         on_step: called with the number of each finished step, accepted or not.
+        on_stage: called with a few words when something besides steps begins that may take long, such as measuring a
+            point, and with "" when steps begin or go on. What comes before a colon is one thing with several parts.
         given: arguments of `Problem` and fields of `Settings` by name, in place of either object:
             `trace(module, objective, anchors=x, held_out=y, num_steps=50)`.
 
@@ -180,6 +183,9 @@ def trace(
         UsageError: for a problem without anchors or held-out inputs, for a stepper that ignores the objective, and for
             an objective or a probe that is not finite at the start.
     """
+    on_stage = on_stage or _ignored
+    if not isinstance(problem, Problem):
+        on_stage("outputs of the start on anchors and held-out inputs")
     problem, settings = assembled(problem, settings or Settings(), given)
     check_together(problem, objective, settings, resume, until)
     anchors, _ = anchors_and_held_out(problem)
@@ -188,7 +194,7 @@ def trace(
         anchors = anchors.uncertainty_sampled(settings.uncertainty_fraction)
     save_at = settings.save_at.and_also(fraction for fraction, _ in milestones(objective))
     keeps_state = save_at.solver_state or until is not None
-    checkpoints = Checkpoints(problem, objective, settings, save_at, probes or {}, on_point, keeps_state)
+    checkpoints = Checkpoints(problem, objective, settings, save_at, probes or {}, on_point, keeps_state, on_stage)
     steps = walk(
         problem,
         anchors,
@@ -200,6 +206,7 @@ def trace(
         on_step=on_step,
     )
     last, outcome = checkpoints.begin(resume)
+    on_stage("")
     # Driven by `next`, as a `for` loop would drop the outcome, which is the generator's return value.
     while outcome is None:
         try:
@@ -209,4 +216,11 @@ def trace(
         else:
             if checkpoints.is_due(last):
                 last, outcome = checkpoints.add(last)
-    return checkpoints.finish(last, outcome)
+                on_stage("")
+    path = checkpoints.finish(last, outcome)
+    on_stage("")
+    return path
+
+
+def _ignored(stage: str) -> None:
+    pass

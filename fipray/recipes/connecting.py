@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -48,6 +49,7 @@ from fipray.study.tensors import Tensors, accuracy
 
 OTHER, NEAR, FAR, RESULT = "other", "from-first", "from-other", "middle"
 """Names: the second network, the paths from the first and from the second network, and the result."""
+_logger = logging.getLogger(__name__)
 NUM_BETWEEN = 9  # places on a straight segment at which it is measured
 MOST_STEPS = 300  # of each path
 SHARE = 0.45  # of a budget in seconds, for each path
@@ -120,7 +122,8 @@ class Connecting:
         bench = Bench(self.subject, machine, choices.batch_size, min(len(self.data.held_out), 256), self.seed)
         toward = Toward(self._alignment[0])
         for _ in range(2):  # the first time warms up
-            pace = bench.tried(toward, self._settings(ConnectChoices(**{**asdict(choices), "num_steps": 2}))).seconds
+            short = self._settings(ConnectChoices(**{**asdict(choices), "num_steps": 2}))
+            pace = bench.tried(toward, short, "time of a step").seconds
         left = self.budget.seconds - (time.perf_counter() - began)
         num_steps = min(max(int(SHARE * left / pace), 10), MOST_STEPS)
         return num_steps, (
@@ -141,6 +144,7 @@ class Connecting:
     @cached_property
     def _alignment(self) -> tuple[Tensor, str]:
         """Weights [P] of the second network, with its neurons permuted where possible, and a sentence on that."""
+        _logger.info("permuting the second network's neurons to fit the first")
         network = self.subject.network
         other = weights_of(network, OTHER, self.data.packed(self.other))
         anchors = Tensors(self.data, "cpu").anchors(())[:512]

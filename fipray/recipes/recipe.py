@@ -8,6 +8,7 @@ them, and the names of the results.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,7 +21,8 @@ from fipray import analysis
 from fipray.analysis.trial_frames import CONFIG
 from fipray.border import checked
 from fipray.errors import UsageError
-from fipray.execution import Listener, LocalRunner, Runner
+from fipray.execution import Listener, LocalRunner, Runner, Silent
+from fipray.execution.stages import staged
 from fipray.geometry import FisherRao, OutputGeometry
 from fipray.networks import Network
 from fipray.paths import tasks_of
@@ -69,6 +71,7 @@ class FirstWithin:
 
 
 Rule = SparsestWithin | FirstWithin
+_logger = logging.getLogger(__name__)
 _RULES: dict[type, str] = {SparsestWithin: "sparsest_within", FirstWithin: "first_within"}
 
 
@@ -231,6 +234,7 @@ class Recipe:
     def study(self) -> Study:
         """The study, with all choices among its parameters."""
         plan = self.plan
+        _logger.info("making the study: choosing anchors, hashing data, trying each path on two inputs")
         return Study(
             name=self.name,
             module=self.design.module,
@@ -351,6 +355,7 @@ class Recipe:
         if most < 2:
             return 1
         data = self.design.data
+        _logger.info(f"timing gradients with up to {most} threads")
         network = Network.of(data.packed(self.design.module))
         some = Tensors(data, "cpu").anchors(())[:NUM_TIMED_ON]
         return best_threads(gradient_seconds(network, some), most)
@@ -395,7 +400,9 @@ class Recipe:
         """
         runner = runner or self.fitted(LocalRunner(), into)
         ready = self.prepared(runner, into)
-        runner.run(ready.study, into, listener, changed)
+        with staged("fipray.recipes", (listener or Silent()).doing):
+            study = ready.study
+        runner.run(study, into, listener, changed)
         vars(self)["chosen"] = ready.chosen  # the trial is not repeated for `describe`
         return replace(analysis.load(into), like=ready.study.module)
 

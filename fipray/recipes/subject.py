@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -13,11 +14,14 @@ from fipray.border import checked
 from fipray.errors import DataError, NetworkError
 from fipray.geometry import Euclidean, FisherRao, OutputGeometry, class_logits
 from fipray.networks import Network
+from fipray.paths import Examples
 from fipray.study import Agreement, Data
 from fipray.study.tensors import Tensors, accuracy
 
+_logger = logging.getLogger(__name__)
 Kind = Literal["auto", "classes", "values"]
 NUM_LOOKED_AT = 512  # held-out inputs on which the outputs are looked at
+MOST_TESTED = 2000  # about as many test inputs tell whether a classifier is at chance
 FEW = 200  # anchors below which a recipe says that they are few
 
 
@@ -74,6 +78,7 @@ class Subject:
             NetworkError: for outputs that are the same whatever the input, and for a classifier at chance.
             DataError: for fewer than two held-out inputs.
         """
+        _logger.info("checking the network on held-out inputs")
         outputs = self.base_outputs
         if len(outputs) < 2:
             raise DataError(
@@ -92,7 +97,9 @@ class Subject:
         assert labels is not None
         tests = Tensors(self.data, "cpu").tests
         assert tests is not None
-        some = tests.first(2000) if hasattr(tests, "first") else tests
+        every = max(len(tests.inputs) // MOST_TESTED, 1)  # all over the set, which may be sorted by class
+        some = Examples(tests.inputs[::every], tests.labels[::every])
+        _logger.info(f"accuracy of the base network on {len(some.inputs):,} test inputs")
         found = accuracy(self.network, self.network.weights, some)
         classes = int(class_logits(self.base_outputs).shape[1])
         # Two standard errors above one in C: a network there cannot be told from a guess.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from fipray.recipes.subject import Subject
 from fipray.study import Agreement
 from fipray.study.tensors import tensor_of
 
+_logger = logging.getLogger(__name__)
 LEAST, MOST = 1e-4, 1.0  # radii that are ever tried, in units of |w0|
 
 
@@ -57,28 +59,32 @@ class Bench:
     @cached_property
     def problem(self) -> Problem:
         network = self.subject.network.to(self.machine.device)
+        _logger.info(f"trial: outputs of the base network on {self.num_anchors:,} anchors")
         return Problem(network, self._some_anchors, self._held_out, geometry=self.subject.geometry)
 
     @property
     def agreement(self) -> Agreement:
         return self.subject.agreement(self.num_held_out)
 
-    def tried(self, objective: Objective, settings: Settings) -> Attempt:
+    def tried(self, objective: Objective, settings: Settings, what: str) -> Attempt:
         """Trace one short path without labels, and judge its end.
 
         Args:
             objective: secondary objective.
             settings: settings of the short path.
+            what: what is tried, in a few words for people.
 
         Returns:
             What came of it.
         """
         problem = self.problem
+        say_short_path(what, settings.num_steps)
         anchors, held_out = anchors_and_held_out(problem)
         began, weights = time.perf_counter(), problem.start
         for point in walk(problem, anchors, objective, settings):
             weights = point.weights
         seconds = (time.perf_counter() - began) / settings.num_steps
+        _logger.info(f"trial: {what}, judging the end of the short path on {len(held_out):,} held-out inputs")
         distance = problem.distances(weights, held_out)
         total = math.hypot(*distance.values())
         if not math.isfinite(total):
@@ -107,6 +113,16 @@ class Bench:
     @cached_property
     def _held_out(self) -> Tensor:
         return tensor_of(self.subject.data.held_out)[: self.num_held_out].to(self.machine.device)
+
+
+def say_short_path(what: str, num_steps: int) -> None:
+    """Log that a short path begins.
+
+    Args:
+        what: what is tried, in a few words for people.
+        num_steps: number of its steps.
+    """
+    _logger.info(f"trial: {what}, short path of {num_steps} {'step' if num_steps == 1 else 'steps'}")
 
 
 def best_radius(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from rich.console import Console
@@ -13,12 +13,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fipray.execution.jobs import Job, Tables, last_step_in
-from fipray.execution.progress import Line, Progress
+from fipray.execution.jobs import Job, JobSpec, Tables, last_step_in
+from fipray.execution.line import Line
+from fipray.execution.progress import Progress
 from fipray.printable import printable, printable_lines, without_credentials
 
-FIRST_SUMMARY_SECONDS, SUMMARY_SECONDS = 5.0, 30.0  # the time between two lines of a log grows to the latter
+FIRST_SUMMARY_SECONDS, SUMMARY_SECONDS = 5.0, 15.0  # the time between two lines of a log grows to the latter
 _TICK_SECONDS = 1.0
+_LEAST_WAIT_SECONDS = 2.0  # that is worth its number: stages of a short path change with each step
 _MOST_LISTED = 3  # running jobs in the line of a log
 _OTHER_LINES = 3  # the total, the count of jobs that do not fit, and the line of the cursor
 
@@ -27,7 +29,7 @@ class TerminalListener:
     """Listener that prints a line for each finished job.
 
     On a terminal it also shows live lines: one for each running job, as far as they fit, and one for the whole run.
-    Elsewhere, as in the log of a batch job, it prints a line after 5 seconds, and then every 10, 20, 30, 30 seconds,
+    Elsewhere, as in the log of a batch job, it prints a line after 5 seconds, then after 10, and then every 15 seconds,
     with the run and the jobs that have run longest. Before the first job both say what the run waits for.
 
     Args:
@@ -66,18 +68,12 @@ class TerminalListener:
             self._summarise()
 
     def doing(self, sentence: str) -> None:
-        """Say what happens while no job runs, without a line of its own.
-
-        Args:
-            sentence: a few words, such as "building the study".
-        """
         with self._lock:
             self._doing, self._doing_since = sentence, self._clock()
 
-    def begin(self, study: str, total: int, done: int) -> None:
-        now = self._clock()
-        self._study = study
-        self._progress.begin(total, done, now)
+    def begin(self, study: str, waiting: Sequence[JobSpec], done: int) -> None:
+        self._study, total = study, len(waiting) + done
+        self._progress.begin(waiting, done)
         self.doing("preparing")
         if done == total:
             self.note(f"all {total} jobs are already done")
@@ -96,19 +92,19 @@ class TerminalListener:
         self._summarise()
 
     def stage(self, job: Job, stage: str) -> None:
-        self._progress.staged(job, stage)
+        self._progress.staged(job, stage, self._clock())
         self._summarise()
 
     def committed(self, job: Job, tables: Tables) -> None:
         self._progress.progressed(job, last_step_in(tables), self._clock())
 
     def finished(self, job: Job, sentence: str, seconds: float) -> None:
-        self._progress.ended(job)
+        self._progress.ended(job, self._clock())
         self._print(f"{job.label}: {sentence} ({seconds:.1f} s)")
         self._summarise()
 
     def failed(self, job: Job, reason: str) -> None:
-        self._progress.ended(job, failed=True)
+        self._progress.ended(job, self._clock(), failed=True)
         lines = reason.strip().splitlines() or ["no reason given"]
         self._print(f"{job.label} failed: {lines[-1] if len(lines) > 1 else lines[0]}")
         self._summarise()
@@ -135,11 +131,12 @@ class TerminalListener:
         before = f"{self._study}: {self._done()}, {len(lines)} running" if self._progress.total else ""
         if not lines:
             return f"{before}; {self._waited(now)}" if before else self._waited(now)
-        listed = "; ".join(_text(line, now) for line in lines[:_MOST_LISTED])
+        listed = "; ".join(self._text(line, now) for line in lines[:_MOST_LISTED])
         return f"{before}{self._throughput(now, '; ')}; {listed}"
 
     def _waited(self, now: float) -> str:
-        return f"{self._doing or 'preparing'}, since {_duration(now - self._doing_since)}"
+        doing, seconds = self._doing or "preparing", now - self._doing_since
+        return doing if seconds < _LEAST_WAIT_SECONDS else f"{doing}, since {_duration(seconds)}"
 
     def _render(self) -> Table:
         now, lines = self._clock(), list(self._progress.lines.values())
@@ -150,7 +147,7 @@ class TerminalListener:
         for _ in range(3):
             table.add_column(no_wrap=True)
         for line in lines[:fitting]:
-            table.add_row(Text(printable(f"  {line.job.label} on {line.where}")), *_columns(line, now))
+            table.add_row(Text(printable(f"  {line.job.label} on {line.where}")), *self._columns(line, now))
         if len(lines) > fitting:
             table.add_row(f"  and {len(lines) - fitting} more", "", "", "")
         if not lines and self._doing and self._progress.done < (self._progress.total or 1):
@@ -166,23 +163,25 @@ class TerminalListener:
 
     def _throughput(self, now: float, before: str) -> str:
         rate, left = self._progress.steps_per_second(now), self._progress.seconds_left(now)
-        parts = ([f"{rate:.3g} steps/s"] if rate else []) + ([f"{_duration(left)} left"] if left else [])
+        parts = [f"{rate:.3g} steps/s"] if rate else []
+        # None where the running jobs take longer than others of their kind did: how much longer is not known.
+        if left and round(left.seconds) > 0:
+            parts.append(f"{'at least ' if left.is_least else ''}{_duration(left.seconds)} left")
         return before + ", ".join(parts) if parts else ""
 
+    def _columns(self, line: Line, now: float) -> tuple[ProgressBar | str, str, str]:
+        last, pace = line.job.last_step, self._progress.pace(line, now)
+        if last is None:
+            return "", printable(line.stage), _duration(now - line.began)
+        bar = ProgressBar(total=last, completed=line.step, width=24)
+        rate = f"{pace[0]:.3g} steps/s, {_duration(pace[1])} left" if pace else ""
+        step = f"step {line.step} of {last}"
+        return bar, f"{step}, {printable(line.stage)}" if line.stage else step, rate
 
-def _columns(line: Line, now: float) -> tuple[ProgressBar | str, str, str]:
-    last, pace = line.job.last_step, Progress.pace(line, now)
-    if last is None:
-        return "", printable(line.stage), _duration(now - line.began)
-    bar = ProgressBar(total=last, completed=line.step, width=24)
-    rate = f"{pace[0]:.3g} steps/s, {_duration(pace[1])} left" if pace else ""
-    return bar, f"step {line.step} of {last}", rate
-
-
-def _text(line: Line, now: float) -> str:
-    """Progress of a job in the line of a log."""
-    _, step, rate = _columns(line, now)
-    return ", ".join(part for part in (line.job.label, step, rate) if part)
+    def _text(self, line: Line, now: float) -> str:
+        """Progress of a job in the line of a log."""
+        _, step, rate = self._columns(line, now)
+        return ", ".join(part for part in (line.job.label, step, rate) if part)
 
 
 def _duration(seconds: float) -> str:

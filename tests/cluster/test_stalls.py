@@ -9,9 +9,10 @@ import pytest
 
 import fipray as fip
 from fipray import analysis
-from fipray.cluster.heartbeats import Beat
+from fipray.cluster.heartbeats import Beat, report_progress
 from fipray.cluster.stalls import FIRST_STEP_FACTOR, StallDetector
 from fipray.execution import Silent
+from fipray.execution.jobs import Job
 from tests.studies import StopsOnce, study
 
 
@@ -94,3 +95,20 @@ class Notes(Silent):
 
     def note(self, sentence: str) -> None:
         self._said.append(sentence)
+
+
+def test_heartbeat_of_a_path_reports_its_step_and_what_it_does_besides():
+    said: list[object] = []
+
+    class Told(Silent):
+        def progressed(self, job, step):
+            said.append(step)
+
+        def stage(self, job, stage):
+            said.append(stage)
+
+    path = Job("one", fip.PathSpec("one", fip.objectives.GradientDiversity()), 1, {})
+    for step, stage in ((None, "outputs of the start on the anchors, 1,024 of 2,500"), (7, "measuring"), (8, "")):
+        report_progress(Beat(1, step, True, "node", 1, "one", stage), path, Told())
+    report_progress(Beat(1, 9, True, "node", 1, "another", "measuring"), path, Told())
+    assert said == ["outputs of the start on the anchors, 1,024 of 2,500", 7, "measuring", 8, ""]

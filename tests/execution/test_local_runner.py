@@ -29,8 +29,11 @@ class Recorder:
         self.done: list[str] = []
         self.failures: dict[str, str] = {}
 
-    def begin(self, study, total, done):
-        self.begun.append((total, done))
+    def doing(self, sentence):
+        pass
+
+    def begin(self, study, waiting, done):
+        self.begun.append((len(waiting) + done, done))
 
     def started(self, job, where):
         pass

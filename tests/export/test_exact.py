@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import fipray as fip
 from fipray import analysis
 from fipray.errors import RunError, UsageError
+from fipray.execution.stages import staged
 from fipray.export import Options, export, to_onnx
 from fipray.robustness import StackedEnsemble
 from tests.export import subjects
@@ -102,7 +103,13 @@ def test_all_forms_compute_the_same(case, tmp_path, monkeypatch, name):
     expected = wanted(kind, results, name, x)
     close = {"rtol": 1e-5, "atol": 1e-5}
     like = f"tests.export.test_exact:{NETWORKS[kind].__name__}" if kind != "lenet" else "tests.export.subjects:lenet"
-    sentence = export(results.address, name, None, tmp_path / "x.onnx", options=Options(like))
+    with staged("fipray.export", (said := list[str]()).append):
+        sentence = export(results.address, name, None, tmp_path / "x.onnx", options=Options(like))
+    assert said[2:] == [
+        "tracing the network as an ONNX model",
+        "writing the ONNX model",
+        "comparing the outputs of onnxruntime with those of torch",
+    ]
     assert "outputs of onnxruntime differ from torch by at most" in sentence
     session = onnxruntime.InferenceSession(tmp_path / "x.onnx", providers=["CPUExecutionProvider"])
     assert session.get_modelmeta().custom_metadata_map["network"] == name

@@ -21,6 +21,7 @@ import fipray as fip
 from fipray import analysis
 from fipray.cli.entry import app
 from fipray.errors import RecordsError, UsageError
+from fipray.execution.stages import staged
 from fipray.export import Options, export, read_state
 from fipray.export.directories import Exporting
 from fipray.export.loader import packed_2_4, unpacked
@@ -223,6 +224,22 @@ def test_the_command_makes_the_module_by_the_function_that_made_the_study(result
     assert "ensemble both of base, sparse, diverse; layout hf" in " ".join(answer.output.split())
     card = (tmp_path / "out" / "README.md").read_text()
     assert "module = Sequential(...)  # as tests.export.subjects:study makes it" in card
+
+
+@pytest.mark.parametrize(
+    ("to", "stages"),
+    [
+        ("x.pt", []),
+        ("bundle/", ["writing the weights", "writing the tables", "writing the model card"]),
+    ],
+)
+def test_an_export_says_what_it_does(results, tmp_path, to, stages):
+    said = list[str]()
+    with staged("fipray.export", said.append):
+        export(
+            results.address, "sparse", None, f"{tmp_path}/{to}", options=Options(layout="bundle" if stages else None)
+        )
+    assert said == ["reading the results", "making sparse", *stages]
 
 
 def test_onnx_without_its_packages_names_the_extra(results, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from torch import nn
 import fipray as fip
 from fipray import analysis
 from fipray.errors import DataError, NetworkError, UsageError
+from fipray.execution import Silent
 from fipray.recipes import Recipe, Subject, prune
 from fipray.recipes.anchors import AnchorChoice
 from fipray.recipes.machine import Machine
@@ -57,6 +58,34 @@ def test_rerun_reuses_the_recorded_choices_and_computes_nothing(module, data, re
     assert again.chosen == recipe.chosen
     # A budget in steps times nothing, so another trial chooses the same.
     assert prune(module, data, **GIVEN).chosen.values == recipe.chosen.values
+
+
+class Doing(Silent):
+    """Listener that keeps what is done while no job runs."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def doing(self, sentence: str) -> None:
+        self.said.append(sentence)
+
+
+def test_trial_says_each_short_path_to_the_listener(module, data, tmp_path):
+    listener = Doing()
+    made = prune(module, data, sparsity=0.5, budget={"steps": 40}, batch_size=64, matches="logits")
+    made.run(tmp_path / "out", listener=listener)
+    assert listener.said[:4] == [
+        "checking the network on held-out inputs",
+        "accuracy of the base network on 200 test inputs",
+        "trial: outputs of the base network on 400 anchors",
+        "trial: radius 0.167, batches of 64, matching logits, short path of 8 steps",
+    ]
+    judging = (
+        "trial: radius 0.167, batches of 64, matching logits, judging the end of the short path on 100 held-out inputs"
+    )
+    assert judging in listener.said
+    assert "making the study: choosing anchors, hashing data, trying each path on two inputs" in listener.said
+    assert listener.said[-1] == "setting up the worker"
 
 
 def test_directory_of_other_parameters_is_refused_before_the_trial(module, data, directory):

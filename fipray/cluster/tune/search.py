@@ -81,13 +81,14 @@ def search_on_ray(
     store = opened(directory, search.manifest, (), changed)
     store.verify(weights=store.is_near)
     finished = TrialRecords(search, store, listener).finished()
-    listener.begin(search.study.name, max(search.total, len(finished)), len(finished))
+    left = max(search.total - len(finished), 0)
+    listener.begin(search.study.name, search.study.paths[:1] * left, len(finished))
     if len(finished) >= search.total:  # a finished search needs no cluster
         return store
     base, threads = payload_of(search.study, store).module, runner.threads_per_worker
     sent = replace(search, study=replace(search.study, module=base))
     vars(sent)["code"] = search.code  # workers may lack the source files that it is computed from
-    num_workers = min(capacity.num_workers, search.total - len(finished))
+    num_workers = min(capacity.num_workers, left)
     detector = StallDetector(runner.stall_seconds) if runner.stall_seconds else None
     channel = detector.channel() if detector else progress_channel()
     if starts_session:
@@ -99,7 +100,6 @@ def search_on_ray(
     ):
         max_wait_seconds = MAX_WAIT_SECONDS if starts_session else None
         reports = TrialReports(search, store, listener, monitor, capacity.resources, detector, max_wait_seconds)
-        left = search.total - len(finished)
         listener.note(f"{left} trials by {num_workers} {'worker' if num_workers == 1 else 'workers'}")
         with pickling.by_value():
             trainable = tune.with_parameters(

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from fipray.execution import evaluating
 from fipray.execution.evaluating import Evaluator
-from fipray.execution.heartbeat import Heartbeat
 from fipray.execution.jobs import Job, Tables
 from fipray.execution.kinds.kind import JobKind, Report
 from fipray.execution.per_example import per_example_results
 from fipray.execution.resources import Resources
+from fipray.execution.stages import staged
 from fipray.printable import epsilon_text
 from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec
 
@@ -22,29 +22,13 @@ def _watched(resources: Resources) -> Iterator[Evaluator]:
     """Count forward passes as signs of progress while the evaluator is in use."""
     # Evaluations take no steps, so without these beats a long attack would look like a stalled worker.
     assert resources.evaluator is not None, "a study with an evaluation has labelled test inputs"
-    with resources.heartbeat.at_every_pass(resources.network), _staged(resources.heartbeat):
+    heartbeat = resources.heartbeat
+    with (
+        heartbeat.at_every_pass(resources.network),
+        staged("fipray.robustness", heartbeat.enter),
+        staged(evaluating.__name__, heartbeat.enter),
+    ):
         yield resources.evaluator
-
-
-@contextmanager
-def _staged(heartbeat: Heartbeat) -> Iterator[None]:
-    """Take what attacks log for the stage of the job: they know nothing of heartbeats."""
-    handler = _Stages(heartbeat)
-    attacks = logging.getLogger("fipray.robustness")
-    attacks.addHandler(handler)
-    try:
-        yield
-    finally:
-        attacks.removeHandler(handler)
-
-
-class _Stages(logging.Handler):
-    def __init__(self, heartbeat: Heartbeat) -> None:
-        super().__init__()
-        self._heartbeat = heartbeat
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._heartbeat.enter(record.getMessage())
 
 
 def run_attack(job: Job, spec: AttackSpec, resources: Resources, report: Report | None) -> Tables:

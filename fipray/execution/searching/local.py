@@ -70,7 +70,8 @@ def search_locally(
     store = opened(directory, search.manifest, (), changed)
     store.verify(weights=store.is_near)
     finished = TrialRecords(search, store, listener).finished()
-    listener.begin(search.study.name, max(search.total, len(finished)), len(finished))
+    left = max(search.total - len(finished), 0)
+    listener.begin(search.study.name, search.study.paths[:1] * left, len(finished))
     if len(finished) >= search.total:
         return store
     study = opened_study(search, store.manifest["study_id"], database or _journal(store, search), finished)

@@ -17,7 +17,7 @@ from fipray.paths.problem import anchors_and_held_out
 from fipray.recipes.ensembles.choices import Walk
 from fipray.recipes.ensembles.task import Task
 from fipray.recipes.machine import Machine
-from fipray.recipes.trial import Attempt, best_radius
+from fipray.recipes.trial import Attempt, best_radius, say_short_path
 
 W = TypeVar("W", bound=Walk)
 FIRST_RATE = 2e-3  # learning rate of a path's steps at which the search for a radius begins
@@ -196,6 +196,7 @@ class Trial:
         problem = self.bench.problem
         anchors, held_out = anchors_and_held_out(problem)
         began, weights = time.perf_counter(), problem.start
+        say_short_path(f"radius {radius:.3g}, batches of {choices.batch_size}", num_steps)
         for point in walk(problem, anchors, objective, settings):
             weights = point.weights
         seconds = (time.perf_counter() - began) / num_steps

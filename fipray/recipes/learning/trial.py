@@ -21,6 +21,7 @@ from fipray.recipes.budget import Budget
 from fipray.recipes.learning.choices import LearningChoices
 from fipray.recipes.learning.series import KNOWN, Series, held_out_name
 from fipray.recipes.machine import Machine
+from fipray.recipes.trial import say_short_path
 from fipray.robustness import correct
 from fipray.study import AccuracyLoss
 from fipray.study.tensors import tensor_of
@@ -244,6 +245,7 @@ class Trial:
         problem = self.problem
         anchors, held_out = anchors_and_held_out(problem)
         began, weights = time.perf_counter(), problem.start
+        say_short_path(f"beta {choices.beta:g}, rate {choices.rate:g}", choices.num_steps)
         for point in walk(problem, anchors, objective(self.first, choices), settings(self.series, choices, 1)):
             weights = point.weights
         seconds = (time.perf_counter() - began) / choices.num_steps

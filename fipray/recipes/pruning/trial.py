@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from fipray.recipes.pruning.choices import PruningChoices
 from fipray.recipes.pruning.task import SHARE, Task
 from fipray.recipes.trial import Attempt, Bench, best_radius
 
+_logger = logging.getLogger(__name__)
 USUAL_RADIUS, USUAL_STEPS = 0.05, 1000  # a radius that suits many networks with so many steps
 LONGER = 0.25  # a path N times as long takes a radius N^-LONGER times as large: measured on digits, where it is flat
 GUARDED = 2.0  # times the distance of a short path: nearer, shorter steps only hinder the recovery from lost weights
@@ -98,6 +100,7 @@ class Trial:
         if held_out is None or not self.task.subject.is_classifier or not are_images(held_out.inputs):
             return False
         network = self.bench.problem.network
+        _logger.info("trial: outputs of the base network on mirrored images")
         outputs = network.outputs(network.weights, held_out.inputs.flip(-1))
         found = self.bench.agreement.between(outputs, network.outputs(network.weights, held_out.inputs))
         is_like = found >= LEAST_AGREEMENT
@@ -250,7 +253,9 @@ class Trial:
 
     def _attempt(self, choices: PruningChoices, radius: float, num_steps: int) -> Attempt:
         objective, settings = self.task.short(replace(choices, radius=radius, num_steps=num_steps))
-        return self.bench.tried(objective, settings)
+        matched = f"matching {choices.matches}" if choices.stepper == "first_order" else choices.stepper
+        what = f"radius {radius:.3g}, batches of {choices.batch_size}, {matched}"
+        return self.bench.tried(objective, settings, what)
 
 
 def _scaled(radius: float, before: int, after: int) -> float:
