@@ -30,6 +30,7 @@ NOT_IN_SPECS = {
         "Connection",
         "LossProfile",
         "Outcome",
+        "Left",
         "Asked",
         "PathPoint",
         "WeightPath",
