@@ -13,7 +13,7 @@ from fipray.execution.jobs import Job, Payload, Tables
 from fipray.execution.kinds import kind_for
 from fipray.execution.kinds.kind import Report
 from fipray.execution.log import logged
-from fipray.execution.memory import keep_freed_memory
+from fipray.execution.memory import LARGE, keep_freed_memory
 from fipray.execution.resources import Location, Resources
 from fipray.networks import resolved_device
 from fipray.records import Store
@@ -50,7 +50,11 @@ class Worker:
         self.heartbeat = heartbeat or Heartbeat()
         location = Location(resolved_device(device), node_id, worker_id)
         self._resources = Resources.of(payload, Store.open(directory), location, self.heartbeat)
-        keep_freed_memory(self._resources.network.num_weights)
+        network = self._resources.network
+        if network.num_weights >= LARGE:
+            # Checks of a network take more memory for a moment than any step does, and that would be kept, too.
+            network.check(self._resources.data.held_out(()), payload.geometry)
+        keep_freed_memory(network.num_weights)
 
     def run(self, job: Job, report: Report | None = None) -> Tables:
         """Run a job. Weights and a log are written to the results directory, under the number of the attempt.

@@ -117,6 +117,7 @@ def walk(
             # With the generator as it was before this draw, a resumed path draws the same batch again.
             kept = {**state, RANDOMNESS: before_draw}
             yield PathPoint(step, weights, radius, time.perf_counter() - began, solver_state=kept)
+        del situation, proposal, candidate, moved, allowed  # vectors [P], which the next step must not hold as well
         if on_step:
             on_step(step)
         # Only after a refusal: a schedule may end at radius 0 without being stuck.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import dataclass
 
 import pytest
@@ -183,6 +184,26 @@ def test_on_point_is_called_with_every_kept_point():
     points = []
     path = traced(GradientDiversity(), num_steps=12, save_at=SaveAt(4), on_point=points.append)
     assert tuple(points) == path.points
+
+
+def test_a_step_holds_no_vector_of_the_one_before():
+    earlier, held = [], []
+
+    class Watched:
+        def begin(self, problem):
+            return {}
+
+        def propose(self, situation, state):
+            held.extend(one() is not None for one in earlier)
+            displacement = -1e-3 * situation.slope
+            earlier[:] = [weakref.ref(displacement), weakref.ref(situation.slope)]
+            return Proposal(displacement, 0.0)
+
+    where = problem(mlp(6, 12, 4))
+    settings = Settings(num_steps=4, stepper=Watched(), radius=Scheduled(), batch_size=10)
+    for _ in walk(where, batch(where, 30, 6), Nearer(), settings):
+        pass
+    assert held == [False] * 6
 
 
 class TestAdaptiveRadius:

@@ -60,9 +60,12 @@ class Place:
         """Convert to double precision, where rounding hides nothing; unchanged if the module does not allow it."""
         network, names = self.network, [slot.name for slot in self.network.slots]
         with suppress(Exception), torch.no_grad():  # a forward may raise anything at another dtype
-            double = type(network)(copied(dict(network.parts())[""]).double(), names)
+            module = copied(dict(network.parts())[""]).double()
+            double = type(network)(module, names)
             inputs = self.inputs.double() if self.inputs.is_floating_point() else self.inputs
-            weights = self.weights.double()
+            weights = double.weights.copy_(self.weights)
+            for name, part in double.named(weights).items():
+                module.get_parameter(name).data = part  # not twice: of a large network, each vector counts
             outputs = double(weights, inputs)
             if float((outputs - self.outputs).abs().max()) <= _SAME * float(outputs.abs().max()):
                 return Place(double, weights, inputs, outputs)
@@ -76,18 +79,28 @@ class _Slope:
     place: Place
     cotangent: Tensor
 
-    def gradient(self) -> Tensor:
-        weights = self.place.weights.detach().clone().requires_grad_()
+    def by_parameter(self, direction: Tensor) -> dict[str, float]:
+        """Slope in a direction [P] along each parameter alone, from one gradient."""
+        network = self.place.network
+        leaves = {name: part.detach().requires_grad_() for name, part in network.named(self.place.weights).items()}
         with torch.enable_grad():
-            outputs = self.place.network(weights, self.place.inputs)
-        (found,) = torch.autograd.grad(outputs, weights, self.cotangent)
-        return found
+            outputs = network.evaluated(leaves, self.place.inputs)
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+            outputs, list(leaves.values()), self.cotangent, allow_unused=True
+        )
+        along = network.named(direction)
+        return {
+            name: 0.0 if gradient is None else float((gradient * along[name]).sum())
+            for name, gradient in zip(leaves, found, strict=True)
+        }
 
     @torch.no_grad()
     def along(self, direction: Tensor, length: float) -> float:
         """Central difference quotient in a direction [P] over `length` to either side."""
         place = self.place
-        ahead, behind = (place.network(place.weights + way * direction, place.inputs) for way in (length, -length))
+        ahead, behind = (
+            place.network(torch.add(place.weights, direction, alpha=way), place.inputs) for way in (length, -length)
+        )
         return float(((ahead - behind) * self.cotangent).sum()) / (2 * length)
 
     def measured(self, direction: Tensor, effect: float) -> tuple[float, float] | None:
@@ -130,8 +143,7 @@ def check_differences(place: Place) -> None:
         direction[span] *= float(place.weights[span].square().mean().sqrt())
     for span in _padding(network):
         direction[span] = 0
-    contributions = slope.gradient() * direction
-    slopes = {name: float(contributions[span].sum()) for name, span in spans.items()}
+    slopes = {name: value for name, value in slope.by_parameter(direction).items() if name in spans}
     effect = sum(map(abs, slopes.values()))
     # One difference along all parameters together is enough for a sound module; only a disagreement costs more.
     if not _is_another(slope, direction, sum(slopes.values()), effect):

@@ -59,9 +59,12 @@ def run_checks(network: FunctionalModule, inputs: Tensor, geometry: OutputGeomet
             load(network, module, weights)
             check_passes(network, module, batch, weights, first)
             check_gradients(network, inputs, weights, leaves, outputs)
-            place = Place(network, weights, batch, outputs.detach()).in_double()
+            outputs = outputs.detach()
+            del module, leaves  # with the graph, two copies of the weights
+            place = Place(network, weights, batch, outputs).in_double()
             check_rows(place)
             check_differences(place)
+            del place
             network.checked.add(key)
         if geometry is not None:
             check_geometry(network, geometry, batch, weights, first, outputs.detach())

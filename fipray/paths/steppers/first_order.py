@@ -136,6 +136,7 @@ class FirstOrder:
                 maximize=False,
             )
             # momentum may lead off a restriction that has tightened since, so the step is projected as well
+            del slope  # a vector less for the rest of the step
             displacement = within(situation.radius, situation.allowed(displacement))
         # no predicted gain: the step descends the distance as well, and momentum points elsewhere than the slope
         return Proposal(mode.folded(displacement), 0.0, after)
@@ -175,7 +176,7 @@ class FirstOrder:
                 if batch.keeps_outputs:
                     loss = loss + distance.of_outputs(problem, mode.outputs(batch.inputs), batch)
         slope = situation.allowed(torch.autograd.grad(loss, mode.moving)[0])
-        return slope if asked or not beta else slope + beta * mode.pulled_back(situation.slope)
+        return slope if asked or not beta else torch.add(slope, mode.pulled_back(situation.slope), alpha=beta)
 
     def _asked(self, situation: Situation, batch: Batch) -> Asked | None:
         """Return what an objective of outputs asks for; None where one pass cannot serve it and the distance."""

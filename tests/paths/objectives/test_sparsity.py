@@ -26,8 +26,43 @@ from fipray.paths import (
     Unstructured,
     trace,
 )
+from fipray.paths.sparsity.patterns import _least
 from fipray.testing import RestrictedObjectiveContract
 from tests.problems import batch, linear, mlp, normal, problem
+
+
+class TestTheLeastOfManyValues:
+    """Above some size, a bound from a sample leaves few values to sort: the choice is that of a full sort."""
+
+    def values(self, count: int = 600_000) -> torch.Tensor:
+        return normal(count, 1, seed=3)[:, 0].abs()
+
+    @pytest.mark.parametrize("count", [1, 1000, 200_000, 599_990, 600_000, 700_000])
+    def test_they_are_the_first_of_a_full_sort(self, count):
+        values = self.values()
+        assert torch.equal(_least(values, count).sort()[0], values.argsort()[:count].sort()[0])
+
+    @pytest.mark.parametrize("count", [1, 1000, 50_000, 90_000])
+    def test_only_what_is_available_is_chosen(self, count):
+        values = self.values()
+        available = torch.zeros(len(values), dtype=torch.bool)
+        available[::6] = True
+        expected = 6 * values[::6].argsort()[:count]
+        assert torch.equal(_least(values, count, available).sort()[0], expected.sort()[0])
+
+    def test_equal_values_and_nan_do_not_change_how_many_are_chosen(self):
+        values = torch.full((400_000,), 0.5)
+        values[:50_000], values[-50_000:] = torch.nan, 0.25
+        chosen = _least(values, 70_000)
+        assert len(chosen.unique()) == 70_000
+        assert int((values[chosen] == 0.25).sum()) == 50_000
+        assert not values[chosen].isnan().any()
+        assert int(values[_least(values, 380_000)].isnan().sum()) == 30_000
+
+    def test_sorted_and_periodic_values_are_no_exception(self):
+        rising = torch.arange(500_000.0)
+        for values in (rising, rising.flip(0), rising % 9 + rising / 1e7):
+            assert torch.equal(_least(values, 4321).sort()[0], values.argsort()[:4321].sort()[0])
 
 
 class TestUnstructuredByLayer(RestrictedObjectiveContract):
