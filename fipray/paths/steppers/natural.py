@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fipray.border import checked
@@ -90,7 +91,7 @@ class Natural:
         last = state.get("correction") if self.warm else None
         return conjugate_gradients(
             # symmetric on the tangent only, in which the right-hand side and every iterate must therefore lie
-            lambda z: situation.allowed(metric @ z) + self.damping * z,
+            lambda z: torch.add(situation.allowed(metric @ z), z, alpha=self.damping),
             situation.allowed(metric.jt(target)) / len(situation.batch),
             # the right-hand side is in the range of J^T, of dimension N C: exact arithmetic ends after that many
             iterations=self.iterations or metric.embedded.numel(),
