@@ -36,6 +36,16 @@ def test_robust_ensemble_stays_within_its_allowance_and_names_its_result(module,
     }
 
 
+def test_result_that_loses_more_on_test_inputs_than_allowed_is_said_to(module, data):
+    task = robust_ensemble(module, data, **ROBUST).design.task
+    assert task.beyond({"clean": 0.93}, {"clean": 0.98}) == ()
+    (said,) = task.beyond({"clean": 0.91}, {"clean": 0.98})
+    assert said == (
+        "On these that is 7.0 points less, more than the allowance of 5.0%, which was judged on 100 held-out inputs: "
+        "give more of them, or a smaller allowance."
+    )
+
+
 def test_member_beyond_the_allowance_is_led_back_towards_the_base_network(module, data, tmp_path):
     # Steps several times as long as the weights leave outputs that have nothing to do with the base network's.
     far = {**ROBUST, "allowance": 0.001, "members": 3, "budget": {"steps": 10}, "radius": 5.0}

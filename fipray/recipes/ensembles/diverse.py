@@ -156,6 +156,7 @@ class DiverseEnsemble:
                 f"no mixture lowers the negative log-likelihood on {len(self.data.held_out):,} held-out inputs",
             ),
             f"Clean accuracy on all test inputs: {own['clean']:.2%}, base network {base['clean']:.2%}.",
+            *self.task.beyond(own, base),
             f"Negative log-likelihood {own['nll']:.4f}, base network {base['nll']:.4f}: {lower}; expected calibration "
             f"error {own['ece']:.4f}, base network {base['ece']:.4f}.",
             *(

@@ -136,6 +136,7 @@ class RobustEnsemble:
             f"Robust accuracy ({model.norm}, epsilon {epsilon_text(model.epsilon)}, worst of all attacks on "
             f"{own['num_examples']:,} test inputs): {own['robust']:.1%}, base network {base['robust']:.1%}.",
             f"Clean accuracy on all test inputs: {own['clean']:.2%}, base network {base['clean']:.2%}.",
+            *self.task.beyond(own, base),
             *said,
             *_doubts(own, base),
         )

@@ -159,6 +159,24 @@ class Task:
         )
         return f"{ENSEMBLE!r} averages the {kind} members{among.get(network.removeprefix(kind), '')}."
 
+    def beyond(self, own: Mapping[str, float], base: Mapping[str, float]) -> tuple[str, ...]:
+        """Say where the result loses more than the allowance on test inputs, which took no part in its choice.
+
+        Args:
+            own: numbers of the result, as `evaluated` gives them.
+            base: those of the base network.
+
+        Returns:
+            A sentence; none within the allowance.
+        """
+        lost = base["clean"] - own["clean"]
+        if lost <= self.allowance:
+            return ()
+        return (
+            f"On these that is {100 * lost:.1f} points less, more than the allowance of {self.allowance:.1%}, which was "
+            f"judged on {self.num_held_out:,} held-out inputs: give more of them, or a smaller allowance.",
+        )
+
     @property
     def parameters(self) -> dict[str, Plain]:
         """Arguments as plain values, for the record."""
