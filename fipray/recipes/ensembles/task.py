@@ -173,8 +173,8 @@ class Task:
         if lost <= self.allowance:
             return ()
         return (
-            f"On these that is {100 * lost:.1f} points less, more than the allowance of {self.allowance:.1%}, which was "
-            f"judged on {self.num_held_out:,} held-out inputs: give more of them, or a smaller allowance.",
+            f"On these that is {100 * lost:.1f} points less, more than the allowance of {self.allowance:.1%}, which "
+            f"was judged on {self.num_held_out:,} held-out inputs: give more of them, or a smaller allowance.",
         )
 
     @property
