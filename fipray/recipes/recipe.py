@@ -351,7 +351,9 @@ class Recipe:
         return with_threads(runner, recorded_threads(into) or self._best_threads(workers or self.design.num_parallel))
 
     def _best_threads(self, num_workers: int) -> int:
-        most = num_cores() // num_workers
+        # One core is left to others. Where another process takes a core of a worker, the threads of each operation wait
+        # for the one that does not run: steps then take twenty times as long, which more threads cannot make up for.
+        most = (num_cores() - 1) // num_workers
         if most < 2:
             return 1
         data = self.design.data

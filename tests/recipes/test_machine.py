@@ -60,7 +60,7 @@ def test_only_workers_on_this_machines_cores_are_fitted(monkeypatch):
 
 def test_threads_follow_from_the_cores_and_from_the_paths_at_a_time(module, data, monkeypatch, tmp_path):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(RECIPE, "num_cores", lambda: 12)
+    monkeypatch.setattr(RECIPE, "num_cores", lambda: 13)
     monkeypatch.setattr(RECIPE, "gradient_seconds", lambda *_: lambda threads: 1 / threads)
     prune = recipes.prune(module, data)
     robust = recipes.robust_ensemble(module, data, members=4)
@@ -74,7 +74,7 @@ def test_threads_follow_from_the_cores_and_from_the_paths_at_a_time(module, data
 
 
 def test_run_again_has_the_threads_of_the_first(module, data, monkeypatch, tmp_path):
-    monkeypatch.setattr(RECIPE, "num_cores", lambda: 2)
+    monkeypatch.setattr(RECIPE, "num_cores", lambda: 3)
     monkeypatch.setattr(RECIPE, "gradient_seconds", lambda *_: lambda threads: 1 / threads)
     used, made = [], fip.LocalRunner.worker
 
@@ -86,7 +86,7 @@ def test_run_again_has_the_threads_of_the_first(module, data, monkeypatch, tmp_p
     recipe = recipes.prune(module, data, sparsity=0.5, budget={"steps": 3})
     recipe.run(tmp_path / "pruned")
     assert Store.open(tmp_path / "pruned").manifest["parameters"]["threads"] == 2
-    monkeypatch.setattr(RECIPE, "num_cores", lambda: 1)
+    monkeypatch.setattr(RECIPE, "num_cores", lambda: 2)
     recipes.prune(module, data, sparsity=0.5, budget={"steps": 3}).run(tmp_path / "pruned")
     assert used == [2, 2]
 
