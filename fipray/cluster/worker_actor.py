@@ -7,9 +7,11 @@ import socket
 from dataclasses import dataclass
 
 import ray
+import torch
 from ray import cloudpickle
 
 from fipray.cluster.heartbeats import HeartbeatChannel, HeartbeatSender
+from fipray.errors import UsageError
 from fipray.execution.failures import interruptions, sentence_of
 from fipray.execution.heartbeat import Heartbeat
 from fipray.execution.jobs import Job, Payload, Tables
@@ -55,9 +57,22 @@ def assigned_device(device: str) -> str:
         device: torch device, or "auto".
 
     Returns:
-        The same; "cpu" for "auto" without a GPU from Ray, as a worker must not use one that was assigned to others.
+        The same; for "auto" "cuda" with a GPU from Ray, else "cpu", as a worker must not use one that was assigned to
+        others.
+
+    Raises:
+        UsageError: for a GPU from Ray that torch cannot use.
     """
-    return "cpu" if device == "auto" and not ray.get_gpu_ids() else device
+    if device != "auto":
+        return device
+    reserved = ray.get_gpu_ids()
+    if reserved and not torch.cuda.is_available():
+        numbers = ", ".join(map(str, reserved))
+        raise UsageError(
+            f"Ray has reserved a GPU ({numbers}) of this node for the worker, and torch {torch.__version__} finds none "
+            "there: install torch for its driver, or use CPUs with gpus_per_worker=0 (--gpus-per-worker 0)"
+        )
+    return "cuda" if reserved else "cpu"
 
 
 class Actor:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import ray
+import torch
 
 import fipray as fip
 from fipray.cluster.capacity import NodeGroup, _checked_num_workers
 from fipray.cluster.resources import WorkerResources
+from fipray.cluster.worker_actor import assigned_device
+from fipray.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -53,3 +57,15 @@ def test_capacity_refuses_workers_that_would_span_nodes(num_workers, resources, 
     with pytest.raises(fip.errors.UsageError) as refused:
         _checked_num_workers(num_workers, resources, nodes, "the cluster has")
     assert sentence in str(refused.value)
+
+
+def test_gpu_that_torch_cannot_use_is_an_error_and_never_a_silent_cpu(monkeypatch):
+    monkeypatch.setattr(ray, "get_gpu_ids", lambda: [3])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=r"has reserved a GPU \(3\) of this node.*torch .* finds none"):
+        assigned_device("auto")
+    assert assigned_device("cpu") == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert assigned_device("auto") == "cuda"
+    monkeypatch.setattr(ray, "get_gpu_ids", list)
+    assert assigned_device("auto") == "cpu"
