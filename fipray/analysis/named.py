@@ -45,7 +45,8 @@ def _network(rule: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> str
         return None  # a sparser one may still come
     values = measured[measured["path_id"].isin(own) & (measured["measure"] == rule["measure"])]
     rows = variants.merge(values[["path_id", "step", "value"]], on=["path_id", "step"])
-    within = rows[rows["value"] >= rule["least"]].sort_values("target_sparsity")
+    is_within = rows["value"] <= rule["most"] if rule["least"] is None else rows["value"] >= rule["least"]
+    within = rows[is_within].sort_values("target_sparsity")
     return BASE if within.empty else str(within["network"].iloc[-1])
 
 

@@ -42,17 +42,19 @@ MOST_SHOWN = 8  # trials whose settings are told
 
 @dataclass(frozen=True)
 class SparsestWithin:
-    """Result of a recipe: the sparsest variant of paths whose measure is high enough, else the base network.
+    """Result of a recipe: the sparsest variant of paths whose measure is within a bound, else the base network.
 
     Args:
         paths: names of the paths.
         measure: name of the measure.
-        least: smallest value of the measure.
+        least: smallest value of the measure; None for a measure that must be small.
+        most: largest value of the measure; None for a measure that must be large.
     """
 
     paths: tuple[str, ...]
     measure: str
-    least: float
+    least: float | None = None
+    most: float | None = None
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,9 @@ def test_choices_and_reasons_are_in_the_manifest(recipe, directory):
     assert parameters["recipe"] == "prune"
     assert parameters["chosen.num_steps"] == 40
     assert parameters["reasons"].splitlines() == list(recipe.chosen.reasons)
-    assert json.loads(parameters["results"])["pruned"]["measure"] == "agreement"
+    assert json.loads(parameters["results"])["pruned"] == {
+        **{"rule": "sparsest_within", "paths": ["pruning"], "measure": "accuracy_loss", "least": None, "most": 0.2}
+    }
 
 
 def test_settings_can_be_overridden_by_name(module, data):
@@ -132,10 +134,10 @@ def test_no_network_within_the_allowance_leaves_the_base(module, data, tmp_path)
 def test_labels_of_held_out_inputs_are_what_is_judged(module, tmp_path):
     labels = blobs(700)[1][400:500]
     labelled = prune(module, small_data(held_out_labels=labels), sparsity=0.5, budget={"steps": 40}, allowance=0.1)
-    measure, least = labelled.design.judged
+    rule = labelled.plan.results["pruned"]
     with torch.no_grad():
         base = float(np.mean(module(torch.from_numpy(blobs(700)[0][400:500])).argmax(1).numpy() == labels))
-    assert (measure, least) == ("held_out_accuracy", pytest.approx(base - 0.1))
+    assert (rule.measure, rule.least, rule.most) == ("held_out_accuracy", pytest.approx(base - 0.1), None)
     assert set(labelled.run(tmp_path / "out").point_measures["measure"]) >= {"agreement", "held_out_accuracy"}
 
 

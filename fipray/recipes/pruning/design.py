@@ -24,8 +24,8 @@ from fipray.recipes.pruning.trial import Trial
 from fipray.recipes.recipe import Chosen, Plan, Recipe, Setting, SparsestWithin
 from fipray.recipes.record import GIVEN, Plain
 from fipray.recipes.subject import Subject
-from fipray.study import Choice, Data, HeldOutAccuracy, LogUniform, PathSpec, Uniform
-from fipray.study.measures import AGREEMENT, HELD_OUT_ACCURACY
+from fipray.study import AccuracyLoss, Choice, Data, HeldOutAccuracy, LogUniform, PathSpec, Uniform
+from fipray.study.measures import ACCURACY_LOSS, AGREEMENT, HELD_OUT_ACCURACY, AnyMeasure
 from fipray.study.tensors import Tensors
 
 PATH, FALLBACK, RESULT = "pruning", "pruning-less", "pruned"
@@ -80,21 +80,25 @@ class Pruning:
             num_steps=max(round(SHARE * choices.num_steps), 1),
         )
         paths = (path, lower) if choices.fallback > 0 else (path,)
-        measure, least = self.judged
+        measure, rule = self._rule(tuple(one.name for one in paths))
         inner = "radius.control" if guarded else "radius"
-        measures = {AGREEMENT: self.task.subject.agreement(self.num_held_out)}
+        agreement = {AGREEMENT: self.task.subject.agreement(self.num_held_out)}
+        judges: dict[str, AnyMeasure] = {
+            HELD_OUT_ACCURACY: HeldOutAccuracy(self.num_held_out),
+            ACCURACY_LOSS: AccuracyLoss(self.num_held_out),
+        }
         return Plan(
             paths=paths,
-            results={RESULT: SparsestWithin(tuple(one.name for one in paths), measure, least)},
+            results={RESULT: rule},
             anchors=AnchorChoice(choices.num_anchors, choices.mirrored, self.task.seed),
             geometry=self.task.subject.geometry,
-            measures={**measures, **({measure: HeldOutAccuracy(self.num_held_out)} if self.has_labels else {})},
+            measures={**agreement, **({measure: judges[measure]} if measure in judges else {})},
             space={
                 f"{inner}.initial": LogUniform(choices.radius / 4, choices.radius * 4),
                 "objective.ramp": Uniform(0.3, 0.9),
                 "batch_size": Choice(tuple(sorted({max(choices.batch_size // 2, 1), choices.batch_size}))),
             },
-            objectives={measure: "max"},
+            objectives={HELD_OUT_ACCURACY if self.has_labels else AGREEMENT: "max"},
             settings={
                 f"{inner}.initial": Setting("radius"),
                 "objective.ramp": Setting("ramp"),
@@ -112,22 +116,27 @@ class Pruning:
         """Whether accuracy itself can be judged on held-out inputs."""
         return self.task.subject.is_classifier and self.data.held_out_labels is not None
 
+    def _rule(self, paths: tuple[str, ...]) -> tuple[str, SparsestWithin]:
+        """Measure by which a network is within the allowance, and the rule that names the result."""
+        if self.has_labels:
+            return HELD_OUT_ACCURACY, SparsestWithin(paths, HELD_OUT_ACCURACY, least=self._least_accuracy)
+        if self.task.subject.is_classifier and self.task.subject.base_outputs.ndim == 2:
+            return ACCURACY_LOSS, SparsestWithin(paths, ACCURACY_LOSS, most=self.task.allowance)
+        return AGREEMENT, SparsestWithin(paths, AGREEMENT, least=round(1 - self.task.allowance, 12))
+
     @cached_property
-    def judged(self) -> tuple[str, float]:
-        """Measure by which a network is within the allowance, and its smallest value."""
-        if not self.has_labels:
-            return AGREEMENT, round(1 - self.task.allowance, 12)
+    def _least_accuracy(self) -> float:
         network, data = self.task.subject.network, Tensors(self.data, "cpu")
         labels = data.held_out_labels
         assert labels is not None
         base = HeldOutAccuracy(self.num_held_out).measured_on(network, network.weights, data.held_out(()), labels)
-        return HELD_OUT_ACCURACY, round(base - self.task.allowance, 12)
+        return round(base - self.task.allowance, 12)
 
     def outcome(self, results: analysis.Results) -> tuple[str, ...]:
         found = results.named.get(RESULT)
         if found is None:
             return ("The path has not ended yet.",)
-        measure, least = self.judged
+        measure, rule = self._rule(())
         rows = results.variants.merge(
             results.point_measures.query("measure == @measure", local_dict={"measure": measure})[
                 ["path_id", "step", "value"]
@@ -135,12 +144,13 @@ class Pruning:
             on=["path_id", "step"],
         ).sort_values("target_sparsity")
         said = [f"{row.target_sparsity:.0%} sparsity: {row.value:.2%}" for row in rows.itertuples()]
-        name = "accuracy" if self.has_labels else "agreement with the base network"
-        listed = (
-            f"On {self.num_held_out:,} held-out inputs, {name} at "
-            + ", at ".join(said)
-            + f"; at least {least:.2%} is asked for."
-        )
+        name = {
+            HELD_OUT_ACCURACY: "accuracy",
+            ACCURACY_LOSS: "loss of accuracy (estimated by the base network's probabilities, a standard error added)",
+            AGREEMENT: "agreement with the base network",
+        }[measure]
+        asked = f"at most {rule.most:.2%}" if rule.least is None else f"at least {rule.least:.2%}"
+        listed = f"On {self.num_held_out:,} held-out inputs, {name} at {', at '.join(said)}; {asked} is asked for."
         within = f"within the allowance of {self.task.allowance:.1%}"
         reached = rows[rows["network"] == found]["target_sparsity"]
         if reached.empty:
@@ -184,8 +194,9 @@ def prune(
     budget; `PruningChoices` lists all settings, and each can be given by name. What is fixed: the pruning mask keeps
     the weights of largest magnitude, and the sparsity rises along a cubic ramp. The result "pruned" is the sparsest
     network of the paths that is within the allowance, judged on held-out inputs: by accuracy where
-    `Data.held_out_labels` are given, else by agreement with the base network's classes, which bounds what accuracy can
-    have lost. Regression networks are judged by the fraction of the variance of their outputs that is kept.
+    `Data.held_out_labels` are given, else by its loss as the base network's own probabilities estimate it
+    (`fip.study.AccuracyLoss`), and for classes of each position by agreement with the base network. Regression networks
+    are judged by the fraction of the variance of their outputs that is kept.
 
     Args:
         module: trained network, in evaluation mode.
@@ -193,7 +204,7 @@ def prune(
         sparsity: fraction of zeros, above 0 and below 1, of what the pattern counts; None for 0.9 unstructured and 0.5
             else.
         pattern: "unstructured", "2:4" or "channels".
-        allowance: largest loss of accuracy or agreement, as a fraction, above 0 and below 1.
+        allowance: largest loss of accuracy (or of agreement), as a fraction, above 0 and below 1.
         budget: time for trial and path, such as "10 min", "90 s" or a number of seconds, or {"steps": N}; ten minutes
             by default. Measuring accuracy on test inputs comes on top.
         seed: seed of all random numbers.
