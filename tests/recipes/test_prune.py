@@ -124,6 +124,15 @@ def test_sparsity_out_of_reach_leaves_the_sparsest_network_within_the_allowance(
     assert np.array_equal(results.weights("pruned"), results.weights("pruning-less"))
 
 
+def test_second_path_is_longer_where_the_first_is_unlikely_to_be_the_result(module, data):
+    first, second = prune(module, data, **HARD).study.paths
+    assert second.num_steps == round(0.4 * first.num_steps)
+    first, second = prune(module, data, **HARD, share=0.2).study.paths
+    assert second.num_steps == round(0.2 * first.num_steps)
+    with pytest.raises(UsageError, match="share is a ratio of steps above 0"):
+        prune(module, data, share=0.0)
+
+
 def test_no_network_within_the_allowance_leaves_the_base(module, data, tmp_path):
     hard = prune(module, data, **HARD, fallback=0.0)
     results = hard.run(tmp_path / "out")

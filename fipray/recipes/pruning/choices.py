@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,7 @@ class PruningChoices:
         batch_size: anchors in the batch of a step.
         fallback: lower sparsity to which a second, shorter path leads, in case the first does not keep within the
             allowance; 0 for no such path.
+        share: steps of that second path, as a fraction of those of the first, above 0.
         ramp: fraction of a path over which the sparsity rises.
         guard: functional distance on held-out inputs above which steps become shorter; 0 for no guard.
         guard_every: steps between two looks at it.
@@ -38,6 +40,7 @@ class PruningChoices:
     num_steps: int = 1000
     batch_size: int = 128
     fallback: float = 0.0
+    share: float = 0.15
     ramp: float = 0.6
     guard: float = 0.0
     guard_every: int = 20
@@ -48,3 +51,5 @@ class PruningChoices:
     def __post_init__(self) -> None:
         if not 0 <= self.fallback < 1:
             raise UsageError(f"fallback is a sparsity, 0..1, 1 excluded; {self.fallback} was given")
+        if not 0 < self.share < math.inf:
+            raise UsageError(f"share is a ratio of steps above 0, such as 0.15; {self.share} was given")

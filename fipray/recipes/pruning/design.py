@@ -19,7 +19,7 @@ from fipray.recipes.budget import Budget, Given
 from fipray.recipes.catalogue import overrides_of, recipe
 from fipray.recipes.machine import Machine
 from fipray.recipes.pruning.choices import PruningChoices
-from fipray.recipes.pruning.task import PATTERNS, SHARE, PatternName, Task
+from fipray.recipes.pruning.task import PATTERNS, PatternName, Task
 from fipray.recipes.pruning.trial import Trial
 from fipray.recipes.recipe import Chosen, Plan, Recipe, Setting, SparsestWithin
 from fipray.recipes.record import GIVEN, Plain
@@ -77,7 +77,7 @@ class Pruning:
             path,
             name=FALLBACK,
             objective=self.task.objective(choices.ramp, choices.fallback),
-            num_steps=max(round(SHARE * choices.num_steps), 1),
+            num_steps=max(round(choices.share * choices.num_steps), 1),
         )
         paths = (path, lower) if choices.fallback > 0 else (path,)
         measure, rule = self._rule(tuple(one.name for one in paths))

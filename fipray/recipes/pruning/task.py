@@ -33,8 +33,6 @@ PATTERNS: dict[str, tuple[type[Pattern], float]] = {
     "channels": (Structured, 0.5),
 }
 """Pattern and usual sparsity by name."""
-SHARE = 0.15
-"""Steps of the path to a lower sparsity, as a fraction of those of the first path."""
 
 
 @dataclass(frozen=True, eq=False)

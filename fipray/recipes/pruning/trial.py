@@ -17,7 +17,7 @@ from fipray.networks import check_norms_move
 from fipray.recipes.anchors import LEAST_AGREEMENT, are_images
 from fipray.recipes.machine import Machine
 from fipray.recipes.pruning.choices import PruningChoices
-from fipray.recipes.pruning.task import SHARE, Task
+from fipray.recipes.pruning.task import Task
 from fipray.recipes.trial import Attempt, Bench, best_radius
 
 _logger = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ TRIAL, MEASURING = 0.15, 0.1  # fractions of a budget in seconds
 NUM_ATTEMPTS = 5  # about as many short paths make up a trial
 FEWEST, MOST = 8, 60  # steps of a short path
 FARTHEST = 8**0.5  # functional distance of two classifiers that are sure of other classes on every input
+SHARE, LARGER_SHARE = 0.15, 0.4  # of the first path's steps, for the path to a lower sparsity
+MUCH = 0.15  # fraction of classes that a short path changes above which the first path is unlikely to be the result
 TELLING, LONGEST = 200, 300  # fewest and most steps of paths that tell which statistics of BatchNorm are better
 
 
@@ -181,8 +183,11 @@ class Trial:
             self.reasons.append(f"{said}, so a second path to a lower sparsity is not needed.")
             return choices
         lower = round(1 - (1 - target) ** 0.5, 2)
-        self.reasons.append(f"{said}: in case the path loses too much, a shorter one leads to {lower:.0%} sparsity.")
-        return replace(choices, fallback=lower)
+        share = self.given.get("share", SHARE if lost <= MUCH else LARGER_SHARE)
+        self.reasons.append(
+            f"{said}: in case the path loses too much, one of {share:.0%} of its steps leads to {lower:.0%} sparsity."
+        )
+        return replace(choices, fallback=lower, share=share)
 
     def _guard(self, choices: PruningChoices, best: Attempt) -> PruningChoices:
         if "guard" in self.given or not math.isfinite(best.distance) or best.distance <= 0:
@@ -206,7 +211,7 @@ class Trial:
         """Choose the numbers of anchors, measured points and steps, which share what is left of the budget."""
         data, forward, seconds = self.task.data, self.bench.forward_seconds, self.task.budget.seconds
         pool = len(data.anchors) * (2 if choices.mirrored else 1)
-        paths = 1 + SHARE * (choices.fallback > 0)  # of the length of the first
+        paths = 1 + choices.share * (choices.fallback > 0)  # of the length of the first
         num_anchors, num_points, num_steps = pool, 5, self.task.budget.steps or 0
         if seconds is not None:
             num_anchors = min(pool, max(int(MEASURING * seconds / forward), 8 * choices.batch_size))
