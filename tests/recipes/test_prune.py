@@ -138,6 +138,7 @@ def test_no_network_within_the_allowance_leaves_the_base(module, data, tmp_path)
     results = hard.run(tmp_path / "out")
     assert results.named["pruned"] == "base"
     assert "No network on the paths is within the allowance" in hard.outcome(results)
+    assert "with held_out_labels, accuracy is measured" in hard.outcome(results)
 
 
 def test_labels_of_held_out_inputs_are_what_is_judged(module, tmp_path):

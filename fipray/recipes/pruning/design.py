@@ -28,6 +28,7 @@ from fipray.study import AccuracyLoss, Choice, Data, HeldOutAccuracy, LogUniform
 from fipray.study.measures import ACCURACY_LOSS, AGREEMENT, HELD_OUT_ACCURACY, AnyMeasure
 from fipray.study.tensors import Tensors
 
+_LABELS = "A base network that is too certain makes the estimate too large: with held_out_labels, accuracy is measured."
 PATH, FALLBACK, RESULT = "pruning", "pruning-less", "pruned"
 
 
@@ -151,6 +152,7 @@ class Pruning:
         }[measure]
         asked = f"at most {rule.most:.2%}" if rule.least is None else f"at least {rule.least:.2%}"
         listed = f"On {self.num_held_out:,} held-out inputs, {name} at {', at '.join(said)}; {asked} is asked for."
+        labels = (_LABELS,) if measure == ACCURACY_LOSS else ()
         within = f"within the allowance of {self.task.allowance:.1%}"
         reached = rows[rows["network"] == found]["target_sparsity"]
         if reached.empty:
@@ -158,6 +160,7 @@ class Pruning:
                 f"No network on the paths is {within}, so {RESULT!r} is the base network.",
                 listed,
                 "Allow more, give more time (budget) or more anchors, or ask for less sparsity.",
+                *labels,
             )
         level = float(reached.iloc[0])
         if level < self.task.sparsity - 1e-9:
@@ -165,6 +168,7 @@ class Pruning:
                 f"{self.task.sparsity:.0%} sparsity was not reached {within} in "
                 f"{self.task.budget.text}: {RESULT!r} is the network at {level:.0%}.",
                 listed,
+                *labels,
             )
         zeros = float(rows.loc[rows["network"] == found, "sparsity"].iloc[0])
         # Patterns leave out layers that they do not fit, and no pattern touches biases and norms.
