@@ -362,6 +362,7 @@ class Recipe:
         _logger.info(f"timing gradients with up to {most} threads")
         network = Network.of(data.packed(self.design.module))
         some = Tensors(data, "cpu").anchors(())[:NUM_TIMED_ON]
+        network.check(some)  # explains what a pass would only raise
         return best_threads(gradient_seconds(network, some), most)
 
     def as_recorded(self, into: str | Path) -> Recipe:

@@ -10,6 +10,7 @@ from torch import nn
 
 import fipray as fip
 from fipray import recipes
+from fipray.errors import DataError
 from fipray.recipes import machine
 from fipray.recipes.machine import Machine, best_threads, gradient_seconds, with_threads, workers_on_cores
 from fipray.records import Store
@@ -94,3 +95,9 @@ def test_run_again_has_the_threads_of_the_first(module, data, monkeypatch, tmp_p
 def test_machine_has_the_threads_of_the_runner():
     assert Machine.of(fip.LocalRunner(threads=3)) == Machine(3, "cpu")
     assert machine.num_cores() >= 1
+
+
+def test_network_that_does_not_take_the_inputs_is_refused_before_it_is_timed(data, monkeypatch, tmp_path):
+    monkeypatch.setattr(RECIPE, "num_cores", lambda: 8)
+    with pytest.raises(DataError, match="does not take"):
+        recipes.prune(nn.Linear(9, 3), data).run(tmp_path / "out")
