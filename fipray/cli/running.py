@@ -167,7 +167,6 @@ class _Named:
         from fipray.recipes import find
 
         recipe = find(self.text).made(self.parameters)
-        recipe = recipe.prepared(chosen, into)  # first, as it refuses the directory of another study
         if self.is_fitted:
             chosen = recipe.fitted(chosen, into)
         return recipe.prepared(chosen, into), chosen

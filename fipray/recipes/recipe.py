@@ -346,11 +346,16 @@ class Recipe:
             The runner with the threads of the earlier run into the directory, so that the rest of it is computed as
             its beginning was; else with as many as pay for one gradient. Workers on other machines, or with GPUs, stay
             as they are.
+
+        Raises:
+            UsageError: for a directory of another recipe, or of other parameters.
         """
         workers = workers_on_cores(runner)
         if workers is None:
             return runner
-        return with_threads(runner, recorded_threads(into) or self._best_threads(workers or self.design.num_parallel))
+        self.as_recorded(into)  # refuses the directory of another study, whose threads would be no answer
+        threads = recorded_threads(into) or self._best_threads(workers or self.design.num_parallel)
+        return with_threads(runner, min(threads, num_cores()))  # the earlier run may have had a larger machine
 
     def _best_threads(self, num_workers: int) -> int:
         # One core is left to others. Where another process takes a core of a worker, the threads of each operation wait

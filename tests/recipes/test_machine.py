@@ -10,7 +10,7 @@ from torch import nn
 
 import fipray as fip
 from fipray import recipes
-from fipray.errors import DataError
+from fipray.errors import DataError, UsageError
 from fipray.recipes import machine
 from fipray.recipes.machine import Machine, best_threads, gradient_seconds, with_threads, workers_on_cores
 from fipray.records import Store
@@ -101,3 +101,22 @@ def test_network_that_does_not_take_the_inputs_is_refused_before_it_is_timed(dat
     monkeypatch.setattr(RECIPE, "num_cores", lambda: 8)
     with pytest.raises(DataError, match="does not take"):
         recipes.prune(nn.Linear(9, 3), data).run(tmp_path / "out")
+
+
+def test_threads_of_a_larger_machine_are_no_more_than_there_are_cores(module, data, monkeypatch, tmp_path):
+    monkeypatch.setattr(RECIPE, "num_cores", lambda: 13)
+    monkeypatch.setattr(RECIPE, "gradient_seconds", lambda *_: lambda threads: 1 / threads)
+    recipe = recipes.prune(module, data, sparsity=0.5, budget={"steps": 3})
+    recipe.run(tmp_path / "out", fip.LocalRunner(threads=3))
+    assert recipe.fitted(fip.LocalRunner(), tmp_path / "out").threads == 3
+    monkeypatch.setattr(RECIPE, "num_cores", lambda: 2)
+    assert recipe.fitted(fip.LocalRunner(), tmp_path / "out").threads == 2
+
+
+def test_directory_of_another_study_is_refused_before_threads_are_timed(module, data, monkeypatch, tmp_path):
+    path = fip.PathSpec("walk", fip.objectives.RandomWalk(), num_steps=1)
+    study = fip.Study("own", module, data, (path,), parameters={"threads": "many"})
+    fip.LocalRunner().run(study, tmp_path / "own")
+    monkeypatch.setattr(RECIPE, "gradient_seconds", None)  # calling it would raise
+    with pytest.raises(UsageError, match="holds study 'own', not recipe 'prune'"):
+        recipes.prune(module, data).run(tmp_path / "own")
