@@ -53,8 +53,7 @@ class Worker:
         network = self._resources.network
         if network.num_weights >= LARGE:
             # Checks of a network take more memory for a moment than any step does, and that would be kept, too.
-            # Without the geometry: where no outputs are kept, they need not suit one.
-            network.check(self._resources.data.held_out(()))
+            network.check(self._resources.data.held_out(()), payload.geometry)
         keep_freed_memory(network.num_weights)
 
     def run(self, job: Job, report: Report | None = None) -> Tables:
