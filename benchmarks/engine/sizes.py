@@ -168,9 +168,9 @@ def _path(name: str, what: str) -> Callable[[int], object]:
 
     def steps(count: int) -> None:
         settings = Settings(
-            num_steps=count, **{"radius": Scheduled(1e-3), "batch_size": SUBJECTS[name].batch[0], **given}
+            num_steps=PATH_STEPS, **{"radius": Scheduled(1e-3), "batch_size": SUBJECTS[name].batch[0], **given}
         )
-        for _ in walk(problem, anchors, objective, settings):
+        for _ in walk(problem, anchors, objective, settings, until=count, overwrites=True):
             pass
 
     return steps

@@ -22,6 +22,42 @@ State = dict[str, Tensor]
 """State of a stepper: tensors by name, without a graph."""
 
 
+class OwnedState(State):
+    """State whose tensors nothing else needs, so that a stepper may overwrite them, see `taken`."""
+
+
+def taken(state: State) -> State:
+    """Take over a state in order to write to its tensors.
+
+    Copying the moments of a large network takes about as long as the step itself. A caller that needs the state no
+    longer therefore gives an `OwnedState`. It is emptied, so that a second use fails.
+
+    Args:
+        state: state that a stepper was given.
+
+    Returns:
+        The tensors of an `OwnedState`, or copies of those of any other state.
+    """
+    if not isinstance(state, OwnedState):
+        return {name: value.clone() for name, value in state.items()}
+    own = dict(state)
+    state.clear()
+    return own
+
+
+def part_of_state(state: State, tensors: State) -> State:
+    """State of an inner stepper, owned where that of the composed one is.
+
+    Args:
+        state: state of the composed stepper.
+        tensors: some of its tensors, under the inner stepper's names.
+
+    Returns:
+        The inner stepper's state.
+    """
+    return OwnedState(tensors) if isinstance(state, OwnedState) else tensors
+
+
 @dataclass(frozen=True)
 class Situation:
     """Everything that a stepper needs for one step. Quantities that cost a pass are computed on first use.
@@ -109,13 +145,29 @@ class Proposal:
     predicted_gain: float
     state: State = field(default_factory=dict)
 
+    @cached_property
+    def length(self) -> float:
+        """L2 length of the displacement."""
+        return float(torch.linalg.vector_norm(self.displacement))
+
+    def of_length(self, length: float) -> Proposal:
+        """Record the length of the displacement where a stepper has computed it already.
+
+        Args:
+            length: L2 length.
+
+        Returns:
+            This proposal. A copy of it with another displacement computes its own.
+        """
+        vars(self)["length"] = length  # no field: `dataclasses.replace` must not carry it over
+        return self
+
     @property
     def not_finite(self) -> str:
         """Description of a part that is NaN or infinite; empty where everything is finite."""
         # The norm is finite only where every entry is: one number to fetch from a GPU.
-        length = float(torch.linalg.vector_norm(self.displacement))
-        if not math.isfinite(length):
-            return f"the length of the displacement was {length}"
+        if not math.isfinite(self.length):
+            return f"the length of the displacement was {self.length}"
         return "" if math.isfinite(self.predicted_gain) else f"the predicted gain was {self.predicted_gain}"
 
 
@@ -143,7 +195,7 @@ class Stepper(Protocol):
 
         Args:
             situation: weights, batch, objective and radius.
-            state: state after the last accepted step; not to be written to.
+            state: state after the last accepted step; not to be written to, except for what `taken` returns.
 
         Returns:
             A displacement [P] no longer than the radius, along directions that a restriction allows.
@@ -246,11 +298,11 @@ def promised(situation: Situation, displacement: Tensor, state: State | None = N
     Returns:
         The proposal.
     """
-    displacement = within(situation.radius, displacement)
-    return Proposal(displacement, float(-(situation.slope @ displacement)), state or {})
+    displacement, length = within(situation.radius, displacement)
+    return Proposal(displacement, float(-(situation.slope @ displacement)), state or {}).of_length(length)
 
 
-def within(radius: float, displacement: Tensor) -> Tensor:
+def within(radius: float, displacement: Tensor) -> tuple[Tensor, float]:
     """Shorten a displacement to a radius.
 
     Args:
@@ -258,8 +310,8 @@ def within(radius: float, displacement: Tensor) -> Tensor:
         displacement: [P].
 
     Returns:
-        The displacement, scaled down where it is longer.
+        The displacement, scaled down where it is longer, and its length.
     """
     # A displacement of NaN fails the comparison and passes unchanged, for `Proposal.not_finite` to report.
     length = float(torch.linalg.vector_norm(displacement))
-    return displacement * (radius / length) if length > radius else displacement
+    return (displacement * (radius / length), radius) if length > radius else (displacement, length)
