@@ -12,7 +12,7 @@ from torch import Tensor
 from fipray.border import described, shaped_like
 from fipray.errors import UsageError
 from fipray.paths.batch import Batch
-from fipray.paths.objective import GradientEstimate, Objective, Projection, Restriction
+from fipray.paths.objective import GradientEstimate, Masked, Objective, Projection, Restriction
 from fipray.paths.problem import Problem
 
 
@@ -56,8 +56,10 @@ def tangent(objective: Objective, problem: Problem, weights: Tensor) -> Projecti
     mask = problem.network.mask
     if mask is None:
         return along
+    if along is everything:
+        return Masked(mask)
     # Masked on both sides, which keeps the projection symmetric.
-    return mask.mul if along is everything else lambda vector: along(vector * mask) * mask
+    return Masked(along.mask * mask) if isinstance(along, Masked) else lambda vector: along(vector * mask) * mask
 
 
 def everything(vector: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from fipray.border import an_instance, number, shaped_like
 from fipray.errors import UsageError
 from fipray.paths.batch import Batch
 from fipray.paths.calls import everything, gradient, tangent
-from fipray.paths.objective import Objective, Projection, only_descended
+from fipray.paths.objective import Masked, Objective, Projection, only_descended
 from fipray.paths.problem import Problem
 from fipray.paths.quantities import outputs_on_anchors
 
@@ -125,6 +125,20 @@ class Situation:
             The projection [P]; the vector itself without a restriction.
         """
         return self._projection(vector)
+
+    def allow(self, pieces: list[Tensor]) -> list[Tensor]:
+        """Project a vector that nothing else needs; overwrites it where the projection is a mask.
+
+        Args:
+            pieces: pieces of a vector [P], in order.
+
+        Returns:
+            The projection: the same pieces, or one piece where the projection needs the whole vector.
+        """
+        if isinstance(self._projection, Masked):
+            torch._foreach_mul_(pieces, self._projection.mask.split([len(piece) for piece in pieces]))
+            return pieces
+        return [self.allowed(torch.cat(pieces))] if self.restricted else pieces
 
     @cached_property
     def _projection(self) -> Projection:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -86,6 +87,7 @@ def walk(
     overwrites = overwrites and isinstance(settings.radius, AcceptsAll)
     if overwrites:
         state = {name: value.clone() for name, value in state.items()}
+        point = replace(point, solver_state={})  # so that the first state does not stay in memory
     # The limit is relative, because rescaling all weights must not change when a path counts as stuck.
     num_steps, smallest = settings.num_steps, SMALLEST_RADIUS * problem.length
     before_draw = generator.get_state()

@@ -89,7 +89,7 @@ class Unstructured:
             )
         if self.across == "network":
             # not those that are zero, whose saliency of 0 would have them chosen again in place of further weights
-            return _least(losses(), wanted - zeros, (weights != 0) & _in_layers(network, weights))
+            return _least(losses(), wanted - zeros, _present(weights) & _in_layers(network, weights))
         chosen, before, fraction, lost = [], 0, (wanted - elsewhere) / num_available, losses()
         for slot in layers:
             # differences of rounded running sums, so that the counts add up to the wanted number
@@ -269,8 +269,14 @@ def _part(vector: Tensor, slot: Slot) -> Tensor:
 def _zeros(weights: Tensor) -> int:
     if weights.device.type == "cpu":
         # twice as fast as torch, which has no fast count
-        return len(weights) - int(np.count_nonzero(weights.detach().numpy() != 0))
+        return len(weights) - int(np.count_nonzero(_present(weights).numpy()))
     return len(weights) - int(torch.count_nonzero(weights))
+
+
+def _present(weights: Tensor) -> Tensor:
+    """Return for each weight whether it is not zero."""
+    # on a CPU numpy compares three times as fast as torch
+    return torch.from_numpy(weights.detach().numpy() != 0) if weights.device.type == "cpu" else weights != 0
 
 
 def _ones(weights: Tensor) -> Tensor:

@@ -141,7 +141,8 @@ class FirstOrder:
             after["count"] = counts[0]
             del slopes  # a vector less for the rest of the step
             # momentum may lead off a restriction that has tightened since, so the step is projected as well
-            displacement, length = within(situation.radius, situation.allowed(displacement))
+            (displacement,) = situation.allow([displacement])
+            displacement, length = within(situation.radius, displacement)
         # no predicted gain: the step descends the distance as well, and momentum points elsewhere than the slope
         proposal = Proposal(mode.folded(displacement), 0.0, after)
         return proposal.of_length(length) if proposal.displacement is displacement else proposal
@@ -183,9 +184,7 @@ class FirstOrder:
                 loss = distance.of_parts(problem, mode.moving, batch)
                 if batch.keeps_outputs:
                     loss = loss + distance.of_outputs(problem, mode.outputs(batch.inputs), batch)
-        slopes = mode.slopes(loss)
-        if situation.restricted:
-            slopes = [situation.allowed(torch.cat(slopes))]
+        slopes = situation.allow(mode.slopes(loss))
         if beta and not asked:
             pulled = mode.pulled_back(situation.slope).split([len(slope) for slope in slopes])
             torch._foreach_add_(slopes, pulled, alpha=beta)
