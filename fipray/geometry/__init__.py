@@ -6,6 +6,7 @@ from fipray.geometry.layers import Layer
 from fipray.geometry.metric import Metric, StreamedMetric
 from fipray.geometry.outputs import Euclidean, FisherRao, Heads, Warm, class_logits, functional_distance, num_classes
 from fipray.geometry.projections import NullSpace, Projection
+from fipray.geometry.least_squares import damped_least_squares
 from fipray.geometry.solvers import LinearSolution, conjugate_gradients, minimal_residual, solve_in_sample_space
 from fipray.geometry.stacked import StackedMetric
 from fipray.geometry.sweeps import Sweeps
@@ -33,6 +34,7 @@ __all__ = [
     "Warm",
     "class_logits",
     "conjugate_gradients",
+    "damped_least_squares",
     "functional_distance",
     "minimal_residual",
     "num_classes",
