@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 
 def damped_least_squares(
-    j: Callable[[Tensor], Tensor],
-    jt: Callable[[Tensor], Tensor],
+    j: Callable[[list[Tensor]], Tensor],
+    jt: Callable[[Tensor], list[Tensor]],
     right: Tensor,
     *,
     shift: float,
@@ -25,8 +25,8 @@ def damped_least_squares(
     Cost: `iterations` products with J and one more with J^T.
 
     Args:
-        j: v -> J v, for v [P].
-        jt: u -> J^T u [P], for u shaped as b.
+        j: v -> J v, for v in pieces as `jt` returns them.
+        jt: u -> J^T u, for u shaped as b, as tensors of any shapes.
         right: b, of any shape.
         shift: at least 0.
         iterations: number of iterations, at least 1. Once the residual is rounding, further ones change nothing.
@@ -57,6 +57,6 @@ def damped_least_squares(
     return solution
 
 
-def _square(vector: Tensor) -> Tensor:
-    # The norm takes one pass over memory, and a sum of squares three.
-    return torch.linalg.vector_norm(vector).square()
+def _square(pieces: Sequence[Tensor]) -> Tensor:
+    # Norms take one pass over memory, and a sum of squares three.
+    return torch.stack([torch.linalg.vector_norm(piece) for piece in pieces]).square().sum()

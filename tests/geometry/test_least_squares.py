@@ -14,7 +14,11 @@ WIDE, TALL = (6, 40), (40, 6)
 
 def solved(jacobian: torch.Tensor, right: torch.Tensor, shift: float, iterations: int) -> torch.Tensor:
     found = damped_least_squares(
-        lambda v: jacobian @ v, lambda u: jacobian.T @ u, right, shift=shift, iterations=iterations
+        lambda v: jacobian @ torch.cat(v),
+        lambda u: list((jacobian.T @ u).split(4)),
+        right,
+        shift=shift,
+        iterations=iterations,
     )
     return jacobian.T @ found
 

@@ -93,7 +93,7 @@ class Natural:
         if last is None and self.iterations is not None and not isinstance(metric, StreamedMetric):
             solution = damped_least_squares(
                 metric.j,
-                lambda sensitivities: situation.allowed(metric.jt(sensitivities)),
+                lambda sensitivities: situation.allow(metric.jt_in_pieces(sensitivities)),
                 target,
                 shift=num_inputs * self.damping,
                 iterations=self.iterations,
