@@ -7,6 +7,8 @@ every point of the path remains a vector of weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -51,7 +53,7 @@ class EvaluationMode:
             Pieces of the gradient [P], in order: one for each parameter.
         """
         parameters = list(self._parameters.values())
-        found = torch.autograd.grad(loss, [*parameters, self.moving], allow_unused=True)
+        found: Sequence[Tensor | None] = torch.autograd.grad(loss, [*parameters, self.moving], allow_unused=True)
         pieces = [
             torch.zeros_like(one).flatten() if slope is None else slope.reshape(-1)
             for one, slope in zip(parameters, found, strict=False)
