@@ -14,6 +14,7 @@ from fipray.errors import UsageError
 from fipray.geometry.jacobian import Products, joined
 from fipray.geometry.layers import Layer, Recording
 from fipray.networks.arrays import AnyWeights, Inputs
+from fipray.networks.compute import undivided
 from fipray.networks.derivatives import twice_differentiable
 from fipray.networks.embedding import OutputGeometry
 from fipray.networks.inputs import refused_by_forward
@@ -59,7 +60,7 @@ class Metric(Products):
         fixed = weights.detach()
         leaves = {name: one.requires_grad_(True) for name, one in network.named(fixed).items()}
         self._recording = Recording(fixed)
-        with torch.enable_grad(), twice_differentiable(), self._recording:
+        with torch.enable_grad(), twice_differentiable(), undivided(), self._recording:
             low = torch.autocast(weights.device.type, torch.bfloat16, enabled=precision == "bf16")
             with low, refused_by_forward(inputs):
                 outputs = network.evaluated(leaves, inputs)
@@ -280,6 +281,15 @@ class StreamedMetric:
             return metric.jt(metric.j(direction))
 
         return _sum(map(product, self._parts)) / self.num_inputs
+
+    def jacobian(self) -> Tensor:
+        """`J` [N C, P], for few outputs: see `Metric.jacobian`."""
+        return torch.cat([self._metric(part).jacobian() for part in self._parts])
+
+    def gram(self) -> Tensor:
+        """Gram matrix `J J^T` [N C, N C] from `jacobian`."""
+        rows = self.jacobian()
+        return rows @ rows.T
 
 
 def _sum(vectors: Iterable[Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from fipray.geometry.jacobian import Products, joined
 from fipray.geometry.keeps import Kept, Outputs
 from fipray.geometry.metric import Metric, Precision
+from fipray.networks.compute import undivided
 from fipray.networks.derivatives import twice_differentiable
 from fipray.networks.network import Network
 
@@ -130,7 +131,7 @@ def products(
     if isinstance(kept, Outputs):
         return Metric(network, weights, inputs, kept.geometry, precision=precision)
     moving = weights.detach().requires_grad_(True)
-    with torch.enable_grad(), twice_differentiable():
+    with torch.enable_grad(), twice_differentiable(), undivided():
         found = kept.quantities(network, moving, inputs)
     return Products(network, moving, inputs, found.reshape(len(inputs), -1), [moving])
 

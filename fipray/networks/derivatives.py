@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from fipray.networks.compute import repeated_in
 from fipray.networks.functional_module import FunctionalModule
 from fipray.networks.modules import tensors_in
 
@@ -37,6 +38,12 @@ def twice_differentiable() -> Iterator[None]:
     Yields:
         Nothing.
     """
+    with _twice_differentiable(), repeated_in(_twice_differentiable):
+        yield
+
+
+@contextmanager
+def _twice_differentiable() -> Iterator[None]:
     with sdpa_kernel(SDPBackend.MATH), _RecurrentWithoutCudnn():
         yield
 

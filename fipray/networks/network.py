@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fipray.border import checked
-from fipray.errors import NetworkError
+from fipray.errors import NetworkError, UsageError
 from fipray.networks.arrays import AnyWeights
 from fipray.networks.checks.run import run_checks
+from fipray.networks.compute import Compute
 from fipray.networks.embedding import OutputGeometry
 from fipray.networks.functional_module import FunctionalModule
 from fipray.networks.inputs import check_device, check_inputs
@@ -145,6 +146,29 @@ class Network(FunctionalModule):
         moved = copy.copy(self)
         moved.weights = weights.detach()  # the graph in which they were computed must not be kept alive
         return moved
+
+    @checked
+    def computed(self, compute: Compute) -> Network:
+        """Choose how passes through the network are computed.
+
+        Args:
+            compute: precision, memory format and size of the passes. TF32 and deterministic algorithms are settings of
+                the whole process, which this switches on.
+
+        Returns:
+            A network whose passes are computed this way.
+
+        Raises:
+            UsageError: for a lower precision than that of weights in float64.
+        """
+        if self.weights.dtype is torch.float64 and compute.precision != "fp32":
+            raise UsageError(
+                f"precision={compute.precision!r} is for weights in float32, and these are in float64: use 'fp32'"
+            )
+        compute.prepare_process()
+        other = copy.copy(self)
+        other.compute = compute
+        return other
 
     @checked
     def to(self, device: torch.device | str) -> Network:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -159,8 +159,8 @@ class Problem:
         Args:
             weights: weights [P] at which it is taken.
             batch: inputs; rows of the metric are those of `batch.target`.
-            chunk: number of inputs held in memory at once; a larger batch is streamed. None for no limit. For batches
-                of outputs only.
+            chunk: number of inputs held in memory at once; a larger batch is streamed. None takes the network's
+                micro-batch. For batches of outputs only.
             precision: precision of the products in the layers, see `Metric`.
 
         Returns:
@@ -171,6 +171,7 @@ class Problem:
         """
         if batch.is_plain:
             given = (self.network, weights, batch.inputs, self.geometry)
+            chunk = self.network.micro_batch if chunk is None else chunk
             # A batch that fits is not streamed: a streamed metric repeats the forward pass for every product.
             if chunk is not None and len(batch) > chunk:
                 return StreamedMetric(*given, chunk=chunk, precision=precision)
@@ -199,7 +200,8 @@ class Problem:
                 embedded = self.geometry.embed(self.network.outputs(weights, batch.inputs))
                 found[self.names[0]] = (embedded - batch.reference).square().sum(1)
         for part in batch.parts:
-            value = values_of(part.kept, self.network, weights, part.inputs)
+            given = (part.kept, self.network, weights, part.inputs)
+            value = self.network.fitting(partial(values_of, *given), len(part.inputs))
             found[part.name] = (value - part.target).square().sum(1)
         return found
 

@@ -231,13 +231,27 @@ def proposed(stepper: Stepper, situation: Situation, state: State) -> Proposal:
     Raises:
         UsageError: where it is no proposal, or its displacement differs from the weights in shape, dtype or device.
     """
-    name = f"{type(stepper).__name__}.propose()"
-    proposal: Proposal = an_instance(stepper.propose(situation, state), Proposal, name)
+    name, versions = f"{type(stepper).__name__}.propose()", _versions(state)
+
+    def propose() -> Proposal:
+        # Called again when memory runs out, unless the stepper has begun to overwrite a state that it owns.
+        if _versions(state) != versions:
+            raise torch.OutOfMemoryError("memory ran out after the stepper had begun to overwrite its state")
+        return stepper.propose(situation, OwnedState(state) if isinstance(state, OwnedState) else state)
+
+    # A batch and the inputs of an objective on it may be passed through the network together.
+    found = situation.problem.network.fitting(propose, 2 * len(situation.batch))
+    proposal: Proposal = an_instance(found, Proposal, name)
     # A displacement in another dtype would change that of all later weights without an error.
     shaped_like(proposal.displacement, situation.weights, f"{name}, as displacement,")
     number(proposal.predicted_gain, f"{name}, as predicted_gain,")
     an_instance(proposal.state, dict, f"{name}, as state,")
     return proposal
+
+
+def _versions(state: State) -> list[int]:
+    """Count the in-place writes to each tensor of a state."""
+    return [tensor._version for tensor in state.values()]
 
 
 @runtime_checkable

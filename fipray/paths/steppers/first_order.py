@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.optim.adam import adam
 
 from fipray.border import checked
@@ -117,7 +118,7 @@ class FirstOrder:
         return state | initial_statistics(problem.network) if self.batch_statistics else state
 
     def propose(self, situation: Situation, state: State) -> Proposal:
-        # the fused kernel and BatchNorm write in place
+        # the fused kernel writes in place
         network, after = situation.problem.network, taken(state)
         mode = mode_of(network, situation.weights, after)
         slopes = self._slopes(situation, mode)
@@ -126,6 +127,7 @@ class FirstOrder:
             sizes = [len(slope) for slope in slopes]
             moments = [vector.split(sizes) for vector in (displacement, after["mean"], after["square"])]
             counts = [after["count"].clone() for _ in slopes]  # the kernel increments each of them
+            increment_version(after["mean"])  # the kernel does not count its writes, by which `proposed` sees them
             # the fused kernel takes one pass over memory: on a CPU ten times as fast as the separate operations
             adam(
                 *(list(moments[0]), slopes, list(moments[1]), list(moments[2]), [], counts),

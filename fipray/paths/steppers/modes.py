@@ -172,7 +172,8 @@ def mode_of(network: Network, weights: Tensor, state: State) -> EvaluationMode |
     Args:
         network: the network that is run.
         weights: [P], where the step begins.
-        state: state at the start of the step; in training mode its statistics are updated in place.
+        state: state at the start of the step; in training mode its statistics are replaced by those that each pass
+            updates in place.
 
     Returns:
         The mode.
@@ -180,8 +181,9 @@ def mode_of(network: Network, weights: Tensor, state: State) -> EvaluationMode |
     statistics = _statistics_in(state)
     if not statistics:
         return EvaluationMode(network, weights)
-    before = {name: value.clone() for name, value in statistics.items()}
-    return TrainingMode(network, weights, before, statistics)
+    after = {name: value.clone() for name, value in statistics.items()}
+    state.update({_PREFIX + name: value for name, value in after.items()})
+    return TrainingMode(network, weights, statistics, after)
 
 
 def _statistics_in(state: State) -> Statistics:

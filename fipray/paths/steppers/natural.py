@@ -52,7 +52,7 @@ class Natural:
         warm: whether to start the iterations from the last step's z, for one more product. With a fresh batch at each
             step it gains little; it pays where the batch is all anchors.
         chunk: number of inputs held in memory at once; a larger batch is streamed, which costs one more forward pass
-            per product. None never streams.
+            per product. None takes the network's micro-batch (`fipray.Compute`), and never streams without one.
         precision: of the products, "full" or "bf16" (see `fipray.geometry.Metric`).
 
     Raises:
