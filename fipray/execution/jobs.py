@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fipray.errors import RunError
 from fipray.geometry import Kept, OutputGeometry
+from fipray.networks import Compute
 from fipray.records import Store
 from fipray.records.layout import step_of
 from fipray.study.data import Data
@@ -77,6 +78,7 @@ class Payload:
         keeps: kept quantities by name; empty for the outputs alone.
         measures: measures of saved points by name, as objects or `module:function`.
         networks: weights [P] of other networks by name.
+        compute: precision and size of passes through the network.
     """
 
     study: str
@@ -88,6 +90,7 @@ class Payload:
     keeps: Mapping[str, Kept] = field(default_factory=dict)
     measures: Mapping[str, AnyMeasure] = field(default_factory=dict)
     networks: Mapping[str, Tensor] = field(default_factory=dict)
+    compute: Compute = Compute()
 
     @classmethod
     def of(cls, study: Study, module: nn.Module | None = None, folders: tuple[str, ...] = ()) -> Payload:
@@ -113,6 +116,7 @@ class Payload:
             study.keeps,
             study.measures,
             study.other_weights,
+            study.compute,
         )
 
 

@@ -219,7 +219,6 @@ def in_passes(function: Callable[[Tensor], Tensor], inputs: Tensor, size: int | 
         return nullcontext(), _Anew(again)
 
     found = [
-        checkpoint(function, part, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
-        for part in parts
+        checkpoint(function, part, use_reentrant=False, preserve_rng_state=False, context_fn=contexts) for part in parts
     ]
     return torch.cat(found, dim)

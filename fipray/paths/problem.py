@@ -17,7 +17,7 @@ from fipray.geometry.keeps import Kept, Outputs
 from fipray.geometry.keeps.kept import values_of
 from fipray.geometry.metric import Precision
 from fipray.geometry.stacked import StackedMetric, products
-from fipray.networks import Network
+from fipray.networks import Compute, Network
 from fipray.networks.arrays import AnyWeights, Inputs
 from fipray.paths.batch import OUTPUTS, Batch, Part
 from fipray.paths.display import listing, table
@@ -42,6 +42,7 @@ class Problem:
         others: weights [P] of further networks of the same architecture, for objectives that compare with them.
         tasks: labelled examples of further tasks by name, for objectives that learn them.
         memory: metrics on inputs that are no longer available, for objectives that penalise displacement under them.
+        compute: precision and size of passes through the network; None leaves those of the network.
 
     Raises:
         DataError: for inputs that cannot be used, or on which a kept quantity is not finite.
@@ -71,8 +72,10 @@ class Problem:
         others: Sequence[AnyWeights] = (),
         tasks: Mapping[str, Examples] | None = None,
         memory: Sequence[KroneckerMetric] = (),
+        compute: Compute | None = None,
     ) -> None:
         network = network if isinstance(network, Network) else Network.of(network)
+        network = network if compute is None else network.computed(compute)
         keeps = dict(keeps) if keeps else {OUTPUTS: Outputs(geometry or FisherRao())}
         _, main = outputs_on_anchors(keeps)
         if geometry is not None and main is not None and main.geometry != geometry:
