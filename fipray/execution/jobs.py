@@ -90,7 +90,7 @@ class Payload:
     keeps: Mapping[str, Kept] = field(default_factory=dict)
     measures: Mapping[str, AnyMeasure] = field(default_factory=dict)
     networks: Mapping[str, Tensor] = field(default_factory=dict)
-    compute: Compute = Compute()
+    compute: Compute = field(default_factory=Compute)
 
     @classmethod
     def of(cls, study: Study, module: nn.Module | None = None, folders: tuple[str, ...] = ()) -> Payload:

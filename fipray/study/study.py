@@ -103,7 +103,7 @@ class Study:
     keeps: Mapping[str, Kept] = field(default_factory=dict)
     measures: Mapping[str, AnyMeasure] = field(default_factory=dict)
     networks: Mapping[str, nn.Module] = field(default_factory=dict)
-    compute: Compute = Compute()
+    compute: Compute = field(default_factory=Compute)
     _identified: dict[str, dict[str, Spec]] = field(default_factory=dict, init=False, repr=False)
     _made_by: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 

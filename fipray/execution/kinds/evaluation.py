@@ -18,7 +18,7 @@ from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec
 
 
 def _evaluated(resources: Resources, run: Callable[[Evaluator], Tables]) -> Tables:
-    """Run an evaluation; when memory runs out, again with smaller passes. Its draws are seeded, so they are the same."""
+    """Run an evaluation; when memory runs out, again with smaller passes. Its draws are seeded, hence the same."""
     with _watched(resources) as evaluator:
         return resources.network.fitting(partial(run, evaluator), evaluating.BATCH_SIZE)
 
