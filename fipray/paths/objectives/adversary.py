@@ -69,7 +69,7 @@ class Adversary:
         """
         clean, threat_model = batch.inputs.detach(), self.threat_model
         # the range of all inputs decides cheaply; only where it fails does `contains` allow for rounding
-        smallest, largest = (float(value) for value in clean.aminmax())
+        smallest, largest = torch.stack(clean.aminmax()).tolist()  # both at once: a GPU is waited for once
         within = threat_model.lower <= smallest and largest <= threat_model.upper
         if not (within or bool(threat_model.contains(clean, clean).all())):
             raise UsageError(
@@ -78,7 +78,7 @@ class Adversary:
             )
         weights = weights.detach()
         # a random start: for the base network the divergence is least at the clean input itself, with gradient 0
-        moved = threat_model.starts(clean, torch.Generator().manual_seed(batch.seed))
+        moved = threat_model.starts(clean, torch.Generator(clean.device).manual_seed(batch.seed))
         for _ in range(self.num_steps):
             moved.requires_grad_(True)
             with torch.enable_grad():
