@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,23 +54,29 @@ class ThreatModel:
         Returns:
             The nearest allowed inputs [N, ...] in Euclidean distance.
         """
-        if self.norm == "linf":
-            return adversarial.clamp(*self.box(clean))
-        change = (adversarial - clean).flatten(1)
-        nearest = _shorten(change, self.lower - clean.flatten(1), self.upper - clean.flatten(1), self.epsilon)
-        # clean + (upper - clean) may round to a number just above upper
-        return (clean + nearest.view_as(clean)).clamp(self.lower, self.upper)
+        return self.projection(clean)(adversarial)
 
-    def box(self, clean: Tensor) -> tuple[Tensor, Tensor]:
-        """Smallest box of numbers that holds the allowed inputs; in linf it holds no others.
+    def projection(self, clean: Tensor) -> Callable[[Tensor], Tensor]:
+        """Prepare projections around the same clean inputs, as the steps of an attack need them.
 
         Args:
             clean: clean inputs [N, ...] within the bounds.
 
         Returns:
-            The least and the greatest allowed value of each coordinate [N, ...].
+            `project` as a function of the adversarial inputs alone.
         """
-        return (clean - self.epsilon).clamp_min(self.lower), (clean + self.epsilon).clamp_max(self.upper)
+        if self.norm == "linf":
+            lowest = (clean - self.epsilon).clamp_min_(self.lower)
+            highest = (clean + self.epsilon).clamp_max_(self.upper)
+            return lambda adversarial: adversarial.clamp(lowest, highest)
+        return lambda adversarial: self._nearest(adversarial, clean)
+
+    def _nearest(self, adversarial: Tensor, clean: Tensor) -> Tensor:
+        """Project inputs on the intersection of l2 balls with the bounds."""
+        change = (adversarial - clean).flatten(1)
+        nearest = _shorten(change, self.lower - clean.flatten(1), self.upper - clean.flatten(1), self.epsilon)
+        # clean + (upper - clean) may round to a number just above upper
+        return (clean + nearest.view_as(clean)).clamp(self.lower, self.upper)
 
     def contains(self, adversarial: Tensor, clean: Tensor, atol: float = 1e-6) -> Tensor:
         """Check which inputs are allowed, up to rounding errors.
@@ -86,13 +93,13 @@ class ThreatModel:
         slack = self.slack(clean.dtype, atol)
         change = (adversarial - clean).flatten(1)
         if self.norm == "linf":
-            falls, rises = change.aminmax(dim=1)
-            near = (falls >= -self.epsilon - slack) & (rises <= self.epsilon + slack)
+            near = (change.amin(1) >= -self.epsilon - slack) & (change.amax(1) <= self.epsilon + slack)
         else:
             near = change.norm(dim=1) <= self.epsilon + slack
-        # The extremes of NaN are NaN, which is within no bounds.
-        lowest, highest = adversarial.flatten(1).aminmax(dim=1)
-        return near & (lowest >= self.lower - slack) & (highest <= self.upper + slack)
+        # By extremes, a tenth of the time that comparisons of all numbers take on a CPU. Those of NaN are NaN, which is
+        # within no bounds.
+        flat = adversarial.flatten(1)
+        return near & (flat.amin(1) >= self.lower - slack) & (flat.amax(1) <= self.upper + slack)
 
     def slack(self, dtype: torch.dtype, atol: float = 1e-6) -> float:
         """Largest rounding error by which inputs may exceed the threat model.

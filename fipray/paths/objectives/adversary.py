@@ -79,6 +79,7 @@ class Adversary:
         weights = weights.detach()
         # a random start: for the base network the divergence is least at the clean input itself, with gradient 0
         moved = threat_model.starts(clean, torch.Generator(clean.device).manual_seed(batch.seed))
+        project = threat_model.projection(clean)
         for _ in range(self.num_steps):
             moved.requires_grad_(True)
             with torch.enable_grad():
@@ -87,7 +88,7 @@ class Adversary:
             step = self.step_fraction * threat_model.epsilon / self.num_steps
             # `steepest` points downhill, hence the minus; it depends on the gradient's direction alone, so that a
             # gradient of 1e-30 on an input far from the decision boundary still gives a full step
-            moved = threat_model.project(moved.detach() - step * threat_model.steepest(gradient), clean)
+            moved = project(moved.detach() - step * threat_model.steepest(gradient))
         return moved
 
 

@@ -70,6 +70,7 @@ class Descent(BuiltInAttack):
         remaining, threat_model = search.remaining(), search.threat_model
         current, clean, labels = starts[remaining], search.inputs[remaining], search.labels[remaining]
         towards = None if rivals is None else rivals[remaining]
+        project = threat_model.projection(clean)
         # A step size for each example: one that stalls says nothing about the others.
         step = torch.full_like(search.margin[remaining], self.step_fraction * threat_model.epsilon)
         lowest = torch.full_like(step, math.inf)
@@ -88,13 +89,14 @@ class Descent(BuiltInAttack):
             # Counted anew after a step was halved.
             num_stalled = num_stalled % 2
             direction = threat_model.steepest(gradient)
-            current = threat_model.project(torch.addcmul(current, each(step, current), direction), clean)
+            current = project(torch.addcmul(current, each(step, current), direction))
             # Fooled examples leave the batch, so that later steps cost less.
             if search.until_fooled:
                 (left,) = torch.where(~fooled)
                 if len(left) < len(labels):
                     remaining = left if isinstance(remaining, slice) else remaining[left]
                     current, clean, labels = current[left], clean[left], labels[left]
+                    project = threat_model.projection(clean)
                     towards = None if towards is None else towards[left]
                     step, lowest, num_stalled = step[left], lowest[left], num_stalled[left]
         # The loop judges an iterate with the gradient of the next step, so the last one takes a forward pass more.

@@ -93,9 +93,12 @@ class Search:
         # NaN is never lower, so it cannot replace an input that fools the classifier by a number.
         worse = torch.where(fooled == was_fooled, margin < was_margin, fooled)
         # Without masks as indices: their number of rows would have to be read from the device.
-        self.worst[indices] = torch.where(each(worse, candidates), candidates, self.worst[indices])
-        self.margin[indices] = torch.where(worse, margin, was_margin)
-        self.fooled[indices] = torch.where(worse, fooled, was_fooled)
+        inputs = torch.where(each(worse, candidates), candidates, self.worst[indices])
+        margin, now_fooled = torch.where(worse, margin, was_margin), torch.where(worse, fooled, was_fooled)
+        if isinstance(indices, slice):
+            self.worst, self.margin, self.fooled = inputs, margin, now_fooled
+        else:
+            self.worst[indices], self.margin[indices], self.fooled[indices] = inputs, margin, now_fooled
         return fooled
 
     def judge(self, candidates: Tensor) -> None:
