@@ -54,7 +54,12 @@ class ThreatModel:
         Returns:
             The nearest allowed inputs [N, ...] in Euclidean distance.
         """
-        return self.projection(clean)(adversarial)
+        if self.norm == "linf":
+            return adversarial.clamp(*self._box(clean))
+        change = (adversarial - clean).flatten(1)
+        nearest = _shorten(change, self.lower - clean.flatten(1), self.upper - clean.flatten(1), self.epsilon)
+        # clean + (upper - clean) may round to a number just above upper
+        return (clean + nearest.view_as(clean)).clamp_(self.lower, self.upper)
 
     def projection(self, clean: Tensor) -> Callable[[Tensor], Tensor]:
         """Prepare projections around the same clean inputs, as the steps of an attack need them.
@@ -63,20 +68,16 @@ class ThreatModel:
             clean: clean inputs [N, ...] within the bounds.
 
         Returns:
-            `project` as a function of the adversarial inputs alone.
+            `project` as a function of the adversarial inputs alone, which may write its result into them.
         """
         if self.norm == "linf":
-            lowest = (clean - self.epsilon).clamp_min_(self.lower)
-            highest = (clean + self.epsilon).clamp_max_(self.upper)
-            return lambda adversarial: adversarial.clamp(lowest, highest)
-        return lambda adversarial: self._nearest(adversarial, clean)
+            lowest, highest = self._box(clean)
+            return lambda adversarial: adversarial.clamp_(lowest, highest)
+        return lambda adversarial: self.project(adversarial, clean)
 
-    def _nearest(self, adversarial: Tensor, clean: Tensor) -> Tensor:
-        """Project inputs on the intersection of l2 balls with the bounds."""
-        change = (adversarial - clean).flatten(1)
-        nearest = _shorten(change, self.lower - clean.flatten(1), self.upper - clean.flatten(1), self.epsilon)
-        # clean + (upper - clean) may round to a number just above upper
-        return (clean + nearest.view_as(clean)).clamp(self.lower, self.upper)
+    def _box(self, clean: Tensor) -> tuple[Tensor, Tensor]:
+        """Least and greatest allowed value of each coordinate in linf."""
+        return (clean - self.epsilon).clamp_min_(self.lower), (clean + self.epsilon).clamp_max_(self.upper)
 
     def contains(self, adversarial: Tensor, clean: Tensor, atol: float = 1e-6) -> Tensor:
         """Check which inputs are allowed, up to rounding errors.

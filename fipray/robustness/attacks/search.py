@@ -92,13 +92,19 @@ class Search:
         # Fooled before margin: the margin sums over all wrong classes, so it may be below 0 where none of them wins.
         # NaN is never lower, so it cannot replace an input that fools the classifier by a number.
         worse = torch.where(fooled == was_fooled, margin < was_margin, fooled)
-        # Without masks as indices: their number of rows would have to be read from the device.
-        inputs = torch.where(each(worse, candidates), candidates, self.worst[indices])
-        margin, now_fooled = torch.where(worse, margin, was_margin), torch.where(worse, fooled, was_fooled)
-        if isinstance(indices, slice):
-            self.worst, self.margin, self.fooled = inputs, margin, now_fooled
+        self.margin[indices] = torch.where(worse, margin, was_margin)
+        self.fooled[indices] = torch.where(worse, fooled, was_fooled)
+        if worse.device.type == "cpu":
+            # Two thirds of the time of `torch.where` on inputs, with less memory.
+            (rows,) = torch.where(worse)
+            places = rows if isinstance(indices, slice) else indices[rows]
+            if len(rows) == len(self.worst):
+                self.worst.copy_(candidates.detach())
+            else:
+                self.worst.index_copy_(0, places, candidates.detach().index_select(0, rows))
         else:
-            self.worst[indices], self.margin[indices], self.fooled[indices] = inputs, margin, now_fooled
+            # Without the rows of a mask, whose number would have to be read from the device.
+            self.worst[indices] = torch.where(each(worse, candidates), candidates, self.worst[indices])
         return fooled
 
     def judge(self, candidates: Tensor) -> None:
