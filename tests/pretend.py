@@ -6,8 +6,8 @@
     assert gpu.counts.syncs <= 2
 
 Operations that mix devices raise, as they would on a GPU, and so do draws from a generator of another device. Kernel
-launches, host synchronisations and copies between the devices are counted. Where there is a real GPU it is used instead,
-and counted by the same mode.
+launches, host synchronisations and copies between the devices are counted. Where there is a real GPU it is used, and
+counted by the same mode.
 
 To torch's C++ code the tensors are on the device `meta`, which exists everywhere: what torch makes on the way is made
 there too, and autograd stays in the caller's thread. To Python code the device is called `cuda:0`.
@@ -103,8 +103,10 @@ class _Names(TorchFunctionMode):
         args, kwargs = tree_map(_inwards, args), tree_map(_inwards, kwargs or {})
         if func in (torch.tensor, torch.as_tensor, Tensor.new_tensor):
             return _data(func, args, kwargs)
-        if func is Tensor.tolist:
-            return args[0].cpu().tolist()
+        if func in (Tensor.tolist, Tensor.__format__):
+            return func(args[0].cpu(), *args[1:])
+        if func in (Tensor.__getitem__, Tensor.__setitem__):
+            args = (args[0], _indices(args[1]), *args[2:])
         if func in (Tensor.untyped_storage, Tensor.data_ptr) and isinstance(args[0], _Tensor):
             return func(args[0].host)
         if func in (Tensor.is_meta.__get__, Tensor.is_cuda.__get__) and isinstance(args[0], _Tensor):
@@ -120,6 +122,13 @@ class _Names(TorchFunctionMode):
 def _inwards(given: Any) -> Any:
     name = given.type if isinstance(given, torch.device) else given.split(":")[0] if isinstance(given, str) else ""
     return _INSIDE if name == _NAME.type else given
+
+
+def _indices(given: Any) -> Any:
+    """Lists among the indices as tensors of the host, from which they would be copied: on `meta` they are lost."""
+    if isinstance(given, tuple):
+        return tuple(_indices(one) for one in given)
+    return torch.tensor(given, dtype=None if given else torch.int64) if isinstance(given, list) else given
 
 
 def _data(func: Any, args: Any, kwargs: Any) -> Tensor:
@@ -175,6 +184,8 @@ class GPU(TorchDispatchMode):
             self._count(func, args, kwargs, makes)
         if not self.pretends:
             return func(*args, **kwargs)
+        if any(one.device.type == _INSIDE.type and not isinstance(one, _Tensor) for one in tensors):
+            raise RuntimeError(f"{func}: torch made a tensor without numbers, which the pretend GPU cannot follow")
         if here:
             _refuse_mixed(_name(func), args, [one for one in tensors if not self._is_here(one)])
         if target is not None and makes:

@@ -38,7 +38,12 @@ def test_tensors_report_the_device_and_so_do_those_made_of_them(gpu):
     made = [
         *(there, there.T[1:], there + 1, torch.zeros_like(there), there.new_zeros(2)),
         *(torch.tensor([1.0], device=gpu.device), there.new_tensor([1.0]), torch.as_tensor([1.0], device=gpu.device)),
-        *(copy.deepcopy(there), nn.BatchNorm1d(3).to(gpu.device).weight, torch.empty(0, device="cuda"), torch.ones(2, device=there.device)),
+        *(
+            copy.deepcopy(there),
+            nn.BatchNorm1d(3).to(gpu.device).weight,
+            torch.empty(0, device="cuda"),
+            torch.ones(2, device=there.device),
+        ),
     ]
     assert all(one.device == gpu.device and one.is_cuda and not one.is_meta for one in made)
     assert there.cpu().device.type == "cpu"
@@ -78,6 +83,10 @@ def test_a_single_number_and_indices_of_the_host_are_accepted(gpu):
     counts = gpu.taken()
     assert chosen.tolist() == [3, 0]
     assert (counts.syncs, counts.to_device) == (1, 16)
+    assert there[[3, 0]].tolist() == [3, 0]
+    assert there.view(2, 2)[:, [True, False]].tolist() == [[0], [2]]
+    there[[0, 1]] = 9
+    assert there.tolist() == [9, 9, 2, 3]
 
 
 def test_draws_take_a_generator_of_their_own_device(gpu):

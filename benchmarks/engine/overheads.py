@@ -18,7 +18,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.engine.sizes import SUBJECTS
-from fipray.robustness import PGD, Classifier, ThreatModel, evaluate
+from fipray.robustness import PGD, Attack, Classifier, ThreatModel, evaluate
 
 THREAT_MODEL = ThreatModel("linf", 0.01)
 NUM_STEPS = 10
@@ -130,28 +130,32 @@ def _pairs(name: str) -> dict[str, tuple[Callable[[], object], Callable[[], obje
     with torch.no_grad():
         labels = module(inputs).argmax(1)
     labels[::2] = (labels[::2] + 1) % 10
-    generator = torch.Generator().manual_seed(0)
-    pgd = PGD(NUM_STEPS)
+    generator, pgd, batches = torch.Generator().manual_seed(0), PGD(NUM_STEPS), list(_batches(inputs, labels))
+
+    def plainly(some: Tensor, own: Tensor) -> Tensor:
+        return plain_pgd(module, some, own, generator)
+
+    def evaluated(attack: Attack) -> object:
+        return evaluate(module, inputs, labels, THREAT_MODEL, [attack], generator, batch_size=BATCH)
+
     return {
         pgd.name: (
-            lambda: [
-                pgd.perturb(module, *some, THREAT_MODEL, generator)
-                for some in zip(inputs.split(BATCH), labels.split(BATCH), strict=True)
-            ],
-            lambda: [
-                plain_pgd(module, *some, generator)
-                for some in zip(inputs.split(BATCH), labels.split(BATCH), strict=True)
-            ],
+            lambda: [pgd.perturb(module, *batch, THREAT_MODEL, generator) for batch in batches],
+            lambda: [plainly(*batch) for batch in batches],
         ),
         f"evaluate, {pgd.name}": (
-            lambda: evaluate(module, inputs, labels, THREAT_MODEL, [pgd], generator, batch_size=BATCH),
-            lambda: plain_evaluation(module, inputs, labels, lambda *some: plain_pgd(module, *some, generator)),
+            lambda: evaluated(pgd),
+            lambda: plain_evaluation(module, inputs, labels, plainly),
         ),
         "evaluate, no attack": (
-            lambda: evaluate(module, inputs, labels, THREAT_MODEL, [Unchanged()], generator, batch_size=BATCH),
+            lambda: evaluated(Unchanged()),
             lambda: plain_evaluation(module, inputs, labels, lambda some, _: some),
         ),
     }
+
+
+def _batches(inputs: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(inputs.split(BATCH), labels.split(BATCH), strict=True)
 
 
 def plain_pgd(module: nn.Module, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -177,7 +181,7 @@ def plain_evaluation(
     """Clean and robust accuracy as they are computed by hand."""
     clean = torch.cat([module(some).argmax(1) for some in inputs.split(BATCH)]) == labels
     num_robust = 0
-    for some, own in zip(inputs[clean].split(BATCH), labels[clean].split(BATCH), strict=True):
+    for some, own in _batches(inputs[clean], labels[clean]):
         with torch.enable_grad():
             made = attacked(some, own)
         num_robust += int((module(made).argmax(1) == own).sum())

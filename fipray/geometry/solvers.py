@@ -43,8 +43,8 @@ def conjugate_gradients(
 ) -> LinearSolution:
     """Solve `A x = b` for a symmetric positive semidefinite A by conjugate gradients (Hestenes & Stiefel 1952).
 
-    On a GPU, which is not waited for at every iteration, up to 31 products more are made after the last one that counts;
-    they change nothing.
+    A GPU is not waited for at every iteration: up to 31 products more are made after the last that counts. They change
+    nothing.
 
     Args:
         product: v -> A v.
@@ -92,9 +92,7 @@ def conjugate_gradients(
     residual = torch.where(norm > 0, square.sqrt() / norm, 0)
     if on_host:
         return LinearSolution(solution, float(residual), int(done)) if bool(is_finite) else _unsolved(right, int(done))
-    return LinearSolution(
-        torch.where(is_finite, solution, math.nan), torch.where(is_finite, residual, math.nan), done
-    )
+    return LinearSolution(torch.where(is_finite, solution, math.nan), torch.where(is_finite, residual, math.nan), done)
 
 
 _BETWEEN_CHECKS = 32

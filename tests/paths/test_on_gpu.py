@@ -53,8 +53,8 @@ from fipray.paths import (
     trace,
     walk,
 )
-from fipray.robustness import ThreatModel
 from fipray.paths.sparsity import SemiStructured, Structured
+from fipray.robustness import ThreatModel
 from tests import pretend
 from tests.problems import generator
 
@@ -63,7 +63,7 @@ BATCH, NUM_STEPS = 8, 3
 INDICES = 8 * BATCH  # bytes of a batch's indices, the only ones that need to cross
 LINF = Adversary(ThreatModel("linf", 0.1), num_steps=2)
 L2 = Adversary(ThreatModel("l2", 0.5), num_steps=2)
-FIRST_ORDER = FirstOrder(beta=0.1)
+FIRST_ORDER, SCHEDULE = FirstOrder(beta=0.1), Scheduled(0.01)
 BASE = 2  # waits of a first-order step
 
 
@@ -99,7 +99,7 @@ def problem(device: torch.device, norms: bool = True, keeps: tuple[str, ...] = (
     )
 
 
-def walked(where: Problem, objective, stepper, radius=Scheduled(0.01), gpu: pretend.GPU | None = None):
+def walked(where: Problem, objective, stepper, radius=SCHEDULE, gpu: pretend.GPU | None = None):
     """The end of a path, and what was counted in its second turn, after whatever is done once."""
     counts: list[pretend.Counts] = []
     settings = Settings(stepper=stepper, radius=radius, num_steps=NUM_STEPS, batch_size=BATCH)

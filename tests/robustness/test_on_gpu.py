@@ -49,9 +49,7 @@ def networks() -> tuple[Network, ...]:
     for seed in range(3):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            module = nn.Sequential(
-                *(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 4))
-            )
+            module = nn.Sequential(*(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 4)))
             module(torch.rand(50, 1, 6, 6))  # statistics other than 0 and 1
         found.append(Network.of(module.double().eval()))
     return tuple(found)
@@ -159,9 +157,10 @@ def test_an_evaluation_on_a_gpu_is_that_of_the_cpu():
             found.append((result.clean.tolist(), {name: robust.tolist() for name, robust in result.robust.items()}))
             members = dict(zip("abc", classifier.members, strict=True))
             matrix = transfer_matrix(members, members, inputs, labels, LINF, PGD(2), draws(device), batch_size=16)
-            found[-1] += (matrix.tolist(), masking_warnings(
-                classifier, inputs, labels, LINF, draws(device), num_steps=2, num_queries=2
-            ))
+            found[-1] += (
+                matrix.tolist(),
+                masking_warnings(classifier, inputs, labels, LINF, draws(device), num_steps=2, num_queries=2),
+            )
         if gpu.pretends:
             assert found[0] == found[1]
 
