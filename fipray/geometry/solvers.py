@@ -58,40 +58,49 @@ def conjugate_gradients(
     """
     # Beyond rounding the iterations of a singular A would only amplify rounding errors.
     tolerance = max(tolerance, 8 * torch.finfo(right.dtype).eps)
-    # Reading a number from a GPU costs the host more than some products without an effect cost the GPU.
-    on_host = right.device.type == "cpu"
-    every = 1 if on_host else _BETWEEN_CHECKS
     norm = torch.linalg.vector_norm(right)
-    is_finite = torch.isfinite(norm)
-    if on_host and not bool(is_finite):
+    on_host = right.device.type == "cpu"
+    if on_host and not math.isfinite(float(norm)):
         return _unsolved(right, 0)
     solution = torch.zeros_like(right) if initial is None else initial.clone()
     remaining = right.clone() if initial is None else right - product(solution)
     direction = remaining.clone()
     square = remaining.square().sum()
-    goal = tolerance * norm
-    goes_on = (square.sqrt() > goal) & (square > 0)
-    done = torch.zeros((), dtype=torch.int64, device=right.device)
+    goal, is_finite = tolerance * norm, torch.isfinite(norm)
+    done, goes_on = torch.zeros((), dtype=torch.int64, device=right.device), (square.sqrt() > goal) & (square > 0)
     for number in range(iterations):
-        if number % every == 0 and (on_host or number) and not bool(goes_on):
+        # Reading a number from a GPU costs the host more than some products without an effect cost the GPU.
+        if (on_host or (number and number % _BETWEEN_CHECKS == 0)) and not bool(goes_on):
             break
         image = product(direction)
         curvature = (direction * image).sum()
         done += goes_on
-        is_finite = is_finite & (torch.isfinite(curvature) | ~goes_on)
-        goes_on = goes_on & (curvature > 0)  # otherwise the rest lies in the null space of A, to rounding
-        length = torch.where(goes_on, square / curvature, 0)
+        if on_host:
+            if not math.isfinite(float(curvature)):
+                return _unsolved(right, int(done))
+            if not float(curvature) > 0:  # the rest lies in the null space of A, to rounding
+                break
+            length = square / curvature
+        else:
+            is_finite = is_finite & (torch.isfinite(curvature) | ~goes_on)
+            goes_on = goes_on & (curvature > 0)
+            length = torch.where(goes_on, square / curvature, 0)
         # In place: a vector of a large network takes longer to allocate than to add. Sums stay sums of products, which
         # torch adds in pairs; its dot product in float32 is wrong by a thousandth for ten million numbers.
         solution.addcmul_(direction, length)
         remaining.addcmul_(image, length, value=-1)
-        before, square = square, torch.where(goes_on, remaining.square().sum(), square)
-        # A direction of zeros after the last iteration: later products are zero, too.
-        direction.mul_(torch.where(goes_on, square / before, 0)).addcmul_(remaining, goes_on.to(right.dtype))
-        goes_on = goes_on & (square.sqrt() > goal) & (square > 0)
+        before, square = square, remaining.square().sum()
+        if on_host:
+            direction.mul_(square / before).add_(remaining)
+            goes_on = (square.sqrt() > goal) & (square > 0)
+        else:
+            # A direction of zeros after the last iteration: later products are zero, too.
+            square = torch.where(goes_on, square, before)
+            direction.mul_(torch.where(goes_on, square / before, 0)).addcmul_(remaining, goes_on.to(right.dtype))
+            goes_on = goes_on & (square.sqrt() > goal) & (square > 0)
     residual = torch.where(norm > 0, square.sqrt() / norm, 0)
     if on_host:
-        return LinearSolution(solution, float(residual), int(done)) if bool(is_finite) else _unsolved(right, int(done))
+        return LinearSolution(solution, float(residual), int(done))
     return LinearSolution(torch.where(is_finite, solution, math.nan), torch.where(is_finite, residual, math.nan), done)
 
 
