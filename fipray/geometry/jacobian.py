@@ -141,7 +141,7 @@ class Products:
 
     def jacobian(self) -> Tensor:
         """`J` [N C, P], for small batches: N C P numbers and N C backward passes."""
-        rows = torch.eye(self._kept.numel()).to(self._kept)
+        rows = torch.eye(self._kept.numel(), dtype=self._kept.dtype, device=self._kept.device)
         return torch.stack([self.jt(row.view_as(self._kept)) for row in rows])
 
     def gram(self) -> Tensor:

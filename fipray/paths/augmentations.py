@@ -25,7 +25,7 @@ class Augmentation(Protocol):
 
         Args:
             inputs: [N, ...].
-            generator: generator on the CPU for all random numbers.
+            generator: generator on the inputs' device for all random numbers.
 
         Returns:
             Inputs [M, ...] of the same shape, dtype and device.
@@ -75,7 +75,8 @@ class Shifted:
         wide = functional.pad(images.reshape(len(flat), -1, height, width), (self.pixels,) * 4)
         # One gather with an own offset per image, instead of a loop over images.
         down, right = (
-            torch.randint(2 * self.pixels + 1, (len(flat), 1), generator=generator).to(inputs.device) for _ in range(2)
+            torch.randint(2 * self.pixels + 1, (len(flat), 1), generator=generator, device=inputs.device)
+            for _ in range(2)
         )
         # An offset of `pixels` into the padded image is no shift; 0 and 2 `pixels` are the largest ones.
         rows = down + torch.arange(height, device=inputs.device)
@@ -97,5 +98,5 @@ def augmented(inputs: Tensor, augmentations: Sequence[Augmentation], seed: int =
     Returns:
         The inputs, followed by the results of each augmentation.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(inputs.device).manual_seed(seed)
     return torch.cat([inputs, *(augmentation.of(inputs, generator) for augmentation in augmentations)])

@@ -39,7 +39,7 @@ class Part:
         Returns:
             The quantity on the chosen inputs.
         """
-        indices = chosen.to(self.inputs.device)
+        indices = chosen.to(self.inputs.device, non_blocking=True)
         return replace(self, inputs=self.inputs[indices], target=self.target[indices])
 
     def first(self, size: int) -> Part:
@@ -117,7 +117,8 @@ class Batch:
                 marks = torch.rand(num_uncertain, generator=generator, dtype=torch.float64) * self.chances[-1]
                 chosen[:num_uncertain] = torch.searchsorted(self.chances, marks).clamp(max=len(self) - 1)
             # Moved only now: a generator on the CPU cannot draw on another device, and the draws are the same on all.
-            chosen = chosen.to(self.inputs.device)
+            # Indices are all that crosses, and the host need not wait for them.
+            chosen = chosen.to(self.inputs.device, non_blocking=True)
             drawn = replace(
                 self,
                 inputs=self.inputs[chosen],
@@ -207,11 +208,13 @@ class Batch:
             shape: shape of the result.
 
         Returns:
-            A tensor with the dtype and device of `reference`, the same at every call.
+            A tensor with the dtype and device of `reference`, the same at every call. A seed has other numbers on a GPU
+            than on the CPU.
         """
-        # Drawn on the CPU, so that the numbers are the same on every device.
-        generator = torch.Generator().manual_seed(self.seed)
-        return torch.randn(*shape, generator=generator, dtype=self.reference.dtype).to(self.reference.device)
+        # Drawn where they are used: noise is as large as the inputs, and a vector [P] as the network.
+        device = self.reference.device
+        generator = torch.Generator(device).manual_seed(self.seed)
+        return torch.randn(*shape, generator=generator, dtype=self.reference.dtype, device=device)
 
     @property
     def labels(self) -> Tensor:

@@ -75,5 +75,5 @@ class Examples:
         if size >= len(self):
             return self
         chosen = torch.randint(len(self), (size,), generator=torch.Generator().manual_seed(seed))
-        chosen = chosen.to(self.inputs.device)
+        chosen = chosen.to(self.inputs.device, non_blocking=True)
         return Examples(self.inputs[chosen], self.labels[chosen])

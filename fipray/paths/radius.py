@@ -114,10 +114,13 @@ class Candidate:
 
 def _distance(squares: Sequence[Tensor]) -> tuple[float, float]:
     """Functional distance over all kept quantities, and the same plus two standard errors of the mean squares."""
+    # One input alone has no variance. All numbers at once: a GPU is waited for once.
+    spreads = [each.std() if len(each) > 1 else torch.zeros_like(each[0]) for each in squares]
+    found = torch.stack([*(each.mean() for each in squares), *spreads]).tolist()
     # The distance is over the union of all quantities, so their mean squares add up before the root.
-    mean = sum(float(each.mean()) for each in squares)
-    # Variances of independent means add up; one input alone has no variance.
-    errors = [float(each.std()) / len(each) ** 0.5 if len(each) > 1 else 0.0 for each in squares]
+    mean = sum(found[: len(squares)])
+    # Variances of independent means add up.
+    errors = [std / len(each) ** 0.5 for std, each in zip(found[len(squares) :], squares, strict=True)]
     return mean**0.5, (mean + 2 * math.hypot(*errors)) ** 0.5
 
 

@@ -88,9 +88,9 @@ class Situation:
     @property
     def descent(self) -> Tensor:
         """Steepest descent `-t l` [P] as long as the radius; zero where the objective is flat."""
-        length = float(torch.linalg.vector_norm(self.slope))
+        length = torch.linalg.vector_norm(self.slope)
         # A slope of NaN is not flat: it makes a displacement of NaN, which ends the path with that reason.
-        return torch.zeros_like(self.slope) if length == 0 else self.slope * (-self.radius / length)
+        return self.slope * torch.where(length == 0, 0.0, -self.radius / length)
 
     @property
     def restricted(self) -> bool:
@@ -326,8 +326,13 @@ def promised(situation: Situation, displacement: Tensor, state: State | None = N
     Returns:
         The proposal.
     """
-    displacement, length = within(situation.radius, displacement)
-    return Proposal(displacement, float(-(situation.slope @ displacement)), state or {}).of_length(length)
+    radius = situation.radius
+    # Both at once: a GPU is waited for once.
+    length, rise = torch.stack([torch.linalg.vector_norm(displacement), situation.slope @ displacement]).tolist()
+    # A displacement of NaN fails the comparison and passes unchanged, for `Proposal.not_finite` to report.
+    if length > radius:
+        displacement, length, rise = displacement * (radius / length), radius, rise * (radius / length)
+    return Proposal(displacement, -rise, state or {}).of_length(length)
 
 
 def within(radius: float, displacement: Tensor) -> tuple[Tensor, float]:
