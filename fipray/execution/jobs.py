@@ -120,7 +120,6 @@ class Payload:
             study.other_weights,
         )
 
-
     def __getstate__(self) -> dict[str, Any]:
         # Parameters as arrays, which pickle hands over by their memory: Ray then holds them once for all workers of a
         # node. Tensors would be copied into each.

@@ -23,7 +23,7 @@ class Frozen:
     """Parameters that a network shares with the module that it was made of.
 
     A change is found by autograd's version counter of the tensor, which counts every write but those through `.data`
-    and numpy, and by a fingerprint of the values, which tells whether such a write has changed anything.
+    and numpy and those of fused optimizers, and by a fingerprint of the values, which finds all.
 
     Args:
         parameters: the network's own parameters in shared memory, by name.

@@ -37,9 +37,9 @@ class Network(FunctionalModule):
     The module is copied; the caller's own is never changed. Buffers, such as the running statistics of BatchNorm, are
     frozen: layers that keep statistics are put in evaluation mode. Parameters that layers share appear once in the
     vector. Parameters that are not in the vector are constant, and stay in the memory of the module that was given: a
-    path of adapters or of a head needs memory for these alone. Whoever changes them in that module, as by training it
-    further, is told by an error at the network's next use; of a write through `.data` or numpy, at the next `check`,
-    which every path begins with.
+    path of adapters or of a head needs memory for these alone. If they change in that module, as by training it
+    further, the network's next use is an error. Writes that autograd does not count (by `.data`, numpy, or a fused
+    optimizer) are found by the next `module_at` or `check`, with which every path begins.
 
     The vector is float32 for weights in half precision (float64 where a parameter is), like the master weights of
     mixed-precision training: each parameter is cast to its own dtype, and outputs are cast to the vector's.
@@ -120,9 +120,9 @@ class Network(FunctionalModule):
     def only(self, moving: str | Sequence[str]) -> Network:
         """Restrict which weights may change; the vector stays the same.
 
-        For networks that share one vector, such as paths of a study of which only some move a part. Time and memory stay
-        those of all P weights: where all paths move the same small part of a large network, such as adapters or a head,
-        `Network.of(module, moving=...)` makes the vector of these alone.
+        For networks that share one vector, such as paths of a study of which only some move a part. Time and memory
+        stay those of all P weights: where all paths move the same small part of a large network, such as adapters or a
+        head, `Network.of(module, moving=...)` makes the vector of these alone.
 
         Args:
             moving: names of the parameters that may change, or patterns such as `"head.*"`.
@@ -201,7 +201,8 @@ class Network(FunctionalModule):
         Raises:
             NetworkError: if `weights` is not [P].
         """
-        self.frozen.verify()
+        # A copy reads all values in any case.
+        self.frozen.verify() if share_frozen else self.frozen.verify_values()
         module = copied(self._module, (one for _, one in self.outside()) if share_frozen else ())
         values = self.named(weights.detach())
         for name, parameter in module.named_parameters():

@@ -69,8 +69,9 @@ class Place:
             double = self._doubled()
             inputs = self.inputs.double() if self.inputs.is_floating_point() else self.inputs
             weights = double.weights.copy_(self.weights)
+            own = dict(dict(double.parts())[""].named_parameters())
             for name, part in double.named(weights).items():
-                dict(double.parts())[""].get_parameter(name).data = part  # not twice: of a large network, each vector counts
+                own[name].data = part  # not twice: of a large network, each vector counts
             outputs = double(weights, inputs)
             if float((outputs - self.outputs).abs().max()) <= _SAME * float(outputs.abs().max()):
                 place = Place(double, weights, inputs, outputs, is_double=True)
@@ -80,7 +81,7 @@ class Place:
         return self
 
     def _doubled(self) -> FunctionalModule:
-        """The network in double precision; parameters outside of the vector stay as they are, and are cast when used."""
+        """Make the network in double precision; parameters outside of the vector are cast only while they are used."""
         outside = [parameter for _, parameter in self.network.outside()]
         module = copied(dict(self.network.parts())[""], outside)
         fixed = {memory_of(one) for one in outside if one.numel()}

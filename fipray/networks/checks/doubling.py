@@ -59,7 +59,7 @@ class _Doubling(TorchFunctionMode):
         given = kwargs or {}
         floats = [tensor for tensor in tensors_in((args, given)) if tensor.is_floating_point()]
         fixed = [tensor for tensor in floats if memory_of(tensor) in self._frozen]
-        if func is _DTYPE and fixed:
+        if fixed and func == _DTYPE:
             return torch.float64  # modules cast inputs to the dtype of their weights
         name = getattr(func, "__name__", "")
         is_written = (name.endswith("_") and not name.endswith("__")) or "set" in name or "out" in given

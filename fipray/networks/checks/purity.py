@@ -94,7 +94,9 @@ def check_passes(network: FunctionalModule, module: nn.Module, inputs: Tensor, w
     network.outputs_at(module, inputs)  # values that a module computes once, such as tables, are computed here
     before = _kept(network, module)
     plain = network.outputs_at(module, inputs)
-    written = [name for name, value in _kept(network, module).items() if name in before and _differ(value, before[name])]
+    written = [
+        name for name, value in _kept(network, module).items() if name in before and _differ(value, before[name])
+    ]
     last = check_draws(network, inputs)
     if written:
         raise NetworkError(
@@ -126,7 +128,7 @@ def check_passes(network: FunctionalModule, module: nn.Module, inputs: Tensor, w
 
 
 def _kept(network: FunctionalModule, module: nn.Module) -> dict[str, Tensor | int]:
-    """Copies of the tensors in a module's state, and of parameters outside of the vector, fingerprints."""
+    """Copy the tensors in a module's state; of parameters outside of the vector, compute fingerprints."""
     outside = {id(module.get_parameter(name)) for name, _ in network.outside()}
     state = module.state_dict(keep_vars=True)  # else detached, other objects than the parameters
     return {
@@ -140,7 +142,7 @@ def _differ(one: Tensor | int, other: Tensor | int) -> bool:
     if isinstance(one, int) or isinstance(other, int):
         return one != other
     # NaN is not equal to itself, so a buffer that holds one would seem to be written.
-    return not torch.equal(one, other) and not bool(one.isnan().any())
+    return bool(not torch.equal(one, other) and not one.isnan().any())
 
 
 def _reached_otherwise(network: FunctionalModule, inputs: Tensor) -> list[str]:

@@ -49,9 +49,12 @@ def run_checks(network: FunctionalModule, inputs: Tensor, geometry: OutputGeomet
     is_new = key not in network.checked
     network.frozen.verify_values()
     with kept_randomness(network):
-        module = network.module_at(network.weights, share_frozen=True) if is_new else None  # before a pass leaves traces
+        if is_new and network.frozen:
+            _guard_frozen(network, batch)
+        # Copied before a pass can leave anything in it.
+        module = network.module_at(network.weights, share_frozen=True) if is_new else None
         # Also for known kinds of inputs: whether outputs are finite depends on values and weights.
-        first = _first(network, batch) if is_new else tried(network, network.weights, batch)
+        first = tried(network, network.weights, batch)
         _check_outputs(first, len(batch))
         if module is None and (geometry is None or (key, geometry) in network.checked):
             return
@@ -74,14 +77,17 @@ def run_checks(network: FunctionalModule, inputs: Tensor, geometry: OutputGeomet
             network.checked.add((key, geometry))
 
 
-def _first(network: FunctionalModule, inputs: Tensor) -> Tensor:
-    """Evaluate a network for the first time, when its forward may turn out to write into memory that it shares."""
+def _guard_frozen(network: FunctionalModule, inputs: Tensor) -> None:
+    """Give a network memory of its own where its forward would write into that of the module that was given."""
+    # Of a copy, in which a pass may leave what it likes.
+    module = network.module_at(network.weights, share_frozen=True)
     try:
-        with network.frozen.guarded():
-            return tried(network, network.weights, inputs)
+        with torch.no_grad(), network.frozen.guarded():
+            network.outputs_at(module, inputs)
     except WriteError:  # before anything was written
-        network.frozen.unshare()  # and the checks decide whether such a forward can be used, as of any module
-        return tried(network, network.weights, inputs)
+        network.frozen.unshare()  # the checks decide whether such a forward can be used, as of any module
+    except Exception:  # which the first check explains
+        return
 
 
 def _check_values(inputs: Tensor) -> None:
