@@ -196,7 +196,11 @@ def test_show_loads_neither_torch_nor_ray(directory):
         (["tests.studies:study", "--runner", "ray", "--workers", "0"], "num_workers must be at least 1 or None, got 0"),
         (
             ["tests.studies:study", "--runner", "ray", "--gpus-per-worker", "64"],
-            "64 GPUs requested (workers: 1, GPUs per worker: 64)",
+            "a worker computes on one GPU, so of gpus_per_worker=64 all others would be reserved and idle",
+        ),
+        (
+            ["tests.studies:study", "--runner", "ray", "--gpus-per-worker", "1", "--workers", "64"],
+            "64 GPUs requested (workers: 64, GPUs per worker: 1)",
         ),
     ],
 )

@@ -109,7 +109,7 @@ class ClusterOptions:
         float | None,
         typer.Option(
             rich_help_panel=_WORKERS,
-            help="GPUs of each worker: a whole number, or a fraction of one.",
+            help="GPUs of each worker: 0, 1, or a fraction of one, which is then its part of the GPU's memory, too.",
             show_default="1 if there are any",
         ),
     ] = None

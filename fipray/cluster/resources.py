@@ -19,7 +19,7 @@ class WorkerResources:
 
     Args:
         cpus: number of CPU cores, at least 1.
-        gpus: a whole number of GPUs, or a fraction of one.
+        gpus: 0, a fraction of a GPU, or 1; a worker computes on a single GPU.
         memory_bytes: memory to reserve on the node; 0 reserves none.
         custom: amounts of the cluster's custom resources, by name; each a fraction of 1 or a whole number.
         device: torch device of the worker; "auto" for its GPU if it has one, and the CPU elsewhere.
@@ -37,8 +37,13 @@ class WorkerResources:
     def __post_init__(self) -> None:
         if self.cpus < 1:
             raise UsageError(f"threads_per_worker must be at least 1, got {self.cpus}")
-        if self.gpus < 0 or (self.gpus > 1 and self.gpus % 1):
-            raise UsageError(f"gpus_per_worker must be 0, a fraction of 1, or a whole number, got {self.gpus:g}")
+        if self.gpus > 1:
+            raise UsageError(
+                f"a worker computes on one GPU, so of gpus_per_worker={self.gpus:g} all others would be reserved and "
+                "idle: use gpus_per_worker=1 (--gpus-per-worker 1) and as many workers as there are GPUs"
+            )
+        if not self.gpus >= 0:
+            raise UsageError(f"gpus_per_worker must be 0, a fraction of 1, or 1, got {self.gpus:g}")
         if self.memory_bytes < 0:
             raise UsageError(f"memory_per_worker must be at least 0 bytes, got {self.memory_bytes}")
         for name, amount in self.custom.items():

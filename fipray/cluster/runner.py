@@ -35,7 +35,8 @@ class RayRunner:
             "local" for a private session on this machine for the time of the run. None uses RAY_ADDRESS, which Ray
             jobs set, or else "local".
         num_workers: number of actors; None for as many as fit, including nodes that join during the run.
-        gpus_per_worker: a whole number of GPUs or a fraction of one; None for one if there are GPUs and none elsewhere.
+        gpus_per_worker: 0, 1 or a fraction of a GPU, of whose memory torch then takes no larger fraction; None for one
+            if there are GPUs and none elsewhere.
         threads_per_worker: CPU cores of each actor.
         memory_per_worker: bytes reserved per actor in Ray's scheduler (not enforced); 0 reserves none.
         resources_per_worker: amounts of custom resources of each actor, by name.
