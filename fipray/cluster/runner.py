@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +50,8 @@ class RayRunner:
             rightly take hours; for unattended runs give a multiple of the slowest step.
         device: torch device of each worker: "auto" for the GPU that Ray assigned to it if there is one, and the CPU
             elsewhere; "cuda" for one GPU at least, "cpu" for none, or "mps".
+        labels: labels of the nodes that actors may be placed on, each with one value or several, the preferred one
+            first: `{"ray.io/accelerator-type": ("A100", "H100")}`. Where the first has no place, the next one serves.
 
     Raises:
         UsageError: for an invalid argument.
@@ -65,6 +67,7 @@ class RayRunner:
     max_attempts: int = 3
     stall_seconds: float | None = None
     device: str = "auto"
+    labels: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_workers is not None and self.num_workers < 1:
@@ -171,4 +174,5 @@ class RayRunner:
     def _resources(self) -> WorkerResources:
         gpus = self.gpus_per_worker or 0.0
         memory, custom = self.memory_per_worker, self.resources_per_worker
-        return WorkerResources(self.threads_per_worker, gpus, memory, custom, self.device)
+        labels = {key: (one,) if isinstance(one, str) else tuple(one) for key, one in self.labels.items()}
+        return WorkerResources(self.threads_per_worker, gpus, memory, custom, self.device, labels)

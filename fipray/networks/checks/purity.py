@@ -139,10 +139,10 @@ def _kept(network: FunctionalModule, module: nn.Module) -> dict[str, Tensor | in
 
 
 def _differ(one: Tensor | int, other: Tensor | int) -> bool:
-    if isinstance(one, int) or isinstance(other, int):
-        return one != other
-    # NaN is not equal to itself, so a buffer that holds one would seem to be written.
-    return bool(not torch.equal(one, other) and not one.isnan().any())
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        # NaN is not equal to itself, so a buffer that holds one would seem to be written.
+        return not torch.equal(one, other) and not bool(one.isnan().any())
+    return bool(one != other)
 
 
 def _reached_otherwise(network: FunctionalModule, inputs: Tensor) -> list[str]:
