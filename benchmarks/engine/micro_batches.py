@@ -21,7 +21,7 @@ import typer
 from torch import Tensor
 
 import fipray as fip
-from benchmarks.engine.sizes import SUBJECTS, _alone, _memory
+from benchmarks.engine.sizes import SUBJECTS, alone, memory_bytes
 from fipray.paths import Problem
 from fipray.paths.stepper import Situation
 from fipray.paths.steppers.modes import EvaluationMode
@@ -45,8 +45,8 @@ def main(
     print("|---|---:|---|---:|---:|---:|---:|---:|")
     for name in network or ("resnet20",):
         for what in OBJECTIVES:
-            difference, seconds, ratio = _alone(_timed, name, what, parts, rounds)
-            whole, divided = (_alone(_peak, name, what, number) for number in (1, parts))
+            difference, seconds, ratio = alone(_timed, name, what, parts, rounds)
+            whole, divided = (alone(_peak, name, what, number) for number in (1, parts))
             print(
                 f"| {name} | {BATCHES[name]} | {what} | {difference:.1e} | {1e3 * seconds:,.0f} ms | {ratio:.2f} | "
                 f"{whole / 2**20:,.0f} MB | {divided / whole:.2f} |",
@@ -90,9 +90,9 @@ def _peak(name: str, what: str, parts: int) -> int:
     _slope("lenet", what, 8)()  # loads what torch loads when it is first needed
     slope = _slope(name, what, parts)
     Path("/proc/self/clear_refs").write_text("5")  # forgets the greatest memory so far
-    before = _memory("VmRSS")
+    before = memory_bytes("VmRSS")
     slope()
-    return _memory("VmHWM") - before
+    return memory_bytes("VmHWM") - before
 
 
 if __name__ == "__main__":

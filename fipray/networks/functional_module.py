@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -15,6 +16,7 @@ from torch.func import functional_call, vmap
 from fipray.border import described
 from fipray.errors import NetworkError
 from fipray.networks.compute import Compute, Room, in_passes, is_out_of_memory, undivided
+from fipray.networks.frozen import Frozen
 from fipray.networks.modules import nothing_left, outputs_of
 from fipray.networks.origin import Origin
 from fipray.networks.stacking import stacks
@@ -56,6 +58,7 @@ class FunctionalModule(ABC):
         moving: the slots whose weights may change.
         mask: 1 for weights that may change and 0 for others [P]; None where all may change.
         origin: the parameters of the module that this one was copied from.
+        frozen: the parameters outside of the vector that are in that module's memory.
         zeroed: names of functions that zero some weights of a parameter in the forward pass, by the parameter's name;
             filled by the checks.
         checked: kinds of inputs and output geometries for which the checks have passed.
@@ -89,6 +92,8 @@ class FunctionalModule(ABC):
         self._half = next(iter(every)) if len(every) == 1 and every <= set(_LOW_PRECISION) else None
         self._takes_half_alone = False
         self.origin = Origin()
+        self.frozen = Frozen()
+        self.within: Callable[[], AbstractContextManager[None]] = nullcontext  # in which the forward runs
         # Shallow copies (`at`, `only`, `to`) share these on purpose. What they hold depends on the module's code and on
         # what their keys say, hardly on the weights, so that a copy need not repeat checks and trials.
         self.zeroed: dict[str, str] = {}
@@ -190,6 +195,7 @@ class FunctionalModule(ABC):
         Returns:
             Outputs [N, C] (or [N, ...]) in the dtype of the first of `tensors`.
         """
+        self.frozen.verify()
         # The casts are part of the graph, so gradients arrive in the vector's dtype.
         own = {**tensors, **{name: tensors[name].to(kind) for name, kind in self._dtypes.items() if name in tensors}}
         dtype = next(iter(tensors.values())).dtype
@@ -213,24 +219,27 @@ class FunctionalModule(ABC):
         return self._called(module, inputs, self.weights.dtype)
 
     def _called(self, module: Callable[[Tensor], object], inputs: Tensor, dtype: torch.dtype) -> Tensor:
+        with self.within(), self.compute.passing(inputs.device.type):
+            returned = self._returned(module, inputs)
+        outputs = outputs_of(returned, self._module)
+        return outputs.to(dtype) if outputs.is_floating_point() else outputs
+
+    def _returned(self, module: Callable[[Tensor], object], inputs: Tensor) -> object:
         # A module that is in half precision throughout may take inputs of that precision only. Others are rounded to it
         # here, because data comes as numpy arrays, and numpy has no bfloat16.
         inputs = self.compute.arranged(inputs)
-        with self.compute.passing(inputs.device.type):
-            if self._half is None or inputs.dtype not in (torch.float32, torch.float64):
-                returned = module(inputs)
-            elif self._takes_half_alone:
-                returned = module(inputs.to(self._half))
-            else:
-                try:
-                    returned = module(inputs)
-                except RuntimeError as error:  # torch has no exception of its own for dtypes that differ
-                    if is_out_of_memory(error):
-                        raise
-                    returned = module(inputs.to(self._half))
-                    self._takes_half_alone = True
-        outputs = outputs_of(returned, self._module)
-        return outputs.to(dtype) if outputs.is_floating_point() else outputs
+        if self._half is None or inputs.dtype not in (torch.float32, torch.float64):
+            return module(inputs)
+        if self._takes_half_alone:
+            return module(inputs.to(self._half))
+        try:
+            return module(inputs)
+        except RuntimeError as error:  # torch has no exception of its own for dtypes that differ
+            if is_out_of_memory(error):
+                raise
+            returned = module(inputs.to(self._half))
+            self._takes_half_alone = True
+            return returned
 
     def stacked(self, weights: Tensor, inputs: Tensor, *, chunk: int | None = None) -> Tensor:
         """Evaluate the network at several weights on the same inputs; differentiable in both arguments.
@@ -304,15 +313,25 @@ class FunctionalModule(ABC):
         return {slot.name: part.view(slot.shape) for slot, part in zip(self.slots, parts, strict=True)}
 
     @abstractmethod
-    def module_at(self, weights: Tensor) -> nn.Module:
+    def module_at(self, weights: Tensor, *, share_frozen: bool = False) -> nn.Module:
         """Copy the module with other weights.
 
         Args:
             weights: [P].
+            share_frozen: whether parameters outside of the vector stay in the network's memory.
 
         Returns:
             A new module, each parameter in its own dtype.
         """
+
+    def outside(self) -> list[tuple[str, nn.Parameter]]:
+        """Parameters that are not in the vector.
+
+        Returns:
+            Pairs (name, parameter), each parameter once.
+        """
+        inside = {slot.name for slot in self.slots}
+        return [(name, parameter) for name, parameter in self._module.named_parameters() if name not in inside]
 
     def aliases(self) -> list[tuple[str, str]]:
         """All names of the parameters in the vector, each with the name of its slot.

@@ -172,7 +172,7 @@ class Study:
     @cached_property
     def _layout(self) -> list[tuple[list[str], list[int]]]:
         """Names and shape of each parameter that the weights contain; several names where layers share it."""
-        module = copied(self.module)
+        module = copied(self.module, self.module.parameters())
         aliases: dict[int, list[str]] = {}
         for name, parameter in module.named_parameters(remove_duplicate=False):
             aliases.setdefault(id(parameter), []).append(name)
