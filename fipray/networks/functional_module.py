@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,7 @@ class FunctionalModule(ABC):
         dtype = torch.float64 if any(parameters[name].dtype == torch.float64 for name in names) else torch.float32
         self.weights = torch.cat([parameters[name].detach().reshape(-1).to(dtype) for name in names])
         self._dtypes = {name: parameters[name].dtype for name in names if parameters[name].dtype != dtype}
+        self._hold_once()
         every = {t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()}
         self._half = next(iter(every)) if len(every) == 1 and every <= set(_LOW_PRECISION) else None
         self._takes_half_alone = False
@@ -101,6 +102,27 @@ class FunctionalModule(ABC):
         self._stacks: dict[tuple[object, ...], bool] = {}  # whether vmap can batch it, by shape and dtype of inputs
         self._room = Room()
         self.compute = Compute()
+
+    def __copy__(self) -> Self:
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        # With memory of their own again: pickle would write the whole vector for each parameter that is a view of it.
+        parameters = dict(self._module.named_parameters())
+        for parameter in (parameters[slot.name] for slot in self.slots):
+            if parameter.untyped_storage().nbytes() > parameter.nbytes:
+                parameter.data = parameter.data.clone()
+        return dict(vars(self))
+
+    def _hold_once(self) -> None:
+        """Make the module's parameters views of the vector, so that the weights are in memory once."""
+        parameters = dict(self._module.named_parameters())
+        for name, view in self.named(self.weights).items():
+            parameter = parameters[name]
+            if type(parameter) is nn.Parameter and parameter.dtype == view.dtype and parameter.is_contiguous():
+                parameter.data = view
 
     @property
     def is_mixed(self) -> bool:
