@@ -23,26 +23,39 @@ State = dict[str, Tensor]
 
 
 class OwnedState(State):
-    """State whose tensors nothing else needs, so that a stepper may overwrite them, see `taken`."""
+    """State whose tensors nothing else needs, so that a stepper may overwrite them, see `taken`.
+
+    Attributes:
+        is_taken: whether a stepper has taken it over.
+    """
+
+    is_taken = False
 
 
 def taken(state: State) -> State:
     """Take over a state in order to write to its tensors.
 
-    Copying the moments of a large network takes about as long as the step itself. A caller that needs the state no
-    longer therefore gives an `OwnedState`. It is emptied, so that a second use fails.
+    Copying the moments of a large network takes a fifth of the time of a step. A caller that needs the state no longer
+    therefore gives an `OwnedState`.
 
     Args:
         state: state that a stepper was given.
 
     Returns:
         The tensors of an `OwnedState`, or copies of those of any other state.
+
+    Raises:
+        UsageError: for an `OwnedState` that was taken before.
     """
     if not isinstance(state, OwnedState):
         return {name: value.clone() for name, value in state.items()}
-    own = dict(state)
-    state.clear()
-    return own
+    if state.is_taken:
+        raise UsageError(
+            "propose() was called twice with a state that the first call overwrites: give the stepper a copy, "
+            "{name: value.clone() for name, value in state.items()}"
+        )
+    state.is_taken = True
+    return dict(state)
 
 
 def part_of_state(state: State, tensors: State) -> State:
@@ -234,7 +247,7 @@ def proposed(stepper: Stepper, situation: Situation, state: State) -> Proposal:
     name, versions = f"{type(stepper).__name__}.propose()", _versions(state)
 
     def propose() -> Proposal:
-        # Called again when memory runs out, unless the stepper has begun to overwrite a state that it owns.
+        # Called again where memory runs out, unless the stepper has begun to overwrite a state that it owns.
         if _versions(state) != versions:
             raise torch.OutOfMemoryError("memory ran out after the stepper had begun to overwrite its state")
         return stepper.propose(situation, OwnedState(state) if isinstance(state, OwnedState) else state)

@@ -114,7 +114,7 @@ class FirstOrder:
             check_norms_move(problem.network)
         zeros = torch.zeros_like(problem.start)
         # the fused kernel takes its step count as a float32 tensor on the device of the weights
-        state = {"mean": zeros, "square": zeros, "count": zeros.new_zeros((), dtype=torch.float32)}
+        state = {"mean": zeros, "square": zeros.clone(), "count": zeros.new_zeros((), dtype=torch.float32)}
         return state | initial_statistics(problem.network) if self.batch_statistics else state
 
     def propose(self, situation: Situation, state: State) -> Proposal:
