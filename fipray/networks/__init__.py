@@ -10,6 +10,7 @@ from fipray.networks.batch_statistics import (
     unfolded,
 )
 from fipray.networks.channels import Channels, removable_channels
+from fipray.networks.deferred import Deferred, Joined, Readable, taken
 from fipray.networks.derivatives import twice_differentiable
 from fipray.networks.effective import computed_weights, effective, refuse_computed_weights, sparsity_of
 from fipray.networks.footprint import Footprint, footprint_of
@@ -25,12 +26,15 @@ from fipray.networks.shrinking import fitted, slimmed
 
 __all__ = [
     "Channels",
+    "Deferred",
     "Footprint",
+    "Joined",
     "Layout",
     "MultiHead",
     "Network",
     "Normalised",
     "Packed",
+    "Readable",
     "Statistics",
     "check_device",
     "check_norms_move",
@@ -53,6 +57,7 @@ __all__ = [
     "slimmed",
     "sparsity_of",
     "statistics_of",
+    "taken",
     "twice_differentiable",
     "unfolded",
 ]
