@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
+
+from fipray.study import TarImages
 
 
 def written(folder: Path, count: int = 600, size: int = 4) -> dict[str, str]:
@@ -25,6 +27,33 @@ def written(folder: Path, count: int = 600, size: int = 4) -> dict[str, str]:
 def mapped(folder: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Memory map with labels."""
     return np.load(Path(folder, "inputs.npy"), mmap_mode="r"), np.load(Path(folder, "labels.npy"))
+
+
+def images(path: str, part: str = "") -> Any:
+    """Folder of images or tar of one, as it is, or a part of it with a transform."""
+    if not part:
+        return path
+    return {"train": TarImages(path, part, _cropped)}
+
+
+def _cropped(image: Any) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(image)[:4, :4].copy()).permute(2, 0, 1).float() / 255
+
+
+def parts(folder: str) -> dict[str, Any]:
+    """All parts that there can be."""
+    inputs, labels = mapped(folder)
+    return {
+        "train": inputs[:300],
+        "held_out": inputs[300:400],
+        "test": (inputs[400:500], labels[400:500]),
+        "ood": inputs,
+    }
+
+
+def stream(folder: str) -> Any:
+    """Examples without an index."""
+    return iter(mapped(folder)[0])
 
 
 class Jittered(Dataset[Any]):
@@ -54,7 +83,7 @@ def counted(folder: str) -> Dataset[Any]:
 class Counted(Jittered):
     """Examples whose indices are kept in `seen`."""
 
-    seen: list[int] = []
+    seen: ClassVar[list[int]] = []
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         self.seen.append(index)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from threading import Lock
 from typing import Any, NamedTuple
 
 from fipray.errors import DataError
@@ -73,8 +72,6 @@ class TarImages:
         self.transform = transform
         index = _indexed(self.paths, part)
         self._members, self.targets, self.classes = index.members, index.labels, index.classes
-        self._files: dict[int, io.BufferedReader] = {}
-        self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._members)
@@ -89,10 +86,8 @@ class TarImages:
         return image if self.targets is None else (image, self.targets[index])
 
     def _read(self, member: _Member) -> bytes:
-        with self._lock:  # one position a file, and threads read ahead
-            if member.file not in self._files:
-                self._files[member.file] = self.paths[member.file].open("rb")
-            file = self._files[member.file]
+        # Opened anew: threads share nothing then, and no number of files is too many.
+        with self.paths[member.file].open("rb") as file:
             file.seek(member.offset)
             return file.read(member.size)
 
