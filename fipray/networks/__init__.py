@@ -10,7 +10,7 @@ from fipray.networks.batch_statistics import (
     unfolded,
 )
 from fipray.networks.channels import Channels, removable_channels
-from fipray.networks.deferred import Deferred, Joined, Readable, taken
+from fipray.networks.deferred import Deferred, Joined, taken
 from fipray.networks.derivatives import twice_differentiable
 from fipray.networks.effective import computed_weights, effective, refuse_computed_weights, sparsity_of
 from fipray.networks.footprint import Footprint, footprint_of
@@ -34,7 +34,6 @@ __all__ = [
     "Network",
     "Normalised",
     "Packed",
-    "Readable",
     "Statistics",
     "check_device",
     "check_norms_move",

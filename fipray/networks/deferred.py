@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from typing import Any, NamedTuple, Protocol, overload
+from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from fipray.errors import DataError
 AT_ONCE = 2**30  # bytes of inputs that are read at once where not all of them, a chunk or drawn ones are asked for
 
 
+@runtime_checkable
 class Readable(Protocol):
     """Inputs by index. Reading the same indices with the same seed gives the same numbers."""
 
