@@ -131,7 +131,7 @@ def actors(driver: int) -> list[int]:
     below = [driver]
     for process in below:
         below += [child for child, parent in parents.items() if parent == process]
-    return [process for process in below if names.get(process, "").startswith("ray::") and "IDLE" not in names[process]]
+    return [process for process in below if names.get(process, "").startswith("ray::Actor")]
 
 
 def study(data: fip.Data, num_steps: int) -> fip.Study:

@@ -1,6 +1,6 @@
 """A study on a folder and a tar of JPEG files by reference, with random transforms, killed and resumed on Ray.
 
-    python -m benchmarks.cluster.pictures TAR [--paths 4] [--steps 40]
+    python -m benchmarks.cluster.pictures TAR [--paths 4] [--steps 40] [--only NAME ...]
 
 TAR holds folders `train` and `val` (or `test`) of folders of images of one size. Each study runs by two actors:
 
@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("tar", type=Path)
     parser.add_argument("--paths", type=int, default=4)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="folder, tar, fresh")
     parser.add_argument("--drive", nargs=3, metavar=("PATH", "AUGMENTS", "INTO"), help="run one study on Ray")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -154,6 +155,8 @@ def main() -> None:
             ("tar", asked.tar.absolute(), "worker"),
             ("fresh", asked.tar.absolute(), "driver"),
         ):
+            if asked.only and name not in asked.only:
+                continue
             referenced = data(str(path), name == "fresh")
             whole = referenced if name == "fresh" else in_memory(referenced)
             fip.LocalRunner().run(study(whole, asked.paths, asked.steps), Path(scratch, f"{name}-local"))
