@@ -95,3 +95,32 @@ def broken(folder: str, index: int, value: float) -> dict[str, Any]:
     inputs, labels = (np.array(each) for each in mapped(folder))
     inputs[index, 0] = value
     return {"train": (inputs, labels), "test": (inputs[:50], labels[:50])}
+
+
+class Named:
+    """Data set of token IDs and masks with columns, as of Hugging Face."""
+
+    features = None
+    column_names: ClassVar[list[str]] = ["input_ids", "attention_mask", "label"]
+
+    def __init__(self, count: int) -> None:
+        random = np.random.default_rng(0)
+        lengths = random.integers(2, 6, count)
+        self.columns = {
+            "input_ids": random.integers(0, 50, (count, 6)),
+            "attention_mask": (np.arange(6) < lengths[:, None]).astype(np.int64),
+            "label": random.integers(0, 3, count),
+        }
+
+    def __len__(self) -> int:
+        return len(self.columns["label"])
+
+    def __getitem__(self, index: int | str) -> Any:
+        if isinstance(index, str):
+            return self.columns[index]
+        return {name: column[index] for name, column in self.columns.items()}
+
+
+def named(count: int) -> Named:
+    """Data set of several inputs by name."""
+    return Named(count)

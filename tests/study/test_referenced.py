@@ -24,7 +24,7 @@ from fipray.records import TABLES
 from fipray.study import ReferencedArray, TarImages
 from fipray.study.reference import data_of
 from fipray.study.tensors import Tensors
-from tests.references import Counted, mapped, written
+from tests.references import Counted, Named, mapped, written
 from tests.study.pictures import folder, pixels
 
 MAY_DIFFER = {"attempt", "host", "seconds", "walk_seconds", "weights_file"}  # and IDs, which hash the data
@@ -290,6 +290,14 @@ def test_recipes_choose_and_mirror_anchors_without_reading_them(tmp_path):
         chosen = choice.of(made)
         assert isinstance(chosen.anchors, ReferencedArray)
         assert_equal_data(chosen, choice.of(in_memory(made)))
+
+
+def test_several_inputs_by_name_are_packed_as_in_memory():
+    made, whole = fip.Data.of(ref("named", {"count": 40})), fip.Data.of(Named(40))
+    assert made.layout == whole.layout
+    assert made.layout is not None
+    assert made.anchors.layout == whole.layout
+    assert_equal_data(made, whole)
 
 
 def test_sets_of_several_names_are_read_one_after_the_other(arrays):

@@ -16,6 +16,8 @@ from fipray.networks.deferred import Deferred
 from fipray.networks.embedding import OutputGeometry
 from fipray.networks.functional_module import FunctionalModule
 
+_CHUNK = 4096  # inputs that are looked at together
+
 
 def run_checks(network: FunctionalModule, inputs: Tensor, geometry: OutputGeometry | None) -> None:
     """Raise unless a network is a pure function of its weights on given inputs.
@@ -78,7 +80,8 @@ def _check_values(inputs: Tensor) -> None:
     # Deferred inputs are checked as they are read.
     if isinstance(inputs, Deferred) or not inputs.is_floating_point():
         return
-    if not bool(torch.isfinite(inputs).all()):
+    # In chunks, because torch.isfinite takes more memory than the inputs.
+    if not all(bool(torch.isfinite(part).all()) for part in inputs.split(_CHUNK)):
         bad = int((~torch.isfinite(inputs)).flatten(1).any(1).sum())
         raise DataError(f"{bad} of {len(inputs)} inputs hold NaN or infinity: remove or repair them")
 
