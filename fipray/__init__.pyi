@@ -16,7 +16,7 @@ from .cluster import RayRunner as RayRunner
 from .errors import FiprayError as FiprayError
 from .execution import LocalRunner as LocalRunner
 from .geometry import Euclidean as Euclidean, FisherRao as FisherRao, keeps as keeps
-from .networks import Network as Network
+from .networks import Compute as Compute, Network as Network
 from .paths import (
     Examples as Examples,
     Problem as Problem,

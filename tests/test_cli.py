@@ -177,7 +177,7 @@ def test_show_loads_neither_torch_nor_ray(directory):
         (["tests.studies:study", "--runner", "local", "--workers", "2"], "takes no --address, --workers"),
         (
             ["tests.studies:study", "--runner", "local", "--memory-per-worker", "4GB"],
-            "--memory-per-worker, --resource, --placement or --stall-seconds",
+            "--memory-per-worker, --resource, --label, --placement or --stall-seconds",
         ),
         (["tests.studies:study", "--runner", "ray", "--memory-per-worker", "much"], "such as 500MB or 4GB, got 'much'"),
         (
@@ -185,6 +185,11 @@ def test_show_loads_neither_torch_nor_ray(directory):
             "9e+06 GB of memory requested",
         ),
         (["tests.studies:study", "--runner", "ray", "--resource", "tpu"], "NAME=AMOUNT, got 'tpu'"),
+        (["tests.studies:study", "--runner", "ray", "--label", "A100"], "--label must be KEY=VALUE"),
+        (
+            ["tests.studies:study", "--runner", "ray", "--address", "local", "--label", "kind=A100,H100"],
+            "the label kind=A100,H100 chooses among the nodes of a cluster",
+        ),
         (
             ["tests.studies:study", "--runner", "ray", "--resource", "tpu=1"],
             "and 0 tpu; custom resources available: none",
@@ -196,7 +201,11 @@ def test_show_loads_neither_torch_nor_ray(directory):
         (["tests.studies:study", "--runner", "ray", "--workers", "0"], "num_workers must be at least 1 or None, got 0"),
         (
             ["tests.studies:study", "--runner", "ray", "--gpus-per-worker", "64"],
-            "64 GPUs requested (workers: 1, GPUs per worker: 64)",
+            "a worker computes on one GPU, so of gpus_per_worker=64 all others would be reserved and idle",
+        ),
+        (
+            ["tests.studies:study", "--runner", "ray", "--gpus-per-worker", "1", "--workers", "64"],
+            "64 GPUs requested (workers: 64, GPUs per worker: 1)",
         ),
     ],
 )

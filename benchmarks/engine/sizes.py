@@ -118,8 +118,8 @@ def main(
     names = network or [name for name, one in SUBJECTS.items() if not quick or one.batch[-1] < 224]
     records: list[Record] = []
     for name in names:
-        timed = _alone(_timed, name, 1 if quick else rounds, threads)
-        records += [replace(one, peak=_alone(_peak, name, one.what, threads)) for one in timed]
+        timed = alone(_timed, name, 1 if quick else rounds, threads)
+        records += [replace(one, peak=alone(_peak, name, one.what, threads)) for one in timed]
         if json_file:  # after each network: what was measured is there, whatever becomes of the rest
             json_file.write_text(json.dumps([asdict(one) for one in records], indent=1) + "\n")
     print(_table(records))
@@ -168,9 +168,9 @@ def _path(name: str, what: str) -> Callable[[int], object]:
 
     def steps(count: int) -> None:
         settings = Settings(
-            num_steps=count, **{"radius": Scheduled(1e-3), "batch_size": SUBJECTS[name].batch[0], **given}
+            num_steps=PATH_STEPS, **{"radius": Scheduled(1e-3), "batch_size": SUBJECTS[name].batch[0], **given}
         )
-        for _ in walk(problem, anchors, objective, settings):
+        for _ in walk(problem, anchors, objective, settings, until=count, overwrites=True):
             pass
 
     return steps
@@ -209,21 +209,21 @@ def _peak(name: str, what: str, threads: int) -> int:
     """Greatest memory of some steps, above that of a process with torch alone."""
     torch.set_num_threads(threads)
     _plain("lenet")(1)  # loads what torch loads when it is first needed
-    before = _memory("VmRSS")
+    before = memory_bytes("VmRSS")
     steps = _plain(name) if what == PLAIN else _path(name, what)
     keep_freed_memory(sum(parameter.numel() for parameter in SUBJECTS[name].module().parameters()))
     Path("/proc/self/clear_refs").write_text("5")  # forgets the greatest memory so far
     steps(3)
-    return _memory("VmHWM") - before
+    return memory_bytes("VmHWM") - before
 
 
-def _memory(what: str) -> int:
+def memory_bytes(what: str) -> int:
     """Bytes that Linux reports for this process."""
     lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(lines[what].split()[0])
 
 
-def _alone(function: Callable[..., T], *given: object) -> T:
+def alone(function: Callable[..., T], *given: object) -> T:
     """Call a function in a process of its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *given).result()

@@ -109,7 +109,7 @@ class ClusterOptions:
         float | None,
         typer.Option(
             rich_help_panel=_WORKERS,
-            help="GPUs of each worker: a whole number, or a fraction of one.",
+            help="GPUs of each worker: 0, 1, or a fraction of one, which is then its part of the GPU's memory, too.",
             show_default="1 if there are any",
         ),
     ] = None
@@ -140,6 +140,7 @@ class PlacementOptions:
     Args:
         memory_per_worker: memory to reserve for each worker, as text such as "4GB".
         resource: amounts of custom resources, as "NAME=AMOUNT"; None for none.
+        label: labels of nodes, as "KEY=VALUE" or "KEY=VALUE,VALUE"; None for all nodes.
         placement: "pack" or "spread".
     """
 
@@ -158,6 +159,16 @@ class PlacementOptions:
             rich_help_panel=_WORKERS,
             metavar="NAME=AMOUNT",
             help="Custom resource of each worker. Can be given several times.",
+            show_default=False,
+        ),
+    ] = None
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            rich_help_panel=_WORKERS,
+            metavar="KEY=VALUE[,VALUE]",
+            help="Place workers only on nodes with this label, such as ray.io/accelerator-type=A100,H100, the "
+            "preferred value first. Can be given several times.",
             show_default=False,
         ),
     ] = None

@@ -241,7 +241,7 @@ def _runner(
         if replace(cluster, threads_per_worker=None) != ClusterOptions() or placement != PlacementOptions():
             raise UsageError(
                 "--runner local runs in this process: it takes no --address, --workers, --gpus-per-worker, "
-                "--memory-per-worker, --resource, --placement or --stall-seconds"
+                "--memory-per-worker, --resource, --label, --placement or --stall-seconds"
             )
         return fipray.LocalRunner(threads=_threads(cluster), device=device)
     if name != "ray":
@@ -261,6 +261,7 @@ def _ray_runner(device: str, cluster: ClusterOptions, placement: PlacementOption
         threads_per_worker=_threads(cluster),
         memory_per_worker=_num_bytes(placement.memory_per_worker),
         resources_per_worker=_amounts(placement.resource or []),
+        labels=_labels(placement.label or []),
         placement=placement.placement,
         stall_seconds=cluster.stall_seconds,
         device=device,
@@ -278,6 +279,16 @@ def _num_bytes(text: str) -> int:
         return int(TypeAdapter(ByteSize).validate_strings(text))
     except ValidationError as error:
         raise UsageError(f"--memory-per-worker must be a size such as 500MB or 4GB, got {text!r}") from error
+
+
+def _labels(texts: list[str]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        if not equals or key in found:
+            raise UsageError(f"--label must be KEY=VALUE or KEY=VALUE,VALUE, each key once; got {text!r}")
+        found[key] = tuple(values.split(","))
+    return found
 
 
 def _amounts(texts: list[str]) -> dict[str, float]:

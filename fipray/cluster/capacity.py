@@ -10,10 +10,11 @@ import ray
 from ray._private.accelerators import get_accelerator_manager_for_resource
 from ray._private.utils import estimate_available_memory, get_num_cpus
 
-from fipray.cluster.resources import Amounts, WorkerResources, custom_resources, format_amounts
+from fipray.cluster.resources import Amounts, Labels, WorkerResources, custom_resources, format_amounts
 from fipray.errors import UsageError
 
 _OBJECT_STORE_FRACTION = 0.3  # of a machine's memory, which Ray reserves for its object store
+NODE_ID_LABEL = "ray.io/node-id"
 _UNLIMITED_NODES = 1000  # stands for the node count of an autoscaler group without a limit
 
 
@@ -59,10 +60,16 @@ class Capacity:
         Raises:
             UsageError: if the cluster, and its autoscaler, can never hold what is requested.
         """
-        alive = [NodeGroup(node) for node in alive_nodes().values()]
-        owner = f"the cluster of {len(alive)} {'node' if len(alive) == 1 else 'nodes'} has"
+        alive = [NodeGroup(node) for node in alive_nodes(resources).values()]
+        labelled = " with these labels" if resources.labels else ""
+        owner = f"the cluster of {len(alive)} {'node' if len(alive) == 1 else 'nodes'}{labelled} has"
         planned = _autoscaler_limits()
         resources = _with_gpus(resources, gpus, [*alive, *planned])
+        if not (alive or planned):
+            raise UsageError(
+                f"no node has the labels {format_labels(resources.labels)}; there are: {labels_of_nodes() or 'none'}. "
+                "Nodes get labels by ray start --labels='KEY=VALUE'"
+            )
         # The autoscaler's limits include the nodes that it has already started, so the two are not added.
         nodes = max(alive, planned, key=lambda groups: _num_fitting(groups, resources)) if planned else alive
         return cls(_checked_num_workers(num_workers, resources, nodes, owner), resources, len(alive))
@@ -80,8 +87,13 @@ class Capacity:
             The capacity, with `gpus` resolved.
 
         Raises:
-            UsageError: if this machine cannot hold what is requested.
+            UsageError: if this machine cannot hold what is requested, and for labels, which choose among nodes.
         """
+        if resources.labels:
+            raise UsageError(
+                f"the label {format_labels(resources.labels)} chooses among the nodes of a cluster, and this run is on "
+                "this machine alone: give the cluster's address, or leave the label out"
+            )
         machine = {"CPU": float(get_num_cpus(override_docker_cpu_warning=True)), "GPU": float(num_local_gpus())}
         machine["memory"] = float(int(estimate_available_memory() * (1 - _OBJECT_STORE_FRACTION)))
         groups = [NodeGroup(machine)]
@@ -89,9 +101,28 @@ class Capacity:
         return cls(_checked_num_workers(num_workers, resources, groups, "this machine has"), resources, 1)
 
 
-def alive_nodes() -> dict[str, Amounts]:
-    """Return the total resources of the nodes that are alive, by node ID."""
-    return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+def alive_nodes(resources: WorkerResources) -> dict[str, Amounts]:
+    """Return the total resources of the nodes that are alive and have the labels that workers need, by node ID."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and resources.suits(node["Labels"])]
+    return {node["NodeID"]: node["Resources"] for node in nodes}
+
+
+def format_labels(labels: Labels) -> str:
+    """Format labels for messages.
+
+    Args:
+        labels: values that suit, by key.
+
+    Returns:
+        Such as "ray.io/accelerator-type=A100,H100".
+    """
+    return " and ".join(f"{key}={','.join(values)}" for key, values in labels.items())
+
+
+def labels_of_nodes() -> str:
+    """List the labels of the nodes that are alive, without the ID that Ray gives to each."""
+    pairs = {f"{key}={value}" for node in ray.nodes() if node["Alive"] for key, value in node["Labels"].items()}
+    return ", ".join(sorted(pair for pair in pairs if not pair.startswith(NODE_ID_LABEL)))
 
 
 def num_fitting_workers(resources: WorkerResources) -> int:
@@ -103,7 +134,7 @@ def num_fitting_workers(resources: WorkerResources) -> int:
     Returns:
         Number of workers.
     """
-    alive = [NodeGroup(node) for node in alive_nodes().values()]
+    alive = [NodeGroup(node) for node in alive_nodes(resources).values()]
     return max(_num_fitting(alive, resources), _num_fitting(_autoscaler_limits(), resources))
 
 

@@ -118,7 +118,9 @@ class ClusterMonitor:
                 with suppress(Exception):  # a request that fails counts as silence
                     now = self._clock()
                     beats = read_heartbeats(self.watched) if self.channel else {}
-                    self.snapshot = ClusterSnapshot(now, alive_nodes(), num_fitting_workers(self._resources), beats)
+                    self.snapshot = ClusterSnapshot(
+                        now, alive_nodes(self._resources), num_fitting_workers(self._resources), beats
+                    )
             if self._is_over.wait(INTERVAL_SECONDS):
                 break
         if self.channel and not self._is_refused:

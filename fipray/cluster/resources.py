@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from fipray.errors import UsageError
 
 Amounts = Mapping[str, float]  # by Ray's resource names: CPU, GPU, memory (bytes), and custom resources
 _BUILT_IN = ("CPU", "GPU", "memory", "object_store_memory")
+Labels = Mapping[str, tuple[str, ...]]  # values that suit by Ray's label, the preferred one first
+_LABEL = re.compile(r"[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?", re.ASCII)  # of values, and of keys after a "prefix/"
 _ROUNDING = 1e-9  # three workers with a third of a GPU each fit on one GPU in spite of rounding
 
 
@@ -19,13 +23,14 @@ class WorkerResources:
 
     Args:
         cpus: number of CPU cores, at least 1.
-        gpus: a whole number of GPUs, or a fraction of one.
+        gpus: 0, a fraction of a GPU, or 1; a worker computes on a single GPU.
         memory_bytes: memory to reserve on the node; 0 reserves none.
         custom: amounts of the cluster's custom resources, by name; each a fraction of 1 or a whole number.
         device: torch device of the worker; "auto" for its GPU if it has one, and the CPU elsewhere.
+        labels: values of the labels of the nodes that suit the worker, the preferred one first; empty for all nodes.
 
     Raises:
-        UsageError: for an amount that Ray cannot assign.
+        UsageError: for an amount that Ray cannot assign, and for what is no label of Ray's.
     """
 
     cpus: int = 1
@@ -33,12 +38,18 @@ class WorkerResources:
     memory_bytes: int = 0
     custom: Amounts = field(default_factory=dict)
     device: str = "auto"
+    labels: Labels = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.cpus < 1:
             raise UsageError(f"threads_per_worker must be at least 1, got {self.cpus}")
-        if self.gpus < 0 or (self.gpus > 1 and self.gpus % 1):
-            raise UsageError(f"gpus_per_worker must be 0, a fraction of 1, or a whole number, got {self.gpus:g}")
+        if self.gpus > 1:
+            raise UsageError(
+                f"a worker computes on one GPU, so of gpus_per_worker={self.gpus:g} all others would be reserved and "
+                "idle: use gpus_per_worker=1 (--gpus-per-worker 1) and as many workers as there are GPUs"
+            )
+        if not self.gpus >= 0:
+            raise UsageError(f"gpus_per_worker must be 0, a fraction of 1, or 1, got {self.gpus:g}")
         if self.memory_bytes < 0:
             raise UsageError(f"memory_per_worker must be at least 0 bytes, got {self.memory_bytes}")
         for name, amount in self.custom.items():
@@ -52,6 +63,30 @@ class WorkerResources:
                     "the amount of a custom resource must be a positive fraction of 1 or a positive whole number, got "
                     f"{name}={amount:g}"
                 )
+
+        for key, values in self.labels.items():
+            faulty = [text for text in (key.rpartition("/")[2], *values) if not _LABEL.fullmatch(text)]
+            if faulty or not values:
+                raise UsageError(
+                    f"label {key!r} needs one value or more of letters, digits, '-', '_' and '.', such as "
+                    f"ray.io/accelerator-type=A100; {', '.join(map(repr, faulty)) or 'none'} was given"
+                )
+
+    @property
+    def selectors(self) -> list[dict[str, str]]:
+        """Labels that suit the worker, each choice of one value for each key, the preferred one first."""
+        return [dict(zip(self.labels, values, strict=True)) for values in product(*self.labels.values())]
+
+    def suits(self, labels: Mapping[str, str]) -> bool:
+        """Compare the labels of a node with those that the worker needs.
+
+        Args:
+            labels: labels of the node.
+
+        Returns:
+            True if Ray may place the worker there.
+        """
+        return all(labels.get(key) in values for key, values in self.labels.items())
 
     @property
     def amounts(self) -> dict[str, float]:
@@ -81,7 +116,12 @@ class WorkerResources:
     def actor_options(self) -> dict[str, Any]:
         """Keyword arguments of `ray.remote` for an actor with these resources."""
         memory = {"memory": self.memory_bytes} if self.memory_bytes else {}
-        return {"num_cpus": self.cpus, "num_gpus": self.gpus, "resources": dict(self.custom), **memory}
+        options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "resources": dict(self.custom), **memory}
+        if self.labels:
+            first, *others = self.selectors
+            options["label_selector"] = first
+            options["fallback_strategy"] = [{"label_selector": selector} for selector in others]
+        return options
 
     def __str__(self) -> str:
         return format_amounts(self.amounts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +35,8 @@ class RayRunner:
             "local" for a private session on this machine for the time of the run. None uses RAY_ADDRESS, which Ray
             jobs set, or else "local".
         num_workers: number of actors; None for as many as fit, including nodes that join during the run.
-        gpus_per_worker: a whole number of GPUs or a fraction of one; None for one if there are GPUs and none elsewhere.
+        gpus_per_worker: 0, 1 or a fraction of a GPU, of whose memory torch then takes no larger fraction; None for one
+            if there are GPUs and none elsewhere.
         threads_per_worker: CPU cores of each actor.
         memory_per_worker: bytes reserved per actor in Ray's scheduler (not enforced); 0 reserves none.
         resources_per_worker: amounts of custom resources of each actor, by name.
@@ -49,6 +50,8 @@ class RayRunner:
             rightly take hours; for unattended runs give a multiple of the slowest step.
         device: torch device of each worker: "auto" for the GPU that Ray assigned to it if there is one, and the CPU
             elsewhere; "cuda" for one GPU at least, "cpu" for none, or "mps".
+        labels: labels of the nodes that actors may be placed on, each with one value or several, the preferred one
+            first: `{"ray.io/accelerator-type": ("A100", "H100")}`. Where the first has no place, the next one serves.
 
     Raises:
         UsageError: for an invalid argument.
@@ -64,6 +67,7 @@ class RayRunner:
     max_attempts: int = 3
     stall_seconds: float | None = None
     device: str = "auto"
+    labels: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_workers is not None and self.num_workers < 1:
@@ -170,4 +174,5 @@ class RayRunner:
     def _resources(self) -> WorkerResources:
         gpus = self.gpus_per_worker or 0.0
         memory, custom = self.memory_per_worker, self.resources_per_worker
-        return WorkerResources(self.threads_per_worker, gpus, memory, custom, self.device)
+        labels = {key: (one,) if isinstance(one, str) else tuple(one) for key, one in self.labels.items()}
+        return WorkerResources(self.threads_per_worker, gpus, memory, custom, self.device, labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import ray
@@ -75,6 +76,40 @@ def assigned_device(device: str) -> str:
     return "cuda" if reserved else "cpu"
 
 
+def memory_fraction(device: str, assigned: Mapping[str, float]) -> float | None:
+    """Fraction of a GPU's memory that a worker may allocate.
+
+    Args:
+        device: torch device of the worker.
+        assigned: amounts that Ray assigned to it, by resource.
+
+    Returns:
+        The fraction of a GPU that it shares with others; None with a whole GPU or none.
+    """
+    gpus = assigned.get("GPU", 0.0)
+    return gpus if device.startswith("cuda") and 0 < gpus < 1 else None
+
+
+def prepared_device(device: str) -> str:
+    """Device of this process, with its part of the GPU's memory as the most that torch allocates there.
+
+    Args:
+        device: torch device, or "auto".
+
+    Returns:
+        See `assigned_device`.
+
+    Raises:
+        UsageError: for a GPU from Ray that torch cannot use.
+    """
+    device = assigned_device(device)
+    fraction = memory_fraction(device, ray.get_runtime_context().get_assigned_resources())
+    if fraction is not None:
+        # Of the one GPU that this process sees; else its allocator would keep what others on that GPU need.
+        torch.cuda.set_per_process_memory_fraction(fraction)
+    return device
+
+
 class Actor:
     """Worker with the CPUs and GPUs that Ray assigned to it.
 
@@ -104,7 +139,7 @@ class Actor:
                     self._material,
                     self._directory,
                     threads=self._threads,
-                    device=assigned_device(self._device),
+                    device=prepared_device(self._device),
                     node_id=context.get_node_id(),
                     worker_id=context.get_actor_id(),
                     heartbeat=self._heartbeat,

@@ -164,7 +164,7 @@ class Evaluator:
         began = time.perf_counter()
         evaluation, attack = spec.evaluation, spec.evaluation.attacks[-1]
         chunk = slice(evaluation.num_examples)  # not split into jobs: one attack, once for each network
-        inputs, labels, draws = self.inputs[chunk], self.labels[chunk], _generator(evaluation.seed, "transfer")
+        inputs, labels, draws = self.inputs[chunk], self.labels[chunk], self._generator(evaluation.seed, "transfer")
         networks = {name: self._classifier(_weights(members, weights_of)) for name, members in spec.networks}
         accuracies = transfer_matrix(networks, networks, inputs, labels, evaluation.threat_model, attack, draws)
         seconds = (time.perf_counter() - began) / accuracies.numel()
@@ -189,6 +189,11 @@ class Evaluator:
             ]
         }
 
+    def _generator(self, seed: int, *use: str) -> torch.Generator:
+        """Random generator on the inputs' device, seeded by the evaluation's seed and by what the draws are for."""
+        # A digest of 64 bits, of which torch takes 63: seeds are signed.
+        return torch.Generator(self.inputs.device).manual_seed(int(digest(str(seed), *use), 16) >> 1)
+
     def _row(self, job: Job, name: str, seconds: float) -> dict[str, Any]:
         """Columns that the tables about networks share."""
         host = socket.gethostname()
@@ -197,8 +202,8 @@ class Evaluator:
     def _per_example(self, job: Job, spec: AttackSpec, classifier: Classifier) -> dict[str, Any]:
         began = time.perf_counter()
         chunk = slice(spec.first_example, spec.first_example + spec.num_examples)
-        # Seeded by what is attacked and how, so the result is the same on any worker, in any order.
-        draws = _generator(spec.seed, spec.name, spec.attack.name, str(spec.first_example))
+        # Seeded by what is attacked and how, so the result is the same on any worker with such a device, in any order.
+        draws = self._generator(spec.seed, spec.name, spec.attack.name, str(spec.first_example))
         found = evaluate(classifier, self.inputs[chunk], self.labels[chunk], spec.threat_model, [spec.attack], draws)
         return {
             **self._row(job, spec.name, time.perf_counter() - began),
@@ -228,7 +233,7 @@ class Evaluator:
         chunk = slice(min(evaluation.num_examples, NUM_CHECKED))
         # Draws of its own, so that asking for these signs does not change the results of any attack.
         _logger.info(f"signs of masked gradients on {min(evaluation.num_examples, NUM_CHECKED)} test inputs")
-        draws = _generator(evaluation.seed, spec.name, "masking")
+        draws = self._generator(evaluation.seed, spec.name, "masking")
         return "; ".join(
             masking_warnings(classifier, self.inputs[chunk], self.labels[chunk], evaluation.threat_model, draws)
         )
@@ -279,9 +284,3 @@ def _class_outputs(network: Network, weights: Tensor, inputs: Tensor) -> Tensor:
 
 def _weights(members: Sequence[str], weights_of: WeightsOf) -> list[Tensor]:
     return [weights_of(name) for name in members]
-
-
-def _generator(seed: int, *use: str) -> torch.Generator:
-    """Random generator seeded by the evaluation's seed and by what the draws are for."""
-    # A digest of 64 bits, of which torch takes 63: seeds are signed.
-    return torch.Generator().manual_seed(int(digest(str(seed), *use), 16) >> 1)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from fipray.errors import RunError
 from fipray.geometry import Kept, OutputGeometry
+from fipray.networks import Compute, copied
 from fipray.records import Store
 from fipray.records.layout import step_of
+from fipray.study.arrays import to_array, to_tensor
 from fipray.study.data import Data
 from fipray.study.evaluation import BASE, path_of
 from fipray.study.measures import AnyMeasure
 from fipray.study.study import Study
 
+_ARRAYS = "arrays"
 Tables = dict[str, list[dict[str, Any]]]  # rows by table, one dictionary a row
 
 
@@ -77,6 +82,7 @@ class Payload:
         keeps: kept quantities by name; empty for the outputs alone.
         measures: measures of saved points by name, as objects or `module:function`.
         networks: weights [P] of other networks by name.
+        compute: precision and size of passes through the network.
     """
 
     study: str
@@ -88,6 +94,7 @@ class Payload:
     keeps: Mapping[str, Kept] = field(default_factory=dict)
     measures: Mapping[str, AnyMeasure] = field(default_factory=dict)
     networks: Mapping[str, Tensor] = field(default_factory=dict)
+    compute: Compute = field(default_factory=Compute)
 
     @classmethod
     def of(cls, study: Study, module: nn.Module | None = None, folders: tuple[str, ...] = ()) -> Payload:
@@ -113,7 +120,28 @@ class Payload:
             study.keeps,
             study.measures,
             study.other_weights,
+            study.compute,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Parameters as arrays, which pickle hands over by their memory: Ray then holds them once for all workers of a
+        # node. Tensors would be copied into each.
+        module = copied(self.module, self.module.parameters())
+        arrays = {}
+        for name, parameter in module.named_parameters():
+            if parameter.device.type == "cpu" and parameter.layout is torch.strided:
+                arrays[name] = to_array(parameter.data)
+                parameter.data = parameter.data.new_empty(0)
+        return {**vars(self), "module": module, _ARRAYS: arrays}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arrays = state.pop(_ARRAYS)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            for name, parameter in state["module"].named_parameters():
+                if name in arrays:
+                    parameter.data = to_tensor(arrays[name])
+        vars(self).update(state)
 
 
 @dataclass(frozen=True)

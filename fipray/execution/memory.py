@@ -13,7 +13,7 @@ def keep_freed_memory(num_weights: int) -> bool:
     """Let this process keep memory that is freed, for a network of many weights. On glibc only.
 
     By default glibc maps every vector of this size anew and returns it when it is freed, so that each operation of a
-    step faults all its pages in again.
+    step faults all its pages in again. What is free already is returned first: checks of a network leave much behind.
 
     Args:
         num_weights: number of weights.
@@ -23,5 +23,9 @@ def keep_freed_memory(num_weights: int) -> bool:
     """
     if num_weights < LARGE or sys.platform != "linux":
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries do not have it
-    return mallopt is not None and bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, -1))
+    library = ctypes.CDLL(None)
+    mallopt = getattr(library, "mallopt", None)  # other C libraries do not have it
+    if mallopt is None:
+        return False
+    library.malloc_trim(0)
+    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, -1))

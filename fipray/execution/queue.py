@@ -16,7 +16,7 @@ from fipray.execution.listeners import Listener
 from fipray.networks import copied
 from fipray.records import Attempt, Store
 from fipray.records.layout import log_file
-from fipray.study.arrays import state_arrays, to_tensor
+from fipray.study.arrays import load_shared, state_arrays, to_tensor
 from fipray.study.canonical import kind_of
 from fipray.study.script import folders
 from fipray.study.study import Study
@@ -238,11 +238,12 @@ def payload_of(study: Study, store: Store) -> Payload:
     Raises:
         CorruptFileError: where the weights in the directory do not fit the study's network.
     """
-    module = copied(study.module).cpu()  # the user's module stays as it is, on its device
+    # The user's module stays as it is, on its device.
+    module = copied(study.module, study.module.parameters()).cpu()
     store.write_base(state_arrays(module.state_dict()))
     arrays = store.read_base()
     try:
-        module.load_state_dict({name: to_tensor(array) for name, array in arrays.items()})
+        load_shared(module, {name: to_tensor(array) for name, array in arrays.items()})
     except (RuntimeError, TypeError) as error:  # other names or shapes; types that torch lacks
         raise CorruptFileError(
             f"the base weights in {store.address} do not fit the study's network: {error}"

@@ -75,7 +75,7 @@ class Resources:
             Resources for all jobs of the study.
         """
         device = location.device
-        network = Network.of(payload.module, moving=payload.moving or None).to(device)
+        network = Network.of(payload.module, moving=payload.moving or None).to(device).computed(payload.compute)
         data = Tensors(payload.data, device)
         # Shares the network with the tracer: both treat weights as an argument, and jobs run one at a time.
         evaluator: Evaluator | None = None

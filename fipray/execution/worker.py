@@ -51,8 +51,9 @@ class Worker:
         location = Location(resolved_device(device), node_id, worker_id)
         self._resources = Resources.of(payload, Store.open(directory), location, self.heartbeat)
         network = self._resources.network
-        if network.num_weights >= LARGE:
-            # Checks of a network take more memory for a moment than any step does, and that would be kept, too.
+        if network.num_weights >= LARGE or network.frozen:
+            # Checks of a network take more memory for a moment than any step does, and that would be kept, too. Frozen
+            # parameters may be in memory that other workers read, so a forward that writes there must be found first.
             network.check(self._resources.data.held_out(()), payload.geometry)
         keep_freed_memory(network.num_weights)
 

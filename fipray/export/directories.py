@@ -19,11 +19,12 @@ from fipray.export.card import Loading, card, versions
 from fipray.export.loader import CONFIG, WEIGHTS, Ensemble
 from fipray.export.places import new_directory
 from fipray.export.states import Packed, content
-from fipray.networks import MultiHead
+from fipray.networks import MultiHead, copied
 from fipray.study.hubs import HUBS
 
 _logger = logging.getLogger(__name__)
-TABLES = "tables"
+TABLES, ADAPTERS = "tables", "adapters"
+_MERGE = "merge_and_unload"  # method of peft's modules
 _README, _LOADER = "README.md", "loader.py"
 # Columns that say where and when something ran, or name files that are not there.
 _PRIVATE = ["host", "node_id", "worker_id", "weights_file", "weights_sha256", "attempt", "schema_version"]
@@ -87,16 +88,20 @@ class Exporting:
         return f"from {of.__module__} import {name.partition('.')[0]}\n\nmodule = {name}(...)  # {comment}"
 
 
-def pretrained(module: nn.Module) -> Any | None:
+def pretrained(module: Any) -> Any | None:
     """Find the part of a module that writes itself with `save_pretrained`.
 
     Args:
         module: the module.
 
     Returns:
-        The module itself, or its only submodule if that holds all of its state; None if neither has the method.
+        The module itself, or its only submodule if that holds all of its state; None if neither has the method. One
+        with adapters (peft) counts if these can be merged into a module that has it.
     """
     children = list(module.children())
+    if _has_adapters(module):
+        inner = module.get_base_model()
+        return module if callable(getattr(module, _MERGE, None)) and pretrained(inner) is inner else None
     if callable(getattr(module, "save_pretrained", None)):
         return module
     if isinstance(module, MultiHead):
@@ -120,6 +125,9 @@ def write_hub(exporting: Exporting, place: Path) -> str:
     with new_directory(place) as made:
         _logger.info("writing the weights")
         if itself is not None:
+            if _has_adapters(itself):
+                itself.save_pretrained(made / ADAPTERS)
+                itself = getattr(copied(itself), _MERGE)()  # for readers without peft; in place, hence of a copy
             itself.save_pretrained(made)
             name = type(itself).__name__
             code = f'from {_public(itself)} import {name}\n\nnetwork = {name}.from_pretrained(".").eval()'
@@ -227,6 +235,11 @@ def _write_plain(exporting: Exporting, made: Path) -> Loading:
     )
     note = "A class that also inherits `huggingface_hub.PyTorchModelHubMixin` loads it with `from_pretrained`, too."
     return Loading("pytorch", f"{lines}\nnetwork = module.eval()", (note,))
+
+
+def _has_adapters(module: Any) -> bool:
+    """Whether a module is one of peft's, whose `save_pretrained` leaves out what the adapters are around."""
+    return hasattr(module, "peft_config") and callable(getattr(module, "get_base_model", None))
 
 
 def _public(module: Any) -> str:

@@ -3,6 +3,7 @@
 from fipray.geometry.keeps import Equivariant, Kept, Outputs, Residual, Slopes
 from fipray.geometry.kronecker import KroneckerMetric
 from fipray.geometry.layers import Layer
+from fipray.geometry.least_squares import damped_least_squares
 from fipray.geometry.metric import Metric, StreamedMetric
 from fipray.geometry.outputs import Euclidean, FisherRao, Heads, Warm, class_logits, functional_distance, num_classes
 from fipray.geometry.projections import NullSpace, Projection
@@ -33,6 +34,7 @@ __all__ = [
     "Warm",
     "class_logits",
     "conjugate_gradients",
+    "damped_least_squares",
     "functional_distance",
     "minimal_residual",
     "num_classes",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -22,22 +22,27 @@ class Products:
 
     Args:
         network: the network, of which errors name modules.
-        weights: flat weights [P] that require gradients.
+        weights: flat weights [P].
         inputs: inputs [N, ...].
-        kept: s [N, C], computed from `weights` on `inputs`.
+        kept: s [N, C], computed on `inputs` from `leaves`.
+        leaves: the weights in pieces that follow each other, of any shapes, which require gradients. One leaf for each
+            parameter saves joining their gradients to one vector.
 
     Attributes:
         embedded: s [N, C] without its graph.
         num_inputs: N.
     """
 
-    def __init__(self, network: Network, weights: Tensor, inputs: Tensor, kept: Tensor) -> None:
+    def __init__(
+        self, network: Network, weights: Tensor, inputs: Tensor, kept: Tensor, leaves: Sequence[Tensor]
+    ) -> None:
         self._network, self._weights, self._inputs, self._kept = network, weights, inputs, kept
+        self._leaves = list(leaves)
         self.embedded = kept.detach()
         self.num_inputs = len(inputs)
         # Made with the first `J v`: callers of `J^T u` alone do not need the memory that the backward graph takes.
         self._probe: Tensor | None = None
-        self._transposed: Tensor | None = None
+        self._transposed: list[Tensor] = []
 
     @property
     def depends(self) -> bool:
@@ -45,7 +50,8 @@ class Products:
         if not self._kept.requires_grad:
             return False
         # Any scalar of s serves: only the existence of a path in the graph matters.
-        return torch.autograd.grad(self._kept.sum(), self._weights, retain_graph=True, allow_unused=True)[0] is not None
+        found = torch.autograd.grad(self._kept.sum(), self._leaves, retain_graph=True, allow_unused=True)
+        return any(one is not None for one in found)
 
     def jt(self, sensitivities: Tensor) -> Tensor:
         """Product with the transposed Jacobian.
@@ -56,24 +62,48 @@ class Products:
         Returns:
             `J^T u` [P].
         """
+        return joined(self.jt_in_pieces(sensitivities))
+
+    def jt_in_pieces(self, sensitivities: Tensor) -> list[Tensor]:
+        """Product with the transposed Jacobian, without joining its pieces to one vector.
+
+        Args:
+            sensitivities: u [N, C].
+
+        Returns:
+            Pieces of `J^T u` [P], in order; nothing else holds them.
+        """
         with self._named():
             # Retained: every later product runs through the same graph.
-            return torch.autograd.grad(self._kept, self._weights, sensitivities, retain_graph=True)[0]
+            found = torch.autograd.grad(
+                self._kept, self._leaves, sensitivities, retain_graph=True, materialize_grads=True
+            )
+        return [one.reshape(-1) for one in found]
 
-    def j(self, direction: Tensor) -> Tensor:
+    def j(self, direction: Tensor | Sequence[Tensor]) -> Tensor:
         """Product with the Jacobian.
 
         Args:
-            direction: v [P].
+            direction: v [P], or pieces of it as `jt_in_pieces` returns them.
 
         Returns:
             `J v` [N, C].
         """
+        sizes = [leaf.numel() for leaf in self._leaves]
+        whole = isinstance(direction, Tensor) or len(direction) != len(sizes)
+        pieces = joined(direction).split(sizes) if whole else direction
         with self._named():
-            if self._transposed is None or self._probe is None:
+            if self._probe is None:
                 # J^T z is linear in z, so its derivative is the same at any z, and the graph serves every direction.
-                self._transposed, self._probe = transposed(self._kept, self._weights)
-            return torch.autograd.grad(self._transposed, self._probe, direction, retain_graph=True)[0]
+                self._transposed, self._probe = transposed(self._kept, self._leaves)
+            # Outputs do not depend on a parameter that no pass uses, and autograd asks for a dependence.
+            used = [
+                (one, piece.view_as(one))
+                for one, piece in zip(self._transposed, pieces, strict=True)
+                if one.requires_grad or len(sizes) == 1
+            ]
+            products, directions = zip(*used, strict=True)
+            return torch.autograd.grad(products, self._probe, directions, retain_graph=True)[0]
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -111,7 +141,7 @@ class Products:
 
     def jacobian(self) -> Tensor:
         """`J` [N C, P], for small batches: N C P numbers and N C backward passes."""
-        rows = torch.eye(self._kept.numel()).to(self._kept)
+        rows = torch.eye(self._kept.numel(), dtype=self._kept.dtype, device=self._kept.device)
         return torch.stack([self.jt(row.view_as(self._kept)) for row in rows])
 
     def gram(self) -> Tensor:
@@ -128,3 +158,17 @@ class Products:
     def gram_flops(self) -> float:
         """Cost of `gram()`, in the same unit."""
         return 2.0 * self._kept.numel()
+
+
+def joined(pieces: Tensor | Sequence[Tensor]) -> Tensor:
+    """Join the pieces of a vector.
+
+    Args:
+        pieces: a vector [P], or pieces that follow each other in it.
+
+    Returns:
+        The vector [P].
+    """
+    if isinstance(pieces, Tensor):
+        return pieces
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))

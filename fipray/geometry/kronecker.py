@@ -79,7 +79,8 @@ class KroneckerMetric:
                 "a Kronecker metric covers linear maps and convolutions that hold each weight once, and other weights "
                 "move here too: choose which weights move with Network.of(module, moving=...), or keep inputs instead"
             )
-        lefts = [torch.zeros(layer.num_outputs, layer.num_outputs).to(metric.embedded) for layer in metric.layers]
+        sizes = [layer.num_outputs for layer in metric.layers]
+        lefts = [metric.embedded.new_zeros(size, size) for size in sizes]
         # One output at a time: the sensitivities of all outputs together would take C times the memory.
         for number in range(metric.embedded.shape[1]):
             for left, sensitivities in zip(lefts, metric.of_output(number), strict=True):

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
-from fipray.geometry.jacobian import Products
+from fipray.geometry.jacobian import Products, joined
 from fipray.geometry.layers import Layer, Recording
 from fipray.networks.arrays import AnyWeights, Inputs
+from fipray.networks.compute import undivided
 from fipray.networks.derivatives import twice_differentiable
 from fipray.networks.embedding import OutputGeometry
 from fipray.networks.inputs import refused_by_forward
@@ -55,16 +56,17 @@ class Metric(Products):
     ) -> None:
         if precision == "bf16" and weights.dtype is torch.float64:
             raise UsageError("precision='bf16' is for weights in float32, and these are in float64: use 'full'")
-        # Detached: products differentiate by this leaf alone, whatever graph the caller's weights belong to.
-        moving = weights.detach().requires_grad_(True)
-        self._recording = Recording(moving)
-        with torch.enable_grad(), twice_differentiable(), self._recording:
+        # Detached: products differentiate by these leaves alone, whatever graph the caller's weights belong to.
+        fixed = weights.detach()
+        leaves = {name: one.requires_grad_(True) for name, one in network.named(fixed).items()}
+        self._recording = Recording(fixed)
+        with torch.enable_grad(), twice_differentiable(), undivided(), self._recording:
             low = torch.autocast(weights.device.type, torch.bfloat16, enabled=precision == "bf16")
             with low, refused_by_forward(inputs):
-                outputs = network(moving, inputs)
+                outputs = network.evaluated(leaves, inputs)
             # Outside autocast: probabilities near 0 and 1 would lose their differences in bfloat16.
             kept = geometry.embed(outputs.to(weights.dtype))
-        super().__init__(network, moving, inputs, kept)
+        super().__init__(network, fixed, inputs, kept, list(leaves.values()))
 
     @property
     def layers(self) -> list[Layer]:
@@ -87,10 +89,11 @@ class Metric(Products):
         """
         outputs = [layer.output for layer in self.layers]
         # A layer whose output does not reach s has sensitivities of zero, not None.
-        *found, product = torch.autograd.grad(
-            self._kept, [*outputs, self._weights], sensitivities, retain_graph=True, materialize_grads=True
+        found = torch.autograd.grad(
+            self._kept, [*outputs, *self._leaves], sensitivities, retain_graph=True, materialize_grads=True
         )
-        return [layer.by_position(one) for layer, one in zip(self.layers, found, strict=True)], product
+        carried = [layer.by_position(one) for layer, one in zip(self.layers, found, strict=False)]
+        return carried, joined([one.reshape(-1) for one in found[len(outputs) :]])
 
     def of_output(self, number: int) -> list[Tensor]:
         """Sensitivities of one embedded output to the output of each layer.
@@ -123,7 +126,7 @@ class Metric(Products):
         if self._sensitivities is None:
             rows = torch.eye(self._kept.numel()).to(self._kept)
             return _sum(self.jt(row.view_as(self._kept)).square() for row in rows) / self.num_inputs
-        total = torch.zeros_like(self._weights.detach())
+        total = torch.zeros_like(self._weights)
         for layer, by_output in zip(self.layers, self._sensitivities, strict=True):
             patches = layer.patches()
             if patches.shape[1] == 1:  # one position: the squares of an outer product are an outer product of squares
@@ -278,6 +281,15 @@ class StreamedMetric:
             return metric.jt(metric.j(direction))
 
         return _sum(map(product, self._parts)) / self.num_inputs
+
+    def jacobian(self) -> Tensor:
+        """`J` [N C, P], for few outputs: see `Metric.jacobian`."""
+        return torch.cat([self._metric(part).jacobian() for part in self._parts])
+
+    def gram(self) -> Tensor:
+        """Gram matrix `J J^T` [N C, N C] from `jacobian`."""
+        rows = self.jacobian()
+        return rows @ rows.T
 
 
 def _sum(vectors: Iterable[Tensor]) -> Tensor:

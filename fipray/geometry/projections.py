@@ -226,7 +226,7 @@ class NullSpace:
         blocks = torch.cat([self._output_gram(part) for part in self._parts])
         # One scale for all inputs: damped by its own trace, a confident input would be amplified as much as any.
         mean = blocks.diagonal(dim1=1, dim2=2).mean()
-        identity = torch.eye(blocks.shape[1]).to(blocks)
+        identity = torch.eye(blocks.shape[1], dtype=blocks.dtype, device=blocks.device)
         return torch.linalg.inv(blocks + self._damping * mean * identity).to(self._weights)
 
     def _output_gram(self, inputs: Tensor) -> Tensor:

@@ -19,19 +19,32 @@ class LinearSolution:
 
     Args:
         solution: x, shaped as b; NaN if b or a product was not finite.
-        residual: relative residual |A x - b| / |b|; 0 for b = 0.
-        iterations: products with A that were used.
+        relative: relative residual |A x - b| / |b|; a tensor where the device has it.
+        products: products with A that were used; a tensor where the device has it.
     """
 
     solution: Tensor
-    residual: float
-    iterations: int
+    relative: float | Tensor
+    products: int | Tensor
+
+    @property
+    def residual(self) -> float:
+        """Relative residual |A x - b| / |b|; 0 for b = 0. Waits for the device."""
+        return float(self.relative)
+
+    @property
+    def iterations(self) -> int:
+        """Products with A that were used. Waits for the device."""
+        return int(self.products)
 
 
 def conjugate_gradients(
     product: Product, right: Tensor, *, iterations: int, tolerance: float = 0.0, initial: Tensor | None = None
 ) -> LinearSolution:
     """Solve `A x = b` for a symmetric positive semidefinite A by conjugate gradients (Hestenes & Stiefel 1952).
+
+    A GPU is not waited for at every iteration: up to 31 products more are made after the last that counts. They change
+    nothing.
 
     Args:
         product: v -> A v.
@@ -46,30 +59,53 @@ def conjugate_gradients(
     # Beyond rounding the iterations of a singular A would only amplify rounding errors.
     tolerance = max(tolerance, 8 * torch.finfo(right.dtype).eps)
     norm = torch.linalg.vector_norm(right)
-    if not math.isfinite(float(norm)):
+    on_host = right.device.type == "cpu"
+    if on_host and not math.isfinite(float(norm)):
         return _unsolved(right, 0)
     solution = torch.zeros_like(right) if initial is None else initial.clone()
     remaining = right.clone() if initial is None else right - product(solution)
     direction = remaining.clone()
     square = remaining.square().sum()
-    done = 0
-    while done < iterations and float(square.sqrt()) > tolerance * float(norm) and float(square) > 0:
+    goal, is_finite = tolerance * norm, torch.isfinite(norm)
+    done, goes_on = torch.zeros((), dtype=torch.int64, device=right.device), (square.sqrt() > goal) & (square > 0)
+    for number in range(iterations):
+        # Reading a number from a GPU costs the host more than some products without an effect cost the GPU.
+        if (on_host or (number and number % _BETWEEN_CHECKS == 0)) and not bool(goes_on):
+            break
         image = product(direction)
         curvature = (direction * image).sum()
-        done += 1
-        if not math.isfinite(float(curvature)):
-            return _unsolved(right, done)
-        if not float(curvature) > 0:  # the rest lies in the null space of A, to rounding
-            break
-        length = square / curvature
+        done += goes_on
+        if on_host:
+            if not math.isfinite(float(curvature)):
+                return _unsolved(right, int(done))
+            if not float(curvature) > 0:  # the rest lies in the null space of A, to rounding
+                break
+            length = square / curvature
+        else:
+            is_finite = is_finite & (torch.isfinite(curvature) | ~goes_on)
+            goes_on = goes_on & (curvature > 0)
+            length = torch.where(goes_on, square / curvature, 0)
         # In place: a vector of a large network takes longer to allocate than to add. Sums stay sums of products, which
         # torch adds in pairs; its dot product in float32 is wrong by a thousandth for ten million numbers.
         solution.addcmul_(direction, length)
         remaining.addcmul_(image, length, value=-1)
         before, square = square, remaining.square().sum()
-        direction.mul_(square / before).add_(remaining)
-    residual = float(square.sqrt() / norm) if float(norm) > 0 else 0.0
-    return LinearSolution(solution, residual, done)
+        if on_host:
+            direction.mul_(square / before).add_(remaining)
+            goes_on = (square.sqrt() > goal) & (square > 0)
+        else:
+            # A direction of zeros after the last iteration: later products are zero, too.
+            square = torch.where(goes_on, square, before)
+            direction.mul_(torch.where(goes_on, square / before, 0)).addcmul_(remaining, goes_on.to(right.dtype))
+            goes_on = goes_on & (square.sqrt() > goal) & (square > 0)
+    residual = torch.where(norm > 0, square.sqrt() / norm, 0)
+    if on_host:
+        return LinearSolution(solution, float(residual), int(done))
+    return LinearSolution(torch.where(is_finite, solution, math.nan), torch.where(is_finite, residual, math.nan), done)
+
+
+_BETWEEN_CHECKS = 32
+"""Iterations after which a GPU is asked whether it is done."""
 
 
 def minimal_residual(product: Product, right: Tensor, *, iterations: int, tolerance: float = 0.0) -> LinearSolution:
@@ -137,11 +173,13 @@ def solve_in_sample_space(gram: Tensor, right: Tensor, *, shift: float) -> Tenso
     Returns:
         x [K]; NaN if G is not finite.
     """
-    if shift > len(gram) * torch.finfo(gram.dtype).eps * float(gram.diagonal().max()):
+    if shift > 0:
         # It reports failure by a number, where cholesky would raise.
-        factor, failed = torch.linalg.cholesky_ex(gram + shift * torch.eye(len(gram)).to(gram))
+        shifted = gram + shift * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        factor, failed = torch.linalg.cholesky_ex(shifted)
+        is_above = shift > len(gram) * torch.finfo(gram.dtype).eps * gram.diagonal().max()
         # A matrix that is indefinite by rounding falls through to the eigendecomposition.
-        if not int(failed):
+        if bool(is_above & (failed == 0)):
             return torch.cholesky_solve(right[:, None], factor)[:, 0]
     values, vectors = eigh(gram)
     # The error bound of the eigendecomposition: smaller eigenvalues cannot be told from 0.

@@ -8,9 +8,10 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from fipray.geometry.jacobian import Products
+from fipray.geometry.jacobian import Products, joined
 from fipray.geometry.keeps import Kept, Outputs
 from fipray.geometry.metric import Metric, Precision
+from fipray.networks.compute import undivided
 from fipray.networks.derivatives import twice_differentiable
 from fipray.networks.network import Network
 
@@ -48,16 +49,27 @@ class StackedMetric:
         self._factors = [(num_inputs / part.num_inputs) ** 0.5 for part in self._parts]
         self.embedded = stacked([part.embedded for part in self._parts], num_inputs)
 
-    def j(self, direction: Tensor) -> Tensor:
+    def j(self, direction: Tensor | Sequence[Tensor]) -> Tensor:
         """Product with the Jacobian.
 
         Args:
-            direction: v [P].
+            direction: v [P], or pieces of it.
 
         Returns:
             `J v` [K, 1].
         """
-        return stacked([part.j(direction) for part in self._parts], self.num_inputs)
+        return stacked([part.j(joined(direction)) for part in self._parts], self.num_inputs)
+
+    def jt_in_pieces(self, sensitivities: Tensor) -> list[Tensor]:
+        """Product with the transposed Jacobian, as that of `Products`.
+
+        Args:
+            sensitivities: u [K, 1].
+
+        Returns:
+            `J^T u` [P], in one piece.
+        """
+        return [self.jt(sensitivities)]
 
     def jt(self, sensitivities: Tensor) -> Tensor:
         """Product with the transposed Jacobian.
@@ -119,9 +131,9 @@ def products(
     if isinstance(kept, Outputs):
         return Metric(network, weights, inputs, kept.geometry, precision=precision)
     moving = weights.detach().requires_grad_(True)
-    with torch.enable_grad(), twice_differentiable():
+    with torch.enable_grad(), twice_differentiable(), undivided():
         found = kept.quantities(network, moving, inputs)
-    return Products(network, moving, inputs, found.reshape(len(inputs), -1))
+    return Products(network, moving, inputs, found.reshape(len(inputs), -1), [moving])
 
 
 def stacked(rows: Sequence[Tensor], num_inputs: int) -> Tensor:

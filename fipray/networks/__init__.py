@@ -10,6 +10,7 @@ from fipray.networks.batch_statistics import (
     unfolded,
 )
 from fipray.networks.channels import Channels, removable_channels
+from fipray.networks.compute import Compute
 from fipray.networks.deferred import Deferred, Joined, taken
 from fipray.networks.derivatives import twice_differentiable
 from fipray.networks.effective import computed_weights, effective, refuse_computed_weights, sparsity_of
@@ -26,6 +27,7 @@ from fipray.networks.shrinking import fitted, slimmed
 
 __all__ = [
     "Channels",
+    "Compute",
     "Deferred",
     "Footprint",
     "Joined",

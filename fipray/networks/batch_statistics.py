@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fipray.errors import NetworkError
+from fipray.networks.compute import undivided
 from fipray.networks.network import Network
 
 Moments = tuple[Tensor, Tensor]  # mean and deviation of each channel, [C]
@@ -65,7 +66,8 @@ def re_estimated(network: Network, weights: Tensor, before: Tensor, inputs: Tens
             for name, part in parts.items()
         ]
         try:
-            network(at, inputs)
+            with undivided():
+                network(at, inputs)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -108,7 +110,8 @@ def normalised(network: Network, weights: Tensor, statistics: Statistics, inputs
         for part in parts:
             part.train()
         # functional_call puts the statistics in the place of the buffers, so BatchNorm updates them instead.
-        return network.evaluated({**network.named(weights), **statistics}, inputs)
+        with undivided():
+            return network.evaluated({**network.named(weights), **statistics}, inputs)
     finally:
         for part in parts:
             part.eval()

@@ -98,7 +98,7 @@ def removable_channels(network: Network) -> tuple[Channels, ...]:
     Raises:
         NetworkError: if torch.fx cannot trace the module.
     """
-    module = network.module_at(network.weights)
+    module = network.module_at(network.weights, share_frozen=True)
     try:
         graph = fx.Tracer().trace(module)
     except Exception as error:  # tracing runs the module's own code

@@ -256,7 +256,8 @@ def taken(inputs: Tensor, chosen: Tensor | slice, seed: int = 0) -> Tensor:
         The inputs [M, ...].
     """
     if not isinstance(inputs, Deferred):
-        return inputs[chosen.to(inputs.device) if isinstance(chosen, Tensor) else chosen]
+        # Indices are all that crosses to a GPU, and the host need not wait for them.
+        return inputs[chosen.to(inputs.device, non_blocking=True) if isinstance(chosen, Tensor) else chosen]
     return inputs.read(torch.arange(len(inputs))[chosen] if isinstance(chosen, slice) else chosen, seed)
 
 

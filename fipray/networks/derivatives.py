@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from fipray.networks.compute import repeated_in
 from fipray.networks.functional_module import FunctionalModule
 from fipray.networks.modules import tensors_in
 
@@ -37,35 +38,42 @@ def twice_differentiable() -> Iterator[None]:
     Yields:
         Nothing.
     """
+    with _twice_differentiable(), repeated_in(_twice_differentiable):
+        yield
+
+
+@contextmanager
+def _twice_differentiable() -> Iterator[None]:
     with sdpa_kernel(SDPBackend.MATH), _RecurrentWithoutCudnn():
         yield
 
 
-def transposed(outputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def transposed(outputs: Tensor, weights: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
     """Compute `J^T z` at z = 0 with its graph, whose derivative by `z` gives products `J v` (double backward).
 
     Args:
         outputs: outputs of any shape, with their graph.
-        weights: [P], a leaf of that graph; `J = d outputs / d weights`.
+        weights: leaves of that graph, of any shapes; `J = d outputs / d weights`.
 
     Returns:
-        `J^T z` [P] and `z`, shaped as `outputs`. The first is differentiable by `z` where outputs depend on weights.
+        `J^T z`, shaped as the leaves, and `z`, shaped as `outputs`. The first are differentiable by `z` where outputs
+        depend on the leaf.
 
     Raises:
         RuntimeError: if a function in the graph has no second derivative.
     """
     with torch.enable_grad():
         probe = torch.zeros_like(outputs, requires_grad=True)
-        found = torch.autograd.grad(outputs, weights, probe, create_graph=True, materialize_grads=True)[0]
+        found = torch.autograd.grad(outputs, weights, probe, create_graph=True, materialize_grads=True)
     if _is_cut(found):
         raise RuntimeError("a function that is marked @once_differentiable has no second derivative")
-    return found, probe
+    return list(found), probe
 
 
-def _is_cut(tensor: Tensor) -> bool:
-    """Look for a function in the graph of a tensor that is differentiable only once."""
+def _is_cut(tensors: Sequence[Tensor]) -> bool:
+    """Look for a function in the graph of tensors that is differentiable only once."""
     # Autograd silently omits what lies behind such a function as long as another path leads to the variable.
-    seen, ahead = set(), [tensor.grad_fn]
+    seen, ahead = set(), [tensor.grad_fn for tensor in tensors]
     while ahead:
         node = ahead.pop()
         if node is None or node in seen:
@@ -96,7 +104,7 @@ def without_second_derivative(network: FunctionalModule, weights: Tensor, inputs
             if found or not one.requires_grad:
                 continue
             try:
-                first, probe = transposed(one, weights)
+                (first,), probe = transposed(one, [weights])
                 if first.requires_grad:
                     # Retained, as the parts around this one are tried on the same graph.
                     torch.autograd.grad(first, probe, torch.ones_like(first), retain_graph=True)

@@ -102,7 +102,7 @@ def effective(network: Network, weights: Tensor) -> dict[str, Tensor]:
     made = [one for one in every if own.keys() & set(one.sources)]
     if not made:
         return own
-    module = network.module_at(weights)
+    module = network.module_at(weights, share_frozen=True)
     parts = dict(module.named_modules())
     inside = {source for one in made for source in one.sources}
     found = {name: value for name, value in own.items() if name not in inside}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +15,13 @@ from torch.func import functional_call, vmap
 
 from fipray.border import described
 from fipray.errors import NetworkError
+from fipray.networks.compute import Compute, Room, in_passes, is_out_of_memory, undivided
+from fipray.networks.frozen import Frozen
 from fipray.networks.modules import nothing_left, outputs_of
 from fipray.networks.origin import Origin
 from fipray.networks.stacking import stacks
 
+T = TypeVar("T")
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
@@ -52,9 +58,11 @@ class FunctionalModule(ABC):
         moving: the slots whose weights may change.
         mask: 1 for weights that may change and 0 for others [P]; None where all may change.
         origin: the parameters of the module that this one was copied from.
+        frozen: the parameters outside of the vector that are in that module's memory.
         zeroed: names of functions that zero some weights of a parameter in the forward pass, by the parameter's name;
             filled by the checks.
         checked: kinds of inputs and output geometries for which the checks have passed.
+        compute: precision and size of the passes.
     """
 
     def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
@@ -84,16 +92,44 @@ class FunctionalModule(ABC):
         self._half = next(iter(every)) if len(every) == 1 and every <= set(_LOW_PRECISION) else None
         self._takes_half_alone = False
         self.origin = Origin()
+        self.frozen = Frozen()
+        self.within: Callable[[], AbstractContextManager[None]] = nullcontext  # in which the forward runs
         # Shallow copies (`at`, `only`, `to`) share these on purpose. What they hold depends on the module's code and on
         # what their keys say, hardly on the weights, so that a copy need not repeat checks and trials.
         self.zeroed: dict[str, str] = {}
         self.checked: set[tuple[object, ...]] = set()
         self._stacks: dict[tuple[object, ...], bool] = {}  # whether vmap can batch it, by shape and dtype of inputs
+        self._room = Room()
+        self.compute = Compute()
 
     @property
     def is_mixed(self) -> bool:
         """True where some parameters have another dtype than the vector."""
         return bool(self._dtypes)
+
+    @property
+    def micro_batch(self) -> int | None:
+        """Largest number of inputs in one pass: that of `compute`, or less where memory has run out; None for all."""
+        sizes = [size for size in (self.compute.micro_batch, self._room.largest) if size is not None]
+        return min(sizes, default=None)
+
+    def fitting(self, act: Callable[[], T], num_inputs: int) -> T:
+        """Call a function that passes inputs through the network; where memory runs out, again with less at a time.
+
+        The smaller micro-batch holds for all later passes of this network and its copies in this process.
+
+        Args:
+            act: function without side effects.
+            num_inputs: number of inputs that it passes through the network, at most.
+
+        Returns:
+            What the function returns.
+
+        Raises:
+            Exception: that of the function, when memory runs out even for one input at a time.
+        """
+        # From the present micro-batch on, which a pass of this size has already.
+        return self._room.fitting(act, min(num_inputs, self.micro_batch or num_inputs))
 
     @property
     def num_moving(self) -> int:
@@ -159,11 +195,16 @@ class FunctionalModule(ABC):
         Returns:
             Outputs [N, C] (or [N, ...]) in the dtype of the first of `tensors`.
         """
+        self.frozen.verify()
         # The casts are part of the graph, so gradients arrive in the vector's dtype.
         own = {**tensors, **{name: tensors[name].to(kind) for name, kind in self._dtypes.items() if name in tensors}}
         dtype = next(iter(tensors.values())).dtype
-        # functional_call also replaces the other names of a parameter that layers share (tie_weights).
-        return self._called(lambda given: functional_call(self._module, own, (given,)), inputs, dtype)
+
+        def passed(some: Tensor) -> Tensor:
+            # functional_call also replaces the other names of a parameter that layers share (tie_weights).
+            return self._called(lambda given: functional_call(self._module, own, (given,)), some, dtype)
+
+        return in_passes(passed, inputs, self.micro_batch)
 
     def outputs_at(self, module: nn.Module, inputs: Tensor) -> Tensor:
         """Evaluate a copy of the module as the network itself is evaluated.
@@ -178,20 +219,27 @@ class FunctionalModule(ABC):
         return self._called(module, inputs, self.weights.dtype)
 
     def _called(self, module: Callable[[Tensor], object], inputs: Tensor, dtype: torch.dtype) -> Tensor:
-        # A module that is in half precision throughout may take inputs of that precision only. Others are rounded to it
-        # here, because data comes as numpy arrays, and numpy has no bfloat16.
-        if self._half is None or inputs.dtype not in (torch.float32, torch.float64):
-            returned = module(inputs)
-        elif self._takes_half_alone:
-            returned = module(inputs.to(self._half))
-        else:
-            try:
-                returned = module(inputs)
-            except RuntimeError:  # torch has no exception of its own for dtypes that differ
-                returned = module(inputs.to(self._half))
-                self._takes_half_alone = True
+        with self.within(), self.compute.passing(inputs.device.type):
+            returned = self._returned(module, inputs)
         outputs = outputs_of(returned, self._module)
         return outputs.to(dtype) if outputs.is_floating_point() else outputs
+
+    def _returned(self, module: Callable[[Tensor], object], inputs: Tensor) -> object:
+        # A module that is in half precision throughout may take inputs of that precision only. Others are rounded to it
+        # here, because data comes as numpy arrays, and numpy has no bfloat16.
+        inputs = self.compute.arranged(inputs)
+        if self._half is None or inputs.dtype not in (torch.float32, torch.float64):
+            return module(inputs)
+        if self._takes_half_alone:
+            return module(inputs.to(self._half))
+        try:
+            return module(inputs)
+        except RuntimeError as error:  # torch has no exception of its own for dtypes that differ
+            if is_out_of_memory(error):
+                raise
+            returned = module(inputs.to(self._half))
+            self._takes_half_alone = True
+            return returned
 
     def stacked(self, weights: Tensor, inputs: Tensor, *, chunk: int | None = None) -> Tensor:
         """Evaluate the network at several weights on the same inputs; differentiable in both arguments.
@@ -222,12 +270,17 @@ class FunctionalModule(ABC):
                 self._stacks[kind] = stacks(self, self.weights, inputs)
         if not self._stacks[kind]:
             return torch.stack([self(one, inputs) for one in weights])
+
+        def passed(some: Tensor) -> Tensor:
+            with undivided():  # vmap has no passes within
+                return vmap(self, in_dims=(0, None), chunk_size=chunk)(weights, some)
+
         with nothing_left(self._module):
-            return vmap(self, in_dims=(0, None), chunk_size=chunk)(weights, inputs)
+            return in_passes(passed, inputs, self.micro_batch, dim=1)
 
     @torch.no_grad()
     def outputs(self, weights: Tensor, inputs: Tensor, *, chunk: int = 1024) -> Tensor:
-        """Evaluate the network without gradients, a chunk of inputs at a time.
+        """Evaluate the network without gradients, a chunk of inputs at a time; fewer where memory runs out.
 
         Args:
             weights: [P].
@@ -237,7 +290,8 @@ class FunctionalModule(ABC):
         Returns:
             Outputs [N, C] (or [N, ...]).
         """
-        return torch.cat([self(weights, part) for part in inputs.split(chunk)])
+        found = [self.fitting(partial(self, weights, part), len(part)) for part in inputs.split(chunk)]
+        return torch.cat(found)
 
     def named(self, weights: Tensor) -> dict[str, Tensor]:
         """Split a weight vector into parameters.
@@ -259,15 +313,25 @@ class FunctionalModule(ABC):
         return {slot.name: part.view(slot.shape) for slot, part in zip(self.slots, parts, strict=True)}
 
     @abstractmethod
-    def module_at(self, weights: Tensor) -> nn.Module:
+    def module_at(self, weights: Tensor, *, share_frozen: bool = False) -> nn.Module:
         """Copy the module with other weights.
 
         Args:
             weights: [P].
+            share_frozen: whether parameters outside of the vector stay in the network's memory.
 
         Returns:
             A new module, each parameter in its own dtype.
         """
+
+    def outside(self) -> list[tuple[str, nn.Parameter]]:
+        """Parameters that are not in the vector.
+
+        Returns:
+            Pairs (name, parameter), each parameter once.
+        """
+        inside = {slot.name for slot in self.slots}
+        return [(name, parameter) for name, parameter in self._module.named_parameters() if name not in inside]
 
     def aliases(self) -> list[tuple[str, str]]:
         """All names of the parameters in the vector, each with the name of its slot.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -30,11 +31,13 @@ class _WithoutGraphs(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def copied(module: nn.Module) -> nn.Module:
+def copied(module: nn.Module, sharing: Iterable[nn.Parameter] = ()) -> nn.Module:
     """Copy a module without its wrappers, also where a wrapper is around a submodule.
 
     Args:
         module: a module or a wrapper of one (torch.compile, DataParallel, DistributedDataParallel).
+        sharing: parameters of the module whose memory the copy shares. The copy has parameters of its own there too:
+            what they require, and assignment to their `.data`, concerns the copy alone. Nothing may write into them.
 
     Returns:
         A deep copy. Values that cannot be copied and hold no weights, such as locks, are shared with the original.
@@ -42,7 +45,7 @@ def copied(module: nn.Module) -> nn.Module:
     Raises:
         NetworkError: naming the part, if a tensor or a module cannot be copied.
     """
-    shared: dict[int, Any] = {}
+    shared: dict[int, Any] = {id(one): alias for one in sharing if (alias := _alias(one)) is not None}
     try:
         return _copied(module, shared)
     except Exception as error:  # copying runs the module's own code
@@ -61,6 +64,17 @@ def copied(module: nn.Module) -> nn.Module:
             f"{_innermost_uncopyable(module, shared)} cannot be copied, and a network is a copy of its module "
             f"({_said(error)}): make it copyable with copy.deepcopy"
         ) from error
+
+
+def _alias(parameter: nn.Parameter) -> nn.Parameter | None:
+    """Another parameter in the same memory and with the same version counter; None where torch allows none."""
+    if torch.is_inference_mode_enabled() or parameter.is_inference():
+        return None  # no version counter would tell of writes
+    try:
+        alias = type(parameter)(parameter.detach(), requires_grad=parameter.requires_grad)
+        return alias if alias._version == parameter._version and alias.data_ptr() == parameter.data_ptr() else None
+    except Exception:  # a subclass may do anything
+        return None
 
 
 def _copied(module: nn.Module, shared: Mapping[int, Any]) -> nn.Module:

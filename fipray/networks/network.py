@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from fipray.border import checked
-from fipray.errors import NetworkError
+from fipray.errors import NetworkError, UsageError
 from fipray.networks.arrays import AnyWeights
 from fipray.networks.checks.run import run_checks
+from fipray.networks.compute import Compute
 from fipray.networks.embedding import OutputGeometry
+from fipray.networks.frozen import Frozen
 from fipray.networks.functional_module import FunctionalModule
 from fipray.networks.inputs import check_device, check_inputs
 from fipray.networks.modules import copied, unwrapped
@@ -35,7 +37,10 @@ class Network(FunctionalModule):
 
     The module is copied; the caller's own is never changed. Buffers, such as the running statistics of BatchNorm, are
     frozen: layers that keep statistics are put in evaluation mode. Parameters that layers share appear once in the
-    vector. Parameters that are not in the vector keep their values.
+    vector. Parameters that are not in the vector are constant, and stay in the memory of the module that was given: a
+    path of adapters or of a head needs memory for these alone. If they change in that module, as by training it
+    further, the network's next use is an error. Writes that autograd does not count (by `.data`, numpy, or a fused
+    optimizer) are found by the next `module_at` or `check`, with which every path begins.
 
     The vector is float32 for weights in half precision (float64 where a parameter is), like the master weights of
     mixed-precision training: each parameter is cast to its own dtype, and outputs are cast to the vector's.
@@ -69,7 +74,7 @@ class Network(FunctionalModule):
                 that require gradients.
 
         Returns:
-            The network of a copy of the module.
+            The network of a copy of the module, which shares the memory of all other parameters.
 
         Raises:
             NetworkError: for a module without parameters or with all of them frozen, with active dropout, with
@@ -87,11 +92,15 @@ class Network(FunctionalModule):
             )
         refuse_unsupported(module)
         refuse_shared_memory(module)
-        given, module = module, copied(module)
+        given = module
+        shell = copied(given, given.parameters())  # no memory of its own; has the names without wrappers
+        names = parameter_names(shell, moving)
+        # Both iterators leave out repeated parameters in the same way, so names and parameters correspond.
+        own = {name: one for (name, _), one in zip(shell.named_parameters(), given.parameters(), strict=True)}
+        module = copied(given, (one for name, one in own.items() if name not in names))
         for part in module.modules():
             if isinstance(part, _WITH_STATISTICS):
                 part.eval()
-        names = parameter_names(module, moving)
         devices = {str(tensor.device) for tensor in (*module.parameters(), *module.buffers())}
         if len(devices) > 1:
             raise NetworkError(
@@ -99,13 +108,22 @@ class Network(FunctionalModule):
                 "module.to(device)"
             )
         network = cls(module, names)
-        # Both iterators leave out repeated parameters in the same way, so names and parameters correspond.
-        network.origin = Origin((name for name, _ in module.named_parameters()), given.parameters())
+        network.origin = Origin(own, own.values())
+        network.frozen = network._shared_with(own)
         return network
+
+    def _shared_with(self, others: Mapping[str, nn.Parameter]) -> Frozen:
+        """Those parameters outside of the vector that are in the memory of others."""
+        # Not all of them where a module copies itself in a way of its own.
+        return Frozen({name: one for name, one in self.outside() if one.data_ptr() == others[name].data_ptr()})
 
     @checked
     def only(self, moving: str | Sequence[str]) -> Network:
         """Restrict which weights may change; the vector stays the same.
+
+        For networks that share one vector, such as paths of a study of which only some move a part. Time and memory
+        stay those of all P weights: where all paths move the same small part of a large network, such as adapters or a
+        head, `Network.of(module, moving=...)` makes the vector of these alone.
 
         Args:
             moving: names of the parameters that may change, or patterns such as `"head.*"`.
@@ -147,6 +165,29 @@ class Network(FunctionalModule):
         return moved
 
     @checked
+    def computed(self, compute: Compute) -> Network:
+        """Choose how passes through the network are computed.
+
+        Args:
+            compute: precision, memory format and size of the passes. TF32 and deterministic algorithms are settings of
+                the whole process, which this switches on.
+
+        Returns:
+            A network whose passes are computed this way.
+
+        Raises:
+            UsageError: for a lower precision than that of weights in float64.
+        """
+        if self.weights.dtype is torch.float64 and compute.precision != "fp32":
+            raise UsageError(
+                f"precision={compute.precision!r} is for weights in float32, and these are in float64: use 'fp32'"
+            )
+        compute.prepare_process()
+        other = copy.copy(self)
+        other.compute = compute
+        return other
+
+    @checked
     def to(self, device: torch.device | str) -> Network:
         """Copy the network to a device.
 
@@ -161,17 +202,22 @@ class Network(FunctionalModule):
         """
         check_device(device)
         there = copy.copy(self)
-        there._module = copied(self._module).to(device)  # nn.Module.to works in place
+        outside = dict(self.outside())
+        # nn.Module.to works in place, but by assignment to `.data`, which leaves shared memory as it is.
+        there._module = copied(self._module, outside.values()).to(device)
+        there.frozen = there._shared_with(outside)
         there.weights = self.weights.to(device)
         there.mask = None if self.mask is None else self.mask.to(device)
         return there
 
     @checked
-    def module_at(self, weights: AnyWeights) -> nn.Module:
+    def module_at(self, weights: AnyWeights, *, share_frozen: bool = False) -> nn.Module:
         """Copy the module with other weights.
 
         Args:
             weights: [P].
+            share_frozen: whether parameters outside of the vector stay in the memory of the module that was given. Such
+                a copy is as small as the vector; nothing may write into these parameters, as training all of it would.
 
         Returns:
             A new module, each parameter in its own dtype and requiring gradients where that of the given module does.
@@ -179,7 +225,9 @@ class Network(FunctionalModule):
         Raises:
             NetworkError: if `weights` is not [P].
         """
-        module = copied(self._module)
+        # A copy reads all values in any case.
+        self.frozen.verify() if share_frozen else self.frozen.verify_values()
+        module = copied(self._module, (one for _, one in self.outside()) if share_frozen else ())
         values = self.named(weights.detach())
         for name, parameter in module.named_parameters():
             if name in values:

@@ -64,7 +64,7 @@ class Watching(TorchFunctionMode):
 
     def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
         super().__init__()
-        self._names = {place: name for name, one in parameters.items() if (place := _memory(one))}
+        self._names = {place: name for name, one in parameters.items() if (place := memory_of(one))}
         self.found: dict[str, None] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -74,15 +74,22 @@ class Watching(TorchFunctionMode):
             return result
         # A result in the same memory is a view, which reads no values yet; one of an in-place function is not.
         is_written = name.endswith("_") and not name.endswith("__")
-        own = {0} if is_written else {_memory(tensor) for tensor in tensors_in(result)}
+        own = {0} if is_written else {memory_of(tensor) for tensor in tensors_in(result)}
         for tensor in tensors_in(args[:1] if name in _AS else (args, kwargs)):
-            if (place := _memory(tensor)) in self._names and place not in own:
+            if (place := memory_of(tensor)) in self._names and place not in own:
                 self.found[self._names[place]] = None
         return result
 
 
-def _memory(tensor: Tensor) -> int:
-    """Address of a tensor's storage; 0 where it has none of its own."""
+def memory_of(tensor: Tensor) -> int:
+    """Address of the memory of a tensor.
+
+    Args:
+        tensor: any tensor.
+
+    Returns:
+        Address of its storage; 0 where it has none of its own.
+    """
     with suppress(RuntimeError, NotImplementedError):
         if tensor.layout is torch.strided:
             return tensor.untyped_storage().data_ptr()

@@ -31,7 +31,7 @@ def slimmed(network: Network, weights: Tensor) -> nn.Module:
     Raises:
         NetworkError: if torch.fx cannot trace the module.
     """
-    module = network.module_at(weights)
+    module = network.module_at(weights, share_frozen=True)
     state = module.state_dict()
     for channels in removable_channels(network):
         kept = channels.present(weights)

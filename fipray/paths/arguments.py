@@ -21,7 +21,7 @@ from fipray.paths.settings import Settings
 from fipray.paths.stepper import check_heeded
 
 # Arguments of `Problem` except the network, which `trace` takes in its short form.
-PROBLEM_ARGUMENTS = ("anchors", "held_out", "geometry", "keeps", "sets", "others", "tasks", "memory")
+PROBLEM_ARGUMENTS = ("anchors", "held_out", "geometry", "keeps", "sets", "others", "tasks", "memory", "compute")
 RANDOMNESS = "randomness"  # in a solver state: state of the generator before the next step's batch is drawn
 
 

@@ -27,7 +27,7 @@ class Augmentation(Protocol):
 
         Args:
             inputs: [N, ...].
-            generator: generator on the CPU for all random numbers.
+            generator: generator on the inputs' device for all random numbers.
 
         Returns:
             Inputs [M, ...] of the same shape, dtype and device.
@@ -77,7 +77,8 @@ class Shifted:
         wide = functional.pad(images.reshape(len(flat), -1, height, width), (self.pixels,) * 4)
         # One gather with an own offset per image, instead of a loop over images.
         down, right = (
-            torch.randint(2 * self.pixels + 1, (len(flat), 1), generator=generator).to(inputs.device) for _ in range(2)
+            torch.randint(2 * self.pixels + 1, (len(flat), 1), generator=generator, device=inputs.device)
+            for _ in range(2)
         )
         # An offset of `pixels` into the padded image is no shift; 0 and 2 `pixels` are the largest ones.
         rows = down + torch.arange(height, device=inputs.device)
@@ -106,5 +107,5 @@ def augmented(inputs: Tensor, augmentations: Sequence[Augmentation], seed: int =
             f"augmentations of a path make copies of all inputs, and {len(inputs):,} that are read by reference would "
             f"take {inputs.nbytes / 1e9:.1f} GB: let the source transform them at random, DataRef(..., augments=True)"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(inputs.device).manual_seed(seed)
     return torch.cat([inputs, *(augmentation.of(inputs, generator) for augmentation in augmentations)])

@@ -41,7 +41,11 @@ class Part:
         Returns:
             The quantity on the chosen inputs.
         """
-        return replace(self, inputs=taken(self.inputs, chosen), target=self.target[chosen.to(self.target.device)])
+        return replace(
+            self,
+            inputs=taken(self.inputs, chosen),
+            target=self.target[chosen.to(self.target.device, non_blocking=True)],
+        )
 
     def first(self, size: int) -> Part:
         """Select the first inputs.
@@ -239,11 +243,13 @@ class Batch:
             shape: shape of the result.
 
         Returns:
-            A tensor with the dtype and device of `reference`, the same at every call.
+            A tensor with the dtype and device of `reference`, the same at every call. A seed has other numbers on a GPU
+            than on the CPU.
         """
-        # Drawn on the CPU, so that the numbers are the same on every device.
-        generator = torch.Generator().manual_seed(self.seed)
-        return torch.randn(*shape, generator=generator, dtype=self.reference.dtype).to(self.reference.device)
+        # Drawn where they are used: noise is as large as the inputs, and a vector [P] as the network.
+        device = self.reference.device
+        generator = torch.Generator(device).manual_seed(self.seed)
+        return torch.randn(*shape, generator=generator, dtype=self.reference.dtype, device=device)
 
     @property
     def labels(self) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fipray.border import described, shaped_like
 from fipray.errors import UsageError
 from fipray.paths.batch import Batch
-from fipray.paths.objective import GradientEstimate, Objective, Projection, Restriction
+from fipray.paths.objective import GradientEstimate, Masked, Objective, Projection, Restriction
 from fipray.paths.problem import Problem
 
 
@@ -35,7 +35,7 @@ def restrict(objective: Objective, problem: Problem, weights: Tensor, progress: 
     """
     if not isinstance(objective, Restriction):
         return weights
-    found = objective.restrict(problem, weights, progress, batch)
+    found = problem.network.fitting(lambda: objective.restrict(problem, weights, progress, batch), len(batch))
     allowed = cast(Tensor, shaped_like(found, weights, f"{type(objective).__name__}.restrict()"))
     # The same tensor where nothing changed: `walk` recognises by identity that there is no new point.
     return weights if allowed is weights else problem.network.held(allowed, weights)
@@ -56,8 +56,10 @@ def tangent(objective: Objective, problem: Problem, weights: Tensor) -> Projecti
     mask = problem.network.mask
     if mask is None:
         return along
+    if along is everything:
+        return Masked(mask)
     # Masked on both sides, which keeps the projection symmetric.
-    return mask.mul if along is everything else lambda vector: along(vector * mask) * mask
+    return Masked(along.mask * mask) if isinstance(along, Masked) else lambda vector: along(vector * mask) * mask
 
 
 def everything(vector: Tensor) -> Tensor:
@@ -88,7 +90,7 @@ def value(objective: Objective, problem: Problem, weights: Tensor, batch: Batch)
         UsageError: where the result is no scalar tensor, or an argument was written to.
     """
     with unchanged(f"{type(objective).__name__}.value()", of_call(problem, weights, batch)):
-        found = objective.value(problem, weights, batch)
+        found = problem.network.fitting(lambda: objective.value(problem, weights, batch), len(batch))
     return scalar(found, objective)
 
 
@@ -174,18 +176,22 @@ def gradient(objective: Objective, problem: Problem, weights: Tensor, batch: Bat
     name = type(objective).__name__
     if isinstance(objective, GradientEstimate):
         with unchanged(f"{name}.gradient()", of_call(problem, weights, batch)):
-            estimate = objective.gradient(problem, weights.detach(), batch)
+            estimate = problem.network.fitting(lambda: objective.gradient(problem, weights.detach(), batch), len(batch))
         return cast(Tensor, shaped_like(estimate, weights, f"{name}.gradient()"))
-    # A new leaf: gradients stop here, and the caller's tensor does not begin to require them.
-    moving = weights.detach().requires_grad_(True)
-    # Callers may be under no_grad.
-    with torch.enable_grad():
-        found = value(objective, problem, moving, batch)
-        # Unused weights give None, and below a message about the objective instead of torch's own.
-        slopes = torch.autograd.grad(found, moving, allow_unused=True) if found.requires_grad else (None,)
-    if slopes[0] is None:
+
+    def differentiated() -> Tensor | None:
+        # A new leaf: gradients stop here, and the caller's tensor does not begin to require them.
+        moving = weights.detach().requires_grad_(True)
+        # Callers may be under no_grad.
+        with torch.enable_grad():
+            found = value(objective, problem, moving, batch)
+            # Unused weights give None, and below a message about the objective instead of torch's own.
+            return torch.autograd.grad(found, moving, allow_unused=True)[0] if found.requires_grad else None
+
+    slope = problem.network.fitting(differentiated, len(batch))
+    if slope is None:
         raise UsageError(
             f"{name}.value() returned a tensor without a gradient by the weights: compute it from `weights` in torch, "
             "without detach(), no_grad() or numpy, or give the objective a method gradient()"
         )
-    return slopes[0]
+    return slope

@@ -168,7 +168,10 @@ class Checkpoints:
             objective_value=objective_value,
             sparsity=sparsity_of(self.problem.network, point.weights),
             probes=probes,
-            solver_state=point.solver_state if self.keeps_state else {},
+            # Copies: the walk overwrites the state of a point with the next step.
+            solver_state={name: value.clone() for name, value in point.solver_state.items()}
+            if self.keeps_state
+            else {},
         )
 
     def _value(self, weights: Tensor) -> float:

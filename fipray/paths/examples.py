@@ -75,4 +75,4 @@ class Examples:
         if size >= len(self):
             return Examples(taken(self.inputs, slice(None), seed), self.labels)
         chosen = torch.randint(len(self), (size,), generator=torch.Generator().manual_seed(seed))
-        return Examples(taken(self.inputs, chosen, seed), self.labels[chosen.to(self.labels.device)])
+        return Examples(taken(self.inputs, chosen, seed), self.labels[chosen.to(self.labels.device, non_blocking=True)])

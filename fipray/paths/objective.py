@@ -19,6 +19,20 @@ Projection = Callable[[Tensor], Tensor]
 """A linear projection of vectors [P]."""
 
 
+@dataclass(frozen=True)
+class Masked:
+    """Projection that sets some entries to 0.
+
+    Args:
+        mask: [P], 0.0 for these and 1.0 for all others.
+    """
+
+    mask: Tensor
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        return vector * self.mask
+
+
 @runtime_checkable
 class Objective(Protocol):
     """Secondary objective, minimised along a path while the function stays. Its decrease is the gain.

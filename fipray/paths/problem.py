@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from fipray.geometry.keeps import Kept, Outputs
 from fipray.geometry.keeps.kept import values_of
 from fipray.geometry.metric import Precision
 from fipray.geometry.stacked import StackedMetric, products
-from fipray.networks import Network
+from fipray.networks import Compute, Network
 from fipray.networks.arrays import AnyWeights, Inputs
 from fipray.paths.batch import OUTPUTS, Batch, Part
 from fipray.paths.display import listing, table
@@ -43,6 +43,7 @@ class Problem:
         others: weights [P] of further networks of the same architecture, for objectives that compare with them.
         tasks: labelled examples of further tasks by name, for objectives that learn them.
         memory: metrics on inputs that are no longer available, for objectives that penalise displacement under them.
+        compute: precision and size of passes through the network; None leaves those of the network.
 
     Raises:
         DataError: for inputs that cannot be used, or on which a kept quantity is not finite.
@@ -72,8 +73,10 @@ class Problem:
         others: Sequence[AnyWeights] = (),
         tasks: Mapping[str, Examples] | None = None,
         memory: Sequence[KroneckerMetric] = (),
+        compute: Compute | None = None,
     ) -> None:
         network = network if isinstance(network, Network) else Network.of(network)
+        network = network if compute is None else network.computed(compute)
         keeps = dict(keeps) if keeps else {OUTPUTS: Outputs(geometry or FisherRao())}
         _, main = outputs_on_anchors(keeps)
         if geometry is not None and main is not None and main.geometry != geometry:
@@ -160,8 +163,8 @@ class Problem:
         Args:
             weights: weights [P] at which it is taken.
             batch: inputs; rows of the metric are those of `batch.target`.
-            chunk: number of inputs held in memory at once; a larger batch is streamed. None for no limit. For batches
-                of outputs only.
+            chunk: number of inputs held in memory at once; a larger batch is streamed. None takes the network's
+                micro-batch. For batches of outputs only.
             precision: precision of the products in the layers, see `Metric`.
 
         Returns:
@@ -172,6 +175,7 @@ class Problem:
         """
         if batch.is_plain:
             given = (self.network, weights, batch.inputs, self.geometry)
+            chunk = self.network.micro_batch if chunk is None else chunk
             # A batch that fits is not streamed: a streamed metric repeats the forward pass for every product.
             if chunk is not None and len(batch) > chunk:
                 return StreamedMetric(*given, chunk=chunk, precision=precision)
@@ -200,7 +204,8 @@ class Problem:
                 embedded = self.geometry.embed(self.network.outputs(weights, batch.inputs))
                 found[self.names[0]] = (embedded - batch.reference).square().sum(1)
         for part in batch.parts:
-            value = values_of(part.kept, self.network, weights, part.inputs)
+            given = (part.kept, self.network, weights, part.inputs)
+            value = self.network.fitting(partial(values_of, *given), len(part.inputs))
             found[part.name] = (value - part.target).square().sum(1)
         return found
 

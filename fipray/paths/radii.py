@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 from fipray.border import checked
 from fipray.errors import UsageError
@@ -112,6 +113,8 @@ class Scheduled:
     Raises:
         UsageError: for a number out of range.
     """
+
+    accepts_all: ClassVar[Literal[True]] = True
 
     initial: float = 0.02
     final: float = 0.0

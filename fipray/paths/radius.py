@@ -6,9 +6,10 @@ The controls themselves are in radii.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -39,17 +40,18 @@ class Candidate:
     @cached_property
     def distance_before(self) -> float:
         """Functional distance to the start before the step, on the fresh batch."""
-        return self._distance(self.made.weights, self.batch)[0]
+        return _distance(self._squares(self.made.weights, self.batch))[0]
 
     @cached_property
     def distance_after(self) -> float:
         """Functional distance to the start after the step: the larger of those on its own and on the fresh batch."""
-        return _greatest(self._fresh[0], self._distance_on_own)
+        return _greatest(*(distance for distance, _ in self._after))
 
     @cached_property
     def distance_at_most(self) -> float:
         """Upper estimate of `distance_after`: with two standard errors of the fresh batch's mean square added."""
-        return _greatest(self._fresh[1], self._distance_on_own)
+        (_, fresh), (own, _) = self._after
+        return _greatest(fresh, own)
 
     @cached_property
     def leaves_budget(self) -> bool:
@@ -96,21 +98,30 @@ class Candidate:
         return float(value(made.objective, made.problem, weights, batch).detach())
 
     @cached_property
-    def _fresh(self) -> tuple[float, float]:
-        return self._distance(self.after, self.batch)
+    def _after(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Functional distances after the step on the fresh and on its own batch, each with its upper estimate."""
+        fresh, own = self.batch, self.made.batch
+        if fresh.is_plain and own.is_plain and fresh.inputs.shape[1:] == own.inputs.shape[1:]:
+            # One pass for both: convolutions on a CPU rearrange their weights in every pass.
+            both = Batch(torch.cat([fresh.inputs, own.inputs]), torch.cat([fresh.reference, own.reference]))
+            (squares,) = self._squares(self.after, both)
+            return _distance([squares[: len(fresh)]]), _distance([squares[len(fresh) :]])
+        return _distance(self._squares(self.after, fresh)), _distance(self._squares(self.after, own))
 
-    @cached_property
-    def _distance_on_own(self) -> float:
-        return self._distance(self.after, self.made.batch)[0]
+    def _squares(self, weights: Tensor, batch: Batch) -> list[Tensor]:
+        return list(self.made.problem.squares(weights, batch).values())
 
-    def _distance(self, weights: Tensor, batch: Batch) -> tuple[float, float]:
-        """Functional distance over all kept quantities, and the same plus two standard errors of the mean squares."""
-        squares = self.made.problem.squares(weights, batch).values()
-        # The distance is over the union of all quantities, so their mean squares add up before the root.
-        mean = sum(float(each.mean()) for each in squares)
-        # Variances of independent means add up; one input alone has no variance.
-        errors = [float(each.std()) / len(each) ** 0.5 if len(each) > 1 else 0.0 for each in squares]
-        return mean**0.5, (mean + 2 * math.hypot(*errors)) ** 0.5
+
+def _distance(squares: Sequence[Tensor]) -> tuple[float, float]:
+    """Functional distance over all kept quantities, and the same plus two standard errors of the mean squares."""
+    # One input alone has no variance. All numbers at once: a GPU is waited for once.
+    spreads = [each.std() if len(each) > 1 else torch.zeros_like(each[0]) for each in squares]
+    found = torch.stack([*(each.mean() for each in squares), *spreads]).tolist()
+    # The distance is over the union of all quantities, so their mean squares add up before the root.
+    mean = sum(found[: len(squares)])
+    # Variances of independent means add up.
+    errors = [std / len(each) ** 0.5 for std, each in zip(found[len(squares) :], squares, strict=True)]
+    return mean**0.5, (mean + 2 * math.hypot(*errors)) ** 0.5
 
 
 def _greatest(one: float, other: float) -> float:
@@ -165,6 +176,14 @@ class RadiusControl(Protocol):
             Whether it is accepted, and the next radius.
         """
         ...
+
+
+@runtime_checkable
+class AcceptsAll(Protocol):
+    """Radius control that accepts every candidate."""
+
+    @property
+    def accepts_all(self) -> Literal[True]: ...
 
 
 def first_radius(radius: RadiusControl, problem: Problem) -> float:

@@ -14,12 +14,48 @@ from fipray.border import an_instance, number, shaped_like
 from fipray.errors import UsageError
 from fipray.paths.batch import Batch
 from fipray.paths.calls import everything, gradient, tangent
-from fipray.paths.objective import Objective, Projection, only_descended
+from fipray.paths.objective import Masked, Objective, Projection, only_descended
 from fipray.paths.problem import Problem
 from fipray.paths.quantities import outputs_on_anchors
 
 State = dict[str, Tensor]
 """State of a stepper: tensors by name, without a graph."""
+
+
+class OwnedState(State):
+    """State whose tensors nothing else needs, so that a stepper may overwrite them, see `taken`."""
+
+
+def taken(state: State) -> State:
+    """Take over a state in order to write to its tensors.
+
+    Copying the moments of a large network takes about as long as the step itself. A caller that needs the state no
+    longer therefore gives an `OwnedState`. It is emptied, so that a second use fails.
+
+    Args:
+        state: state that a stepper was given.
+
+    Returns:
+        The tensors of an `OwnedState`, or copies of those of any other state.
+    """
+    if not isinstance(state, OwnedState):
+        return {name: value.clone() for name, value in state.items()}
+    own = dict(state)
+    state.clear()
+    return own
+
+
+def part_of_state(state: State, tensors: State) -> State:
+    """State of an inner stepper, owned where that of the composed one is.
+
+    Args:
+        state: state of the composed stepper.
+        tensors: some of its tensors, under the inner stepper's names.
+
+    Returns:
+        The inner stepper's state.
+    """
+    return OwnedState(tensors) if isinstance(state, OwnedState) else tensors
 
 
 @dataclass(frozen=True)
@@ -52,9 +88,9 @@ class Situation:
     @property
     def descent(self) -> Tensor:
         """Steepest descent `-t l` [P] as long as the radius; zero where the objective is flat."""
-        length = float(torch.linalg.vector_norm(self.slope))
+        length = torch.linalg.vector_norm(self.slope)
         # A slope of NaN is not flat: it makes a displacement of NaN, which ends the path with that reason.
-        return torch.zeros_like(self.slope) if length == 0 else self.slope * (-self.radius / length)
+        return self.slope * torch.where(length == 0, 0.0, -self.radius / length)
 
     @property
     def restricted(self) -> bool:
@@ -90,6 +126,20 @@ class Situation:
         """
         return self._projection(vector)
 
+    def allow(self, pieces: list[Tensor]) -> list[Tensor]:
+        """Project a vector that nothing else needs; overwrites it where the projection is a mask.
+
+        Args:
+            pieces: pieces of a vector [P], in order.
+
+        Returns:
+            The projection: the same pieces, or one piece where the projection needs the whole vector.
+        """
+        if isinstance(self._projection, Masked):
+            torch._foreach_mul_(pieces, self._projection.mask.split([len(piece) for piece in pieces]))
+            return pieces
+        return [self.allowed(torch.cat(pieces))] if self.restricted else pieces
+
     @cached_property
     def _projection(self) -> Projection:
         return tangent(self.objective, self.problem, self.weights)
@@ -109,13 +159,29 @@ class Proposal:
     predicted_gain: float
     state: State = field(default_factory=dict)
 
+    @cached_property
+    def length(self) -> float:
+        """L2 length of the displacement."""
+        return float(torch.linalg.vector_norm(self.displacement))
+
+    def of_length(self, length: float) -> Proposal:
+        """Record the length of the displacement where a stepper has computed it already.
+
+        Args:
+            length: L2 length.
+
+        Returns:
+            This proposal. A copy of it with another displacement computes its own.
+        """
+        vars(self)["length"] = length  # no field: `dataclasses.replace` must not carry it over
+        return self
+
     @property
     def not_finite(self) -> str:
         """Description of a part that is NaN or infinite; empty where everything is finite."""
         # The norm is finite only where every entry is: one number to fetch from a GPU.
-        length = float(torch.linalg.vector_norm(self.displacement))
-        if not math.isfinite(length):
-            return f"the length of the displacement was {length}"
+        if not math.isfinite(self.length):
+            return f"the length of the displacement was {self.length}"
         return "" if math.isfinite(self.predicted_gain) else f"the predicted gain was {self.predicted_gain}"
 
 
@@ -143,7 +209,7 @@ class Stepper(Protocol):
 
         Args:
             situation: weights, batch, objective and radius.
-            state: state after the last accepted step; not to be written to.
+            state: state after the last accepted step; not to be written to, except for what `taken` returns.
 
         Returns:
             A displacement [P] no longer than the radius, along directions that a restriction allows.
@@ -165,13 +231,27 @@ def proposed(stepper: Stepper, situation: Situation, state: State) -> Proposal:
     Raises:
         UsageError: where it is no proposal, or its displacement differs from the weights in shape, dtype or device.
     """
-    name = f"{type(stepper).__name__}.propose()"
-    proposal: Proposal = an_instance(stepper.propose(situation, state), Proposal, name)
+    name, versions = f"{type(stepper).__name__}.propose()", _versions(state)
+
+    def propose() -> Proposal:
+        # Called again when memory runs out, unless the stepper has begun to overwrite a state that it owns.
+        if _versions(state) != versions:
+            raise torch.OutOfMemoryError("memory ran out after the stepper had begun to overwrite its state")
+        return stepper.propose(situation, OwnedState(state) if isinstance(state, OwnedState) else state)
+
+    # A batch and the inputs of an objective on it may be passed through the network together.
+    found = situation.problem.network.fitting(propose, 2 * len(situation.batch))
+    proposal: Proposal = an_instance(found, Proposal, name)
     # A displacement in another dtype would change that of all later weights without an error.
     shaped_like(proposal.displacement, situation.weights, f"{name}, as displacement,")
     number(proposal.predicted_gain, f"{name}, as predicted_gain,")
     an_instance(proposal.state, dict, f"{name}, as state,")
     return proposal
+
+
+def _versions(state: State) -> list[int]:
+    """Count the in-place writes to each tensor of a state."""
+    return [tensor._version for tensor in state.values()]
 
 
 @runtime_checkable
@@ -246,11 +326,16 @@ def promised(situation: Situation, displacement: Tensor, state: State | None = N
     Returns:
         The proposal.
     """
-    displacement = within(situation.radius, displacement)
-    return Proposal(displacement, float(-(situation.slope @ displacement)), state or {})
+    radius = situation.radius
+    # Both at once: a GPU is waited for once.
+    length, rise = torch.stack([torch.linalg.vector_norm(displacement), situation.slope @ displacement]).tolist()
+    # A displacement of NaN fails the comparison and passes unchanged, for `Proposal.not_finite` to report.
+    if length > radius:
+        displacement, length, rise = displacement * (radius / length), radius, rise * (radius / length)
+    return Proposal(displacement, -rise, state or {}).of_length(length)
 
 
-def within(radius: float, displacement: Tensor) -> Tensor:
+def within(radius: float, displacement: Tensor) -> tuple[Tensor, float]:
     """Shorten a displacement to a radius.
 
     Args:
@@ -258,8 +343,8 @@ def within(radius: float, displacement: Tensor) -> Tensor:
         displacement: [P].
 
     Returns:
-        The displacement, scaled down where it is longer.
+        The displacement, scaled down where it is longer, and its length.
     """
     # A displacement of NaN fails the comparison and passes unchanged, for `Proposal.not_finite` to report.
     length = float(torch.linalg.vector_norm(displacement))
-    return displacement * (radius / length) if length > radius else displacement
+    return (displacement * (radius / length), radius) if length > radius else (displacement, length)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -32,9 +33,9 @@ from fipray.paths.objective import Objective, milestones
 from fipray.paths.outcome import NOT_FINITE, Outcome, out_of_time
 from fipray.paths.path import PathPoint, Probe, WeightPath
 from fipray.paths.problem import Problem, anchors_and_held_out
-from fipray.paths.radius import Candidate, judgement
+from fipray.paths.radius import AcceptsAll, Candidate, judgement
 from fipray.paths.settings import Settings
-from fipray.paths.stepper import Situation, check_heeded, proposed
+from fipray.paths.stepper import OwnedState, Situation, check_heeded, proposed
 
 SMALLEST_RADIUS = 1e-8  # in units of |w0|: a shorter step changes nothing in float32
 
@@ -50,6 +51,7 @@ def walk(
     until: int | None = None,
     stops: Collection[int] = (),
     on_step: Callable[[int], None] | None = None,
+    overwrites: bool = False,
 ) -> Generator[PathPoint, None, Outcome]:
     """Yield the accepted points of a path, one a step.
 
@@ -64,6 +66,8 @@ def walk(
         until: step at which to pause, below `num_steps`; None for no pause.
         stops: steps whose points are yielded whether the step was accepted or not.
         on_step: called with the number of each finished step, accepted or not.
+        overwrites: let steps overwrite the solver states of points yielded before, which saves copying them where the
+            radius control accepts every step. For callers that copy the states that they keep.
 
     Yields:
         Points with weights, radius, seconds and solver state; nothing else is measured.
@@ -79,6 +83,11 @@ def walk(
     point, generator = beginning(problem, settings, resume)
     began -= point.seconds  # a time limit counts what the path took before it was interrupted
     weights, radius, state = point.weights, point.radius, dict(point.solver_state)
+    # A refused step is taken back, for which the state before it is needed.
+    overwrites = overwrites and isinstance(settings.radius, AcceptsAll)
+    if overwrites:
+        state = {name: value.clone() for name, value in state.items()}
+        point = replace(point, solver_state={})  # so that the first state does not stay in memory
     # The limit is relative, because rescaling all weights must not change when a path counts as stuck.
     num_steps, smallest = settings.num_steps, SMALLEST_RADIUS * problem.length
     before_draw = generator.get_state()
@@ -91,7 +100,7 @@ def walk(
             return out_of_time(seconds, settings.max_seconds, step - 1)
         progress = step / num_steps
         situation = Situation(problem, objective, weights, batch, radius, progress, 1 / num_steps)
-        proposal = proposed(settings.stepper, situation, state)
+        proposal = proposed(settings.stepper, situation, OwnedState(state) if overwrites else state)
         if broken := proposal.not_finite:
             outcome = Outcome(NOT_FINITE, f"{broken} at step {step}")
             break
@@ -205,6 +214,7 @@ def trace(
         until=until,
         stops=save_at.steps(settings.num_steps),
         on_step=on_step,
+        overwrites=True,
     )
     last, outcome = checkpoints.begin(resume)
     on_stage("")

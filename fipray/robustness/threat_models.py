@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,13 +55,29 @@ class ThreatModel:
             The nearest allowed inputs [N, ...] in Euclidean distance.
         """
         if self.norm == "linf":
-            lowest = (clean - self.epsilon).clamp_min(self.lower)
-            highest = (clean + self.epsilon).clamp_max(self.upper)
-            return torch.minimum(torch.maximum(adversarial, lowest), highest)
+            return adversarial.clamp(*self._box(clean))
         change = (adversarial - clean).flatten(1)
         nearest = _shorten(change, self.lower - clean.flatten(1), self.upper - clean.flatten(1), self.epsilon)
         # clean + (upper - clean) may round to a number just above upper
-        return (clean + nearest.view_as(clean)).clamp(self.lower, self.upper)
+        return (clean + nearest.view_as(clean)).clamp_(self.lower, self.upper)
+
+    def projection(self, clean: Tensor) -> Callable[[Tensor], Tensor]:
+        """Prepare projections around the same clean inputs, as the steps of an attack need them.
+
+        Args:
+            clean: clean inputs [N, ...] within the bounds.
+
+        Returns:
+            `project` as a function of the adversarial inputs alone, which may write its result into them.
+        """
+        if self.norm == "linf":
+            lowest, highest = self._box(clean)
+            return lambda adversarial: adversarial.clamp_(lowest, highest)
+        return lambda adversarial: self.project(adversarial, clean)
+
+    def _box(self, clean: Tensor) -> tuple[Tensor, Tensor]:
+        """Least and greatest allowed value of each coordinate in linf."""
+        return (clean - self.epsilon).clamp_min_(self.lower), (clean + self.epsilon).clamp_max_(self.upper)
 
     def contains(self, adversarial: Tensor, clean: Tensor, atol: float = 1e-6) -> Tensor:
         """Check which inputs are allowed, up to rounding errors.
@@ -74,21 +91,38 @@ class ThreatModel:
         Returns:
             Booleans [N].
         """
+        slack = self.slack(clean.dtype, atol)
+        change = (adversarial - clean).flatten(1)
+        if self.norm == "linf":
+            near = (change.amin(1) >= -self.epsilon - slack) & (change.amax(1) <= self.epsilon + slack)
+        else:
+            near = change.norm(dim=1) <= self.epsilon + slack
+        # By extremes, a tenth of the time that comparisons of all numbers take on a CPU. Those of NaN are NaN, which is
+        # within no bounds.
+        flat = adversarial.flatten(1)
+        return near & (flat.amin(1) >= self.lower - slack) & (flat.amax(1) <= self.upper + slack)
+
+    def slack(self, dtype: torch.dtype, atol: float = 1e-6) -> float:
+        """Largest rounding error by which inputs may exceed the threat model.
+
+        Args:
+            dtype: dtype of the inputs.
+            atol: see `contains`.
+
+        Returns:
+            The slack, in the units of the inputs.
+        """
         # Rounding errors grow with the numbers, not with the change.
         largest = max(1.0, *(abs(size) for size in (self.epsilon, self.lower, self.upper) if math.isfinite(size)))
-        slack = max(atol, 4 * torch.finfo(clean.dtype).eps) * largest
-        change = (adversarial - clean).flatten(1)
-        length = change.abs().amax(1) if self.norm == "linf" else change.norm(dim=1)
-        flat = adversarial.flatten(1)
-        inside = (flat >= self.lower - slack) & (flat <= self.upper + slack)
-        return (length <= self.epsilon + slack) & inside.all(1)
+        return max(atol, 4 * torch.finfo(dtype).eps) * largest
 
     def starts(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         """Draw random allowed inputs: uniform in the ball around each clean input, then projected on the bounds.
 
         Args:
             clean: clean inputs [N, ...].
-            generator: source of the draws; they are made on its device, so that a seed means the same everywhere.
+            generator: source of the draws, best on the device of `clean`. Draws of a generator on the CPU are the same
+                everywhere, and are sent to the device.
 
         Returns:
             Inputs [N, ...] on the device of `clean`.
@@ -112,10 +146,11 @@ class ThreatModel:
         Returns:
             Directions [N, ...] of length 1 in `norm` along which the function falls fastest; 0 where the gradient is 0.
         """
+        if self.norm == "linf":
+            return gradient.sign().neg_()  # the sign of NaN is 0
         # A NaN in one coordinate must not move all others to NaN.
         # Infinities become the largest finite numbers, and keep their direction.
-        finite = gradient.nan_to_num(nan=0.0)
-        return -finite.sign() if self.norm == "linf" else -_unit(finite)
+        return -_unit(gradient.nan_to_num(nan=0.0))
 
 
 def _shorten(change: Tensor, lowest: Tensor, highest: Tensor, radius: float) -> Tensor:
@@ -129,14 +164,16 @@ def _shorten(change: Tensor, lowest: Tensor, highest: Tensor, radius: float) -> 
     square = change.square()
     bound = torch.where(change > 0, highest, lowest).square()
     scale = torch.zeros_like(square[:, :1])
-    for _ in range(_MOST_NEWTON_STEPS):
+    # Reading a number from a GPU costs the host more than some steps without an effect cost the GPU.
+    every = 1 if change.device.type == "cpu" else 8
+    for number in range(1, _MOST_NEWTON_STEPS + 1):
         # Coordinates with an infinite bound stay free; torch.where keeps that bound out of the sum.
         free = scale * square < bound
         left = radius**2 - torch.where(free, 0, bound).sum(1, keepdim=True)
         slope = torch.where(free, square, 0).sum(1, keepdim=True)
         # Where no coordinate is free the slope is 0, and any scale gives the same point.
         larger = (left.clamp_min(0) / slope.clamp_min(torch.finfo(slope.dtype).tiny)).clamp_max(1)
-        if not (larger > scale).any():
+        if number % every == 0 and not (larger > scale).any():
             break
         scale = torch.maximum(scale, larger)
     return torch.minimum(torch.maximum(scale.sqrt() * change, lowest), highest)

@@ -81,8 +81,36 @@ def weights_digest(module: nn.Module) -> str:
     """
     hashing = hashlib.sha256()
     # Of a copy, as in `payload_of`: wrappers such as torch.compile's would put a prefix on every name.
-    for name, array in state_arrays(copied(module).state_dict()).items():
+    for name, array in state_arrays(copied(module, module.parameters()).state_dict()).items():
         # Dtype and shape too: arrays of other shapes, or zeros of another dtype, can have the same bytes.
         hashing.update(f"{name} {array.dtype.str} {array.shape}".encode())
         hashing.update(np.ascontiguousarray(array).data)
     return hashing.hexdigest()[:16]
+
+
+@torch.no_grad()
+def load_shared(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a state_dict into a module whose parameters are in another's memory, and write nothing there.
+
+    Args:
+        module: the module, changed in place. Parameters that have other values than the state get memory of their own;
+            all others stay where they are.
+        state: the state_dict.
+
+    Raises:
+        RuntimeError: for a state of other names or shapes, as `load_state_dict` does.
+    """
+    kept = set()
+    for name, parameter in module.named_parameters():
+        there = state.get(name)
+        if there is not None and there.dtype == parameter.dtype and torch.equal(there, parameter):
+            kept.add(id(parameter))
+        else:
+            parameter.data = parameter.data.clone()
+    names = {name for name, one in module.named_parameters(remove_duplicate=False) if id(one) in kept}
+    missing, unknown = module.load_state_dict({k: v for k, v in state.items() if k not in names}, strict=False)
+    if unknown or not names.issuperset(missing):
+        raise RuntimeError(
+            f"missing are {', '.join(sorted({*missing} - names)) or 'none'}, and unknown are "
+            f"{', '.join(unknown) or 'none'}"
+        )

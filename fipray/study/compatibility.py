@@ -66,7 +66,8 @@ def weights_of(network: Network, name: str, module: nn.Module) -> Tensor:
         NetworkError: for another architecture, and for a network that differs in more than the weights that move, such
             as in statistics of BatchNorm.
     """
-    own, theirs = network.module_at(network.weights).state_dict(), copied(module).state_dict()
+    own = network.module_at(network.weights, share_frozen=True).state_dict()
+    theirs = copied(module, module.parameters()).state_dict()
     shapes = [{key: tuple(value.shape) for key, value in state.items()} for state in (own, theirs)]
     if differing := sorted({key for key, _ in shapes[0].items() ^ shapes[1].items()}):
         raise NetworkError(

@@ -341,7 +341,7 @@ def _withstanding(
         return class_logits(network(weights, some))
 
     # Seeded anew for every point, so that differences between points are not due to random starts.
-    generator = torch.Generator().manual_seed(measure.seed)
+    generator = torch.Generator(examples.inputs.device).manual_seed(measure.seed)
     found = evaluate(classifier, examples.inputs, examples.labels, measure.threat_model, [measure.attack], generator)
     return float(found.worst.double().mean())
 

@@ -58,7 +58,7 @@ def rehearse_evaluation(evaluation: Evaluation, network: Network, tensors: Tenso
     if has_ensembles:
         # A stack runs under vmap, where some modules fail that work alone; two members are enough to find out.
         networks["an ensemble"] = StackedEnsemble(network, torch.stack([network.weights] * 2))
-    draws, threat_model = torch.Generator().manual_seed(0), evaluation.threat_model
+    draws, threat_model = torch.Generator(inputs.device).manual_seed(0), evaluation.threat_model
     for name, classifier in networks.items():
         members = list(networks.values())[:1] * 2 if name == "an ensemble" else ()
         with _stage(f"measures of {name}"):

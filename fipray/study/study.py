@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fipray.border import checked
 from fipray.errors import DataError, NetworkError, UsageError
 from fipray.geometry import FisherRao, Kept, OutputGeometry
-from fipray.networks import Network, copied, form_of, parameter_names
+from fipray.networks import Compute, Network, copied, form_of, parameter_names
 from fipray.paths import check_network, outputs_on_anchors
 from fipray.study.arrays import weights_digest
 from fipray.study.canonical import digest, to_json
@@ -81,6 +81,8 @@ class Study:
             the module at the point's weights and returns a number.
         networks: other networks of the base network's architecture by name, to which paths refer in
             `PathSpec.networks`: towards which they walk, or from which they differ.
+        compute: precision and size of all passes through the network, in steps, attacks and evaluations. Only the
+            precision is a part of IDs.
 
     Raises:
         UsageError: for a name that is used twice or refers to nothing, and for a stage that fails on two inputs.
@@ -102,6 +104,7 @@ class Study:
     keeps: Mapping[str, Kept] = field(default_factory=dict)
     measures: Mapping[str, AnyMeasure] = field(default_factory=dict)
     networks: Mapping[str, nn.Module] = field(default_factory=dict)
+    compute: Compute = field(default_factory=Compute)
     _identified: dict[str, dict[str, Spec]] = field(default_factory=dict, init=False, repr=False)
     _made_by: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -125,7 +128,7 @@ class Study:
         self._check_network()
 
     def _check_network(self) -> None:
-        network = Network.of(self.module, moving=self.moving or None)
+        network = Network.of(self.module, moving=self.moving or None).computed(self.compute)
         # First the checks whose messages name the cause; the rehearsals at the end would fail on the same mistakes.
         for name, inputs in self.data.inputs.items():
             check_inputs(network, name, few(inputs, 1024), self.geometry)  # bounds the cost
@@ -170,7 +173,7 @@ class Study:
     @cached_property
     def _layout(self) -> list[tuple[list[str], list[int]]]:
         """Names and shape of each parameter that the weights contain; several names where layers share it."""
-        module = copied(self.module)
+        module = copied(self.module, self.module.parameters())
         aliases: dict[int, list[str]] = {}
         for name, parameter in module.named_parameters(remove_duplicate=False):
             aliases.setdefault(id(parameter), []).append(name)
@@ -251,6 +254,8 @@ class Study:
         named = [(name, each) for given in (self.keeps, self.measures) for name, each in sorted(given.items())]
         more = [to_json(tuple(named))] if named else []
         more += [f"{name} {weights_digest(self.networks[name])}" for name in sorted(self.networks)]
+        # The size of passes and their format in memory change results by rounding alone.
+        more += [] if self.compute.precision == "fp32" else [f"precision {self.compute.precision}"]
         return base, architecture_of(self.module), self.data.digest, to_json(self.geometry), *moving, *more
 
     @property

@@ -9,7 +9,7 @@ import torch
 import fipray as fip
 from fipray.cluster.capacity import NodeGroup, _checked_num_workers
 from fipray.cluster.resources import WorkerResources
-from fipray.cluster.worker_actor import assigned_device
+from fipray.cluster.worker_actor import assigned_device, memory_fraction
 from fipray.errors import UsageError
 
 
@@ -23,7 +23,7 @@ from fipray.errors import UsageError
             4,
         ),  # two on each GPU: the rest of each adds up to no fifth
         (WorkerResources(1, gpus=1 / 3), {"CPU": 64.0, "GPU": 1.0}, 3),
-        (WorkerResources(1, gpus=2.0), {"CPU": 64.0, "GPU": 5.0}, 2),
+        (WorkerResources(1, gpus=1.0), {"CPU": 64.0, "GPU": 5.0}, 5),
         (WorkerResources(1, memory_bytes=4 * 10**9), {"CPU": 64.0, "memory": 11e9}, 2),
         (WorkerResources(1, custom={"tpu": 2}), {"CPU": 64.0, "tpu": 5.0}, 2),
         (WorkerResources(1, custom={"tpu": 2}), {"CPU": 64.0}, 0),
@@ -69,3 +69,16 @@ def test_gpu_that_torch_cannot_use_is_an_error_and_never_a_silent_cpu(monkeypatc
     assert assigned_device("auto") == "cuda"
     monkeypatch.setattr(ray, "get_gpu_ids", list)
     assert assigned_device("auto") == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("device", "assigned", "fraction"),
+    [
+        ("cuda", {"CPU": 1.0, "GPU": 0.5}, 0.5),
+        ("cuda", {"CPU": 1.0, "GPU": 1.0}, None),
+        ("cuda", {"CPU": 1.0}, None),
+        ("cpu", {"CPU": 1.0, "GPU": 0.5}, None),
+    ],
+)
+def test_a_worker_takes_its_fraction_of_a_shared_gpus_memory(device, assigned, fraction):
+    assert memory_fraction(device, assigned) == fraction

@@ -260,8 +260,9 @@ def test_runner_refuses_more_than_the_cluster_has_within_seconds(ray_session, tm
     ("asked", "sentence"),
     [
         ({"num_workers": 0}, "num_workers must be at least 1 or None, got 0"),
-        ({"gpus_per_worker": -1}, "gpus_per_worker must be 0, a fraction of 1, or a whole number, got -1"),
-        ({"gpus_per_worker": 1.5}, "a fraction of 1, or a whole number, got 1.5"),
+        ({"gpus_per_worker": -1}, "gpus_per_worker must be 0, a fraction of 1, or 1, got -1"),
+        ({"gpus_per_worker": 1.5}, "a worker computes on one GPU, so of gpus_per_worker=1.5 all others"),
+        ({"gpus_per_worker": 2}, "use gpus_per_worker=1 (--gpus-per-worker 1) and as many workers as there are GPUs"),
         ({"threads_per_worker": 0}, "threads_per_worker must be at least 1, got 0"),
         ({"memory_per_worker": -1}, "memory_per_worker must be at least 0 bytes, got -1"),
         ({"resources_per_worker": {"tpu": 0}}, "or a positive whole number, got tpu=0"),

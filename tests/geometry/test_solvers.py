@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from fipray.geometry import conjugate_gradients, solve_in_sample_space
+from tests import pretend
 from tests.margins import assert_below
 from tests.problems import normal
 
@@ -67,3 +70,39 @@ def test_sample_space_solve_without_a_shift_is_the_pseudo_inverse():
     torch.testing.assert_close(
         solve_in_sample_space(gram, right, shift=0.0), torch.linalg.pinv(gram, rtol=1e-12, hermitian=True) @ right
     )
+
+
+class TestOnGpu:
+    """Conjugate gradients that do not ask the device whether they have converged, against those of the CPU."""
+
+    def solved(self, matrix: torch.Tensor, right: torch.Tensor, iterations: int):
+        on_host = conjugate_gradients(lambda v: matrix @ v, right, iterations=iterations)
+        with pretend.gpu() as gpu:
+            there = matrix.to(gpu.device)
+            begun = right.to(gpu.device)
+            gpu.taken()
+            found = conjugate_gradients(lambda v: there @ v, begun, iterations=iterations)
+            counts = gpu.taken()
+            return on_host, (found.solution.cpu(), found.residual, found.iterations), counts
+
+    @pytest.mark.parametrize(("rank", "iterations"), [(14, 14), (14, 5), (4, 14), (1, 30), (14, 60)])
+    def test_iterations_after_convergence_change_nothing(self, rank, iterations):
+        rows = normal(rank, 14)
+        matrix, right = rows.T @ rows, rows.T @ normal(rank, seed=1)
+        on_host, (solution, residual, used), counts = self.solved(matrix, right, iterations)
+        torch.testing.assert_close(solution, on_host.solution, rtol=1e-9, atol=1e-9)
+        assert residual == pytest.approx(on_host.residual, rel=1e-6, abs=1e-12)
+        assert used == on_host.iterations
+        assert counts.syncs == (1 if iterations > 32 else 0)
+
+    def test_a_right_hand_side_of_zero_has_the_solution_zero(self):
+        _, (solution, residual, used), _ = self.solved(torch.eye(3), torch.zeros(3), 5)
+        assert (solution.tolist(), residual, used) == ([0, 0, 0], 0.0, 0)
+
+    @pytest.mark.parametrize("broken", ["matrix", "right"])
+    def test_what_is_not_finite_gives_nan(self, broken):
+        matrix, right = torch.eye(3), torch.ones(3)
+        (matrix if broken == "matrix" else right)[0] = math.nan
+        on_host, (solution, residual, _), _ = self.solved(matrix, right, 5)
+        assert bool(solution.isnan().all() & on_host.solution.isnan().all())
+        assert math.isnan(residual)

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import ray
 
-from fipray.cluster.capacity import num_local_gpus
+from fipray.cluster.capacity import labels_of_nodes, num_local_gpus
 from fipray.cluster.doctor import probes
 from fipray.cluster.runner import RayRunner
 from fipray.errors import FiprayError
@@ -155,6 +155,8 @@ def _connect(address: str, connection: ExitStack, nodes: list[str]) -> Findings:
     num_nodes = f"{len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}"
     sentence = f"{num_nodes}, {total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs, {memory:.0f} GB of memory"
     yield Finding("ok", "cluster", f"{sentence}, at {address}")
+    if labels := labels_of_nodes():
+        yield Finding("ok", "labels", f"of nodes, for --label: {labels}")
     if not total.get("CPU"):
         yield Finding(
             "warning", "cluster", "no CPU is available for a worker", "Add nodes, unless an autoscaler does so"

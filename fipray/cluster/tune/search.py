@@ -77,6 +77,8 @@ def search_on_ray(
     search = replace(search)  # a copy hashes code anew
     _check_installed(search)
     starts_session = connection.starts_session(runner.address)
+    if runner.labels:
+        raise UsageError("trials of a search are placed without labels: leave them out, or use --resource NAME=AMOUNT")
     capacity = runner.preflight()
     store = opened(directory, search.manifest, (), changed)
     store.verify(weights=store.is_near)

@@ -13,7 +13,7 @@ import ray
 from ray import tune
 
 from fipray.cluster.heartbeats import HeartbeatChannel, HeartbeatSender
-from fipray.cluster.worker_actor import assigned_device
+from fipray.cluster.worker_actor import prepared_device
 from fipray.errors import RunError
 from fipray.execution.failures import sentence_of
 from fipray.execution.jobs import Payload
@@ -88,7 +88,7 @@ def _set_up_worker(search: Search, directory: str, threads: int, device: str) ->
         Payload.of(search.study),
         directory,
         threads=threads,
-        device=assigned_device(device),
+        device=prepared_device(device),
         node_id=context.get_node_id(),
         worker_id=context.get_actor_id(),
     )

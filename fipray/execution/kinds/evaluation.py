@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -15,6 +15,12 @@ from fipray.execution.resources import Resources
 from fipray.execution.stages import staged
 from fipray.printable import epsilon_text
 from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec
+
+
+def _evaluated(resources: Resources, run: Callable[[Evaluator], Tables]) -> Tables:
+    """Run an evaluation; when memory runs out, again with smaller passes. Its draws are seeded, hence the same."""
+    with _watched(resources) as evaluator:
+        return resources.network.fitting(partial(run, evaluator), evaluating.BATCH_SIZE)
 
 
 @contextmanager
@@ -43,8 +49,8 @@ def run_attack(job: Job, spec: AttackSpec, resources: Resources, report: Report 
     Returns:
         A row of `per_example`.
     """
-    with _watched(resources) as evaluator:
-        return evaluator.attack(job, spec, partial(resources.weights, job))
+    weights_of = partial(resources.weights, job)
+    return _evaluated(resources, lambda evaluator: evaluator.attack(job, spec, weights_of))
 
 
 def run_robustness(job: Job, spec: RobustnessSpec, resources: Resources, report: Report | None) -> Tables:
@@ -59,8 +65,8 @@ def run_robustness(job: Job, spec: RobustnessSpec, resources: Resources, report:
     Returns:
         Rows of `robustness`, `measures` and `per_example`.
     """
-    with _watched(resources) as evaluator:
-        return evaluator.robustness(job, spec, partial(resources.weights, job))
+    weights_of = partial(resources.weights, job)
+    return _evaluated(resources, lambda evaluator: evaluator.robustness(job, spec, weights_of))
 
 
 def run_transfer(job: Job, spec: TransferSpec, resources: Resources, report: Report | None) -> Tables:
@@ -75,8 +81,8 @@ def run_transfer(job: Job, spec: TransferSpec, resources: Resources, report: Rep
     Returns:
         Rows of `transfer`.
     """
-    with _watched(resources) as evaluator:
-        return evaluator.transfer(job, spec, partial(resources.weights, job))
+    weights_of = partial(resources.weights, job)
+    return _evaluated(resources, lambda evaluator: evaluator.transfer(job, spec, weights_of))
 
 
 def summarize_attack(tables: Tables) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -52,9 +52,18 @@ class Slopes(Stays):
 
     def quantities(self, network: Network, weights: Tensor, inputs: Tensor) -> Tensor:
         _, slopes = slopes_of(partial(network, weights), inputs)
-        # Drawn on the CPU and in float64, so that a seed means the same directions on every device and in every dtype.
-        generator = torch.Generator().manual_seed(self.seed)
-        directions = torch.randn(self.directions, *inputs.shape[1:], generator=generator, dtype=torch.float64)
-        directions /= torch.linalg.vector_norm(directions.flatten(1), dim=1).view(-1, *[1] * (inputs.ndim - 1))
-        found = [slopes(direction.to(inputs).expand_as(inputs)) for direction in directions]
+        directions = _directions(self.directions, inputs.shape[1:], self.seed, inputs.dtype, inputs.device)
+        found = [slopes(direction.expand_as(inputs)) for direction in directions]
         return torch.cat([slope.flatten(1) for slope in found], 1) / self.scale
+
+
+# cached, as every step asks for the same ones, and they would be sent to a GPU each time
+@lru_cache(maxsize=8)
+def _directions(number: int, shape: torch.Size, seed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Draw unit directions [number, ...]."""
+    # On the CPU and in float64, so that a seed means the same directions on every device and in every dtype.
+    generator = torch.Generator().manual_seed(seed)
+    with torch.inference_mode(False):  # what is kept must suit any later mode
+        found = torch.randn(number, *shape, generator=generator, dtype=torch.float64)
+        found /= torch.linalg.vector_norm(found.flatten(1), dim=1).view(-1, *[1] * len(shape))
+        return found.to(device=device, dtype=dtype)

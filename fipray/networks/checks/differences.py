@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from fipray.errors import NetworkError
+from fipray.networks.checks.doubling import doubled
 from fipray.networks.checks.passes import kind_of
 from fipray.networks.functional_module import FunctionalModule
 from fipray.networks.modules import copied
+from fipray.networks.origin import memory_of
 from fipray.networks.parameters import listed
 
 _NUM_INPUTS = 4  # enough for a difference, which needs many forward passes
@@ -32,16 +35,20 @@ class Place:
         weights: [P].
         inputs: [N, ...].
         outputs: [N, ...].
+        is_double: whether all computes in double precision, whatever the parameters' own.
     """
 
     network: FunctionalModule
     weights: Tensor
     inputs: Tensor
     outputs: Tensor
+    is_double: bool = False
 
     @property
     def precision(self) -> torch.dtype:
-        """The lowest-precision dtype among the parameters."""
+        """The lowest precision in which the network computes."""
+        if self.is_double:
+            return torch.float64
         kinds = {parameter.dtype for _, part in self.network.parts() for parameter in part.parameters(recurse=False)}
         return max((kind for kind in kinds if kind.is_floating_point), key=lambda kind: torch.finfo(kind).eps)
 
@@ -58,18 +65,31 @@ class Place:
 
     def in_double(self) -> Place:
         """Convert to double precision, where rounding hides nothing; unchanged if the module does not allow it."""
-        network, names = self.network, [slot.name for slot in self.network.slots]
         with suppress(Exception), torch.no_grad():  # a forward may raise anything at another dtype
-            module = copied(dict(network.parts())[""]).double()
-            double = type(network)(module, names)
+            double = self._doubled()
             inputs = self.inputs.double() if self.inputs.is_floating_point() else self.inputs
             weights = double.weights.copy_(self.weights)
+            own = dict(dict(double.parts())[""].named_parameters())
             for name, part in double.named(weights).items():
-                module.get_parameter(name).data = part  # not twice: of a large network, each vector counts
+                own[name].data = part  # not twice: of a large network, each vector counts
             outputs = double(weights, inputs)
             if float((outputs - self.outputs).abs().max()) <= _SAME * float(outputs.abs().max()):
-                return Place(double, weights, inputs, outputs)
+                place = Place(double, weights, inputs, outputs, is_double=True)
+                if double.outside():  # casts may also fail in a backward pass
+                    _Slope(place.of(1), torch.ones_like(outputs[:1])).by_parameter(weights)
+                return place
         return self
+
+    def _doubled(self) -> FunctionalModule:
+        """Make the network in double precision; parameters outside of the vector are cast only while they are used."""
+        outside = [parameter for _, parameter in self.network.outside()]
+        module = copied(dict(self.network.parts())[""], outside)
+        fixed = {memory_of(one) for one in outside if one.numel()}
+        module._apply(lambda one: one if memory_of(one) in fixed or not one.is_floating_point() else one.double())
+        double = type(self.network)(module, [slot.name for slot in self.network.slots])
+        if outside:
+            double.within = partial(doubled, [parameter for _, parameter in double.outside()])
+        return double
 
 
 @dataclass(frozen=True)

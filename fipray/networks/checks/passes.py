@@ -43,7 +43,7 @@ def tried(network: FunctionalModule, weights: Tensor, inputs: Tensor) -> Tensor:
 
 def _refusal(network: FunctionalModule, inputs: Tensor, error: Exception) -> UsageError:
     # The plain module tells the two causes apart: it fails as well if the inputs are at fault.
-    module = network.module_at(network.weights)
+    module = network.module_at(network.weights, share_frozen=True)
     kind, said = type(module).__name__, f"{where(network, error)}{type(error).__name__}: {error}"
     try:
         with torch.no_grad():

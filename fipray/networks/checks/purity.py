@@ -12,6 +12,7 @@ from fipray.networks.checks.differences import Place
 from fipray.networks.checks.passes import agree, half_hint, kind_of, leaves_of, moved, tried, where
 from fipray.networks.checks.randomness import check_draws, refusal
 from fipray.networks.checks.zeroing import Zeroing
+from fipray.networks.frozen import fingerprint
 from fipray.networks.functional_module import FunctionalModule
 from fipray.networks.modules import described, tensors_beside
 from fipray.networks.parameters import listed
@@ -91,13 +92,10 @@ def check_passes(network: FunctionalModule, module: nn.Module, inputs: Tensor, w
         NetworkError: naming the buffer, parameter or part at fault.
     """
     network.outputs_at(module, inputs)  # values that a module computes once, such as tables, are computed here
-    before = {name: tensor.clone() for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
+    before = _kept(network, module)
     plain = network.outputs_at(module, inputs)
-    # NaN is not equal to itself, so a buffer that holds one would seem to be written.
     written = [
-        name
-        for name, tensor in module.state_dict().items()
-        if name in before and not torch.equal(tensor, before[name]) and not bool(tensor.isnan().any())
+        name for name, value in _kept(network, module).items() if name in before and _differ(value, before[name])
     ]
     last = check_draws(network, inputs)
     if written:
@@ -129,10 +127,28 @@ def check_passes(network: FunctionalModule, module: nn.Module, inputs: Tensor, w
         )
 
 
+def _kept(network: FunctionalModule, module: nn.Module) -> dict[str, Tensor | int]:
+    """Copy the tensors in a module's state; of parameters outside of the vector, compute fingerprints."""
+    outside = {id(module.get_parameter(name)) for name, _ in network.outside()}
+    state = module.state_dict(keep_vars=True)  # else detached, other objects than the parameters
+    return {
+        name: fingerprint(tensor) if id(tensor) in outside else tensor.detach().clone()
+        for name, tensor in state.items()
+        if isinstance(tensor, Tensor)
+    }
+
+
+def _differ(one: Tensor | int, other: Tensor | int) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        # NaN is not equal to itself, so a buffer that holds one would seem to be written.
+        return not torch.equal(one, other) and not bool(one.isnan().any())
+    return bool(one != other)
+
+
 def _reached_otherwise(network: FunctionalModule, inputs: Tensor) -> list[str]:
     """Names of slots whose values give other outputs by `functional_call` than in the module's own parameters."""
     weights, _, _ = perturbed(network, inputs)
-    module, found = network.module_at(network.weights), []
+    module, found = network.module_at(network.weights, share_frozen=True), []
     for slot in network.slots:
         mixed = network.weights.clone()
         mixed[slot.start : slot.stop] = weights[slot.start : slot.stop]

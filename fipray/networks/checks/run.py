@@ -14,6 +14,7 @@ from fipray.networks.checks.purity import check_passes, check_rows, load, pertur
 from fipray.networks.checks.randomness import kept_randomness
 from fipray.networks.deferred import Deferred
 from fipray.networks.embedding import OutputGeometry
+from fipray.networks.frozen import WriteError
 from fipray.networks.functional_module import FunctionalModule
 
 _CHUNK = 4096  # inputs that are looked at together
@@ -49,8 +50,12 @@ def run_checks(network: FunctionalModule, inputs: Tensor, geometry: OutputGeomet
     # Without the weights: what is checked is the module's code, which is the same at all of them.
     key = (inputs.shape[1:], inputs.dtype, inputs.device, tuple(slot.name for slot in network.moving))
     is_new = key not in network.checked
-    module = network.module_at(network.weights) if is_new else None  # copied before a pass can leave anything in it
+    network.frozen.verify_values()
     with kept_randomness(network):
+        if is_new and network.frozen:
+            _guard_frozen(network, batch)
+        # Copied before a pass can leave anything in it.
+        module = network.module_at(network.weights, share_frozen=True) if is_new else None
         # Also for known kinds of inputs: whether outputs are finite depends on values and weights.
         first = tried(network, network.weights, batch)
         _check_outputs(first, len(batch))
@@ -68,10 +73,24 @@ def run_checks(network: FunctionalModule, inputs: Tensor, geometry: OutputGeomet
             check_rows(place)
             check_differences(place)
             del place
+            network.frozen.verify_values()
             network.checked.add(key)
         if geometry is not None:
             check_geometry(network, geometry, batch, weights, first, outputs.detach())
             network.checked.add((key, geometry))
+
+
+def _guard_frozen(network: FunctionalModule, inputs: Tensor) -> None:
+    """Give a network memory of its own where its forward would write into that of the module that was given."""
+    # Of a copy, in which a pass may leave what it likes.
+    module = network.module_at(network.weights, share_frozen=True)
+    try:
+        with torch.no_grad(), network.frozen.guarded():
+            network.outputs_at(module, inputs)
+    except WriteError:  # before anything was written
+        network.frozen.unshare()  # the checks decide whether such a forward can be used, as of any module
+    except Exception:  # which the first check explains
+        return
 
 
 def _check_values(inputs: Tensor) -> None:

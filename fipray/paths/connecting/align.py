@@ -89,7 +89,7 @@ class _Layer:
 
 def _chain(network: Network, weights: Tensor, other: Tensor) -> Iterator[_Layer]:
     """Yield the layers, first to last; raises NetworkError for a module that is no chain of layers."""
-    parts = list(_leaves(network.module_at(weights), ""))
+    parts = list(_leaves(network.module_at(weights, share_frozen=True), ""))
     places = [place for place, (_, part) in enumerate(parts) if isinstance(part, _LAYERS)]
     if not places:
         raise NetworkError(f"the module has no layers: {_SUPPORTED}")
@@ -175,7 +175,7 @@ def _by_activations(
 def _activations(network: Network, layers: list[_Layer], weights: Tensor, inputs: Tensor) -> list[Tensor]:
     """Standardised inputs of each layer but the first, one row for each neuron before it, [out before, N places]."""
     # Hooks go on a copy of the module that is dropped afterwards.
-    module, seen = network.module_at(weights), list[Tensor]()
+    module, seen = network.module_at(weights, share_frozen=True), list[Tensor]()
     for layer in layers[1:]:
         module.get_submodule(layer.name).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     module(inputs)

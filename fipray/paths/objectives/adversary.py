@@ -69,7 +69,7 @@ class Adversary:
         """
         clean, threat_model = batch.inputs.detach(), self.threat_model
         # the range of all inputs decides cheaply; only where it fails does `contains` allow for rounding
-        smallest, largest = (float(value) for value in clean.aminmax())
+        smallest, largest = torch.stack(clean.aminmax()).tolist()  # both at once: a GPU is waited for once
         within = threat_model.lower <= smallest and largest <= threat_model.upper
         if not (within or bool(threat_model.contains(clean, clean).all())):
             raise UsageError(
@@ -78,7 +78,8 @@ class Adversary:
             )
         weights = weights.detach()
         # a random start: for the base network the divergence is least at the clean input itself, with gradient 0
-        moved = threat_model.starts(clean, torch.Generator().manual_seed(batch.seed))
+        moved = threat_model.starts(clean, torch.Generator(clean.device).manual_seed(batch.seed))
+        project = threat_model.projection(clean)
         for _ in range(self.num_steps):
             moved.requires_grad_(True)
             with torch.enable_grad():
@@ -87,7 +88,7 @@ class Adversary:
             step = self.step_fraction * threat_model.epsilon / self.num_steps
             # `steepest` points downhill, hence the minus; it depends on the gradient's direction alone, so that a
             # gradient of 1e-30 on an input far from the decision boundary still gives a full step
-            moved = threat_model.project(moved.detach() - step * threat_model.steepest(gradient), clean)
+            moved = project(moved.detach() - step * threat_model.steepest(gradient))
         return moved
 
 

@@ -40,11 +40,11 @@ class EnsembleAdversarialDistillation:
 
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         sources = problem.others or (problem.start,)
-        first = torch.arange(len(batch)) + batch.seed % len(sources)
         moved = torch.empty_like(batch.inputs)
         # the seed rotates the dealing, so that every network meets every place of a batch that is always the same
         for number, source in enumerate(sources):
-            (dealt,) = torch.where((first % len(sources) == number).to(moved.device))
+            begin = (number - batch.seed) % len(sources)
+            dealt = torch.arange(min(begin, len(batch)), len(batch), len(sources), device=moved.device)
             if len(dealt):
                 # the outputs on the anchors alone: an adversary has no use for further kept quantities, on other inputs
                 part = Batch(batch.inputs[dealt], batch.reference[dealt], batch.seed)

@@ -13,7 +13,7 @@ from fipray.border import checked, shaped_like
 from fipray.errors import UsageError
 from fipray.networks import Network, check_norms_move, re_estimated, refuse_computed_weights
 from fipray.paths.batch import Batch
-from fipray.paths.objective import Projection
+from fipray.paths.objective import Masked, Projection
 from fipray.paths.problem import Problem
 from fipray.paths.sparsity.patterns import Pattern, Unstructured
 from fipray.paths.sparsity.saliency import Magnitude, Saliency
@@ -112,8 +112,7 @@ class Sparsify:
         return weights.index_put((chosen,), weights[chosen] * (1 - self.shrink))
 
     def tangent(self, problem: Problem, weights: Tensor) -> Projection:
-        # a bound method: the mask is computed once for all vectors that a step projects
-        return self.pattern.free(problem.network, weights).mul
+        return Masked(self.pattern.free(problem.network, weights))
 
     def sparsity_after(self, progress: float) -> float:
         """Sparsity that the restriction demands at a point of the path.

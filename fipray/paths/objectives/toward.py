@@ -46,9 +46,10 @@ class Toward:
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         goal = self.goal(problem)
         squared_length = (problem.start - goal).square().sum()
-        if not math.isfinite(float(squared_length)):
+        length = float(squared_length)  # a GPU is waited for once
+        if not math.isfinite(length):
             raise UsageError("the weights of the other network hold NaN or infinity: give another network")
-        if float(squared_length) == 0:
+        if length == 0:
             raise UsageError(
                 "the other network is the base network itself, so there is no path between them: give another network"
             )

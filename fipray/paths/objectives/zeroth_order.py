@@ -86,7 +86,7 @@ class ZerothOrder:
             (self._call(problem, weights + length * u) - self._call(problem, weights - length * u)) / (2 * length)
             for u in directions.T
         ]
-        return directions @ torch.as_tensor(slopes, dtype=weights.dtype, device=weights.device)
+        return directions @ torch.tensor(slopes, dtype=weights.dtype).to(weights.device, non_blocking=True)
 
     def _call(self, problem: Problem, weights: Tensor) -> float:
         # a name is resolved at every call, so that the spec remains plain data that can be sent to workers

@@ -13,7 +13,7 @@ from fipray.paths.batch import Batch
 from fipray.paths.calls import restrict, tangent
 from fipray.paths.objective import Objective, Projection
 from fipray.paths.problem import Problem
-from fipray.paths.stepper import Proposal, Situation, State, Stepper, ignores, promised
+from fipray.paths.stepper import Proposal, Situation, State, Stepper, ignores, part_of_state, promised
 from fipray.registry import spec
 
 
@@ -98,7 +98,7 @@ class Switch:
         name, stepper = ("far", self.far) if situation.progress <= self.at else ("near", self.near)
         proposal = stepper.propose(situation.part_of(self.at), _part(name, state))
         # the other stepper's state is carried along: a resumed path must find both
-        return replace(proposal, state={**state, **_joined(**{name: proposal.state})})
+        return replace(proposal, state={**state, **_joined(**{name: proposal.state})}).of_length(proposal.length)
 
 
 @dataclass(frozen=True)
@@ -126,4 +126,7 @@ def _joined(**states: State) -> State:
 
 
 def _part(name: str, state: State) -> State:
-    return {key.removeprefix(f"{name}."): value for key, value in state.items() if key.startswith(f"{name}.")}
+    prefix = f"{name}."
+    return part_of_state(
+        state, {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.optim.adam import adam
 
 from fipray.border import checked
@@ -16,7 +17,7 @@ from fipray.paths.batch import Batch
 from fipray.paths.calls import of_call, scalar, unchanged
 from fipray.paths.objective import Asked, OfOutputs
 from fipray.paths.problem import Problem
-from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone, within
+from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone, taken, within
 from fipray.paths.steppers.modes import EvaluationMode, TrainingMode, initial_statistics, mode_of
 from fipray.paths.steppers.squared_distance import SquaredDistance
 from fipray.registry import spec
@@ -117,15 +118,19 @@ class FirstOrder:
         return state | initial_statistics(problem.network) if self.batch_statistics else state
 
     def propose(self, situation: Situation, state: State) -> Proposal:
-        # the fused kernel and BatchNorm write in place, and the given state must not change
-        network, after = situation.problem.network, {name: value.clone() for name, value in state.items()}
-        mode = mode_of(network, situation.weights, state, after)
-        slope = self._slope(situation, mode)
-        displacement = torch.zeros_like(slope)
+        # the fused kernel writes in place
+        network, after = situation.problem.network, taken(state)
+        mode = mode_of(network, situation.weights, after)
+        slopes = self._slopes(situation, mode)
+        displacement = torch.zeros_like(situation.weights)
         with torch.no_grad():
+            sizes = [len(slope) for slope in slopes]
+            moments = [vector.split(sizes) for vector in (displacement, after["mean"], after["square"])]
+            counts = [after["count"].clone() for _ in slopes]  # the kernel increments each of them
+            increment_version(after["mean"])  # the kernel does not count its writes, by which `proposed` sees them
             # the fused kernel takes one pass over memory: on a CPU ten times as fast as the separate operations
             adam(
-                *([displacement], [slope], [after["mean"]], [after["square"]], [], [after["count"]]),
+                *(list(moments[0]), slopes, list(moments[1]), list(moments[2]), [], counts),
                 fused=True,
                 amsgrad=False,
                 beta1=self.decay,
@@ -135,11 +140,14 @@ class FirstOrder:
                 eps=1e-8,
                 maximize=False,
             )
+            after["count"] = counts[0]
+            del slopes  # a vector less for the rest of the step
             # momentum may lead off a restriction that has tightened since, so the step is projected as well
-            del slope  # a vector less for the rest of the step
-            displacement = within(situation.radius, situation.allowed(displacement))
+            (displacement,) = situation.allow([displacement])
+            displacement, length = within(situation.radius, displacement)
         # no predicted gain: the step descends the distance as well, and momentum points elsewhere than the slope
-        return Proposal(mode.folded(displacement), 0.0, after)
+        proposal = Proposal(mode.folded(displacement), 0.0, after)
+        return proposal.of_length(length) if proposal.displacement is displacement else proposal
 
     def beta_after(self, progress: float) -> float:
         """Weight of the objective at a point of the path.
@@ -156,12 +164,15 @@ class FirstOrder:
     def _distance(self) -> SquaredDistance:
         return SquaredDistance(self.temperature, self.outputs)
 
-    def _slope(self, situation: Situation, mode: EvaluationMode | TrainingMode) -> Tensor:
-        """Gradient [P] of `D^2 + beta objective` along the tangent of a restriction, from as few passes as possible."""
+    def _slopes(self, situation: Situation, mode: EvaluationMode | TrainingMode) -> list[Tensor]:
+        """Gradient of `D^2 + beta objective` along the tangent of a restriction, from as few passes as possible.
+
+        In pieces of the vector [P], in order: one for each parameter, unless a restriction needs the whole vector.
+        """
         problem, beta, distance = situation.problem, self._beta(situation), self._distance
         batch = situation.batch.first(math.ceil(self.held * len(situation.batch)))
         if not len(batch):
-            return beta * situation.slope
+            return [beta * situation.slope]
         asked = self._asked(situation, batch)
         with torch.enable_grad():
             if asked:
@@ -175,8 +186,11 @@ class FirstOrder:
                 loss = distance.of_parts(problem, mode.moving, batch)
                 if batch.keeps_outputs:
                     loss = loss + distance.of_outputs(problem, mode.outputs(batch.inputs), batch)
-        slope = situation.allowed(torch.autograd.grad(loss, mode.moving)[0])
-        return slope if asked or not beta else torch.add(slope, mode.pulled_back(situation.slope), alpha=beta)
+        slopes = situation.allow(mode.slopes(loss))
+        if beta and not asked:
+            pulled = mode.pulled_back(situation.slope).split([len(slope) for slope in slopes])
+            torch._foreach_add_(slopes, pulled, alpha=beta)
+        return slopes
 
     def _asked(self, situation: Situation, batch: Batch) -> Asked | None:
         """Return what an objective of outputs asks for; None where one pass cannot serve it and the distance."""

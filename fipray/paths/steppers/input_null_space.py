@@ -74,10 +74,11 @@ class InputNullSpace:
             )
         if count < self.num_batches:
             state = {**state, **self._gathered(metric, batch, state)}
-        free = torch.zeros_like(situation.slope)
+        descent = situation.descent
+        free = torch.zeros_like(descent)
         for layer in metric.layers:
             basis = state[f"free.{layer.weight}"]
-            layer.put(free, layer.matrix(situation.descent) @ basis @ basis.T)
+            layer.put(free, layer.matrix(descent) @ basis @ basis.T)
         displacement = situation.allowed(free)
         length = float(torch.linalg.vector_norm(displacement))
         # a length of NaN fails the comparison too and stays, so that the proposal is reported as not finite
@@ -96,7 +97,8 @@ class InputNullSpace:
             patches = layer.patches()
             layer.put(by_layers, layer.matrix(by_layers) + torch.einsum("nto,nti->oi", sensitivities, patches))
             rows = patches.flatten(0, 1).double()  # squares double the condition number, too much for float32
-            found[name] = found.get(name, state.get(name, torch.zeros(()))) + rows.T @ rows  # a layer may act twice
+            # a layer may act twice
+            found[name] = found.get(name, state.get(name, rows.new_zeros(()))) + rows.T @ rows
         rounding = 1e3 * torch.finfo(product.dtype).eps * float(torch.linalg.vector_norm(product))
         for layer in metric.layers:
             moment = found[f"moment.{layer.weight}"]

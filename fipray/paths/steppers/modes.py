@@ -7,6 +7,8 @@ every point of the path remains a vector of weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -27,9 +29,11 @@ class EvaluationMode:
     def __init__(self, network: Network, weights: Tensor) -> None:
         self.moving = weights.detach().requires_grad_(True)
         self._network = network
+        # Leaves of their own: their gradients need not be joined to one vector, which takes a pass over memory.
+        self._parameters = {name: one.requires_grad_(True) for name, one in network.named(weights.detach()).items()}
 
     def outputs(self, inputs: Tensor) -> Tensor:
-        """Compute outputs at `moving`, differentiable by it.
+        """Compute outputs at the weights, differentiable by them.
 
         Args:
             inputs: [N, ...].
@@ -37,7 +41,26 @@ class EvaluationMode:
         Returns:
             Outputs [N, C].
         """
-        return self._network(self.moving, inputs)
+        return self._network.evaluated(self._parameters, inputs)
+
+    def slopes(self, loss: Tensor) -> list[Tensor]:
+        """Gradient of a loss that was computed from `outputs` and from `moving`.
+
+        Args:
+            loss: scalar.
+
+        Returns:
+            Pieces of the gradient [P], in order: one for each parameter.
+        """
+        parameters = list(self._parameters.values())
+        found: Sequence[Tensor | None] = torch.autograd.grad(loss, [*parameters, self.moving], allow_unused=True)
+        pieces = [
+            torch.zeros_like(one).flatten() if slope is None else slope.reshape(-1)
+            for one, slope in zip(parameters, found, strict=False)
+        ]
+        if found[-1] is not None:
+            torch._foreach_add_(pieces, found[-1].split([len(one) for one in pieces]))
+        return pieces
 
     def pulled_back(self, gradient: Tensor) -> Tensor:
         """Gradient by `moving` from a gradient by the path's weights: the same, as both are the same weights.
@@ -89,6 +112,17 @@ class TrainingMode:
         """
         return normalised(self._network, self.moving, self._after, inputs)
 
+    def slopes(self, loss: Tensor) -> list[Tensor]:
+        """Gradient of a loss that was computed from `outputs` and from `moving`.
+
+        Args:
+            loss: scalar.
+
+        Returns:
+            The gradient [P], in one piece.
+        """
+        return [torch.autograd.grad(loss, self.moving)[0]]
+
     def pulled_back(self, gradient: Tensor) -> Tensor:
         """Gradient by `moving` from a gradient by the path's weights, through the folding of the statistics.
 
@@ -132,22 +166,24 @@ def initial_statistics(network: Network) -> State:
     return {_PREFIX + name: value for name, value in statistics_of(network).items()}
 
 
-def mode_of(network: Network, weights: Tensor, before: State, after: State) -> EvaluationMode | TrainingMode:
+def mode_of(network: Network, weights: Tensor, state: State) -> EvaluationMode | TrainingMode:
     """Mode in which a stepper runs the network: training mode if its state holds statistics.
 
     Args:
         network: the network that is run.
         weights: [P], where the step begins.
-        before: state at the start of the step; not changed.
-        after: a copy of it; in training mode its statistics are updated in place.
+        state: state at the start of the step; in training mode its statistics are replaced by those that each pass
+            updates in place.
 
     Returns:
         The mode.
     """
-    statistics = _statistics_in(before)
+    statistics = _statistics_in(state)
     if not statistics:
         return EvaluationMode(network, weights)
-    return TrainingMode(network, weights, statistics, _statistics_in(after))
+    after = {name: value.clone() for name, value in statistics.items()}
+    state.update({_PREFIX + name: value for name, value in after.items()})
+    return TrainingMode(network, weights, statistics, after)
 
 
 def _statistics_in(state: State) -> Statistics:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
-from fipray.geometry import Metric, StackedMetric, StreamedMetric, conjugate_gradients
+from fipray.geometry import Metric, StackedMetric, StreamedMetric, conjugate_gradients, damped_least_squares
 from fipray.geometry.metric import Precision
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
@@ -52,7 +52,7 @@ class Natural:
         warm: whether to start the iterations from the last step's z, for one more product. With a fresh batch at each
             step it gains little; it pays where the batch is all anchors.
         chunk: number of inputs held in memory at once; a larger batch is streamed, which costs one more forward pass
-            per product. None never streams.
+            per product. None takes the network's micro-batch (`fipray.Compute`), and never streams without one.
         precision: of the products, "full" or "bf16" (see `fipray.geometry.Metric`).
 
     Raises:
@@ -89,10 +89,21 @@ class Natural:
 
     def _iterated(self, metric: AnyMetric, situation: Situation, target: Tensor, state: State) -> Tensor:
         last = state.get("correction") if self.warm else None
+        num_inputs = len(situation.batch)
+        if last is None and self.iterations is not None and not isinstance(metric, StreamedMetric):
+            solution = damped_least_squares(
+                metric.j,
+                lambda sensitivities: situation.allow(metric.jt_in_pieces(sensitivities)),
+                target,
+                shift=num_inputs * self.damping,
+                iterations=self.iterations,
+            )
+            return situation.allowed(metric.jt(solution))
+        # A streamed metric shares the forward pass between J and J^T only in products with J^T J.
         return conjugate_gradients(
             # symmetric on the tangent only, in which the right-hand side and every iterate must therefore lie
             lambda z: torch.add(situation.allowed(metric @ z), z, alpha=self.damping),
-            situation.allowed(metric.jt(target)) / len(situation.batch),
+            situation.allowed(metric.jt(target)) / num_inputs,
             # the right-hand side is in the range of J^T, of dimension N C: exact arithmetic ends after that many
             iterations=self.iterations or metric.embedded.numel(),
             # the last z may lie off a restriction that has tightened since

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fipray.border import checked
 from fipray.errors import UsageError
-from fipray.geometry import NullSpace, StreamedMetric
+from fipray.geometry import NullSpace
 from fipray.paths.problem import Problem
 from fipray.paths.stepper import Proposal, Situation, State, promised
 from fipray.paths.steppers.sample_space import exact_correction
@@ -78,7 +78,10 @@ class Projected:
                 "Natural"
             )
         allowed = situation.allowed if situation.restricted else None
-        space = NullSpace(problem.network, situation.weights, batch.inputs, problem.geometry, allowed=allowed)
+        chunk = problem.network.micro_batch or 1000
+        space = NullSpace(
+            problem.network, situation.weights, batch.inputs, problem.geometry, allowed=allowed, chunk=chunk
+        )
         embedded = problem.geometry.embed(problem.network.outputs(situation.weights, batch.inputs))
         # one solve for both: the pseudo-inverse is linear, and each solve costs hundreds of products
         target = space.j(descent) + embedded - batch.reference
@@ -89,6 +92,5 @@ class Projected:
     def _exact(self, situation: Situation, descent: Tensor) -> Tensor:
         problem, batch = situation.problem, situation.batch
         metric = problem.metric(situation.weights, batch)
-        assert not isinstance(metric, StreamedMetric)  # a metric is streamed only where a chunk is given
         target = -metric.j(descent) - (metric.embedded - batch.target)
         return exact_correction(metric, situation, target, shift=0.0)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fipray.geometry import Metric, StackedMetric, solve_in_sample_space
+from fipray.geometry import Metric, StackedMetric, StreamedMetric, solve_in_sample_space
 from fipray.paths.stepper import Situation
 
 
-def exact_correction(metric: Metric | StackedMetric, situation: Situation, target: Tensor, *, shift: float) -> Tensor:
+def exact_correction(
+    metric: Metric | StreamedMetric | StackedMetric, situation: Situation, target: Tensor, *, shift: float
+) -> Tensor:
     """Displacement that changes the embedded outputs by `target` to first order, damped.
 
     `z = Q J^T (J Q J^T + shift I)^-1 target`, Q the projection on the tangent of the restriction. Costs the Gram

@@ -12,7 +12,7 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, class_logits
 from fipray.paths.problem import Problem
-from fipray.paths.stepper import Proposal, Situation, State
+from fipray.paths.stepper import Proposal, Situation, State, part_of_state
 from fipray.paths.steppers.first_order import FirstOrder
 from fipray.registry import spec
 
@@ -72,13 +72,14 @@ class WithinAllowance:
     def begin(self, problem: Problem) -> State:
         if not isinstance(problem.geometry, FisherRao):
             raise UsageError("an allowance of accuracy needs class probabilities: take it with FisherRao outputs")
-        return self.stepper.begin(problem) | {_BETA: problem.start.new_tensor(self.stepper.beta)}
+        return self.stepper.begin(problem) | {_BETA: torch.tensor(self.stepper.beta, dtype=problem.start.dtype)}
 
     def propose(self, situation: Situation, state: State) -> Proposal:
-        inner = {name: value for name, value in state.items() if name != _BETA}
+        inner = part_of_state(state, {name: value for name, value in state.items() if name != _BETA})
         beta = self._beta(situation, float(state[_BETA]))
         proposal = replace(self.stepper, beta=beta).propose(situation, inner)
-        return replace(proposal, state=proposal.state | {_BETA: situation.weights.new_tensor(beta)})
+        state = proposal.state | {_BETA: torch.tensor(beta, dtype=situation.weights.dtype)}
+        return replace(proposal, state=state).of_length(proposal.length)
 
     def _beta(self, situation: Situation, beta: float) -> float:
         step, num_steps = round(situation.progress / situation.fraction), round(1 / situation.fraction)

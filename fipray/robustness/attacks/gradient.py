@@ -67,17 +67,20 @@ class Descent(BuiltInAttack):
     @final
     def _descend(self, search: Search, starts: Tensor, rivals: Tensor | None) -> None:
         """One descent from `starts` [N, ...]."""
-        remaining = search.remaining()
-        current, clean = starts[remaining], search.inputs[remaining]
+        remaining, threat_model = search.remaining(), search.threat_model
+        current, clean, labels = starts[remaining], search.inputs[remaining], search.labels[remaining]
+        towards = None if rivals is None else rivals[remaining]
+        project = threat_model.projection(clean)
         # A step size for each example: one that stalls says nothing about the others.
-        step = torch.full_like(search.margin[remaining], self.step_fraction * search.threat_model.epsilon)
+        step = torch.full_like(search.margin[remaining], self.step_fraction * threat_model.epsilon)
         lowest = torch.full_like(step, math.inf)
-        num_stalled = torch.zeros_like(remaining)  # steps in a row that brought no new lowest margin
+        num_stalled = torch.zeros_like(labels)  # steps in a row that brought no new lowest margin
         for _ in range(self.num_steps):
-            if len(remaining) == 0:
+            if len(labels) == 0:
                 return
-            towards = None if rivals is None else rivals[remaining]
-            outputs, margin, gradient = margin_gradient(search.classifier, current, search.labels[remaining], towards)
+            outputs, margin, gradient = margin_gradient(
+                search.classifier, current, labels, towards, are_checked=search.labels_are_checked()
+            )
             fooled = search.keep(remaining, current, outputs)
             # By the margin that is descended, which for a target is another than the one by which inputs are kept.
             num_stalled = torch.where(margin < lowest, 0, num_stalled + 1)
@@ -85,16 +88,20 @@ class Descent(BuiltInAttack):
             step = torch.where(num_stalled == 2, step / 2, step)
             # Counted anew after a step was halved.
             num_stalled = num_stalled % 2
-            direction = search.threat_model.steepest(gradient)
-            current = search.threat_model.project(current + each(step, current) * direction, clean)
+            # In place: inputs take longer to allocate than to add.
+            current = project(threat_model.steepest(gradient).mul_(each(step, current)).add_(current))
             # Fooled examples leave the batch, so that later steps cost less.
-            if search.until_fooled and fooled.any():
-                left = ~fooled
-                remaining, current, clean = remaining[left], current[left], clean[left]
-                step, lowest, num_stalled = step[left], lowest[left], num_stalled[left]
+            if search.until_fooled:
+                (left,) = torch.where(~fooled)
+                if len(left) < len(labels):
+                    remaining = left if isinstance(remaining, slice) else remaining[left]
+                    current, clean, labels = current[left], clean[left], labels[left]
+                    project = threat_model.projection(clean)
+                    towards = None if towards is None else towards[left]
+                    step, lowest, num_stalled = step[left], lowest[left], num_stalled[left]
         # The loop judges an iterate with the gradient of the next step, so the last one takes a forward pass more.
-        if len(remaining):
-            search.keep(remaining, current, checked_outputs(search.classifier, current, search.labels[remaining]))
+        if len(labels):
+            search.keep(remaining, current, checked_outputs(search.classifier, current, None))
 
 
 @spec("pgd")
@@ -164,6 +171,7 @@ class TargetedPGD(Descent):
         return f"targeted-pgd-{self.num_steps}x{self.num_targets}"
 
     def _rivals(self, search: Search) -> Iterable[Tensor]:
+        search.labels_are_checked()
         outputs = checked_outputs(search.classifier, search.inputs, search.labels)
         # Stable: equal outputs keep the order of their classes.
         ranked = outputs.scatter(1, search.labels[:, None], -math.inf).argsort(dim=1, descending=True, stable=True)
