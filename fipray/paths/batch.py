@@ -41,11 +41,8 @@ class Part:
         Returns:
             The quantity on the chosen inputs.
         """
-        return replace(
-            self,
-            inputs=taken(self.inputs, chosen),
-            target=self.target[chosen.to(self.target.device, non_blocking=True)],
-        )
+        indices = chosen if isinstance(self.inputs, Deferred) else chosen.to(self.inputs.device, non_blocking=True)
+        return replace(self, inputs=taken(self.inputs, indices), target=taken(self.target, indices))
 
     def first(self, size: int) -> Part:
         """Select the first inputs.
@@ -146,10 +143,13 @@ class Batch:
 
     def _taken(self, chosen: Tensor | slice, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Chosen inputs with the outputs of the start on them, as ordinary tensors."""
+        # Moved once and only now: a generator on the CPU cannot draw on another device, and draws are the same on all.
+        # Indices are all that crosses, and the host need not wait for them.
+        if isinstance(chosen, Tensor) and not isinstance(self.inputs, Deferred):
+            chosen = chosen.to(self.inputs.device, non_blocking=True)
         inputs = taken(self.inputs, chosen, self._seed_of_inputs(seed))
         if isinstance(self.reference, Deferred) and isinstance(outputs := self.reference.source, StartOutputs):
             return inputs, outputs.of(inputs)
-        # Moved only now: a generator on the CPU cannot draw on another device, and the draws are the same on all.
         return inputs, taken(self.reference, chosen)
 
     def _seed_of_inputs(self, seed: int) -> int:

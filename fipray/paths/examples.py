@@ -11,7 +11,7 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import DataError
 from fipray.geometry import num_classes
-from fipray.networks import Network, taken
+from fipray.networks import Deferred, Network, taken
 
 
 @checked
@@ -75,4 +75,6 @@ class Examples:
         if size >= len(self):
             return Examples(taken(self.inputs, slice(None), seed), self.labels)
         chosen = torch.randint(len(self), (size,), generator=torch.Generator().manual_seed(seed))
-        return Examples(taken(self.inputs, chosen, seed), self.labels[chosen.to(self.labels.device, non_blocking=True)])
+        if not isinstance(self.inputs, Deferred):
+            chosen = chosen.to(self.inputs.device, non_blocking=True)
+        return Examples(taken(self.inputs, chosen, seed), taken(self.labels, chosen))
