@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import fipray as fip
 from fipray.paths import Batch, Event, Objective, Problem, Proposal, Situation, Stepper
-from fipray.paths.stepper import State
+from fipray.paths.state import State
 
 NUM_INPUTS, NUM_CLASSES = 6, 3
 

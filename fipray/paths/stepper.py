@@ -17,58 +17,7 @@ from fipray.paths.calls import everything, gradient, tangent
 from fipray.paths.objective import Masked, Objective, Projection, only_descended
 from fipray.paths.problem import Problem
 from fipray.paths.quantities import outputs_on_anchors
-
-State = dict[str, Tensor]
-"""State of a stepper: tensors by name, without a graph."""
-
-
-class OwnedState(State):
-    """State whose tensors nothing else needs, so that a stepper may overwrite them, see `taken`.
-
-    Attributes:
-        is_taken: whether a stepper has taken it over.
-    """
-
-    is_taken = False
-
-
-def taken(state: State) -> State:
-    """Take over a state in order to write to its tensors.
-
-    Copying the moments of a large network takes a fifth of the time of a step. A caller that needs the state no longer
-    therefore gives an `OwnedState`.
-
-    Args:
-        state: state that a stepper was given.
-
-    Returns:
-        The tensors of an `OwnedState`, or copies of those of any other state.
-
-    Raises:
-        UsageError: for an `OwnedState` that was taken before.
-    """
-    if not isinstance(state, OwnedState):
-        return {name: value.clone() for name, value in state.items()}
-    if state.is_taken:
-        raise UsageError(
-            "propose() was called twice with a state that the first call overwrites: give the stepper a copy, "
-            "{name: value.clone() for name, value in state.items()}"
-        )
-    state.is_taken = True
-    return dict(state)
-
-
-def part_of_state(state: State, tensors: State) -> State:
-    """State of an inner stepper, owned where that of the composed one is.
-
-    Args:
-        state: state of the composed stepper.
-        tensors: some of its tensors, under the inner stepper's names.
-
-    Returns:
-        The inner stepper's state.
-    """
-    return OwnedState(tensors) if isinstance(state, OwnedState) else tensors
+from fipray.paths.state import OwnedState, State, versions_of
 
 
 @dataclass(frozen=True)
@@ -244,11 +193,11 @@ def proposed(stepper: Stepper, situation: Situation, state: State) -> Proposal:
     Raises:
         UsageError: where it is no proposal, or its displacement differs from the weights in shape, dtype or device.
     """
-    name, versions = f"{type(stepper).__name__}.propose()", _versions(state)
+    name, versions = f"{type(stepper).__name__}.propose()", versions_of(state)
 
     def propose() -> Proposal:
         # Called again where memory runs out, unless the stepper has begun to overwrite a state that it owns.
-        if _versions(state) != versions:
+        if versions_of(state) != versions:
             raise torch.OutOfMemoryError("memory ran out after the stepper had begun to overwrite its state")
         return stepper.propose(situation, OwnedState(state) if isinstance(state, OwnedState) else state)
 
@@ -260,11 +209,6 @@ def proposed(stepper: Stepper, situation: Situation, state: State) -> Proposal:
     number(proposal.predicted_gain, f"{name}, as predicted_gain,")
     an_instance(proposal.state, dict, f"{name}, as state,")
     return proposal
-
-
-def _versions(state: State) -> list[int]:
-    """Count the in-place writes to each tensor of a state."""
-    return [tensor._version for tensor in state.values()]
 
 
 @runtime_checkable

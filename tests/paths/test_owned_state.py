@@ -10,7 +10,8 @@ import torch
 from fipray.errors import UsageError
 from fipray.paths import Adaptive, Corrected, FirstOrder, Natural, SaveAt, Scheduled, Settings, Switch, trace, walk
 from fipray.paths.objectives import GradientDiversity, RandomWalk, Sparsify
-from fipray.paths.stepper import OwnedState, Situation, proposed, taken
+from fipray.paths.state import OwnedState, taken
+from fipray.paths.stepper import Situation, proposed
 from fipray.paths.steppers import WithinAllowance
 from tests.problems import batch, mlp, problem
 

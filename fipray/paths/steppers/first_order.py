@@ -17,7 +17,8 @@ from fipray.paths.batch import Batch
 from fipray.paths.calls import of_call, scalar, unchanged
 from fipray.paths.objective import Asked, OfOutputs
 from fipray.paths.problem import Problem
-from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone, taken, within
+from fipray.paths.state import State, taken
+from fipray.paths.stepper import Proposal, Situation, needs_outputs_alone, within
 from fipray.paths.steppers.modes import EvaluationMode, TrainingMode, initial_statistics, mode_of
 from fipray.paths.steppers.squared_distance import SquaredDistance
 from fipray.registry import spec
