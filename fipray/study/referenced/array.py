@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fipray.errors import DataError
 from fipray.networks import Layout
 from fipray.study.referenced.opening import PARTS, opened
+from fipray.study.referenced.readers import read_by_processes
 from fipray.study.referenced.reference import DataRef
 
 AT_ONCE = 2**30  # bytes that indexing reads
@@ -111,7 +112,10 @@ class ReferencedArray:
                 f"{source.name} has {len(source):,} examples now, and had more when the study was made: give another "
                 "version, DataRef(..., version=...)"
             )
-        found, _, _ = source.read(rows.tolist(), seed)
+        if self.ref.readers:
+            found = read_by_processes(self.ref, self.part, rows, seed)
+        else:
+            found, _, _ = source.read(rows.tolist(), seed)
         self._check(found, rows)
         # Reading makes a new array, but one whose axes may be in another order; torch computes faster in C order.
         found = np.ascontiguousarray(found)

@@ -120,6 +120,11 @@ def opened(ref: DataRef) -> Mapping[str, Part]:
     return _OPENED[ref.key]
 
 
+def forget() -> None:
+    """Forget all opened sources, so that the next use opens them anew."""
+    _OPENED.clear()
+
+
 def _called(ref: DataRef) -> Any:
     function = imported(ref.function)
     try:

@@ -33,17 +33,23 @@ class DataRef:
         parameters: arguments of the function by name: numbers, strings, booleans and None.
         augments: draw random transforms of the source anew whenever an anchor is drawn, from the seed of the draw.
             Otherwise each example is transformed once, by its index alone, so that the data is a fixed set of inputs.
+        readers: number of processes that read and decode for each worker, as the workers of a DataLoader; 0 for a
+            thread of the worker itself. Images that are decoded while a GPU waits need several. Inputs and IDs are the
+            same with any number.
 
     Raises:
-        UsageError: for no version, and for parameters of other types.
+        UsageError: for no version, for parameters of other types, and for a negative number of readers.
     """
 
     function: str
     version: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     augments: bool = False
+    readers: int = 0
 
     def __post_init__(self) -> None:
+        if self.readers < 0:
+            raise UsageError(f"readers must be at least 0; {self.readers} was given")
         if not self.version:
             raise UsageError(
                 f"the data of {self.function!r} has no version: what it contains is not hashed, so that only a version "
@@ -60,5 +66,5 @@ class DataRef:
 
     @property
     def key(self) -> str:
-        """All fields as canonical JSON."""
+        """All fields that decide what is read, as canonical JSON."""
         return json.dumps([self.function, self.version, self.parameters, self.augments], sort_keys=True)
