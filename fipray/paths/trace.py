@@ -225,6 +225,8 @@ def trace(
             last = next(steps)
         except StopIteration as end:
             outcome = end.value
+            if outcome.kind == NOT_FINITE:
+                last = replace(last, solver_state={})  # which the step that failed may have overwritten
         else:
             if checkpoints.is_due(last):
                 last, outcome = checkpoints.add(last)

@@ -11,7 +11,7 @@ from fipray.errors import UsageError
 from fipray.paths import Adaptive, Corrected, FirstOrder, Natural, SaveAt, Scheduled, Settings, Switch, trace, walk
 from fipray.paths.objectives import GradientDiversity, RandomWalk, Sparsify
 from fipray.paths.state import OwnedState, taken
-from fipray.paths.stepper import Situation, proposed
+from fipray.paths.stepper import Proposal, Situation, proposed
 from fipray.paths.steppers import WithinAllowance
 from tests.problems import batch, mlp, problem
 
@@ -111,3 +111,24 @@ def test_the_first_order_step_counts_as_overwriting_its_state():
     before = state["mean"]._version
     stepper.propose(situation, state)
     assert state["mean"]._version > before
+
+
+def test_a_path_that_ends_with_a_step_that_is_not_finite_keeps_no_state_that_this_step_overwrote():
+    class Breaks:
+        inner = FirstOrder(beta=0.1)
+
+        def begin(self, problem):
+            return self.inner.begin(problem)
+
+        def propose(self, situation, state):
+            proposal = self.inner.propose(situation, state)
+            if int(proposal.state["count"]) < 4:
+                return proposal
+            return Proposal(proposal.displacement * torch.nan, 0.0, proposal.state)
+
+    where = problem(mlp(6, 12, 4))
+    where = type(where)(where.network, batch(where, 30, 6).inputs, batch(where, 9, 6, seed=5).inputs)
+    settings = Settings(stepper=Breaks(), radius=Scheduled(), num_steps=10, batch_size=10, save_at=SaveAt(5))
+    path = trace(where, GradientDiversity(), settings)
+    assert (path.outcome.kind, path.end.step) == ("not finite", 3)
+    assert [int(point.solver_state["count"]) for point in path.points if point.solver_state] == [2]
