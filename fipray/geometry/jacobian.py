@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fipray.errors import NetworkError
+from fipray.networks.compute import is_out_of_memory
 from fipray.networks.derivatives import transposed, twice_differentiable, without_second_derivative
 from fipray.networks.network import Network
 
@@ -110,10 +111,9 @@ class Products:
         """Turn errors of autograd in the second derivative into ones that name the module at fault."""
         try:
             yield
-        # A RuntimeError, too, but none about derivatives.
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             # Found by trying module by module, on two inputs: autograd's own error names no module.
             with twice_differentiable():
                 name = without_second_derivative(self._network, self._weights.detach(), self._inputs[:2])
