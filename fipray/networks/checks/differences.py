@@ -18,7 +18,8 @@ from fipray.networks.modules import copied
 from fipray.networks.origin import memory_of
 from fipray.networks.parameters import listed
 
-_NUM_INPUTS = 4  # enough for a difference, which needs many forward passes
+_NUM_INPUTS, _FEW_INPUTS = 4, 2  # enough for a difference, which needs many forward passes; fewer of large inputs
+_LARGE_INPUT = 2**16  # numbers, of which a gradient in double precision may need more memory than a step
 # Lengths of differences, and the error allowed for each as a fraction of the effect. The shortest is for double
 # precision; longer ones are for modules that compute in single.
 _STEPS = ((1e-7, 1e-3), (1e-3, 0.03), (1e-2, 0.03))
@@ -149,7 +150,7 @@ def check_differences(place: Place) -> None:
     Raises:
         NetworkError: naming the parameters for which gradients and differences disagree.
     """
-    place = place.of(_NUM_INPUTS)
+    place = place.of(_FEW_INPUTS if place.inputs[0].numel() >= _LARGE_INPUT else _NUM_INPUTS)
     network = place.network
     generator = torch.Generator().manual_seed(1)
     # Drawn in double precision on the CPU, so that all devices and dtypes are checked in the same direction.
