@@ -94,9 +94,13 @@ class Process:
         self._node_id = ray.get_runtime_context().get_node_id()
 
     def set_up(self) -> Any:
+        import pathlib
         import types
 
-        return types.SimpleNamespace(node_id=self._node_id)
+        # Of this class alone, which is sent by value: importing this module would load torch.
+        lines = pathlib.Path("/proc/self/smaps_rollup").read_text().splitlines()
+        private = sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private"))
+        return types.SimpleNamespace(node_id=self._node_id, private=private)
 
     def carry_out(self, packed: bytes) -> dict[str, list[object]]:
         return {}
@@ -154,8 +158,8 @@ def measure(num_workers: int, num_jobs: int, set_up: float, seconds: float, dire
 
 
 def measure_processes(num_workers: int) -> dict[str, Any]:
-    """Time until so many processes of Ray answer, and the memory that they take from the machine."""
-    free, began = available(), time.perf_counter()
+    """Time until so many processes of Ray answer, and the memory of their own that each has then."""
+    began = time.perf_counter()
     pool = ActorPool(ray.remote(num_cpus=0, max_restarts=0)(Process), ())
     pool.grow(num_workers)
     marks = []
@@ -166,21 +170,16 @@ def measure_processes(num_workers: int) -> dict[str, Any]:
         for ref in ready:
             pool.finish_start(ref)
             marks.append(time.perf_counter() - began)
+    private: list[int] = [getattr(worker.location, "private", 0) for worker in pool.idle.values()]
     record = {
         "workers": num_workers,
         "answered": len(marks),
         "first_answers_seconds": marks[0],
         "last_answers_seconds": marks[-1],
-        "mb_each": (free - available()) / 1e6 / len(marks),
+        "private_mb_each": sum(private) / 1e6 / len(private),
     }
     pool.close()
     return record
-
-
-def available() -> int:
-    """Bytes of memory that the machine can still give to processes."""
-    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
-    return 1024 * int(line.split()[1])
 
 
 def main() -> None:
