@@ -49,7 +49,7 @@ def main(
             whole, divided = (alone(_peak, name, what, number) for number in (1, parts))
             print(
                 f"| {name} | {BATCHES[name]} | {what} | {difference:.1e} | {1e3 * seconds:,.0f} ms | {ratio:.2f} | "
-                f"{whole / 2**20:,.0f} MB | {divided / whole:.2f} |",
+                f"{whole / 2**20:,.0f} MB | {f'{divided / whole:.2f}' if whole else '-'} |",
                 flush=True,
             )
     print(f"\n{parts} passes, 1 thread, torch {torch.__version__}, {platform.machine()}")

@@ -9,7 +9,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-_CLUSTER, _WORKERS, _TRACKERS = "Ray cluster", "Workers on Ray", "Experiment trackers"  # panels of the help
+# Panels of the help.
+_CLUSTER, _WORKERS, _COMPUTE, _TRACKERS = "Ray cluster", "Workers on Ray", "Passes", "Experiment trackers"
 
 
 def checked_place(text: str | None) -> str | None:
@@ -179,6 +180,54 @@ class PlacementOptions:
             help="'pack' to fill a node to half before the next one, 'spread' to use many nodes.",
         ),
     ] = "pack"
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """Options of the passes through the network, see `fipray.Compute`.
+
+    Args:
+        precision: "fp32", "tf32" or "bf16"; None for that of the study, or of the earlier run of a recipe.
+        micro_batch: largest number of inputs in one pass; None likewise.
+        channels_last: whether images are in the memory format `channels_last`; None likewise.
+        deterministic: whether operations must give the same bits each time; None likewise.
+    """
+
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_COMPUTE,
+            metavar="fp32|tf32|bf16",
+            help="Precision of layers: 'tf32' for matrix products of an NVIDIA GPU, 'bf16' for autocast to bfloat16. "
+            "Weights and outputs stay in float32. A part of the paths' IDs.",
+            show_default="as the study says; for a recipe fp32",
+        ),
+    ] = None
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=_COMPUTE,
+            metavar="INPUTS",
+            help="Largest number of inputs in one pass, with the results of the whole batch to rounding.",
+            show_default="the whole batch, halved when memory runs out",
+        ),
+    ] = None
+    channels_last: Annotated[
+        bool | None,
+        typer.Option(
+            rich_help_panel=_COMPUTE,
+            help="Give images to the network in the memory format channels_last.",
+            show_default="no",
+        ),
+    ] = None
+    deterministic: Annotated[
+        bool | None,
+        typer.Option(
+            rich_help_panel=_COMPUTE,
+            help="Use only operations that give the same bits each time, so that a GPU resumes paths bit for bit.",
+            show_default="no",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

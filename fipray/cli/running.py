@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from pydantic import ByteSize, TypeAdapter, ValidationError
 
 import fipray
 from fipray.cli.options import (
     ChangedOption,
     ClusterOptions,
+    ComputeOptions,
     DeviceOption,
     Into,
     Parameters,
@@ -23,17 +22,14 @@ from fipray.cli.options import (
     RunnerOption,
     TrackerOptions,
 )
-from fipray.errors import UsageError
+from fipray.cli.runners import checked_changed, chosen_runner, given_compute, sinks_of
 from fipray.terminal import print_summary, say
 
 if TYPE_CHECKING:
     from fipray.execution import Runner
-    from fipray.execution.changed import Changed
     from fipray.execution.listeners import Listener, Sink
     from fipray.recipes import Recipe
     from fipray.records import Store
-
-DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
 def run(
@@ -52,6 +48,7 @@ def run(
     *,
     cluster: ClusterOptions,
     placement: PlacementOptions,
+    compute: ComputeOptions,
     trackers: TrackerOptions,
 ) -> None:
     """Run a study: trace its paths and evaluate them.
@@ -67,15 +64,17 @@ def run(
         changed: "stop" or "redo".
         cluster: options of the cluster.
         placement: options of the workers' placement.
+        compute: options of the passes through the network.
         trackers: options of experiment trackers.
     """
-    with _chosen(runner, device, cluster, placement) as chosen:
+    computed = given_compute(compute)
+    with chosen_runner(runner, device, cluster, placement) as chosen:
 
         def run_study(built: Any, runner: Runner, listener: Listener) -> Store:
-            return runner.run(built, into, listener, _changed(changed))
+            return runner.run(built, into, listener, checked_changed(changed))
 
-        named = _Named(study, parameter or [], fipray.Study, cluster.threads_per_worker is None)
-        recipe = _drive(named, chosen, into, run_study, _sinks(trackers, into))
+        named = _Named(study, parameter or [], fipray.Study, cluster.threads_per_worker is None, computed)
+        recipe = _drive(named, chosen, into, run_study, sinks_of(trackers, into))
     print_summary(into)
     if recipe:
         say(recipe.outcome(fipray.analysis.load(into)))
@@ -114,6 +113,7 @@ def search(
     *,
     cluster: ClusterOptions,
     placement: PlacementOptions,
+    compute: ComputeOptions,
     trackers: TrackerOptions,
 ) -> None:
     """Search for the best values of a path's settings, with Ray Tune, or with Optuna in this process.
@@ -134,18 +134,20 @@ def search(
         changed: "stop" or "redo".
         cluster: options of the cluster.
         placement: options of the workers' placement.
+        compute: options of the passes through the network.
         trackers: options of experiment trackers.
     """
     settings = {"num_trials": trials, "searcher": searcher, "scheduler": scheduler}
     given = {name: value for name, value in settings.items() if value is not None}
-    with _chosen(runner, device, cluster, placement) as chosen:
+    computed = given_compute(compute)
+    with chosen_runner(runner, device, cluster, placement) as chosen:
 
         def run_search(built: Any, _: Runner, listener: Listener) -> Store:
-            return fipray.search.run(replace(built, **given), into, chosen, listener, _changed(changed), storage)
+            return fipray.search.run(replace(built, **given), into, chosen, listener, checked_changed(changed), storage)
 
         # Trials run side by side: one thread for each uses the cores best.
-        named = _Named(search, parameter or [], fipray.search.Search, is_fitted=False)
-        recipe = _drive(named, chosen, into, run_search, _sinks(trackers, into))
+        named = _Named(search, parameter or [], fipray.search.Search, is_fitted=False, computed=computed)
+        recipe = _drive(named, chosen, into, run_search, sinks_of(trackers, into))
     print_summary(into)
     if recipe:
         say(recipe.found(fipray.analysis.load(into)))
@@ -159,6 +161,7 @@ class _Named:
     parameters: list[str]
     kind: type
     is_fitted: bool  # whether a recipe chooses the threads of its workers
+    computed: dict[str, Any]  # arguments of `Compute` that replace those of the study, or of an earlier run of a recipe
 
     def recipe(self, chosen: Runner, into: str) -> tuple[Recipe | None, Runner]:
         """Make the recipe, with the choices that a directory has already, and its runner; None for a function."""
@@ -167,6 +170,9 @@ class _Named:
         from fipray.recipes import find
 
         recipe = find(self.text).made(self.parameters)
+        if self.computed:
+            recipe = recipe.as_recorded(into)
+            recipe = recipe.computed(replace(recipe.compute or fipray.Compute(), **self.computed))
         if self.is_fitted:
             chosen = recipe.fitted(chosen, into)
         return recipe.prepared(chosen, into), chosen
@@ -182,6 +188,10 @@ class _Named:
             made = reference.build(function, reference.parse(function, self.parameters), self.kind)
         else:
             made = recipe.search() if is_search else recipe.study
+        if recipe is None and self.computed:
+            study = made.study if is_search else made
+            study = replace(study, compute=replace(study.compute, **self.computed))
+            made = replace(made, study=study) if is_search else study
         if is_search:
             return replace(made, study=made.study.made_by(self.text, self.parameters))
         return made.made_by(self.text, self.parameters)
@@ -210,109 +220,6 @@ def _drive(
         listener = Listeners([terminal], sinks)
         listener.end(run(built, chosen, listener))
     return recipe
-
-
-@contextmanager
-def _chosen(
-    name: str | None, device: str, cluster: ClusterOptions, placement: PlacementOptions
-) -> Iterator[fipray.RayRunner | fipray.LocalRunner]:
-    """Runner, which stays connected to its cluster inside this context."""
-    runner = _runner(name, device, cluster, placement)
-    if isinstance(runner, fipray.LocalRunner):
-        yield runner
-        return
-    with runner.connected():
-        # The preflight on the cluster comes first: it takes seconds, and what follows loads torch.
-        runner.preflight()
-        yield runner
-
-
-def _runner(
-    name: str | None, device: str, cluster: ClusterOptions, placement: PlacementOptions
-) -> fipray.RayRunner | fipray.LocalRunner:
-    if device not in DEVICES:
-        raise UsageError(f"unknown device {device!r}; available: {', '.join(DEVICES)}")
-    if name is None:
-        name = "ray" if importlib.util.find_spec("ray") else "local"
-        if name == "local":
-            typer.echo("fipray: Ray is not installed (pip install 'fipray[ray]'): running in this process", err=True)
-    if name == "local":
-        # The number of threads is the one option that both runners take.
-        if replace(cluster, threads_per_worker=None) != ClusterOptions() or placement != PlacementOptions():
-            raise UsageError(
-                "--runner local runs in this process: it takes no --address, --workers, --gpus-per-worker, "
-                "--memory-per-worker, --resource, --label, --placement or --stall-seconds"
-            )
-        return fipray.LocalRunner(threads=_threads(cluster), device=device)
-    if name != "ray":
-        raise UsageError(f"unknown runner {name!r}; available: ray, local")
-    return _ray_runner(device, cluster, placement)
-
-
-def _threads(cluster: ClusterOptions) -> int:
-    return 1 if cluster.threads_per_worker is None else cluster.threads_per_worker
-
-
-def _ray_runner(device: str, cluster: ClusterOptions, placement: PlacementOptions) -> fipray.RayRunner:
-    return fipray.RayRunner(
-        address=cluster.address,
-        num_workers=cluster.workers,
-        gpus_per_worker=cluster.gpus_per_worker,
-        threads_per_worker=_threads(cluster),
-        memory_per_worker=_num_bytes(placement.memory_per_worker),
-        resources_per_worker=_amounts(placement.resource or []),
-        labels=_labels(placement.label or []),
-        placement=placement.placement,
-        stall_seconds=cluster.stall_seconds,
-        device=device,
-    )
-
-
-def _changed(text: str) -> Changed:
-    if text not in ("stop", "redo"):
-        raise UsageError(f"--changed must be 'stop' or 'redo', got {text!r}")
-    return "redo" if text == "redo" else "stop"
-
-
-def _num_bytes(text: str) -> int:
-    try:
-        return int(TypeAdapter(ByteSize).validate_strings(text))
-    except ValidationError as error:
-        raise UsageError(f"--memory-per-worker must be a size such as 500MB or 4GB, got {text!r}") from error
-
-
-def _labels(texts: list[str]) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    for text in texts:
-        key, equals, values = text.partition("=")
-        if not equals or key in found:
-            raise UsageError(f"--label must be KEY=VALUE or KEY=VALUE,VALUE, each key once; got {text!r}")
-        found[key] = tuple(values.split(","))
-    return found
-
-
-def _amounts(texts: list[str]) -> dict[str, float]:
-    amounts: dict[str, float] = {}
-    for text in texts:
-        name, _, amount = text.partition("=")
-        try:
-            amounts[name] = float(amount)
-        except ValueError as error:
-            raise UsageError(f"--resource must be NAME=AMOUNT, got {text!r}") from error
-    return amounts
-
-
-def _sinks(trackers: TrackerOptions, into: str) -> list[Sink]:
-    from fipray.sinks import MLflowSink, TensorBoardSink, WandbSink
-
-    sinks: list[Sink] = []
-    if trackers.tensorboard is not None:
-        sinks.append(TensorBoardSink(trackers.tensorboard, into))
-    if trackers.mlflow is not None:
-        sinks.append(MLflowSink(trackers.mlflow, into))
-    if trackers.wandb is not None:
-        sinks.append(WandbSink(trackers.wandb, into))
-    return sinks
 
 
 @contextmanager

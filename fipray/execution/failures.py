@@ -14,11 +14,17 @@ from typing import Any
 
 import fipray
 from fipray.errors import FiprayError, RunError
+from fipray.networks.compute import is_out_of_memory
 
 LONGEST = 600  # characters of an exception's message
 # Frames below these folders are not the user's own code.
 _LIBRARIES = tuple(Path(sysconfig.get_path(kind)) for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
 _OWN = Path(fipray.__file__).parent
+_NO_MEMORY = (
+    ". Passes of many inputs are halved by themselves when memory runs out, so it is one input, or the weights and the "
+    "stepper's copies of them, that do not fit: use fewer workers on each device or one with more memory, let fewer "
+    "weights move (moving=), or take smaller batches where BatchNorm uses their statistics (batch_size)"
+)
 
 
 def sentence_of(error: BaseException) -> str:
@@ -34,13 +40,16 @@ def sentence_of(error: BaseException) -> str:
     """
     if isinstance(error, FiprayError):
         return str(error)
+    advice = ""
     try:
         message = in_a_line(str(error))
+        if isinstance(error, MemoryError) or is_out_of_memory(error):
+            advice = _NO_MEMORY
     except BaseException as second:  # the __str__ of a user's exception may raise anything
         message = f"its message cannot be shown, because its __str__ raised {type(second).__name__}"
     # The last line of a user's traceback is often deep in torch, and says nothing of which objective or attack failed.
     place = _place(error)
-    return f"{type(error).__name__}{f': {message}' if message else ''}{f', raised at {place}' if place else ''}"
+    return f"{type(error).__name__}{f': {message}' if message else ''}{f', raised at {place}' if place else ''}{advice}"
 
 
 def in_a_line(text: str) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fipray.border import described
 from fipray.errors import DataError, FiprayError, UsageError
+from fipray.networks.compute import is_out_of_memory
 
 
 def check_inputs(inputs: Tensor, weights: Tensor) -> None:
@@ -53,9 +54,11 @@ def refused_by_forward(inputs: Tensor) -> Iterator[None]:
     """
     try:
         yield
-    except (torch.OutOfMemoryError, FiprayError):
+    except FiprayError:
         raise
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).partition("\n")[0]
         raise DataError(f"the network does not take {described(inputs)}: {reason}") from error
 

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.errors import NetworkError, UsageError
 from fipray.geometry import functional_distance
-from fipray.networks import Network
+from fipray.networks import Compute, Network
 from fipray.paths import (
     Adaptive,
     Arrival,
@@ -105,6 +105,9 @@ class Connecting:
     @property
     def num_parallel(self) -> int:
         return 1
+
+    def computed(self, compute: Compute) -> Connecting:
+        return replace(self, subject=self.subject.computed(compute))
 
     def choose(self, machine: Machine) -> Chosen:
         self.subject.check()

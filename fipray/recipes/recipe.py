@@ -24,11 +24,21 @@ from fipray.errors import UsageError
 from fipray.execution import Listener, LocalRunner, Runner, Silent
 from fipray.execution.stages import staged
 from fipray.geometry import FisherRao, OutputGeometry
-from fipray.networks import Network
+from fipray.networks import Compute, Network
 from fipray.paths import tasks_of
 from fipray.recipes.anchors import ALL, AnchorChoice
 from fipray.recipes.machine import Machine, best_threads, gradient_seconds, num_cores, with_threads, workers_on_cores
-from fipray.recipes.record import CHOSEN, REASONS, RECIPE, RESULTS, THREADS, Plain, recorded, recorded_threads
+from fipray.recipes.record import (
+    CHOSEN,
+    REASONS,
+    RECIPE,
+    RESULTS,
+    THREADS,
+    Plain,
+    recorded,
+    recorded_compute,
+    recorded_threads,
+)
 from fipray.study import Data, EnsembleSpec, Evaluation, PathSpec, Search, Study
 from fipray.study.measures import AnyMeasure
 from fipray.study.space import Domain
@@ -169,6 +179,17 @@ class Design(Protocol):
     @property
     def num_parallel(self) -> int: ...
 
+    def computed(self, compute: Compute) -> Design:
+        """Choose how passes through the network are computed, in the trial and wherever else it is evaluated.
+
+        Args:
+            compute: precision, memory format and size of the passes.
+
+        Returns:
+            The same design otherwise.
+        """
+        ...
+
     def choose(self, machine: Machine) -> Chosen:
         """Choose all settings, where need be by a short trial.
 
@@ -214,6 +235,8 @@ class Recipe:
         parameters: arguments as given, as plain values for the record; module and data are not among them.
         machine: where the trial runs, as the workers of the study will.
         known: choices of an earlier run; None to make them.
+        compute: precision and size of all passes, see `computed`; None for those of an earlier run into the directory,
+            or the defaults of `Compute`.
     """
 
     name: str
@@ -221,6 +244,7 @@ class Recipe:
     parameters: Mapping[str, Plain]
     machine: Machine = Machine()  # noqa: RUF009
     known: Chosen | None = None
+    compute: Compute | None = None
 
     @cached_property
     def chosen(self) -> Chosen:
@@ -248,7 +272,20 @@ class Recipe:
             measures=plan.measures,
             networks=plan.networks,
             parameters=self._record,
+            compute=self.compute or Compute(),
         )
+
+    @checked
+    def computed(self, compute: Compute) -> Recipe:
+        """Choose how passes through the network are computed, in the trial as on the workers.
+
+        Args:
+            compute: precision, memory format and size of the passes.
+
+        Returns:
+            The recipe; a trial that has run is repeated, since the number of steps follows from their speed.
+        """
+        return replace(self, design=self.design.computed(compute), compute=compute)
 
     def search(self, num_trials: int = 16) -> Search:
         """Search over the settings of the first path that matter most, around those that were chosen.
@@ -328,7 +365,7 @@ class Recipe:
             The recipe; its trial runs when its study is first needed.
 
         Raises:
-            UsageError: for a directory of another recipe, or of other parameters.
+            UsageError: for a directory of another recipe, of other parameters or of another precision.
         """
         if self.known is not None or "chosen" in vars(self):
             # What was chosen is kept, but a directory's own choices come first: IDs follow from them.
@@ -348,13 +385,13 @@ class Recipe:
             as they are.
 
         Raises:
-            UsageError: for a directory of another recipe, or of other parameters.
+            UsageError: for a directory of another recipe, of other parameters or of another precision.
         """
         workers = workers_on_cores(runner)
         if workers is None:
             return runner
-        self.as_recorded(into)  # refuses the directory of another study, whose threads would be no answer
-        threads = recorded_threads(into) or self._best_threads(workers or self.design.num_parallel)
+        ready = self.as_recorded(into)  # refuses the directory of another study, whose threads would be no answer
+        threads = recorded_threads(into) or ready._best_threads(workers or self.design.num_parallel)
         return with_threads(runner, min(threads, num_cores()))  # the earlier run may have had a larger machine
 
     def _best_threads(self, num_workers: int) -> int:
@@ -365,13 +402,13 @@ class Recipe:
             return 1
         data = self.design.data
         _logger.info(f"timing gradients with up to {most} threads")
-        network = Network.of(data.packed(self.design.module))
+        network = Network.of(data.packed(self.design.module)).computed(self.compute or Compute())
         some = Tensors(data, "cpu").anchors(())[:NUM_TIMED_ON]
         network.check(some)  # explains what a pass would only raise
         return best_threads(gradient_seconds(network, some), most)
 
     def as_recorded(self, into: str | Path) -> Recipe:
-        """Take over the choices that an earlier run into a directory recorded.
+        """Take over the choices that an earlier run into a directory recorded, and how its passes were computed.
 
         Args:
             into: results directory or address, which need not exist.
@@ -380,10 +417,14 @@ class Recipe:
             The recipe with these choices, or itself where there are none.
 
         Raises:
-            UsageError: for a directory of another recipe, or of other parameters.
+            UsageError: for a directory of another recipe, of other parameters or of another precision.
         """
         found = recorded(into, self.name, self.parameters)
-        return self if found is None else replace(self, known=Chosen(*found))
+        if found is None:
+            return self
+        earlier = recorded_compute(into, None if self.compute is None else self.compute.precision)
+        same = self if self.compute is not None or earlier == Compute() else self.computed(earlier)
+        return replace(same, known=Chosen(*found))
 
     @checked
     def run(
@@ -392,6 +433,7 @@ class Recipe:
         runner: Runner | None = None,
         listener: Listener | None = None,
         changed: Literal["stop", "redo"] = "stop",
+        compute: Compute | None = None,
     ) -> analysis.Results:
         """Run the recipe. The same call again computes only what is missing, with the choices of the first.
 
@@ -400,14 +442,21 @@ class Recipe:
             runner: runner of the study; None for this process, with as many CPU threads as make the recipe fastest.
             listener: told how the run progresses; None for silence.
             changed: what to do where the directory was made by other versions of your own code.
+            compute: precision and size of all passes through the network, in the trial as on the workers; None for
+                those of `computed`, else of the earlier run into the directory, else the defaults of `Compute`.
 
         Returns:
             The results; `results.module(name)` and `results.weights(name)` take the recipe's names, such as "pruned".
 
         Raises:
-            UsageError: for a directory of another recipe or study.
+            UsageError: for a directory of another recipe or study, or of another precision.
             RunError: where jobs failed.
         """
+        if compute is not None and compute != self.compute:
+            other = self.computed(compute)
+            results = other.run(into, runner, listener, changed)
+            vars(self)["chosen"] = other.chosen
+            return results
         runner = runner or self.fitted(LocalRunner(), into)
         ready = self.prepared(runner, into)
         with staged("fipray.recipes", (listener or Silent()).doing):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fipray.errors import RecordsError, UsageError
+from fipray.networks import Compute
 from fipray.records import Store
 
 Plain = bool | int | float | str
@@ -67,3 +68,25 @@ def recorded_threads(into: str | Path) -> int | None:
         return Store.open(into).manifest["parameters"].get(THREADS)
     except RecordsError:
         return None
+
+
+def recorded_compute(into: str | Path, precision: str | None) -> Compute:
+    """Read how the passes of an earlier run were computed.
+
+    Args:
+        into: results directory of a recipe, or its address.
+        precision: precision that is asked for; None to take any.
+
+    Returns:
+        Precision, memory format and size of the passes.
+
+    Raises:
+        UsageError: where the earlier run had another precision, which would give its paths other IDs.
+    """
+    earlier = Compute(**Store.open(into).manifest.get("compute", {}))
+    if precision not in (None, earlier.precision):
+        raise UsageError(
+            f"{into} holds results in precision {earlier.precision!r}, and {precision!r} is asked for: choose another "
+            f"directory, or give no precision, which goes on with {earlier.precision!r}"
+        )
+    return earlier

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fipray.border import checked
 from fipray.errors import DataError, NetworkError
 from fipray.geometry import Euclidean, FisherRao, OutputGeometry, class_logits
-from fipray.networks import Network
+from fipray.networks import Compute, Network
 from fipray.paths import Examples
 from fipray.study import Agreement, Data
 from fipray.study.tensors import Tensors, accuracy
@@ -35,18 +35,31 @@ class Subject:
         data: anchors, held-out inputs and, where there are labels, test inputs.
         outputs: "classes" for logits, "values" for regression; "auto" takes a single output without test labels for a
             value, and everything else for classes.
+        compute: precision and size of all passes through the network.
     """
 
     module: nn.Module
     data: Data
     outputs: Kind = "auto"
+    compute: Compute = field(default_factory=Compute)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "module", self.data.packed(self.module))
 
+    def computed(self, compute: Compute) -> Subject:
+        """Choose how passes through the network are computed.
+
+        Args:
+            compute: precision, memory format and size of the passes.
+
+        Returns:
+            The same network and data.
+        """
+        return replace(self, compute=compute)
+
     @cached_property
     def network(self) -> Network:
-        return Network.of(self.module)
+        return Network.of(self.module).computed(self.compute)
 
     @cached_property
     def base_outputs(self) -> Tensor:

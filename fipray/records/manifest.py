@@ -116,6 +116,10 @@ def check_same_study(address: str, stored: Manifest, given: Manifest) -> None:
         for key in sorted(old.keys() | new.keys())
         if key not in old or key not in new or old[key] != new[key]
     ]
+    # The one part of how passes are computed that IDs contain. Manifests of older versions do not say, or "fp32".
+    there, here = (one.get("compute", {}).get("precision", "fp32") for one in (stored, given))
+    if there != here:
+        differences.append(f"precision is {there!r} there and {here!r} here")
     why = "; ".join(differences) or "the parameters are the same, so the network, the data or the specs differ"
     raise UsageError(
         f"{address} holds study {stored['study']!r} ({stored['study_id']}), "
@@ -182,6 +186,18 @@ def _is_maker(value: Any) -> bool:
     )
 
 
+def _is_compute(value: Any) -> bool:
+    """Test for how passes were computed; all entries are there where one is."""
+    size = value.get("micro_batch") if isinstance(value, dict) else None
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"precision", "channels_last", "deterministic", "micro_batch"}
+        and value["precision"] in ("fp32", "tf32", "bf16")
+        and all(type(value[key]) is bool for key in ("channels_last", "deterministic"))
+        and (size is None or (type(size) is int and size >= 1))
+    )
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -199,6 +215,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "ensembles": _are_ensembles,
     "inputs": _are_inputs,
     "made_by": _is_maker,
+    "compute": _is_compute,
     "base_id": _is_text,
     "data_id": _is_text,
     "num_jobs": lambda value: type(value) is int and value >= 0,

@@ -22,6 +22,7 @@ from torch import Tensor
 from fipray.border import described
 from fipray.errors import DataError, UsageError
 from fipray.networks import Deferred
+from fipray.networks.compute import is_out_of_memory
 from fipray.robustness.threat_models import ThreatModel
 
 _CHUNK = 500  # inputs that are checked at a time where they are read by reference
@@ -165,9 +166,9 @@ def checked_outputs(classifier: Classifier, inputs: Tensor, labels: Tensor | Non
     """
     try:
         outputs: Any = classifier(inputs)
-    except torch.OutOfMemoryError:  # a RuntimeError that says nothing about the inputs
-        raise
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        if is_out_of_memory(error):  # which says nothing about the inputs
+            raise
         raise DataError(
             f"the classifier does not take inputs of shape {tuple(inputs.shape)} and dtype {inputs.dtype}: {error}"
         ) from error

@@ -340,10 +340,15 @@ def _withstanding(
     def classifier(some: Tensor) -> Tensor:
         return class_logits(network(weights, some))
 
-    # Seeded anew for every point, so that differences between points are not due to random starts.
-    generator = torch.Generator(examples.inputs.device).manual_seed(measure.seed)
-    found = evaluate(classifier, examples.inputs, examples.labels, measure.threat_model, [measure.attack], generator)
-    return float(found.worst.double().mean())
+    inputs, labels = examples.inputs, examples.labels
+
+    def fraction() -> float:
+        # Seeded anew for every point, so that differences between points are not due to random starts.
+        draws = torch.Generator(inputs.device).manual_seed(measure.seed)
+        found = evaluate(classifier, inputs, labels, measure.threat_model, [measure.attack], draws)
+        return float(found.worst.double().mean())
+
+    return network.fitting(fraction, len(inputs))
 
 
 AnyMeasure = str | Measure | HeldOutMeasure | TaskMeasure

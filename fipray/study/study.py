@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -288,6 +288,7 @@ class Study:
             "ensembles": ensembles_described(self.ensembles, self.geometry, self.evaluation is not None),
             "inputs": inputs_described(self.data.held_out),
             **({"made_by": self._made_by} if self._made_by else {}),
+            "compute": asdict(self.compute),
             "num_jobs": len(self.specs),
         }
 

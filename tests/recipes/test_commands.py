@@ -6,11 +6,13 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from fipray import analysis, cli, study
 from fipray.errors import UsageError
 from fipray.recipes import Budget, find
 from fipray.recipes.writing import code
+from fipray.records import Store
 from fipray.study import reference
 from tests.recipes.conftest import small_data, trained
 
@@ -19,6 +21,10 @@ SUBJECT = ("-p", "module=tests.recipes.test_commands:net", "-p", "data=tests.rec
 
 def net():
     return trained()
+
+
+def double():
+    return trained().double()
 
 
 def inputs():
@@ -79,6 +85,78 @@ def test_run_takes_the_name_of_a_recipe_and_says_what_came_out(fipray, tmp_path)
 def test_mistakes_are_named_with_status_2(fipray, tmp_path, given, message):
     status, _, err = fipray("run", "prune", *given, "--runner", "local", "--into", tmp_path / "out")
     assert (status, message in err) == (2, True), err
+
+
+PASSES = ("--precision", "bf16", "--micro-batch", "16", "--channels-last", "--deterministic")
+COMPUTE = {"precision": "bf16", "micro_batch": 16, "channels_last": True, "deterministic": True}
+
+
+@pytest.fixture
+def any_bits():
+    """Switch deterministic algorithms of the process off again."""
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_run_takes_how_passes_are_computed_and_resumes_with_the_same(fipray, tmp_path, any_bits):
+    arguments = ("run", "prune", *SUBJECT, "-p", "budget=6 steps", "-p", "sparsity=0.5", "--runner", "local")
+    arguments = (*arguments, "--into", tmp_path / "out")
+    assert fipray(*arguments, *PASSES)[0] == 0
+    assert Store.open(tmp_path / "out").manifest["compute"] == COMPUTE
+    for more in ((), ("--micro-batch", "8"), ("--no-channels-last",)):
+        status, _, err = fipray(*arguments, *more)
+        assert (status, "all 2 jobs are already done" in err) == (0, True), err
+    status, _, err = fipray(*arguments, "--precision", "fp32")
+    assert status == 2
+    assert "holds results in precision 'bf16', and 'fp32' is asked for: choose another directory" in err
+
+
+def test_search_of_a_recipe_takes_how_passes_are_computed(fipray, tmp_path, any_bits):
+    arguments = ("search", "prune", *SUBJECT, "-p", "budget=6 steps", "-p", "sparsity=0.5", "--runner", "local")
+    status, _, err = fipray(*arguments, *PASSES, "--trials", 2, "--searcher", "random", "--into", tmp_path / "out")
+    assert status == 0, err
+    assert Store.open(tmp_path / "out").manifest["compute"] == COMPUTE
+
+
+def test_options_replace_how_a_study_of_ones_own_computes_its_passes(fipray, tmp_path):
+    file = tmp_path / "own_study.py"
+    file.write_text(
+        "import fipray as fip\n"
+        "from tests.recipes.conftest import small_data, trained\n\n\n"
+        "def study() -> fip.Study:\n"
+        "    path = fip.PathSpec('walk', fip.objectives.RandomWalk(), num_steps=2)\n"
+        "    compute = fip.Compute(precision='bf16', micro_batch=4)\n"
+        "    return fip.Study('own', trained(), small_data(), (path,), compute=compute)\n"
+    )
+    arguments = ("run", f"{file}:study", "--runner", "local", "--into")
+    assert fipray(*arguments, tmp_path / "as-it-is")[0] == 0
+    assert fipray(*arguments, tmp_path / "other", "--micro-batch", "9")[0] == 0
+    found = [Store.open(tmp_path / name).manifest["compute"] for name in ("as-it-is", "other")]
+    assert [(one["precision"], one["micro_batch"]) for one in found] == [("bf16", 4), ("bf16", 9)]
+    status, _, err = fipray(*arguments, tmp_path / "other", "--precision", "fp32")
+    assert (status, "precision is 'bf16' there and 'fp32' here" in err) == (2, True), err
+
+
+@pytest.mark.parametrize("command", ["run", "search"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--precision", "fp16"), "--precision must be one of fp32, tf32, bf16; got 'fp16'"),
+        (("--micro-batch", "0"), "--micro-batch is a number of inputs, at least 1; got 0"),
+        (("--micro-batch", "many"), "Invalid value for '--micro-batch'"),
+    ],
+)
+def test_impossible_passes_are_refused_with_status_2(fipray, tmp_path, command, given, message):
+    status, _, err = fipray(command, "prune", *SUBJECT, *given, "--runner", "local", "--into", tmp_path / "out")
+    assert (status, message in err) == (2, True), err
+
+
+def test_weights_in_double_precision_are_not_rounded(fipray, tmp_path):
+    subject = ("-p", "module=tests.recipes.test_commands:double", *SUBJECT[2:])
+    status, _, err = fipray(
+        "run", "prune", *subject, "--precision", "bf16", "--runner", "local", "--into", tmp_path / "out"
+    )
+    assert (status, "precision='bf16' is for weights in float32, and these are in float64" in err) == (2, True), err
 
 
 def test_new_writes_a_study_file_that_is_the_recipes_study(fipray, tmp_path):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fipray.errors import DataError, FiprayError, NetworkError, UsageError
+from fipray.networks.compute import is_out_of_memory
 from fipray.networks.functional_module import FunctionalModule
 from fipray.networks.modules import described
 
@@ -15,6 +16,21 @@ NUM_INPUTS = 16  # enough to show a fault, few enough to be cheap
 # Differences that rounding may cause, in units in the last place. Kernels differ by some, more in deeper networks. In
 # half precision rounding is so coarse that a few units are all that can be told from a weight that has not moved.
 _UNITS = {torch.float64: 1e6, torch.float32: 64, torch.float16: 2, torch.bfloat16: 2}
+
+
+def num_inputs(network: FunctionalModule) -> int:
+    """Choose the number of inputs on which a network is checked.
+
+    Args:
+        network: the network.
+
+    Returns:
+        16; fewer where its passes are bounded, but at least the three without which rows are not compared, unless
+        memory has run out with these.
+    """
+    size = network.micro_batch or NUM_INPUTS
+    asked = network.compute.micro_batch == size
+    return min(max(size, 3 if asked else 1), NUM_INPUTS)
 
 
 @torch.no_grad()
@@ -35,9 +51,11 @@ def tried(network: FunctionalModule, weights: Tensor, inputs: Tensor) -> Tensor:
     """
     try:
         return network(weights, inputs)
-    except (FiprayError, torch.OutOfMemoryError):
+    except FiprayError:
         raise
     except Exception as error:  # a forward may raise anything
+        if is_out_of_memory(error):
+            raise
         raise _refusal(network, inputs, error) from error
 
 

@@ -12,6 +12,7 @@ from fipray.networks.checks.differences import Place
 from fipray.networks.checks.passes import agree, half_hint, kind_of, leaves_of, moved, tried, where
 from fipray.networks.checks.randomness import check_draws, refusal
 from fipray.networks.checks.zeroing import Zeroing
+from fipray.networks.compute import is_out_of_memory
 from fipray.networks.frozen import fingerprint
 from fipray.networks.functional_module import FunctionalModule
 from fipray.networks.modules import described, tensors_beside
@@ -44,9 +45,11 @@ def perturbed(network: FunctionalModule, inputs: Tensor) -> tuple[Tensor, dict[s
         try:
             with torch.enable_grad():
                 outputs = network.evaluated(leaves, inputs)
-        except (FiprayError, torch.OutOfMemoryError):
+        except FiprayError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             raise NetworkError(
                 f"autograd cannot follow the forward of {kind_of(network)} from its weights to its outputs, which "
                 f"every step needs: {where(network, error)}{type(error).__name__}: {error}{half_hint(error, inputs)}"

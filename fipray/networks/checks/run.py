@@ -9,9 +9,10 @@ from fipray.errors import DataError, NetworkError, UsageError
 from fipray.networks.checks.dependence import check_gradients
 from fipray.networks.checks.differences import Place, check_differences
 from fipray.networks.checks.distances import check_geometry
-from fipray.networks.checks.passes import NUM_INPUTS, kind_of, tried
+from fipray.networks.checks.passes import NUM_INPUTS, kind_of, num_inputs, tried
 from fipray.networks.checks.purity import check_passes, check_rows, load, perturbed
 from fipray.networks.checks.randomness import kept_randomness
+from fipray.networks.compute import is_out_of_memory
 from fipray.networks.deferred import Deferred
 from fipray.networks.embedding import OutputGeometry
 from fipray.networks.frozen import WriteError
@@ -46,7 +47,11 @@ def run_checks(network: FunctionalModule, inputs: Tensor, geometry: OutputGeomet
     """
     _check_values(inputs)
     _check_modes(network, inputs)
-    batch = inputs[:NUM_INPUTS]
+    network.fitting(lambda: _run(network, inputs, geometry), NUM_INPUTS)
+
+
+def _run(network: FunctionalModule, inputs: Tensor, geometry: OutputGeometry | None) -> None:
+    batch = inputs[: num_inputs(network)]
     # Without the weights: what is checked is the module's code, which is the same at all of them.
     key = (inputs.shape[1:], inputs.dtype, inputs.device, tuple(slot.name for slot in network.moving))
     is_new = key not in network.checked
@@ -89,8 +94,9 @@ def _guard_frozen(network: FunctionalModule, inputs: Tensor) -> None:
             network.outputs_at(module, inputs)
     except WriteError:  # before anything was written
         network.frozen.unshare()  # the checks decide whether such a forward can be used, as of any module
-    except Exception:  # which the first check explains
-        return
+    except Exception as error:  # which the first check explains
+        if is_out_of_memory(error):
+            raise
 
 
 def _check_values(inputs: Tensor) -> None:

@@ -178,11 +178,17 @@ def _activations(network: Network, layers: list[_Layer], weights: Tensor, inputs
     module, seen = network.module_at(weights, share_frozen=True), list[Tensor]()
     for layer in layers[1:]:
         module.get_submodule(layer.name).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    module(inputs)
+
+    def gathered() -> list[Tensor]:
+        seen.clear()
+        for some in inputs.split(network.micro_batch or len(inputs)):
+            network.outputs_at(module, some)
+        return [torch.cat(seen[number :: len(layers) - 1]) for number in range(len(layers) - 1)]
+
     rows = [
         given.double().cpu().flatten(1).unflatten(1, (len(before.ours), -1)).transpose(0, 1).flatten(1)
-        # `seen` begins with the second layer, so it is one shorter.
-        for before, given in zip(layers, seen, strict=False)
+        # These begin with the second layer, so there is one less.
+        for before, given in zip(layers, network.fitting(gathered, len(inputs)), strict=False)
     ]
     return [nn.functional.normalize(row - row.mean(1, keepdim=True), dim=1) for row in rows]
 

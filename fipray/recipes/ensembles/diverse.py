@@ -12,6 +12,7 @@ from torch import nn
 from fipray import analysis
 from fipray.border import checked
 from fipray.border.kinds import Seed
+from fipray.networks import Compute
 from fipray.paths import (
     FirstOrder,
     GradientDiversity,
@@ -67,6 +68,9 @@ class DiverseEnsemble:
     @property
     def num_parallel(self) -> int:
         return self.task.num_parallel
+
+    def computed(self, compute: Compute) -> DiverseEnsemble:
+        return replace(self, task=replace(self.task, subject=self.task.subject.computed(compute)))
 
     def choose(self, machine: Machine) -> Chosen:
         self.task.check()

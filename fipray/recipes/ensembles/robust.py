@@ -11,6 +11,7 @@ from torch import nn
 from fipray import analysis
 from fipray.border import checked
 from fipray.border.kinds import Seed
+from fipray.networks import Compute
 from fipray.paths import AdversarialDistillation, Adversary, FirstOrder, SaveAt, Scheduled, Settings, Shifted
 from fipray.printable import epsilon_text
 from fipray.recipes.anchors import AnchorChoice
@@ -51,6 +52,9 @@ class RobustEnsemble:
     @property
     def num_parallel(self) -> int:
         return self.task.num_parallel
+
+    def computed(self, compute: Compute) -> RobustEnsemble:
+        return replace(self, task=replace(self.task, subject=self.task.subject.computed(compute)))
 
     def choose(self, machine: Machine) -> Chosen:
         self.task.check()

@@ -201,5 +201,6 @@ class Trial:
             weights = point.weights
         seconds = (time.perf_counter() - began) / num_steps
         distance = math.hypot(*problem.distances(weights, held_out).values())
-        reached = distance**2 + choices.beta * float(objective.value(problem, weights, held_out).detach())
+        value = problem.network.fitting(lambda: objective.value(problem, weights, held_out).detach(), len(held_out))
+        reached = distance**2 + choices.beta * float(value)
         return Attempt(reached if math.isfinite(reached) else math.inf, 0.0, seconds)

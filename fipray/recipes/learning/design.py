@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -13,6 +13,7 @@ from fipray import analysis
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.errors import DataError, UsageError
+from fipray.networks import Compute
 from fipray.paths import FirstOrder, SaveAt, Scheduled, Shifted
 from fipray.recipes.budget import Budget, Given
 from fipray.recipes.catalogue import overrides_of, recipe
@@ -56,6 +57,9 @@ class Learning:
     @property
     def num_parallel(self) -> int:
         return 1
+
+    def computed(self, compute: Compute) -> Learning:
+        return replace(self, series=replace(self.series, subject=self.series.subject.computed(compute)))
 
     def choose(self, machine: Machine) -> Chosen:
         self.series.subject.check()

@@ -262,4 +262,4 @@ class Trial:
 
 
 def _network(series: Series) -> Network:
-    return Network.of(series.module)
+    return Network.of(series.module).computed(series.subject.compute)

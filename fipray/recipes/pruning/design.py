@@ -13,6 +13,7 @@ from fipray import analysis
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.errors import UsageError
+from fipray.networks import Compute
 from fipray.paths import Guarded, SaveAt, Scheduled
 from fipray.recipes.anchors import AnchorChoice
 from fipray.recipes.budget import Budget, Given
@@ -53,6 +54,9 @@ class Pruning:
     @property
     def num_parallel(self) -> int:
         return 1
+
+    def computed(self, compute: Compute) -> Pruning:
+        return replace(self, task=replace(self.task, subject=self.task.subject.computed(compute)))
 
     def choose(self, machine: Machine) -> Chosen:
         self.task.check()
