@@ -122,7 +122,7 @@ def study(
     make, usual = _PATTERNS[pattern]
     levels = levels_of(sparsities) or usual
     if settings.mirrored:
-        arrays = replace(arrays, anchors=mirrored(arrays.anchors))
+        arrays = replace(arrays, anchors=mirrored(np.asarray(arrays.anchors)))
     sparse = sparse_path(
         levels,
         replace(settings, radius=radius or settings.radius, num_steps=num_steps or settings.num_steps),

@@ -42,6 +42,7 @@ from .robustness import (
 )
 from .study import (
     Data as Data,
+    DataRef as DataRef,
     EnsembleSpec as EnsembleSpec,
     Evaluation as Evaluation,
     PathSpec as PathSpec,

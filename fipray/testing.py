@@ -29,7 +29,7 @@ from fipray.paths import (
     Stepper,
 )
 from fipray.paths.calls import gradient
-from fipray.paths.stepper import State
+from fipray.paths.state import State
 
 NUM_INPUTS, NUM_HIDDEN, NUM_OUTPUTS = 6, 9, 4
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import fipray as fip
 from fipray.paths import Batch, Event, Objective, Problem, Proposal, Situation, Stepper
-from fipray.paths.stepper import State
+from fipray.paths.state import State
 
 NUM_INPUTS, NUM_CLASSES = 6, 3
 
@@ -164,7 +164,7 @@ def chained(*, stepper: Stepper | None = None, objective: Objective | None = Non
 def with_nan() -> fip.Study:
     """Study whose anchors contain a NaN."""
     good = data()
-    anchors = good.anchors.copy()
+    anchors = np.array(good.anchors)
     anchors[7, 2] = np.nan
     return fip.Study(
         "nan", module(), fip.Data(anchors, good.held_out), (fip.PathSpec("one", fip.objectives.GradientDiversity()),)

@@ -43,6 +43,7 @@ NOT_IN_SPECS = {
     *("Task", "Data", "Evaluator", "LocalRunner", "Study", "Tensors", "Payload", "WeightsFile", "PerExample", "Job"),
     *("JobKind", "Location", "PathAttempt", "Resources", "Start", "Starts", "Channels"),
     *("Normalisation", "ArraySource", "ItemSource", "Opened", "Reader", "Plan", "Columns", "Layout"),
+    *("DataRef", "ReferencedArray", "Reading", "StartOutputs", "Masked"),
     *("TrialRecords", "FinishedTrial", "JobResult"),
 }
 

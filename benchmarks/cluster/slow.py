@@ -14,7 +14,7 @@ import fipray as fip
 from experiments.data import digits
 from experiments.networks import small_cnn
 from fipray.paths import Problem, Proposal, Situation, Stepper
-from fipray.paths.stepper import State
+from fipray.paths.state import State
 
 
 @dataclass(frozen=True)

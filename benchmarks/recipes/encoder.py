@@ -52,7 +52,7 @@ def module() -> nn.Module:
     given = data()
     assert given.anchor_labels is not None
     recipe = Recipe("bert-64-2", given.digest, 3000, 64, 1e-3)
-    made = trained(lambda: given.packed(_untrained()), given.anchors, given.anchor_labels, recipe, _loss)
+    made = trained(lambda: given.packed(_untrained()), np.asarray(given.anchors), given.anchor_labels, recipe, _loss)
     assert isinstance(made, Packed)
     return made.module
 

@@ -65,7 +65,7 @@ def _known(data: Data, num_classes: int, seed: int = 0) -> nn.Module:
 
     assert data.anchor_labels is not None
     recipe = Recipe(f"mlp-100-100-{num_classes}", data.digest, 1000, 64, 2e-3, seed)
-    return trained(untrained, data.anchors, data.anchor_labels, recipe)
+    return trained(untrained, np.asarray(data.anchors), data.anchor_labels, recipe)
 
 
 def _data(train: Part, test: Part) -> Data:

@@ -9,6 +9,7 @@ cache of `experiments.training`.
 
 from __future__ import annotations
 
+import numpy as np
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -36,7 +37,8 @@ def module() -> nn.Module:
     """Four blocks of width 64 over patches of 4 x 4 pixels, 205,066 weights, trained plainly for 2,500 steps."""
     given = data()
     assert given.anchor_labels is not None
-    return trained(_untrained, given.anchors, given.anchor_labels, Recipe("timm-vit-64-4", given.digest, 2500))
+    recipe = Recipe("timm-vit-64-4", given.digest, 2500)
+    return trained(_untrained, np.asarray(given.anchors), given.anchor_labels, recipe)
 
 
 def _untrained() -> nn.Module:

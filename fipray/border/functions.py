@@ -25,6 +25,27 @@ def function_named(reference: str, arguments: tuple[str, ...]) -> Callable[..., 
     Raises:
         UsageError: if there is no such function, or it takes other arguments.
     """
+    function = imported(reference)
+    # Found out now, and not by a worker after hours of tracing.
+    if not takes(function, (None,) * len(arguments)):
+        raise UsageError(
+            f"{reference!r} names a function that does not take {_NUMBERS[len(arguments)]}, {' and '.join(arguments)}"
+        )
+    return function
+
+
+def imported(reference: str) -> Callable[..., Any]:
+    """Import a function by its reference, whatever its arguments.
+
+    Args:
+        reference: "module:function", of a module that can be imported wherever it is used.
+
+    Returns:
+        The function.
+
+    Raises:
+        UsageError: if there is no such function.
+    """
     module_name, _, name = reference.partition(":")
     if not (module_name and name):
         raise UsageError(
@@ -41,9 +62,5 @@ def function_named(reference: str, arguments: tuple[str, ...]) -> Callable[..., 
         raise UsageError(f"{module_name} has no function {name!r}: {error}") from error
     if not callable(function):
         raise UsageError(f"{reference!r} names a {type(function).__name__}, which is not a function")
-    # Found out now, and not by a worker after hours of tracing.
-    if not takes(function, (None,) * len(arguments)):
-        raise UsageError(
-            f"{reference!r} names a function that does not take {_NUMBERS[len(arguments)]}, {' and '.join(arguments)}"
-        )
-    return function
+    found: Callable[..., Any] = function
+    return found

@@ -230,7 +230,7 @@ def oddity(value: Any) -> str:
     Returns:
         One word with a space after it, such as "sparse "; empty for dense tensors and all else.
     """
-    if not (_is_array(value) and hasattr(value, "layout")):
+    if not (_is_array(value) and hasattr(value, "is_meta")):
         return ""
     kinds = {
         "meta ": value.is_meta,

@@ -11,6 +11,7 @@ from fipray.networks.batch_statistics import (
 )
 from fipray.networks.channels import Channels, removable_channels
 from fipray.networks.compute import Compute
+from fipray.networks.deferred import Deferred, Joined, taken
 from fipray.networks.derivatives import twice_differentiable
 from fipray.networks.effective import computed_weights, effective, refuse_computed_weights, sparsity_of
 from fipray.networks.footprint import Footprint, footprint_of
@@ -27,7 +28,9 @@ from fipray.networks.shrinking import fitted, slimmed
 __all__ = [
     "Channels",
     "Compute",
+    "Deferred",
     "Footprint",
+    "Joined",
     "Layout",
     "MultiHead",
     "Network",
@@ -55,6 +58,7 @@ __all__ = [
     "slimmed",
     "sparsity_of",
     "statistics_of",
+    "taken",
     "twice_differentiable",
     "unfolded",
 ]

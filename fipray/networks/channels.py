@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from fipray.border import checked
 from fipray.errors import NetworkError
-from fipray.networks.functional_module import Slot
+from fipray.networks.flat_weights import Slot
 from fipray.networks.network import Network
 from fipray.networks.signals import Signal, arguments, averaged, flattened, is_batch_size, keeps_rows, mapped
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -13,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from fipray.border import described
 from fipray.errors import NetworkError
 from fipray.networks.compute import Compute, Room, in_passes, is_out_of_memory, undivided
+from fipray.networks.flat_weights import FlatWeights
 from fipray.networks.frozen import Frozen
 from fipray.networks.modules import nothing_left, outputs_of
 from fipray.networks.origin import Origin
@@ -25,38 +24,13 @@ T = TypeVar("T")
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
-@dataclass(frozen=True)
-class Slot:
-    """Position of one parameter in the flat weight vector.
-
-    Args:
-        name: the parameter's name in the module.
-        shape: the parameter's shape.
-        start: index of its first weight in the vector [P].
-    """
-
-    name: str
-    shape: torch.Size
-    start: int
-
-    @property
-    def stop(self) -> int:
-        """Index after its last weight."""
-        return self.start + self.shape.numel()
-
-
-class FunctionalModule(ABC):
+class FunctionalModule(FlatWeights, ABC):
     """Evaluation of a module at any flat weight vector; the abstract base of `Network`.
 
     `Network` runs the checks in `fipray.networks.checks`, and the checks evaluate the network. They are written against
     this class, so that the two do not import each other.
 
     Attributes:
-        weights: the network's own weights [P]; float32, or float64 where a parameter is.
-        num_weights: P.
-        slots: position of each parameter in the vector, in order.
-        moving: the slots whose weights may change.
-        mask: 1 for weights that may change and 0 for others [P]; None where all may change.
         origin: the parameters of the module that this one was copied from.
         frozen: the parameters outside of the vector that are in that module's memory.
         zeroed: names of functions that zero some weights of a parameter in the forward pass, by the parameter's name;
@@ -72,22 +46,7 @@ class FunctionalModule(ABC):
             module: the module, not copied: its parameters stop requiring gradients.
             names: names of the parameters in the vector, in order.
         """
-        parameters = dict(module.named_parameters())
-        self._module = module
-        for parameter in parameters.values():
-            parameter.requires_grad_(False)  # gradients are only ever taken with respect to the flat vector
-        slots, start = [], 0
-        for name in names:
-            slots.append(Slot(name, parameters[name].shape, start))
-            start = slots[-1].stop
-        self.slots = tuple(slots)
-        self.moving = self.slots
-        self.mask: Tensor | None = None
-        self.num_weights = start
-        self._sizes = [slot.shape.numel() for slot in slots]
-        dtype = torch.float64 if any(parameters[name].dtype == torch.float64 for name in names) else torch.float32
-        self.weights = torch.cat([parameters[name].detach().reshape(-1).to(dtype) for name in names])
-        self._dtypes = {name: parameters[name].dtype for name in names if parameters[name].dtype != dtype}
+        super().__init__(module, names)
         every = {t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()}
         self._half = next(iter(every)) if len(every) == 1 and every <= set(_LOW_PRECISION) else None
         self._takes_half_alone = False
@@ -101,11 +60,6 @@ class FunctionalModule(ABC):
         self._stacks: dict[tuple[object, ...], bool] = {}  # whether vmap can batch it, by shape and dtype of inputs
         self._room = Room()
         self.compute = Compute()
-
-    @property
-    def is_mixed(self) -> bool:
-        """True where some parameters have another dtype than the vector."""
-        return bool(self._dtypes)
 
     @property
     def micro_batch(self) -> int | None:
@@ -130,47 +84,6 @@ class FunctionalModule(ABC):
         """
         # From the present micro-batch on, which a pass of this size has already.
         return self._room.fitting(act, min(num_inputs, self.micro_batch or num_inputs))
-
-    @property
-    def num_moving(self) -> int:
-        """Number of weights that may change, at most P."""
-        return sum(slot.shape.numel() for slot in self.moving)
-
-    def dtype_of(self, name: str) -> torch.dtype:
-        """Dtype of a parameter in the module.
-
-        Args:
-            name: the parameter's name.
-
-        Returns:
-            Its own dtype, which may be lower than the vector's.
-        """
-        return self._dtypes.get(name, self.weights.dtype)
-
-    def moved(self, weights: Tensor, displacement: Tensor) -> Tensor:
-        """Add a displacement to the weights that may change.
-
-        Args:
-            weights: [P].
-            displacement: [P].
-
-        Returns:
-            `weights + displacement` [P]; bit for bit `weights` where they may not change.
-        """
-        return self.held(weights + displacement, weights)
-
-    def held(self, weights: Tensor, before: Tensor) -> Tensor:
-        """Restore the weights that may not change.
-
-        Args:
-            weights: new weights [P].
-            before: weights [P] to restore from.
-
-        Returns:
-            `weights` [P] where they may change, `before` elsewhere.
-        """
-        # torch.where copies bits; multiplying by the mask would make NaN of an infinite displacement.
-        return weights if self.mask is None else torch.where(self.mask != 0, weights, before)
 
     def __call__(self, weights: Tensor, inputs: Tensor) -> Tensor:
         """Evaluate the network; differentiable in both arguments.
@@ -293,25 +206,6 @@ class FunctionalModule(ABC):
         found = [self.fitting(partial(self, weights, part), len(part)) for part in inputs.split(chunk)]
         return torch.cat(found)
 
-    def named(self, weights: Tensor) -> dict[str, Tensor]:
-        """Split a weight vector into parameters.
-
-        Args:
-            weights: [P].
-
-        Returns:
-            Views of `weights` in the shapes of the parameters, by name.
-
-        Raises:
-            NetworkError: if `weights` is no tensor of shape [P].
-        """
-        given: object = weights
-        if not isinstance(given, Tensor) or weights.shape != (self.num_weights,):
-            raise NetworkError(f"this network has {self.num_weights} weights; {described(weights)} was given")
-        # Views and no copies: `Recording` (fipray.geometry) finds a layer's weights by their offset in the vector.
-        parts = weights.split(self._sizes)
-        return {slot.name: part.view(slot.shape) for slot, part in zip(self.slots, parts, strict=True)}
-
     @abstractmethod
     def module_at(self, weights: Tensor, *, share_frozen: bool = False) -> nn.Module:
         """Copy the module with other weights.
@@ -323,30 +217,3 @@ class FunctionalModule(ABC):
         Returns:
             A new module, each parameter in its own dtype.
         """
-
-    def outside(self) -> list[tuple[str, nn.Parameter]]:
-        """Parameters that are not in the vector.
-
-        Returns:
-            Pairs (name, parameter), each parameter once.
-        """
-        inside = {slot.name for slot in self.slots}
-        return [(name, parameter) for name, parameter in self._module.named_parameters() if name not in inside]
-
-    def aliases(self) -> list[tuple[str, str]]:
-        """All names of the parameters in the vector, each with the name of its slot.
-
-        Returns:
-            Pairs (name, slot's name); a parameter that layers share has one pair for each of its names.
-        """
-        names = {id(parameter): name for name, parameter in self._module.named_parameters()}
-        inside = {slot.name for slot in self.slots}
-        pairs = [(name, names[id(p)]) for name, p in self._module.named_parameters(remove_duplicate=False)]
-        return [(name, own) for name, own in pairs if own in inside]
-
-    def parts(self) -> Iterator[tuple[str, nn.Module]]:
-        """Submodules of the network by name, its module itself among them.
-
-        Their parameters hold the weights at which the network was made, not those of a point on a path.
-        """
-        return self._module.named_modules()

@@ -207,6 +207,7 @@ class Network(FunctionalModule):
         there._module = copied(self._module, outside.values()).to(device)
         there.frozen = there._shared_with(outside)
         there.weights = self.weights.to(device)
+        there._hold_once()
         there.mask = None if self.mask is None else self.mask.to(device)
         return there
 

@@ -13,6 +13,8 @@ from torch.nn import functional
 
 from fipray.border import checked
 from fipray.errors import DataError, UsageError
+from fipray.networks import Deferred
+from fipray.networks.deferred import AT_ONCE
 from fipray.registry import spec
 
 
@@ -98,5 +100,12 @@ def augmented(inputs: Tensor, augmentations: Sequence[Augmentation], seed: int =
     Returns:
         The inputs, followed by the results of each augmentation.
     """
+    if not augmentations:
+        return inputs
+    if isinstance(inputs, Deferred) and inputs.nbytes > AT_ONCE:
+        raise DataError(
+            f"augmentations of a path make copies of all inputs, and {len(inputs):,} that are read by reference would "
+            f"take {inputs.nbytes / 1e9:.1f} GB: let the source transform them at random, DataRef(..., augments=True)"
+        )
     generator = torch.Generator(inputs.device).manual_seed(seed)
     return torch.cat([inputs, *(augmentation.of(inputs, generator) for augmentation in augmentations)])

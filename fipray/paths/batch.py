@@ -10,6 +10,8 @@ from torch import Tensor
 from fipray.errors import DataError, UsageError
 from fipray.geometry.keeps import Kept
 from fipray.geometry.stacked import stacked
+from fipray.networks import Deferred, taken
+from fipray.paths.start_outputs import StartOutputs
 
 OUTPUTS = "outputs"  # name of the kept quantity where a problem names none
 
@@ -39,8 +41,8 @@ class Part:
         Returns:
             The quantity on the chosen inputs.
         """
-        indices = chosen.to(self.inputs.device, non_blocking=True)
-        return replace(self, inputs=self.inputs[indices], target=self.target[indices])
+        indices = chosen if isinstance(self.inputs, Deferred) else chosen.to(self.inputs.device, non_blocking=True)
+        return replace(self, inputs=taken(self.inputs, indices), target=taken(self.target, indices))
 
     def first(self, size: int) -> Part:
         """Select the first inputs.
@@ -51,7 +53,7 @@ class Part:
         Returns:
             The quantity on them.
         """
-        return replace(self, inputs=self.inputs[:size], target=self.target[:size])
+        return replace(self, inputs=taken(self.inputs, slice(size)), target=self.target[:size])
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ class Batch:
     """Inputs with the embedded outputs of the start on them, and further kept quantities.
 
     Args:
-        inputs: [N, ...].
-        reference: embedded outputs [N, C] of the start.
+        inputs: [N, ...]; deferred ones are read when they are drawn.
+        reference: embedded outputs [N, C] of the start; deferred ones are computed on what is drawn.
         seed: seed of this draw, for all other random numbers of a step that is made on the batch.
         chances: cumulative sums [N] of the weights of uncertainty sampling, float64 on the CPU; None without it.
         uncertainty_fraction: fraction of each draw, 0..1, that is sampled in proportion to these weights.
@@ -105,30 +107,54 @@ class Batch:
         Returns:
             A batch with a seed of its own and without uncertainty sampling.
         """
+        seed, chosen = self._choice(size, generator)
+        inputs, reference = self._taken(chosen, seed)
+        # Sets differ in size, so each quantity has indices of its own.
+        parts = tuple(_drawn(part, size, generator) for part in self.parts)
+        if isinstance(self.inputs, Deferred):
+            # The next draw is known already, so that it can be read while the network computes.
+            following = torch.Generator().set_state(generator.get_state())
+            seed_after, after = self._choice(size, following)
+            indices = torch.arange(len(self)) if isinstance(after, slice) else after
+            self.inputs.expect(indices, self._seed_of_inputs(seed_after))
+        return replace(
+            self,
+            inputs=inputs,
+            reference=reference,
+            seed=seed,
+            chances=None,
+            uncertainty_fraction=0.0,
+            parts=parts,
+        )
+
+    def _choice(self, size: int, generator: torch.Generator) -> tuple[int, Tensor | slice]:
+        """Seed and indices of a draw, which advances the generator."""
         # Drawn for every batch, so that the generator advances even where all inputs are taken.
         seed = int(torch.randint(2**62, (), generator=generator))
         if size >= len(self):
-            drawn = replace(self, seed=seed, chances=None, uncertainty_fraction=0.0)
-        else:
-            chosen = torch.randint(len(self), (size,), generator=generator)
-            if self.chances is not None:
-                # By inversion of the cumulative sums: torch.multinomial takes at most 2^24 categories.
-                num_uncertain = round(self.uncertainty_fraction * size)
-                marks = torch.rand(num_uncertain, generator=generator, dtype=torch.float64) * self.chances[-1]
-                chosen[:num_uncertain] = torch.searchsorted(self.chances, marks).clamp(max=len(self) - 1)
-            # Moved only now: a generator on the CPU cannot draw on another device, and the draws are the same on all.
-            # Indices are all that crosses, and the host need not wait for them.
+            return seed, slice(None)
+        chosen = torch.randint(len(self), (size,), generator=generator)
+        if self.chances is not None:
+            # By inversion of the cumulative sums: torch.multinomial takes at most 2^24 categories.
+            num_uncertain = round(self.uncertainty_fraction * size)
+            marks = torch.rand(num_uncertain, generator=generator, dtype=torch.float64) * self.chances[-1]
+            chosen[:num_uncertain] = torch.searchsorted(self.chances, marks).clamp(max=len(self) - 1)
+        return seed, chosen
+
+    def _taken(self, chosen: Tensor | slice, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Chosen inputs with the outputs of the start on them, as ordinary tensors."""
+        # Moved once and only now: a generator on the CPU cannot draw on another device, and draws are the same on all.
+        # Indices are all that crosses, and the host need not wait for them.
+        if isinstance(chosen, Tensor) and not isinstance(self.inputs, Deferred):
             chosen = chosen.to(self.inputs.device, non_blocking=True)
-            drawn = replace(
-                self,
-                inputs=self.inputs[chosen],
-                reference=self.reference[chosen],
-                seed=seed,
-                chances=None,
-                uncertainty_fraction=0.0,
-            )
-        # Sets differ in size, so each quantity has indices of its own.
-        return replace(drawn, parts=tuple(_drawn(part, size, generator) for part in self.parts))
+        inputs = taken(self.inputs, chosen, self._seed_of_inputs(seed))
+        if isinstance(self.reference, Deferred) and isinstance(outputs := self.reference.source, StartOutputs):
+            return inputs, outputs.of(inputs)
+        return inputs, taken(self.reference, chosen)
+
+    def _seed_of_inputs(self, seed: int) -> int:
+        # Inputs that are transformed anew have other outputs, so only where these are not kept.
+        return seed if isinstance(self.reference, Deferred) else 0
 
     def uncertainty_sampled(self, fraction: float) -> Batch:
         """Switch on uncertainty sampling for later draws.
@@ -148,6 +174,12 @@ class Batch:
         """
         if not 0 <= fraction <= 1:
             raise UsageError(f"uncertainty_fraction is a fraction of each batch, 0..1; {fraction} was given")
+        if isinstance(self.reference, Deferred):
+            raise UsageError(
+                "uncertainty sampling needs the outputs of the start on all anchors, which are not kept for "
+                f"{len(self):,} anchors that are read by reference: set uncertainty_fraction to 0, or take fewer "
+                "anchors, Data.of(..., limit=...), without augments=True"
+            )
         # Fisher-Rao coordinates are 2 sqrt(p).
         # In float64 for the cumulative sums: in float32 a single chance vanishes beside the sum over many inputs.
         chances = (self.reference.double() / 2).square()
@@ -169,18 +201,20 @@ class Batch:
         Raises:
             DataError: where one is NaN or infinite.
         """
-        (broken,) = torch.where(~torch.isfinite(self.reference).flatten(1).all(1))
-        if len(broken):
+        # Those that are computed for each draw are judged with the step.
+        is_kept = not isinstance(self.reference, Deferred)
+        broken = torch.where(~torch.isfinite(self.reference).flatten(1).all(1))[0].tolist() if is_kept else []
+        if broken:
             raise DataError(
                 f"the network's outputs are not finite on {len(broken)} of {len(self)} {what}, the first at index "
-                f"{int(broken[0])}: remove these inputs, or repair the network's weights"
+                f"{broken[0]}: remove these inputs, or repair the network's weights"
             )
         for part in self.parts:
-            (broken,) = torch.where(~torch.isfinite(part.target).all(1))
-            if len(broken):
+            broken = torch.where(~torch.isfinite(part.target).all(1))[0].tolist()
+            if broken:
                 raise DataError(
                     f"the kept quantity {part.name!r} is not finite on {len(broken)} of its {len(part.inputs)} {what}, "
-                    f"the first at index {int(broken[0])}: remove these inputs"
+                    f"the first at index {broken[0]}: remove these inputs"
                 )
 
     def first(self, size: int) -> Batch:
@@ -193,9 +227,10 @@ class Batch:
             A batch of them, without uncertainty sampling.
         """
         # Built anew rather than replaced: `chances` are sums over all inputs and do not fit fewer.
+        inputs, reference = self._taken(slice(size))
         return Batch(
-            self.inputs[:size],
-            self.reference[:size],
+            inputs,
+            reference,
             self.seed,
             keeps_outputs=self.keeps_outputs,
             parts=tuple(part.first(size) for part in self.parts),
@@ -225,5 +260,5 @@ class Batch:
 
 def _drawn(part: Part, size: int, generator: torch.Generator) -> Part:
     if size >= len(part.inputs):
-        return part
+        return part.first(size)
     return part.at(torch.randint(len(part.inputs), (size,), generator=generator))

@@ -11,7 +11,7 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import DataError
 from fipray.geometry import num_classes
-from fipray.networks import Network
+from fipray.networks import Deferred, Network, taken
 
 
 @checked
@@ -73,7 +73,8 @@ class Examples:
             The drawn examples.
         """
         if size >= len(self):
-            return self
+            return Examples(taken(self.inputs, slice(None), seed), self.labels)
         chosen = torch.randint(len(self), (size,), generator=torch.Generator().manual_seed(seed))
-        chosen = chosen.to(self.inputs.device, non_blocking=True)
-        return Examples(self.inputs[chosen], self.labels[chosen])
+        if not isinstance(self.inputs, Deferred):
+            chosen = chosen.to(self.inputs.device, non_blocking=True)
+        return Examples(taken(self.inputs, chosen, seed), taken(self.labels, chosen))

@@ -23,6 +23,7 @@ from fipray.paths.batch import OUTPUTS, Batch, Part
 from fipray.paths.display import listing, table
 from fipray.paths.examples import Examples
 from fipray.paths.quantities import outputs_on_anchors
+from fipray.paths.start_outputs import kept_outputs
 
 
 @checked
@@ -144,7 +145,7 @@ class Problem:
             DataError: for inputs that the network does not take.
             UsageError: for a kept quantity that names an unknown set, or does not depend on the weights.
         """
-        reference: Any = self.geometry.embed(self.network.outputs(self.start, inputs))
+        reference: Any = kept_outputs(self.network, self.geometry, inputs, drawn=not held_out)
         if not isinstance(reference, Tensor) or reference.ndim != 2 or len(reference) != len(inputs):
             raise UsageError(
                 f"{type(self.geometry).__name__}.embed() returned {described(reference)} for {len(inputs)} outputs; "

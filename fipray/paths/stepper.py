@@ -17,45 +17,7 @@ from fipray.paths.calls import everything, gradient, tangent
 from fipray.paths.objective import Masked, Objective, Projection, only_descended
 from fipray.paths.problem import Problem
 from fipray.paths.quantities import outputs_on_anchors
-
-State = dict[str, Tensor]
-"""State of a stepper: tensors by name, without a graph."""
-
-
-class OwnedState(State):
-    """State whose tensors nothing else needs, so that a stepper may overwrite them, see `taken`."""
-
-
-def taken(state: State) -> State:
-    """Take over a state in order to write to its tensors.
-
-    Copying the moments of a large network takes about as long as the step itself. A caller that needs the state no
-    longer therefore gives an `OwnedState`. It is emptied, so that a second use fails.
-
-    Args:
-        state: state that a stepper was given.
-
-    Returns:
-        The tensors of an `OwnedState`, or copies of those of any other state.
-    """
-    if not isinstance(state, OwnedState):
-        return {name: value.clone() for name, value in state.items()}
-    own = dict(state)
-    state.clear()
-    return own
-
-
-def part_of_state(state: State, tensors: State) -> State:
-    """State of an inner stepper, owned where that of the composed one is.
-
-    Args:
-        state: state of the composed stepper.
-        tensors: some of its tensors, under the inner stepper's names.
-
-    Returns:
-        The inner stepper's state.
-    """
-    return OwnedState(tensors) if isinstance(state, OwnedState) else tensors
+from fipray.paths.state import OwnedState, State, versions_of
 
 
 @dataclass(frozen=True)
@@ -231,11 +193,11 @@ def proposed(stepper: Stepper, situation: Situation, state: State) -> Proposal:
     Raises:
         UsageError: where it is no proposal, or its displacement differs from the weights in shape, dtype or device.
     """
-    name, versions = f"{type(stepper).__name__}.propose()", _versions(state)
+    name, versions = f"{type(stepper).__name__}.propose()", versions_of(state)
 
     def propose() -> Proposal:
-        # Called again when memory runs out, unless the stepper has begun to overwrite a state that it owns.
-        if _versions(state) != versions:
+        # Called again where memory runs out, unless the stepper has begun to overwrite a state that it owns.
+        if versions_of(state) != versions:
             raise torch.OutOfMemoryError("memory ran out after the stepper had begun to overwrite its state")
         return stepper.propose(situation, OwnedState(state) if isinstance(state, OwnedState) else state)
 
@@ -247,11 +209,6 @@ def proposed(stepper: Stepper, situation: Situation, state: State) -> Proposal:
     number(proposal.predicted_gain, f"{name}, as predicted_gain,")
     an_instance(proposal.state, dict, f"{name}, as state,")
     return proposal
-
-
-def _versions(state: State) -> list[int]:
-    """Count the in-place writes to each tensor of a state."""
-    return [tensor._version for tensor in state.values()]
 
 
 @runtime_checkable

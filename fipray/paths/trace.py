@@ -35,7 +35,8 @@ from fipray.paths.path import PathPoint, Probe, WeightPath
 from fipray.paths.problem import Problem, anchors_and_held_out
 from fipray.paths.radius import AcceptsAll, Candidate, judgement
 from fipray.paths.settings import Settings
-from fipray.paths.stepper import OwnedState, Situation, check_heeded, proposed
+from fipray.paths.state import OwnedState
+from fipray.paths.stepper import Situation, check_heeded, proposed
 
 SMALLEST_RADIUS = 1e-8  # in units of |w0|: a shorter step changes nothing in float32
 

@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fipray.study import Data
+from fipray.study.referenced import Array, ReferencedArray
 
 LEAST_AGREEMENT = 0.8
 """Agreement of the base network with itself on mirrored images above which they are anchors, too."""
 
 
-def are_images(inputs: NDArray[np.generic] | Tensor) -> bool:
+def are_images(inputs: Array | Tensor) -> bool:
     """Check whether inputs look like images that could be mirrored.
 
     Args:
@@ -24,9 +24,7 @@ def are_images(inputs: NDArray[np.generic] | Tensor) -> bool:
     Returns:
         True for floats [N, 1 or 3, H, W] with H and W at least 8.
     """
-    is_float = (
-        np.issubdtype(inputs.dtype, np.floating) if isinstance(inputs, np.ndarray) else inputs.is_floating_point()
-    )
+    is_float = inputs.is_floating_point() if isinstance(inputs, Tensor) else np.issubdtype(inputs.dtype, np.floating)
     return bool(is_float) and inputs.ndim == 4 and inputs.shape[1] in (1, 3) and min(inputs.shape[2:]) >= 8
 
 
@@ -61,11 +59,14 @@ class AnchorChoice:
             return data
         chosen = torch.randperm(pool, generator=torch.Generator().manual_seed(self.seed))[:count].numpy()
         places = chosen % len(anchors)
-        drawn = anchors[places]
         turned = chosen >= len(anchors)
+        labels = None if data.anchor_labels is None else data.anchor_labels[places]
+        if isinstance(anchors, ReferencedArray):
+            referenced = anchors.take(places, turned if self.mirrored else None)
+            return replace(data, anchors=referenced, anchor_labels=labels)
+        drawn = anchors[places]
         if self.mirrored:
             drawn[turned] = drawn[turned][..., ::-1]
-        labels = None if data.anchor_labels is None else data.anchor_labels[places]
         return replace(data, anchors=drawn, anchor_labels=labels)
 
 

@@ -17,6 +17,7 @@ from fipray.paths.problem import anchors_and_held_out
 from fipray.recipes.machine import Machine
 from fipray.recipes.subject import Subject
 from fipray.study import Agreement
+from fipray.study.referenced import ReferencedArray
 from fipray.study.tensors import tensor_of
 
 _logger = logging.getLogger(__name__)
@@ -108,6 +109,9 @@ class Bench:
     def _some_anchors(self) -> Tensor:
         anchors = tensor_of(self.subject.data.anchors)
         chosen = torch.randperm(len(anchors), generator=torch.Generator().manual_seed(self.seed))[: self.num_anchors]
+        if isinstance(self.subject.data.anchors, ReferencedArray):
+            # Still by reference, so that the duration of a step is that with reading.
+            return tensor_of(self.subject.data.anchors.take(chosen.numpy())).to(self.machine.device)
         return anchors[chosen].to(self.machine.device)
 
     @cached_property

@@ -162,14 +162,12 @@ def transfer_matrix(
     for row, (name, source) in enumerate(sources.items()):
         _logger.info("%s on %s, network %d of %d", attack.name, name, row + 1, len(sources))
         generator.set_state(before)
-        made = torch.cat(
-            [
-                _adversarial(attack, source, batch, batch_labels, threat_model, generator, until_fooled=False)
-                for batch, batch_labels in _batches(inputs, labels, batch_size)
-            ]
-        )
-        for column, target in enumerate(targets.values()):
-            accuracies[row, column] = _accuracy(_correct(target, made, labels, batch_size))
+        # Batch by batch, so that the adversarial inputs of one batch alone are in memory.
+        for batch, batch_labels in _batches(inputs, labels, batch_size):
+            made = _adversarial(attack, source, batch, batch_labels, threat_model, generator, until_fooled=False)
+            for column, target in enumerate(targets.values()):
+                accuracies[row, column] += int(_correct(target, made, batch_labels, batch_size).sum())
+    accuracies /= len(labels)
     return accuracies
 
 

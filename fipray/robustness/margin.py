@@ -21,8 +21,10 @@ from torch import Tensor
 
 from fipray.border import described
 from fipray.errors import DataError, UsageError
+from fipray.networks import Deferred
 from fipray.robustness.threat_models import ThreatModel
 
+_CHUNK = 500  # inputs that are checked at a time where they are read by reference
 Classifier = Callable[[Tensor], Tensor]
 """Inputs [N, ...] -> logits or log-probabilities [N, C], C >= 2; deterministic, each example independent of others."""
 
@@ -123,6 +125,12 @@ def check_examples(inputs: Tensor, labels: Tensor, threat_model: ThreatModel) ->
             f"the labels are {labels.dtype} of shape {tuple(labels.shape)} on {labels.device}: give one int64 class "
             f"for each of the {len(inputs)} inputs, on their device {inputs.device}"
         )
+    # Inputs that are read by reference may not fit in memory together.
+    for part in inputs.split(_CHUNK) if isinstance(inputs, Deferred) else (inputs,):
+        _check_values(part, threat_model)
+
+
+def _check_values(inputs: Tensor, threat_model: ThreatModel) -> None:
     # aminmax propagates NaN, so these two numbers show whether all are finite.
     smallest, largest = torch.stack(inputs.aminmax()).tolist()  # both at once: a GPU is waited for once
     if not (math.isfinite(smallest) and math.isfinite(largest)):

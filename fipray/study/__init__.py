@@ -13,6 +13,7 @@ from fipray.study.measures import (
     TaskAccuracy,
     TaskMeasure,
 )
+from fipray.study.referenced import DataRef, ReferencedArray, TarImages
 from fipray.study.search import Search
 from fipray.study.sources import Columns
 from fipray.study.space import Choice, Integers, LogIntegers, LogUniform, Uniform
@@ -25,6 +26,7 @@ __all__ = [
     "Choice",
     "Columns",
     "Data",
+    "DataRef",
     "EnsembleSpec",
     "Evaluation",
     "HeldOutAccuracy",
@@ -34,10 +36,12 @@ __all__ = [
     "LogUniform",
     "Measure",
     "PathSpec",
+    "ReferencedArray",
     "RobustAccuracy",
     "RobustAgreement",
     "Search",
     "Study",
+    "TarImages",
     "Task",
     "TaskAccuracy",
     "TaskMeasure",

@@ -17,6 +17,7 @@ from fipray.errors import DataError, NetworkError
 from fipray.networks import Layout, Packed
 from fipray.paths.display import listing, table
 from fipray.study.normalised import check_labels, normalised, shown
+from fipray.study.referenced import Array, DataRef, ReferencedArray, extremes, referenced
 from fipray.study.sources import Normalisation, Plan, taken
 from fipray.study.task import Task
 
@@ -28,8 +29,9 @@ _KNOWN_LABELS = ("anchor_labels", "held_out_labels")
 @checked
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Inputs and labels of a study, as numpy arrays, which Ray's workers on one machine share.
+    """Inputs and labels of a study, as numpy arrays, which Ray's workers on one machine share, or by reference.
 
+    Inputs by reference (`DataRef`, `ReferencedArray`) are read when they are used, so that they need not fit in memory.
     Arrays are stored in native byte order and C order, and copied only where they are not. Inputs have a dtype that the
     network takes; attacks need floats.
 
@@ -54,13 +56,13 @@ class Data:
             different shapes, test inputs outside the bounds, and labels that are not integers from 0.
     """
 
-    anchors: NDArray[np.generic]
-    held_out: NDArray[np.generic]
-    test_inputs: NDArray[np.generic] | None = None
+    anchors: Array
+    held_out: Array
+    test_inputs: Array | None = None
     test_labels: NDArray[np.integer] | None = None
     bounds: tuple[float, float] = (0.0, 1.0)
-    ood_inputs: NDArray[np.generic] | None = None
-    sets: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    ood_inputs: Array | None = None
+    sets: Mapping[str, Array] = field(default_factory=dict)
     tasks: Mapping[str, Task] = field(default_factory=dict)
     anchor_labels: NDArray[np.integer] | None = None
     held_out_labels: NDArray[np.integer] | None = None
@@ -79,6 +81,9 @@ class Data:
         object.__setattr__(self, "bounds", (low, high))
         if not low < high:
             raise DataError(f"bounds must be (low, high) with low < high, got {self.bounds}")
+        # Anchors may lie anywhere, but what attacks perturb is checked whenever it is read.
+        if isinstance(self.test_inputs, ReferencedArray):
+            object.__setattr__(self, "test_inputs", self.test_inputs.within(self.bounds))
         # Inputs before labels: `check_labels` counts inputs, and takes a minimum that an empty array does not have.
         for name, inputs in self.inputs.items():
             self._check_inputs(name, inputs)
@@ -110,7 +115,8 @@ class Data:
 
         A source is a torch Dataset or DataLoader, a data set of Hugging Face, a numpy array or tensor, a tuple (inputs,
         labels), a dictionary of arrays, a data frame, a Bunch of scikit-learn, a folder of images (one folder a class,
-        or folders `train` and `val` or `test` of them), or the path of an .npz or .npy file. `fipray.study.Columns`
+        or folders `train` and `val` or `test` of them), the path of an .npz or .npy file, or a `DataRef`, for data that
+        does not fit in memory. `fipray.study.Columns`
         names columns that cannot be found. The inputs of a shuffled source become anchors, the last ones held-out
         inputs, and before these, where there are labels and no test source, test inputs.
 
@@ -142,7 +148,8 @@ class Data:
             if (test, num_held_out, limit, transform, mean, std, seed) != (*[None] * 6, 0):
                 raise DataError("the source is a Data, which is divided already: give no other arguments")
             return source
-        return cls(**taken(source, Plan(test, num_held_out, limit, transform, Normalisation.of(mean, std), seed)))
+        plan = Plan(test, num_held_out, limit, transform, Normalisation.of(mean, std), seed)
+        return cls(**(referenced if isinstance(source, DataRef) else taken)(source, plan))
 
     def packed(self, module: nn.Module) -> nn.Module:
         """Wrap a module so that it takes the inputs as they are stored.
@@ -166,7 +173,7 @@ class Data:
         return Packed(module, self.layout)
 
     @property
-    def inputs(self) -> dict[str, NDArray[np.generic]]:
+    def inputs(self) -> dict[str, Array]:
         """All inputs of the data, by name."""
         named = {
             **{name: getattr(self, name) for name in ("anchors", "held_out", "test_inputs", "ood_inputs")},
@@ -207,8 +214,9 @@ class Data:
         return rows
 
     def _check_inputs(self, name: str, inputs: Any) -> None:
-        if not isinstance(inputs, np.ndarray) or inputs.ndim < 2 or inputs.size == 0:
-            found = f"shape {inputs.shape}" if isinstance(inputs, np.ndarray) else f"a {type(inputs).__name__}"
+        is_array = isinstance(inputs, (np.ndarray, ReferencedArray))
+        if not is_array or inputs.ndim < 2 or inputs.size == 0:
+            found = f"shape {inputs.shape}" if is_array else f"a {type(inputs).__name__}"
             raise DataError(f"{name} must be a numpy array of one or more inputs, [N, ...], but has {found}")
         if self.layout is not None and inputs.shape[1:] != (self.layout.size,):
             raise DataError(
@@ -220,7 +228,7 @@ class Data:
                 f"all inputs must have one shape, but anchors have {self.anchors.shape[1:]} and {name} "
                 f"{inputs.shape[1:]}"
             )
-        if np.issubdtype(inputs.dtype, np.floating):
+        if isinstance(inputs, np.ndarray) and np.issubdtype(inputs.dtype, np.floating):
             broken = ~np.isfinite(inputs).reshape(len(inputs), -1).all(1)
             if broken.any():
                 raise DataError(
@@ -229,15 +237,18 @@ class Data:
                 )
         low, high = self.bounds
         # Attacks perturb test inputs only; anchors may lie anywhere, such as random inputs around the data.
-        if name.startswith("test_inputs") and (inputs.min() < low or inputs.max() > high):
+        if not name.startswith("test_inputs"):
+            return
+        least, greatest = extremes(inputs)
+        if least < low or greatest > high:
             raise DataError(
-                f"{name} lie in {inputs.min():.4g}..{inputs.max():.4g}, outside the bounds "
+                f"{name} lie in {least:.4g}..{greatest:.4g}, outside the bounds "
                 f"{low}..{high}: rescale them, or give bounds=(low, high)"
             )
 
     @cached_property
     def digest(self) -> str:
-        """16 hexadecimal digits of a SHA-256 of all arrays and the bounds."""
+        """16 hexadecimal digits of a SHA-256 of all arrays and the bounds; of inputs by reference, of the reference."""
         hashing = hashlib.sha256(f"bounds {self.bounds}".encode())
         if self.layout is not None:
             hashing.update(repr(self.layout).encode())
@@ -245,5 +256,5 @@ class Data:
         for name, array in sorted({**self.inputs, **self.labels}.items()):
             hashing.update(f"{name} {array.dtype.str} {array.shape}".encode())
             # The memory itself, without a copy: `normalised` has made it contiguous and of native byte order.
-            hashing.update(array.data)
+            hashing.update(array.digest.encode() if isinstance(array, ReferencedArray) else array.data)
         return hashing.hexdigest()[:16]

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fipray.geometry import FisherRao, OutputGeometry
+from fipray.study.referenced import Array, extremes
 from fipray.study.specs import EnsembleSpec
 
 
@@ -32,16 +30,16 @@ def ensembles_described(
     return {each.name: {"members": list(each.members), "average": average, "dim": dim} for each in ensembles}
 
 
-def inputs_described(inputs: NDArray[np.generic]) -> dict[str, Any]:
+def inputs_described(inputs: Array) -> dict[str, Any]:
     """Describe what inputs look like, without their values.
 
     Args:
         inputs: inputs [N, ...].
 
     Returns:
-        Shape of one input, dtype, and the smallest and largest number in it.
+        Shape of one input, dtype, and the smallest and largest number in it; by reference, those of a few inputs.
     """
-    low, high = inputs.min().item(), inputs.max().item()
+    low, high = (value.item() for value in extremes(inputs))
     return {
         "shape": list(inputs.shape[1:]),
         "dtype": inputs.dtype.name,

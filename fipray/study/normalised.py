@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fipray.errors import DataError
+from fipray.study.referenced import Array, ReferencedArray, extremes
 
 _LONGEST_FLOAT = 8  # bytes; torch has no longdouble
 
@@ -41,7 +41,7 @@ def normalised(name: str, array: Any) -> Any:
     return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C").view(np.ndarray)
 
 
-def check_labels(name: str, inputs: NDArray[np.generic], labels: Any) -> None:
+def check_labels(name: str, inputs: Array, labels: Any) -> None:
     """Check that there is one class, an integer from 0, for each input.
 
     Args:
@@ -73,14 +73,16 @@ def check_labels(name: str, inputs: NDArray[np.generic], labels: Any) -> None:
         raise DataError(f"labels must be 0 or more, but {name} contains {labels.min()}")
 
 
-def shown(array: NDArray[np.generic]) -> str:
+def shown(array: Array) -> str:
     """Describe an array, which itself would fill the screen.
 
     Args:
         array: inputs [N, ...].
 
     Returns:
-        Its shape, dtype and range.
+        Its shape, dtype and range; of inputs by reference that of a few.
     """
     shape = " x ".join(str(size) for size in array.shape[1:])
-    return f"{len(array):,} of shape {shape} in {array.dtype}, {array.min():.4g}..{array.max():.4g}"
+    low, high = extremes(array)
+    where = f", by reference: {array.ref.function} {array.ref.version!r}" if isinstance(array, ReferencedArray) else ""
+    return f"{len(array):,} of shape {shape} in {array.dtype}, {low:.4g}..{high:.4g}{where}"

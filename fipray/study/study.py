@@ -39,6 +39,7 @@ from fipray.study.evaluation import (
     evaluation_jobs,
 )
 from fipray.study.measures import AnyMeasure, check_measures
+from fipray.study.referenced import few
 from fipray.study.rehearsal import rehearse_evaluation, rehearse_paths
 from fipray.study.rounds import RoundSpec, check, expanded
 from fipray.study.specs import EnsembleSpec, PathSpec, check_name, variants_of
@@ -130,7 +131,7 @@ class Study:
         network = Network.of(self.module, moving=self.moving or None).computed(self.compute)
         # First the checks whose messages name the cause; the rehearsals at the end would fail on the same mistakes.
         for name, inputs in self.data.inputs.items():
-            check_inputs(network, name, inputs[:1024], self.geometry)  # bounds the cost
+            check_inputs(network, name, few(inputs, 1024), self.geometry)  # bounds the cost
         for path in self.paths:
             try:
                 check_network(path.objective, network.only(path.moving) if path.moving else network)

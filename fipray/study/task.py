@@ -14,6 +14,7 @@ from fipray.border import checked
 from fipray.errors import DataError
 from fipray.networks import Layout
 from fipray.study.normalised import normalised, shown
+from fipray.study.referenced import DataRef, referenced_task
 from fipray.study.sources import Normalisation, Plan, packed_inputs, taken_task
 
 
@@ -79,7 +80,7 @@ class Task:
         All examples of the source are learned; only its own test part, or `test`, is for tests.
 
         Args:
-            source: labelled source, as of `Data.of`. A `Task` is returned as it is.
+            source: labelled source, as of `Data.of`, or a `DataRef`. A `Task` is returned as it is.
             test: labelled source of test inputs; None for the source's own test part, if it has one.
             limit: most examples to take of each source; None for all.
             transform: function applied to each input; None for none.
@@ -97,7 +98,8 @@ class Task:
             if (test, limit, transform, mean, std, seed) != (*[None] * 5, 0):
                 raise DataError("the source is a Task already: give no other arguments")
             return source
-        return cls(**taken_task(source, Plan(test, None, limit, transform, Normalisation.of(mean, std), seed)))
+        plan = Plan(test, None, limit, transform, Normalisation.of(mean, std), seed)
+        return cls(**(referenced_task if isinstance(source, DataRef) else taken_task)(source, plan))
 
     def arranged(self, layout: Layout | None, name: str) -> Task:
         """Arrange several inputs as the data has them.

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fipray.geometry import Kept, OutputGeometry, class_logits
-from fipray.networks import Network
+from fipray.networks import Deferred, Joined, Network
 from fipray.paths import Examples
 from fipray.robustness import correct
 from fipray.study.data import Data
+from fipray.study.referenced import Array, ReferencedArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Tensors:
     """Data of a study as tensors, each created on first use.
 
     Args:
-        data: data of the study.
+        data: data of the study; inputs by reference are deferred (`fipray.networks.Deferred`).
         device: torch device; on "cpu" the tensors share the arrays' memory and must not be written to.
     """
 
@@ -95,14 +96,16 @@ class Tensors:
 
     def _sets(self, names: tuple[str, ...]) -> Tensor:
         sets = [self._tensor(self.data.sets[name]) for name in names]
+        if len(sets) > 1 and any(isinstance(each, Deferred) for each in sets):
+            return Deferred(Joined(sets), self.device)
         return sets[0] if len(sets) == 1 else torch.cat(sets)
 
-    def _examples(self, inputs: NDArray[np.generic] | None, labels: NDArray[np.integer] | None) -> Examples | None:
+    def _examples(self, inputs: Array | None, labels: NDArray[np.integer] | None) -> Examples | None:
         if inputs is None or labels is None:
             return None
         return Examples(self._tensor(inputs), self._tensor(labels).long())  # torch's losses take int64 only
 
-    def _tensor(self, array: NDArray[np.generic]) -> Tensor:
+    def _tensor(self, array: Array) -> Tensor:
         return tensor_of(array).to(self.device)
 
 
@@ -121,15 +124,47 @@ def kept_of(geometry: OutputGeometry, keeps: Mapping[str, Kept], tensors: Tensor
     return {"geometry": geometry, "keeps": keeps, "sets": {name: tensors.anchors((name,)) for name in sorted(named)}}
 
 
-def tensor_of(array: NDArray[np.generic]) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Inputs by reference as torch reads them: a `Readable`.
+
+    Args:
+        array: the inputs.
+    """
+
+    array: ReferencedArray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape [N, ...]."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.from_numpy(np.empty(0, self.array.dtype)).dtype
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether random transforms are drawn anew in each draw."""
+        return self.array.ref.augments
+
+    def read(self, indices: Tensor, seed: int) -> Tensor:
+        """See `Readable`."""
+        return torch.from_numpy(self.array.read(indices.numpy(), seed))
+
+
+def tensor_of(array: Array) -> Tensor:
     """Convert an array to a tensor without a copy.
 
     Args:
-        array: numpy array, possibly read-only.
+        array: numpy array, possibly read-only, or inputs by reference.
 
     Returns:
-        Tensor on the CPU that shares the array's memory and must not be written to.
+        Tensor on the CPU that shares the array's memory and must not be written to; of inputs by reference, a deferred
+        one.
     """
+    if isinstance(array, ReferencedArray):
+        return Deferred(Reading(array))
     with warnings.catch_warnings():  # arrays in Ray's object store are read-only, of which torch warns
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import jacrev
 
 from fipray.errors import UsageError
-from fipray.geometry import Euclidean, FisherRao, Metric, OutputGeometry, functional_distance
+from fipray.geometry import Euclidean, FisherRao, Metric, OutputGeometry, StreamedMetric, functional_distance
 from fipray.networks import Network
 from tests.problems import linear, mlp, normal
 
@@ -184,3 +184,53 @@ def test_fisher_rao_of_certain_and_opposite_predictions_is_the_spheres_chord():
 def test_scale_that_is_not_positive_is_refused():
     with pytest.raises(UsageError, match="above 0"):
         Euclidean(scale=0)
+
+
+class UsesOnePart(nn.Module):
+    """A network with a layer that no pass uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused, self.used = nn.Linear(6, 6), nn.Linear(6, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.used(inputs)
+
+
+def test_weights_that_no_pass_uses_have_rows_of_zeros():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Network(UsesOnePart().double(), ["unused.weight", "unused.bias", "used.weight", "used.bias"])
+    inputs, geometry = normal(5, 6), FisherRao()
+    metric, v, u = Metric(network, network.weights, inputs, geometry), normal(network.num_weights, seed=1), normal(5, 4)
+    dense = jacrev(lambda weights: geometry.embed(network(weights, inputs)))(network.weights).flatten(0, 1)
+    torch.testing.assert_close(metric.j(v).flatten(), dense @ v, **TOLERANCE)
+    torch.testing.assert_close(metric.jt(u), dense.T @ u.flatten(), **TOLERANCE)
+
+
+def test_products_take_and_give_vectors_in_pieces_as_well():
+    network, inputs = convolutional()
+    metric = Metric(network, network.weights, inputs, FisherRao())
+    u, v = normal(5, 4, seed=1), normal(network.num_weights, seed=2)
+    pieces = metric.jt_in_pieces(u)
+    assert [len(one) for one in pieces] == [slot.shape.numel() for slot in network.slots]
+    assert torch.equal(torch.cat(pieces), metric.jt(u))
+    in_pieces = list(v.split([len(one) for one in pieces]))
+    for direction in (in_pieces, [v]):
+        assert torch.equal(metric.j(direction), metric.j(v))
+
+
+@pytest.mark.parametrize("chunk", [2, 3])
+def test_a_streamed_metric_is_the_whole_one(chunk):
+    network, inputs = convolutional()
+    given = (network, network.weights, inputs, FisherRao())
+    whole, streamed = Metric(*given), StreamedMetric(*given, chunk=chunk)
+    u, v = normal(5, 4, seed=1), normal(network.num_weights, seed=2)
+    for one, other in (
+        (whole.jt(u), streamed.jt(u)),
+        (whole.j(v), streamed.j(v)),
+        (whole @ v, streamed @ v),
+        (whole.jacobian(), streamed.jacobian()),
+        (whole.gram(), streamed.gram()),
+    ):
+        torch.testing.assert_close(one, other, **TOLERANCE)

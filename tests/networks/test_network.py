@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -299,3 +301,23 @@ def test_a_network_is_an_html_table_whose_text_is_escaped():
 
 def test_a_name_that_a_terminal_obeys_is_escaped_in_a_networks_text():
     assert repr(Network.of(type("a\nb", (nn.Linear,), {})(3, 2))).startswith("Network of a\\nb: 8 weights")
+
+
+def test_the_weights_are_in_memory_once_and_copies_have_their_own():
+    network = Network.of(nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 2)))
+    own = {one.untyped_storage().data_ptr() for _, part in network.parts() for one in part.parameters()}
+    assert own == {network.weights.untyped_storage().data_ptr()}
+    with torch.no_grad():
+        for parameter in network.module_at(network.weights).parameters():
+            parameter.fill_(7.0)
+    assert not (network.weights == 7.0).any()
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_pickled_network_holds_the_weights_once_for_the_vector_and_once_for_the_module(moved):
+    network = Network.of(nn.Sequential(*(nn.Linear(30, 30) for _ in range(8))))
+    network = network.at(2 * network.weights) if moved else network
+    inputs, text = torch.ones(3, 30), pickle.dumps(network)
+    assert len(text) < 2 * network.weights.nbytes + 20_000
+    again = pickle.loads(text)
+    assert torch.equal(again(again.weights, inputs), network(network.weights, inputs))

@@ -184,7 +184,7 @@ class TestData:
             ({"anchors": np.zeros((0, 6))}, "one or more inputs, [N, ...], but has shape (0, 6)"),
             (
                 {"anchors": torch.zeros(3, 6)},
-                "expected a numpy array. Convert it with tensor.numpy()",
+                "expected a numpy array or a ReferencedArray. Convert it with tensor.numpy()",
             ),
             ({"held_out": np.zeros((3, 5))}, "anchors have (6,) and held_out (5,)"),
             ({"ood_inputs": np.zeros((3, 5))}, "anchors have (6,) and ood_inputs (5,)"),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fipray.errors import NetworkError
 from fipray.networks.checks.passes import NUM_INPUTS, agree, constant, half_hint, kind_of, leaves_of, moved, tried
+from fipray.networks.deferred import Deferred
 from fipray.networks.functional_module import FunctionalModule
 from fipray.networks.modules import described, tensors_beside
 from fipray.networks.parameters import listed
@@ -42,8 +43,11 @@ def check_gradients(
             f"{kind} computes with {listed(foreign)}, which is none of its parameters: register it (nn.Parameter as "
             "an attribute, nn.ModuleList, nn.ParameterList), or, if it is a constant, detach it (requires_grad=False)"
         )
-    zero_is_none = len(inputs) >= _ENOUGH_INPUTS and bool(inputs.any())
+    looked_at = inputs[:NUM_INPUTS] if isinstance(inputs, Deferred) else inputs
+    zero_is_none = len(inputs) >= _ENOUGH_INPUTS and bool(looked_at.any())
     unused = _unused(network, leaves, outputs, zero_is_none)
+    if not _names(network, unused):
+        return
     further = inputs[NUM_INPUTS:_MANY_INPUTS]
     # An empty tensor splits into one empty batch, which transformers do not take.
     for more in further.split(NUM_INPUTS) if len(further) else ():

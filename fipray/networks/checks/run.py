@@ -12,9 +12,12 @@ from fipray.networks.checks.distances import check_geometry
 from fipray.networks.checks.passes import NUM_INPUTS, kind_of, tried
 from fipray.networks.checks.purity import check_passes, check_rows, load, perturbed
 from fipray.networks.checks.randomness import kept_randomness
+from fipray.networks.deferred import Deferred
 from fipray.networks.embedding import OutputGeometry
 from fipray.networks.frozen import WriteError
 from fipray.networks.functional_module import FunctionalModule
+
+_CHUNK = 4096  # inputs that are looked at together
 
 
 def run_checks(network: FunctionalModule, inputs: Tensor, geometry: OutputGeometry | None) -> None:
@@ -93,7 +96,11 @@ def _guard_frozen(network: FunctionalModule, inputs: Tensor) -> None:
 def _check_values(inputs: Tensor) -> None:
     if inputs.ndim == 0 or len(inputs) == 0:
         raise DataError("there are no inputs: at least one is needed")
-    if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
+    # Deferred inputs are checked as they are read.
+    if isinstance(inputs, Deferred) or not inputs.is_floating_point():
+        return
+    # In chunks, because torch.isfinite takes more memory than the inputs.
+    if not all(bool(torch.isfinite(part).all()) for part in inputs.split(_CHUNK)):
         bad = int((~torch.isfinite(inputs)).flatten(1).any(1).sum())
         raise DataError(f"{bad} of {len(inputs)} inputs hold NaN or infinity: remove or repair them")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from fipray.border import checked
 from fipray.errors import NetworkError, UsageError
 from fipray.networks import Network, removable_channels
-from fipray.networks.functional_module import Slot
+from fipray.networks.flat_weights import Slot
 from fipray.registry import spec
 
 # Saliencies [P], at least 0, of all weights. A call, as computing them may take passes that are not always needed.

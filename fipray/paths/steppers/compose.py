@@ -13,7 +13,8 @@ from fipray.paths.batch import Batch
 from fipray.paths.calls import restrict, tangent
 from fipray.paths.objective import Objective, Projection
 from fipray.paths.problem import Problem
-from fipray.paths.stepper import Proposal, Situation, State, Stepper, ignores, part_of_state, promised
+from fipray.paths.state import State, part_of_state
+from fipray.paths.stepper import Proposal, Situation, Stepper, ignores, promised
 from fipray.registry import spec
 
 

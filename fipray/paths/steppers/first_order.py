@@ -17,7 +17,8 @@ from fipray.paths.batch import Batch
 from fipray.paths.calls import of_call, scalar, unchanged
 from fipray.paths.objective import Asked, OfOutputs
 from fipray.paths.problem import Problem
-from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone, taken, within
+from fipray.paths.state import State, taken
+from fipray.paths.stepper import Proposal, Situation, needs_outputs_alone, within
 from fipray.paths.steppers.modes import EvaluationMode, TrainingMode, initial_statistics, mode_of
 from fipray.paths.steppers.squared_distance import SquaredDistance
 from fipray.registry import spec
@@ -114,7 +115,7 @@ class FirstOrder:
             check_norms_move(problem.network)
         zeros = torch.zeros_like(problem.start)
         # the fused kernel takes its step count as a float32 tensor on the device of the weights
-        state = {"mean": zeros, "square": zeros, "count": zeros.new_zeros((), dtype=torch.float32)}
+        state = {"mean": zeros, "square": zeros.clone(), "count": zeros.new_zeros((), dtype=torch.float32)}
         return state | initial_statistics(problem.network) if self.batch_statistics else state
 
     def propose(self, situation: Situation, state: State) -> Proposal:

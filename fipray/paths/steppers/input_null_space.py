@@ -12,7 +12,8 @@ from fipray.geometry import Metric
 from fipray.geometry.solvers import eigh
 from fipray.paths.batch import Batch
 from fipray.paths.problem import Problem
-from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone, promised
+from fipray.paths.state import State
+from fipray.paths.stepper import Proposal, Situation, needs_outputs_alone, promised
 from fipray.registry import spec
 
 

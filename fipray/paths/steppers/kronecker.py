@@ -13,7 +13,8 @@ from fipray.errors import UsageError
 from fipray.geometry import Layer, Metric
 from fipray.geometry.solvers import eigh
 from fipray.paths.problem import Problem
-from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone, promised
+from fipray.paths.state import State
+from fipray.paths.stepper import Proposal, Situation, needs_outputs_alone, promised
 from fipray.registry import spec
 
 

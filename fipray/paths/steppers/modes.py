@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fipray.networks import Network, Statistics, folded, normalised, statistics_of, unfolded
-from fipray.paths.stepper import State
+from fipray.paths.state import State
 
 _PREFIX = "statistics "  # of a buffer's name in a state; part of the format of saved paths
 

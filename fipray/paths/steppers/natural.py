@@ -13,7 +13,8 @@ from fipray.errors import UsageError
 from fipray.geometry import Metric, StackedMetric, StreamedMetric, conjugate_gradients, damped_least_squares
 from fipray.geometry.metric import Precision
 from fipray.paths.problem import Problem
-from fipray.paths.stepper import Proposal, Situation, State, promised
+from fipray.paths.state import State
+from fipray.paths.stepper import Proposal, Situation, promised
 from fipray.paths.steppers.sample_space import exact_correction
 from fipray.registry import spec
 

@@ -10,7 +10,8 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import NullSpace
 from fipray.paths.problem import Problem
-from fipray.paths.stepper import Proposal, Situation, State, promised
+from fipray.paths.state import State
+from fipray.paths.stepper import Proposal, Situation, promised
 from fipray.paths.steppers.sample_space import exact_correction
 from fipray.registry import spec
 

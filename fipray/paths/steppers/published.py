@@ -12,7 +12,8 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.paths.calls import gradient
 from fipray.paths.problem import Problem
-from fipray.paths.stepper import Proposal, Situation, State, needs_outputs_alone
+from fipray.paths.state import State
+from fipray.paths.stepper import Proposal, Situation, needs_outputs_alone
 from fipray.registry import spec
 
 

@@ -12,7 +12,8 @@ from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, class_logits
 from fipray.paths.problem import Problem
-from fipray.paths.stepper import Proposal, Situation, State, part_of_state
+from fipray.paths.state import State, part_of_state
+from fipray.paths.stepper import Proposal, Situation
 from fipray.paths.steppers.first_order import FirstOrder
 from fipray.registry import spec
 

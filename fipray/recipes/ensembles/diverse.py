@@ -37,6 +37,7 @@ from fipray.robustness import ThreatModel
 from fipray.study import Data, EnsembleSpec, LogUniform, PathSpec
 from fipray.study.evaluation import BASE
 from fipray.study.measures import ACCURACY_LOSS
+from fipray.study.referenced import few, selected
 
 Diversity = Literal["outputs", "gradients", "weights"]
 KIND = "diverse"
@@ -129,7 +130,7 @@ class DiverseEnsemble:
 
     @property
     def _objective(self) -> Objective:
-        low, high = np.quantile(self.data.anchors[:1000].astype(np.float64), (0.05, 0.95))
+        low, high = np.quantile(few(self.data.anchors, 1000).astype(np.float64), (0.05, 0.95))
         noise = float(f"{max(float(high - low), 1e-3) / 4:.2g}")
         match self.diversity:
             case "outputs":
@@ -186,9 +187,9 @@ def with_labels(data: Data) -> Data:
     is_held_out[np.random.default_rng(0).permutation(total)[: min(total // 2, 2000)]] = True
     return replace(
         data,
-        held_out=data.test_inputs[is_held_out],
+        held_out=selected(data.test_inputs, is_held_out),
         held_out_labels=data.test_labels[is_held_out],
-        test_inputs=data.test_inputs[~is_held_out],
+        test_inputs=selected(data.test_inputs, ~is_held_out),
         test_labels=data.test_labels[~is_held_out],
     )
 

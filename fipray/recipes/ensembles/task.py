@@ -20,6 +20,7 @@ from fipray.robustness import PGD, Attack, AutoAttack, TargetedPGD, ThreatModel
 from fipray.study import AccuracyLoss, Data, EnsembleSpec, Evaluation
 from fipray.study.evaluation import BASE
 from fipray.study.measures import ACCURACY_LOSS
+from fipray.study.referenced import extremes
 
 AttackNames = Literal["pgd", "autoattack"]
 ATTACKS: dict[str, tuple[Attack, ...]] = {"pgd": (TargetedPGD(), PGD()), "autoattack": (PGD(), AutoAttack())}
@@ -78,10 +79,11 @@ class Task:
                 "ensembles are made of classifiers with outputs [N, C]; this network's outputs are "
                 f"{list(self.subject.base_outputs.shape)}"
             )
-        (low, high), anchors = self.data.bounds, self.data.anchors
-        if anchors.min() < low or anchors.max() > high:
+        low, high = self.data.bounds
+        least, greatest = extremes(self.data.anchors)
+        if least < low or greatest > high:
             raise DataError(
-                f"anchors lie in {anchors.min():.4g}..{anchors.max():.4g}, outside the bounds {low}..{high}: rescale "
+                f"anchors lie in {least:.4g}..{greatest:.4g}, outside the bounds {low}..{high}: rescale "
                 "them, or give Data(bounds=(low, high))"
             )
 

@@ -18,6 +18,7 @@ from fipray.errors import DataError, UsageError
 from fipray.networks import MultiHead, for_task, grown
 from fipray.recipes.subject import Subject
 from fipray.study import Data, Task
+from fipray.study.referenced import Array
 
 Scenario = Literal["shared", "task"]
 KNOWN = "known"
@@ -185,7 +186,7 @@ class Series:
             last.bias[self.num_outputs :] = level
         return module
 
-    def _drawn(self, inputs: NDArray[np.generic], classes: NDArray[np.integer]) -> NDArray[np.generic]:
+    def _drawn(self, inputs: Array, classes: NDArray[np.integer]) -> NDArray[np.generic]:
         """Draw stored inputs, as evenly from all classes as there are inputs."""
         random = np.random.default_rng(self.seed)
         order = random.permutation(len(inputs))
@@ -197,7 +198,7 @@ class Series:
         chosen = order[np.argsort(ranks, kind="stable")][: self.num_stored // len(self.tasks)]
         return inputs[chosen]
 
-    def _told(self, inputs: NDArray[np.generic], number: int) -> NDArray[np.generic]:
+    def _told(self, inputs: Array, number: int) -> NDArray[np.generic]:
         if self.scenario != "task":
-            return inputs
+            return np.asarray(inputs)
         return for_task(torch.from_numpy(np.ascontiguousarray(inputs)), number).numpy()

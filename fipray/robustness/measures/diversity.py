@@ -69,7 +69,7 @@ def coherence_matrix(
     if not classifiers or batch_size < 1:
         raise UsageError(f"{len(classifiers)} members, batch_size {batch_size}: give at least one of each")
     check_examples(inputs, labels, ANYWHERE)
-    total = inputs.new_zeros(len(classifiers), len(classifiers), dtype=torch.float64)
+    total = torch.zeros(len(classifiers), len(classifiers), dtype=torch.float64, device=inputs.device)
     for batch, batch_labels in zip(inputs.split(batch_size), labels.split(batch_size), strict=True):
         gradients = (margin_gradient(classifier, batch, batch_labels)[2] for classifier in classifiers)
         # Unit vectors, or 0 where the gradient is; they point downhill, and the signs cancel in the products.

@@ -2,6 +2,6 @@
 
 from fipray.study.sources.columns import Columns
 from fipray.study.sources.preparing import Normalisation, resized
-from fipray.study.sources.taking import Plan, packed_inputs, taken, taken_task
+from fipray.study.sources.taking import Plan, packed_examples, packed_inputs, taken, taken_task
 
-__all__ = ["Columns", "Normalisation", "Plan", "packed_inputs", "resized", "taken", "taken_task"]
+__all__ = ["Columns", "Normalisation", "Plan", "packed_examples", "packed_inputs", "resized", "taken", "taken_task"]

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from fipray.study.sources.labels import text_refused
 Channels = Literal["first", "last", "unknown"]
 Transform = Callable[[Any], Any]
 _MISSING = object()
+_LOCK = RLock()  # the global generators are of the process, and another thread may be reading ahead
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +167,35 @@ class ItemSource:
         starts = range(0, len(indices), size)
         with _seeded(seed):
             read = [self._parsed(indices[start : start + size]) for start in starts]
-        firsts, batches = [indices[start] for start in starts], self.collate is not None
+        return self._joined(read, [indices[start] for start in starts], () if same else (note,))
+
+    def each(self, indices: Sequence[int], seeds: Sequence[int]) -> Examples:
+        """Read examples, the random transforms of each with a seed of its own.
+
+        Args:
+            indices: their indices, at least one.
+            seeds: a seed for each.
+
+        Returns:
+            The examples in this order; each depends on its own index and seed alone.
+
+        Raises:
+            DataError: see `Source.read`.
+        """
+        read = []
+        with _seeded(0):
+            for index, seed in zip(indices, seeds, strict=True):
+                _seed(seed)
+                read.append(self._parsed([index]))
+        return self._joined(read, indices, ())
+
+    def _joined(
+        self,
+        read: list[tuple[Any, Parts, bool, NDArray[Any] | None]],
+        firsts: Sequence[int],
+        notes: tuple[str, ...],
+    ) -> Examples:
+        batches = self.collate is not None
         value, parts, by_place, _ = read[0]
         found = {name: stacked(name or "the input", self._each(read, name), firsts, batches=batches) for name in parts}
         labels = [label for *_, label in read]
@@ -175,7 +205,7 @@ class ItemSource:
             stacked("the label", labels, firsts, batches=batches) if has_labels else None,  # type: ignore[arg-type]
             by_place,
             _channels(value),
-            () if same else (note,),
+            notes,
         )
 
     def _each(self, read: list[tuple[Any, Parts, bool, NDArray[Any] | None]], name: str) -> list[NDArray[Any]]:
@@ -250,13 +280,17 @@ def _channels(value: Any) -> Channels:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Seed the global generators, which transforms draw from, and restore them afterwards."""
-    python, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002  (other libraries draw from it)
-    with torch.random.fork_rng(devices=[]):
+    with _LOCK, torch.random.fork_rng(devices=[]):
+        python, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002  (other libraries draw from it)
         try:
-            random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
-            torch.manual_seed(seed)
+            _seed(seed)
             yield
         finally:
             random.setstate(python)
             np.random.set_state(numpys)  # noqa: NPY002
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which would seed those of GPUs, too

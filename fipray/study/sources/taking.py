@@ -102,9 +102,54 @@ def packed_inputs(what: str, value: Any) -> tuple[Array, Layout | None]:
     parts, by_place = parts_of(what, value)
     if not parts or any(not array.ndim for array in parts.values()):
         raise DataError(f"{what} must be one or more arrays [N, ...], by keyword or in a tuple")
-    examples = _ready(what, Examples(parts, None, by_place), Plan(), [])
-    layout = _layout(examples) if len(parts) > 1 else None
-    return _packed(layout, examples), layout
+    packed, layout, _ = packed_examples(what, Examples(parts, None, by_place))
+    return packed, layout
+
+
+def packed_examples(what: str, examples: Examples) -> tuple[Array, Layout | None, list[str]]:
+    """Prepare inputs of examples for networks, several inputs packed in one row.
+
+    Args:
+        what: description of the inputs, for messages.
+        examples: examples, whose labels are not used. What is done depends on their shapes and dtypes alone.
+
+    Returns:
+        Rows [N, ...], their layout (None where there is only one input), and notes on what was done.
+
+    Raises:
+        DataError: for images whose channels are ambiguous.
+    """
+    notes: list[str] = []
+    ready = _ready(what, replace(examples, labels=None), Plan(), notes)
+    layout = _layout(ready) if len(ready.parts) > 1 else None
+    return _packed(layout, ready), layout, notes
+
+
+def cuts(num: int, plan: Plan, *, splits_test: bool) -> tuple[slice, slice, slice]:
+    """Divide shuffled examples into anchors, held-out and test inputs.
+
+    Args:
+        num: number of examples.
+        plan: with the number of held-out inputs.
+        splits_test: whether test inputs are split off.
+
+    Returns:
+        Slices of the three; that of test inputs is empty where none are split off.
+
+    Raises:
+        DataError: for too few examples.
+    """
+    num_held_out = plan.num_held_out or min(_MOST_HELD_OUT, max(1, num // 5))
+    num_tests = num_held_out if splits_test else 0
+    needed = num_held_out + num_tests + 1
+    if num < needed:
+        raise DataError(
+            f"the source has {num} examples (limit={plan.limit}), too few for anchors, {num_held_out} held-out inputs"
+            + (f" and {num_held_out} test inputs" if splits_test else "")
+            + f": give at least {needed}, or a smaller num_held_out"
+        )
+    first = num - num_held_out
+    return slice(0, first - num_tests), slice(first, num), slice(first - num_tests, first)
 
 
 def _both(source: Any, plan: Plan) -> tuple[Examples, Examples | None, list[str]]:
@@ -174,19 +219,11 @@ def _ready(name: str, examples: Examples, plan: Plan, notes: list[str]) -> Examp
 def _divided(read: Examples, test: Examples | None, plan: Plan, notes: list[str]) -> dict[str, Any]:
     num = len(read)
     splits_test = test is None and read.labels is not None
-    num_held_out = plan.num_held_out or min(_MOST_HELD_OUT, max(1, num // 5))
-    needed = num_held_out * (2 if splits_test else 1) + 1
-    if num < needed:
-        raise DataError(
-            f"the source has {num} examples (limit={plan.limit}), too few for anchors, {num_held_out} held-out inputs"
-            + (f" and {num_held_out} test inputs" if splits_test else "")
-            + f": give at least {needed}, or a smaller num_held_out"
-        )
-    held_out, rest = read[num - num_held_out :], read[: num - num_held_out]
+    anchors, held_out, tests = cuts(num, plan, splits_test=splits_test)
     if splits_test:
-        test, rest = rest[len(rest) - num_held_out :], rest[: len(rest) - num_held_out]
-        notes.append(f"no test source was given: {num_held_out} labelled examples of the source are the test inputs")
-    made = {"anchors": rest, "held_out": held_out, "test": test}
+        test = read[tests]
+        notes.append(f"no test source was given: {len(test)} labelled examples of the source are the test inputs")
+    made = {"anchors": read[anchors], "held_out": read[held_out], "test": test}
     return _fields({name: part for name, part in made.items() if part is not None}, notes)
 
 
