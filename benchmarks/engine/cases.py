@@ -25,6 +25,7 @@ PRECISIONS: tuple[Precision, ...] = ("bf16", "tf32")
 PLAIN, NATURAL, KRONECKER = "plain Adam step", "Natural, 8 iterations", "Kronecker"
 LEAST = {NATURAL: 1, KRONECKER: fip.steppers.Kronecker().refresh}  # one of so many steps updates its factors
 ATTACK_STEPS, NUM_MEMBERS = 10, 10
+IMAGENET, SMALL = (3, 224, 224), (3, 32, 32)  # images
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,11 @@ def _small_vit() -> nn.Module:
 
 NETWORKS: Mapping[str, Sizes] = {
     "lenet": Sizes(Subject(lenet_300_100, (128, 1, 28, 28)), Subject(lenet_300_100, (8, 1, 28, 28)), is_small=True),
-    "resnet20": Sizes(Subject(resnet_20, (128, 3, 32, 32)), Subject(resnet_20, (4, 3, 32, 32)), is_small=True),
-    "resnet18": Sizes(Subject(vision("resnet18"), (512, 3, 224, 224)), Subject(_small_resnet("BasicBlock"), (2, 3, 32, 32))),
-    "resnet50": Sizes(Subject(vision("resnet50"), (256, 3, 224, 224)), Subject(_small_resnet("Bottleneck"), (2, 3, 32, 32))),
-    "vgg16": Sizes(Subject(vision("vgg16"), (256, 3, 224, 224)), Subject(_small_vgg, (2, 3, 32, 32))),
-    "vit-b-16": Sizes(Subject(vision("vit_b_16"), (256, 3, 224, 224)), Subject(_small_vit, (2, 3, 32, 32))),
+    "resnet20": Sizes(Subject(resnet_20, (128, 3, 32, 32)), Subject(resnet_20, (2, 3, 16, 16)), is_small=True),
+    "resnet18": Sizes(Subject(vision("resnet18"), (512, *IMAGENET)), Subject(_small_resnet("BasicBlock"), (2, *SMALL))),
+    "resnet50": Sizes(Subject(vision("resnet50"), (256, *IMAGENET)), Subject(_small_resnet("Bottleneck"), (2, *SMALL))),
+    "vgg16": Sizes(Subject(vision("vgg16"), (256, *IMAGENET)), Subject(_small_vgg, (2, *SMALL))),
+    "vit-b-16": Sizes(Subject(vision("vit_b_16"), (256, *IMAGENET)), Subject(_small_vit, (2, *SMALL))),
 }
 TARGETS: Mapping[tuple[str, Precision, str], Target] = {
     ("resnet50", "bf16", "FirstOrder"): Target(ratio=1.15),
@@ -171,7 +172,7 @@ def _adversarial(name: str, subject: Subject, precision: Precision, device: torc
     objective = fip.objectives.AdversarialDistillation(adversary)
 
     def distilled(held: float) -> Prepare:
-        kind = PathKind(objective, {"stepper": fip.steppers.FirstOrder(beta=1.0, held=held)})
+        kind = PathKind(lambda: objective, {"stepper": fip.steppers.FirstOrder(beta=1.0, held=held)})
         return partial(path_steps, kind=kind, device=device, compute=compute)
 
     def by_hand(with_clean: bool) -> Prepare:
@@ -186,12 +187,14 @@ def _adversarial(name: str, subject: Subject, precision: Precision, device: torc
         lambda subject: _attacked(Training.of(subject, device, compute), attack),
         "PGD by hand",
         lambda subject: _attacked_by_hand(Training.of(subject, device, compute)),
+        least=1,
     )
     # Both as Madry et al. 2018: of the adversarial inputs alone.
     what = f"adversarial distillation, {ATTACK_STEPS} steps"
-    yield Case(name, subject, precision, f"{what}, held=0", distilled(0.0), "PGD-AT", by_hand(False), Target(ratio=1.1))
+    target = Target(ratio=1.1)
+    yield Case(name, subject, precision, f"{what}, held=0", distilled(0.0), "PGD-AT", by_hand(False), target, 1)
     # Both of clean and adversarial inputs in one pass, as TRADES.
-    yield Case(name, subject, precision, what, distilled(1.0), "PGD-AT, clean too", by_hand(True))
+    yield Case(name, subject, precision, what, distilled(1.0), "PGD-AT, clean too", by_hand(True), least=1)
 
 
 def _trained_adversarially(training: Training, with_clean: bool) -> Steps:
@@ -246,7 +249,7 @@ def _of_small(name: str, subject: Subject, device: torch.device, quick: bool) ->
 def _ensemble(subject: Subject, device: torch.device, compute: Compute, stacks: bool, with_gradient: bool) -> Steps:
     """Prepare passes of an ensemble of one network at several weights on the first batch."""
     torch.manual_seed(0)
-    network = Network.of(subject.module().eval()).to(device).computed(compute)
+    network = Network.of(subject.on(device)).computed(compute)
     weights = network.weights + 0.01 * torch.randn(NUM_MEMBERS, network.num_weights, device=device)
     inputs = subject.inputs(device)[: subject.batch[0]]
     labels = torch.arange(len(inputs), device=device) % 10

@@ -43,9 +43,10 @@ class Clock:
         Returns:
             Seconds in each round, by name.
         """
-        found: dict[K, list[float]] = {name: [] for name in calls}
+        names = list(calls)
+        found: dict[K, list[float]] = {name: [] for name in names}
         for number in range(rounds + 1):
-            for name in calls if number % 2 else reversed(calls):
+            for name in names if number % 2 else reversed(names):
                 seconds = self.seconds(calls[name])
                 if number:
                     found[name].append(seconds)

@@ -74,9 +74,9 @@ class Record:
 
 
 def main(
-    quick: Annotated[bool, typer.Option(help="Two rounds, and few steps of AutoAttack.")] = False,
+    quick: Annotated[bool, typer.Option(help="One round, and few steps of AutoAttack.")] = False,
     only: Annotated[str, typer.Option(help="Rows with this in their network, precision or name.")] = "",
-    rounds: Annotated[int, typer.Option(min=1, help="Measurements of everything; --quick takes 2.")] = 7,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of everything; --quick takes 1.")] = 7,
     device: Annotated[str, typer.Option(help="cuda, or cpu for tiny sizes.")] = "cuda",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the records there.")] = None,
 ) -> None:
@@ -86,7 +86,6 @@ def main(
         print("there is no GPU here: --device cpu runs every row in a tiny size", file=sys.stderr)
         sys.exit(2)
     on_gpu = where.type == "cuda"
-    torch.backends.cudnn.benchmark = True
     if not on_gpu:
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
@@ -96,9 +95,10 @@ def main(
     print(HEADER + "\n|---|---:|---|---|---:|---|---:|---:|" + "---:|" * 7)
     for case in chosen:
         try:
-            record = _fitting(case, clock, 2 if quick else rounds, fastest[case.precision])
-        except UsageError as error:
-            print(f"| {case.network} | | {case.precision} | {case.what}: not measured: {error} |" + " |" * 11)
+            record = _fitting(case, clock, 1 if quick else rounds, fastest[case.precision])
+        except (UsageError, ModuleNotFoundError) as error:  # of a package that is not installed
+            said = f"{case.what}: not measured: {error}"
+            print(f"| {case.network} | | {case.precision} | {said} |" + " |" * 11, flush=True)
             continue
         print(_row(record), flush=True)
         records.append(record)
@@ -146,6 +146,7 @@ def _fitting(case: Case, clock: Clock, rounds: int, fastest: float) -> Record:
 
 def _measured(case: Case, subject: Subject, clock: Clock, rounds: int, fastest: float) -> Record:
     _set(case.precision)
+    torch.backends.cudnn.benchmark = not case.is_long  # of which batches become smaller
     prepared = {"ours": case.ours} | ({"plain": case.plain} if case.plain else {})
     if case.is_long:
         steps = case.ours(subject)
@@ -162,7 +163,7 @@ def _measured(case: Case, subject: Subject, clock: Clock, rounds: int, fastest: 
         with Operations() as counted:
             sides["ours"](case.least)
         rate = counted.total / case.least / ours
-        activity = watched(partial(sides["ours"], case.least))
+        activity = watched(partial(sides["ours"], case.least)) if clock.device.type == "cuda" else None
     judged = clock.device.type == "cuda" and case.target is not None
     return Record(
         case.network,
@@ -177,8 +178,8 @@ def _measured(case: Case, subject: Subject, clock: Clock, rounds: int, fastest: 
         str(case.target or ""),
         case.target.is_met(1e3 * ours, ratio) if judged and case.target else None,
         subject.batch[0] / ours,
-        peaks.get("ours"),
-        (peaks["ours"] or 0) / peaks["plain"] if peaks.get("plain") else None,
+        peaks.get("ours") or None,
+        peaks["ours"] / peaks["plain"] if peaks.get("plain") else None,
         min(1.0, activity.seconds / case.least / ours) if activity else None,
         None if rate is None else 1e-12 * rate,
         None if rate is None else rate / fastest,
@@ -187,10 +188,10 @@ def _measured(case: Case, subject: Subject, clock: Clock, rounds: int, fastest: 
     )
 
 
-def _peak(prepare: Prepare, subject: Subject, num_steps: int) -> int | None:
-    """Most bytes that tensors take during steps, all that is prepared included; None without a GPU."""
+def _peak(prepare: Prepare, subject: Subject, num_steps: int) -> int:
+    """Most bytes that tensors take during steps, all that is prepared included; 0 without a GPU."""
     if not torch.cuda.is_available():
-        return None
+        return 0
     _free()
     steps = prepare(subject)
     steps(1)  # with what is made once

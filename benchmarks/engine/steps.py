@@ -32,6 +32,11 @@ class Subject:
         """Return the same network with another size of a batch."""
         return replace(self, batch=(size, *self.batch[1:]))
 
+    def on(self, device: torch.device) -> nn.Module:
+        """Make the network in evaluation mode, its random weights on the device itself."""
+        with device:
+            return self.module().eval()
+
     def inputs(self, device: torch.device = CPU) -> Tensor:
         """Draw random inputs of several batches."""
         size, *shape = self.batch
@@ -88,17 +93,17 @@ class Downwards:
 
 @dataclass(frozen=True)
 class PathKind:
-    """An objective, and settings of its path."""
+    """What makes an objective, and settings of its path."""
 
-    objective: Objective
+    objective: Callable[[], Objective]
     settings: Mapping[str, Any]
 
 
 PATHS: Mapping[str, PathKind] = {
-    "FirstOrder": PathKind(Downwards(), {"stepper": FirstOrder(beta=0.1)}),
-    "FirstOrder, Sparsify": PathKind(Sparsify(SPARSITY, ramp=1.0), {"stepper": FirstOrder()}),
-    "FirstOrder, Adaptive": PathKind(Downwards(), {"stepper": FirstOrder(beta=0.1), "radius": Adaptive(1e-3)}),
-    "Natural, 8 iterations": PathKind(Downwards(), {"stepper": Natural(iterations=8)}),
+    "FirstOrder": PathKind(Downwards, {"stepper": FirstOrder(beta=0.1)}),
+    "FirstOrder, Sparsify": PathKind(lambda: Sparsify(SPARSITY, ramp=1.0), {"stepper": FirstOrder()}),
+    "FirstOrder, Adaptive": PathKind(Downwards, {"stepper": FirstOrder(beta=0.1), "radius": Adaptive(1e-3)}),
+    "Natural, 8 iterations": PathKind(Downwards, {"stepper": Natural(iterations=8)}),
 }
 
 
@@ -122,9 +127,9 @@ class Training:
     def of(cls, subject: Subject, device: torch.device = CPU, compute: Compute | None = None) -> Training:
         torch.manual_seed(0)
         compute = compute or Compute()
-        module = subject.module().eval().to(device)
+        module = subject.on(device)
         if compute.channels_last:
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.to(memory_format=torch.channels_last)
         found = cls(module, compute, (), torch.optim.Adam(module.parameters(), 1e-4, fused=True))
         inputs = [compute.arranged(some) for some in subject.inputs(device).split(subject.batch[0])]
         with torch.no_grad():
@@ -138,7 +143,7 @@ class Training:
     def outputs(self, inputs: Tensor) -> Tensor:
         """Compute the module's outputs [N, C] in float32."""
         with self.compute.passing(inputs.device.type):
-            found: Tensor = self.module(inputs)
+            found: Tensor = self.module(self.compute.arranged(inputs))
         return found.float()
 
     def steps(self, loss: Callable[[Tensor, Tensor], Tensor] | None = None) -> Steps:
@@ -179,14 +184,15 @@ def path_steps(subject: Subject, kind: PathKind, device: torch.device = CPU, com
     """
     torch.manual_seed(0)
     inputs = subject.inputs(device)
-    problem = Problem(subject.module().eval().to(device), inputs, inputs[:2], compute=compute)
+    problem = Problem(subject.on(device), inputs, inputs[:2], compute=compute)
     anchors, _ = anchors_and_held_out(problem)
+    objective = kind.objective()
 
     def taken(count: int) -> None:
         settings = Settings(
             num_steps=PATH_STEPS, **{"radius": Scheduled(1e-3), "batch_size": subject.batch[0], **kind.settings}
         )
-        for _ in walk(problem, anchors, kind.objective, settings, until=count, overwrites=True):
+        for _ in walk(problem, anchors, objective, settings, until=count, overwrites=True):
             pass
         if problem.network.micro_batch is not None:  # a path goes on in parts, which are no fair comparison
             raise MemoryError(f"a batch of {subject.batch[0]} inputs did not fit in memory")
