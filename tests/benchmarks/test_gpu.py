@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +18,17 @@ from benchmarks.engine.gpu import main
 from tests.problems import normal
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def process_settings() -> Iterator[None]:
+    """Set back what the benchmark sets for the whole process."""
+    threads, cudnn, matmul = torch.get_num_threads(), torch.backends.cudnn, torch.backends.cuda.matmul
+    flags = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    yield
+    cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = flags
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
 
 
 def event(name: str, start: float, end: float, on_gpu: bool = True, **given: Any) -> FunctionEvent:
@@ -83,16 +95,8 @@ def test_without_a_gpu_the_benchmark_says_so_and_ends_with_status_2(capsys):
     assert "there is no GPU here: --device cpu" in capsys.readouterr().err
 
 
-def test_a_row_is_measured_and_printed_on_the_processor(capsys, monkeypatch):
-    # What it sets for the whole process is of no concern here, or set back.
-    for name in ("set_num_threads", "set_flush_denormal"):
-        monkeypatch.setattr(torch, name, lambda _: None)
-    for holder, name in (
-        (torch.backends.cudnn, "benchmark"),
-        (torch.backends.cudnn, "allow_tf32"),
-        (torch.backends.cuda.matmul, "allow_tf32"),
-    ):
-        monkeypatch.setattr(holder, name, getattr(holder, name))
+@pytest.mark.usefixtures("process_settings")
+def test_a_row_is_measured_and_printed_on_the_processor(capsys):
     with pytest.raises(SystemExit) as ended:
         main(quick=True, only="vgg16, tf32, FirstOrder, Sparsify", rounds=1, device="cpu", json_file=None)
     assert ended.value.code == 0
