@@ -4,7 +4,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @cache
 def _needs_ray(file: str) -> bool:
     return "ray_session" in Path(file).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def restored() -> Callable[[Any], Any]:
+    """What becomes of an object in the JSON of a study; skips the test without pyarrow, which studies need."""
+    pytest.importorskip("pyarrow")
+    from fipray.study.canonical import from_json, to_json
+
+    return lambda given: from_json(to_json(given))
 
 
 @pytest.fixture(scope="session")

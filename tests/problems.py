@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from itertools import pairwise
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from fipray.geometry import OutputGeometry
 from fipray.networks import Network
 from fipray.paths import Batch, Problem
+
+# The floors of torch are tested where the rest of the package cannot be imported, too.
+needs_studies = pytest.mark.skipif(find_spec("pyarrow") is None, reason="studies need pyarrow, which is not installed")
 
 
 def generator(seed: int = 0) -> torch.Generator:

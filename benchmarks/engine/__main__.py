@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import fipray.paths
+from benchmarks.engine.clock import Clock, median_ratio
 from benchmarks.engine.subjects import SUBJECTS, Subject
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao, Metric, conjugate_gradients
@@ -89,26 +89,6 @@ class Record:
     fraction_of_matmul: float
 
 
-@dataclass(frozen=True)
-class Clock:
-    """Seconds that a call takes."""
-
-    device: torch.device
-    of_processor: bool
-
-    def seconds(self, call: Callable[[], object]) -> float:
-        read = time.process_time if self.of_processor else time.perf_counter
-        self._wait()
-        began = read()
-        call()
-        self._wait()
-        return read() - began
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-
 def main(
     quick: Annotated[bool, typer.Option(help="One batch size, few rounds.")] = False,
     network: Annotated[list[str] | None, typer.Option(help="lenet, resnet; both by default.")] = None,
@@ -123,7 +103,7 @@ def main(
     """Measure, print the table, and end with status 1 where a target is missed."""
     torch.set_num_threads(threads)
     console, records = Console(), list[Record]()
-    clock = Clock(torch.device(device), of_processor=device == "cpu" and threads == 1)
+    clock = Clock.of(torch.device(device), threads)
     try:
         unknown = sorted(set(network or ()) - set(SUBJECTS))
         if unknown:
@@ -164,7 +144,7 @@ def measured(subject: Subject, size: int, clock: Clock, rounds: int, title: str,
     records = []
     for name, count, found in zip(names, flops, times, strict=True):
         seconds = statistics.median(found)
-        gradients = statistics.median(one / other for one, other in zip(found, unit, strict=True))
+        gradients = median_ratio(found, unit)
         speed = count / seconds / 1e9
         records.append(Record(subject.name, size, name, 1e3 * seconds, gradients, speed, speed / fastest))
     return records

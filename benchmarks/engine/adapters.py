@@ -27,7 +27,8 @@ import typer
 from torch import Tensor, nn
 
 import fipray as fip
-from benchmarks.engine.sizes import Downwards, alone, memory_bytes
+from benchmarks.engine.sizes import alone, memory_bytes
+from benchmarks.engine.steps import Downwards
 from fipray.execution.memory import keep_freed_memory
 from fipray.networks.modules import outputs_of
 from fipray.paths.problem import anchors_and_held_out

@@ -21,7 +21,8 @@ import typer
 from torch import Tensor
 
 import fipray as fip
-from benchmarks.engine.sizes import SUBJECTS, alone, memory_bytes
+from benchmarks.engine.sizes import alone, memory_bytes
+from benchmarks.engine.steps import SUBJECTS
 from fipray.paths import Problem
 from fipray.paths.stepper import Situation
 from fipray.paths.steppers.modes import EvaluationMode

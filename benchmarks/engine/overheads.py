@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import platform
 import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +27,8 @@ import typer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.engine.sizes import SUBJECTS
+from benchmarks.engine.clock import Clock, median_ratio
+from benchmarks.engine.steps import SUBJECTS
 from fipray.robustness import PGD, Attack, Classifier, ThreatModel, evaluate
 
 THREAT_MODEL = ThreatModel("linf", 0.01)
@@ -96,29 +96,20 @@ def main(
 
 def _measured(name: str, rounds: int, threads: int) -> list[Record]:
     """Time the pairs of one network in turn."""
-    clock = time.process_time if threads == 1 else time.perf_counter
     pairs = _pairs(name)
-    found: dict[str, list[tuple[float, float]]] = {what: [] for what in pairs}
-    for number in range(rounds + 1):  # the first warms up
-        for what, pair in pairs.items():
-            seconds = [0.0, 0.0]
-            for place in (0, 1) if number % 2 else (1, 0):
-                began = clock()
-                pair[place]()
-                seconds[place] = clock() - began
-            if number:
-                found[what].append((seconds[0], seconds[1]))
+    calls = {(what, place): call for what, pair in pairs.items() for place, call in enumerate(pair)}
+    found = Clock.of(torch.device("cpu"), threads).in_turn(calls, rounds)
     return [
         Record(
             name,
             NUM_EXAMPLES[name],
             threads,
             what,
-            statistics.median(ours for ours, _ in times),
-            statistics.median(plain for _, plain in times),
-            statistics.median(ours / plain for ours, plain in times),
+            statistics.median(found[what, 0]),
+            statistics.median(found[what, 1]),
+            median_ratio(found[what, 0], found[what, 1]),
         )
-        for what, times in found.items()
+        for what in pairs
     ]
 
 
@@ -158,14 +149,20 @@ def _batches(inputs: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     return zip(inputs.split(BATCH), labels.split(BATCH), strict=True)
 
 
-def plain_pgd(module: nn.Module, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """Projected gradient descent as it is written by hand."""
+def plain_pgd(
+    classifier: Classifier,
+    inputs: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    num_steps: int = NUM_STEPS,
+) -> Tensor:
+    """Projected gradient descent as it is written by hand; labels [N], or probabilities [N, C]."""
     epsilon, step = THREAT_MODEL.epsilon, THREAT_MODEL.epsilon / 4
-    moved = inputs + (2 * torch.rand(inputs.shape, generator=generator) - 1) * epsilon
+    moved = inputs + (2 * torch.rand(inputs.shape, generator=generator, device=inputs.device) - 1) * epsilon
     moved = moved.clamp(0, 1)
-    for _ in range(NUM_STEPS):
+    for _ in range(num_steps):
         moved.requires_grad_(True)
-        loss = functional.cross_entropy(module(moved), labels)
+        loss = functional.cross_entropy(classifier(moved), labels)
         (slope,) = torch.autograd.grad(loss, moved)
         with torch.no_grad():
             moved = moved + step * slope.sign()

@@ -15,80 +15,22 @@ import json
 import multiprocessing
 import platform
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import torch
 import typer
-from torch import Tensor, nn
 
-from experiments.networks import lenet_300_100, resnet_20
+from benchmarks.engine.clock import Clock, median_ratio
+from benchmarks.engine.steps import NUM_STEPS, PATHS, SUBJECTS, Steps, Training, path_steps
 from fipray.execution.memory import keep_freed_memory
-from fipray.paths import Adaptive, Batch, FirstOrder, Natural, Objective, Problem, Scheduled, Settings, Sparsify, walk
-from fipray.paths.problem import anchors_and_held_out
 
 T = TypeVar("T")
 PLAIN = "plain Adam step"
-PATH_STEPS, NUM_STEPS = 400, 4  # of a path, and of those that are timed together; one of these zeroes weights
-SPARSITY = 0.5
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A network, and the shape of a batch of its inputs."""
-
-    module: Callable[[], nn.Module]
-    batch: tuple[int, ...]
-
-
-def _vision(name: str) -> Callable[[], nn.Module]:
-    def made() -> nn.Module:
-        import torchvision
-
-        return torchvision.models.get_model(name, weights=None)
-
-    return made
-
-
-def _resnet18() -> nn.Module:
-    import torchvision
-
-    return torchvision.models.resnet18(num_classes=10)
-
-
-def _deit_tiny() -> nn.Module:
-    from torchvision.models import VisionTransformer
-
-    return VisionTransformer(224, 16, 12, 3, 192, 768)
-
-
-SUBJECTS: Mapping[str, Subject] = {
-    "lenet": Subject(lenet_300_100, (128, 1, 28, 28)),
-    "resnet20": Subject(resnet_20, (32, 3, 32, 32)),
-    "resnet18": Subject(_resnet18, (8, 3, 32, 32)),
-    "resnet50": Subject(_vision("resnet50"), (8, 3, 224, 224)),
-    "deit-tiny": Subject(_deit_tiny, (8, 3, 224, 224)),
-    "vit-b-16": Subject(_vision("vit_b_16"), (8, 3, 224, 224)),
-}
-
-
-class Downwards:
-    """Sum of all weights: an objective that costs as good as nothing."""
-
-    def __init__(self) -> None:
-        self._slope = torch.ones(())
-
-    def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        return weights.sum()
-
-    def gradient(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
-        if self._slope.shape != weights.shape:
-            self._slope = torch.ones_like(weights)
-        return self._slope
 
 
 @dataclass(frozen=True)
@@ -126,54 +68,10 @@ def main(
     print(f"\n{threads} thread(s), torch {torch.__version__}, {platform.machine()}")
 
 
-PATHS: Mapping[str, tuple[Objective, dict[str, Any]]] = {
-    "FirstOrder": (Downwards(), {"stepper": FirstOrder(beta=0.1)}),
-    "FirstOrder, Sparsify": (Sparsify(SPARSITY, ramp=1.0), {"stepper": FirstOrder()}),
-    "FirstOrder, Adaptive": (Downwards(), {"stepper": FirstOrder(beta=0.1), "radius": Adaptive(1e-3)}),
-    "Natural, 8 iterations": (Downwards(), {"stepper": Natural(iterations=8)}),
-}
-
-
-def _inputs(name: str) -> Tensor:
-    size, *shape = SUBJECTS[name].batch
-    return torch.rand(NUM_STEPS * size, *shape)
-
-
-def _plain(name: str) -> Callable[[int], object]:
-    """Prepare plain training steps, to be taken by their number."""
-    torch.manual_seed(0)
-    module, inputs = SUBJECTS[name].module().eval(), _inputs(name)
-    with torch.no_grad():
-        targets = torch.cat([module(some).softmax(1) for some in inputs.split(SUBJECTS[name].batch[0])])
-    batches = list(zip(*(all_.split(SUBJECTS[name].batch[0]) for all_ in (inputs, targets)), strict=True))
-    optimizer = torch.optim.Adam(module.parameters(), 1e-4, fused=True)
-
-    def steps(count: int) -> None:
-        for some, target in batches[:count]:
-            loss = nn.functional.cross_entropy(module(some), target)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-    return steps
-
-
-def _path(name: str, what: str) -> Callable[[int], object]:
-    """Prepare steps of a path, to be taken by their number."""
-    torch.manual_seed(0)
-    inputs = _inputs(name)
-    problem = Problem(SUBJECTS[name].module().eval(), inputs, inputs[:2])
-    anchors, _ = anchors_and_held_out(problem)
-    objective, given = PATHS[what]
-
-    def steps(count: int) -> None:
-        settings = Settings(
-            num_steps=PATH_STEPS, **{"radius": Scheduled(1e-3), "batch_size": SUBJECTS[name].batch[0], **given}
-        )
-        for _ in walk(problem, anchors, objective, settings, until=count, overwrites=True):
-            pass
-
-    return steps
+def _steps(name: str, what: str) -> Steps:
+    """Prepare plain training steps, or those of a kind of path."""
+    subject = SUBJECTS[name]
+    return Training.of(subject).steps() if what == PLAIN else path_steps(subject, PATHS[what])
 
 
 def _timed(name: str, rounds: int, threads: int) -> list[Record]:
@@ -181,15 +79,9 @@ def _timed(name: str, rounds: int, threads: int) -> list[Record]:
     torch.set_flush_denormal(True)
     num_weights = sum(parameter.numel() for parameter in SUBJECTS[name].module().parameters())
     keep_freed_memory(num_weights)  # as workers do
-    jobs = {PLAIN: _plain(name), **{what: _path(name, what) for what in PATHS}}
-    clock = time.process_time if threads == 1 else time.perf_counter
-    found: dict[str, list[float]] = {what: [] for what in jobs}
-    for number in range(rounds + 1):  # the first warms up
-        for what, steps in jobs.items():
-            began = clock()
-            steps(NUM_STEPS)
-            if number:
-                found[what].append((clock() - began) / NUM_STEPS)
+    jobs = {what: _steps(name, what) for what in (PLAIN, *PATHS)}
+    calls = {what: partial(steps, NUM_STEPS) for what, steps in jobs.items()}
+    found = Clock.of(torch.device("cpu"), threads).in_turn(calls, rounds)
     return [
         Record(
             name,
@@ -197,8 +89,8 @@ def _timed(name: str, rounds: int, threads: int) -> list[Record]:
             SUBJECTS[name].batch[0],
             threads,
             what,
-            statistics.median(seconds),
-            statistics.median(one / plain for one, plain in zip(seconds, found[PLAIN], strict=True)),
+            statistics.median(seconds) / NUM_STEPS,
+            median_ratio(seconds, found[PLAIN]),
             0,
         )
         for what, seconds in found.items()
@@ -208,9 +100,9 @@ def _timed(name: str, rounds: int, threads: int) -> list[Record]:
 def _peak(name: str, what: str, threads: int) -> int:
     """Greatest memory of some steps, above that of a process with torch alone."""
     torch.set_num_threads(threads)
-    _plain("lenet")(1)  # loads what torch loads when it is first needed
+    _steps("lenet", PLAIN)(1)  # loads what torch loads when it is first needed
     before = memory_bytes("VmRSS")
-    steps = _plain(name) if what == PLAIN else _path(name, what)
+    steps = _steps(name, what)
     keep_freed_memory(sum(parameter.numel() for parameter in SUBJECTS[name].module().parameters()))
     Path("/proc/self/clear_refs").write_text("5")  # forgets the greatest memory so far
     steps(3)

@@ -22,7 +22,8 @@ import typer
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from benchmarks.engine.__main__ import GRADIENT, ITERATION, MATMUL, NATURAL, Clock, Job, works_of
+from benchmarks.engine.__main__ import GRADIENT, ITERATION, MATMUL, NATURAL, Job, works_of
+from benchmarks.engine.clock import Clock
 from benchmarks.engine.subjects import SUBJECTS, Subject
 
 PRODUCTS = {MATMUL, ITERATION, NATURAL, "forward pass, graphs, first J v", "J v", "J^T u"}  # no steps, left out here
@@ -64,7 +65,7 @@ def main(
     if unknown := sorted(set(network or ()) - set(NETWORKS)):
         raise typer.BadParameter(f"there is no network {', '.join(unknown)}; there are: {', '.join(NETWORKS)}")
     torch.set_num_threads(threads)
-    clock = Clock(torch.device("cpu"), of_processor=threads == 1)
+    clock = Clock.of(torch.device("cpu"), threads)
     records: list[Record] = []
     for name in network or NETWORKS:
         records += measured(NETWORKS[name](""), batch, clock, 1 if quick else rounds, threads)

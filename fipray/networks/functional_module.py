@@ -50,6 +50,8 @@ class FunctionalModule(FlatWeights, ABC):
         every = {t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()}
         self._half = next(iter(every)) if len(every) == 1 and every <= set(_LOW_PRECISION) else None
         self._takes_half_alone = False
+        named = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
+        self._has_ties = len({id(tensor) for _, tensor in named}) < len(named)
         self.origin = Origin()
         self.frozen = Frozen()
         self.within: Callable[[], AbstractContextManager[None]] = nullcontext  # in which the forward runs
@@ -113,9 +115,13 @@ class FunctionalModule(FlatWeights, ABC):
         own = {**tensors, **{name: tensors[name].to(kind) for name, kind in self._dtypes.items() if name in tensors}}
         dtype = next(iter(tensors.values())).dtype
 
+        def substituted(given: Tensor) -> object:
+            # With ties, the other names of a parameter that layers share are replaced too. Looking for them searches
+            # the whole module in every pass.
+            return functional_call(self._module, own, (given,), tie_weights=self._has_ties)
+
         def passed(some: Tensor) -> Tensor:
-            # functional_call also replaces the other names of a parameter that layers share (tie_weights).
-            return self._called(lambda given: functional_call(self._module, own, (given,)), some, dtype)
+            return self._called(substituted, some, dtype)
 
         return in_passes(passed, inputs, self.micro_batch)
 

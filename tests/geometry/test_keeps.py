@@ -12,7 +12,6 @@ from fipray.errors import DataError, UsageError
 from fipray.geometry import Equivariant, Euclidean, FisherRao, Outputs, Residual, Slopes, StackedMetric
 from fipray.geometry.keeps.kept import values_of
 from fipray.networks import Network
-from fipray.study.canonical import from_json, to_json
 from tests.problems import linear, mlp, normal
 
 PLANE = mlp(2, 7, 2)
@@ -144,6 +143,6 @@ class TestRefusals:
 
 
 @pytest.mark.parametrize("name", KEEPS)
-def test_kept_quantities_survive_json(name):
-    assert from_json(to_json(KEEPS[name])) == KEEPS[name]
+def test_kept_quantities_survive_json(name, restored):
+    assert restored(KEEPS[name]) == KEEPS[name]
     assert math.isinf(KEEPS[name].budget)

@@ -9,6 +9,7 @@ from torch import nn
 import fipray as fip
 from fipray.errors import DataError
 from fipray.networks import Layout, Network, Normalised, Packed
+from tests.problems import needs_studies
 
 
 def tokens(num: int = 6) -> dict[str, torch.Tensor]:
@@ -129,6 +130,7 @@ def test_a_normalised_module_computes_what_the_module_does_on_normalised_inputs(
             Normalised(module, *wrong)
 
 
+@needs_studies
 def test_another_normalisation_is_another_network_in_ids():
     data = fip.Data(*[pictures().numpy()] * 2)
     module = nn.Sequential(nn.Flatten(), nn.Linear(18, 3)).eval()

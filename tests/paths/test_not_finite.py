@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies
 from torch import Tensor
 
 from fipray.errors import UsageError
@@ -137,32 +135,6 @@ class Restricting:
 
     def tangent(self, problem, weights):
         return lambda vector: vector
-
-
-@settings(max_examples=30, derandomize=True, deadline=None)
-@given(
-    what=strategies.sampled_from(["objective", "probe", "event", "limit", "radius", "displacement", "gain"]),
-    value=strategies.sampled_from(BROKEN),
-    at=strategies.integers(1, 12),
-    num_points=strategies.integers(1, 12),
-    adaptive=strategies.booleans(),
-)
-def test_a_path_that_breaks_anywhere_has_finite_points_and_says_so(what, value, at, num_points, adaptive):
-    breaks = Breaks(value, at)
-    radius = Adaptive(1.0, tolerance=2.8) if adaptive else Scheduled(1.0)
-    changes: dict[str, Any] = {
-        "objective": {"objective": breaks},
-        "probe": {"probes": {"size": breaks.probe}},
-        "event": {"events": [breaks]},
-        "limit": {"events": [replace(breaks, limit=True)]},
-        "radius": {"radius": breaks},
-        "displacement": {"stepper": Moving(at, displacement=value)},
-        "gain": {"stepper": Moving(at, gain=value)},
-    }[what]
-    path = traced(**{"radius": radius, "num_steps": 12, "save_at": SaveAt(num_points), **changes})
-    assert path.outcome.kind == "not finite"
-    assert path.end.step < at
-    assert_finite(path)
 
 
 class TestAdaptiveRadius:

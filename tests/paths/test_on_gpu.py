@@ -201,6 +201,27 @@ def test_a_one_shot_step_waits_for_the_restriction_alone():
     assert_as_on_the_cpu(Sparsify(0.5, ramp=1.0), OneShot(), BASE + 2)
 
 
+def launches(num_layers: int, objective) -> tuple[int, int]:
+    """Kernels of a first-order step, and those of a pass and its gradient alone."""
+    module = nn.Sequential(*(nn.Linear(4, 4) for _ in range(num_layers)))
+    inputs = torch.rand(40, 4, generator=generator())
+    with pretend.gpu() as gpu:
+        where = Problem(Network.of(module).to(gpu.device), inputs.to(gpu.device), inputs[:2].to(gpu.device))
+        _, counts = walked(where, objective, FirstOrder(beta=0.1), gpu=gpu)
+        pieces = {name: one.clone().requires_grad_(True) for name, one in where.network.named(where.start).items()}
+        gpu.taken()
+        outputs = where.network.evaluated(pieces, where.anchors.inputs[:BATCH])
+        torch.autograd.grad(outputs.sum(), list(pieces.values()))
+        return counts.launches, gpu.taken().launches
+
+
+@pytest.mark.parametrize("objective", [RandomWalk(), Sparsify(0.0)], ids=lambda one: type(one).__name__)
+def test_kernels_of_a_first_order_step_beside_its_pass_do_not_grow_with_the_number_of_parameters(objective):
+    found = [launches(num_layers, objective) for num_layers in (2, 20)]
+    beside = [step - of_pass for step, of_pass in found]
+    assert beside[0] == beside[1]
+
+
 def test_a_natural_step_waits_no_more_for_more_iterations():
     """Up to the number after which the device is asked whether it has converged."""
     with pretend.gpu() as gpu:

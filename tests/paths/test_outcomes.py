@@ -40,7 +40,7 @@ from fipray.paths import (
     judged,
     walk,
 )
-from tests.problems import batch, mlp, normal, problem
+from tests.problems import batch, mlp, needs_studies, normal, problem
 
 
 def point(objective: float, dtype: torch.dtype = torch.float64) -> PathPoint:
@@ -182,9 +182,14 @@ class TestIgnored:
                     fip.Settings(stepper=IGNORING[why], radius=Scheduled(), num_steps=2, batch_size=5),
                 )
             )
-        if not isinstance(objective, Size):  # which cannot be written down
-            with pytest.raises(UsageError, match=f"path 'one': the stepper {said}"):
-                fip.PathSpec("one", objective, stepper=IGNORING[why])
+
+    @needs_studies
+    @pytest.mark.parametrize("why", IGNORING)
+    @pytest.mark.parametrize("objective", [WeightDiversity(), PARTS], ids=lambda one: type(one).__name__)
+    def test_a_spec_with_a_stepper_that_would_ignore_the_objective_is_refused(self, why, objective):
+        said = rf"would ignore the objective WeightDiversity \({why}\): give .* or an objective that acts without"
+        with pytest.raises(UsageError, match=f"path 'one': the stepper {said}"):
+            fip.PathSpec("one", objective, stepper=IGNORING[why])
 
     @pytest.mark.parametrize("why", IGNORING)
     def test_with_a_restriction_it_does_what_it_is_for(self, why):
@@ -245,7 +250,14 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, (_, names) in SETTINGS.items() for name in names])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(kind, name, marks=[needs_studies] if kind == "PathSpec" else [])
+        for kind, (_, names) in SETTINGS.items()
+        for name in names
+    ],
+)
 def test_settings_that_are_nan_infinite_or_negative_are_refused(kind, name):
     make = SETTINGS[kind][0]
     for value in BAD:
@@ -268,8 +280,8 @@ def test_settings_that_are_nan_infinite_or_negative_are_refused(kind, name):
         lambda: FirstOrder(held=0.0),
         lambda: FirstOrder(beta=1.0, held=0.0, temperature=2.0),
         lambda: FirstOrder(beta=1.0, held=0.0, outputs=3),
-        lambda: fip.search.Uniform(0.0, math.inf),
-        lambda: fip.search.LogUniform(1.0, math.nan),
+        pytest.param(lambda: fip.search.Uniform(0.0, math.inf), marks=needs_studies),
+        pytest.param(lambda: fip.search.LogUniform(1.0, math.nan), marks=needs_studies),
     ],
 )
 def test_further_settings_that_mean_nothing_are_refused(make):
@@ -292,10 +304,12 @@ def test_further_settings_that_mean_nothing_are_refused(make):
         lambda count: fip.objectives.LearnTask("one", batch_size=count),
         lambda count: fip.objectives.KroneckerMemory(("a",), num_inputs=count),
         lambda count: fip.attacks.PGD(num_steps=count),
-        lambda count: fip.PathSpec("one", GradientDiversity(), num_steps=count),
-        lambda count: fip.PathSpec("one", GradientDiversity(), batch_size=count),
-        lambda count: fip.EnsembleSpec("all", ("base",), rounds=count - 1),
-        lambda count: fip.Evaluation(fip.ThreatModel("linf", 0.1), num_examples=count),
+        pytest.param(lambda count: fip.PathSpec("one", GradientDiversity(), num_steps=count), marks=needs_studies),
+        pytest.param(lambda count: fip.PathSpec("one", GradientDiversity(), batch_size=count), marks=needs_studies),
+        pytest.param(lambda count: fip.EnsembleSpec("all", ("base",), rounds=count - 1), marks=needs_studies),
+        pytest.param(
+            lambda count: fip.Evaluation(fip.ThreatModel("linf", 0.1), num_examples=count), marks=needs_studies
+        ),
     ],
 )
 def test_counts_below_one_and_nan_are_refused(make):

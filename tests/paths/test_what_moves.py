@@ -26,7 +26,7 @@ from fipray.paths import (
 )
 from fipray.paths.examples import Examples
 from fipray.paths.sparsity.patterns import SemiStructured, Structured, Unstructured
-from tests.problems import mlp, normal
+from tests.problems import mlp, needs_studies, normal
 
 MOVING = ["2.*"]
 
@@ -173,6 +173,7 @@ def test_a_resumed_path_of_some_weights_is_the_uninterrupted_one():
     assert torch.equal(bits(again.end.weights), bits(whole.end.weights))
 
 
+@needs_studies
 def test_what_moves_belongs_to_the_ids_of_studies_and_paths():
     anchors = normal(20, 6).float().numpy()
 

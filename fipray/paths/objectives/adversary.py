@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -79,11 +80,11 @@ class Adversary:
         weights = weights.detach()
         # a random start: for the base network the divergence is least at the clean input itself, with gradient 0
         moved = threat_model.starts(clean, torch.Generator(clean.device).manual_seed(batch.seed))
-        project = threat_model.projection(clean)
+        project, divergences = threat_model.projection(clean), divergence_from(problem, batch.reference)
         for _ in range(self.num_steps):
             moved.requires_grad_(True)
             with torch.enable_grad():
-                height = divergence(problem, problem.network(weights, moved), batch.reference).sum()
+                height = divergences(problem.network(weights, moved)).sum()
                 (gradient,) = torch.autograd.grad(height, moved)
             step = self.step_fraction * threat_model.epsilon / self.num_steps
             # `steepest` points downhill, hence the minus; it depends on the gradient's direction alone, so that a
@@ -108,10 +109,28 @@ def divergence(problem: Problem, outputs: Tensor, reference: Tensor) -> Tensor:
     Returns:
         Divergences [N], at least 0 up to rounding.
     """
-    if not isinstance(problem.geometry, FisherRao):
-        return (problem.geometry.embed(outputs) - reference).square().sum(1) / 2
-    outputs = problem.geometry.arranged(outputs)
+    return divergence_from(problem, reference)(outputs)
+
+
+def divergence_from(problem: Problem, reference: Tensor) -> Callable[[Tensor], Tensor]:
+    """Prepare divergences from the same reference outputs, as the steps of an adversary need them.
+
+    Args:
+        problem: supplies the output geometry.
+        reference: [N, C'], embedded outputs of the base network.
+
+    Returns:
+        `divergence` as a function of the outputs alone.
+    """
+    geometry = problem.geometry
+    if not isinstance(geometry, FisherRao):
+        return lambda outputs: (geometry.embed(outputs) - reference).square().sum(1) / 2
     probabilities = (reference / 2).square()
     # entr is 0 at probability 0, where p log p would give NaN
     entropy = -torch.special.entr(probabilities).sum(1)
-    return entropy - (probabilities * torch.log_softmax(class_logits(outputs), dim=1).flatten(1)).sum(1)
+
+    def divergences(outputs: Tensor) -> Tensor:
+        logarithms = torch.log_softmax(class_logits(geometry.arranged(outputs)), dim=1).flatten(1)
+        return entropy - (probabilities * logarithms).sum(1)
+
+    return divergences

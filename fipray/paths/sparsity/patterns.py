@@ -104,10 +104,10 @@ class Unstructured:
 
     def free(self, network: Network, weights: Tensor) -> Tensor:
         free = _ones(weights)
-        for slot in network.slots:
-            # biases often begin at exactly 0, and were not pruned
-            if len(slot.shape) < 2:
-                free[slot.start : slot.stop] = 1
+        # biases often begin at exactly 0, and were not pruned
+        others = [_part(free, slot) for slot in network.slots if len(slot.shape) < 2]
+        if others:
+            torch._foreach_clamp_min_(others, 1.0)  # one kernel for all of them
         return free
 
 

@@ -127,7 +127,7 @@ class FirstOrder:
         with torch.no_grad():
             sizes = [len(slope) for slope in slopes]
             moments = [vector.split(sizes) for vector in (displacement, after["mean"], after["square"])]
-            counts = [after["count"].clone() for _ in slopes]  # the kernel increments each of them
+            counts = list(after["count"].repeat(len(slopes)).unbind())  # the kernel increments each of them
             increment_version(after["mean"])  # the kernel does not count its writes, by which `proposed` sees them
             # the fused kernel takes one pass over memory: on a CPU ten times as fast as the separate operations
             adam(
@@ -141,7 +141,7 @@ class FirstOrder:
                 eps=1e-8,
                 maximize=False,
             )
-            after["count"] = counts[0]
+            after["count"] = counts[0].clone()  # not a view, which would keep all of them
             del slopes  # a vector less for the rest of the step
             # momentum may lead off a restriction that has tightened since, so the step is projected as well
             (displacement,) = situation.allow([displacement])
@@ -180,13 +180,13 @@ class FirstOrder:
                 # one pass for both, which in training mode also means one update of the statistics
                 inputs = torch.cat([batch.inputs, asked.inputs])
                 held, others = mode.outputs(inputs).split([len(batch), len(asked.inputs)])
-                loss = distance.of_outputs(problem, held, batch)
-                loss = loss + beta * scalar(asked.value(others), situation.objective)
-                loss = loss + distance.of_parts(problem, mode.moving, batch)
+                terms = [distance.of_outputs(problem, held, batch)]
+                terms.append(beta * scalar(asked.value(others), situation.objective))
             else:
-                loss = distance.of_parts(problem, mode.moving, batch)
-                if batch.keeps_outputs:
-                    loss = loss + distance.of_outputs(problem, mode.outputs(batch.inputs), batch)
+                terms = [distance.of_outputs(problem, mode.outputs(batch.inputs), batch)] if batch.keeps_outputs else []
+            if batch.parts:
+                terms.append(distance.of_parts(problem, mode.moving, batch))
+            loss = sum(terms[1:], start=terms[0])
         slopes = situation.allow(mode.slopes(loss))
         if beta and not asked:
             pulled = mode.pulled_back(situation.slope).split([len(slope) for slope in slopes])

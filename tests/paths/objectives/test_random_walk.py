@@ -12,7 +12,6 @@ from fipray.geometry import Euclidean
 from fipray.networks import Network
 from fipray.paths import Natural, Problem, RandomWalk, Scheduled, Settings, trace
 from fipray.paths.calls import gradient
-from fipray.study.canonical import from_json, to_json
 from tests.margins import assert_above, assert_below
 from tests.problems import batch, mlp, normal, problem
 
@@ -51,6 +50,6 @@ class TestRandomWalk:
         assert_below(moved.square().sum() / expected, 1.2)
         assert_above(moved.square().sum() / expected, 0.8)
 
-    def test_it_is_in_the_namespace_of_objectives(self):
+    def test_it_is_in_the_namespace_of_objectives(self, restored):
         assert fipray.objectives.RandomWalk is RandomWalk
-        assert from_json(to_json(RandomWalk())) == RandomWalk()
+        assert restored(RandomWalk()) == RandomWalk()

@@ -11,7 +11,6 @@ from fipray.errors import UsageError
 from fipray.geometry import Euclidean
 from fipray.paths import Adaptive, Natural, Problem, Scheduled, Settings, Toward, trace
 from fipray.paths.calls import gradient
-from fipray.study.canonical import from_json, to_json
 from tests.margins import assert_below
 from tests.problems import batch, linear, mlp, normal, problem
 
@@ -75,9 +74,9 @@ class TestToward:
             with pytest.raises(UsageError, match=said):
                 objective.value(where, where.start, batch(where, 4, 5))
 
-    def test_a_spec_holds_no_weights_and_refuses_a_tensor(self):
-        assert from_json(to_json(Toward())) == Toward()
+    def test_a_spec_holds_no_weights_and_refuses_a_tensor(self, restored):
+        assert restored(Toward()) == Toward()
         assert hash(Toward()) == hash(Toward())
         assert Toward(normal(3)) != Toward(normal(3))
         with pytest.raises(UsageError, match="is a Tensor"):
-            to_json(Toward(normal(3)))
+            restored(Toward(normal(3)))

@@ -18,7 +18,6 @@ from fipray.paths import (
     ZerothOrder,
 )
 from fipray.paths.calls import gradient, restrict, tangent
-from fipray.study.canonical import from_json, to_json
 from tests.paths.steppers.situations import Slope
 from tests.problems import batch, mlp, normal, problem
 
@@ -58,10 +57,10 @@ class TestWeightedSum:
         step = tangent(whole, where, ended)(normal(where.network.num_weights))
         assert not step[ended == 0].any()
 
-    def test_sums_within_sums_are_written_and_read_as_specs(self):
+    def test_sums_within_sums_are_written_and_read_as_specs(self, restored):
         whole = WeightedSum(((1.0, GradientDiversity()), (0.1, WeightedSum(((2.0, Toward()), (-1.0, RandomWalk()))))))
-        assert from_json(to_json(whole)) == whole
-        assert hash(from_json(to_json(whole))) == hash(whole)
+        assert restored(whole) == whole
+        assert hash(restored(whole)) == hash(whole)
 
     @pytest.mark.parametrize(
         "wrong",

@@ -19,7 +19,6 @@ from fipray.paths import (
 )
 from fipray.paths.calls import gradient
 from fipray.paths.objectives.zeroth_order import orthonormal
-from fipray.study.canonical import from_json, to_json
 from tests.margins import assert_below
 from tests.problems import batch, linear, mlp, normal, problem
 
@@ -65,11 +64,11 @@ class TestZerothOrder:
         assert values == sorted(values, reverse=True)
         assert_below(values[-1] / values[0], 0.8)
 
-    def test_a_named_function_is_written_as_a_spec(self):
+    def test_a_named_function_is_written_as_a_spec(self, restored):
         box = ZerothOrder("math:hypot", num_samples=4)
-        assert from_json(to_json(box)) == box
+        assert restored(box) == box
         with pytest.raises(UsageError, match="a function"):
-            to_json(ZerothOrder(half_square))
+            restored(ZerothOrder(half_square))
 
     def test_a_named_function_is_called_with_the_network_and_the_weights(self):
         where = problem(mlp(5, 6, 3))
