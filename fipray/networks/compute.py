@@ -143,8 +143,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     Returns:
         True for that of a GPU and that of the CPU.
     """
-    # The allocator of the CPU has no exception of its own.
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    # Neither the allocator of the CPU nor oneDNN, which computes its convolutions, has an exception of its own. That of
+    # oneDNN may also mean an operation that it does not have; it is then raised by a pass of one input, too.
+    said = ("can't allocate memory", "could not create a primitive")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in said)
 
 
 @contextmanager
