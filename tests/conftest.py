@@ -104,6 +104,15 @@ def bucket(object_store: str, request: pytest.FixtureRequest) -> str:
     return f"s3://bucket/{name}/results?endpoint_override={object_store}&scheme=http"
 
 
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process that is connected to no cluster; an earlier test may have connected this one."""
+    import ray
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[dict[str, Any]]:
     """A Ray session of 2 CPUs for the tests alone: on loopback, behind a random token, with a home of its own.

@@ -209,6 +209,7 @@ def test_show_loads_neither_torch_nor_ray(directory):
         ),
     ],
 )
+@pytest.mark.usefixtures("without_ray")
 def test_wrong_use_of_run_exits_with_2_and_a_message_and_writes_nothing(fipray, tmp_path, arguments, sentence):
     into = tmp_path / "results"
     runner = [] if "--runner" in arguments else ["--runner", "local"]

@@ -116,7 +116,9 @@ RECIPES: dict[str, Callable[[nn.Module, fip.Data], recipes.Recipe]] = {
 }
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [name if name == "prune" else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES]
+)
 def test_every_stage_of_a_recipe_goes_on_with_smaller_passes(name, monkeypatch, tmp_path):
     monkeypatch.setattr(Short, "largest", FEW)
     recipe = RECIPES[name](Short(trained()).eval(), small_data())

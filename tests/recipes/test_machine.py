@@ -48,8 +48,8 @@ def test_gradient_is_timed_with_the_threads_and_these_are_put_back():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="workers have a GPU here")
-def test_only_workers_on_this_machines_cores_are_fitted(monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+@pytest.mark.usefixtures("without_ray")
+def test_only_workers_on_this_machines_cores_are_fitted():
     assert workers_on_cores(fip.LocalRunner()) == 1
     assert workers_on_cores(fip.RayRunner()) == 0
     assert workers_on_cores(fip.RayRunner(num_workers=3)) == 3
@@ -59,8 +59,8 @@ def test_only_workers_on_this_machines_cores_are_fitted(monkeypatch):
     assert with_threads(fip.RayRunner(num_workers=3), 4) == fip.RayRunner(num_workers=3, threads_per_worker=4)
 
 
+@pytest.mark.usefixtures("without_ray")
 def test_threads_follow_from_the_cores_and_from_the_paths_at_a_time(module, data, monkeypatch, tmp_path):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(RECIPE, "num_cores", lambda: 13)
     monkeypatch.setattr(RECIPE, "gradient_seconds", lambda *_: lambda threads: 1 / threads)
     prune = recipes.prune(module, data)
