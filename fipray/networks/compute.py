@@ -129,7 +129,7 @@ class Room:
                 self.largest = size // 2
                 _logger.warning("memory ran out with passes of %d inputs; now %d at a time", size, self.largest)
             # After the handler: the exception holds the frames of the pass, and these hold its tensors.
-            gc.collect()
+            gc.collect(1)  # what the pass left in cycles is young; a whole collection may take seconds
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
