@@ -27,6 +27,7 @@ def exported(port: int, name: str) -> dict[str, float]:
     return metrics
 
 
+@pytest.mark.slow
 def test_ray_exports_counts_steps_and_the_last_functional_distance(ray_session, tmp_path):
     import ray
 

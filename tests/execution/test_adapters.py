@@ -128,6 +128,7 @@ def test_ray_holds_the_parameters_once_for_all_that_read_them(ray_session):
     assert torch.equal(network(network.weights, inputs), bert()(inputs).logits.detach())
 
 
+@pytest.mark.slow
 def test_workers_on_ray_write_what_the_local_runner_writes(ray_session, finished, tmp_path):
     _, into = finished
     fip.RayRunner(num_workers=2).run(study(), tmp_path)

@@ -77,6 +77,7 @@ def study(module: nn.Module) -> fip.Study:
     )
 
 
+@pytest.mark.slow
 def test_every_stage_of_a_study_goes_on_with_smaller_passes_and_the_same_results(monkeypatch, tmp_path):
     found = []
     for largest in (10**6, FEW):

@@ -63,7 +63,9 @@ SMALL: dict[str, Callable[[nn.Module, fip.Data], recipes.Recipe]] = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [name if name in ("prune", "learn") else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
+)
 def test_all_passes_of_a_recipe_are_in_bfloat16_from_its_trial_to_what_it_says_at_the_end(name, data, tmp_path):
     recipe = SMALL[name](Watched(trained()).eval(), data).computed(BF16)
     results = recipe.run(tmp_path / "out")

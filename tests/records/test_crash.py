@@ -67,6 +67,7 @@ def test_writer_killed_after_any_line_leaves_a_valid_directory(line, tmp_path):
     check_survivor(tmp_path / "results", 3)
 
 
+@pytest.mark.slow
 def test_writer_killed_before_any_system_call_leaves_a_valid_directory(tmp_path):
     with start("-m", "tests.records.writer", "--dying", tmp_path) as writer:
         pass
