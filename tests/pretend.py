@@ -81,7 +81,18 @@ class _Tensor(Tensor):
         return f"{self.host!r} on {_NAME}"
 
 
-class _Generator(torch.Generator):
+class _AnyGenerator(type(torch.Generator)):  # type: ignore[misc]
+    """Kind of a class of which every generator is an instance."""
+
+    # Annotations that are looked up while the class stands for torch's own keep it, and must take torch's own later.
+    def __instancecheck__(cls, one: object) -> bool:
+        return isinstance(one, _OF_TORCH)
+
+
+_OF_TORCH = torch.Generator
+
+
+class _Generator(torch.Generator, metaclass=_AnyGenerator):
     """Generator that knows for which device it was made."""
 
     named: torch.device

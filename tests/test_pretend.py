@@ -150,3 +150,10 @@ def test_a_network_is_moved_to_the_device_and_checked_there(gpu):
     outputs = there(there.weights, inputs.to(gpu.device))
     assert outputs.device == there.weights.device == gpu.device
     torch.testing.assert_close(outputs.cpu(), network(network.weights, inputs))
+
+
+def test_annotations_that_were_looked_up_on_the_device_take_a_generator_elsewhere():
+    with pretend.gpu():
+        looked_up = torch.Generator
+    assert isinstance(torch.Generator(), looked_up)
+    assert not isinstance(0, looked_up)
