@@ -24,7 +24,8 @@ inputs = torch.rand(600, 3, 32, 32)
 problem = fip.Problem(module, inputs, inputs[:64])
 settings = fip.Settings(stepper=fip.steppers.FirstOrder(beta=1.0), radius=fip.radii.Scheduled(1e-3), num_steps=2)
 objective = fip.objectives.RandomWalk()
-fip.trace(problem, objective, settings, batch_size=8)  # loads what is loaded once
+divided = fip.Problem(module, inputs[:64], inputs[:8], compute=fip.Compute(micro_batch=4))
+fip.trace(divided, objective, settings, batch_size=8)  # loads what is loaded once, for divided passes too
 pages = int(open("/proc/self/statm").read().split()[0])
 room = pages * resource.getpagesize() + 250 * 2**20  # a pass on 512 inputs keeps more than 500 MB
 resource.setrlimit(resource.RLIMIT_AS, (room, room))
