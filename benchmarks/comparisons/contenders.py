@@ -38,7 +38,9 @@ from fipray.robustness import Classifier
 Kind = Literal["base", "paths", "rival", "other"]
 Choice = Mapping[str, Any]
 ALLOWANCE = 0.02
-"""Default of the recipe: largest loss of clean accuracy, as it estimates it without labels."""
+"""Default of the recipe: largest loss of clean accuracy."""
+NUM_JUDGED = 2000
+"""Validation images that the recipe is given as held-out inputs: it judges by no more."""
 POINTS = ("members", "with base", "with base twice")
 
 
@@ -70,12 +72,17 @@ def deployed(members: tuple[nn.Module, ...]) -> Classifier:
 
 
 def paths(setting: Setting, **given: Any) -> Made:
-    """Run the recipe `robust-ensemble`, without labels and without test images, so that it attacks nothing.
+    """Run the recipe `robust-ensemble`, without labels of anchors and without test images, so that it attacks nothing.
 
     Its result is chosen by its own rule, on the validation images: the members alone, with the base network among them,
-    or with it twice, whichever first loses no more than the allowance; else the base network. The rule needs no labels.
+    or with it twice, whichever first loses no more than the allowance; else the base network. The recipe has the labels
+    of these images if the setting says so, and estimates its loss otherwise.
     """
-    data = fip.Data(anchors=setting.inputs.numpy(), held_out=setting.validation_inputs.numpy())
+    data = fip.Data(
+        anchors=setting.inputs.numpy(),
+        held_out=setting.validation_inputs[:NUM_JUDGED].numpy(),
+        held_out_labels=setting.validation_labels[:NUM_JUDGED].numpy() if setting.labelled else None,
+    )
     with tempfile.TemporaryDirectory() as directory:
         began = time.process_time()
         recipe = fip.recipes.robust_ensemble(
@@ -89,24 +96,26 @@ def paths(setting: Setting, **given: Any) -> Made:
         )
         results = recipe.run(directory, fip.LocalRunner(threads=1))
         seconds = time.process_time() - began
-        points = mixtures(results)
+        points = {**mixtures(results), "base": (setting.base,)}
     return Made(points, first_within(setting, points), seconds, dict(recipe.chosen.values))
 
 
 def mixtures(results: Results) -> dict[str, tuple[nn.Module, ...]]:
-    """Members of a finished recipe alone, with the base network and with it twice, by name, and the base network."""
+    """Members of a finished recipe alone, with the base network and with it twice, by name."""
     base = results.module("base")
     whole = max((results.members(name) for name in results.manifest["ensembles"]), key=len)
     members = tuple(results.module(name) for name in whole if name != "base")
-    return {**{name: (base,) * count + members for count, name in enumerate(POINTS)}, "base": (base,)}
+    return {name: (base,) * count + members for count, name in enumerate(POINTS)}
 
 
 def first_within(setting: Setting, points: Mapping[str, tuple[nn.Module, ...]]) -> str:
     """Name of the first mixture within the allowance, as the recipe judges it where it may evaluate: "base" at last."""
-    base = outputs(deployed((setting.base,)), setting.validation_inputs)
+    inputs = setting.validation_inputs[:NUM_JUDGED]
+    labels = setting.validation_labels[:NUM_JUDGED] if setting.labelled else None
+    base = outputs(deployed((setting.base,)), inputs)
     for name in POINTS:
-        own = outputs(deployed(points[name]), setting.validation_inputs)
-        if fip.study.AccuracyLoss().between(own, base) <= ALLOWANCE:
+        own = outputs(deployed(points[name]), inputs)
+        if fip.study.AccuracyLoss().between(own, base, labels) <= ALLOWANCE:
             return name
     return "base"
 
@@ -119,7 +128,7 @@ def outputs(classifier: Classifier, inputs: Tensor) -> Tensor:
 
 def diverse(setting: Setting, *, diversity: str) -> Made:
     """Run the recipe `diverse-ensemble`, whose members are judged alone."""
-    data = fip.Data(anchors=setting.inputs.numpy(), held_out=setting.validation_inputs.numpy())
+    data = fip.Data(anchors=setting.inputs.numpy(), held_out=setting.validation_inputs[:NUM_JUDGED].numpy())
     with tempfile.TemporaryDirectory() as directory:
         began = time.process_time()
         recipe = fip.recipes.diverse_ensemble(

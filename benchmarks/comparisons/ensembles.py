@@ -8,8 +8,9 @@ The sets are mnist, on which fipray was developed, and fashion, cifar10 and digi
 contender gets the same processor seconds beyond the base network, on one thread, however many members it has.
 
 - Paths are those of `fip.recipes.robust_ensemble` with no setting but the budget, of which its trial is a part. They
-  see no label. The budget is one of wall-clock time, so that on a busy machine they get less of the processor. The
-  result is what the recipe's own rule takes of its mixtures with the base network, on validation images.
+  see no label, or with --labelled those of the validation images alone. The budget is one of wall-clock time, so that
+  on a busy machine they get less of the processor. The result is what the recipe's own rule takes of its mixtures with
+  the base network, on validation images.
 - Rivals: PGD-AT, TRADES, N-FGSM, and distillation from the base network without a path; as published, and with
   averaged weights and images varied anew for every batch; one network, and as many as `--members`. They are tuned for
   free: every choice of learning rate (.001, .003, .01), of the network from which training begins (the base or a new
@@ -18,7 +19,7 @@ contender gets the same processor seconds beyond the base network, on one thread
 - The last 5,000 training images (a fifth of a small set) are the validation images; no contender is trained on them.
   Nothing is chosen on test images.
 
-Clean accuracy is on all test images. Robust accuracy (linf) is on the first `--examples`: the standard AutoAttack and,
+Clean accuracy is on all test images (1,000 with --quick). Robust accuracy (linf) is on the first `--examples`: the standard AutoAttack and,
 for ensembles, PGD on their mean logits and PGD that reweighs members; the worst for each example. A paired comparison
 gives the differences between paths and each rival with 95 % intervals: Student's over seeds or, with one seed, that of
 McNemar's test over examples, which says nothing of other seeds. "Level" is an interval that holds 0. Rivals are sorted
@@ -34,6 +35,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,7 +224,8 @@ def arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
         "--only", nargs="+", default=[], help="contenders whose names hold one of these texts, or are it: =NAME"
     )
     parser.add_argument("--all", action="store_true", help="more variants of the rivals, and diverse ensembles")
-    parser.add_argument("--no-tuning", action="store_true")
+    parser.add_argument("--labelled", action="store_true", help="give the recipes the labels of the validation images")
+    parser.add_argument("--no-tuning", action="store_true", help="rivals at learning rate .003, from the base network")
     parser.add_argument("--device", default="cpu", help="of the attacks; everything is trained on the CPU")
     parser.add_argument(
         "--quick", action="store_true", help="2 s, PGD on 100 images, one seed, few contenders, untuned"
@@ -249,6 +252,7 @@ def protocol_of(args: argparse.Namespace, setting: Setting) -> Record:
         "num_tests": len(setting.test_labels),
         "num_examples": min(args.examples, len(setting.test_labels)),
         "attacks": "pgd" if args.quick else "autoattack",
+        "labelled": args.labelled,
         "tuning_seconds": 0 if args.no_tuning else args.seconds / 4,
     }
 
@@ -276,7 +280,16 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 200)
     records = resumed.read(args.json, parser)
     for seed in args.seeds:
-        setting = setting_of(args.data, args.data_root, seconds=args.seconds, num_members=args.members, seed=seed)
+        setting = setting_of(
+            args.data,
+            args.data_root,
+            seconds=args.seconds,
+            num_members=args.members,
+            seed=seed,
+            labelled=args.labelled,
+        )
+        if args.quick:
+            setting = replace(setting, test_inputs=setting.test_inputs[:1000], test_labels=setting.test_labels[:1000])
         protocol = protocol_of(args, setting)
         if any(record.get("protocol") != protocol for record in records):
             parser.error(f"{args.json} holds records of other settings than {protocol}: name another file")

@@ -10,6 +10,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -66,7 +67,14 @@ class Judge:
         }
 
     def point(self, members: tuple[nn.Module, ...]) -> Record:
-        """Accuracies of one network or ensemble."""
+        """Accuracies of one network or ensemble; those of the base network are computed once."""
+        return self._of_base if members == (self.setting.base,) else self._measured(members)
+
+    @cached_property
+    def _of_base(self) -> Record:
+        return self._measured((self.setting.base,))
+
+    def _measured(self, members: tuple[nn.Module, ...]) -> Record:
         setting, device = self.setting, self.device
         # Copies: a network that is moved to a GPU is moved in place.
         classifier = deployed(tuple(copy.deepcopy(member).to(device) for member in members))

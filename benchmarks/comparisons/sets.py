@@ -54,6 +54,8 @@ class Setting:
     seconds: float
     num_members: int
     seed: int
+    labelled: bool = False
+    """whether recipes of paths are told the labels of the validation images"""
 
     @property
     def threat_model(self) -> fip.ThreatModel:
@@ -65,7 +67,7 @@ class Setting:
         return Varied.usual(self.inputs)
 
 
-def setting_of(name: str, root: str, *, seconds: float, num_members: int, seed: int) -> Setting:
+def setting_of(name: str, root: str, *, seconds: float, num_members: int, seed: int, labelled: bool = False) -> Setting:
     """Load the setting of a data set for one seed.
 
     Args:
@@ -74,6 +76,7 @@ def setting_of(name: str, root: str, *, seconds: float, num_members: int, seed: 
         seconds: processor seconds of each contender beyond the base network.
         num_members: members of an ensemble.
         seed: seed of the base network and of every contender.
+        labelled: see `Setting`.
     """
     one = SETS[name]
     make, base, data = one.load(root, seed)
@@ -92,6 +95,7 @@ def setting_of(name: str, root: str, *, seconds: float, num_members: int, seed: 
         seconds=seconds,
         num_members=num_members,
         seed=seed,
+        labelled=labelled,
     )
 
 
