@@ -9,8 +9,8 @@ contender gets the same processor seconds beyond the base network, on one thread
 
 - Paths are those of `fip.recipes.robust_ensemble` with no setting but the budget, of which its trial is a part. They
   see no label, or with --labelled those of the validation images alone. The budget is one of wall-clock time, so that
-  on a busy machine they get less of the processor. The result is what the recipe's own rule takes of its mixtures with
-  the base network, on validation images.
+  on a busy machine they get less of the processor; where they take more of it, rivals get as much. The result is what
+  the recipe's own rule takes of its mixtures with the base network, on validation images.
 - Rivals: PGD-AT, TRADES, N-FGSM, and distillation from the base network without a path; as published, and with
   averaged weights and images varied anew for every batch; one network, and as many as `--members`. They are tuned for
   free: every choice of learning rate (.001, .003, .01), of the network from which training begins (the base or a new
@@ -19,12 +19,13 @@ contender gets the same processor seconds beyond the base network, on one thread
 - The last 5,000 training images (a fifth of a small set) are the validation images; no contender is trained on them.
   Nothing is chosen on test images.
 
-Clean accuracy is on all test images (1,000 with --quick). Robust accuracy (linf) is on the first `--examples`: the standard AutoAttack and,
-for ensembles, PGD on their mean logits and PGD that reweighs members; the worst for each example. A paired comparison
-gives the differences between paths and each rival with 95 % intervals: Student's over seeds or, with one seed, that of
-McNemar's test over examples, which says nothing of other seeds. "Level" is an interval that holds 0. Rivals are sorted
-by robust accuracy on test images, so the first is the strongest of many. The last column compares robust accuracy at
-the rival's clean accuracy, on the line between the paths' mixtures with the base network, where that can be reached.
+Clean accuracy is on all test images (1,000 with --quick). Robust accuracy (linf) is on the first `--examples`: the
+standard AutoAttack and, for ensembles, PGD on their mean logits and PGD that reweighs members; the worst for each
+example. A paired comparison gives the differences between paths and each rival with 95 % intervals: Student's over
+seeds or, with one seed, that of McNemar's test over examples, which says nothing of other seeds. "Level" is an interval
+that holds 0. Rivals are sorted by robust accuracy on test images, so the first is the strongest of many. The last column
+compares robust accuracy at the rival's clean accuracy, on the line between the paths' mixtures with the base network,
+where that can be reached.
 
 With --json, what the file already holds is not done again; `--all` adds variants of the rivals, and ensembles that are
 diverse and not robust.
@@ -190,6 +191,9 @@ def compare(console: Console, name: str, ours: Sequence[Record], theirs: dict[st
     console.print(
         f"{name} beside the strongest rival ({strongest}): robust accuracy {robust.verdict}, clean {clean.verdict}."
     )
+    ours_took, theirs_took = (float(np.mean([record["seconds"] for record in rows])) for rows in (own, other))
+    if ours_took > 1.05 * theirs_took:
+        console.print(f"{name} took {ours_took:.1f} s, this rival {theirs_took:.1f}: the comparison favours the paths.")
 
 
 def draw(records: Sequence[Record], file: Path) -> None:
@@ -273,6 +277,12 @@ def choice_of(
     return dict(records[-1]["chosen"])
 
 
+def given(setting: Setting, records: Sequence[Record]) -> Setting:
+    """Give a rival the seconds of the slowest paths of its seed, where these took more than theirs."""
+    taken = [one["seconds"] for one in records if one.get("kind") == "paths" and one["seed"] == setting.seed]
+    return replace(setting, seconds=max([setting.seconds, *taken]))
+
+
 def main() -> None:
     parser, args = arguments()
     torch.set_num_threads(1)
@@ -298,7 +308,8 @@ def main() -> None:
             is_asked = name == "base" or not args.only or any(asked(text, name) for text in args.only)
             if not is_asked or any(r.get("method") == name and r["seed"] == seed for r in records):
                 continue
-            made = contender.make(setting, choice_of(contender, setting, records, protocol, console))
+            choice = choice_of(contender, setting, records, protocol, console)
+            made = contender.make(given(setting, records) if contender.rival else setting, choice)
             record = {"protocol": protocol, "method": name, "kind": contender.kind, "seed": seed, **judge.record(made)}
             records.append(record)
             resumed.write(records, args.json)

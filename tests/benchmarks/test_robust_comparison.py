@@ -25,7 +25,7 @@ from benchmarks.comparisons.contenders import (
     paths,
     rivals,
 )
-from benchmarks.comparisons.ensembles import at_equal_clean, difference, methods, shared
+from benchmarks.comparisons.ensembles import at_equal_clean, difference, given, methods, shared
 from benchmarks.comparisons.judged import TUNING_SEED, Judge, packed, tuned, unpacked
 from benchmarks.comparisons.paired import Difference, at_clean, over_examples, over_seeds
 from benchmarks.comparisons.sets import SETS, Setting, digits_mlp, num_validation
@@ -224,3 +224,15 @@ def test_a_judge_attacks_what_is_left_and_counts_no_fallen_example_as_robust():
     assert clean.mean() == pytest.approx(found["clean_accuracy"])
     assert robust.mean() == pytest.approx(found["robust_accuracy"])
     assert not (robust & ~clean[:50]).any()
+
+
+def test_rivals_get_the_seconds_of_paths_that_took_more_than_theirs():
+    setting = small_setting(seconds=2.0)
+    records: list[dict[str, Any]] = [
+        {"kind": "paths", "seed": 0, "seconds": 2.5},
+        {"kind": "paths", "seed": 1, "seconds": 9.0},
+        {"kind": "rival", "seed": 0, "seconds": 8.0},
+        {"tuning": "PGD-AT"},
+    ]
+    assert given(setting, records).seconds == 2.5
+    assert given(setting, records[1:]).seconds == 2.0
