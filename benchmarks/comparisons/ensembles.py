@@ -23,9 +23,9 @@ Clean accuracy is on all test images (1,000 with --quick). Robust accuracy (linf
 standard AutoAttack and, for ensembles, PGD on their mean logits and PGD that reweighs members; the worst for each
 example. A paired comparison gives the differences between paths and each rival with 95 % intervals: Student's over
 seeds or, with one seed, that of McNemar's test over examples, which says nothing of other seeds. "Level" is an interval
-that holds 0. Rivals are sorted by robust accuracy on test images, so the first is the strongest of many. The last column
-compares robust accuracy at the rival's clean accuracy, on the line between the paths' mixtures with the base network,
-where that can be reached.
+that holds 0: undecided where it is wide, as with two seeds. Rivals are sorted by robust accuracy on test images, so the
+first is the strongest of many. The last column compares robust accuracy at the rival's clean accuracy, on the line
+between the paths' mixtures with the base network, where that can be reached.
 
 With --json, what the file already holds is not done again; `--all` adds variants of the rivals, and ensembles that are
 diverse and not robust.
@@ -159,7 +159,7 @@ def show(console: Console, records: Sequence[Record]) -> None:
     console.print(table)
     free = sum(len(record["tried"]) for record in records if "tuning" in record)
     console.print(
-        f"Trials of paths are within their seconds. Rivals were tuned beforehand, for free: {free} trainings of "
+        f"Trials of paths are part of their seconds. Rivals were tuned beforehand, for free: {free} trainings of "
         f"{protocol['tuning_seconds']:g} s on validation images."
         if protocol["tuning_seconds"]
         else "Rivals were not tuned: learning rate .003, from the base network."
@@ -188,9 +188,7 @@ def compare(console: Console, name: str, ours: Sequence[Record], theirs: dict[st
     console.print(table)
     strongest, (own, other) = next(iter(paired.items()))
     clean, robust = (difference(own, other, kind) for kind in ("clean", "robust"))
-    console.print(
-        f"{name} beside the strongest rival ({strongest}): robust accuracy {robust.verdict}, clean {clean.verdict}."
-    )
+    console.print(f"{name} beside the strongest rival ({strongest}): robust accuracy {robust}, clean {clean}.")
     ours_took, theirs_took = (float(np.mean([record["seconds"] for record in rows])) for rows in (own, other))
     if ours_took > 1.05 * theirs_took:
         console.print(f"{name} took {ours_took:.1f} s, this rival {theirs_took:.1f}: the comparison favours the paths.")
