@@ -8,6 +8,7 @@ from torch import Tensor
 from fipray.geometry import class_logits
 from fipray.paths import Augmentation, Flipped, Problem, Shifted
 from fipray.paths.problem import anchors_and_held_out
+from fipray.recipes.anchors import are_images
 
 LEAST_AGREEMENT = 0.85  # of the base network with itself: on MNIST, shifts by one pixel pass and by two do not
 MOST_PIXELS = 4
@@ -45,8 +46,7 @@ def chosen_variations(problem: Problem, bounds: tuple[float, float], seed: int) 
     """
     _, held_out = anchors_and_held_out(problem)
     inputs = held_out.inputs[:NUM_JUDGED]
-    side = min(inputs.shape[2:], default=0)
-    if inputs.ndim != 4 or side < SIDES_A_PIXEL or not inputs.is_floating_point():
+    if not are_images(inputs):
         return 0, False, ""
     classes = _classes(problem, inputs)
 
@@ -55,7 +55,7 @@ def chosen_variations(problem: Problem, bounds: tuple[float, float], seed: int) 
         return float((_classes(problem, variation.of(inputs, generator)) == classes).double().mean())
 
     pixels, said = 0, list[str]()
-    for tried in range(1, min(MOST_PIXELS, side // SIDES_A_PIXEL) + 1) if bounds[0] <= 0 <= bounds[1] else ():
+    for tried in range(1, min(MOST_PIXELS, min(inputs.shape[2:]) // SIDES_A_PIXEL) + 1) if bounds[0] <= 0 <= bounds[1] else ():
         same = agreement(Shifted(copies=1, pixels=tried))
         said.append(f"{same:.0%} after shifts by up to {tried}")
         if same < LEAST_AGREEMENT:
