@@ -92,7 +92,8 @@ def mixture(
 
     Raises:
         DataError: for outputs whose shapes do not fit or with NaN, and labels that are no classes.
-        UsageError: for a number out of range, and where no pair of the grid keeps enough robust accuracy.
+        UsageError: for a number out of range, a loss of all robust accuracy, and where no pair of the grid keeps enough
+            of it.
     """
     accurate, robust = class_logits(accurate), class_logits(robust)
     seen = [robust, *(class_logits(each) for each in attacked)]
@@ -100,6 +101,11 @@ def mixture(
     _check_grid(loss, weights, temperatures)
     # argmax, as for accuracies elsewhere: equal outputs are the first class.
     own = torch.stack([correct(each, labels) for each in seen]).all(0).double().mean().item()
+    if own <= loss:
+        raise UsageError(
+            f"the robust classifier has a robust accuracy of {own:.4f} under these attacks, and loss={loss:g} would let "
+            "a mixture lose all of it: give a smaller loss, or attacks of a smaller epsilon"
+        )
     tried: list[Mixture] = []
     for temperature in temperatures:
         margin = torch.stack([_probability_margins(each / temperature, labels) for each in seen]).amin(0)

@@ -56,7 +56,7 @@ def test_an_input_that_is_wrong_when_clean_is_not_robust():
 def test_no_accurate_classifier_changes_what_counts_as_robust(weight, temperature):
     """For any outputs of it: those that are sure of a class drawn at random, 20 times."""
     robust, labels = 5 * normal(500, 4, seed=1), torch.arange(500) % 4
-    found = mixture(robust, robust, [robust], labels, loss=1.0, weights=(weight,), temperatures=(temperature,))
+    found = mixture(robust, robust, [robust], labels, loss=0.2, weights=(weight,), temperatures=(temperature,))
     worst = torch.ones(500, dtype=torch.bool)
     for seed in range(20):
         accurate = 1000 * normal(500, 4, seed=10 + seed)
@@ -77,6 +77,7 @@ def test_no_accurate_classifier_changes_what_counts_as_robust(weight, temperatur
         ({"labels": LABELS + 2}, DataError, r"range over 2\.\.2, and the classes are 0\.\.1"),
         ({"robust": ROBUST * math.nan}, DataError, "outputs hold NaN"),
         ({"loss": -0.1}, UsageError, "loss is -0.1: give the robust accuracy that the mixture may lose"),
+        ({"loss": 0.75}, UsageError, r"robust accuracy of 0\.7500 under these attacks, and loss=0\.75 would let"),
         ({"weights": (0.5,)}, UsageError, r"weights are \(0\.5,\): give weights of the robust classifier above 1/2"),
         ({"temperatures": (0.0,)}, UsageError, r"temperatures are \(0\.0,\): give finite numbers above 0"),
         ({"weights": (0.51,)}, UsageError, "the most is 0.5000, with weight 0.51 and temperature 1. Allow a larger"),
