@@ -75,7 +75,7 @@ def mixture(
     mixture. Its own gradient, which these follow, vanishes where both classifiers are confident and disagree: add
     `OnLogits` and `ReweighedPGD`.
 
-    Costs no pass of a network; time and memory of a few arrays [N, C] for each pair of the grid.
+    Costs no pass of a network, and a few operations on arrays [N, C] for each pair of weight and temperature.
 
     Args:
         accurate: outputs of the accurate classifier [N, C] on clean inputs, logits or log-probabilities.
@@ -103,8 +103,8 @@ def mixture(
     own = torch.stack([correct(each, labels) for each in seen]).all(0).double().mean().item()
     if own <= loss:
         raise UsageError(
-            f"the robust classifier has a robust accuracy of {own:.4f} under these attacks, and loss={loss:g} would let "
-            "a mixture lose all of it: give a smaller loss, or attacks of a smaller epsilon"
+            f"the robust classifier has a robust accuracy of {own:.4f} under these attacks, and loss={loss:g} would "
+            "let a mixture lose all of it: give a smaller loss, or attacks of a smaller epsilon"
         )
     tried: list[Mixture] = []
     for temperature in temperatures:
