@@ -249,7 +249,8 @@ class Evaluator:
         if len(weights) == 1 and mixing is None:
             return partial(_class_outputs, self.network, weights[0])
         mixed = mixing or Mixing()
-        if self.inputs.device.type == "cpu" and len(weights[0]) >= LARGE:
+        # A study tries stacks out only where an ensemble has two members.
+        if len(weights) == 1 or (self.inputs.device.type == "cpu" and len(weights[0]) >= LARGE):
             members = [partial(_class_outputs, self.network, each) for each in weights]
             return Ensemble(members, weights=mixed.weights, temperatures=mixed.temperatures)
         stack = torch.stack(list(weights))
