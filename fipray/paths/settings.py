@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from fipray.border import checked
 from fipray.border.kinds import Seed
@@ -14,7 +14,7 @@ from fipray.paths.radii import Adaptive
 from fipray.paths.radius import RadiusControl
 from fipray.paths.stepper import Stepper
 from fipray.paths.steppers import Natural
-from fipray.registry import spec
+from fipray.registry import ADDED, spec
 
 
 def check_max_seconds(max_seconds: float | None) -> None:
@@ -70,8 +70,8 @@ class Settings:
     num_steps: int = 100
     batch_size: int = 512
     uncertainty_fraction: float = 0.0
-    variations: tuple[Augmentation, ...] = ()
-    averaging: float = 0.0
+    variations: tuple[Augmentation, ...] = field(default=(), metadata=ADDED)
+    averaging: float = field(default=0.0, metadata=ADDED)
     save_at: SaveAt = SaveAt()
     max_seconds: float | None = None
     seed: Seed = 0

@@ -15,10 +15,8 @@ from importlib import import_module
 from typing import Any
 
 from fipray.errors import UsageError
-from fipray.registry import registered_class, registered_name, registered_names
+from fipray.registry import ADDED, registered_class, registered_name, registered_names
 
-ADDED = {"added": True}
-"""Metadata of a field that a spec got later: at its default it is not written, so that IDs stay as they were."""
 _INFINITE = "number"  # key of the object that represents infinity, which JSON does not have
 
 
@@ -58,7 +56,7 @@ def _number(spec: Any, field: Field[Any]) -> Any:
 
 
 def _is_left_out(spec: Any, field: Field[Any]) -> bool:
-    return field.metadata.get("added", False) and bool(getattr(spec, field.name) == field.default)
+    return field.metadata.items() >= ADDED.items() and bool(getattr(spec, field.name) == field.default)
 
 
 def decode(data: Any) -> Any:

@@ -10,9 +10,8 @@ from typing import ClassVar
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.errors import UsageError
-from fipray.registry import spec
+from fipray.registry import ADDED, spec
 from fipray.robustness import FGSM, PGD, Attack, TargetedPGD, ThreatModel
-from fipray.study.canonical import ADDED
 
 BASE, VARIANT = "base", "variant"
 

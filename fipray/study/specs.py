@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.paths import Augmentation, KroneckerMemory, Objective, Settings, check_heeded, milestones
-from fipray.registry import spec
+from fipray.registry import ADDED, spec
 from fipray.robustness.ensembles import check_mixing, fractions_of
-from fipray.study.canonical import ADDED, to_json
+from fipray.study.canonical import to_json
 from fipray.study.evaluation import BASE, Mixing, paths_of, variant_of
 
 # Names become parts of file names and addresses; "@" and spaces are left for names of variants and rounds.
