@@ -55,9 +55,8 @@ def chosen_variations(problem: Problem, bounds: tuple[float, float], seed: int) 
         return float((_classes(problem, variation.of(inputs, generator)) == classes).double().mean())
 
     pixels, said = 0, list[str]()
-    for tried in (
-        range(1, min(MOST_PIXELS, min(inputs.shape[2:]) // SIDES_A_PIXEL) + 1) if bounds[0] <= 0 <= bounds[1] else ()
-    ):
+    most = min(MOST_PIXELS, min(inputs.shape[2:]) // SIDES_A_PIXEL) if bounds[0] <= 0 <= bounds[1] else 0
+    for tried in range(1, most + 1):
         same = agreement(Shifted(copies=1, pixels=tried))
         said.append(f"{same:.0%} after shifts by up to {tried}")
         if same < LEAST_AGREEMENT:
