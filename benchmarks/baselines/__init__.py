@@ -12,19 +12,23 @@ its rates follow the share of them that is spent: so that methods can be compare
 What pruned paths are compared with stands in the modules `pruning` and `surgeon`, with a method of its own.
 """
 
-from benchmarks.baselines.adversarial import AdversarialTraining, Trades
+from benchmarks.baselines.adversarial import AdversarialDistillation, AdversarialTraining, OneStep, Trades
 from benchmarks.baselines.diversity import AdaptiveDiversityPromoting, Dverge
 from benchmarks.baselines.plain import DeepEnsemble, FastGeometricEnsemble, Snapshot
 from benchmarks.baselines.training import Baseline, Trained
+from benchmarks.baselines.variations import Varied
 
 __all__ = [
     "AdaptiveDiversityPromoting",
+    "AdversarialDistillation",
     "AdversarialTraining",
     "Baseline",
     "DeepEnsemble",
     "Dverge",
     "FastGeometricEnsemble",
+    "OneStep",
     "Snapshot",
     "Trades",
     "Trained",
+    "Varied",
 ]

@@ -19,10 +19,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from benchmarks.baselines.optimizers import Adam
 from benchmarks.baselines.training import Trained, Training, check_fraction, check_positive, cross_entropy, opened
+from benchmarks.baselines.variations import shifted
 from fipray.errors import UsageError
 
 
@@ -192,18 +192,3 @@ class Gradual:
         rising = min(1.0, (fraction + 1e-3) / (self.warmup + 1e-3))
         falling = (1 + math.cos(math.pi * max(0.0, fraction - self.hold) / (1 - self.hold))) / 2
         return {"rate": self.rate * rising * falling, "momentum": 0.9}
-
-
-def shifted(inputs: Tensor, reach: int, generator: torch.Generator) -> Tensor:
-    """Shift images [N, C, H, W] by up to `reach` pixels, padded with zeros, and mirror every second one.
-
-    Images are unchanged if `reach` is 0.
-    """
-    if not reach:
-        return inputs
-    num, _, height, width = inputs.shape
-    down, right = torch.randint(2 * reach + 1, (2, num), generator=generator)
-    windows = functional.pad(inputs, (reach,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-    moved = windows[torch.arange(num), :, down, right]
-    mirrored = torch.rand(num, generator=generator) < 0.5
-    return torch.where(mirrored.view(-1, 1, 1, 1), moved.flip(3), moved)

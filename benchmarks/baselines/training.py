@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.baselines.optimizers import Adam, Optimizer
+from benchmarks.baselines.variations import Vary
 from fipray import ThreatModel
 from fipray.errors import UsageError
 from fipray.robustness.margin import check_examples
@@ -44,10 +45,17 @@ class Training:
     """One call of `train`: its draws, its batches and its budget. `opened` makes one."""
 
     def __init__(
-        self, make: Make, inputs: Tensor, labels: Tensor, seed: int, seconds: float | None, batch_size: int
+        self,
+        make: Make,
+        inputs: Tensor,
+        labels: Tensor,
+        seed: int,
+        seconds: float | None,
+        batch_size: int,
+        vary: Vary | None = None,
     ) -> None:
         self.began = time.process_time()
-        self.make, self.inputs, self.labels, self.seconds = make, inputs, labels, seconds
+        self.make, self.inputs, self.labels, self.seconds, self.vary = make, inputs, labels, seconds, vary
         self.generator = torch.Generator().manual_seed(seed)
         self.batches = self._batches(min(batch_size, len(inputs)))
         self.num_steps = 0
@@ -141,16 +149,27 @@ class Training:
         return Trained(tuple(member.eval() for member in members), self.num_steps, self.processor_seconds)
 
     def _batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of `size` without end; an epoch goes through the data in a new order, and drops what is left over."""
+        """Batches of `size` without end; an epoch goes through the data in a new order, and drops what is left over.
+
+        With `vary` the inputs of each batch are varied anew.
+        """
         while True:
             order = torch.randperm(len(self.inputs), generator=self.generator)
             for chosen in order[: len(order) // size * size].split(size):
-                yield self.inputs[chosen], self.labels[chosen]
+                inputs = self.inputs[chosen]
+                yield inputs if self.vary is None else self.vary(inputs, self.generator), self.labels[chosen]
 
 
 @contextmanager
 def opened(
-    make: Make, inputs: Tensor, labels: Tensor, *, seed: int, seconds: float | None, batch_size: int
+    make: Make,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    seed: int,
+    seconds: float | None,
+    batch_size: int,
+    vary: Vary | None = None,
 ) -> Iterator[Training]:
     """Open a training whose random draws all come from the seed and leave the global generators alone.
 
@@ -164,7 +183,7 @@ def opened(
         torch.default_generator.manual_seed(seed)
         torch.set_num_threads(1)
         try:
-            yield Training(make, inputs, labels, seed, seconds, batch_size)
+            yield Training(make, inputs, labels, seed, seconds, batch_size, vary)
         finally:
             torch.set_num_threads(threads)
 

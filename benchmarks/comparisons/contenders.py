@@ -1,14 +1,19 @@
-"""The ensembles and robust networks that are compared, each made within the same seconds of compute."""
+"""Robust networks and ensembles that are compared, each made within the same processor seconds of one thread.
+
+Imported by `python -m benchmarks.comparisons.ensembles`. Paths are what `fip.recipes.robust_ensemble` makes with no
+setting given but the budget, out of which it pays its trial. Rivals are tuned on validation images, for free.
+"""
 
 from __future__ import annotations
 
 import copy
+import itertools
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,215 +21,235 @@ from torch import Tensor, nn
 import fipray as fip
 from benchmarks.baselines import (
     AdaptiveDiversityPromoting,
+    AdversarialDistillation,
     AdversarialTraining,
     Baseline,
     DeepEnsemble,
     Dverge,
     FastGeometricEnsemble,
+    OneStep,
     Snapshot,
     Trades,
 )
-from experiments.ensembles import LOOKS_AT_OTHERS, Settings, member_paths
-from fipray.paths import Problem
+from benchmarks.comparisons.sets import Setting
+from fipray.analysis import Results
 from fipray.robustness import Classifier
 
-
-@dataclass(frozen=True, eq=False)
-class Setting:
-    """What every contender is given: a base network and its training data. Paths see no label."""
-
-    make: Callable[[], nn.Module]
-    base: nn.Module
-    inputs: Tensor
-    labels: Tensor
-    held_out: Tensor
-    settings: Settings
-    seconds: float
-    num_members: int
-    seed: int
-
-    @property
-    def threat_model(self) -> fip.ThreatModel:
-        return fip.ThreatModel("linf", self.settings.epsilon)
+Kind = Literal["base", "paths", "rival", "other"]
+Choice = Mapping[str, Any]
+ALLOWANCE = 0.02
+"""Default of the recipe: largest loss of clean accuracy."""
+NUM_JUDGED = 2000
+"""Validation images that the recipe is given as held-out inputs: it judges by no more."""
+POINTS = ("members", "with base", "with base twice")
 
 
 @dataclass(frozen=True, eq=False)
-class Contender:
-    """Members [M] of one architecture, and the processor seconds that they cost beyond the base."""
+class Made:
+    """Networks that a contender made, as tuples of members by name, which of them is its result, and what it cost.
 
-    members: tuple[nn.Module, ...]
-    seconds: float
-
-    @property
-    def classifiers(self) -> list[Classifier]:
-        networks = [fip.Network.of(member) for member in self.members]
-        return [partial(network, network.weights) for network in networks]
-
-    @property
-    def deployed(self) -> Classifier:
-        """The network, or the average of all. One call for all members where they differ in their weights alone."""
-        networks = [fip.Network.of(member) for member in self.members]
-        if len(networks) == 1:
-            return self.classifiers[0]
-        if any(True for _ in self.members[0].buffers()):
-            return fip.Ensemble(self.classifiers)
-        return fip.robustness.StackedEnsemble(networks[0], torch.stack([network.weights for network in networks]))
-
-
-Maker = Callable[[Setting], Contender]
-
-
-def paths(
-    setting: Setting,
-    *,
-    objective: str,
-    num_members: int = 0,
-    beta: float = 0.0,
-    rounds: int = 5,
-    num_shifted: int = 0,
-) -> Contender:
-    """Paths that pursue one objective, with as many steps as the seconds allow.
-
-    num_shifted: copies of all anchors that are added, each image moved by up to a pixel: anchors need no labels.
+    Paths make several: their members mixed with the base network, too, none of which takes any time.
     """
-    members = num_members or setting.num_members
-    specs = member_paths(
-        objective,  # type: ignore[arg-type]
-        members,
-        threat_model=setting.threat_model,
-        settings=setting.settings,
-        beta=beta,
-        seed=setting.seed,
-    )
-    network = fip.Network.of(setting.base)
-    others = members - 1 if LOOKS_AT_OTHERS[objective] else 0
-    anchors = with_shifted(setting.inputs, num_shifted, setting.seed)
-    an_anchor, a_step = _seconds_of(network, setting, specs[0], others)
-    to_walk = 0.95 * setting.seconds / members - an_anchor * len(anchors)
-    num_steps = max(rounds, int(to_walk / a_step))
-    specs = tuple(replace(spec, num_steps=num_steps, save_at=fip.SaveAt(num_points=1)) for spec in specs)
-    ensemble = fip.EnsembleSpec("ensemble", tuple(s.name for s in specs), rounds=rounds if others else 0)
-    study = fip.Study(
-        "contender",
-        setting.base,
-        fip.Data(anchors=anchors.numpy(), held_out=setting.held_out.numpy()),
-        specs,
-        ensembles=(ensemble,),
+
+    points: Mapping[str, tuple[nn.Module, ...]]
+    result: str
+    seconds: float
+    settings: Choice
+
+
+Maker = Callable[[Setting], Made]
+
+
+def deployed(members: tuple[nn.Module, ...]) -> Classifier:
+    """Take the network, or the average of all: by one call for all members if they differ in their weights alone."""
+    networks = [fip.Network.of(member) for member in members]
+    classifiers = [partial(network, network.weights) for network in networks]
+    if len(networks) == 1:
+        return classifiers[0]
+    if any(True for _ in members[0].buffers()):
+        return fip.Ensemble(classifiers)
+    return fip.robustness.StackedEnsemble(networks[0], torch.stack([network.weights for network in networks]))
+
+
+def paths(setting: Setting, **given: Any) -> Made:
+    """Run the recipe `robust-ensemble`, without labels of anchors and without test images, so that it attacks nothing.
+
+    Its result is chosen by its own rule, on the validation images: the members alone, with the base network among them,
+    or with it twice, whichever first loses no more than the allowance; else the base network. The recipe has the labels
+    of these images if the setting says so, and estimates its loss otherwise.
+    """
+    data = fip.Data(
+        anchors=setting.inputs.numpy(),
+        held_out=setting.validation_inputs[:NUM_JUDGED].numpy(),
+        held_out_labels=setting.validation_labels[:NUM_JUDGED].numpy() if setting.labelled else None,
     )
     with tempfile.TemporaryDirectory() as directory:
         began = time.process_time()
-        store = fip.LocalRunner().run(study, directory)
+        recipe = fip.recipes.robust_ensemble(
+            setting.base,
+            data,
+            epsilon=setting.epsilon,
+            allowance=ALLOWANCE,
+            budget=f"{setting.seconds:g} s",
+            seed=setting.seed,
+            **given,
+        )
+        results = recipe.run(directory, fip.LocalRunner(threads=1))
         seconds = time.process_time() - began
-        ends = {row["name"]: row for row in store.read_table("paths").to_pylist()}
-        weights = [
-            torch.from_numpy(
-                store.read_weights(ends[s.name]["weights_file"], ends[s.name]["weights_sha256"])["weights"]
-            )
-            for s in specs
-        ]
-    return Contender(tuple(network.module_at(w).eval() for w in weights), seconds)
+        points = {**mixtures(results), "base": (setting.base,)}
+    return Made(points, first_within(setting, points), seconds, dict(recipe.chosen.values))
 
 
-def _seconds_of(network: fip.Network, setting: Setting, spec: fip.PathSpec, num_others: int) -> tuple[float, float]:
-    """Processor seconds of what the base says of an anchor, and of a step, the first few left out."""
-    problem = Problem(network, others=(network.weights,) * num_others)
-    problem.batch(setting.inputs[: spec.batch_size])  # the first call is slow
-    began = time.process_time()
-    anchors = problem.batch(setting.inputs[: 4 * spec.batch_size])
-    an_anchor = (time.process_time() - began) / len(anchors)
-    marks = [
-        time.process_time()
-        for _ in fip.walk(
-            problem,
-            anchors,
-            spec.objective,
-            fip.Settings(stepper=spec.stepper, radius=spec.radius, num_steps=12, batch_size=spec.batch_size),
+def mixtures(results: Results) -> dict[str, tuple[nn.Module, ...]]:
+    """Members of a finished recipe alone, with the base network and with it twice, by name."""
+    base = results.module("base")
+    whole = max((results.members(name) for name in results.manifest["ensembles"]), key=len)
+    members = tuple(results.module(name) for name in whole if name != "base")
+    return {name: (base,) * count + members for count, name in enumerate(POINTS)}
+
+
+def first_within(setting: Setting, points: Mapping[str, tuple[nn.Module, ...]]) -> str:
+    """Name of the first mixture within the allowance, as the recipe judges it where it may evaluate: "base" at last."""
+    inputs = setting.validation_inputs[:NUM_JUDGED]
+    labels = setting.validation_labels[:NUM_JUDGED] if setting.labelled else None
+    base = outputs(deployed((setting.base,)), inputs)
+    for name in POINTS:
+        own = outputs(deployed(points[name]), inputs)
+        if fip.study.AccuracyLoss().between(own, base, labels) <= ALLOWANCE:
+            return name
+    return "base"
+
+
+@torch.no_grad()
+def outputs(classifier: Classifier, inputs: Tensor) -> Tensor:
+    """Compute outputs [N, C] in batches."""
+    return torch.cat([classifier(part) for part in inputs.split(500)])
+
+
+def diverse(setting: Setting, *, diversity: str) -> Made:
+    """Run the recipe `diverse-ensemble`, whose members are judged alone."""
+    data = fip.Data(anchors=setting.inputs.numpy(), held_out=setting.validation_inputs[:NUM_JUDGED].numpy())
+    with tempfile.TemporaryDirectory() as directory:
+        began = time.process_time()
+        recipe = fip.recipes.diverse_ensemble(
+            setting.base,
+            data,
+            diversity=diversity,
+            epsilon=setting.epsilon,
+            budget=f"{setting.seconds:g} s",
+            seed=setting.seed,
         )
-    ]
-    return an_anchor, (marks[-1] - marks[4]) / (len(marks) - 5)
+        results = recipe.run(directory, fip.LocalRunner(threads=1))
+        seconds = time.process_time() - began
+        members = mixtures(results)["members"]
+    return Made({"members": members}, "members", seconds, dict(recipe.chosen.values))
 
 
-def baseline(setting: Setting, *, recipe: Baseline, from_base: bool = False, num_shifted: int = 0) -> Contender:
-    made = recipe.train(
-        partial(copy.deepcopy, setting.base) if from_base else setting.make,
-        with_shifted(setting.inputs, num_shifted, setting.seed),
-        setting.labels.repeat(1 + num_shifted),
-        seed=setting.seed,
-        seconds=setting.seconds,
-    )
-    return Contender(made.members, made.processor_seconds)
+def trained(setting: Setting, recipe: Baseline, begin: str = "scratch") -> Made:
+    """Train by a recipe with labels, from new networks or from the base network."""
+    make = partial(copy.deepcopy, setting.base) if begin == "base" else setting.make
+    found = recipe.train(make, setting.inputs, setting.labels, seed=setting.seed, seconds=setting.seconds)
+    return Made({"members": found.members}, "members", found.processor_seconds, {})
 
 
-def with_shifted(inputs: Tensor, num_copies: int, seed: int) -> Tensor:
-    """Images [N, C, H, W] and `num_copies` of each, moved by -1, 0 or 1 pixel down and to the right: [(1 + k) N, ...].
+RATES = (1e-3, 3e-3, 1e-2)
+BEGINNINGS = ("base", "scratch")
+VARIANTS = ("", "averaged", "varied", "averaged, varied")
+"""Moving average of the weights (decay .999), and images shifted (and mirrored) anew for every batch."""
+USUAL_VARIANTS = ("", "averaged, varied")
 
-    What is moved in from outside is black.
+
+@dataclass(frozen=True)
+class Rival:
+    """Adversarial training with labels, or distillation from the base network, and the grid of its tuning.
+
+    Attributes:
+        recipe: its baseline, with all settings but those of the grid.
+        grid: values by setting; "begin" says from which network training begins.
+        untuned: choice of a quick run.
+        variant: one of `VARIANTS`.
     """
-    generator = torch.Generator().manual_seed(seed)
-    padded = nn.functional.pad(inputs, (1, 1, 1, 1))
-    copies = [inputs]
-    for _ in range(num_copies):
-        ways, moved = torch.randint(9, (len(inputs),), generator=generator), torch.empty_like(inputs)
-        for way in range(9):
-            down, right = divmod(way, 3)
-            moved[ways == way] = padded[ways == way, :, down : down + inputs.shape[2], right : right + inputs.shape[3]]
-        copies.append(moved)
-    return torch.cat(copies)
 
+    recipe: AdversarialTraining | Trades | OneStep | AdversarialDistillation
+    grid: Mapping[str, tuple[Any, ...]]
+    untuned: Choice
+    variant: str = ""
 
-def base(setting: Setting) -> Contender:
-    return Contender((setting.base,), 0.0)
+    @property
+    def choices(self) -> list[Choice]:
+        """All combinations of the grid."""
+        return [dict(zip(self.grid, values, strict=True)) for values in itertools.product(*self.grid.values())]
 
-
-def contenders(epsilon: float, members: int, rate: float) -> dict[str, Maker]:
-    """All by their names in the table; rate: of adversarial training."""
-    strongest: dict[str, Any] = {"rate": rate, "inner_steps": 2, "batch_size": 128}
-    made: dict[str, Maker] = {"base": base}
-    for name, objective in (
-        ("random walk", "random_walk"),
-        ("weight diversity", "weight_diversity"),
-        ("gradient diversity", "gradient_diversity"),
-        ("output diversity", "output_diversity"),
-        ("input-gradient penalty", "input_gradient_penalty"),
-        ("ensemble adversarial distillation", "ensemble_adversarial_distillation"),
-    ):
-        made[f"paths: {name}"] = partial(paths, objective=objective)
-    for beta in (2.0, 20.0):
-        made[f"one path: adversarial distillation, beta {beta:g}"] = partial(
-            paths, objective="adversarial_distillation", num_members=1, beta=beta
+    def made(self, setting: Setting, choice: Choice, num_members: int = 1) -> Made:
+        """Train as many members with the settings of a choice."""
+        settings = {name: value for name, value in choice.items() if name != "begin"}
+        recipe = replace(
+            self.recipe,
+            num_members=num_members,
+            epsilon=setting.epsilon * self.recipe.epsilon,
+            averaging=0.999 if "averaged" in self.variant else 0.0,
+            vary=setting.varied if "varied" in self.variant else None,
+            **settings,
         )
-        made[f"paths: adversarial distillation, beta {beta:g}"] = partial(
-            paths, objective="adversarial_distillation", beta=beta
-        )
-    made["one path: adversarial distillation, shifted anchors"] = partial(
-        paths, objective="adversarial_distillation", num_members=1, num_shifted=2
-    )
-    made["paths: adversarial distillation, shifted anchors"] = partial(
-        paths, objective="adversarial_distillation", num_shifted=2
-    )
-    made["paths: mixed adversarial distillation"] = partial(paths, objective="mixed_adversarial_distillation")
-    recipes: dict[str, Baseline] = {
-        "deep ensemble": DeepEnsemble(num_members=members),
-        "snapshot": Snapshot(num_members=members),
-        "fast geometric": FastGeometricEnsemble(num_members=members),
-        "ADP": AdaptiveDiversityPromoting(num_members=members),
-        "DVERGE-like": Dverge(num_members=members, epsilon=epsilon),
-        "PGD-AT, no clean examples": AdversarialTraining(epsilon=epsilon, **strongest),
-        "PGD-AT, clean fraction 0.3": AdversarialTraining(epsilon=epsilon, clean_fraction=0.3, **strongest),
-        **{f"TRADES, beta {beta:g}": Trades(epsilon=epsilon, beta=beta, **strongest) for beta in (1.0, 3.0, 6.0)},
-        "PGD-AT ensemble": AdversarialTraining(epsilon=epsilon, num_members=members, **strongest),
+        return replace(trained(setting, recipe, choice["begin"]), settings=choice)
+
+
+def rivals(variants: tuple[str, ...] = USUAL_VARIANTS) -> dict[str, Rival]:
+    """Rivals by name. The epsilon of their recipes is in units of the threat model's.
+
+    Inner searches take two steps, as those of the recipe's paths do by default. Distillation moves images by 1.1
+    epsilon, as they do, too; the others are as published.
+    """
+    few: dict[str, Any] = {"inner_steps": 2}
+    both, begin = {"rate": RATES, "begin": BEGINNINGS}, {"rate": 3e-3, "begin": "base"}
+    kinds = {
+        "PGD-AT": Rival(AdversarialTraining(1.0, **few), both, begin),
+        "TRADES": Rival(Trades(1.0, **few), {**both, "beta": (1.0, 3.0, 6.0)}, {**begin, "beta": 3.0}),
+        "N-FGSM": Rival(OneStep(1.0), {**both, "step": (1.0, 1.25)}, {**begin, "step": 1.0}),
+        "distillation": Rival(AdversarialDistillation(1.1, **few), {**both, "begin": ("base",)}, begin),
     }
-    made |= {name: partial(baseline, recipe=recipe) for name, recipe in recipes.items()}
-    made["PGD-AT from the base"] = partial(
-        baseline, recipe=AdversarialTraining(epsilon=epsilon, **strongest), from_base=True
-    )
-    made["TRADES, beta 3, from the base"] = partial(
-        baseline, recipe=Trades(epsilon=epsilon, beta=3.0, **strongest), from_base=True
-    )
-    made["PGD-AT, shifted images"] = partial(
-        baseline, recipe=AdversarialTraining(epsilon=epsilon, **strongest), num_shifted=2
-    )
-    made["TRADES, beta 3, shifted images"] = partial(
-        baseline, recipe=Trades(epsilon=epsilon, beta=3.0, **strongest), num_shifted=2
-    )
-    return made
+    return {
+        f"{name}, {variant}" if variant else name: replace(kind, variant=variant)
+        for name, kind in kinds.items()
+        for variant in variants
+    }
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Contender by its kind; `rival` names the one whose tuning it takes, where there is one."""
+
+    kind: Kind
+    make: Callable[[Setting, Choice], Made]
+    rival: str = ""
+
+
+def contenders(num_members: int, *, everything: bool = False) -> dict[str, Contender]:
+    """All by their names in the table; `everything`: all variants, and ensembles that are diverse and not robust."""
+
+    def alone(make: Maker, kind: Kind) -> Contender:
+        return Contender(kind, lambda setting, _: make(setting))
+
+    found = {
+        "base": alone(lambda setting: Made({"base": (setting.base,)}, "base", 0.0, {}), "base"),
+        "paths: recipe": alone(paths, "paths"),
+        "paths: recipe, one member": alone(partial(paths, members=1), "paths"),
+        f"paths: recipe, {num_members} members": alone(partial(paths, members=num_members), "paths"),
+    }
+    for name, rival in rivals(VARIANTS if everything else USUAL_VARIANTS).items():
+        found[name] = Contender("rival", rival.made, name)
+        found[f"{name}, x{num_members}"] = Contender("rival", partial(rival.made, num_members=num_members), name)
+    if not everything:
+        return found
+    for diversity in ("outputs", "gradients", "weights"):
+        found[f"paths: diverse {diversity}"] = alone(partial(diverse, diversity=diversity), "other")
+    plain: dict[str, Callable[[float], Baseline]] = {
+        "deep ensemble": lambda epsilon: DeepEnsemble(num_members),
+        "snapshot": lambda epsilon: Snapshot(num_members),
+        "fast geometric": lambda epsilon: FastGeometricEnsemble(num_members),
+        "ADP": lambda epsilon: AdaptiveDiversityPromoting(num_members),
+        "DVERGE-like": lambda epsilon: Dverge(epsilon, num_members),
+    }
+    for name, recipe in plain.items():
+        found[name] = alone(lambda setting, recipe=recipe: trained(setting, recipe(setting.epsilon)), "other")  # type: ignore[misc]
+    return found

@@ -1,237 +1,213 @@
-"""Ensembles of paths, single paths, and what others propose, judged alike: accuracy, attacks, calibration, diversity.
+"""Robust networks and ensembles of the recipe's paths beside adversarial training and distillation, at equal seconds.
 
-    python -m benchmarks.comparisons.ensembles [--data mnist|fashion|cifar10_subset]
-        [--network lenet_300_100|lenet_5|resnet_20]
-                                   [--seconds 100] [--members 5] [--seeds 0 1 2] [--only TEXT ...] [--examples 1000]
-                                   [--epsilons E ...] [--surrogate-seconds S] [--quick] [--json FILE] [--figure FILE]
-                                   [--heat-maps FILE]
+    python -m benchmarks.comparisons.ensembles --quick
+    python -m benchmarks.comparisons.ensembles --data fashion --seconds 300 \
+        --json benchmarks/records/robust-fashion-300s.json [--figure FILE]
 
-Every contender gets the same processor seconds beyond the base network, on one thread, however many members it has.
-Attacks (linf) are on the first `examples` test images: random noise; inputs made on the base; inputs made on three
-networks that were trained apart and are shown to nobody; PGD-20; APGD-CE and APGD-T on the deployed ensemble; the
-standard AutoAttack (those two, FAB-T and Square); and on what still stands of an ensemble an attack on its mean logits
-and one that reweighs its members (MORA). `worst` is the per-example worst of all. Clean accuracy, NLL and ECE are on
-all test images. Contenders that learn to withstand attacks do so at the first of `epsilons`, or the usual one of data
-and network. With --json, what the file already holds is not done again.
+The sets are mnist, on which fipray was developed, and fashion, cifar10 and digits, on which nothing was chosen. Every
+contender gets the same processor seconds beyond the base network, on one thread, however many members it has.
+
+- Paths are those of `fip.recipes.robust_ensemble` with no setting but the budget, of which its trial is a part. They
+  see no label, or with --labelled those of the validation images alone. The budget is one of wall-clock time, so that
+  on a busy machine they get less of the processor; where they take more of it, rivals get as much. The result is what
+  the recipe's own rule takes of its mixtures with the base network, on validation images.
+- Rivals: PGD-AT, TRADES, N-FGSM, and distillation from the base network without a path; as published, and with
+  averaged weights and images varied anew for every batch; one network, and as many as `--members`. They are tuned for
+  free: every choice of learning rate (.001, .003, .01), of the network from which training begins (the base or a new
+  one) and of beta (TRADES: 1, 3, 6) or step (N-FGSM: 1, 1.25) is tried on one seed for a quarter of the seconds. The
+  best under PGD on 1,000 validation images is taken, for one network and the ensemble alike.
+- The last 5,000 training images (a fifth of a small set) are the validation images; no contender is trained on them.
+  Nothing is chosen on test images.
+
+Clean accuracy is on all test images (1,000 with --quick). Robust accuracy (linf) is on the first `--examples`: the
+standard AutoAttack and, for ensembles, PGD on their mean logits and PGD that reweighs members; the worst for each
+example. A paired comparison gives the differences between paths and each rival with 95 % intervals: Student's over
+seeds or, with one seed, that of McNemar's test over examples, which says nothing of other seeds. "Level" is an interval
+that holds 0. Rivals are sorted by robust accuracy on test images, so the first is the strongest of many. The last column
+compares robust accuracy at the rival's clean accuracy, on the line between the paths' mixtures with the base network,
+where that can be reached.
+
+With --json, what the file already holds is not done again; `--all` adds variants of the rivals, and ensembles that are
+diverse and not robust.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-import fipray as fip
-from benchmarks.baselines import DeepEnsemble
 from benchmarks.comparisons import resumed
-from benchmarks.comparisons.contenders import Contender, Setting, contenders, paths
+from benchmarks.comparisons.contenders import VARIANTS, Contender, Kind, contenders, rivals
+from benchmarks.comparisons.judged import Judge, shown, tuned, unpacked
+from benchmarks.comparisons.paired import Difference, at_clean, over_examples, over_seeds
 from benchmarks.comparisons.resumed import Record
-from experiments import networks
-from experiments.cifar import cifar10_subset
-from experiments.data import mnist
-from experiments.ensembles import SETTINGS
-from experiments.subjects import subject
-from fipray.analysis import front, transfer_heat_maps
-from fipray.robustness import Classifier, measure
+from benchmarks.comparisons.sets import SETS, Setting, setting_of
+from fipray.analysis import front
 
-RATES = {"lenet_300_100": 1e-2, "lenet_5": 1e-2, "resnet_20": 3e-3}
-"""Of adversarial training: those at which it got furthest in the same seconds, on images that no table is about."""
+QUICK = ("paths: recipe", "TRADES, averaged, varied", "distillation, averaged, varied")
 
 
-class Evaluator:
-    """Test examples, surrogates, and the attacks."""
-
-    def __init__(
-        self,
-        setting: Setting,
-        inputs: Tensor,
-        labels: Tensor,
-        num_examples: int,
-        epsilon: float,
-        surrogates: Mapping[str, Classifier],
-    ) -> None:
-        self.setting, self.inputs, self.labels = setting, inputs, labels
-        self.some, self.their_labels = inputs[:num_examples], labels[:num_examples]
-        self.threat_model = fip.ThreatModel("linf", epsilon)
-        self.surrogates = surrogates
-        self.base: dict[str, Classifier] = {"base": Contender((setting.base,), 0.0).classifiers[0]}
-
-    def attack(self, contender: Contender) -> dict[str, float]:
-        """Robust accuracies by attack, each of all examples that were given."""
-        deployed = contender.deployed
-        generator = torch.Generator().manual_seed(self.setting.seed)
-        standing = torch.ones(len(self.some), dtype=torch.bool)
-        made: dict[str, float] = {}
-
-        def tried(attacks: Sequence[fip.attacks.Attack], only: Tensor | None = None) -> dict[str, Tensor]:
-            """Whether each example stands each attack; those outside `only` are left out and count as fallen."""
-            nonlocal standing
-            (some,) = torch.where(standing if only is None else only)
-            per_example = {a.name: torch.zeros_like(standing) for a in attacks}
-            if len(some):
-                found = fip.robustness.evaluate(
-                    deployed, self.some[some], self.their_labels[some], self.threat_model, attacks, generator
-                )
-                for name, stood in found.robust.items():
-                    per_example[name][some] = stood
-                    standing[some] &= stood
-            return per_example
-
-        def note(per_example: dict[str, Tensor]) -> None:
-            made.update({name: float(stood.double().mean()) for name, stood in per_example.items()})
-
-        everything = torch.ones_like(standing)
-        replayed = fip.attacks.TransferAttack(self.base, fip.attacks.PGD(num_steps=40))
-        transfer = fip.attacks.TransferAttack(self.surrogates, fip.attacks.PGD(num_steps=40))
-        for label, attack in (
-            ("noise", fip.attacks.RandomNoise()),
-            ("from the base", replayed),
-            ("transfer", transfer),
-            ("pgd-20", fip.attacks.PGD(num_steps=20)),
-        ):
-            note({label: next(iter(tried([attack], everything).values()))})
-        first = next(iter(tried([fip.attacks.AutoAttack(("apgd-ce", "apgd-t"))], everything).values()))
-        rest = next(iter(tried([fip.attacks.AutoAttack(("fab-t", "square"))], first).values()))
-        note({"apgd-ce+t": first, "autoattack": rest})
-        if len(contender.members) > 1:
-            tried([fip.attacks.ReweighedPGD(num_steps=50), fip.attacks.OnLogits(fip.attacks.PGD(num_steps=50))])
-        note({"worst": standing})
-        return made
-
-    def records(self, name: str, contender: Contender) -> list[Record]:
-        members = contender.classifiers
-        measures = measure(contender.deployed, self.inputs, self.labels)
-        diverse = measure(contender.deployed, self.some, self.their_labels, members=members)
-        shared = {
-            "method": name,
-            "num_members": len(members),
-            "seed": self.setting.seed,
-            "seconds": contender.seconds,
-            "clean_accuracy": measures.clean_accuracy,
-            "coherence": diverse.coherence,
-            "disagreement": diverse.disagreement,
-            "nll": measures.nll,
-            "ece": measures.expected_calibration_error,
-            "epsilon": self.threat_model.epsilon,
-            "num_examples": len(self.some),
-        }
-        began = time.process_time()
-        found = self.attack(contender)
-        shared["attack_seconds"] = time.process_time() - began
-        return [{**shared, "attack": attack, "robust_accuracy": robust} for attack, robust in found.items()]
+def result(record: Record) -> Record:
+    """Take the point of a record that is the contender's result."""
+    return next(point for point in record["points"] if point["name"] == record["result"])
 
 
-def heat_maps(setting: Setting, judge: Evaluator, num_members: int, file: Path) -> None:
-    """Transfer among the members of path ensembles and among networks trained apart, side by side."""
-    groups = {
-        "paths, ensemble adversarial distillation": paths(
-            setting, objective="ensemble_adversarial_distillation", num_members=num_members
-        ),
-        "paths, adversarial distillation": paths(
-            setting, objective="adversarial_distillation", num_members=num_members, beta=5
-        ),
-        "trained apart": Contender(
-            DeepEnsemble(num_members=num_members)
-            .train(setting.make, setting.inputs, setting.labels, seed=setting.seed, seconds=setting.seconds)
-            .members,
-            0.0,
-        ),
-    }
-    tables = {}
-    for title, contender in groups.items():
-        named = {str(number): one for number, one in enumerate(contender.classifiers, 1)}
-        accuracies = fip.robustness.transfer_matrix(
-            named,
-            named,
-            judge.some,
-            judge.their_labels,
-            judge.threat_model,
-            fip.attacks.PGD(num_steps=20),
-            torch.Generator().manual_seed(setting.seed),
-        )
-        tables[title] = pd.DataFrame(
-            [
-                {"source": source, "target": target, "accuracy": float(accuracies[i, j])}
-                for i, source in enumerate(named)
-                for j, target in enumerate(named)
-            ]
-        )
-    transfer_heat_maps(tables).savefig(file, dpi=150)
+def accuracies(records: Sequence[Record], kind: str) -> list[float]:
+    """Accuracies of the results, "clean" or "robust", one a record."""
+    return [result(record)[f"{kind}_accuracy"] for record in records]
 
 
-def surrogates_of(setting: Setting, seconds: float | None) -> dict[str, Classifier]:
-    """Networks that are trained apart, in as many processor seconds where these are given, and shown to nobody."""
-    apart = DeepEnsemble(num_members=3).train(
-        setting.make, setting.inputs, setting.labels, seed=9000 + setting.seed, seconds=seconds
+def answers(record: Record, point: Record, kind: str) -> NDArray[np.bool_]:
+    """Whether each test example is classified correctly, "clean" or "robust"."""
+    count = record["protocol"]["num_tests" if kind == "clean" else "num_examples"]
+    return unpacked(point[f"{kind}_examples"], count)
+
+
+def shared(ours: Sequence[Record], theirs: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """Pair the records of two contenders by their seeds."""
+    by_seed = {record["seed"]: record for record in theirs}
+    pairs = [(record, by_seed[record["seed"]]) for record in ours if record["seed"] in by_seed]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def difference(ours: Sequence[Record], theirs: Sequence[Record], kind: str) -> Difference:
+    """Compare results of shared seeds, or with one seed its examples."""
+    if len(ours) > 1:
+        return over_seeds(accuracies(ours, kind), accuracies(theirs, kind))
+    return over_examples(*(answers(record, result(record), kind) for record in (ours[0], theirs[0])))
+
+
+def at_equal_clean(ours: Sequence[Record], theirs: Sequence[Record]) -> Difference | None:
+    """Compare robust accuracy at their clean accuracy; None where a seed's mixtures do not reach it."""
+    places = [
+        at_clean([point["clean_accuracy"] for point in record["points"]], clean)
+        for record, clean in zip(ours, accuracies(theirs, "clean"), strict=True)
+    ]
+    found: list[Any] = []
+    for record, place in zip(ours, places, strict=True):
+        if place is None:
+            return None
+        points = record["points"]
+        if len(ours) > 1:
+            found.append(place.of([point["robust_accuracy"] for point in points]))
+        else:
+            found.append(place.of([answers(record, point, "robust") for point in points]))
+    if len(ours) > 1:
+        return over_seeds(found, accuracies(theirs, "robust"))
+    return over_examples(found[0], answers(theirs[0], result(theirs[0]), "robust"))
+
+
+def methods(records: Sequence[Record], kind: Kind) -> dict[str, list[Record]]:
+    """Sort the records of a kind by contender, the most robust contender first."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        if record.get("kind") == kind:
+            found.setdefault(record["method"], []).append(record)
+    return dict(sorted(found.items(), key=lambda one: -float(np.mean(accuracies(one[1], "robust")))))
+
+
+def title(protocol: Record) -> str:
+    attack = (
+        "AutoAttack, and attacks on ensembles" if protocol["attacks"] == "autoattack" else "PGD alone, which flatters"
     )
-    members = Contender(apart.members, 0.0).classifiers
-    return {f"surrogate {number}": one for number, one in enumerate(members)}
-
-
-def setting_of(args: argparse.Namespace, seed: int) -> tuple[Setting, Tensor, Tensor]:
-    """Return the setting of one seed, and test inputs and labels."""
-    base, arrays, _ = subject(args.data, args.network, args.data_root, seed)
-    if args.data == "cifar10_subset":
-        labels = cifar10_subset(args.data_root)["train_labels"]
-    else:
-        labels = mnist(args.data, args.data_root).train_labels
-    inputs, usual = torch.from_numpy(arrays.anchors), SETTINGS[args.data, args.network]
-    setting = Setting(
-        make=getattr(networks, args.network),
-        base=base,
-        inputs=inputs,
-        labels=torch.from_numpy(labels[: len(inputs)]).long(),
-        held_out=torch.from_numpy(arrays.held_out[:200]),
-        settings=replace(usual, epsilon=args.epsilons[0]) if args.epsilons else usual,
-        seconds=args.seconds,
-        num_members=args.members,
-        seed=seed,
+    return (
+        f"{protocol['data']} ({protocol['role']} set), {protocol['network']}, linf epsilon {protocol['epsilon']:.4g}, "
+        f"{protocol['seconds']:g} s of one thread each; robust: {attack}, on {protocol['num_examples']:,} images"
     )
-    if arrays.test_inputs is None or arrays.test_labels is None:
-        raise fip.errors.DataError("the data set has no test part")
-    return setting, torch.from_numpy(arrays.test_inputs), torch.from_numpy(arrays.test_labels).long()
 
 
-def show(console: Console, records: list[Record], title: str) -> None:
-    frame = pd.DataFrame(records)
-    attacks = list(dict.fromkeys(frame["attack"]))
-    for epsilon, part in frame.groupby("epsilon"):
-        table = Table(title=f"{title}, linf epsilon {epsilon:.4g}; means over {part['seed'].nunique()} seeds, %")
-        table.add_column("method")
-        for column in ("members", "s", "clean", *attacks, "coherence", "NLL", "ECE"):
-            table.add_column(column, justify="right")
-        for method, rows in part.groupby("method", sort=False):
-            one = rows.drop_duplicates("seed")
-            robust = rows.groupby("attack")["robust_accuracy"].mean()
-            coherence = one["coherence"].astype(float).mean()
+def mean_and_spread(values: Sequence[float]) -> str:
+    spread = f" ± {100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{100 * np.mean(values):.2f}{spread}"
+
+
+def show(console: Console, records: Sequence[Record]) -> None:
+    """Print all accuracies, what was tuned, and the paired comparisons."""
+    protocol = records[0]["protocol"]
+    table = Table(title=title(protocol), caption="mean and standard deviation over seeds, %")
+    table.add_column("method")
+    for column in ("seeds", "members", "s", "clean", "robust"):
+        table.add_column(column, justify="right")
+    table.add_column("settings")
+    for kind in ("base", "paths", "rival", "other"):
+        for name, rows in methods(records, kind).items():
+            numbers = sorted({result(record)["num_members"] for record in rows})
+            settings = shown(rows[0]["settings"]) if kind == "rival" else ""
+            if kind == "paths":
+                settings = "result: " + ", ".join(dict.fromkeys(record["result"] for record in rows))
             table.add_row(
-                str(method),
-                str(int(one["num_members"].iloc[0])),
-                f"{one['seconds'].mean():.0f}",
-                f"{100 * one['clean_accuracy'].mean():.2f}",
-                *(f"{100 * robust[a]:.1f}" if a in robust else "" for a in attacks),
-                "" if pd.isna(coherence) else f"{coherence:.2f}",
-                f"{one['nll'].mean():.3f}",
-                f"{100 * one['ece'].mean():.1f}",
+                name,
+                str(len(rows)),
+                "-".join(str(number) for number in (numbers[0], numbers[-1])[: len(numbers)]),
+                f"{np.mean([record['seconds'] for record in rows]):.1f}",
+                mean_and_spread(accuracies(rows, "clean")),
+                mean_and_spread(accuracies(rows, "robust")),
+                settings,
             )
-        console.print(table)
+        table.add_section()
+    console.print(table)
+    free = sum(len(record["tried"]) for record in records if "tuning" in record)
+    console.print(
+        f"Trials of paths are within their seconds. Rivals were tuned beforehand, for free: {free} trainings of "
+        f"{protocol['tuning_seconds']:g} s on validation images."
+        if protocol["tuning_seconds"]
+        else "Rivals were not tuned: learning rate .003, from the base network."
+    )
+    for name, rows in methods(records, "paths").items():
+        compare(console, name, rows, methods(records, "rival"))
 
 
-def draw(records: list[Record], file: Path) -> None:
-    """Clean accuracy against the worst attack; the front of each kind, without the base, which is far below."""
-    frame = pd.DataFrame([record for record in records if record["method"] != "base"])
-    frame = frame[(frame["attack"] == "worst") & (frame["epsilon"] == frame["epsilon"].max())]
-    means = frame.groupby("method", sort=False)[["clean_accuracy", "robust_accuracy", "seconds"]].mean().reset_index()
-    means["kind"] = means["method"].map(lambda name: name.split(":")[0].split(",")[0])
+def compare(console: Console, name: str, ours: Sequence[Record], theirs: dict[str, list[Record]]) -> None:
+    """Print the paired comparison of one contender with all rivals."""
+    paired = {rival: shared(ours, rows) for rival, rows in theirs.items()}
+    paired = {rival: pair for rival, pair in paired.items() if pair[0]}
+    if not paired:
+        return
+    table = Table(title=f"{name}, less each rival (strongest first); points, 95 % intervals")
+    for column in ("rival", "paired over", "clean", "robust", "robust at the rival's clean accuracy"):
+        table.add_column(column)
+    for rival, (own, other) in paired.items():
+        equal = at_equal_clean(own, other)
+        table.add_row(
+            rival,
+            f"{len(own)} seeds" if len(own) > 1 else "examples, 1 seed",
+            *(str(difference(own, other, kind)) for kind in ("clean", "robust")),
+            "not reached" if equal is None else str(equal),
+        )
+    console.print(table)
+    strongest, (own, other) = next(iter(paired.items()))
+    clean, robust = (difference(own, other, kind) for kind in ("clean", "robust"))
+    console.print(
+        f"{name} beside the strongest rival ({strongest}): robust accuracy {robust.verdict}, clean {clean.verdict}."
+    )
+    ours_took, theirs_took = (float(np.mean([record["seconds"] for record in rows])) for rows in (own, other))
+    if ours_took > 1.05 * theirs_took:
+        console.print(f"{name} took {ours_took:.1f} s, this rival {theirs_took:.1f}: the comparison favours the paths.")
+
+
+def draw(records: Sequence[Record], file: Path) -> None:
+    """Draw clean against robust accuracy: all points of paths but the base network, and every rival."""
+    rows = [
+        {"method": record["method"], "seed": record["seed"], **point}
+        for record in records
+        if record.get("kind") in ("paths", "rival")
+        for point in record["points"]
+        if point["name"] != "base"
+    ]
+    means = pd.DataFrame(rows).groupby(["method", "name"], sort=False)[["clean_accuracy", "robust_accuracy"]].mean()
+    means = means.reset_index()
+    means["kind"] = means["method"].map(lambda name: name.split(",")[0])
     file.parent.mkdir(parents=True, exist_ok=True)
     front(means, method="kind").savefig(file, dpi=150)
 
@@ -240,62 +216,112 @@ def asked(text: str, name: str) -> bool:
     return name == text[1:] if text.startswith("=") else text in name
 
 
-def main() -> None:
+def arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="mnist", choices=sorted({data for data, _ in SETTINGS}))
-    parser.add_argument("--network", default="")
+    parser.add_argument("--data", default="mnist", choices=SETS)
     parser.add_argument("--data-root", default="")
     parser.add_argument("--seconds", type=float, default=100, help="of compute for each contender")
     parser.add_argument("--members", type=int, default=5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--examples", type=int, default=1000, help="test images that are attacked")
     parser.add_argument(
         "--only", nargs="+", default=[], help="contenders whose names hold one of these texts, or are it: =NAME"
     )
-    parser.add_argument("--examples", type=int, default=1000)
-    parser.add_argument("--surrogate-seconds", type=float, help="of training of the three surrogates; else all steps")
-    parser.add_argument("--epsilons", type=float, nargs="+", default=[])
-    parser.add_argument("--quick", action="store_true", help="5 s, 100 examples, one seed, few contenders")
+    parser.add_argument("--all", action="store_true", help="more variants of the rivals, and diverse ensembles")
+    parser.add_argument("--labelled", action="store_true", help="give the recipes the labels of the validation images")
+    parser.add_argument("--no-tuning", action="store_true", help="rivals at learning rate .003, from the base network")
+    parser.add_argument("--device", default="cpu", help="of the attacks; everything is trained on the CPU")
+    parser.add_argument(
+        "--quick", action="store_true", help="2 s, PGD on 100 images, one seed, few contenders, untuned"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
-    parser.add_argument("--heat-maps", type=Path)
     args = parser.parse_args()
-    args.network = args.network or {"cifar10_subset": "resnet_20"}.get(args.data, "lenet_300_100")
     if args.quick:
-        args.seconds, args.examples, args.seeds = 5.0, 100, args.seeds[:1]
-        args.only = args.only or [
-            "base",
-            "ensemble adversarial distillation",
-            "adversarial distillation, beta 20",
-            "deep ensemble",
-            "TRADES, beta 3",
-        ]
+        args.seconds, args.examples, args.seeds, args.no_tuning = 2.0, 100, args.seeds[:1], True
+        args.only = args.only or [f"={name}" for name in QUICK]
+    return parser, args
+
+
+def protocol_of(args: argparse.Namespace, setting: Setting) -> Record:
+    """Write down what all records of one file have in common."""
+    one = SETS[args.data]
+    return {
+        "data": args.data,
+        "role": one.role,
+        "network": one.network,
+        "epsilon": setting.epsilon,
+        "seconds": args.seconds,
+        "members": args.members,
+        "num_tests": len(setting.test_labels),
+        "num_examples": min(args.examples, len(setting.test_labels)),
+        "attacks": "pgd" if args.quick else "autoattack",
+        "labelled": args.labelled,
+        "tuning_seconds": 0 if args.no_tuning else args.seconds / 4,
+    }
+
+
+def choice_of(
+    contender: Contender, setting: Setting, records: list[Record], protocol: Record, console: Console
+) -> dict[str, Any]:
+    """Take the settings of a rival: tuned now or before, or those of a run without tuning."""
+    if not contender.rival:
+        return {}
+    rival = rivals(VARIANTS)[contender.rival]
+    if not protocol["tuning_seconds"]:
+        return dict(rival.untuned)
+    for record in records:
+        if record.get("tuning") == contender.rival:
+            return dict(record["chosen"])
+    records.append({"protocol": protocol, **tuned(setting, contender.rival, rival, console.print)})
+    return dict(records[-1]["chosen"])
+
+
+def given(setting: Setting, records: Sequence[Record]) -> Setting:
+    """Give a rival the seconds of the slowest paths of its seed, where these took more than theirs."""
+    taken = [one["seconds"] for one in records if one.get("kind") == "paths" and one["seed"] == setting.seed]
+    return replace(setting, seconds=max([setting.seconds, *taken]))
+
+
+def main() -> None:
+    parser, args = arguments()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     console = Console(width=None if sys.stdout.isatty() else 200)
     records = resumed.read(args.json, parser)
     for seed in args.seeds:
-        setting, inputs, labels = setting_of(args, seed)
-        epsilons = args.epsilons or [setting.settings.epsilon]
-        surrogates = surrogates_of(setting, args.surrogate_seconds)
-        judges = [Evaluator(setting, inputs, labels, args.examples, epsilon, surrogates) for epsilon in epsilons]
-        for name, make in contenders(setting.settings.epsilon, args.members, RATES[args.network]).items():
-            done = any(r["method"] == name and r["seed"] == seed for r in records)
-            if done or (args.only and not any(asked(text, name) for text in args.only)):
+        setting = setting_of(
+            args.data,
+            args.data_root,
+            seconds=args.seconds,
+            num_members=args.members,
+            seed=seed,
+            labelled=args.labelled,
+        )
+        if args.quick:
+            setting = replace(setting, test_inputs=setting.test_inputs[:1000], test_labels=setting.test_labels[:1000])
+        protocol = protocol_of(args, setting)
+        if any(record.get("protocol") != protocol for record in records):
+            parser.error(f"{args.json} holds records of other settings than {protocol}: name another file")
+        judge = Judge(setting, args.examples, args.quick, args.device)
+        for name, contender in contenders(args.members, everything=args.all).items():
+            is_asked = name == "base" or not args.only or any(asked(text, name) for text in args.only)
+            if not is_asked or any(r.get("method") == name and r["seed"] == seed for r in records):
                 continue
-            contender = make(setting)
-            for judge in judges:
-                found = judge.records(name, contender)
-                records += found
-                last = found[-1]
-                console.print(
-                    f"seed {seed}, {name}: {last['seconds']:.0f} s, clean {100 * last['clean_accuracy']:.2f}, "
-                    + ", ".join(f"{r['attack']} {100 * r['robust_accuracy']:.1f}" for r in found)
-                    + f" ({last['attack_seconds']:.0f} s of attacks)"
-                )
+            choice = choice_of(contender, setting, records, protocol, console)
+            made = contender.make(given(setting, records) if contender.rival else setting, choice)
+            record = {"protocol": protocol, "method": name, "kind": contender.kind, "seed": seed, **judge.record(made)}
+            records.append(record)
             resumed.write(records, args.json)
-        if args.heat_maps and seed == args.seeds[0]:
-            heat_maps(setting, judges[0], 10, args.heat_maps)
-    show(console, records, f"{args.network} on {args.data}")
+            points = ", ".join(
+                f"{point['name']} {100 * point['clean_accuracy']:.2f} {100 * point['robust_accuracy']:.1f}"
+                for point in record["points"]
+            )
+            console.print(
+                f"seed {seed}, {name}: {record['seconds']:.1f} s; clean and robust: {points}; "
+                f"result: {record['result']} ({record['attack_seconds']:.0f} s of attacks)"
+            )
+    show(console, records)
     if args.figure:
         draw(records, args.figure)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 
@@ -11,13 +12,16 @@ from torch import Tensor, nn
 
 from benchmarks.baselines import (
     AdaptiveDiversityPromoting,
+    AdversarialDistillation,
     AdversarialTraining,
     Baseline,
     DeepEnsemble,
     Dverge,
     FastGeometricEnsemble,
+    OneStep,
     Snapshot,
     Trades,
+    Varied,
 )
 from benchmarks.baselines.adversarial import climb, divergence
 from benchmarks.baselines.diversity import features, hidden_layers, log_determinant, mean_entropy
@@ -41,6 +45,8 @@ BASELINES = {
         6,
     ),
     "trades": (Trades(inner_steps=2, averaging=0.9, **SMALL), 1, 3),
+    "one-step": (OneStep(num_members=2, averaging=0.9, vary=Varied(1), **SMALL), 2, 6),
+    "distillation": (AdversarialDistillation(num_members=2, inner_steps=2, vary=Varied(1, True), **SMALL), 2, 6),
 }
 
 
@@ -197,6 +203,22 @@ def test_batches_go_through_all_the_data_before_any_of_it_comes_again():
         assert torch.equal(epoch.sort().values, inputs.flatten())
 
 
+def test_batches_are_varied_anew_every_time():
+    inputs, labels = torch.zeros(1, 1, 5, 5), torch.zeros(1, dtype=torch.int64)
+    inputs[0, 0, 2, 1] = 1.0
+    given = torch.Generator()
+    training = Training(mlp, inputs, labels, seed=0, seconds=None, batch_size=1, vary=Varied(1, mirrors=True))
+    places = {tuple(next(training.batches)[0][0, 0].nonzero()[0].tolist()) for _ in range(300)}
+    assert places == {(row, column) for row in (1, 2, 3) for column in range(5)}
+    unmirrored = {tuple(Varied(1)(inputs, given)[0, 0].nonzero()[0].tolist()) for _ in range(200)}
+    assert unmirrored == {(row, column) for row in (1, 2, 3) for column in (0, 1, 2)}
+
+
+def test_the_usual_variation_mirrors_colour_images_alone():
+    assert Varied.usual(torch.zeros(1, 3, 32, 32)) == Varied(4, mirrors=True)
+    assert Varied.usual(torch.zeros(1, 1, 28, 28)) == Varied(1)
+
+
 @pytest.mark.parametrize("memory", [0.0, 1.0])
 def test_a_climb_on_a_linear_function_ends_at_the_corner_that_is_highest(memory: float):
     clean, _ = data()
@@ -217,6 +239,45 @@ def test_inner_inputs_stay_within_epsilon_and_bounds_and_leave_the_network_as_it
     assert torch.equal(state(member), before)
     assert all(part.training for part in member.modules())
     assert all(weights.grad is None for weights in member.parameters())
+
+
+def test_one_step_goes_from_its_noise_along_the_sign_of_the_gradient_beyond_epsilon():
+    inputs, labels = data()
+    inputs = 0.4 + 0.2 * inputs  # so that no input ends at a bound
+    member, recipe = seeded(), OneStep(0.1, noise=2.0, step=1.0)
+    found = recipe.moved(member, inputs, labels, generator())
+    noisy = inputs + (2 * torch.rand(inputs.shape, generator=generator(), dtype=inputs.dtype) - 1) * 0.2
+    noisy.requires_grad_()
+    (slope,) = torch.autograd.grad(nn.functional.cross_entropy(member(noisy), labels), noisy)
+    torch.testing.assert_close(found, noisy.detach() + 0.1 * slope.sign())
+    assert float((found - inputs).abs().max()) > 0.2
+    far = OneStep(5.0).moved(member, inputs, labels, generator())
+    assert torch.equal(far, far.clamp(0, 1))
+
+
+def test_the_loss_of_distillation_is_zero_at_the_teacher_and_a_divergence_off_it():
+    inputs, labels = data()
+    teacher, member = seeded(), seeded().double()
+    recipe = AdversarialDistillation(1e-12, inner_steps=1)
+    assert recipe.loss(member, inputs, labels, generator(), teacher).item() == pytest.approx(0, abs=1e-12)
+    with torch.no_grad():
+        member[1].weight.mul_(1.5)
+    p, q = (some(inputs).softmax(1).detach() for some in (teacher, member))
+    expected = float((p * (p / q).log()).sum()) / len(inputs)
+    assert recipe.loss(member, inputs, labels, generator(), teacher).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_distillation_from_its_teacher_keeps_the_teachers_predictions_and_leaves_it_alone():
+    given = seeded()
+    before = state(given).clone()
+    recipe = AdversarialDistillation(0.05, num_steps=20, batch_size=8, inner_steps=2, rate=1e-2)
+    (member,) = recipe.train(lambda: copy.deepcopy(given), *data(), seed=0).members
+    assert torch.equal(state(given), before)
+    assert not torch.equal(state(member), before)
+    inputs, _ = data()
+    with torch.no_grad():
+        moved = float((member(inputs).softmax(1) - given(inputs).softmax(1)).abs().mean())
+    assert_below(moved, 0.1)
 
 
 def test_inner_inputs_raise_the_loss_that_they_were_made_for():
@@ -354,6 +415,9 @@ def test_a_network_without_hidden_layers_has_no_features_to_distil():
         (lambda: AdversarialTraining(inner_rate=-1), "inner_rate is -1"),
         (lambda: AdversarialTraining(clean_fraction=1.5), "clean_fraction is 1.5: give a share"),
         (lambda: Trades(beta=math.inf), "beta is inf"),
+        (lambda: OneStep(noise=0), "noise is 0"),
+        (lambda: AdversarialDistillation(inner_steps=0), "inner_steps is 0"),
+        (lambda: Varied(0), "reach is 0: give at least one pixel"),
         (lambda: Snapshot(rate=0), "rate is 0"),
         (lambda: Dverge(base_share=0), "base_steps is 3000 and base_share 0"),
     ],

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.baselines.pruning import Gradual, Magnitude, Mask, OneShot, Pruner, shifted
+from benchmarks.baselines.pruning import Gradual, Magnitude, Mask, OneShot, Pruner
 from benchmarks.baselines.surgeon import InStages, Surgeon, refitted, saliencies
+from benchmarks.baselines.variations import shifted
 from fipray.errors import UsageError
 from tests.problems import generator, normal
 
