@@ -11,6 +11,9 @@ from fipray.errors import UsageError
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*")
 _CLASSES: dict[str, type] = {}
 
+ADDED = {"added": True}
+"""Metadata of a field that a spec got later: at its default it is not written, so that IDs stay as they were."""
+
 Class = TypeVar("Class", bound=type)
 
 

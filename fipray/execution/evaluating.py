@@ -32,7 +32,7 @@ from fipray.robustness import (
     transfer_matrix,
 )
 from fipray.study.canonical import digest
-from fipray.study.evaluation import AttackSpec, RobustnessSpec, TransferSpec
+from fipray.study.evaluation import AttackSpec, Mixing, RobustnessSpec, TransferSpec
 from fipray.study.measures import AccuracyLoss
 
 _logger = logging.getLogger(__name__)
@@ -88,7 +88,11 @@ class Evaluator:
         Returns:
             A row of `per_example`.
         """
-        return {"per_example": [self._per_example(job, spec, self._classifier(_weights(spec.members, weights_of)))]}
+        return {
+            "per_example": [
+                self._per_example(job, spec, self._classifier(_weights(spec.members, weights_of), spec.mixing))
+            ]
+        }
 
     def robustness(self, job: Job, spec: RobustnessSpec, weights_of: WeightsOf) -> Tables:
         """Compute accuracies and measures of a network or ensemble.
@@ -104,7 +108,7 @@ class Evaluator:
         """
         tables: Tables = {}
         weights, evaluation = _weights(spec.members, weights_of), spec.evaluation
-        classifier = self._classifier(weights)
+        classifier = self._classifier(weights, spec.mixing)
         if not evaluation.is_split:
             tables["per_example"] = [self._per_example(job, piece, classifier) for piece in spec.pieces]
         results = job.dependencies if evaluation.is_split else per_example_results(tables)
@@ -165,7 +169,10 @@ class Evaluator:
         evaluation, attack = spec.evaluation, spec.evaluation.attacks[-1]
         chunk = slice(evaluation.num_examples)  # not split into jobs: one attack, once for each network
         inputs, labels, draws = self.inputs[chunk], self.labels[chunk], self._generator(evaluation.seed, "transfer")
-        networks = {name: self._classifier(_weights(members, weights_of)) for name, members in spec.networks}
+        mixings = dict(spec.mixings)
+        networks = {
+            name: self._classifier(_weights(members, weights_of), mixings.get(name)) for name, members in spec.networks
+        }
         accuracies = transfer_matrix(networks, networks, inputs, labels, evaluation.threat_model, attack, draws)
         seconds = (time.perf_counter() - began) / accuracies.numel()
         return {
@@ -238,12 +245,16 @@ class Evaluator:
             masking_warnings(classifier, self.inputs[chunk], self.labels[chunk], evaluation.threat_model, draws)
         )
 
-    def _classifier(self, weights: Sequence[Tensor]) -> Classifier:
-        if len(weights) == 1:
+    def _classifier(self, weights: Sequence[Tensor], mixing: Mixing | None = None) -> Classifier:
+        if len(weights) == 1 and mixing is None:
             return partial(_class_outputs, self.network, weights[0])
-        if self.inputs.device.type == "cpu" and len(weights[0]) >= LARGE:
-            return Ensemble([partial(_class_outputs, self.network, each) for each in weights])
-        return StackedEnsemble(self.network, torch.stack(list(weights)))
+        mixed = mixing or Mixing()
+        # A study tries stacks out only where an ensemble has two members.
+        if len(weights) == 1 or (self.inputs.device.type == "cpu" and len(weights[0]) >= LARGE):
+            members = [partial(_class_outputs, self.network, each) for each in weights]
+            return Ensemble(members, weights=mixed.weights, temperatures=mixed.temperatures)
+        stack = torch.stack(list(weights))
+        return StackedEnsemble(self.network, stack, member_weights=mixed.weights, temperatures=mixed.temperatures)
 
     @torch.no_grad()
     def _fraction_correct(self, classifier: Classifier) -> float:

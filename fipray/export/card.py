@@ -90,12 +90,26 @@ def _sentence(manifest: Mapping[str, Any], name: str, kind: str, members: Sequen
         "variant": f"The sparse network that path `{_text(name.partition('@')[0])}` passed through",
         "ensemble": f"An ensemble of {len(members)} networks ({', '.join(f'`{_text(one)}`' for one in members)})",
     }[kind]
-    average = manifest.get("ensembles", {}).get(name, {}).get("average")
+    ensemble = manifest.get("ensembles", {}).get(name, {})
+    mean = "weighted mean" if "weights" in ensemble else "mean"
     outputs = {
-        "probabilities": " Its outputs are the logarithms of the members' mean class probabilities.",
-        "outputs": " Its outputs are the mean of the members' outputs.",
-    }.get(average or "", "")
-    return f"{what}, a {_text(module_name)}, made by tracing {_PAPER} with fipray.{outputs}"
+        "probabilities": f" Its outputs are the logarithms of the members' {mean} class probabilities.",
+        "outputs": f" Its outputs are the {mean} of the members' outputs.",
+    }.get(ensemble.get("average", ""), "")
+    return f"{what}, a {_text(module_name)}, made by tracing {_PAPER} with fipray.{outputs}{_mixing(ensemble)}"
+
+
+def _mixing(ensemble: Mapping[str, Any]) -> str:
+    """Sentence for each of weights and temperatures, in the order of the members."""
+    sentences = {
+        "weights": " Weights of the members, in this order: {}.",
+        "temperatures": " Their logits are divided by temperatures first, in this order: {}.",
+    }
+    return "".join(
+        sentence.format(", ".join(f"{each:.6g}" for each in ensemble[key]))
+        for key, sentence in sentences.items()
+        if key in ensemble
+    )
 
 
 def _table(of: Sequence[Facts]) -> str:

@@ -29,6 +29,7 @@ _README, _LOADER = "README.md", "loader.py"
 # Columns that say where and when something ran, or name files that are not there.
 _PRIVATE = ["host", "node_id", "worker_id", "weights_file", "weights_sha256", "attempt", "schema_version"]
 _NAMING = ("name", "network", "source", "target")
+_ENSEMBLE = ("members", "average", "dim", "weights", "temperatures")  # the last two only where there are any
 _IDENTITY = ("study", "study_id", "base_id", "data_id", "inputs", "form")
 
 
@@ -62,7 +63,7 @@ class Exporting:
         return {
             "name": self.name,
             "kind": found.kind,
-            **({key: ensemble[key] for key in ("members", "average", "dim")} if ensemble else {}),
+            **{key: ensemble[key] for key in _ENSEMBLE if key in ensemble},
             "sparsity": found.sparsity,
             "module": self.reference or f"{type(self.single).__module__}:{type(self.single).__qualname__}",
             **{key: manifest[key] for key in _IDENTITY if key in manifest},

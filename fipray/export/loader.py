@@ -37,20 +37,37 @@ _LOW_PRECISION = (torch.float16, torch.bfloat16)
 class Ensemble(nn.Module):
     """Ensemble that averages its members, which all get the same inputs.
 
-    Its outputs [N, C] are `log mean_m softmax(z_m)`, in float32 or higher precision. A member with a single output z is
-    a two-class classifier with the logits (0, z).
+    Its outputs [N, C] are `log sum_m w_m softmax(z_m / T_m)`, in float32 or higher precision. A member with a single
+    output z is a two-class classifier with the logits (0, z).
 
     Args:
         members: modules that return a tensor, or an object with one as `logits`.
         average: "probabilities", or "outputs" for the mean of the outputs as they are.
         dim: dimension of the classes.
+        weights: weight w_m of each member, above 0; divided by their sum. Empty for equal weights.
+        temperatures: temperature T_m of each member, above 0; empty for 1. With "probabilities" only.
+
+    Raises:
+        ValueError: for another number of weights or temperatures than of members.
     """
 
-    def __init__(self, members: Sequence[nn.Module], average: str = "probabilities", dim: int = 1) -> None:
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        average: str = "probabilities",
+        dim: int = 1,
+        weights: Sequence[float] = (),
+        temperatures: Sequence[float] = (),
+    ) -> None:
         super().__init__()
+        for name, numbers in (("weights", weights), ("temperatures", temperatures)):
+            if numbers and len(numbers) != len(members):
+                raise ValueError(f"{len(numbers)} {name} for {len(members)} members: {list(numbers)}")
         self.members = nn.ModuleList(members)
         self.average = average
         self.dim = dim
+        self.weights = [each / math.fsum(weights) for each in weights]
+        self.temperatures = list(temperatures)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Compute the averaged outputs.
@@ -64,10 +81,17 @@ class Ensemble(nn.Module):
         """
         outputs = [_precise(outputs_of(member(*args, **kwargs))) for member in self.members]
         if self.average == "outputs":
-            return torch.stack(outputs).mean(0)
+            if not self.weights:
+                return torch.stack(outputs).mean(0)
+            return torch.stack([one * each for each, one in zip(outputs, self.weights, strict=True)]).sum(0)
         # In logarithms throughout, so that a probability too small for its dtype still has a gradient.
-        logs = [torch.log_softmax(self._of_all_classes(each), self.dim) for each in outputs]
-        return torch.stack(logs).logsumexp(0) - math.log(len(logs))
+        outputs = [self._of_all_classes(each) for each in outputs]
+        if self.temperatures:
+            outputs = [each / one for each, one in zip(outputs, self.temperatures, strict=True)]
+        logs = [torch.log_softmax(each, self.dim) for each in outputs]
+        if not self.weights:
+            return torch.stack(logs).logsumexp(0) - math.log(len(logs))
+        return torch.stack([each + math.log(one) for each, one in zip(logs, self.weights, strict=True)]).logsumexp(0)
 
     def _of_all_classes(self, outputs: Tensor) -> Tensor:
         if outputs.shape[self.dim] > 1:
@@ -116,7 +140,8 @@ def load(module: nn.Module, directory: str | Path | None = None) -> nn.Module:
     network = copy.deepcopy(module)
     if config["kind"] == "ensemble":
         members = [copy.deepcopy(module) for _ in config["members"]]
-        network = Ensemble(members, config["average"], config["dim"])
+        mixing = {key: config[key] for key in ("weights", "temperatures") if key in config}
+        network = Ensemble(members, config["average"], config["dim"], **mixing)
     network.load_state_dict(read_state(place / WEIGHTS))
     return network.eval()
 

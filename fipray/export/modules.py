@@ -45,7 +45,8 @@ def built(manifest: Manifest, name: str, states: Sequence[Mapping[str, np.ndarra
     _compare(manifest, module)
     if name in manifest.get("ensembles", {}):
         spec = manifest["ensembles"][name]
-        return Ensemble(members, spec["average"], spec["dim"]).eval()
+        mixing = {key: spec[key] for key in ("weights", "temperatures") if key in spec}
+        return Ensemble(members, spec["average"], spec["dim"], **mixing).eval()
     return members[0]
 
 

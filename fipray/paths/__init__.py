@@ -1,6 +1,6 @@
 """Functionally invariant paths: problems, objectives, steppers, radius controls, events, and the loop (trace.py)."""
 
-from fipray.paths.augmentations import Augmentation, Shifted, augmented
+from fipray.paths.augmentations import Augmentation, Flipped, Shifted, augmented
 from fipray.paths.batch import OUTPUTS, Batch, Part
 from fipray.paths.calls import restrict
 from fipray.paths.connecting.align import aligned
@@ -68,6 +68,7 @@ __all__ = [
     "Event",
     "Examples",
     "FirstOrder",
+    "Flipped",
     "FunctionalDistanceAbove",
     "GradientDiversity",
     "Guarded",

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fipray.border import an_instance
 from fipray.errors import UsageError
@@ -23,6 +23,7 @@ from fipray.paths.stepper import check_heeded
 # Arguments of `Problem` except the network, which `trace` takes in its short form.
 PROBLEM_ARGUMENTS = ("anchors", "held_out", "geometry", "keeps", "sets", "others", "tasks", "memory", "compute")
 RANDOMNESS = "randomness"  # in a solver state: state of the generator before the next step's batch is drawn
+WALKED = "walked weights"  # in a solver state: weights from which steps go on, where points hold an average of them
 
 
 def assembled(
@@ -93,7 +94,9 @@ def check_together(
         )
 
 
-def beginning(problem: Problem, settings: Settings, resume: PathPoint | None) -> tuple[PathPoint, torch.Generator]:
+def beginning(
+    problem: Problem, settings: Settings, resume: PathPoint | None
+) -> tuple[PathPoint, Tensor, torch.Generator]:
     """Find the point at which a walk begins or resumes.
 
     Args:
@@ -102,7 +105,8 @@ def beginning(problem: Problem, settings: Settings, resume: PathPoint | None) ->
         resume: point at which to continue; None, or a point at step 0, for the start.
 
     Returns:
-        The point, with the stepper's state as its solver state, and the generator of all batches from there on.
+        The point, with the stepper's state as its solver state, the weights [P] from which steps go on, and the
+        generator of all batches from there on.
 
     Raises:
         UsageError: for a point without a solver state, or with that of another stepper.
@@ -111,7 +115,7 @@ def beginning(problem: Problem, settings: Settings, resume: PathPoint | None) ->
     if resume is None or resume.step == 0:
         radius = first_radius(settings.radius, problem)
         state = an_instance(stepper.begin(problem), dict, f"{type(stepper).__name__}.begin()")
-        return PathPoint(0, problem.start, radius, 0.0, solver_state=state), generator
+        return PathPoint(0, problem.start, radius, 0.0, solver_state=state), problem.start, generator
     state = dict(resume.solver_state)
     if RANDOMNESS not in state:
         raise UsageError(
@@ -120,10 +124,16 @@ def beginning(problem: Problem, settings: Settings, resume: PathPoint | None) ->
         )
     # Taken out: what remains is the stepper's own state, as its `begin` would return it.
     generator.set_state(state.pop(RANDOMNESS))
+    if (WALKED in state) != (settings.averaging > 0):
+        raise UsageError(
+            f"point {resume.step} was reached {'with' if WALKED in state else 'without'} averaging, and "
+            f"averaging={settings.averaging} was given: resume a path with the settings that it was walked with"
+        )
+    walked = state.pop(WALKED, resume.weights)
     # A stepper may add tensors to its state on the way, so only missing ones are wrong.
     if missing := stepper.begin(problem).keys() - state.keys():
         raise UsageError(
             f"the solver state of point {resume.step} has no {', '.join(sorted(missing))}, which "
             f"{type(stepper).__name__} keeps: resume a path with the stepper that it was walked with"
         )
-    return replace(resume, solver_state=state), generator
+    return replace(resume, solver_state=state), walked, generator

@@ -88,6 +88,65 @@ class Shifted:
         return torch.cat([before, moved.flatten(1)], 1).reshape(-1, *inputs.shape[1:])
 
 
+@spec("flipped")
+@checked
+@dataclass(frozen=True)
+class Flipped:
+    """Images that are mirrored, left to right, at random.
+
+    For variations of a path (`Settings.variations`): the number of images stays.
+
+    Args:
+        probability: chance, 0..1, that an image is mirrored.
+
+    Raises:
+        UsageError: for a number out of range.
+        DataError: when it is applied to inputs that are no images [N, ..., H, W].
+    """
+
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise UsageError(f"probability is a chance, 0..1; {self.probability} was given")
+
+    def of(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
+        if inputs.ndim < 3:
+            raise DataError(f"inputs of shape {tuple(inputs.shape[1:])} are no images: leave out Flipped()")
+        chosen = torch.rand(len(inputs), generator=generator, device=inputs.device) < self.probability
+        return torch.where(chosen.view(-1, *[1] * (inputs.ndim - 1)), inputs.flip(-1), inputs)
+
+
+def varied(inputs: Tensor, variations: Sequence[Augmentation], seed: int) -> Tensor:
+    """Change inputs at random, one variation after the other.
+
+    Args:
+        inputs: [N, ...].
+        variations: augmentations that keep the number of inputs.
+        seed: seed of all random numbers.
+
+    Returns:
+        Inputs [N, ...] of the same shape.
+
+    Raises:
+        UsageError: for an augmentation that returns anything else, such as more copies.
+    """
+    # Not the numbers that others draw from the same seed: an adversary's starts must not depend on the shifts.
+    if not variations:
+        return inputs
+    generator = torch.Generator(inputs.device).manual_seed(seed ^ 1)
+    for variation in variations:
+        found = variation.of(inputs, generator)
+        if found.shape != inputs.shape or found.dtype != inputs.dtype:
+            raise UsageError(
+                f"{type(variation).__name__} made inputs of shape {list(found.shape)} and {found.dtype} from "
+                f"{list(inputs.shape)} and {inputs.dtype}: a variation changes inputs and keeps their number, as "
+                "Shifted(copies=1) does"
+            )
+        inputs = found
+    return inputs
+
+
 @checked
 def augmented(inputs: Tensor, augmentations: Sequence[Augmentation], seed: int = 0) -> Tensor:
     """Append augmented copies to inputs.

@@ -11,6 +11,7 @@ from fipray.errors import DataError, UsageError
 from fipray.geometry.keeps import Kept
 from fipray.geometry.stacked import stacked
 from fipray.networks import Deferred, taken
+from fipray.paths.augmentations import Augmentation, varied
 from fipray.paths.start_outputs import StartOutputs
 
 OUTPUTS = "outputs"  # name of the kept quantity where a problem names none
@@ -68,6 +69,7 @@ class Batch:
         uncertainty_fraction: fraction of each draw, 0..1, that is sampled in proportion to these weights.
         keeps_outputs: whether the outputs on `inputs` must stay.
         parts: further kept quantities, each on inputs of its own.
+        variations: changes that each draw makes to the inputs; the outputs on the unchanged ones are to stay.
     """
 
     inputs: Tensor
@@ -77,6 +79,7 @@ class Batch:
     uncertainty_fraction: float = 0.0
     keeps_outputs: bool = True
     parts: tuple[Part, ...] = ()
+    variations: tuple[Augmentation, ...] = ()
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -105,10 +108,11 @@ class Batch:
             generator: generator on the CPU; the draw advances it.
 
         Returns:
-            A batch with a seed of its own and without uncertainty sampling.
+            A batch with a seed of its own, without variations and uncertainty sampling.
         """
         seed, chosen = self._choice(size, generator)
         inputs, reference = self._taken(chosen, seed)
+        inputs = varied(inputs, self.variations, seed)
         # Sets differ in size, so each quantity has indices of its own.
         parts = tuple(_drawn(part, size, generator) for part in self.parts)
         if isinstance(self.inputs, Deferred):
@@ -125,6 +129,7 @@ class Batch:
             chances=None,
             uncertainty_fraction=0.0,
             parts=parts,
+            variations=(),
         )
 
     def _choice(self, size: int, generator: torch.Generator) -> tuple[int, Tensor | slice]:

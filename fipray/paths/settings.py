@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.errors import UsageError
+from fipray.paths.augmentations import Augmentation
 from fipray.paths.events import Event
 from fipray.paths.path import SaveAt
 from fipray.paths.radii import Adaptive
 from fipray.paths.radius import RadiusControl
 from fipray.paths.stepper import Stepper
 from fipray.paths.steppers import Natural
-from fipray.registry import spec
+from fipray.registry import ADDED, spec
 
 
 def check_max_seconds(max_seconds: float | None) -> None:
@@ -44,6 +45,14 @@ class Settings:
             there are no more.
         uncertainty_fraction: fraction of each batch, 0..1, that is drawn by uncertainty sampling
             (`Batch.uncertainty_sampled`). For classifiers.
+        variations: changes that should not change the outputs, each applied to the anchors of every batch anew, at
+            random: a network that is to predict on `Shifted(copies=1)` inputs what the start predicts on the original
+            ones. Further kept quantities, on inputs of their own, see these unchanged.
+        averaging: decay, 0 or more and below 1, of a moving average of the weights, which then are the points of the
+            path. Steps go on from the weights themselves; after n steps the decay is at most (1 + n) / (10 + n). The
+            average of a noisy path is nearer to its middle than any of its points (Izmailov et al. 2018; for robust
+            networks Gowal et al. 2020). A restriction, such as a pruning mask, is applied to the average too. 0 takes
+            the weights themselves.
         save_at: choice of the points that are measured and kept.
         max_seconds: wall-clock limit in seconds, above 0; None for no limit. It is checked before every step and counts
             the time up to the point from which a path was resumed. The path then ends at its last accepted point with
@@ -61,6 +70,8 @@ class Settings:
     num_steps: int = 100
     batch_size: int = 512
     uncertainty_fraction: float = 0.0
+    variations: tuple[Augmentation, ...] = field(default=(), metadata=ADDED)
+    averaging: float = field(default=0.0, metadata=ADDED)
     save_at: SaveAt = SaveAt()
     max_seconds: float | None = None
     seed: Seed = 0
@@ -76,6 +87,8 @@ class Settings:
             raise UsageError(
                 f"uncertainty_fraction is a fraction of each batch, 0..1; {self.uncertainty_fraction} was given"
             )
+        if not 0 <= self.averaging < 1:
+            raise UsageError(f"averaging is a decay of 0 or more and below 1; {self.averaging} was given")
 
     @property
     def settings(self) -> Settings:

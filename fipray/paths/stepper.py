@@ -60,6 +60,11 @@ class Situation:
         # By identity, because a projection cannot be inspected: `tangent` returns `everything` itself.
         return self._projection is not everything
 
+    @property
+    def mask(self) -> Tensor | None:
+        """Factors [P] by which the projection multiplies a vector; None where it is no mask."""
+        return self._projection.mask if isinstance(self._projection, Masked) else None
+
     def part_of(self, at: float) -> Situation:
         """Rescale the progress to the part of the path before or after a fraction of it.
 
@@ -97,8 +102,8 @@ class Situation:
         Returns:
             The projection: the same pieces, or one piece where the projection needs the whole vector.
         """
-        if isinstance(self._projection, Masked):
-            torch._foreach_mul_(pieces, self._projection.mask.split([len(piece) for piece in pieces]))
+        if self.mask is not None:
+            torch._foreach_mul_(pieces, self.mask.split([len(piece) for piece in pieces]))
             return pieces
         return [self.allowed(torch.cat(pieces))] if self.restricted else pieces
 
@@ -292,16 +297,17 @@ def promised(situation: Situation, displacement: Tensor, state: State | None = N
     return Proposal(displacement, -rise, state or {}).of_length(length)
 
 
-def within(radius: float, displacement: Tensor) -> tuple[Tensor, float]:
-    """Shorten a displacement to a radius.
+def within(radius: float, displacement: Tensor, norm: Tensor) -> tuple[Tensor, float]:
+    """Shorten a displacement to a radius, in place.
 
     Args:
         radius: largest L2 length.
-        displacement: [P].
+        displacement: [P]; scaled down where it is longer.
+        norm: its L2 length, a scalar.
 
     Returns:
-        The displacement, scaled down where it is longer, and its length.
+        The displacement, and its length.
     """
     # A displacement of NaN fails the comparison and passes unchanged, for `Proposal.not_finite` to report.
-    length = float(torch.linalg.vector_norm(displacement))
-    return (displacement * (radius / length), radius) if length > radius else (displacement, length)
+    length = float(norm)
+    return (displacement.mul_(radius / length), radius) if length > radius else (displacement, length)

@@ -7,7 +7,8 @@ secondary objective improves. Every step does four things:
 2. Ask the stepper for a displacement that goes down the objective and keeps those outputs (`stepper.py`).
 3. Judge the candidate on a fresh batch: its functional distance to the start, and its gain against the predicted one.
    The radius control accepts or refuses it, and sets how far the next step may reach (`radius.py`).
-4. Take an accepted step, and apply the objective's restriction where it has one, such as a pruning mask.
+4. Take an accepted step, and apply the objective's restriction where it has one, such as a pruning mask. With
+   `Settings.averaging` the point of the path is the moving average of the weights so far.
 
 `walk` is this loop, a generator of accepted points. `trace` runs it to its end: it measures the points that are to be
 kept, lets events end the path (`checkpoints.py`), and returns a `WeightPath`. Arguments are assembled and checked in
@@ -21,11 +22,12 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from fipray.border import checked
 from fipray.networks import Network
-from fipray.paths.arguments import RANDOMNESS, assembled, beginning, check_together
+from fipray.paths.arguments import RANDOMNESS, WALKED, assembled, beginning, check_together
 from fipray.paths.batch import Batch
 from fipray.paths.calls import restrict
 from fipray.paths.checkpoints import Checkpoints
@@ -81,9 +83,10 @@ def walk(
     """
     check_heeded(settings.stepper, objective)
     began = time.perf_counter()
-    point, generator = beginning(problem, settings, resume)
+    point, weights, generator = beginning(problem, settings, resume)
     began -= point.seconds  # a time limit counts what the path took before it was interrupted
-    weights, radius, state = point.weights, point.radius, dict(point.solver_state)
+    average, radius, state = point.weights, point.radius, dict(point.solver_state)
+    anchors = replace(anchors, variations=settings.variations)
     # A refused step is taken back, for which the state before it is needed.
     overwrites = overwrites and isinstance(settings.radius, AcceptsAll)
     if overwrites:
@@ -123,10 +126,16 @@ def walk(
         # A restriction tightens with the progress of the path, whether this step was accepted or not.
         allowed = restrict(objective, problem, weights, progress, batch)
         if acceptance.accepted or allowed is not weights or step in stops:
-            weights = allowed
+            weights = reached = allowed
             # With the generator as it was before this draw, a resumed path draws the same batch again.
             kept = {**state, RANDOMNESS: before_draw}
-            yield PathPoint(step, weights, radius, time.perf_counter() - began, solver_state=kept)
+            if settings.averaging:
+                average = _followed(average, weights, settings.averaging, step)
+                # Also what the next averages begin with, as a resumed path has nothing else.
+                average = reached = restrict(objective, problem, average, progress, batch)
+                kept[WALKED] = weights
+            yield PathPoint(step, reached, radius, time.perf_counter() - began, solver_state=kept)
+            del reached, kept
         del situation, proposal, candidate, moved, allowed  # vectors [P], which the next step must not hold as well
         if on_step:
             on_step(step)
@@ -142,8 +151,9 @@ def walk(
         if refused:
             outcome = Outcome(NOT_FINITE, f"{refused} at step {step}, which was refused")
     # A path that is paused or out of time has returned above; any other ends where the restriction holds in full.
-    finished = restrict(objective, problem, weights, 1.0, batch)
-    if finished is not weights:
+    end = average if settings.averaging else weights
+    finished = restrict(objective, problem, end, 1.0, batch)
+    if finished is not end:
         yield PathPoint(step, finished, radius, time.perf_counter() - began)
     return outcome
 
@@ -234,6 +244,11 @@ def trace(
     path = checkpoints.finish(last, outcome)
     on_stage("")
     return path
+
+
+def _followed(average: Tensor, weights: Tensor, decay: float, step: int) -> Tensor:
+    """Let a moving average follow the weights; at first it forgets faster, or it would hold on to the start."""
+    return torch.lerp(average, weights, 1 - min(decay, (1 + step) / (10 + step)))
 
 
 def _ignored(stage: str) -> None:

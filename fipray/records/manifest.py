@@ -162,7 +162,17 @@ def _are_ensembles(value: Any) -> bool:
         and all(isinstance(name, str) for name in each["members"])
         and each.get("average") in ("probabilities", "outputs")
         and type(each.get("dim")) is int
+        and all(_are_of_members(each[key], len(each["members"])) for key in ("weights", "temperatures") if key in each)
         for each in value.values()
+    )
+
+
+def _are_of_members(value: Any, num_members: int) -> bool:
+    """Test for a positive number for each member; infinity and NaN are no JSON, but Python reads them."""
+    return (
+        isinstance(value, list)
+        and len(value) == num_members
+        and all(type(each) in (int, float) and 0 < each < math.inf for each in value)
     )
 
 

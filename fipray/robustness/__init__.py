@@ -31,6 +31,7 @@ from fipray.robustness.measures.diversity import (
     q_statistic,
 )
 from fipray.robustness.measures.summary import Measures, measure
+from fipray.robustness.mixing import Mixture, mixture
 from fipray.robustness.selection import EnsembleAccuracy, MeanOfPairs, RoundScore, SetScore, greedy_selection
 from fipray.robustness.threat_models import ThreatModel
 
@@ -44,6 +45,7 @@ __all__ = [
     "EnsembleAccuracy",
     "MeanOfPairs",
     "Measures",
+    "Mixture",
     "OnLogits",
     "RandomNoise",
     "RandomSearch",
@@ -73,6 +75,7 @@ __all__ = [
     "masking_warnings",
     "mean_of_pairs",
     "measure",
+    "mixture",
     "nll",
     "q_matrix",
     "q_statistic",

@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from fipray.errors import UsageError
-from fipray.registry import registered_class, registered_name, registered_names
+from fipray.registry import ADDED, registered_class, registered_name, registered_names
 
 _INFINITE = "number"  # key of the object that represents infinity, which JSON does not have
 
@@ -41,7 +41,8 @@ def encode(value: Any) -> Any:
     if isinstance(value, tuple):
         return [encode(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return {"kind": kind_of(value), **{each.name: encode(_number(value, each)) for each in fields(value)}}
+        written = [each for each in fields(value) if not _is_left_out(value, each)]
+        return {"kind": kind_of(value), **{each.name: encode(_number(value, each)) for each in written}}
     raise UsageError(
         f"a spec can hold numbers, strings, tuples and frozen dataclasses of them, but {value!r} is a "
         f"{type(value).__name__}"
@@ -52,6 +53,10 @@ def _number(spec: Any, field: Field[Any]) -> Any:
     value = getattr(spec, field.name)
     # FirstOrder(beta=1) equals FirstOrder(beta=1.0), so both must be written alike and have one ID.
     return float(value) if type(value) is int and field.type in (float, "float") else value
+
+
+def _is_left_out(spec: Any, field: Field[Any]) -> bool:
+    return field.metadata.items() >= ADDED.items() and bool(getattr(spec, field.name) == field.default)
 
 
 def decode(data: Any) -> Any:

@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from fipray.errors import UsageError
-from fipray.geometry import Kept
+from fipray.geometry import Kept, OutputGeometry
 from fipray.paths import OUTPUTS, FunctionalDistanceAbove, MeasureAbove, MeasureBelow, tasks_of
 from fipray.study.data import Data
+from fipray.study.described import average_of
 from fipray.study.evaluation import BASE
 from fipray.study.measures import ACCURACY
 from fipray.study.specs import EnsembleSpec, PathSpec, variants_of
@@ -38,6 +39,25 @@ def check_names(paths: Sequence[PathSpec], ensembles: Sequence[EnsembleSpec]) ->
         _check_new(ensemble.name, seen)
         _check_known(ensemble.name, ensemble.members, members)
         seen.add(ensemble.name)
+
+
+def check_temperatures(ensembles: Sequence[EnsembleSpec], geometry: OutputGeometry, is_evaluated: bool) -> None:
+    """Check that temperatures have an effect: that the study's ensembles average probabilities.
+
+    Args:
+        ensembles: ensembles of the study.
+        geometry: output geometry of the study.
+        is_evaluated: whether the study has an evaluation.
+
+    Raises:
+        UsageError: for temperatures where outputs are averaged as they are.
+    """
+    for ensemble in ensembles:
+        if ensemble.temperatures and average_of(geometry, is_evaluated) != "probabilities":
+            raise UsageError(
+                f"ensemble {ensemble.name!r} has temperatures={ensemble.temperatures}, but ensembles of this study "
+                "average outputs as they are: leave them out, or give the study an evaluation or geometry=FisherRao()"
+            )
 
 
 def check_data_of(path: PathSpec, data: Data) -> None:

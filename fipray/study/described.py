@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from fipray.geometry import FisherRao, OutputGeometry
@@ -21,13 +22,33 @@ def ensembles_described(
         is_evaluated: whether the study evaluates its networks, all of which are classifiers then.
 
     Returns:
-        For each ensemble, by name: its members, whether "probabilities" or "outputs" are averaged, and the dimension of
-        the classes. Outputs are averaged where nothing says that they are those of classifiers.
+        For each ensemble, by name: its members, whether "probabilities" or "outputs" are averaged, the dimension of
+        the classes, and weights and temperatures of the members if there are any.
     """
-    is_classifier = is_evaluated or isinstance(geometry, FisherRao)
     dim = 1 if is_evaluated or not isinstance(geometry, FisherRao) or geometry.dim is None else geometry.dim
-    average = "probabilities" if is_classifier else "outputs"
-    return {each.name: {"members": list(each.members), "average": average, "dim": dim} for each in ensembles}
+    average = average_of(geometry, is_evaluated)
+    return {
+        each.name: {"members": list(each.members), "average": average, "dim": dim, **_mixing(each)}
+        for each in ensembles
+    }
+
+
+def average_of(geometry: OutputGeometry, is_evaluated: bool) -> str:
+    """Quantity that ensembles of a study average.
+
+    Args:
+        geometry: output geometry of the study.
+        is_evaluated: whether the study evaluates its networks, all of which are classifiers then.
+
+    Returns:
+        "probabilities"; "outputs" where nothing says that they are those of classifiers.
+    """
+    return "probabilities" if is_evaluated or isinstance(geometry, FisherRao) else "outputs"
+
+
+def _mixing(ensemble: EnsembleSpec) -> dict[str, list[float]]:
+    numbers = {} if ensemble.mixing is None else asdict(ensemble.mixing)
+    return {name: list(each) for name, each in numbers.items() if each}
 
 
 def inputs_described(inputs: Array) -> dict[str, Any]:

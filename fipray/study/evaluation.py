@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar
 
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.errors import UsageError
-from fipray.registry import spec
+from fipray.registry import ADDED, spec
 from fipray.robustness import FGSM, PGD, Attack, TargetedPGD, ThreatModel
 
 BASE, VARIANT = "base", "variant"
@@ -100,6 +101,20 @@ class Evaluation:
         return self.num_examples > self.chunk_size
 
 
+@spec("mixing")
+@dataclass(frozen=True)
+class Mixing:
+    """Weights and temperatures of an ensemble's members; see `fipray.robustness.Ensemble`.
+
+    Args:
+        weights: weight of each member, which sum to 1; empty for equal weights.
+        temperatures: temperature of each member; empty for 1.
+    """
+
+    weights: tuple[float, ...] = ()
+    temperatures: tuple[float, ...] = ()
+
+
 @spec("attack")
 @dataclass(frozen=True)
 class AttackSpec:
@@ -113,6 +128,7 @@ class AttackSpec:
         first_example: index of the first test input, from 0.
         num_examples: number of test inputs.
         seed: seed of the evaluation.
+        mixing: weights and temperatures of the members; None for equal weights and no temperatures.
     """
 
     name: str
@@ -122,6 +138,7 @@ class AttackSpec:
     first_example: int
     num_examples: int
     seed: int
+    mixing: Mixing | None = field(default=None, metadata=ADDED)
     # Evaluations take no steps and save no solver state. Class variables are no fields, so they are in no ID.
     first_step: ClassVar[int] = 0
     last_step: ClassVar[None] = None
@@ -154,12 +171,14 @@ class RobustnessSpec:
         network_kind: "base", "path", "variant" or "ensemble".
         members: names of its networks; of a single network, its own.
         evaluation: attacks and number of examples.
+        mixing: weights and temperatures of the members; None for equal weights and no temperatures.
     """
 
     name: str
     network_kind: str
     members: tuple[str, ...]
     evaluation: Evaluation
+    mixing: Mixing | None = field(default=None, metadata=ADDED)
     produces: ClassVar[None] = None
     first_step: ClassVar[int] = 0
     last_step: ClassVar[None] = None
@@ -184,6 +203,7 @@ class RobustnessSpec:
                 first,
                 min(size, total - first),
                 evaluation.seed,
+                self.mixing,
             )
             for attack in evaluation.attacks  # outermost, because `joined` appends the chunks of an attack in order
             for first in range(0, total, size)
@@ -206,11 +226,13 @@ class TransferSpec:
         networks: name and members of each network or ensemble.
         evaluation: threat model, examples and attacks, of which the last is used.
         name: of the job, always "transfer".
+        mixings: name of each ensemble with weights or temperatures, and these.
     """
 
     networks: tuple[tuple[str, tuple[str, ...]], ...]
     evaluation: Evaluation
     name: str = "transfer"
+    mixings: tuple[tuple[str, Mixing], ...] = field(default=(), metadata=ADDED)
     produces: ClassVar[None] = None
     first_step: ClassVar[int] = 0
     last_step: ClassVar[None] = None
@@ -229,13 +251,16 @@ class TransferSpec:
 
 
 def evaluation_jobs(
-    evaluation: Evaluation, networks: tuple[tuple[str, str, tuple[str, ...]], ...]
+    evaluation: Evaluation,
+    networks: tuple[tuple[str, str, tuple[str, ...]], ...],
+    mixings: Mapping[str, Mixing] = MappingProxyType({}),
 ) -> list[AttackSpec | RobustnessSpec | TransferSpec]:
     """Expand an evaluation into jobs.
 
     Args:
         evaluation: attacks and number of examples.
         networks: name, kind and members of each network or ensemble.
+        mixings: weights and temperatures of the ensembles that have any, by name.
 
     Returns:
         Specs in an order in which they can run: attacks of a network (where these are jobs of their own), then its
@@ -244,10 +269,10 @@ def evaluation_jobs(
     """
     specs: list[AttackSpec | RobustnessSpec | TransferSpec] = []
     for name, kind, members in networks:
-        robustness = RobustnessSpec(name, kind, members, evaluation)
+        robustness = RobustnessSpec(name, kind, members, evaluation, mixings.get(name))
         specs += [*(robustness.pieces if evaluation.is_split else ()), robustness]
     tried = tuple((name, members) for name, kind, members in networks if kind != VARIANT)
-    return [*specs, TransferSpec(tried, evaluation)]
+    return [*specs, TransferSpec(tried, evaluation, mixings=tuple(mixings.items()))]
 
 
 def paths_of(names: Iterable[str]) -> tuple[str, ...]:

@@ -135,6 +135,8 @@ def _rehearse_path(
     problem = replace(problem, others=others, tasks=_first_examples(tensors.tasks), memory=memory)
     with _stage(f"path {path.name!r}: its geometry"):
         batch = problem.batch(inputs)
+    with _stage(f"path {path.name!r}: its variations of the anchors"):
+        batch = replace(batch, variations=path.variations).draw(len(batch), torch.Generator().manual_seed(0))
     if path.uncertainty_fraction > 0 and not isinstance(geometry, FisherRao):
         raise UsageError(
             f"path {path.name!r}: uncertainty_fraction={path.uncertainty_fraction} needs "
@@ -164,6 +166,7 @@ def _kind(path: PathSpec) -> str:
         path.radius,
         path.memory,
         path.augmentations,
+        path.variations,
         path.anchors,
         bool(path.others),
         path.networks,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.paths import Augmentation, KroneckerMemory, Objective, Settings, check_heeded, milestones
-from fipray.registry import spec
+from fipray.registry import ADDED, spec
+from fipray.robustness.ensembles import check_mixing, fractions_of
 from fipray.study.canonical import to_json
-from fipray.study.evaluation import BASE, paths_of, variant_of
+from fipray.study.evaluation import BASE, Mixing, paths_of, variant_of
 
 # Names become parts of file names and addresses; "@" and spaces are left for names of variants and rounds.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -107,6 +108,10 @@ class PathSpec(Settings, _Required):  # in this order of the bases `name` and `o
 class EnsembleSpec:
     """Spec of an ensemble: networks that are evaluated together.
 
+    With weights w_m and temperatures T_m, the outputs are `log sum_m w_m softmax(z_m / T_m)`, see
+    `fip.robustness.Ensemble`. A robust network and the base network make a mixture whose weights and temperatures
+    `fip.robustness.mixture` chooses.
+
     Args:
         name: name of the ensemble, of the same form as a path's.
         members: names of paths, whose ends are the members, or "base".
@@ -114,14 +119,21 @@ class EnsembleSpec:
             every member takes an equal part of its steps, and the other networks of its objective are the other
             members as of the end of the previous round; in the first round there are none. Cooperating members have no
             `others` of their own and differ in more than their names, such as in their seeds.
+        weights: weight of each member in the average, finite and above 0; divided by their sum, so (1, 3) and
+            (0.25, 0.75) are one ensemble. Empty for equal weights.
+        temperatures: number by which the logits of each member are divided before the softmax, finite and above 0.
+            Empty for 1. Only where class probabilities are averaged: in studies with an evaluation or of `FisherRao`.
 
     Raises:
-        UsageError: for a name of another form, no members, or a negative number of rounds.
+        UsageError: for a name of another form, no members, a negative number of rounds, and weights or temperatures of
+            another number than the members or out of range.
     """
 
     name: str
     members: tuple[str, ...]
     rounds: int = 0
+    weights: tuple[float, ...] = field(default=(), metadata=ADDED)
+    temperatures: tuple[float, ...] = field(default=(), metadata=ADDED)
 
     def __post_init__(self) -> None:
         check_name(self.name, "ensemble")
@@ -129,6 +141,18 @@ class EnsembleSpec:
             raise UsageError(f"ensemble {self.name!r}: rounds must be 0 or more, got {self.rounds}")
         if not self.members:
             raise UsageError(f"ensemble {self.name!r} has no members: name paths of the study, or {BASE!r}")
+        try:
+            check_mixing(len(self.members), self.weights, self.temperatures)
+        except UsageError as error:
+            raise UsageError(f"ensemble {self.name!r}: {error}") from None
+
+    @property
+    def mixing(self) -> Mixing | None:
+        """Weights that sum to 1, and temperatures, as IDs and the manifest hold them; None for a plain average."""
+        # A plain average has one ID, however it is written.
+        weights = () if len({*self.weights}) == 1 else fractions_of(self.weights)
+        temperatures = () if {*self.temperatures} == {1.0} else tuple(map(float, self.temperatures))
+        return Mixing(weights, temperatures) if weights or temperatures else None
 
 
 def variants_of(path: PathSpec) -> tuple[str, ...]:

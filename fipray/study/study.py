@@ -17,7 +17,14 @@ from fipray.networks import Compute, Network, copied, form_of, parameter_names
 from fipray.paths import check_network, outputs_on_anchors
 from fipray.study.arrays import weights_digest
 from fipray.study.canonical import digest, to_json
-from fipray.study.checks import check_data_of, check_events_of, check_keeps, check_names, check_networks_of
+from fipray.study.checks import (
+    check_data_of,
+    check_events_of,
+    check_keeps,
+    check_names,
+    check_networks_of,
+    check_temperatures,
+)
 from fipray.study.code import Code, architecture_of, code_of, texts_of
 from fipray.study.compatibility import (
     check_inputs,
@@ -124,6 +131,7 @@ class Study:
         if outputs is not None:
             # The outputs have one geometry, which IDs, distances and steppers must agree on.
             object.__setattr__(self, "geometry", outputs.geometry)
+        check_temperatures(self.ensembles, self.geometry, self.evaluation is not None)
         check_keeps(self.keeps, self.data)
         self._check_network()
 
@@ -235,7 +243,8 @@ class Study:
             )
             # The number that there are: chunks beyond the last test input would be empty, and asking for more examples
             # than there are must not change IDs.
-            specs += evaluation_jobs(replace(self.evaluation, num_examples=self._num_examples), networks)
+            mixings = {each.name: each.mixing for each in self.ensembles if each.mixing is not None}
+            specs += evaluation_jobs(replace(self.evaluation, num_examples=self._num_examples), networks, mixings)
         return specs
 
     @property

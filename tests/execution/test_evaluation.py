@@ -13,11 +13,11 @@ import torch
 
 import fipray as fip
 from fipray import analysis
-from fipray.execution import LocalRunner
+from fipray.execution import LocalRunner, evaluating
 from fipray.execution.evaluating import Evaluator
 from fipray.execution.jobs import Job
 from fipray.execution.kinds.evaluation import summarize_robustness
-from fipray.study.evaluation import RobustnessSpec
+from fipray.study.evaluation import Mixing, RobustnessSpec, TransferSpec
 from fipray.study.tensors import accuracy
 from tests.studies import data, module, study
 
@@ -60,9 +60,10 @@ def run(what: fip.Study, directory: Path) -> analysis.Results:
     return analysis.load(directory)
 
 
-def evaluated(*members: str, **settings):
+def evaluated(*members: str, mixing: Mixing | None = None, **settings):
     evaluator = Evaluator("small", NETWORK, fip.FisherRao(), HELD_OUT, TESTS, LABELS, OOD_INPUTS)
-    spec = RobustnessSpec("it", "ensemble", members, fip.Evaluation(LINF, (fip.attacks.FGSM(),), 20, **settings))
+    evaluation = fip.Evaluation(LINF, (fip.attacks.FGSM(),), 20, **settings)
+    spec = RobustnessSpec("it", "ensemble", members, evaluation, mixing)
     return evaluator.robustness(Job("id", spec, 1, {}), spec, WEIGHTS.__getitem__)
 
 
@@ -127,6 +128,55 @@ def test_ensemble_measures_cover_members_and_out_of_distribution_inputs():
     wanted = asdict(fip.measures.measure(fip.Ensemble(members), TESTS, LABELS, OOD_INPUTS, members))
     assert {name: row[name] for name in wanted} == pytest.approx(wanted, rel=1e-5)
     assert row["ood_auroc"] is not None
+
+
+MIXING = Mixing((0.25, 0.75), (1.0, 0.2))
+
+
+@pytest.mark.parametrize("are_one_by_one", [False, True])
+def test_mixture_is_measured_and_attacked_with_its_weights_and_temperatures(monkeypatch, are_one_by_one):
+    monkeypatch.setattr(evaluating, "LARGE", 1 if are_one_by_one else 10**9)
+    tables = evaluated("base", "other", mixing=MIXING)
+    members = [partial(NETWORK, WEIGHTS[name]) for name in ("base", "other")]
+    mixture = fip.Ensemble(members, weights=MIXING.weights, temperatures=MIXING.temperatures)
+    wanted = asdict(fip.measures.measure(mixture, TESTS, LABELS, OOD_INPUTS, members))
+    (row,) = tables["measures"]
+    assert {name: row[name] for name in wanted} == pytest.approx(wanted, rel=1e-5)
+    assert row["nll"] != pytest.approx(evaluated("base", "other")["measures"][0]["nll"], rel=1e-3)
+    made = fip.attacks.FGSM().perturb(mixture, TESTS[:20], LABELS[:20], LINF, torch.Generator().manual_seed(0))
+    robust = (mixture(made).argmax(1) == LABELS[:20]) & (mixture(TESTS[:20]).argmax(1) == LABELS[:20])
+    assert tables["per_example"][0]["robust"] == robust.tolist()
+
+
+def test_an_ensemble_of_one_member_has_a_temperature():
+    (row,) = evaluated("base", mixing=Mixing(temperatures=(0.1,)))["measures"]
+    logits = 10 * NETWORK(WEIGHTS["base"], TESTS)
+    assert row["nll"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, LABELS)), rel=1e-5)
+
+
+def test_transfer_is_to_and_from_the_mixture():
+    """In a matrix of the mixture and of the network that has almost all of its weight, all entries are alike."""
+    evaluator = Evaluator("small", NETWORK, fip.FisherRao(), HELD_OUT, TESTS, LABELS, OOD_INPUTS)
+    evaluation = fip.Evaluation(LINF, (fip.attacks.FGSM(),), 100)
+    networks = (("other", ("other",)), ("both", ("base", "other")))
+    spec = TransferSpec(networks, evaluation, mixings=(("both", Mixing((1e-9, 1.0))),))
+    rows = evaluator.transfer(Job("id", spec, 1, {}), spec, WEIGHTS.__getitem__)["transfer"]
+    assert len({row["accuracy"] for row in rows}) == 1
+    plain = evaluator.transfer(Job("id", spec, 1, {}), replace(spec, mixings=()), WEIGHTS.__getitem__)["transfer"]
+    assert len({row["accuracy"] for row in plain}) > 1
+
+
+@pytest.mark.parametrize("chunk_size", [15, 40])
+def test_study_with_a_mixture_reaches_the_accuracies_of_the_module_of_its_results(tmp_path, chunk_size):
+    what = small(chunk_size)
+    mixed = fip.EnsembleSpec("both", ("base", "one"), weights=(1, 3), temperatures=(1, 0.5))
+    results = run(replace(what, ensembles=(mixed,)), tmp_path)
+    network = results.module("both", module())
+    (row,) = results.robustness.query("name == 'both' and attack == 'none'").to_dict("records")
+    with torch.no_grad():
+        assert row["clean_accuracy"] == pytest.approx(float((network(TESTS).argmax(1) == LABELS).float().mean()))
+        nll = float(torch.nn.functional.nll_loss(network(TESTS), LABELS))
+    assert results.measures.set_index("name").loc["both", "nll"] == pytest.approx(nll, rel=1e-5)
 
 
 @pytest.mark.parametrize("members", [("nan",), ("base", "nan")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
@@ -56,6 +58,12 @@ def study(*, num_steps: int = 4) -> fip.Study:
     evaluation = fip.Evaluation(fip.ThreatModel("linf", 0.1), (fip.attacks.FGSM(),), num_examples=20)
     parameters = {"num_steps": num_steps, "note": "a | b ``` c"}
     return study_of(lenet(), data, num_steps=num_steps, evaluation=evaluation, parameters=parameters)
+
+
+def mixed() -> fip.Study:
+    """The same study with members that have weights and temperatures."""
+    ensemble = fip.EnsembleSpec("both", ("base", "sparse", "diverse"), weights=(1, 2, 5), temperatures=(1, 0.1, 2))
+    return replace(study(), ensembles=(ensemble,))
 
 
 def unannotated(*, num_steps=4):

@@ -184,6 +184,18 @@ def test_a_model_that_computes_something_else_is_not_written(tmp_path):
 
 
 @pytest.mark.timeout(600)
+def test_a_mixture_goes_to_onnx(mixed, tmp_path):
+    import onnxruntime
+
+    export(mixed.address, "both", None, tmp_path / "x.onnx", options=Options("tests.export.subjects:lenet"))
+    x = subjects.images(6, 9)
+    session = onnxruntime.InferenceSession(tmp_path / "x.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(["outputs"], {"inputs": x})
+    expected = logits(mixed.module("both", subjects.lenet()), torch.from_numpy(x))
+    torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.timeout(600)
 def test_half_precision_becomes_float32_in_onnx(tmp_path):
     draws = np.random.default_rng(0).random((40, 6), dtype=np.float32)
     fip.LocalRunner().run(subjects.study_of(subjects.half(), fip.Data(draws[:30], draws[30:])), tmp_path / "r")

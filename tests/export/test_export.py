@@ -66,6 +66,21 @@ def test_a_directory_loads_with_the_lines_of_its_card_and_computes_the_same(
     assert {file.name for file in to.iterdir()} >= {"README.md", "config.json", "model.safetensors"}
 
 
+@pytest.mark.parametrize("layout", ["bundle", "hf"])
+def test_a_directory_of_a_mixture_has_its_weights_and_temperatures(mixed, tmp_path, monkeypatch, layout):
+    export(mixed.address, "both", None, tmp_path / "out", options=Options(like=LENET, layout=layout))
+    network = loaded(tmp_path / "out", monkeypatch)
+    assert torch.equal(network(inputs()), mixed.module("both", LENET)(inputs()))
+    config = json.loads((tmp_path / "out" / "config.json").read_text())["fipray"]
+    assert config["weights"] == [0.125, 0.25, 0.625]
+    assert config["temperatures"] == [1.0, 0.1, 2.0]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "logarithms of the members' weighted mean class probabilities. Weights of the members, in this" in card
+    assert (
+        "order: 0.125, 0.25, 0.625. Their logits are divided by temperatures first, in this order: 1, 0.1, 2." in card
+    )
+
+
 def test_the_loader_of_a_bundle_needs_torch_alone(results, tmp_path):
     to = tmp_path / "out"
     export(results.address, "both", None, to, options=Options(like=LENET, packed=True))

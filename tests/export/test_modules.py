@@ -48,6 +48,28 @@ def test_an_ensemble_is_the_one_that_was_evaluated(results):
     assert row["clean_accuracy"] == pytest.approx((said == np.arange(20) % 3).mean())
 
 
+def test_an_ensemble_with_weights_and_temperatures_is_the_one_that_was_evaluated(mixed):
+    module, network = mixed.module("both", subjects.lenet()), fip.Network.of(subjects.lenet())
+    settings = {"member_weights": (1, 2, 5), "temperatures": (1, 0.1, 2)}
+    expected = StackedEnsemble(network, weights(mixed, "both"), **settings)
+    torch.testing.assert_close(module(inputs()), expected(inputs()), rtol=1e-5, atol=1e-6)
+    row = mixed.robustness.query("name == 'both' and attack == 'none'").iloc[0]
+    said = module(torch.from_numpy(subjects.images(20, 3))).argmax(1).numpy()
+    assert row["clean_accuracy"] == pytest.approx((said == np.arange(20) % 3).mean())
+
+
+@pytest.mark.parametrize(("average", "mean"), [("probabilities", None), ("outputs", 2.5)])
+def test_an_exported_ensemble_has_weights(average, mean):
+    members = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    for value, member in enumerate(members):
+        nn.init.zeros_(member.weight)
+        nn.init.constant_(member.bias, 2.0 * value + 1.0)
+    found = fip.export.Ensemble(members, average, weights=(1, 3))(torch.ones(1, 2))
+    torch.testing.assert_close(found, torch.full((1, 2), np.log(0.5) if mean is None else mean))
+    with pytest.raises(ValueError, match=r"1 weights for 2 members: \[1\]"):
+        fip.export.Ensemble(members, average, weights=(1,))
+
+
 @pytest.mark.parametrize("name", ["sparse", "both"])
 def test_a_module_is_saved_copied_pickled_and_trained_as_any_other(results, name):
     module = results.module(name)

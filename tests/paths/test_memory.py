@@ -101,5 +101,3 @@ def test_a_missing_memory_and_settings_out_of_range_are_refused():
         fip.objectives.KroneckerMemory(("a",), temperature=-math.inf)
     with pytest.raises(fip.errors.UsageError, match=r"0\.\.1; 1\.5 was given"):
         fip.steppers.FirstOrder(held=1.5)
-    with pytest.raises(fip.errors.UsageError, match="held above 0"):
-        fip.steppers.FirstOrder(held=0.0, batch_statistics=True)

@@ -15,6 +15,12 @@ STRANGE = [("code", each) for each in (3, [1], {"a": 5}, "text", None, True)]
 STRANGE += [(key, each) for key in ("base_id", "data_id") for each in (3, ["a"], {}, None)]
 STRANGE += [("renewals", each) for each in ("a", -1, 1.5, True, None)]
 STRANGE += [("parameters", [1]), ("study", 3), ("study_id", ["a"]), ("parameters_of_module", 3), ("objectives", [1])]
+PAIR = {"members": ["base", "one"], "average": "probabilities", "dim": 1}
+STRANGE += [
+    ("ensembles", {"both": {**PAIR, name: each}})
+    for name in ("weights", "temperatures")
+    for each in (3, "ab", None, [], [1.0], [1.0, 0.0], [1.0, -1.0], [1.0, "a"], [1.0, True], [1, 2, 3])
+]
 
 
 @pytest.mark.parametrize(("key", "value"), STRANGE)
@@ -34,3 +40,11 @@ def test_entry_of_wrong_type_is_refused_on_opening(tmp_path, key, value):
     ):
         with pytest.raises(CorruptFileError, match=rf"study\.json is not a manifest: {key} is "):
             opening()
+
+
+@pytest.mark.parametrize("more", [{}, {"weights": [0.25, 0.75]}, {"weights": [0.25, 0.75], "temperatures": [1, 0.1]}])
+def test_ensembles_with_and_without_weights_and_temperatures_are_read(tmp_path, more):
+    """Manifests of older versions have neither."""
+    ensembles = {"both": {**PAIR, **more}}
+    Store.create_or_open(tmp_path, {**WHOLE, "ensembles": ensembles})
+    assert Store.open(tmp_path).manifest["ensembles"] == ensembles

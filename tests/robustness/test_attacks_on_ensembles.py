@@ -99,6 +99,29 @@ def test_member_weights_are_the_derivatives_of_the_log_odds_of_the_two_likeliest
     torch.testing.assert_close(found, 3 * slope[:, rows, rivals], rtol=0, atol=1e-12)
 
 
+def test_member_weights_of_a_weighted_and_tempered_ensemble_are_its_derivatives():
+    """In the tempered logits, to 1e-12, by autograd."""
+    fractions = (0.2, 0.5, 0.3)
+    outputs = normal(3, 20, 5).requires_grad_()
+    mean = (torch.tensor(fractions, dtype=torch.float64)[:, None, None] * outputs.softmax(2)).sum(0)
+    likeliest, rivals = mean.topk(2, dim=1).indices.unbind(1)
+    rows = torch.arange(20)
+    odds = mean.log()[rows, rivals] - mean.log()[rows, likeliest]
+    (slope,) = torch.autograd.grad(odds.sum(), outputs)
+    found = member_weights(outputs.detach(), fractions=fractions)
+    torch.testing.assert_close(found, 3 * slope[:, rows, rivals], rtol=0, atol=1e-12)
+
+
+def test_guided_attack_on_a_member_of_almost_all_weight_is_the_attack_on_it_at_its_temperature():
+    """To 1e-9, also of the outputs that decide."""
+    first, second = members(2)
+    ensemble = Ensemble([first, second], weights=(1e-14, 1.0), temperatures=(1.0, 0.5))
+    inputs, labels = problem(second)
+    expected = perturbed(PGD(6), lambda inputs: 2 * second(inputs), inputs, labels)
+    for attack in (OnLogits(PGD(6)), ReweighedPGD(6)):
+        torch.testing.assert_close(perturbed(attack, ensemble, inputs, labels), expected, rtol=0, atol=1e-9)
+
+
 def test_softness_of_zero_weighs_all_members_alike():
     weights = member_weights(normal(3, 20, 5), softness=0.0)
     torch.testing.assert_close(weights, weights[:1].expand(3, -1), rtol=0, atol=1e-12)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from fipray.errors import UsageError
 from fipray.networks import Network
-from fipray.robustness import Ensemble, StackedEnsemble
+from fipray.robustness import PGD, Ensemble, StackedEnsemble
 from fipray.robustness.margin import margin_gradient
 from tests.margins import assert_above
-from tests.problems import mlp, normal
-from tests.robustness.classifiers import Tanh, images, predictions
+from tests.problems import generator, mlp, normal
+from tests.robustness.classifiers import LINF, Tanh, images, predictions
 
 
 def members(count: int, dtype: torch.dtype = torch.float64) -> list[Tanh]:
@@ -123,3 +125,89 @@ def test_confident_member_decides_the_mean_of_logits_but_not_of_probabilities():
 def test_ensembles_of_other_things_are_refused(make, says):
     with pytest.raises(UsageError, match=says):
         make()
+
+
+WEIGHTS, TEMPERATURES = (1.0, 6.0, 3.0), (1.0, 0.1, 2.0)
+
+
+def mixed(inputs: torch.Tensor) -> torch.Tensor:
+    """`log sum_m w_m softmax(z_m / T_m)`, written down naively."""
+    three = zip(members(3), WEIGHTS, TEMPERATURES, strict=True)
+    return sum(w / 10 * torch.softmax(member(inputs) / t, 1) for member, w, t in three).log()
+
+
+def test_weighted_and_tempered_ensemble_is_the_closed_form():
+    """To 1e-12; its probabilities sum to 1."""
+    inputs = images(20, 9)
+    outputs = Ensemble(members(3), weights=WEIGHTS, temperatures=TEMPERATURES)(inputs)
+    torch.testing.assert_close(outputs, mixed(inputs), rtol=0, atol=1e-12)
+    torch.testing.assert_close(outputs.exp().sum(1), torch.ones(20, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_attacks_on_a_mixture_follow_the_gradient_of_the_closed_form():
+    """Outputs, margins and their gradients, which all gradient attacks descend, to 1e-11; PGD's inputs to 1e-9."""
+    mixture = Ensemble(members(3), weights=WEIGHTS, temperatures=TEMPERATURES)
+    inputs, labels = images(20, 9), torch.arange(20) % 4
+    found, expected = (margin_gradient(of, inputs, labels) for of in (mixture, mixed))
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    made = [PGD(8).perturb(of, inputs, labels, LINF, generator()) for of in (mixture, mixed)]
+    torch.testing.assert_close(*made, rtol=0, atol=1e-9)
+
+
+def test_mixture_of_saturated_members_that_agree_keeps_a_gradient_in_float32():
+    """At a temperature of 0.1, with logits some 1,000 apart after it, where the closed form is log 0."""
+    inputs = images(2_000, 9, dtype=torch.float32)
+    first, second = members(2, torch.float32)
+    labels = predictions(first, inputs)
+    agreed = labels == predictions(second, inputs)
+    inputs, labels = inputs[agreed][:20], labels[agreed][:20]
+    assert_above(len(labels), 5)
+    confident = [lambda inputs, of=of: 100 * of(inputs) for of in (first, second)]
+    mixture = Ensemble(confident, weights=(0.01, 0.99), temperatures=(1.0, 0.1))
+    outputs, _, gradient = margin_gradient(mixture, inputs, labels)
+    assert bool(outputs.isfinite().all())
+    assert bool(gradient.isfinite().all())
+    assert_above(gradient.norm(dim=1).min().log10(), 0)
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize(("average", "temperatures"), [("probabilities", TEMPERATURES), ("logits", ())])
+def test_stacked_ensemble_is_weighted_and_tempered_as_the_ensemble(chunk, average, temperatures):
+    """To 1e-12: outputs, margins and the margins' gradients."""
+    network, inputs, labels = mlp(9, 7, 4), images(20, 9), torch.arange(20) % 4
+    weights = stack(network, 3)
+    one_by_one = Ensemble([lambda inputs, of=of: network(of, inputs) for of in weights], average, WEIGHTS, temperatures)
+    stacked = StackedEnsemble(network, weights, average, chunk, WEIGHTS, temperatures)
+    found, expected = (margin_gradient(of, inputs, labels) for of in (stacked, one_by_one))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_weighted_ensemble_of_logits_is_their_weighted_mean():
+    inputs = images(20, 9)
+    expected = sum(w / 10 * member(inputs) for member, w in zip(members(3), WEIGHTS, strict=True))
+    found = Ensemble(members(3), "logits", weights=WEIGHTS)(inputs)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_integer_weights_count_members():
+    """A member of weight 2 is a member that is listed twice."""
+    first, second = members(2)
+    inputs = images(20, 9)
+    twice = Ensemble([first, second, second])(inputs)
+    torch.testing.assert_close(Ensemble([first, second], weights=(1, 2))(inputs), twice, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"weights": (1.0,)}, r"weights are \(1\.0,\), 1 for 2 members: give one for each member, or none"),
+        ({"temperatures": (1.0, 1.0, 1.0)}, r"temperatures are .*, 3 for 2 members"),
+        ({"weights": (1.0, 0.0)}, r"weights are \(1\.0, 0\.0\): give finite numbers above 0"),
+        ({"temperatures": (1.0, math.inf)}, r"temperatures are \(1\.0, inf\): give finite numbers above 0"),
+        ({"weights": (1e-300, 1e300)}, "give numbers whose ratios floating point can hold"),
+        ({"average": "logits", "temperatures": (1.0, 2.0)}, "with an average of logits: leave them out"),
+    ],
+)
+def test_weights_and_temperatures_out_of_range_are_refused(settings, says):
+    with pytest.raises(UsageError, match=says):
+        Ensemble(members(2), **settings)

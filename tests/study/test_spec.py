@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import fipray as fip
+from fipray.study.canonical import from_json, to_json
 from fipray.study.evaluation import AttackSpec
 from tests.studies import data, module, study
 
@@ -127,6 +128,11 @@ def test_a_study_refuses(changes, sentence):
         (lambda: fip.PathSpec("one", fip.objectives.Sparsify(1.5)), "below 1; 1.5 was given"),
         (lambda: fip.EnsembleSpec("e", ()), "has no members"),
         (lambda: fip.EnsembleSpec("e", ("one",), rounds=-1), "rounds must be 0 or more, got -1"),
+        (lambda: fip.EnsembleSpec("e", ("one",), weights=(1, 2)), "'e': weights are (1.0, 2.0), 2 for 1 members"),
+        (
+            lambda: fip.EnsembleSpec("e", ("one",), temperatures=(0,)),
+            "temperatures are (0.0,): give finite numbers above",
+        ),
         (lambda: fip.Evaluation(THREAT, ()), "needs at least one attack"),
         (lambda: fip.Evaluation(THREAT, num_examples=0), "needs at least one example"),
         (lambda: fip.Evaluation(THREAT, chunk_size=0), "holds at least one example; chunk_size=0"),
@@ -215,3 +221,40 @@ class TestData:
         wrong = replace(self.GOOD, test_labels=np.full(100, 3))
         with pytest.raises(fip.errors.DataError, match=r"3 classes, 0\.\.2, but test_labels holds 3"):
             made(data=wrong)
+
+
+def mixture(**settings) -> fip.Study:
+    return made(ensembles=(fip.EnsembleSpec("e", ("base", "one"), **settings),), evaluation=fip.Evaluation(THREAT))
+
+
+def test_ids_of_ensembles_are_those_of_what_they_compute():
+    """Weights by their fractions; equal weights and temperatures of 1 are the plain average."""
+    plain, weighted = mixture(), mixture(weights=(1, 3))
+    assert list(mixture(weights=(2, 2), temperatures=(1, 1)).specs) == list(plain.specs)
+    assert list(mixture(weights=(0.25, 0.75)).specs) == list(weighted.specs)
+    others = [weighted, mixture(weights=(3, 1)), mixture(temperatures=(1, 0.5)), mixture(temperatures=(0.5, 1))]
+    assert len({each.manifest["study_id"] for each in (plain, *others)}) == 5
+    same = set(plain.specs) & set(weighted.specs)
+    assert {plain.specs[id].label for id in set(plain.specs) - same} == {"attacks on e", "transfer of attacks"}
+
+
+def test_specs_of_mixtures_survive_json_and_plain_ones_say_nothing_of_them():
+    for spec in mixture(weights=(1, 3), temperatures=(1, 0.1)).specs.values():
+        assert from_json(to_json(spec)) == spec
+    assert not any("mixing" in to_json(spec) for spec in mixture().specs.values())
+    plain = fip.EnsembleSpec("e", ("base", "one"))
+    assert to_json(plain) == '{"kind":"ensemble","members":["base","one"],"name":"e","rounds":0}'
+
+
+def test_manifest_says_weights_and_temperatures_of_mixtures_alone():
+    described = {"members": ["base", "one"], "average": "probabilities", "dim": 1}
+    assert mixture().manifest["ensembles"] == {"e": described}
+    found = mixture(weights=(1, 3), temperatures=(1, 2)).manifest["ensembles"]
+    assert found == {"e": {**described, "weights": [0.25, 0.75], "temperatures": [1.0, 2.0]}}
+
+
+def test_temperatures_are_refused_where_outputs_are_averaged_as_they_are():
+    ensemble = fip.EnsembleSpec("e", ("base", "one"), weights=(1, 2), temperatures=(1, 2))
+    with pytest.raises(fip.errors.UsageError, match=r"ensemble 'e' has temperatures=\(1\.0, 2\.0\), but ensembles of"):
+        made(ensembles=(ensemble,), geometry=fip.Euclidean())
+    assert made(ensembles=(replace(ensemble, temperatures=()),), geometry=fip.Euclidean()).manifest["ensembles"]

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import increment_version
-from torch.optim.adam import adam
 
 from fipray.border import checked
 from fipray.errors import UsageError
 from fipray.networks import check_norms_move
-from fipray.paths.batch import Batch
 from fipray.paths.calls import of_call, scalar, unchanged
 from fipray.paths.objective import Asked, OfOutputs
 from fipray.paths.problem import Problem
 from fipray.paths.state import State, taken
 from fipray.paths.stepper import Proposal, Situation, needs_outputs_alone, within
+from fipray.paths.steppers.adam import adam_displacement, first_moments
 from fipray.paths.steppers.modes import EvaluationMode, TrainingMode, initial_statistics, mode_of
 from fipray.paths.steppers.squared_distance import SquaredDistance
 from fipray.registry import spec
@@ -52,8 +50,8 @@ class FirstOrder:
         decay: decay rate of Adam's first moments, 0 or more and below 1.
         decay_squares: decay rate of Adam's second moments, 0 or more and below 1.
         held: fraction, 0..1, of each batch on which D is taken; the objective always sees all of it. A part suffices,
-            and is cheaper, where the objective itself holds the function, as `AdversarialDistillation` does; 0 suffices
-            with `KroneckerPenalty`.
+            and is cheaper, where the objective itself holds the function, as `AdversarialDistillation` does; 0 may
+            suffice with it, and does with `KroneckerPenalty`.
         temperature: temperature of the classes, above 0: any value but 1 takes D in `fipray.geometry.Warm`.
         outputs: number of leading outputs on which D is taken, for classifiers between the probabilities given that
             the class is one of these. None takes all. For a network whose head has grown: the base network defines no
@@ -86,11 +84,6 @@ class FirstOrder:
             )
         if not 0 <= self.held <= 1:
             raise UsageError(f"held must be a fraction of each batch, 0..1; {self.held} was given")
-        if self.held == 0 and self.batch_statistics:
-            raise UsageError(
-                "batch_statistics=True takes its statistics from the held part of each batch, and held=0 leaves none: "
-                "set held above 0"
-            )
         if self.held == 0 and not (self.beta > 0 and self.temperature == 1 and self.outputs is None):
             raise UsageError(
                 "held=0 leaves no functional distance, so it needs a beta above 0, and temperature and outputs must be "
@@ -113,39 +106,31 @@ class FirstOrder:
         if self.batch_statistics:
             needs_outputs_alone(problem, "FirstOrder(batch_statistics=True)")
             check_norms_move(problem.network)
-        zeros = torch.zeros_like(problem.start)
-        # the fused kernel takes its step count as a float32 tensor on the device of the weights
-        state = {"mean": zeros, "square": zeros.clone(), "count": zeros.new_zeros((), dtype=torch.float32)}
+        state = first_moments(problem.start)
         return state | initial_statistics(problem.network) if self.batch_statistics else state
 
     def propose(self, situation: Situation, state: State) -> Proposal:
         # the fused kernel writes in place
         network, after = situation.problem.network, taken(state)
         mode = mode_of(network, situation.weights, after)
-        slopes = self._slopes(situation, mode)
-        displacement = torch.zeros_like(situation.weights)
-        with torch.no_grad():
-            sizes = [len(slope) for slope in slopes]
-            moments = [vector.split(sizes) for vector in (displacement, after["mean"], after["square"])]
-            counts = list(after["count"].repeat(len(slopes)).unbind())  # the kernel increments each of them
-            increment_version(after["mean"])  # the kernel does not count its writes, by which `proposed` sees them
-            # the fused kernel takes one pass over memory: on a CPU ten times as fast as the separate operations
-            adam(
-                *(list(moments[0]), slopes, list(moments[1]), list(moments[2]), [], counts),
-                fused=True,
-                amsgrad=False,
-                beta1=self.decay,
-                beta2=self.decay_squares,
-                lr=situation.radius / network.num_moving**0.5,
-                weight_decay=0.0,
-                eps=1e-8,
-                maximize=False,
-            )
-            after["count"] = counts[0].clone()  # not a view, which would keep all of them
-            del slopes  # a vector less for the rest of the step
+        slopes, pull = self._slopes(situation, mode)
+        # a projection that is no mask needs whole vectors
+        whole = situation.restricted and situation.mask is None
+        displacement, norm = adam_displacement(
+            [situation.allowed(torch.cat(slopes))] if whole else slopes,
+            after,
+            rate=situation.radius / network.num_moving**0.5,
+            decays=(self.decay, self.decay_squares),
+            pull=pull,
+            weight=self._beta(situation),
+            mask=situation.mask,
+        )
+        del slopes, pull  # vectors less for the rest of the step
+        if whole:
             # momentum may lead off a restriction that has tightened since, so the step is projected as well
-            (displacement,) = situation.allow([displacement])
-            displacement, length = within(situation.radius, displacement)
+            displacement = situation.allowed(displacement)
+            norm = torch.linalg.vector_norm(displacement)
+        displacement, length = within(situation.radius, displacement, norm)
         # no predicted gain: the step descends the distance as well, and momentum points elsewhere than the slope
         proposal = Proposal(mode.folded(displacement), 0.0, after)
         return proposal.of_length(length) if proposal.displacement is displacement else proposal
@@ -165,35 +150,39 @@ class FirstOrder:
     def _distance(self) -> SquaredDistance:
         return SquaredDistance(self.temperature, self.outputs)
 
-    def _slopes(self, situation: Situation, mode: EvaluationMode | TrainingMode) -> list[Tensor]:
-        """Gradient of `D^2 + beta objective` along the tangent of a restriction, from as few passes as possible.
+    def _slopes(self, situation: Situation, mode: EvaluationMode | TrainingMode) -> tuple[list[Tensor], Tensor | None]:
+        """Gradient of `D^2 + beta objective`, from as few passes as possible.
 
-        In pieces of the vector [P], in order: one for each parameter, unless a restriction needs the whole vector.
+        In pieces of the vector [P], in order: one for each parameter. Where the objective's gradient comes from another
+        pass, it is the second result, without the factor beta.
         """
         problem, beta, distance = situation.problem, self._beta(situation), self._distance
         batch = situation.batch.first(math.ceil(self.held * len(situation.batch)))
-        if not len(batch):
-            return [beta * situation.slope]
-        asked = self._asked(situation, batch)
+        asked = self._asked(situation)
+        if not len(batch) and not asked:
+            if self.batch_statistics:
+                raise UsageError(
+                    "batch_statistics=True takes its statistics from the held part of each batch and from the inputs "
+                    f"of an objective of outputs; held=0, and {type(situation.objective).__name__} is none: set held "
+                    "above 0"
+                )
+            return [torch.zeros_like(situation.weights)], situation.slope
         with torch.enable_grad():
+            terms = []
             if asked:
                 # one pass for both, which in training mode also means one update of the statistics
-                inputs = torch.cat([batch.inputs, asked.inputs])
+                inputs = torch.cat([batch.inputs, asked.inputs]) if len(batch) else asked.inputs
                 held, others = mode.outputs(inputs).split([len(batch), len(asked.inputs)])
-                terms = [distance.of_outputs(problem, held, batch)]
+                terms = [distance.of_outputs(problem, held, batch)] if len(batch) else []
                 terms.append(beta * scalar(asked.value(others), situation.objective))
-            else:
-                terms = [distance.of_outputs(problem, mode.outputs(batch.inputs), batch)] if batch.keeps_outputs else []
-            if batch.parts:
+            elif batch.keeps_outputs:
+                terms = [distance.of_outputs(problem, mode.outputs(batch.inputs), batch)]
+            if batch.parts and len(batch):
                 terms.append(distance.of_parts(problem, mode.moving, batch))
             loss = sum(terms[1:], start=terms[0])
-        slopes = situation.allow(mode.slopes(loss))
-        if beta and not asked:
-            pulled = mode.pulled_back(situation.slope).split([len(slope) for slope in slopes])
-            torch._foreach_add_(slopes, pulled, alpha=beta)
-        return slopes
+        return mode.slopes(loss), mode.pulled_back(situation.slope) if beta and not asked else None
 
-    def _asked(self, situation: Situation, batch: Batch) -> Asked | None:
+    def _asked(self, situation: Situation) -> Asked | None:
         """Return what an objective of outputs asks for; None where one pass cannot serve it and the distance."""
         if not (self._beta(situation) and isinstance(situation.objective, OfOutputs)):
             return None
@@ -201,6 +190,7 @@ class FirstOrder:
         with unchanged(f"{type(situation.objective).__name__}.asks()", given):
             asked = situation.objective.asks(situation.problem, situation.weights.detach(), situation.batch)
         # inputs of other shapes cannot be concatenated, and without kept outputs there is no pass to share
+        batch = situation.batch
         return asked if asked.inputs.shape[1:] == batch.inputs.shape[1:] and batch.keeps_outputs else None
 
     def _beta(self, situation: Situation) -> float:

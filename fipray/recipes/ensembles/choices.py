@@ -54,13 +54,17 @@ class RobustChoices(Walk):
         num_examples: number of test inputs that are attacked.
         adversary_steps: ascent steps of the adversary within a step of the path.
         adversary_epsilon: epsilon of that adversary, in units of the recipe's epsilon.
-        shifted: number of shifted copies of each anchor, for images; 0 for none, which the recipe always chooses.
+        pixels: largest shift of the anchors of a step, for images; 0 for none.
+        mirrored: whether the anchors of a step, which are images, are mirrored at random.
+        averaging: decay of the moving average of a path's weights; 0 takes the weights themselves.
         max_seconds: time after which a path ends early; 0 for no limit.
     """
 
     adversary_steps: int = 2
     adversary_epsilon: float = 1.1
-    shifted: int = 0
+    pixels: int = 0
+    mirrored: bool = False
+    averaging: float = 0.999
     max_seconds: float = 0.0
 
 

@@ -12,7 +12,7 @@ from fipray import analysis
 from fipray.border import checked
 from fipray.border.kinds import Seed
 from fipray.networks import Compute
-from fipray.paths import AdversarialDistillation, Adversary, FirstOrder, SaveAt, Scheduled, Settings, Shifted
+from fipray.paths import AdversarialDistillation, Adversary, FirstOrder, SaveAt, Scheduled, Settings
 from fipray.printable import epsilon_text
 from fipray.recipes.anchors import AnchorChoice
 from fipray.recipes.budget import Budget, Given
@@ -24,6 +24,7 @@ from fipray.recipes.machine import Machine
 from fipray.recipes.recipe import Chosen, FirstWithin, Plan, Recipe, Setting
 from fipray.recipes.record import Plain
 from fipray.recipes.subject import Subject
+from fipray.recipes.variations import variations_of
 from fipray.robustness import ThreatModel
 from fipray.study import Choice, Data, EnsembleSpec, LogUniform, PathSpec, RobustAgreement
 from fipray.study.measures import ACCURACY_LOSS, ROBUST_AGREEMENT
@@ -77,7 +78,6 @@ class RobustEnsemble:
                     "save_at": SaveAt(1, solver_state=False),
                     "seed": 1000 * self.task.seed + number,
                 },
-                augmentations=self._copies(choices.shifted),
             )
             for number, name in enumerate(names)
         )
@@ -122,12 +122,10 @@ class RobustEnsemble:
             num_steps=choices.num_steps,
             batch_size=choices.batch_size,
             max_seconds=choices.max_seconds or None,
+            variations=variations_of(choices.pixels, choices.mirrored),
+            averaging=choices.averaging,
             seed=self.task.seed,
         )
-
-    def _copies(self, count: int) -> tuple[Shifted, ...]:
-        size = min(self.data.anchors.shape[2:]) if count else 0
-        return (Shifted(count, max(1, size // 16)),) if count else ()
 
     def outcome(self, results: analysis.Results) -> tuple[str, ...]:
         said, found = (self.task.held_back(results),), evaluated(results)

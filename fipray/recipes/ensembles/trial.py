@@ -18,13 +18,14 @@ from fipray.recipes.ensembles.choices import Walk
 from fipray.recipes.ensembles.task import Task
 from fipray.recipes.machine import Machine
 from fipray.recipes.trial import Attempt, best_radius, say_short_path
+from fipray.recipes.variations import chosen_variations
 
 W = TypeVar("W", bound=Walk)
 FIRST_RATE = 2e-3  # learning rate of a path's steps at which the search for a radius begins
 TRIAL = 0.15  # fraction of a budget in seconds
 NUM_ATTEMPTS = 4  # about as many short paths make up a trial
 FEWEST, MOST = 10, 100  # steps of a short path
-STEPS_A_MEMBER = 1000  # with fewer steps for each member, there are fewer members
+STEPS_A_MEMBER = 4000  # with fewer steps for each member, there are fewer members: one network for all the time leads
 MOST_MEMBERS = 5
 MOST_PASSES = 60  # passes through many anchors for each member: more have not been seen to help
 BATCH_SIZES = (128, 64, 32)
@@ -70,7 +71,7 @@ class Trial:
             Settings and reasons.
         """
         choices = replace(usual, batch_statistics=self._has_norms(), **self._sizes(usual.batch_size))
-        choices = replace(choices, **self.given)
+        choices = replace(choices, **self._variations(choices), **self.given)
         choices, pace = self._batch_size(choices)
         choices, pace = self._radius(choices, pace)
         choices = self._lengths(choices, pace)
@@ -90,6 +91,14 @@ class Trial:
 
     def _sizes(self, size: int) -> dict[str, int]:
         return {"batch_size": max(min(size, len(self.task.data.anchors)), 1)}
+
+    def _variations(self, choices: Walk) -> dict[str, Any]:
+        if not hasattr(choices, "pixels") or {"pixels", "mirrored"} <= self.given.keys():
+            return {}
+        pixels, mirrored, reason = chosen_variations(self.bench.problem, self.task.data.bounds, self.task.seed)
+        self.reasons += [reason] if reason else []
+        chosen = {"pixels": pixels, "mirrored": mirrored}
+        return {name: value for name, value in chosen.items() if name not in self.given}
 
     def _batch_size(self, choices: W) -> tuple[W, float]:
         """Choose the batch size, and measure the seconds of a step with it."""

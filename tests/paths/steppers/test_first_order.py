@@ -163,6 +163,28 @@ def test_with_batch_statistics_an_objective_of_outputs_shares_the_batch():
     torch.testing.assert_close(where.network(ours, seen), theirs.eval()(seen).detach(), rtol=1e-8, atol=1e-8)
 
 
+def test_with_nothing_held_an_objective_of_outputs_alone_makes_step_and_statistics():
+    module = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3)).double()
+    where, radius, beta = problem(Network.of(module)), 0.1, 0.3
+    ours = where.start + 0.05 * normal(where.network.num_weights, seed=5)
+    theirs, stepper = where.network.module_at(ours).train(), FirstOrder(beta=beta, held=0.0, batch_statistics=True)
+    adam, state = (
+        torch.optim.Adam(theirs.parameters(), lr=radius / where.network.num_weights**0.5),
+        stepper.begin(where),
+    )
+    for seed in range(2):
+        inputs = batch(where, 8, 5, seed=seed)
+        adam.zero_grad()
+        (-beta * theirs(inputs.inputs + 1).square().mean()).backward()
+        adam.step()
+        made = stepper.propose(Situation(where, _LargeOutputsInOnePass(), ours, inputs, radius), state)
+        ours, state = ours + made.displacement, made.state
+    seen = normal(20, 5, seed=9)
+    torch.testing.assert_close(where.network(ours, seen), theirs.eval()(seen).detach(), rtol=1e-8, atol=1e-8)
+    with pytest.raises(UsageError, match="_LargeOutputs is none"):
+        stepper.propose(Situation(where, _LargeOutputs(), ours, inputs, radius), stepper.begin(where))
+
+
 def test_beta_changes_by_a_constant_factor_per_step():
     stepper = FirstOrder(beta=0.4, final_beta=0.1)
     assert [stepper.beta_after(progress) for progress in (0, 0.5, 1)] == pytest.approx([0.4, 0.2, 0.1])
