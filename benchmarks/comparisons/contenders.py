@@ -102,8 +102,11 @@ def paths(setting: Setting, **given: Any) -> Made:
 
 def mixtures(results: Results) -> dict[str, tuple[nn.Module, ...]]:
     """Members of a finished recipe alone, with the base network and with it twice, by name."""
+    ensembles = results.manifest["ensembles"]
+    if any(one.get(kind) for one in ensembles.values() for kind in ("weights", "temperatures", "mixing")):
+        raise NotImplementedError("ensembles of this recipe have weights or temperatures, which are not judged here")
     base = results.module("base")
-    whole = max((results.members(name) for name in results.manifest["ensembles"]), key=len)
+    whole = max((results.members(name) for name in ensembles), key=len)
     members = tuple(results.module(name) for name in whole if name != "base")
     return {name: (base,) * count + members for count, name in enumerate(POINTS)}
 
