@@ -42,16 +42,41 @@ ALLOWANCE = 0.02
 NUM_JUDGED = 2000
 """Validation images that the recipe is given as held-out inputs: it judges by no more."""
 POINTS = ("members", "with base", "with base twice")
+MIXED = "mixture"
+NUM_MIXED_ON = 1000
+"""Validation images on which the mixture is chosen."""
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Network that is judged: the average of its members, or the mixture of this with an accurate network."""
+
+    members: tuple[nn.Module, ...]
+    accurate: nn.Module | None = None
+    mixture: fip.robustness.Mixture | None = None
+
+    @property
+    def num_members(self) -> int:
+        return len(self.members) + (self.accurate is not None)
+
+    @property
+    def classifier(self) -> Classifier:
+        robust = deployed(self.members)
+        if self.accurate is None or self.mixture is None:
+            return robust
+        both, mixture = [deployed((self.accurate,)), robust], self.mixture
+        return fip.Ensemble(both, weights=mixture.weights, temperatures=mixture.temperatures)
 
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """Networks that a contender made, as tuples of members by name, which of them is its result, and what it cost.
+    """Networks that a contender made, by name, which of them is its result, and what it cost.
 
-    Paths make several: their members mixed with the base network, too, none of which takes any time.
+    Paths make several: their members mixed with the base network, too. Only the choice of the mixture takes any time,
+    which is part of the seconds.
     """
 
-    points: Mapping[str, tuple[nn.Module, ...]]
+    points: Mapping[str, Point]
     result: str
     seconds: float
     settings: Choice
@@ -95,12 +120,31 @@ def paths(setting: Setting, **given: Any) -> Made:
             **given,
         )
         results = recipe.run(directory, fip.LocalRunner(threads=1))
+        points = mixtures(results)
+        points |= {MIXED: mixed(setting, points["members"]), "base": Point((setting.base,))}
         seconds = time.process_time() - began
-        points = {**mixtures(results), "base": (setting.base,)}
     return Made(points, first_within(setting, points), seconds, dict(recipe.chosen.values))
 
 
-def mixtures(results: Results) -> dict[str, tuple[nn.Module, ...]]:
+def mixed(setting: Setting, robust: Point) -> Point:
+    """Mix members with the base network as `fip.robustness.mixture` chooses, on validation images without labels."""
+    accurate, own = deployed((setting.base,)), robust.classifier
+    inputs = setting.validation_inputs[:NUM_MIXED_ON]
+    classes = outputs(accurate, inputs).argmax(1)
+    generator = torch.Generator().manual_seed(setting.seed)
+    attacked = [
+        outputs(own, attack.perturb(classifier, inputs, classes, setting.threat_model, generator))
+        for attack in (fip.attacks.PGD(), fip.attacks.TargetedPGD())
+        for classifier in (own, lambda some: own(some) / 0.1)
+    ]
+    try:
+        found = fip.robustness.mixture(outputs(accurate, inputs), outputs(own, inputs), attacked, classes)
+    except fip.errors.UsageError:  # too little robust accuracy to keep any of it
+        return robust
+    return Point(robust.members, setting.base, found)
+
+
+def mixtures(results: Results) -> dict[str, Point]:
     """Members of a finished recipe alone, with the base network and with it twice, by name."""
     ensembles = results.manifest["ensembles"]
     if any(one.get(kind) for one in ensembles.values() for kind in ("weights", "temperatures", "mixing")):
@@ -108,16 +152,16 @@ def mixtures(results: Results) -> dict[str, tuple[nn.Module, ...]]:
     base = results.module("base")
     whole = max((results.members(name) for name in ensembles), key=len)
     members = tuple(results.module(name) for name in whole if name != "base")
-    return {name: (base,) * count + members for count, name in enumerate(POINTS)}
+    return {name: Point((base,) * count + members) for count, name in enumerate(POINTS)}
 
 
-def first_within(setting: Setting, points: Mapping[str, tuple[nn.Module, ...]]) -> str:
+def first_within(setting: Setting, points: Mapping[str, Point]) -> str:
     """Name of the first mixture within the allowance, as the recipe judges it where it may evaluate: "base" at last."""
     inputs = setting.validation_inputs[:NUM_JUDGED]
     labels = setting.validation_labels[:NUM_JUDGED] if setting.labelled else None
     base = outputs(deployed((setting.base,)), inputs)
     for name in POINTS:
-        own = outputs(deployed(points[name]), inputs)
+        own = outputs(points[name].classifier, inputs)
         if fip.study.AccuracyLoss().between(own, base, labels) <= ALLOWANCE:
             return name
     return "base"
@@ -152,7 +196,7 @@ def trained(setting: Setting, recipe: Baseline, begin: str = "scratch") -> Made:
     """Train by a recipe with labels, from new networks or from the base network."""
     make = partial(copy.deepcopy, setting.base) if begin == "base" else setting.make
     found = recipe.train(make, setting.inputs, setting.labels, seed=setting.seed, seconds=setting.seconds)
-    return Made({"members": found.members}, "members", found.processor_seconds, {})
+    return Made({"members": Point(found.members)}, "members", found.processor_seconds, {})
 
 
 RATES = (1e-3, 3e-3, 1e-2)
@@ -234,7 +278,7 @@ def contenders(num_members: int, *, everything: bool = False) -> dict[str, Conte
         return Contender(kind, lambda setting, _: make(setting))
 
     found = {
-        "base": alone(lambda setting: Made({"base": (setting.base,)}, "base", 0.0, {}), "base"),
+        "base": alone(lambda setting: Made({"base": Point((setting.base,))}, "base", 0.0, {}), "base"),
         "paths: recipe": alone(paths, "paths"),
         "paths: recipe, one member": alone(partial(paths, members=1), "paths"),
         f"paths: recipe, {num_members} members": alone(partial(paths, members=num_members), "paths"),

@@ -15,10 +15,10 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 import fipray as fip
-from benchmarks.comparisons.contenders import Choice, Made, Rival, deployed, outputs
+from benchmarks.comparisons.contenders import Choice, Made, Point, Rival, outputs
 from benchmarks.comparisons.resumed import Record
 from benchmarks.comparisons.sets import Setting
 
@@ -57,7 +57,7 @@ class Judge:
     def record(self, made: Made) -> Record:
         """Accuracies of all networks of a contender, with the answers on each example."""
         began = time.process_time()
-        points = [{"name": name, **self.point(members)} for name, members in made.points.items()]
+        points = [{"name": name, **self.point(one)} for name, one in made.points.items()]
         return {
             "seconds": made.seconds,
             "settings": dict(made.settings),
@@ -66,25 +66,28 @@ class Judge:
             "attack_seconds": time.process_time() - began,
         }
 
-    def point(self, members: tuple[nn.Module, ...]) -> Record:
+    def point(self, point: Point) -> Record:
         """Accuracies of one network or ensemble; those of the base network are computed once."""
-        return self._of_base if members == (self.setting.base,) else self._measured(members)
+        is_base = point.members == (self.setting.base,) and point.accurate is None
+        return self._of_base if is_base else self._measured(point)
 
     @cached_property
     def _of_base(self) -> Record:
-        return self._measured((self.setting.base,))
+        return self._measured(Point((self.setting.base,)))
 
-    def _measured(self, members: tuple[nn.Module, ...]) -> Record:
+    def _measured(self, point: Point) -> Record:
         setting, device = self.setting, self.device
         # Copies: a network that is moved to a GPU is moved in place.
-        classifier = deployed(tuple(copy.deepcopy(member).to(device) for member in members))
+        accurate = None if point.accurate is None else copy.deepcopy(point.accurate).to(device)
+        members = tuple(copy.deepcopy(member).to(device) for member in point.members)
+        classifier = Point(members, accurate, point.mixture).classifier
         clean = outputs(classifier, setting.test_inputs.to(device)).argmax(1).cpu() == setting.test_labels
         count = self.num_examples
         inputs, labels = setting.test_inputs[:count].to(device), setting.test_labels[:count].to(device)
         generator = torch.Generator(device).manual_seed(setting.seed)
         robust = {}
         standing = torch.ones(len(labels), dtype=torch.bool, device=device)
-        for attack in (*self.attacks, *(self.attacks_on_ensembles if len(members) > 1 else ())):
+        for attack in (*self.attacks, *(self.attacks_on_ensembles if point.num_members > 1 else ())):
             (some,) = torch.where(standing)
             if len(some):
                 found = fip.robustness.evaluate(
@@ -93,7 +96,7 @@ class Judge:
                 standing[some] &= found.worst
             robust[attack.name] = float(standing.double().mean())
         return {
-            "num_members": len(members),
+            "num_members": point.num_members,
             "clean_accuracy": float(clean.double().mean()),
             "robust_accuracy": float(standing.double().mean()),
             "after_attack": robust,
@@ -126,7 +129,7 @@ def tuned(setting: Setting, name: str, rival: Rival, say: Callable[[str], None])
 
 
 def _on_validation(setting: Setting, rival: Rival, choice: Choice) -> dict[str, float]:
-    classifier = deployed(rival.made(setting, choice).points["members"])
+    classifier = rival.made(setting, choice).points["members"].classifier
     inputs, labels = setting.validation_inputs[:NUM_TUNED_ON], setting.validation_labels[:NUM_TUNED_ON]
     generator = torch.Generator().manual_seed(setting.seed)
     found = fip.robustness.evaluate(classifier, inputs, labels, setting.threat_model, [fip.attacks.PGD()], generator)

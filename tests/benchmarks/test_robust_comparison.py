@@ -16,12 +16,14 @@ import fipray as fip
 from benchmarks.baselines import AdversarialTraining
 from benchmarks.comparisons.contenders import (
     ALLOWANCE,
+    MIXED,
     POINTS,
     VARIANTS,
+    Point,
     Rival,
     contenders,
-    deployed,
     first_within,
+    mixed,
     paths,
     rivals,
 )
@@ -197,10 +199,10 @@ def test_tuning_takes_the_most_robust_choice_and_tries_all():
 def test_paths_are_given_no_label_and_their_result_keeps_the_allowance():
     setting = small_setting(seconds=2.0)
     made = paths(setting, members=2)
-    assert list(made.points) == [*POINTS, "base"]
-    assert [len(members) for members in made.points.values()] == [2, 3, 4, 1]
+    assert list(made.points) == [*POINTS, MIXED, "base"]
+    assert [point.num_members for name, point in made.points.items() if name != MIXED] == [2, 3, 4, 1]
     assert made.settings["members"] == 2
-    own, base = (deployed(made.points[name])(setting.validation_inputs) for name in (made.result, "base"))
+    own, base = (made.points[name].classifier(setting.validation_inputs) for name in (made.result, "base"))
     assert fip.study.AccuracyLoss().between(own.detach(), base.detach()) <= ALLOWANCE
 
 
@@ -210,14 +212,26 @@ def test_the_base_network_is_the_result_where_no_mixture_is_within_the_allowance
     with torch.no_grad():
         wrong[1].weight.zero_()
         wrong[1].bias.copy_(torch.tensor([1e3, 0.0]))
-    points = dict.fromkeys(POINTS, (wrong,))
+    points = dict.fromkeys(POINTS, Point((wrong,)))
     assert first_within(setting, points) == "base"
-    assert first_within(setting, {**points, "with base twice": (setting.base,)}) == "with base twice"
+    assert first_within(setting, {**points, "with base twice": Point((setting.base,))}) == "with base twice"
+
+
+def test_a_mixture_with_the_base_network_is_chosen_without_labels_and_is_a_mixture_of_both():
+    setting = small_setting()
+    robust = Point((setting.base,))
+    found = mixed(replace(setting, validation_labels=torch.zeros_like(setting.validation_labels)), robust)
+    assert found.accurate is setting.base
+    (_, weight), (_, temperature) = found.mixture.weights, found.mixture.temperatures
+    outputs = setting.base(setting.validation_inputs).detach()
+    expected = (1 - weight) * outputs.softmax(1) + weight * (outputs / temperature).softmax(1)
+    torch.testing.assert_close(found.classifier(setting.validation_inputs).exp(), expected, rtol=1e-4, atol=1e-6)
+    assert found.num_members == 2
 
 
 def test_a_judge_attacks_what_is_left_and_counts_no_fallen_example_as_robust():
     setting = small_setting()
-    found = Judge(setting, 50, is_quick=True).point((setting.base,) * 2)
+    found = Judge(setting, 50, is_quick=True).point(Point((setting.base,) * 2))
     clean = unpacked(found["clean_examples"], len(setting.test_labels))
     robust = unpacked(found["robust_examples"], 50)
     assert found["num_members"] == 2
