@@ -1,4 +1,4 @@
-"""Pruning with labels, what sparse networks at the ends of paths are compared with: by magnitude, at once or gradually.
+"""Pruning that sparse networks at the ends of paths are compared with: by magnitude, at once or gradually.
 
 Every recipe is a frozen dataclass with one method:
 
@@ -20,6 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from benchmarks.baselines.adversarial import divergence
 from benchmarks.baselines.optimizers import Adam
 from benchmarks.baselines.training import Trained, Training, check_fraction, check_positive, cross_entropy, opened
 from benchmarks.baselines.variations import shifted
@@ -128,13 +129,16 @@ class OneShot:
 
 @dataclass(frozen=True)
 class Gradual:
-    """Gradual magnitude pruning (Zhu & Gupta 2017) while training with cross-entropy and Adam, then fine-tuning.
+    """Gradual magnitude pruning (Zhu & Gupta 2017) while training with Adam, then fine-tuning.
+
+    The loss is cross-entropy with labels or, with a `temperature` T above 0, distillation from the given network
+    without labels (Hinton et al. 2015): T^2 KL(p_T(base) | p_T), p_T the probabilities of logits / T.
 
     After a fraction s of the budget the sparsity is `1 - (1 - s / ramp)^3` of the target, in `num_stages` stages.
 
     rate: of Adam; it rises along the share `warmup`, stays until the share `hold`, and falls to 0 along half a cosine.
     weight_decay: decoupled, per step and unit of rate. frozen: statistics of BatchNorm stay those of the given network.
-    shift: random shifts by up to as many pixels, and with them random mirroring; 0 for inputs as they are.
+    shift: random shifts by up to as many pixels, and with `mirrors` random mirroring; 0 for inputs as they are.
     """
 
     criterion: Criterion = Magnitude()
@@ -148,6 +152,8 @@ class Gradual:
     weight_decay: float = 0.0
     frozen: bool = False
     shift: int = 0
+    mirrors: bool = True
+    temperature: float = 0.0
 
     def __post_init__(self) -> None:
         check_positive(ramp=self.ramp, num_stages=self.num_stages, num_steps=self.num_steps, rate=self.rate)
@@ -170,7 +176,13 @@ class Gradual:
             mask = Mask(member)
 
             def loss(inputs: Tensor, labels: Tensor) -> Tensor:
-                return cross_entropy(member, shifted(inputs, self.shift, training.generator), labels)
+                seen = shifted(inputs, self.shift, training.generator, mirrors=self.mirrors)
+                if not self.temperature:
+                    return cross_entropy(member, seen, labels)
+                with torch.no_grad():
+                    taught = (module(seen) / self.temperature).log_softmax(1)
+                own = (member(seen) / self.temperature).log_softmax(1)
+                return self.temperature**2 * divergence(taught, own) / len(seen)
 
             def tightened(shares: Iterator[float]) -> Iterator[float]:
                 stage = 0

@@ -1,14 +1,16 @@
 """Pruning along paths, without labels, and what others propose, with them, at equal compute.
 
-    python -m benchmarks.comparisons.pruning [--subject lenet-mnist|lenet-fashion|lenet5-mnist|resnet20|mlpnet]
-        [--seconds 15]
+    python -m benchmarks.comparisons.pruning
+        [--subject lenet-mnist|lenet-fashion|lenet5-mnist|resnet20|resnet20-cifar10|mlpnet] [--seconds 15]
                                  [--sparsities .95 .98 .99] [--seeds 0 1] [--only TEXT|=NAME ...] [--quick]
                                  [--json FILE] [--figure FILE]
 
 Every contender begins at the same base network, may use as many processor seconds on one thread, and leaves the same
-fraction of all parameters that is not zero. Clean accuracy is on all test images, robust accuracy (PGD-20, linf) on the
-first 500; the functional distance from the base, in radians, on held-out inputs that no method sees. With --json, what
-the file already holds is not done again.
+fraction of all parameters that is not zero. "path: recipe" is `fip.recipes.prune` with no setting but the budget, of
+which its trial is a part; "gradual magnitude, distillation" has no labels either, and is tuned beforehand for free
+(learning rate and temperature, on held-out inputs). Clean accuracy is on all test images, robust accuracy (PGD-20,
+linf) on the first 500; the functional distance from the base, in radians, on held-out inputs, on which nothing is
+trained. With --json, what the file already holds is not done again.
 """
 
 from __future__ import annotations

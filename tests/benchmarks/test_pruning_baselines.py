@@ -18,6 +18,7 @@ PRUNERS: dict[str, Pruner] = {
     "one-shot, refitted": OneShot(Surgeon(num_gradients=6, by_magnitude=True)),
     "gradual": Gradual(num_steps=12, num_stages=4, batch_size=8),
     "gradual, shifted": Gradual(num_steps=12, num_stages=4, batch_size=8, shift=1, frozen=True, weight_decay=1e-2),
+    "gradual, distilled": Gradual(num_steps=12, num_stages=4, batch_size=8, temperature=2.0),
     "surgeon": InStages(FEW, num_stages=3),
     "surgeon, gradual": Gradual(FEW, num_steps=12, num_stages=3, batch_size=8),
 }
@@ -94,6 +95,18 @@ def test_what_is_out_stays_out():
     before = mask.kept.clone()
     mask.tighten(normal(len(before)), 0.6)
     assert not (mask.kept & ~before).any()
+
+
+def test_distillation_sees_no_labels_and_brings_a_network_nearer_to_the_given_one():
+    inputs, labels = data()
+    rival = Gradual(num_steps=200, num_stages=4, batch_size=8, temperature=2.0)
+    (one,), (other,) = (rival.prune(cnn(), inputs, given, 0.5, seed=0).members for given in (labels, 2 - labels))
+    assert torch.equal(state(one), state(other))
+    (cut,) = OneShot().prune(cnn(), inputs, labels, 0.5, seed=0).members
+    with torch.no_grad():
+        base, *ends = (member(inputs).log_softmax(1) for member in (cnn(), cut, one))
+    far, near = (float((base.exp() * (base - end)).sum()) for end in ends)
+    assert near < 0.5 * far
 
 
 def test_statistics_that_are_frozen_stay():
