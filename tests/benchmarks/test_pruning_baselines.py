@@ -99,7 +99,7 @@ def test_what_is_out_stays_out():
 
 def test_distillation_sees_no_labels_and_brings_a_network_nearer_to_the_given_one():
     inputs, labels = data()
-    rival = Gradual(num_steps=200, num_stages=4, batch_size=8, temperature=2.0)
+    rival = Gradual(num_steps=300, num_stages=4, batch_size=20, rate=3e-2, frozen=True, temperature=2.0)
     (one,), (other,) = (rival.prune(cnn(), inputs, given, 0.5, seed=0).members for given in (labels, 2 - labels))
     assert torch.equal(state(one), state(other))
     (cut,) = OneShot().prune(cnn(), inputs, labels, 0.5, seed=0).members
