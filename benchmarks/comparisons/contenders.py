@@ -33,6 +33,7 @@ from benchmarks.baselines import (
 )
 from benchmarks.comparisons.sets import Setting
 from fipray.analysis import Results
+from fipray.recipes.ensembles.robust import BASE_WEIGHTS
 from fipray.robustness import Classifier
 
 Kind = Literal["base", "paths", "rival", "other"]
@@ -41,7 +42,8 @@ ALLOWANCE = 0.02
 """Default of the recipe: largest loss of clean accuracy."""
 NUM_JUDGED = 2000
 """Validation images that the recipe is given as held-out inputs: it judges by no more."""
-POINTS = ("members", "with base", "with base twice")
+POINTS = {"members": "", **{name[1:].replace("-", " "): name for name in BASE_WEIGHTS}}
+"""Ends of the names of the recipe's ensembles, by the name of the point."""
 MIXED = "mixture"
 NUM_MIXED_ON = 1000
 """Validation images on which the mixture is chosen."""
@@ -52,6 +54,7 @@ class Point:
     """Network that is judged: the average of its members, or the mixture of this with an accurate network."""
 
     members: tuple[nn.Module, ...]
+    weights: tuple[float, ...] = ()
     accurate: nn.Module | None = None
     mixture: fip.robustness.Mixture | None = None
 
@@ -61,7 +64,7 @@ class Point:
 
     @property
     def classifier(self) -> Classifier:
-        robust = deployed(self.members)
+        robust = deployed(self.members, self.weights)
         if self.accurate is None or self.mixture is None:
             return robust
         both, mixture = [deployed((self.accurate,)), robust], self.mixture
@@ -85,22 +88,24 @@ class Made:
 Maker = Callable[[Setting], Made]
 
 
-def deployed(members: tuple[nn.Module, ...]) -> Classifier:
+def deployed(members: tuple[nn.Module, ...], weights: tuple[float, ...] = ()) -> Classifier:
     """Take the network, or the average of all: by one call for all members if they differ in their weights alone."""
     networks = [fip.Network.of(member) for member in members]
     classifiers = [partial(network, network.weights) for network in networks]
     if len(networks) == 1:
         return classifiers[0]
     if any(True for _ in members[0].buffers()):
-        return fip.Ensemble(classifiers)
-    return fip.robustness.StackedEnsemble(networks[0], torch.stack([network.weights for network in networks]))
+        return fip.Ensemble(classifiers, weights=weights)
+    stack = torch.stack([network.weights for network in networks])
+    return fip.robustness.StackedEnsemble(networks[0], stack, member_weights=weights)
 
 
 def paths(setting: Setting, **given: Any) -> Made:
     """Run the recipe `robust-ensemble`, without labels of anchors and without test images, so that it attacks nothing.
 
-    Its result is chosen by its own rule, on the validation images: the members alone, with the base network among them,
-    or with it twice, whichever first loses no more than the allowance; else the base network. The recipe has the labels
+    Its result is chosen by its own rule, on the validation images: the members alone, or a mixture in which the base
+    network has a third or two thirds of the weight, whichever first loses no more than the allowance; else the base
+    network. The recipe has the labels
     of these images if the setting says so, and estimates its loss otherwise.
     """
     data = fip.Data(
@@ -141,18 +146,21 @@ def mixed(setting: Setting, robust: Point) -> Point:
         found = fip.robustness.mixture(outputs(accurate, inputs), outputs(own, inputs), attacked, classes)
     except fip.errors.UsageError:  # too little robust accuracy to keep any of it
         return robust
-    return Point(robust.members, setting.base, found)
+    return Point(robust.members, accurate=setting.base, mixture=found)
 
 
 def mixtures(results: Results) -> dict[str, Point]:
-    """Members of a finished recipe alone, with the base network and with it twice, by name."""
+    """Networks that a finished recipe made, by name."""
     ensembles = results.manifest["ensembles"]
-    if any(one.get(kind) for one in ensembles.values() for kind in ("weights", "temperatures", "mixing")):
-        raise NotImplementedError("ensembles of this recipe have weights or temperatures, which are not judged here")
-    base = results.module("base")
     whole = max((results.members(name) for name in ensembles), key=len)
     members = tuple(results.module(name) for name in whole if name != "base")
-    return {name: Point((base,) * count + members) for count, name in enumerate(POINTS)}
+    found = {"members": Point(members)}
+    for name, ending in POINTS.items():
+        for ensemble, described in ensembles.items():
+            if ending and ensemble.endswith(ending):
+                chosen = tuple(results.module(one) for one in described["members"])
+                found[name] = Point(chosen, tuple(described.get("weights", ())))
+    return found
 
 
 def first_within(setting: Setting, points: Mapping[str, Point]) -> str:

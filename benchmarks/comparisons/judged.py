@@ -80,7 +80,7 @@ class Judge:
         # Copies: a network that is moved to a GPU is moved in place.
         accurate = None if point.accurate is None else copy.deepcopy(point.accurate).to(device)
         members = tuple(copy.deepcopy(member).to(device) for member in point.members)
-        classifier = Point(members, accurate, point.mixture).classifier
+        classifier = replace(point, members=members, accurate=accurate).classifier
         clean = outputs(classifier, setting.test_inputs.to(device)).argmax(1).cpu() == setting.test_labels
         count = self.num_examples
         inputs, labels = setting.test_inputs[:count].to(device), setting.test_labels[:count].to(device)

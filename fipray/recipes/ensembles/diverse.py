@@ -42,6 +42,11 @@ from fipray.study.referenced import few, selected
 
 Diversity = Literal["outputs", "gradients", "weights"]
 KIND = "diverse"
+_SAID = {
+    "": "",
+    "-with-base": " and the base network",
+    "-with-base-twice": " and the base network, which counts twice",
+}
 FEWEST_TESTS = 100  # labelled test inputs below which none is taken to judge by
 
 
@@ -97,7 +102,7 @@ class DiverseEnsemble:
             )
             for number, name in enumerate(names)
         )
-        ensembles = self.task.candidates(KIND, names, rounds)
+        ensembles = mixtures(names, rounds)
         return Plan(
             paths=paths,
             results={ENSEMBLE: self._result(names, ensembles)},
@@ -158,6 +163,7 @@ class DiverseEnsemble:
             self.task.composition(
                 network,
                 KIND,
+                _SAID,
                 f"no mixture lowers the negative log-likelihood on {len(self.data.held_out):,} held-out inputs",
             ),
             f"Clean accuracy on all test inputs: {own['clean']:.2%}, base network {base['clean']:.2%}.",
@@ -170,6 +176,23 @@ class DiverseEnsemble:
             ),
             *said,
         )
+
+
+def mixtures(names: tuple[str, ...], rounds: int) -> tuple[EnsembleSpec, ...]:
+    """Ensembles of which the result is the first that is better than the base network.
+
+    Args:
+        names: names of the members' paths.
+        rounds: rounds in which the members are traced together.
+
+    Returns:
+        The members alone, where there are several, and with the base network among them once and twice.
+    """
+    return tuple(
+        EnsembleSpec(f"{KIND}{added}", (*(BASE,) * count, *names), rounds=0 if count else rounds)
+        for count, added in enumerate(_SAID)
+        if count or len(names) > 1
+    )
 
 
 def with_labels(data: Data) -> Data:

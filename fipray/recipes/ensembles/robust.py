@@ -18,7 +18,7 @@ from fipray.recipes.anchors import AnchorChoice
 from fipray.recipes.budget import Budget, Given
 from fipray.recipes.catalogue import overrides_of, recipe
 from fipray.recipes.ensembles.choices import RobustChoices
-from fipray.recipes.ensembles.task import ENSEMBLE, NUM_BASES, AttackNames, Task, evaluated
+from fipray.recipes.ensembles.task import ENSEMBLE, AttackNames, Task, evaluated
 from fipray.recipes.ensembles.trial import Trial
 from fipray.recipes.machine import Machine
 from fipray.recipes.recipe import Chosen, FirstWithin, Plan, Recipe, Setting
@@ -27,9 +27,20 @@ from fipray.recipes.subject import Subject
 from fipray.recipes.variations import variations_of
 from fipray.robustness import ThreatModel
 from fipray.study import Choice, Data, EnsembleSpec, LogUniform, PathSpec, RobustAgreement
+from fipray.study.evaluation import BASE
 from fipray.study.measures import ACCURACY_LOSS, ROBUST_AGREEMENT
 
 KIND = "robust"
+BASE_WEIGHTS = {"-with-base": 1 / 3, "-mostly-base": 2 / 3}
+"""Weight of the base network in mixtures with it, by the ends of their names.
+
+At one half or more a base network that is certain overrules the members wherever it is fooled. With a third it does so
+only where their own probability exceeds the next one's by less than a half.
+"""
+_SAID = {
+    "-with-base": " and the base network, which has a third of the weight",
+    "-mostly-base": " and the base network, which has two thirds of the weight",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +92,7 @@ class RobustEnsemble:
             )
             for number, name in enumerate(names)
         )
-        ensembles = self.task.candidates(KIND, names)
+        ensembles = candidates(names)
         return Plan(
             paths=paths,
             results={ENSEMBLE: self._result(names, ensembles)},
@@ -89,7 +100,7 @@ class RobustEnsemble:
             ensembles=ensembles,
             evaluation=self.task.evaluation(choices.num_examples),
             geometry=self.task.subject.geometry,
-            measures={ACCURACY_LOSS: self.task.measure(NUM_BASES / (NUM_BASES + len(names)))},
+            measures={ACCURACY_LOSS: self.task.measure(max(BASE_WEIGHTS.values()))},
             space={
                 "radius.initial": LogUniform(choices.radius / 4, choices.radius * 4),
                 "stepper.beta": LogUniform(choices.beta / 5, choices.beta * 5),
@@ -134,7 +145,7 @@ class RobustEnsemble:
         base, own = found["base"], found[ENSEMBLE]
         model = self.task.threat_model
         return (
-            self.task.composition(results.named.get(ENSEMBLE, ""), KIND, "nothing else is within the allowance"),
+            self.task.composition(results.named.get(ENSEMBLE, ""), KIND, _SAID, "nothing else is within the allowance"),
             f"Robust accuracy ({model.norm}, epsilon {epsilon_text(model.epsilon)}, worst of all attacks on "
             f"{own['num_examples']:,} test inputs): {own['robust']:.1%}, base network {base['robust']:.1%}.",
             f"Clean accuracy on all test inputs: {own['clean']:.2%}, base network {base['clean']:.2%}.",
@@ -142,6 +153,22 @@ class RobustEnsemble:
             *said,
             *_doubts(own, base),
         )
+
+
+def candidates(names: tuple[str, ...]) -> tuple[EnsembleSpec, ...]:
+    """Ensembles of which the result is the first within the allowance.
+
+    Args:
+        names: names of the members' paths.
+
+    Returns:
+        The members alone, where there are several, and mixtures of them with the base network.
+    """
+    alone = (EnsembleSpec(KIND, names),) if len(names) > 1 else ()
+    return alone + tuple(
+        EnsembleSpec(f"{KIND}{added}", (BASE, *names), weights=(weight, *((1 - weight) / len(names),) * len(names)))
+        for added, weight in BASE_WEIGHTS.items()
+    )
 
 
 def _doubts(own: Mapping[str, float], base: Mapping[str, float]) -> tuple[str, ...]:
@@ -176,12 +203,12 @@ def robust_ensemble(
 
     Each member follows a path along which it learns to predict on adversarial inputs what the base network predicts on
     clean ones (`fip.objectives.AdversarialDistillation`). A short trial chooses the radius, the number of members and
-    of steps; `RobustChoices` lists all settings, and each can be given by name. Three ensembles are made: of the
-    members alone, with the base network among them, and with it twice. The result "ensemble" is the first of these that
-    is within the allowance, judged on held-out inputs (`fip.study.AccuracyLoss`), else the base network.
-    A member too far off for the last of them is led back on the straight line to the base network. Ensembles average
-    probabilities, and are attacked as a whole. Without labelled test inputs nothing is attacked, and the result is the
-    last of the three.
+    of steps; `RobustChoices` lists all settings, and each can be given by name. Three networks are made: the average
+    of the members, and mixtures in which the base network has a third and two thirds of the weight. The result
+    "ensemble" is the first of these that is within the allowance, judged on held-out inputs (`fip.study.AccuracyLoss`),
+    else the base network. A member too far off for the last of them is led back on the straight line to the base
+    network. Ensembles average probabilities, and are attacked as a whole. Without labelled test inputs nothing is
+    attacked, and the result is the last of the three.
 
     Args:
         module: trained classifier, in evaluation mode.

@@ -17,7 +17,7 @@ from fipray.recipes.record import GIVEN, Plain
 from fipray.recipes.subject import Subject
 from fipray.recipes.trial import Bench
 from fipray.robustness import PGD, Attack, AutoAttack, TargetedPGD, ThreatModel
-from fipray.study import AccuracyLoss, Data, EnsembleSpec, Evaluation
+from fipray.study import AccuracyLoss, Data, Evaluation
 from fipray.study.evaluation import BASE
 from fipray.study.measures import ACCURACY_LOSS
 from fipray.study.referenced import extremes
@@ -25,9 +25,7 @@ from fipray.study.referenced import extremes
 AttackNames = Literal["pgd", "autoattack"]
 ATTACKS: dict[str, tuple[Attack, ...]] = {"pgd": (TargetedPGD(), PGD()), "autoattack": (PGD(), AutoAttack())}
 ENSEMBLE = "ensemble"
-CANDIDATES = ("", "-with-base", "-with-base-twice")  # after the kind of the members
 USUAL_MEMBERS = 3
-NUM_BASES = len(CANDIDATES) - 1  # the base network is up to so many members
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,23 +97,6 @@ class Task:
         data = self.data
         return Bench(self.subject, machine, min(len(data.anchors), 2048), min(len(data.held_out), 256), self.seed)
 
-    def candidates(self, kind: str, names: tuple[str, ...], rounds: int = 0) -> tuple[EnsembleSpec, ...]:
-        """Ensembles of which the result is the first within the allowance.
-
-        Args:
-            kind: kind of the members, with which the names of the ensembles begin.
-            names: names of the members' paths.
-            rounds: rounds in which the members are traced together.
-
-        Returns:
-            The members alone, and with the base network among them once and twice.
-        """
-        return tuple(
-            EnsembleSpec(f"{kind}{added}", (*(BASE,) * count, *names), rounds=0 if count else rounds)
-            for count, added in enumerate(CANDIDATES)
-            if count or len(names) > 1
-        )
-
     @property
     def limit(self) -> MeasureAbove:
         """Limit of each path: the loss of accuracy on held-out inputs."""
@@ -143,12 +124,13 @@ class Task:
         """About how many gradients the attacks take for an input that withstands them."""
         return 220 if self.attacks == "pgd" else 4000
 
-    def composition(self, network: str, kind: str, why: str) -> str:
+    def composition(self, network: str, kind: str, mixtures: Mapping[str, str], why: str) -> str:
         """Describe what the result is.
 
         Args:
             network: name of the network.
             kind: kind of the members.
+            mixtures: what mixtures with the base network have besides the members, by the ends of their names.
             why: reason why it is the base network, where it is.
 
         Returns:
@@ -156,10 +138,7 @@ class Task:
         """
         if network == BASE:
             return f"{ENSEMBLE!r} is the base network, as {why}. The members themselves are among the results."
-        among = dict(
-            zip(CANDIDATES, ("", " and the base network", " and the base network, which counts twice"), strict=True)
-        )
-        return f"{ENSEMBLE!r} averages the {kind} members{among.get(network.removeprefix(kind), '')}."
+        return f"{ENSEMBLE!r} averages the {kind} members{mixtures.get(network.removeprefix(kind), '')}."
 
     def beyond(self, own: Mapping[str, float], base: Mapping[str, float]) -> tuple[str, ...]:
         """Say where the result loses more than the allowance on test inputs, which took no part in its choice.
