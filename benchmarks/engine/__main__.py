@@ -90,10 +90,12 @@ class Record:
 
 
 def main(
-    quick: Annotated[bool, typer.Option(help="One batch size, few rounds.")] = False,
+    quick: Annotated[bool, typer.Option(help="Batches of 8, one round.")] = False,
     network: Annotated[list[str] | None, typer.Option(help="lenet, resnet; both by default.")] = None,
-    batch: Annotated[list[int] | None, typer.Option(help="Batch sizes; 128 and 512 by default.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Measurements of everything; --quick takes 3.")] = 7,
+    batch: Annotated[
+        list[int] | None, typer.Option(help="Batch sizes; 128 and 512 by default, 8 with --quick.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of everything; --quick takes 1.")] = 7,
     steppers: Annotated[bool, typer.Option(help="The other steppers beside the natural one, too.")] = True,
     threads: Annotated[int, typer.Option(min=1, help="Of the processor.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -115,9 +117,9 @@ def main(
         Console(stderr=True).print(str(error), soft_wrap=True)
         sys.exit(2)
     for subject in subjects:
-        for size in batch or ([128] if quick else [128, 512]):
+        for size in batch or ([8] if quick else [128, 512]):
             title = f"{subject.name}, batch {size}"
-            records += measured(subject, size, clock, min(rounds, 3) if quick else rounds, title, steppers)
+            records += measured(subject, size, clock, 1 if quick else rounds, title, steppers)
             console.print(table(title, [one for one in records if (one.network, one.batch) == (subject.name, size)]))
             if json_file:  # after each part: what was measured is there, whatever becomes of the rest
                 json_file.write_text(json.dumps([asdict(one) for one in records], indent=1) + "\n")
