@@ -92,9 +92,7 @@ class Record:
 def main(
     quick: Annotated[bool, typer.Option(help="Batches of 8, one round.")] = False,
     network: Annotated[list[str] | None, typer.Option(help="lenet, resnet; both by default.")] = None,
-    batch: Annotated[
-        list[int] | None, typer.Option(help="Batch sizes; 128 and 512 by default, 8 with --quick.")
-    ] = None,
+    batch: Annotated[list[int] | None, typer.Option(help="128 and 512 by default, 8 with --quick.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of everything; --quick takes 1.")] = 7,
     steppers: Annotated[bool, typer.Option(help="The other steppers beside the natural one, too.")] = True,
     threads: Annotated[int, typer.Option(min=1, help="Of the processor.")] = 1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -156,6 +156,32 @@ def best_radius(
         if best != first:
             break  # downwards lies the first radius, which is worse
     return best, found
+
+
+def between(best: float, found: Mapping[float, Attempt], factor: float) -> float:
+    """Refine the best radius by a parabola through it and its neighbours, over the logarithm of the radius.
+
+    Neighbours are several times as large and as small, so the best of them says little of where between them it lies.
+
+    Args:
+        best: radius of smallest distance.
+        found: attempts by radius.
+        factor: ratio of neighbouring radii, above 1.
+
+    Returns:
+        Radius of the parabola's minimum, less than half a neighbour away; `best` where a neighbour was not tried or
+        broke.
+    """
+    tried = sorted(found)
+    place = tried.index(best)
+    if not 0 < place < len(tried) - 1:
+        return best
+    smaller, middle, larger = (found[radius].distance for radius in tried[place - 1 : place + 2])
+    curvature = smaller - 2 * middle + larger
+    if not 0 < curvature < math.inf:
+        return best
+    shift = max(-0.5, min((smaller - larger) / (2 * curvature), 0.5))
+    return float(f"{best * factor**shift:.3g}")
 
 
 def _further(radius: float, ratio: float) -> Iterator[float]:

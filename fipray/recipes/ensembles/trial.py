@@ -17,7 +17,7 @@ from fipray.paths.problem import anchors_and_held_out
 from fipray.recipes.ensembles.choices import Walk
 from fipray.recipes.ensembles.task import Task
 from fipray.recipes.machine import Machine
-from fipray.recipes.trial import Attempt, best_radius, say_short_path
+from fipray.recipes.trial import Attempt, best_radius, between, say_short_path
 from fipray.recipes.variations import chosen_variations
 
 W = TypeVar("W", bound=Walk)
@@ -30,6 +30,7 @@ MOST_MEMBERS = 5
 MOST_PASSES = 60  # passes through many anchors for each member: more have not been seen to help
 BATCH_SIZES = (128, 64, 32)
 WANTED_STEPS = 300  # with fewer steps for each member, batches become smaller
+FACTOR = 3.0  # ratio of the radii that are tried
 LOOKS = 8  # points at which a path is measured: its start, its end, and six on the way back to the base network
 LATE = 1.15  # ratio of the seconds after which a path ends to those that are planned
 FEWEST_EXAMPLES = 100  # test inputs that are attacked at the least
@@ -135,15 +136,16 @@ class Trial:
             return replace(choices, radius=first), pace
         if "radius" in self.given:
             return choices, self._attempt(choices, first, num_steps).seconds
-        radius, attempts = best_radius(
-            lambda tried: self._attempt(choices, tried, num_steps), first, factor=3.0, at_most=at_most
+        best, attempts = best_radius(
+            lambda tried: self._attempt(choices, tried, num_steps), first, factor=FACTOR, at_most=at_most
         )
+        radius = between(best, attempts, FACTOR)
         tried = ", ".join(f"{each:g} ({attempts[each].distance:.3f})" for each in sorted(attempts))
         self.reasons.append(
             f"Radius {radius:g} of |w0|: short paths of {num_steps} steps made objective and functional distance on "
-            f"{self.bench.num_held_out} held-out inputs smallest with it; radii and sums were {tried}."
+            f"{self.bench.num_held_out} held-out inputs smallest near it; radii and sums were {tried}."
         )
-        return replace(choices, radius=radius), attempts[radius].seconds
+        return replace(choices, radius=radius), attempts[best].seconds
 
     def _lengths(self, choices: W, pace: float) -> W:
         """Choose the numbers of members, anchors and steps, which share what is left of the budget."""
