@@ -60,7 +60,7 @@ def test_member_beyond_the_allowance_is_led_back_towards_the_base_network(module
 def test_without_labels_the_result_is_the_ensemble_that_the_members_were_held_to(module, data, tmp_path):
     unlabelled = replace(data, test_inputs=None, test_labels=None)
     results = robust_ensemble(module, unlabelled, **ROBUST).run(tmp_path / "out")
-    assert results.named == {"ensemble": "robust-mostly-base"}
+    assert results.named == {"ensemble": "robust-with-base"}
 
 
 @pytest.mark.parametrize(

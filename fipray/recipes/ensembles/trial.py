@@ -97,7 +97,8 @@ class Trial:
         if not hasattr(choices, "pixels") or {"pixels", "mirrored"} <= self.given.keys():
             return {}
         pixels, mirrored, reason = chosen_variations(self.bench.problem, self.task.data.bounds, self.task.seed)
-        self.reasons += [reason] if reason else []
+        # With one of the two given, the sentence would tell of a choice that was not made.
+        self.reasons += [reason] if reason and not {"pixels", "mirrored"} & self.given.keys() else []
         chosen = {"pixels": pixels, "mirrored": mirrored}
         return {name: value for name, value in chosen.items() if name not in self.given}
 
