@@ -17,7 +17,7 @@ def study(
     *,
     data_root: str = "",
     epsilon: float = 2 / 255,
-    num_steps: int = 1900,
+    num_steps: int = 1926,
     batch_size: int = 128,
     radius: float = 0.025,
     beta: float = 20.0,
@@ -34,7 +34,7 @@ def study(
         data_root: folder that holds `cifar10` and `resnet_cifar10`; if empty, FIPRAY_DATA or the folder `shared/data`
             beside the checkout.
         epsilon: bound (linf) of the attacks; the path's own adversary has 1.1 times as much.
-        num_steps: number of steps, each on `batch_size` images; 1,900 are five passes through the training images.
+        num_steps: number of steps, each on `batch_size` images; 1,926 are five passes through the training images.
         batch_size: images in the batch of a step.
         radius: largest step in units of |w0|.
         beta: weight of the adversarial distillation beside the squared functional distance.
@@ -42,7 +42,7 @@ def study(
         adversary_steps: ascent steps of the path's adversary; one step is 1.25 epsilon long from a random start, more
             share 2.5 epsilon.
         base_weight: weight of the base network in the mixture.
-        attacks: "pgd", "apgd" (APGD-CE and APGD-T, most of AutoAttack's effect at a third of its time) or "autoattack".
+        attacks: "pgd", "apgd" (APGD-CE and APGD-T, the first two parts of AutoAttack) or "autoattack".
         num_examples: test images that are attacked.
         seed: seed of the path.
 
