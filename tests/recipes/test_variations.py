@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from fipray.errors import UsageError
 from fipray.paths import Flipped, Problem, Shifted
+from fipray.recipes.ensembles.choices import RobustChoices
 from fipray.recipes.variations import chosen_variations, variations_of
 
 IMAGES = torch.zeros(64, 1, 16, 16)
@@ -67,3 +69,8 @@ def test_other_inputs_and_bounds_without_zero():
 def test_settings_become_variations():
     assert variations_of(0, False) == ()
     assert variations_of(2, True) == (Shifted(copies=1, pixels=2), Flipped())
+
+
+def test_a_negative_shift_is_refused():
+    with pytest.raises(UsageError, match="pixels=-1 was given"):
+        RobustChoices(pixels=-1)

@@ -67,6 +67,11 @@ class RobustChoices(Walk):
     averaging: float = 0.999
     max_seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pixels < 0:
+            raise UsageError(f"pixels is the largest shift of an image, 0 for none; pixels={self.pixels} was given")
+
 
 @checked
 @dataclass(frozen=True)
