@@ -99,7 +99,8 @@ def test_what_is_no_label_is_refused(labels):
         fip.RayRunner(labels=labels)
 
 
-def test_labels_on_this_machine_alone_are_refused(tmp_path):
+def test_labels_on_this_machine_alone_are_refused(monkeypatch):
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # the tests' own session would be taken for the cluster
     runner = fip.RayRunner(address="local", labels={KIND: "A100"})
     with pytest.raises(fip.errors.UsageError, match=rf"the label {KIND}=A100 chooses among the nodes of a cluster"):
         runner.preflight()
