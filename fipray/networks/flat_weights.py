@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from fipray.border import described
 from fipray.errors import NetworkError
+
+_LEAST = 16  # rows and columns of a matrix
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,28 @@ class FlatWeights:
         Their parameters hold the weights at which the network was made, not those of a point on a path.
         """
         return self._module.named_modules()
+
+    @cached_property
+    def matrices(self) -> tuple[Slot, ...]:
+        """Slots of weights that multiply as a matrix: the first dimension its rows, all others its columns.
+
+        Those of linear layers, convolutions and attention, and no others: neither embeddings, whose rows are looked up,
+        nor grouped convolutions, which multiply by several small matrices. Matrices with fewer than 16 rows or columns,
+        such as the head of a classifier of ten classes, are left out, too.
+        """
+        others = {
+            id(part.weight)
+            for _, part in self.parts()
+            if isinstance(part, nn.Embedding | nn.EmbeddingBag) or getattr(part, "groups", 1) != 1
+        }
+        parameters = dict(self._module.named_parameters())
+        return tuple(
+            slot
+            for slot in self.slots
+            if len(slot.shape) > 1
+            and min(slot.shape[0], slot.shape[1:].numel()) >= _LEAST
+            and id(parameters[slot.name]) not in others
+        )
 
     def outside(self) -> list[tuple[str, nn.Parameter]]:
         """Parameters that are not in the vector.

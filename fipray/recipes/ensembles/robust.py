@@ -132,7 +132,9 @@ class RobustEnsemble:
         epsilon = choices.adversary_epsilon * self.task.threat_model.epsilon
         adversary = Adversary(replace(self.task.threat_model, epsilon=epsilon), choices.adversary_steps)
         # A quarter of the batch holds the clean outputs: the objective itself holds them on inputs beside these.
-        stepper = FirstOrder(choices.beta, held=0.25, batch_statistics=choices.batch_statistics)
+        stepper = FirstOrder(
+            choices.beta, held=0.25, batch_statistics=choices.batch_statistics, orthogonal=choices.orthogonal
+        )
         return AdversarialDistillation(adversary), Settings(
             stepper=stepper,
             radius=Scheduled(choices.radius, warmup=0.1),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from fipray.errors import NetworkError
 from fipray.networks import check_norms_move
@@ -32,6 +32,7 @@ BATCH_SIZES = (128, 64, 32)
 WANTED_STEPS = 300  # with fewer steps for each member, batches become smaller
 FACTOR = 3.0  # ratio of the radii that are tried
 LOOKS = 8  # points at which a path is measured: its start, its end, and six on the way back to the base network
+MOST_FOR_ORTHOGONAL = 5.0  # ratio of the seconds of a step to one of Adam, above which Adam is taken
 LATE = 1.15  # ratio of the seconds after which a path ends to those that are planned
 FEWEST_EXAMPLES = 100  # test inputs that are attacked at the least
 
@@ -73,6 +74,7 @@ class Trial:
         """
         choices = replace(usual, batch_statistics=self._has_norms(), **self._sizes(usual.batch_size))
         choices = replace(choices, **self._variations(choices), **self.given)
+        choices = self._orthogonal(choices)
         choices, pace = self._batch_size(choices)
         choices, pace = self._radius(choices, pace)
         choices = self._lengths(choices, pace)
@@ -101,6 +103,24 @@ class Trial:
         self.reasons += [reason] if reason and not {"pixels", "mirrored"} & self.given.keys() else []
         chosen = {"pixels": pixels, "mirrored": mirrored}
         return {name: value for name, value in chosen.items() if name not in self.given}
+
+    def _orthogonal(self, choices: W) -> W:
+        """Decide whether matrices move along orthogonal ones, by what such a step costs."""
+        if not getattr(choices, "orthogonal", False) or "orthogonal" in self.given:
+            return choices
+        if not self.bench.problem.network.matrices:
+            return replace(choices, orthogonal=False)  # type: ignore[call-arg]
+        plain = replace(choices, orthogonal=False)  # type: ignore[call-arg]
+        self._walked(plain, self._first_radius(choices), 1)  # warms up
+        before, after = (self._walked(each, self._first_radius(choices), 2)[1] for each in (plain, choices))
+        ratio = after / before
+        if ratio > MOST_FOR_ORTHOGONAL:
+            self.reasons.append(f"Adam for all weights: a step along orthogonal matrices takes {ratio:.1f} times as long.")
+            return plain
+        self.reasons.append(
+            f"Matrices move along orthogonal ones: a step takes {ratio:.1f} times as long as one of Adam for all weights."
+        )
+        return choices
 
     def _batch_size(self, choices: W) -> tuple[W, float]:
         """Choose the batch size, and measure the seconds of a step with it."""
@@ -170,6 +190,9 @@ class Trial:
             for_each = left / math.ceil(members / workers) - beside
             num_steps = min(max(int(for_each / (1.05 * pace)), 10), most)
             chosen = {"members": members, "num_anchors": anchors, "num_steps": num_steps}
+            if hasattr(choices, "averaging"):
+                # A window of a tenth of the path, or the average still holds what came before the radius fell.
+                chosen["averaging"] = float(f"{min(max(1 - 10 / num_steps, 0.9), choices.averaging):.3g}")
             if hasattr(choices, "max_seconds"):
                 chosen["max_seconds"] = float(f"{max(LATE * num_steps * pace, 1.0):.3g}")
         choices = replace(choices, **{**chosen, **self.given})
@@ -204,15 +227,22 @@ class Trial:
 
     def _attempt(self, choices: W, radius: float, num_steps: int) -> Attempt:
         """Trace a short path; the distance of the attempt is the sum that first-order steps make smaller."""
-        objective, settings = self.short(replace(choices, radius=radius, num_steps=num_steps))
+        objective, _ = self.short(choices)
+        weights, seconds = self._walked(choices, radius, num_steps)
         problem = self.bench.problem
-        anchors, held_out = anchors_and_held_out(problem)
-        began, weights = time.perf_counter(), problem.start
-        say_short_path(f"radius {radius:.3g}, batches of {choices.batch_size}", num_steps)
-        for point in walk(problem, anchors, objective, settings):
-            weights = point.weights
-        seconds = (time.perf_counter() - began) / num_steps
+        _, held_out = anchors_and_held_out(problem)
         distance = math.hypot(*problem.distances(weights, held_out).values())
         value = problem.network.fitting(lambda: objective.value(problem, weights, held_out).detach(), len(held_out))
         reached = distance**2 + choices.beta * float(value)
         return Attempt(reached if math.isfinite(reached) else math.inf, 0.0, seconds)
+
+    def _walked(self, choices: Walk, radius: float, num_steps: int) -> tuple[Tensor, float]:
+        """Trace a short path: the weights [P] at its end, and the seconds of a step."""
+        objective, settings = self.short(replace(choices, radius=radius, num_steps=num_steps))
+        problem = self.bench.problem
+        anchors, _ = anchors_and_held_out(problem)
+        began, weights = time.perf_counter(), problem.start
+        say_short_path(f"radius {radius:.3g}, batches of {choices.batch_size}", num_steps)
+        for point in walk(problem, anchors, objective, settings):
+            weights = point.weights
+        return weights, (time.perf_counter() - began) / num_steps
