@@ -13,8 +13,10 @@ from fipray.border import an_instance
 from fipray.errors import UsageError
 from fipray.geometry import FisherRao
 from fipray.networks import Network
-from fipray.paths.objective import Objective, check_network, tasks_of
+from fipray.paths.batch import Batch
+from fipray.paths.objective import Objective, check_network, remembered_epsilon, tasks_of
 from fipray.paths.path import PathPoint
+from fipray.paths.perturbations import Perturbations
 from fipray.paths.problem import Problem, anchors_and_held_out
 from fipray.paths.radius import first_radius
 from fipray.paths.settings import Settings
@@ -24,6 +26,8 @@ from fipray.paths.stepper import check_heeded
 PROBLEM_ARGUMENTS = ("anchors", "held_out", "geometry", "keeps", "sets", "others", "tasks", "memory", "compute")
 RANDOMNESS = "randomness"  # in a solver state: state of the generator before the next step's batch is drawn
 WALKED = "walked weights"  # in a solver state: weights from which steps go on, where points hold an average of them
+
+PERTURBATIONS = "perturbations"  # in a solver state: last perturbations of all anchors
 
 
 def assembled(
@@ -137,3 +141,34 @@ def beginning(
             f"{type(stepper).__name__} keeps: resume a path with the stepper that it was walked with"
         )
     return replace(resume, solver_state=state), walked, generator
+
+
+def perturbations_of(objective: Objective, anchors: Batch, seed: int, point: PathPoint) -> Perturbations | None:
+    """Find the perturbations of anchors with which a walk begins or resumes.
+
+    Args:
+        objective: secondary objective.
+        anchors: inputs of the path.
+        seed: seed of the path.
+        point: point at which it begins or resumes; what it holds is copied.
+
+    Returns:
+        The perturbations; None for an objective that remembers none.
+
+    Raises:
+        UsageError: for anchors that are read by reference, and for a point of a path that remembered none, or those of
+            other anchors.
+    """
+    epsilon = remembered_epsilon(objective)
+    if not epsilon:
+        return None
+    stored = point.solver_state.get(PERTURBATIONS)
+    if stored is None and point.step == 0:
+        return Perturbations.random(anchors.inputs, epsilon, seed)
+    if stored is None or stored.shape != anchors.inputs.shape:
+        held = f"those of {len(stored):,} anchors" if stored is not None else "none"
+        raise UsageError(
+            f"the objective remembers the perturbations of {len(anchors):,} anchors, and point {point.step} holds "
+            f"{held}: resume a path with the objective and the anchors that it was walked with"
+        )
+    return Perturbations(stored.to(anchors.inputs.device, copy=True), epsilon)

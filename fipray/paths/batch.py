@@ -12,6 +12,7 @@ from fipray.geometry.keeps import Kept
 from fipray.geometry.stacked import stacked
 from fipray.networks import Deferred, taken
 from fipray.paths.augmentations import Augmentation, varied
+from fipray.paths.perturbations import Perturbations, Recalled
 from fipray.paths.start_outputs import StartOutputs
 
 OUTPUTS = "outputs"  # name of the kept quantity where a problem names none
@@ -70,6 +71,8 @@ class Batch:
         keeps_outputs: whether the outputs on `inputs` must stay.
         parts: further kept quantities, each on inputs of its own.
         variations: changes that each draw makes to the inputs; the outputs on the unchanged ones are to stay.
+        perturbations: last perturbations of all inputs, of which each draw recalls some; None without any.
+        recalled: those of a draw.
     """
 
     inputs: Tensor
@@ -80,6 +83,8 @@ class Batch:
     keeps_outputs: bool = True
     parts: tuple[Part, ...] = ()
     variations: tuple[Augmentation, ...] = ()
+    perturbations: Perturbations | None = None
+    recalled: Recalled | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -108,11 +113,13 @@ class Batch:
             generator: generator on the CPU; the draw advances it.
 
         Returns:
-            A batch with a seed of its own, without variations and uncertainty sampling.
+            A batch with a seed of its own, without variations, perturbations of all and uncertainty sampling.
         """
         seed, chosen = self._choice(size, generator)
-        inputs, reference = self._taken(chosen, seed)
-        inputs = varied(inputs, self.variations, seed)
+        drawn, reference = self._taken(chosen, seed)
+        inputs = varied(drawn, self.variations, seed)
+        kept = self.perturbations
+        recalled = None if kept is None else kept.of(drawn, chosen, self.variations, seed)
         # Sets differ in size, so each quantity has indices of its own.
         parts = tuple(_drawn(part, size, generator) for part in self.parts)
         if isinstance(self.inputs, Deferred):
@@ -130,6 +137,8 @@ class Batch:
             uncertainty_fraction=0.0,
             parts=parts,
             variations=(),
+            perturbations=None,
+            recalled=recalled,
         )
 
     def _choice(self, size: int, generator: torch.Generator) -> tuple[int, Tensor | slice]:

@@ -181,6 +181,16 @@ class Learns(Protocol):
 
 
 @runtime_checkable
+class Remembers(Protocol):
+    """Objective whose adversarial inputs begin at the last ones of the same anchors (`Batch.recalled`)."""
+
+    @property
+    def remembered_epsilon(self) -> float:
+        """Bound on each coordinate of a perturbation; 0 where nothing is remembered."""
+        ...
+
+
+@runtime_checkable
 class Sum(Protocol):
     """Objective that is a sum of others."""
 
@@ -229,6 +239,20 @@ def tasks_of(objective: Objective) -> tuple[str, ...]:
         Names; none for an objective that learns no task.
     """
     return objective.tasks if isinstance(objective, Learns) else ()
+
+
+def remembered_epsilon(objective: Objective) -> float:
+    """Bound on the perturbations of anchors that an objective remembers.
+
+    Args:
+        objective: secondary objective, or a sum.
+
+    Returns:
+        The largest of its summands' bounds; 0 where nothing is remembered.
+    """
+    if isinstance(objective, Sum):
+        return max(map(remembered_epsilon, objective.summands), default=0.0)
+    return objective.remembered_epsilon if isinstance(objective, Remembers) else 0.0
 
 
 def milestones(objective: Objective) -> tuple[tuple[float, float], ...]:

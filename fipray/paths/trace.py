@@ -27,7 +27,15 @@ from torch import Tensor, nn
 
 from fipray.border import checked
 from fipray.networks import Network
-from fipray.paths.arguments import RANDOMNESS, WALKED, assembled, beginning, check_together
+from fipray.paths.arguments import (
+    PERTURBATIONS,
+    RANDOMNESS,
+    WALKED,
+    assembled,
+    beginning,
+    check_together,
+    perturbations_of,
+)
 from fipray.paths.batch import Batch
 from fipray.paths.calls import restrict
 from fipray.paths.checkpoints import Checkpoints
@@ -86,7 +94,9 @@ def walk(
     point, weights, generator = beginning(problem, settings, resume)
     began -= point.seconds  # a time limit counts what the path took before it was interrupted
     average, radius, state = point.weights, point.radius, dict(point.solver_state)
-    anchors = replace(anchors, variations=settings.variations)
+    perturbations = perturbations_of(objective, anchors, settings.seed, point)
+    state.pop(PERTURBATIONS, None)
+    anchors = replace(anchors, variations=settings.variations, perturbations=perturbations)
     # A refused step is taken back, for which the state before it is needed.
     overwrites = overwrites and isinstance(settings.radius, AcceptsAll)
     if overwrites:
@@ -129,6 +139,9 @@ def walk(
             weights = reached = allowed
             # With the generator as it was before this draw, a resumed path draws the same batch again.
             kept = {**state, RANDOMNESS: before_draw}
+            if perturbations:
+                # Later draws write into them.
+                kept[PERTURBATIONS] = perturbations.stored if overwrites else perturbations.stored.clone()
             if settings.averaging:
                 average = _followed(average, weights, settings.averaging, step)
                 # Also what the next averages begin with, as a resumed path has nothing else.

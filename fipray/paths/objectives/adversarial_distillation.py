@@ -37,6 +37,10 @@ class AdversarialDistillation:
 
     adversary: Adversary
 
+    @property
+    def remembered_epsilon(self) -> float:
+        return self.adversary.threat_model.epsilon if self.adversary.remembers else 0.0
+
     def value(self, problem: Problem, weights: Tensor, batch: Batch) -> Tensor:
         asked = self.asks(problem, weights, batch)
         return asked.value(problem.network(weights, asked.inputs))

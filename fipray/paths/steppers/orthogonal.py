@@ -8,10 +8,10 @@ from torch import Tensor
 from fipray.networks import Network
 
 RMS = 0.2
-"""Root mean square of a matrix's step in units of the learning rate, as that of Adam's usual steps (Liu et al. 2025)."""
+"""Root mean square of a matrix's step in units of the learning rate: that of Adam's usual ones (Liu et al. 2025)."""
 _COEFFICIENTS = ((7.3625, -20.7434, 15.1606), (2.9175, -2.1824, 0.4755))
-"""a, b, c of the odd polynomials `a x + b x^3 + c x^5` whose composition is nearest to 1 over .03..1, to within .38. Each
-is the best one over the range of those before it (Amsel et al. 2025), computed by linear programming."""
+"""a, b, c of odd polynomials `a x + b x^3 + c x^5` whose composition is nearest to 1 over .03..1, to within .38. Each
+is the best over the range of those before it (Amsel et al. 2025), computed by linear programming."""
 
 
 @torch.no_grad()
@@ -68,7 +68,7 @@ def polar(matrices: Tensor) -> Tensor:
 
 
 def _factor(gram: Tensor, a: float, b: float, c: float) -> Tensor:
-    """`a I + b G + c G^2`, which times a matrix X of Gram matrix G is the polynomial of X's singular values."""
+    """Compute `a I + b G + c G^2`, G the Gram matrix of X; times X it is the polynomial of X's singular values."""
     factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
     factor.diagonal(dim1=-2, dim2=-1).add_(a)
     return factor

@@ -115,10 +115,12 @@ class Trial:
         before, after = (self._walked(each, self._first_radius(choices), 2)[1] for each in (plain, choices))
         ratio = after / before
         if ratio > MOST_FOR_ORTHOGONAL:
-            self.reasons.append(f"Adam for all weights: a step along orthogonal matrices takes {ratio:.1f} times as long.")
+            self.reasons.append(
+                f"Adam for all weights: along orthogonal matrices a step takes {ratio:.1f} times as long."
+            )
             return plain
         self.reasons.append(
-            f"Matrices move along orthogonal ones: a step takes {ratio:.1f} times as long as one of Adam for all weights."
+            f"Matrices move along orthogonal ones, at {ratio:.1f} times the seconds of a step by Adam for all weights."
         )
         return choices
 

@@ -128,7 +128,7 @@ def test_zeros_stay_zero_while_a_path_prunes_with_orthogonal_steps():
         num_steps=60,
         batch_size=64,
         averaging=0.9,
-        save_at=fip.SaveAt((0.6, 1.0)),
+        save_at=fip.SaveAt(5),
     )
     early, end = (path.points[-2].weights, path.points[-1].weights)
     assert float((end == 0).double().mean()) > 0.75
