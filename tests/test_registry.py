@@ -38,6 +38,8 @@ NOT_IN_SPECS = {
         "Problem",
         "Batch",
         "Part",
+        "Perturbations",
+        "Recalled",
     ),
     *(
         "Candidate",

@@ -39,6 +39,8 @@ def _network(rule: Mapping[str, Any], frames: Mapping[str, pd.DataFrame]) -> str
         return str(rule["network"])
     if rule["rule"] == "first_within":
         return _first_within(rule, frames["robustness"])
+    if rule["rule"] == "first_measured":
+        return _first_measured(rule, frames["paths"], frames["point_measures"])
     paths, variants, measured = frames["paths"], frames["variants"], frames["point_measures"]
     own = paths.loc[paths["name"].isin(rule["paths"]), "path_id"]
     if len(own) < len(rule["paths"]):
@@ -56,5 +58,16 @@ def _first_within(rule: Mapping[str, Any], robustness: pd.DataFrame) -> str | No
         if name not in lost.index:
             return None  # not evaluated yet, and it may be the one
         if lost[name] <= rule["most"]:
+            return str(name)
+    return BASE
+
+
+def _first_measured(rule: Mapping[str, Any], paths: pd.DataFrame, measured: pd.DataFrame) -> str | None:
+    own = paths.loc[paths["name"].isin(rule["paths"]), "path_id"]
+    if len(own) < len(rule["paths"]):
+        return None  # another path may still end
+    ends = measured[measured["path_id"].isin(own)].sort_values("step").groupby(["measure", "path_id"])["value"].last()
+    for name, measure in rule["measures"].items():
+        if ends.loc[measure].max(skipna=False) <= rule["most"]:
             return str(name)
     return BASE

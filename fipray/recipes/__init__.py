@@ -10,7 +10,7 @@ from fipray.recipes.connecting import ConnectChoices, connect
 from fipray.recipes.ensembles import DiverseChoices, RobustChoices, diverse_ensemble, robust_ensemble
 from fipray.recipes.learning import LearningChoices, learn
 from fipray.recipes.pruning import PruningChoices, prune
-from fipray.recipes.recipe import Chosen, Design, FirstWithin, Plan, Recipe, Setting, SparsestWithin
+from fipray.recipes.recipe import Chosen, Design, FirstMeasured, FirstWithin, Plan, Recipe, Setting, SparsestWithin
 from fipray.recipes.subject import Subject
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "ConnectChoices",
     "Design",
     "DiverseChoices",
+    "FirstMeasured",
     "FirstWithin",
     "LearningChoices",
     "Plan",

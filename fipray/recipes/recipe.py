@@ -82,9 +82,28 @@ class FirstWithin:
     column: Literal["accuracy_loss_held_out", "nll_loss_held_out"] = "accuracy_loss_held_out"
 
 
-Rule = SparsestWithin | FirstWithin
+@dataclass(frozen=True)
+class FirstMeasured:
+    """Result of a recipe: the first network by whose measure all paths end within an allowance, else the base network.
+
+    Args:
+        measures: name of the measure for each network, in order of preference.
+        paths: names of the paths.
+        most: largest value of the measure.
+    """
+
+    measures: dict[str, str]
+    paths: tuple[str, ...]
+    most: float
+
+
+Rule = SparsestWithin | FirstWithin | FirstMeasured
 _logger = logging.getLogger(__name__)
-_RULES: dict[type, str] = {SparsestWithin: "sparsest_within", FirstWithin: "first_within"}
+_RULES: dict[type, str] = {
+    SparsestWithin: "sparsest_within",
+    FirstWithin: "first_within",
+    FirstMeasured: "first_measured",
+}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import fipray as fip
 from fipray import analysis
 from fipray.analysis.named import named_networks
 from fipray.errors import DataError, UsageError
-from fipray.recipes import FirstWithin, diverse_ensemble, robust_ensemble
+from fipray.recipes import FirstMeasured, FirstWithin, diverse_ensemble, robust_ensemble
 from fipray.recipes.ensembles.diverse import with_labels
 from tests.recipes.conftest import blobs
 
@@ -48,7 +48,7 @@ def test_result_that_loses_more_on_test_inputs_than_allowed_is_said_to(module, d
 
 def test_member_beyond_the_allowance_is_led_back_towards_the_base_network(module, data, tmp_path):
     # Steps several times as long as the weights leave outputs that have nothing to do with the base network's.
-    far = {**ROBUST, "allowance": 0.001, "members": 3, "budget": {"steps": 10}, "radius": 5.0}
+    far = {**ROBUST, "allowance": 0.001, "members": 3, "budget": {"steps": 10}, "radius": 100.0}
     recipe = robust_ensemble(module, data, **far)
     results = recipe.run(tmp_path / "out")
     assert list(results.paths["outcome_kind"]) == ["stopped"] * 3
@@ -57,10 +57,44 @@ def test_member_beyond_the_allowance_is_led_back_towards_the_base_network(module
     assert "3 of 3 members were led back" in recipe.outcome(results)
 
 
-def test_without_labels_the_result_is_the_ensemble_that_the_members_were_held_to(module, data, tmp_path):
+def test_without_test_inputs_the_result_is_the_first_that_all_members_measured_within_the_allowance(
+    module, data, tmp_path
+):
     unlabelled = replace(data, test_inputs=None, test_labels=None)
     results = robust_ensemble(module, unlabelled, **ROBUST).run(tmp_path / "out")
-    assert results.named == {"ensemble": "robust-with-base"}
+    ends = results.point_measures.sort_values("step").groupby(["measure", "path_id"])["value"].last()
+    worst = ends.groupby("measure").max()
+    assert sorted(worst.index) == ["accuracy_loss", "loss_alone", "loss_with_base"]
+    order = {"robust": "loss_alone", "robust-with-base": "loss_with_base", "robust-mostly-base": "accuracy_loss"}
+    within = [name for name, measure in order.items() if worst[measure] <= ROBUST["allowance"]]
+    assert results.named == {"ensemble": (*within, "base")[0]}
+
+
+@pytest.mark.parametrize(
+    ("alone", "mixed", "expected"),
+    [
+        ({"p": 0.01, "q": 0.02}, {"p": 0.0, "q": 0.0}, "a"),
+        ({"p": 0.01, "q": 0.03}, {"p": 0.0, "q": 0.0}, "b"),
+        ({"p": 0.03, "q": 0.01}, {"p": 0.0, "q": 0.03}, "base"),
+        ({"p": 0.01, "q": None}, {"p": 0.0, "q": 0.0}, "b"),  # outputs that are not finite
+        ({"p": 0.01}, {"p": 0.0}, None),  # the second path has not ended yet
+    ],
+)
+def test_first_network_that_every_path_measured_within_the_allowance_is_the_result(alone, mixed, expected):
+    first = FirstMeasured({"a": "alone", "b": "mixed"}, ("p", "q"), 0.02)
+    rule = json.dumps({"ensemble": {"rule": "first_measured", **asdict(first)}})
+    paths = pd.DataFrame([{"name": name, "path_id": f"id-{name}"} for name in alone])
+    rows = [
+        {"path_id": f"id-{name}", "step": step, "measure": measure, "value": value if step else 9.0}
+        for measure, values in (("alone", alone), ("mixed", mixed))
+        for name, value in values.items()
+        for step in (0, 5)
+    ]
+    found = named_networks(
+        {"parameters": {"recipe": "robust-ensemble", "results": rule}},
+        {"paths": paths, "point_measures": pd.DataFrame(rows)},
+    )
+    assert found == ({} if expected is None else {"ensemble": expected})
 
 
 @pytest.mark.parametrize(

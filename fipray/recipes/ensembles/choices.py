@@ -57,6 +57,7 @@ class RobustChoices(Walk):
         pixels: largest shift of the anchors of a step, for images; 0 for none.
         mirrored: whether the anchors of a step, which are images, are mirrored at random.
         averaging: decay of the moving average of a path's weights; 0 takes the weights themselves.
+        remembers: whether that adversary begins where its last search on the same anchor ended.
         orthogonal: whether weight matrices move along orthogonal matrices (`FirstOrder(orthogonal=True)`).
         max_seconds: time after which a path ends early; 0 for no limit.
     """
@@ -66,6 +67,7 @@ class RobustChoices(Walk):
     pixels: int = 0
     mirrored: bool = False
     averaging: float = 0.999
+    remembers: bool = True
     orthogonal: bool = True
     max_seconds: float = 0.0
 

@@ -21,12 +21,12 @@ from fipray.recipes.ensembles.choices import RobustChoices
 from fipray.recipes.ensembles.task import ENSEMBLE, AttackNames, Task, evaluated
 from fipray.recipes.ensembles.trial import Trial
 from fipray.recipes.machine import Machine
-from fipray.recipes.recipe import Chosen, FirstWithin, Plan, Recipe, Setting
+from fipray.recipes.recipe import Chosen, FirstMeasured, FirstWithin, Plan, Recipe, Setting
 from fipray.recipes.record import Plain
 from fipray.recipes.subject import Subject
 from fipray.recipes.variations import variations_of
 from fipray.robustness import ThreatModel
-from fipray.study import Choice, Data, EnsembleSpec, LogUniform, PathSpec, RobustAgreement
+from fipray.study import AccuracyLoss, Choice, Data, EnsembleSpec, LogUniform, PathSpec, RobustAgreement
 from fipray.study.evaluation import BASE
 from fipray.study.measures import ACCURACY_LOSS, ROBUST_AGREEMENT
 
@@ -37,6 +37,9 @@ BASE_WEIGHTS = {"-with-base": 1 / 3, "-mostly-base": 2 / 3}
 At one half or more a base network that is certain overrules the members wherever it is fooled. With a third it does so
 only where their own probability exceeds the next one's by less than a half.
 """
+_LOSSES = {"": "loss_alone", "-with-base": "loss_with_base", "-mostly-base": ACCURACY_LOSS}
+"""Measures of the members alone and of the mixtures. By the last one members are led back to the base network: a single
+network further away may still be a good part of a mixture, and halfway back it is often neither robust nor accurate."""
 _SAID = {
     "-with-base": " and the base network, which has a third of the weight",
     "-mostly-base": " and the base network, which has two thirds of the weight",
@@ -100,7 +103,7 @@ class RobustEnsemble:
             ensembles=ensembles,
             evaluation=self.task.evaluation(choices.num_examples),
             geometry=self.task.subject.geometry,
-            measures={ACCURACY_LOSS: self.task.measure(BASE_WEIGHTS[self._held_to])},
+            measures=self._measures,
             space={
                 "radius.initial": LogUniform(choices.radius / 4, choices.radius * 4),
                 "stepper.beta": LogUniform(choices.beta / 5, choices.beta * 5),
@@ -116,21 +119,25 @@ class RobustEnsemble:
         )
 
     @property
-    def _held_to(self) -> str:
-        """End of the name of the mixture for which members are led back to the base network."""
-        # Where nothing measures the mixtures, this one is the result: with most of the base it would hardly be robust.
-        return "-with-base" if self.task.data.test_inputs is None else "-mostly-base"
+    def _measures(self) -> dict[str, AccuracyLoss]:
+        """Loss of the mixture for which members are led back, and of the others where nothing is evaluated."""
+        weights = {_LOSSES[ending]: weight for ending, weight in {"": 0.0, **BASE_WEIGHTS}.items()}
+        measures = {name: self.task.measure(weight) for name, weight in weights.items()}
+        return measures if self.task.data.test_inputs is None else {ACCURACY_LOSS: measures[ACCURACY_LOSS]}
 
-    def _result(self, names: tuple[str, ...], ensembles: tuple[EnsembleSpec, ...]) -> str | FirstWithin:
-        if self.task.data.test_inputs is None:
-            return f"{KIND}{self._held_to}"  # nothing measures the others, and the members were held to this one
+    def _result(self, names: tuple[str, ...], ensembles: tuple[EnsembleSpec, ...]) -> FirstMeasured | FirstWithin:
         alone = names if len(names) == 1 else ()
-        return FirstWithin((*alone, *(ensemble.name for ensemble in ensembles)), self.task.allowance)
+        networks = (*alone, *(ensemble.name for ensemble in ensembles))
+        if self.task.data.test_inputs is not None:
+            return FirstWithin(networks, self.task.allowance)
+        return FirstMeasured(dict(zip(networks, _LOSSES.values(), strict=True)), names, self.task.allowance)
 
     def _short(self, choices: RobustChoices) -> tuple[AdversarialDistillation, Settings]:
         """Objective and settings of a member's path, or of a short one in a trial."""
         epsilon = choices.adversary_epsilon * self.task.threat_model.epsilon
-        adversary = Adversary(replace(self.task.threat_model, epsilon=epsilon), choices.adversary_steps)
+        adversary = Adversary(
+            replace(self.task.threat_model, epsilon=epsilon), choices.adversary_steps, remembers=choices.remembers
+        )
         # A quarter of the batch holds the clean outputs: the objective itself holds them on inputs beside these.
         stepper = FirstOrder(
             choices.beta, held=0.25, batch_statistics=choices.batch_statistics, orthogonal=choices.orthogonal
@@ -216,8 +223,7 @@ def robust_ensemble(
     "ensemble" is the first of these that is within the allowance, judged on held-out inputs (`fip.study.AccuracyLoss`),
     else the base network. A member too far off for the last of them is led back on the straight line to the base
     network. Ensembles average probabilities, and are attacked as a whole. Without labelled test inputs nothing is
-    attacked; members are then led back until the mixture with a third of the base network is within the allowance, and
-    it is the result.
+    attacked, and the result is chosen by the greatest loss of the members, each mixed with the base network.
 
     Args:
         module: trained classifier, in evaluation mode.

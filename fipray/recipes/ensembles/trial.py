@@ -14,15 +14,17 @@ from fipray.errors import NetworkError
 from fipray.networks import check_norms_move
 from fipray.paths import Objective, Settings, walk
 from fipray.paths.problem import anchors_and_held_out
+from fipray.paths.steppers.orthogonal import RMS
 from fipray.recipes.ensembles.choices import Walk
 from fipray.recipes.ensembles.task import Task
 from fipray.recipes.machine import Machine
 from fipray.recipes.trial import Attempt, best_radius, between, say_short_path
 from fipray.recipes.variations import chosen_variations
+from fipray.study.referenced import ReferencedArray
 
 W = TypeVar("W", bound=Walk)
 FIRST_RATE = 2e-3  # learning rate of a path's steps at which the search for a radius begins
-TRIAL = 0.15  # fraction of a budget in seconds
+TRIAL = 0.1  # fraction of a budget in seconds
 NUM_ATTEMPTS = 4  # about as many short paths make up a trial
 FEWEST, MOST = 10, 100  # steps of a short path
 STEPS_A_MEMBER = 4000  # with fewer steps for each member, there are fewer members: one network for all the time leads
@@ -32,7 +34,9 @@ BATCH_SIZES = (128, 64, 32)
 WANTED_STEPS = 300  # with fewer steps for each member, batches become smaller
 FACTOR = 3.0  # ratio of the radii that are tried
 LOOKS = 8  # points at which a path is measured: its start, its end, and six on the way back to the base network
+MOST_REMEMBERED = 2 * 10**9  # bytes of the perturbations of all anchors
 MOST_FOR_ORTHOGONAL = 5.0  # ratio of the seconds of a step to one of Adam, above which Adam is taken
+LONGER = 1 / 3  # power by which the radius falls with the number of steps
 LATE = 1.15  # ratio of the seconds after which a path ends to those that are planned
 FEWEST_EXAMPLES = 100  # test inputs that are attacked at the least
 
@@ -56,6 +60,7 @@ class Trial:
     def __post_init__(self) -> None:
         self.began = time.perf_counter()
         self.reasons: list[str] = []
+        self._searched = 0  # steps of the short paths that found the radius
         self.bench = self.task.bench(self.machine)
 
     @property
@@ -74,10 +79,10 @@ class Trial:
         """
         choices = replace(usual, batch_statistics=self._has_norms(), **self._sizes(usual.batch_size))
         choices = replace(choices, **self._variations(choices), **self.given)
-        choices = self._orthogonal(choices)
+        choices = self._orthogonal(self._remembers(choices))
         choices, pace = self._batch_size(choices)
         choices, pace = self._radius(choices, pace)
-        choices = self._lengths(choices, pace)
+        choices = self._shortened(self._lengths(choices, pace))
         return self._examples(choices), tuple(self.reasons)
 
     def _has_norms(self) -> bool:
@@ -103,6 +108,18 @@ class Trial:
         self.reasons += [reason] if reason and not {"pixels", "mirrored"} & self.given.keys() else []
         chosen = {"pixels": pixels, "mirrored": mirrored}
         return {name: value for name, value in chosen.items() if name not in self.given}
+
+    def _remembers(self, choices: W) -> W:
+        """Leave perturbations out of memory where anchors are read by reference, or their perturbations are large."""
+        if not getattr(choices, "remembers", False) or "remembers" in self.given:
+            return choices
+        anchors = self.task.data.anchors
+        referenced = isinstance(anchors, ReferencedArray)
+        if not referenced and anchors.size <= MOST_REMEMBERED:
+            return choices
+        why = "are read by reference" if referenced else f"have {anchors.size:,} numbers"
+        self.reasons.append(f"Every search of the adversary begins at random: the anchors {why}.")
+        return replace(choices, remembers=False)  # type: ignore[call-arg]
 
     def _orthogonal(self, choices: W) -> W:
         """Decide whether matrices move along orthogonal ones, by what such a step costs."""
@@ -142,7 +159,8 @@ class Trial:
 
     def _first_radius(self, choices: W) -> float:
         problem = self.bench.problem
-        first = FIRST_RATE * math.sqrt(problem.network.num_moving) / problem.length
+        rate = FIRST_RATE / RMS if getattr(choices, "orthogonal", False) else FIRST_RATE
+        first = rate * math.sqrt(problem.network.num_moving) / problem.length
         return float(f"{choices.radius if 'radius' in self.given else first:.2g}")
 
     def _radius(self, choices: W, pace: float) -> tuple[W, float]:
@@ -159,6 +177,7 @@ class Trial:
             return replace(choices, radius=first), pace
         if "radius" in self.given:
             return choices, self._attempt(choices, first, num_steps).seconds
+        self._searched = num_steps
         best, attempts = best_radius(
             lambda tried: self._attempt(choices, tried, num_steps), first, factor=FACTOR, at_most=at_most
         )
@@ -205,6 +224,16 @@ class Trial:
         )
         return choices
 
+    def _shortened(self, choices: W) -> W:
+        """Shorten the radius of steps along orthogonal matrices: long paths want shorter ones than short paths."""
+        if not getattr(choices, "orthogonal", False) or not 0 < self._searched < choices.num_steps:
+            return choices
+        radius = float(f"{choices.radius * (self._searched / choices.num_steps) ** LONGER:.3g}")
+        self.reasons.append(
+            f"Radius {radius:g} for paths of {choices.num_steps:,} steps: the best one falls with their number."
+        )
+        return replace(choices, radius=radius)
+
     def _examples(self, choices: W) -> W:
         """Choose how many test inputs are attacked: as many as take about as long as the budget."""
         seconds, tests = self.task.budget.seconds, self.task.data.test_inputs
@@ -245,6 +274,6 @@ class Trial:
         anchors, _ = anchors_and_held_out(problem)
         began, weights = time.perf_counter(), problem.start
         say_short_path(f"radius {radius:.3g}, batches of {choices.batch_size}", num_steps)
-        for point in walk(problem, anchors, objective, settings):
+        for point in walk(problem, anchors, objective, settings, overwrites=True):  # as paths themselves do
             weights = point.weights
         return weights, (time.perf_counter() - began) / num_steps
