@@ -211,11 +211,12 @@ class Trial:
             for_each = left / math.ceil(members / workers) - beside
             num_steps = min(max(int(for_each / (1.05 * pace)), 10), most)
             chosen = {"members": members, "num_anchors": anchors, "num_steps": num_steps}
-            if hasattr(choices, "averaging"):
-                # A window of a tenth of the path, or the average still holds what came before the radius fell.
-                chosen["averaging"] = float(f"{min(max(1 - 10 / num_steps, 0.9), choices.averaging):.3g}")
             if hasattr(choices, "max_seconds"):
                 chosen["max_seconds"] = float(f"{max(LATE * num_steps * pace, 1.0):.3g}")
+        if hasattr(choices, "averaging"):
+            # A window of a tenth of the path, or the average still holds what came before the radius fell.
+            window = max(1 - 10 / chosen["num_steps"], 0.0)
+            chosen["averaging"] = float(f"{min(window, choices.averaging):.3g}")
         choices = replace(choices, **{**chosen, **self.given})
         counted = "1 member" if choices.members == 1 else f"{choices.members} members"
         self.reasons.append(
