@@ -10,7 +10,8 @@ from fipray.recipes.connecting import ConnectChoices, connect
 from fipray.recipes.ensembles import DiverseChoices, RobustChoices, diverse_ensemble, robust_ensemble
 from fipray.recipes.learning import LearningChoices, learn
 from fipray.recipes.pruning import PruningChoices, prune
-from fipray.recipes.recipe import Chosen, Design, FirstMeasured, FirstWithin, Plan, Recipe, Setting, SparsestWithin
+from fipray.recipes.recipe import Chosen, Design, Plan, Recipe, Setting
+from fipray.recipes.rules import FirstMeasured, FirstWithin, SparsestWithin
 from fipray.recipes.subject import Subject
 
 __all__ = [

@@ -39,6 +39,7 @@ from fipray.recipes.record import (
     recorded_compute,
     recorded_threads,
 )
+from fipray.recipes.rules import Rule, written
 from fipray.study import Data, EnsembleSpec, Evaluation, PathSpec, Search, Study
 from fipray.study.measures import AnyMeasure
 from fipray.study.space import Domain
@@ -50,60 +51,7 @@ NUM_TIMED_ON = 128
 MOST_SHOWN = 8  # trials whose settings are told
 
 
-@dataclass(frozen=True)
-class SparsestWithin:
-    """Result of a recipe: the sparsest variant of paths whose measure is within a bound, else the base network.
-
-    Args:
-        paths: names of the paths.
-        measure: name of the measure.
-        least: smallest value of the measure; None for a measure that must be small.
-        most: largest value of the measure; None for a measure that must be large.
-    """
-
-    paths: tuple[str, ...]
-    measure: str
-    least: float | None = None
-    most: float | None = None
-
-
-@dataclass(frozen=True)
-class FirstWithin:
-    """Result of a recipe: the first of some evaluated networks that is within an allowance, else the base network.
-
-    Args:
-        networks: names of the networks.
-        most: largest value of the column.
-        column: column of `robustness` with a loss on held-out inputs, in the row without an attack.
-    """
-
-    networks: tuple[str, ...]
-    most: float
-    column: Literal["accuracy_loss_held_out", "nll_loss_held_out"] = "accuracy_loss_held_out"
-
-
-@dataclass(frozen=True)
-class FirstMeasured:
-    """Result of a recipe: the first network by whose measure all paths end within an allowance, else the base network.
-
-    Args:
-        measures: name of the measure for each network, in order of preference.
-        paths: names of the paths.
-        most: largest value of the measure.
-    """
-
-    measures: dict[str, str]
-    paths: tuple[str, ...]
-    most: float
-
-
-Rule = SparsestWithin | FirstWithin | FirstMeasured
 _logger = logging.getLogger(__name__)
-_RULES: dict[type, str] = {
-    SparsestWithin: "sparsest_within",
-    FirstWithin: "first_within",
-    FirstMeasured: "first_measured",
-}
 
 
 @dataclass(frozen=True)
@@ -513,7 +461,7 @@ class Recipe:
     @property
     def _record(self) -> dict[str, Plain]:
         results = {
-            name: {"network": rule} if isinstance(rule, str) else {"rule": _RULES[type(rule)], **vars(rule)}
+            name: {"network": rule} if isinstance(rule, str) else written(rule)
             for name, rule in self.plan.results.items()
         }
         return {

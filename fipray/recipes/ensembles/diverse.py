@@ -31,8 +31,9 @@ from fipray.recipes.ensembles.choices import DiverseChoices
 from fipray.recipes.ensembles.task import ENSEMBLE, AttackNames, Task, evaluated
 from fipray.recipes.ensembles.trial import Trial
 from fipray.recipes.machine import Machine
-from fipray.recipes.recipe import Chosen, FirstWithin, Plan, Recipe, Setting
+from fipray.recipes.recipe import Chosen, Plan, Recipe, Setting
 from fipray.recipes.record import Plain
+from fipray.recipes.rules import FirstWithin
 from fipray.recipes.subject import Subject
 from fipray.robustness import ThreatModel
 from fipray.study import Data, EnsembleSpec, LogUniform, PathSpec

@@ -21,8 +21,9 @@ from fipray.recipes.ensembles.choices import RobustChoices
 from fipray.recipes.ensembles.task import ENSEMBLE, AttackNames, Task, evaluated
 from fipray.recipes.ensembles.trial import Trial
 from fipray.recipes.machine import Machine
-from fipray.recipes.recipe import Chosen, FirstMeasured, FirstWithin, Plan, Recipe, Setting
+from fipray.recipes.recipe import Chosen, Plan, Recipe, Setting
 from fipray.recipes.record import Plain
+from fipray.recipes.rules import FirstMeasured, FirstWithin
 from fipray.recipes.subject import Subject
 from fipray.recipes.variations import variations_of
 from fipray.robustness import ThreatModel

@@ -22,8 +22,9 @@ from fipray.recipes.machine import Machine
 from fipray.recipes.pruning.choices import PruningChoices
 from fipray.recipes.pruning.task import PATTERNS, PatternName, Task
 from fipray.recipes.pruning.trial import Trial
-from fipray.recipes.recipe import Chosen, Plan, Recipe, Setting, SparsestWithin
+from fipray.recipes.recipe import Chosen, Plan, Recipe, Setting
 from fipray.recipes.record import GIVEN, Plain
+from fipray.recipes.rules import SparsestWithin
 from fipray.recipes.subject import Subject
 from fipray.study import AccuracyLoss, Choice, Data, HeldOutAccuracy, LogUniform, PathSpec, Uniform
 from fipray.study.measures import ACCURACY_LOSS, AGREEMENT, HELD_OUT_ACCURACY, AnyMeasure
