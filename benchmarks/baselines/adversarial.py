@@ -33,7 +33,8 @@ class AdversarialTraining:
 
     epsilon: in units of the inputs. inner_rate: length of an inner step; 2.5 epsilon / inner_steps where None.
     clean_fraction: weight of the loss on clean inputs, 0..1. averaging: decay of a moving average of the weights, 0
-    for none. vary: variation of the inputs of each batch, None for none.
+    for none. vary: variation of the inputs of each batch, None for none. orthogonal: whether weight matrices move along
+    orthogonal ones, as those of paths may.
     """
 
     epsilon: float = 0.1
@@ -46,6 +47,7 @@ class AdversarialTraining:
     clean_fraction: float = 0.0
     averaging: float = 0.0
     vary: Vary | None = None
+    orthogonal: bool = False
 
     def __post_init__(self) -> None:
         _check(self)
@@ -93,6 +95,7 @@ class OneStep:
     step: float = 1.0
     averaging: float = 0.0
     vary: Vary | None = None
+    orthogonal: bool = False
 
     def __post_init__(self) -> None:
         _check(self)
@@ -136,6 +139,7 @@ class Trades:
     noise: float = 1e-3
     averaging: float = 0.0
     vary: Vary | None = None
+    orthogonal: bool = False
 
     def __post_init__(self) -> None:
         _check(self)
@@ -188,6 +192,7 @@ class AdversarialDistillation:
     inner_rate: float | None = None
     averaging: float = 0.0
     vary: Vary | None = None
+    orthogonal: bool = False
 
     def __post_init__(self) -> None:
         _check(self)
@@ -237,7 +242,14 @@ def _independent(
         if isinstance(recipe, AdversarialDistillation):
             loss = partial(loss, teacher=make().eval())
         return training.ended(
-            training.independent(recipe.num_members, loss, recipe.num_steps, recipe.rate, recipe.averaging)
+            training.independent(
+                recipe.num_members,
+                loss,
+                recipe.num_steps,
+                recipe.rate,
+                recipe.averaging,
+                orthogonal=recipe.orthogonal,
+            )
         )
 
 

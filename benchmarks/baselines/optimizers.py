@@ -1,4 +1,4 @@
-"""Adam and gradient descent with momentum, given their rates anew at every step.
+"""Adam, steps along orthogonal matrices, and gradient descent with momentum, given their rates anew at every step.
 
 Functions of torch, without its optimizers' class: that loads the compiler, for seconds that a short budget would pay.
 """
@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
+
+from fipray.paths.steppers.orthogonal import RMS, polar
 
 
 class Optimizer(Protocol):
@@ -54,6 +56,31 @@ class Adam:
             eps=1e-8,
             maximize=False,
         )
+
+
+class Orthogonal(Adam):
+    """Adam, but weight matrices move along the orthogonal matrix nearest to their momentum (Muon; Jordan et al. 2024).
+
+    Matrices are weights of two dimensions and more, of at least 16 rows and 16 columns. They take the iterations of the
+    paths, which are fewer than the published ones and lead as far in the same time.
+    """
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        super().__init__(members)
+        self.matrices = [
+            (weights, first)
+            for weights, first in zip(self.weights, self.first, strict=True)
+            if weights.dim() > 1 and min(len(weights), weights[0].numel()) >= 16
+        ]
+
+    @torch.no_grad()
+    def step(self, gradients: list[Tensor], settings: Mapping[str, float]) -> None:
+        before = [weights.clone() for weights, _ in self.matrices]
+        super().step(gradients, settings)
+        for (weights, first), old in zip(self.matrices, before, strict=True):
+            rows, columns = len(weights), weights[0].numel()
+            direction = polar(first.view(1, rows, columns)).view_as(weights)
+            torch.add(old, direction, alpha=-settings["rate"] * RMS * max(rows, columns) ** 0.5, out=weights)
 
 
 class Momentum:

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from benchmarks.baselines.optimizers import Adam, Optimizer
+from benchmarks.baselines.optimizers import Adam, Optimizer, Orthogonal
 from benchmarks.baselines.variations import Vary
 from fipray import ThreatModel
 from fipray.errors import UsageError
@@ -105,8 +105,10 @@ class Training:
         shares: Iterator[float],
         rate: float,
         averaging: float = 0.0,
+        *,
+        orthogonal: bool = False,
     ) -> None:
-        """Train all members together with Adam and a one-cycle learning rate.
+        """Train all members together with Adam, or along orthogonal matrices, and a one-cycle learning rate.
 
         With `averaging` they end at their exponential moving average of this decay (BatchNorm statistics included);
         after n steps
@@ -118,7 +120,8 @@ class Training:
         def follow(count: int) -> None:
             torch._foreach_lerp_(average, live, 1 - min(averaging, (1 + count) / (10 + count)))
 
-        self.descend(Adam(members), partial(one_cycle, rate=rate), loss, shares, follow if averaging else None)
+        optimizer = Orthogonal(members) if orthogonal else Adam(members)
+        self.descend(optimizer, partial(one_cycle, rate=rate), loss, shares, follow if averaging else None)
         if averaging:
             torch._foreach_copy_(live, average)
 
@@ -130,6 +133,8 @@ class Training:
         rate: float,
         averaging: float = 0.0,
         end: float = 1.0,
+        *,
+        orthogonal: bool = False,
     ) -> tuple[nn.Module, ...]:
         """Make and train members one after the other.
 
@@ -141,7 +146,7 @@ class Training:
             member = self.make().train()
             if num_steps:
                 shares = self.shares(num_steps, end * number / num_members, end * (number + 1) / num_members)
-                self.one_cycle((member,), partial(loss, member), shares, rate, averaging)
+                self.one_cycle((member,), partial(loss, member), shares, rate, averaging, orthogonal=orthogonal)
             members.append(member)
         return tuple(members)
 

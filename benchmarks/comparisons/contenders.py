@@ -208,10 +208,12 @@ def trained(setting: Setting, recipe: Baseline, begin: str = "scratch") -> Made:
 
 
 RATES = (1e-3, 3e-3, 1e-2)
+ORTHOGONAL_RATES = (3e-3, 1e-2, 3e-2)
 BEGINNINGS = ("base", "scratch")
-VARIANTS = ("", "averaged", "varied", "averaged, varied")
-"""Moving average of the weights (decay .999), and images shifted (and mirrored) anew for every batch."""
-USUAL_VARIANTS = ("", "averaged, varied")
+VARIANTS = ("", "averaged", "varied", "averaged, varied", "averaged, orthogonal")
+"""Moving average of the weights (decay .999), images shifted (and mirrored) anew for every batch, and the optimizer of
+the recipe's paths (Muon) in place of Adam."""
+USUAL_VARIANTS = ("", "averaged, varied", "averaged, orthogonal")
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,7 @@ class Rival:
             epsilon=setting.epsilon * self.recipe.epsilon,
             averaging=0.999 if "averaged" in self.variant else 0.0,
             vary=setting.varied if "varied" in self.variant else None,
+            orthogonal="orthogonal" in self.variant,
             **settings,
         )
         return replace(trained(setting, recipe, choice["begin"]), settings=choice)
@@ -263,8 +266,13 @@ def rivals(variants: tuple[str, ...] = USUAL_VARIANTS) -> dict[str, Rival]:
         "N-FGSM": Rival(OneStep(1.0), {**both, "step": (1.0, 1.25)}, {**begin, "step": 1.0}),
         "distillation": Rival(AdversarialDistillation(1.1, **few), {**both, "begin": ("base",)}, begin),
     }
+
+    def varied(kind: Rival, variant: str) -> Rival:
+        rates = ORTHOGONAL_RATES if "orthogonal" in variant else RATES
+        return replace(kind, variant=variant, grid={**kind.grid, "rate": rates})
+
     return {
-        f"{name}, {variant}" if variant else name: replace(kind, variant=variant)
+        f"{name}, {variant}" if variant else name: varied(kind, variant)
         for name, kind in kinds.items()
         for variant in variants
     }

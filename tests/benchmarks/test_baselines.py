@@ -25,7 +25,7 @@ from benchmarks.baselines import (
 )
 from benchmarks.baselines.adversarial import climb, divergence
 from benchmarks.baselines.diversity import features, hidden_layers, log_determinant, mean_entropy
-from benchmarks.baselines.optimizers import Adam, Momentum
+from benchmarks.baselines.optimizers import Adam, Momentum, Orthogonal
 from benchmarks.baselines.plain import falling, triangle
 from benchmarks.baselines.training import Training, one_cycle, opened
 from fipray.errors import DataError, NetworkError, UsageError
@@ -45,6 +45,7 @@ BASELINES = {
         6,
     ),
     "trades": (Trades(inner_steps=2, averaging=0.9, **SMALL), 1, 3),
+    "orthogonal": (AdversarialTraining(inner_steps=2, orthogonal=True, **SMALL), 1, 3),
     "one-step": (OneStep(num_members=2, averaging=0.9, vary=Varied(1), **SMALL), 2, 6),
     "distillation": (AdversarialDistillation(num_members=2, inner_steps=2, vary=Varied(1, True), **SMALL), 2, 6),
 }
@@ -192,6 +193,25 @@ def test_an_average_of_the_weights_forgets_its_beginning():
     average = 2 / 11 * 0 + 9 / 11 * first  # after step n the decay is min(.24, (1 + n) / (10 + n)): 2/11, .24, .24
     average = 0.24 * average + 0.76 * second
     assert ended(3, 0.24) == pytest.approx(0.24 * average + 0.76 * third)
+
+
+def test_only_matrices_that_are_wide_enough_move_along_orthogonal_ones():
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(20, 16), nn.Linear(16, 3)).double()
+    member = copy.deepcopy(plain)
+    adam, own = Adam((plain,)), Orthogonal((member,))
+    before = member[0].weight.detach().clone()
+    gradients = [normal(*weights.shape, seed=number) for number, weights in enumerate(adam.weights)]
+    for optimizer in (adam, own):
+        optimizer.step([gradient.clone() for gradient in gradients], {"rate": 0.1, "momentum": 0.9})
+    for name in ("0.bias", "1.weight", "1.bias"):
+        assert torch.equal(member.get_parameter(name), plain.get_parameter(name))
+    step = (member[0].weight - before).detach()
+    left, _, right = torch.linalg.svd(gradients[0], full_matrices=False)
+    along = torch.linalg.svdvals(step)
+    assert float(along.max() / along.min()) < 2.3
+    assert float((step * (left @ right)).sum()) < -0.9 * float(step.norm() * 4)  # 4: norm of 16 orthonormal rows
+    assert float(step.square().mean().sqrt()) == pytest.approx(0.1 * 0.2, rel=0.4)
 
 
 def test_batches_go_through_all_the_data_before_any_of_it_comes_again():
