@@ -36,7 +36,7 @@ from fipray.analysis import Results
 from fipray.recipes.ensembles.robust import BASE_WEIGHTS
 from fipray.robustness import Classifier
 
-Kind = Literal["base", "paths", "rival", "other"]
+Kind = Literal["base", "paths", "ablated", "rival", "other"]
 Choice = Mapping[str, Any]
 ALLOWANCE = 0.02
 """Default of the recipe: largest loss of clean accuracy."""
@@ -44,6 +44,13 @@ NUM_JUDGED = 2000
 """Validation images that the recipe is given as held-out inputs: it judges by no more."""
 POINTS = {"members": "", **{name[1:].replace("-", " "): name for name in BASE_WEIGHTS}}
 """Ends of the names of the recipe's ensembles, by the name of the point."""
+ABLATED: Mapping[str, Mapping[str, Any]] = {
+    "Adam": {"orthogonal": False},
+    "random starts": {"remembers": False},
+    "no average": {"averaging": 0.0},
+    "no variations": {"pixels": 0, "mirrored": False},
+}
+"""The recipe without one of its parts each, by what stands in its place."""
 MIXED = "mixture"
 NUM_MIXED_ON = 1000
 """Validation images on which the mixture is chosen."""
@@ -288,7 +295,7 @@ class Contender:
 
 
 def contenders(num_members: int, *, everything: bool = False) -> dict[str, Contender]:
-    """All by their names in the table; `everything`: all variants, and ensembles that are diverse and not robust."""
+    """All by their names in the table; `everything`: ablations, all variants, and ensembles that are diverse only."""
 
     def alone(make: Maker, kind: Kind) -> Contender:
         return Contender(kind, lambda setting, _: make(setting))
@@ -304,6 +311,8 @@ def contenders(num_members: int, *, everything: bool = False) -> dict[str, Conte
         found[f"{name}, x{num_members}"] = Contender("rival", partial(rival.made, num_members=num_members), name)
     if not everything:
         return found
+    for name, settings in ABLATED.items():
+        found[f"paths: recipe, {name}"] = alone(partial(paths, **settings), "ablated")
     for diversity in ("outputs", "gradients", "weights"):
         found[f"paths: diverse {diversity}"] = alone(partial(diverse, diversity=diversity), "other")
     plain: dict[str, Callable[[float], Baseline]] = {

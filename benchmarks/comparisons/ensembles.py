@@ -27,8 +27,8 @@ that holds 0: undecided where it is wide, as with two seeds. Rivals are sorted b
 first is the strongest of many. The last column compares robust accuracy at the rival's clean accuracy, on the line
 between the paths' mixtures with the base network, where that can be reached.
 
-With --json, what the file already holds is not done again; `--all` adds variants of the rivals, and ensembles that are
-diverse and not robust.
+With --json, what the file already holds is not done again; `--all` adds variants of the rivals, the recipe without one
+of its parts each ("ablated"), and ensembles that are diverse and not robust.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ from benchmarks.comparisons.resumed import Record
 from benchmarks.comparisons.sets import SETS, Setting, setting_of
 from fipray.analysis import front
 
-QUICK = ("paths: recipe", "TRADES, averaged, varied", "distillation, averaged, varied")
+RECIPE = "paths: recipe"
+QUICK = (RECIPE, "TRADES, averaged, varied", "distillation, averaged, varied")
 
 
 def result(record: Record) -> Record:
@@ -140,11 +141,11 @@ def show(console: Console, records: Sequence[Record]) -> None:
     for column in ("seeds", "members", "s", "clean", "robust"):
         table.add_column(column, justify="right")
     table.add_column("settings")
-    for kind in ("base", "paths", "rival", "other"):
+    for kind in ("base", "paths", "ablated", "rival", "other"):
         for name, rows in methods(records, kind).items():
             numbers = sorted({result(record)["num_members"] for record in rows})
             settings = shown(rows[0]["settings"]) if kind == "rival" else ""
-            if kind == "paths":
+            if kind in ("paths", "ablated"):
                 settings = "result: " + ", ".join(dict.fromkeys(record["result"] for record in rows))
             table.add_row(
                 name,
@@ -166,6 +167,8 @@ def show(console: Console, records: Sequence[Record]) -> None:
     )
     for name, rows in methods(records, "paths").items():
         compare(console, name, rows, methods(records, "rival"))
+        if name == RECIPE:
+            compare(console, name, rows, methods(records, "ablated"))
 
 
 def compare(console: Console, name: str, ours: Sequence[Record], theirs: dict[str, list[Record]]) -> None:
@@ -174,8 +177,8 @@ def compare(console: Console, name: str, ours: Sequence[Record], theirs: dict[st
     paired = {rival: pair for rival, pair in paired.items() if pair[0]}
     if not paired:
         return
-    table = Table(title=f"{name}, less each rival (strongest first); points, 95 % intervals")
-    for column in ("rival", "paired over", "clean", "robust", "robust at the rival's clean accuracy"):
+    table = Table(title=f"{name}, less each of these (strongest first); points, 95 % intervals")
+    for column in ("less", "paired over", "clean", "robust", "robust at the other's clean accuracy"):
         table.add_column(column)
     for rival, (own, other) in paired.items():
         equal = at_equal_clean(own, other)
@@ -188,7 +191,7 @@ def compare(console: Console, name: str, ours: Sequence[Record], theirs: dict[st
     console.print(table)
     strongest, (own, other) = next(iter(paired.items()))
     clean, robust = (difference(own, other, kind) for kind in ("clean", "robust"))
-    console.print(f"{name} beside the strongest rival ({strongest}): robust accuracy {robust}, clean {clean}.")
+    console.print(f"{name} beside the strongest ({strongest}): robust accuracy {robust}, clean {clean}.")
     ours_took, theirs_took = (float(np.mean([record["seconds"] for record in rows])) for rows in (own, other))
     if ours_took > 1.05 * theirs_took:
         console.print(f"{name} took {ours_took:.1f} s, this rival {theirs_took:.1f}: the comparison favours the paths.")
