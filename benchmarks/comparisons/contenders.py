@@ -110,10 +110,9 @@ def deployed(members: tuple[nn.Module, ...], weights: tuple[float, ...] = ()) ->
 def paths(setting: Setting, **given: Any) -> Made:
     """Run the recipe `robust-ensemble`, without labels of anchors and without test images, so that it attacks nothing.
 
-    Its result is chosen by its own rule, on the validation images: the members alone, or a mixture in which the base
+    The result is the recipe's own, chosen on the validation images: the members alone, or a mixture in which the base
     network has a third or two thirds of the weight, whichever first loses no more than the allowance; else the base
-    network. The recipe has the labels
-    of these images if the setting says so, and estimates its loss otherwise.
+    network. The recipe has the labels of these images if the setting says so, and estimates its loss otherwise.
     """
     data = fip.Data(
         anchors=setting.inputs.numpy(),
@@ -135,7 +134,7 @@ def paths(setting: Setting, **given: Any) -> Made:
         points = mixtures(results)
         points |= {MIXED: mixed(setting, points["members"]), "base": Point((setting.base,))}
         seconds = time.process_time() - began
-    return Made(points, first_within(setting, points), seconds, dict(recipe.chosen.values))
+    return Made(points, point_of(results.named["ensemble"]), seconds, dict(recipe.chosen.values))
 
 
 def mixed(setting: Setting, robust: Point) -> Point:
@@ -170,16 +169,11 @@ def mixtures(results: Results) -> dict[str, Point]:
     return found
 
 
-def first_within(setting: Setting, points: Mapping[str, Point]) -> str:
-    """Name of the first mixture within the allowance, as the recipe judges it where it may evaluate: "base" at last."""
-    inputs = setting.validation_inputs[:NUM_JUDGED]
-    labels = setting.validation_labels[:NUM_JUDGED] if setting.labelled else None
-    base = outputs(deployed((setting.base,)), inputs)
-    for name in POINTS:
-        own = outputs(points[name].classifier, inputs)
-        if fip.study.AccuracyLoss().between(own, base, labels) <= ALLOWANCE:
-            return name
-    return "base"
+def point_of(network: str) -> str:
+    """Name of the point for a network of the recipe: of the base network, of members or of a mixture of both."""
+    if network == "base":
+        return network
+    return next((name for name, ending in POINTS.items() if ending and network.endswith(ending)), "members")
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from fipray.analysis.named import named_networks
 from fipray.errors import DataError, UsageError
 from fipray.recipes import FirstMeasured, FirstWithin, diverse_ensemble, robust_ensemble
 from fipray.recipes.ensembles.diverse import with_labels
+from fipray.recipes.ensembles.robust import BELIEF
 from tests.recipes.conftest import blobs
 
 ROBUST = {"epsilon": 0.5, "allowance": 0.05, "budget": {"steps": 60}, "members": 2, "num_examples": 60}
@@ -53,8 +54,21 @@ def test_member_beyond_the_allowance_is_led_back_towards_the_base_network(module
     results = recipe.run(tmp_path / "out")
     assert list(results.paths["outcome_kind"]) == ["stopped"] * 3
     measured = results.point_measures.query("measure == 'accuracy_loss'")
-    assert float(measured["value"].max()) <= 0.001
+    assert float(measured["value"].max()) <= 0.001 / BELIEF
     assert "3 of 3 members were led back" in recipe.outcome(results)
+    assert "until they lost at most 0.1% of accuracy, as the base network estimates it, at 50% of" in recipe.outcome(
+        results
+    )
+
+
+def test_labels_of_held_out_inputs_judge_by_the_whole_allowance_and_the_base_networks_estimate_counts_by_half(
+    module, data
+):
+    labelled = replace(data, held_out_labels=np.zeros(len(data.held_out), dtype=np.int64))
+    bounds = [robust_ensemble(module, given, **ROBUST).design.task.most for given in (labelled, data)]
+    assert bounds == [ROBUST["allowance"], ROBUST["allowance"] / BELIEF]
+    diverse = diverse_ensemble(module, data, allowance=0.05, budget={"steps": 30})
+    assert diverse.design.task.most == 0.05
 
 
 def test_without_test_inputs_the_result_is_the_first_that_all_members_measured_within_the_allowance(
@@ -66,7 +80,7 @@ def test_without_test_inputs_the_result_is_the_first_that_all_members_measured_w
     worst = ends.groupby("measure").max()
     assert sorted(worst.index) == ["accuracy_loss", "loss_alone", "loss_with_base"]
     order = {"robust": "loss_alone", "robust-with-base": "loss_with_base", "robust-mostly-base": "accuracy_loss"}
-    within = [name for name, measure in order.items() if worst[measure] <= ROBUST["allowance"]]
+    within = [name for name, measure in order.items() if worst[measure] <= ROBUST["allowance"] / BELIEF]
     assert results.named == {"ensemble": (*within, "base")[0]}
 
 

@@ -41,6 +41,10 @@ only where their own probability exceeds the next one's by less than a half.
 _LOSSES = {"": "loss_alone", "-with-base": "loss_with_base", "-mostly-base": ACCURACY_LOSS}
 """Measures of the members alone and of the mixtures. By the last one members are led back to the base network: a single
 network further away may still be a good part of a mixture, and halfway back it is often neither robust nor accurate."""
+BELIEF = 0.5
+"""How far the base network's own estimate of a loss counts. Where it and a member disagree it is less often right than
+it says: the members mend some of its mistakes. On MNIST networks (all images, few, and corrupted ones) its estimate for
+members was 1.1 to 5 points above their loss at the epsilon that was asked for, 0.6 to 3 at four times as much."""
 _SAID = {
     "-with-base": " and the base network, which has a third of the weight",
     "-mostly-base": " and the base network, which has two thirds of the weight",
@@ -130,8 +134,8 @@ class RobustEnsemble:
         alone = names if len(names) == 1 else ()
         networks = (*alone, *(ensemble.name for ensemble in ensembles))
         if self.task.data.test_inputs is not None:
-            return FirstWithin(networks, self.task.allowance)
-        return FirstMeasured(dict(zip(networks, _LOSSES.values(), strict=True)), names, self.task.allowance)
+            return FirstWithin(networks, self.task.most)
+        return FirstMeasured(dict(zip(networks, _LOSSES.values(), strict=True)), names, self.task.most)
 
     def _short(self, choices: RobustChoices) -> tuple[AdversarialDistillation, Settings]:
         """Objective and settings of a member's path, or of a short one in a trial."""
@@ -222,7 +226,8 @@ def robust_ensemble(
     of steps; `RobustChoices` lists all settings, and each can be given by name. Three networks are made: the average
     of the members, and mixtures in which the base network has a third and two thirds of the weight. The result
     "ensemble" is the first of these that is within the allowance, judged on held-out inputs (`fip.study.AccuracyLoss`),
-    else the base network. A member too far off for the last of them is led back on the straight line to the base
+    else the base network. Without `held_out_labels` the base network's own estimate of a loss counts by half, as it is
+    too large for such members. A member too far off for the last of them is led back on the straight line to the base
     network. Ensembles average probabilities, and are attacked as a whole. Without labelled test inputs nothing is
     attacked, and the result is chosen by the greatest loss of the members, each mixed with the base network.
 
@@ -249,5 +254,5 @@ def robust_ensemble(
     given = overrides_of(RobustChoices, "robust-ensemble", overrides)
     RobustChoices(**given)
     model = ThreatModel(norm, epsilon, *data.bounds)
-    task = Task(Subject(module, data), allowance, model, attacks, Budget.of(budget), seed, given)
+    task = Task(Subject(module, data), allowance, model, attacks, Budget.of(budget), seed, given, BELIEF)
     return Recipe("robust-ensemble", RobustEnsemble(task), task.parameters)

@@ -30,7 +30,10 @@ USUAL_MEMBERS = 3
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Ensemble that is asked for; the arguments are those of the recipes."""
+    """Ensemble that is asked for; the arguments are those of the recipes.
+
+    `belief` says how far the base network's own estimate of a loss of accuracy counts where no labels judge it, 0..1.
+    """
 
     subject: Subject
     allowance: float
@@ -39,6 +42,7 @@ class Task:
     budget: Budget
     seed: int
     overrides: Mapping[str, Any]
+    belief: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.allowance < 1:
@@ -98,9 +102,14 @@ class Task:
         return Bench(self.subject, machine, min(len(data.anchors), 2048), min(len(data.held_out), 256), self.seed)
 
     @property
+    def most(self) -> float:
+        """Largest loss of accuracy on held-out inputs, by `AccuracyLoss`, that is within the allowance."""
+        return self.allowance if self.data.held_out_labels is not None else self.allowance / self.belief
+
+    @property
     def limit(self) -> MeasureAbove:
         """Limit of each path: the loss of accuracy on held-out inputs."""
-        return MeasureAbove(ACCURACY_LOSS, self.allowance)
+        return MeasureAbove(ACCURACY_LOSS, self.most)
 
     def measure(self, base_weight: float = 0.0) -> AccuracyLoss:
         """Measure of that limit.
@@ -182,7 +191,10 @@ class Task:
         """
         paths = results.paths
         ended = int((paths["outcome_kind"] == "stopped").sum())
-        judged = "accuracy" if self.data.held_out_labels is not None else "accuracy, as the base network estimates it,"
+        judged = "accuracy"
+        if self.data.held_out_labels is None:
+            part = "" if self.belief == 1 else f", at {self.belief:.0%} of what it says,"
+            judged = f"accuracy, as the base network estimates it{part or ','}"
         return (
             f"{ended} of {len(paths)} members were led back towards the base network until they lost at most "
             f"{self.allowance:.1%} of {judged} on {self.num_held_out:,} held-out inputs."
