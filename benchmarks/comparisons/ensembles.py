@@ -20,12 +20,13 @@ contender gets the same processor seconds beyond the base network, on one thread
   Nothing is chosen on test images.
 
 Clean accuracy is on all test images (1,000 with --quick). Robust accuracy (linf) is on the first `--examples`: the
-standard AutoAttack and, for ensembles, PGD on their mean logits and PGD that reweighs members; the worst for each
-example. A paired comparison gives the differences between paths and each rival with 95 % intervals: Student's over
-seeds or, with one seed, that of McNemar's test over examples, which says nothing of other seeds. "Level" is an interval
-that holds 0: undecided where it is wide, as with two seeds. Rivals are sorted by robust accuracy on test images, so the
-first is the strongest of many. The last column compares robust accuracy at the rival's clean accuracy, on the line
-between the paths' mixtures with the base network, where that can be reached.
+standard AutoAttack (with `--attacks apgd` its first two parts) and, for ensembles, PGD on their mean logits and PGD
+that reweighs members; the worst for each example. A paired comparison gives the differences between paths and each
+rival with 95 % intervals: Student's over seeds or, with one seed, that of McNemar's test over examples, which says
+nothing of other seeds. "Level" is an interval that holds 0: undecided where it is wide, as with two seeds. Rivals are
+sorted by robust accuracy on test images, so the first is the strongest of many. The last column compares robust
+accuracy at the rival's clean accuracy, on the line between the paths' mixtures with the base network, where that can be
+reached.
 
 With --json, what the file already holds is not done again; `--all` adds variants of the rivals, the recipe without one
 of its parts each ("ablated"), and ensembles that are diverse and not robust.
@@ -49,13 +50,18 @@ from rich.table import Table
 
 from benchmarks.comparisons import resumed
 from benchmarks.comparisons.contenders import VARIANTS, Contender, Kind, contenders, rivals
-from benchmarks.comparisons.judged import Judge, shown, tuned, unpacked
+from benchmarks.comparisons.judged import AttackNames, Judge, shown, tuned, unpacked
 from benchmarks.comparisons.paired import Difference, at_clean, over_examples, over_seeds
 from benchmarks.comparisons.resumed import Record
 from benchmarks.comparisons.sets import SETS, Setting, setting_of
 from fipray.analysis import front
 
 RECIPE = "paths: recipe"
+ATTACKS: dict[AttackNames, str] = {
+    "autoattack": "AutoAttack, and attacks on ensembles",
+    "apgd": "APGD-CE and APGD-T, and attacks on ensembles",
+    "pgd": "PGD alone, which flatters",
+}
 QUICK = (RECIPE, "TRADES, averaged, varied", "distillation, averaged, varied")
 
 
@@ -119,9 +125,7 @@ def methods(records: Sequence[Record], kind: Kind) -> dict[str, list[Record]]:
 
 
 def title(protocol: Record) -> str:
-    attack = (
-        "AutoAttack, and attacks on ensembles" if protocol["attacks"] == "autoattack" else "PGD alone, which flatters"
-    )
+    attack = ATTACKS[protocol["attacks"]]
     return (
         f"{protocol['data']} ({protocol['role']} set), {protocol['network']}, linf epsilon {protocol['epsilon']:.4g}, "
         f"{protocol['seconds']:g} s of one thread each; robust: {attack}, on {protocol['num_examples']:,} images"
@@ -226,6 +230,13 @@ def arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--examples", type=int, default=1000, help="test images that are attacked")
     parser.add_argument(
+        "--attacks",
+        default="autoattack",
+        choices=ATTACKS,
+        help="apgd: the first two of AutoAttack's four, for slow networks",
+    )
+    parser.add_argument("--points", nargs="+", default=[], help="of the paths that are attacked, beside their results")
+    parser.add_argument(
         "--only", nargs="+", default=[], help="contenders whose names hold one of these texts, or are it: =NAME"
     )
     parser.add_argument("--all", action="store_true", help="more variants of the rivals, and diverse ensembles")
@@ -240,6 +251,7 @@ def arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     args = parser.parse_args()
     if args.quick:
         args.seconds, args.examples, args.seeds, args.no_tuning = 2.0, 100, args.seeds[:1], True
+        args.attacks = "pgd"
         args.only = args.only or [f"={name}" for name in QUICK]
     return parser, args
 
@@ -256,7 +268,7 @@ def protocol_of(args: argparse.Namespace, setting: Setting) -> Record:
         "members": args.members,
         "num_tests": len(setting.test_labels),
         "num_examples": min(args.examples, len(setting.test_labels)),
-        "attacks": "pgd" if args.quick else "autoattack",
+        "attacks": args.attacks,
         "labelled": args.labelled,
         "tuning_seconds": 0 if args.no_tuning else args.seconds / 4,
     }
@@ -304,7 +316,7 @@ def main() -> None:
         protocol = protocol_of(args, setting)
         if any(record.get("protocol") != protocol for record in records):
             parser.error(f"{args.json} holds records of other settings than {protocol}: name another file")
-        judge = Judge(setting, args.examples, args.quick, args.device)
+        judge = Judge(setting, args.examples, args.attacks, args.device, tuple(args.points))
         for name, contender in contenders(args.members, everything=args.all).items():
             is_asked = name == "base" or not args.only or any(asked(text, name) for text in args.only)
             if not is_asked or any(r.get("method") == name and r["seed"] == seed for r in records):

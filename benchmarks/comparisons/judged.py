@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from benchmarks.comparisons.contenders import Choice, Made, Point, Rival, output
 from benchmarks.comparisons.resumed import Record
 from benchmarks.comparisons.sets import Setting
 
+AttackNames = Literal["autoattack", "apgd", "pgd"]
 TUNING_SEED = 9000  # of the trainings that tune; no contender has it
 NUM_TUNED_ON = 1000  # validation images that are attacked in tuning
 FRACTION_TUNED = 0.25  # of a contender's seconds, for each choice of a grid
@@ -34,30 +36,42 @@ class Judge:
     Args:
         setting: what the contenders were given.
         num_examples: test images that are attacked, from the first.
-        is_quick: PGD in place of AutoAttack and of the attacks on ensembles.
+        attacks: "autoattack", its first two parts "apgd", or "pgd"; the first two with attacks on ensembles.
         device: device of the attacks; contenders are trained on the CPU.
+        names: names of the points that are judged, beside results; empty for all.
     """
 
     setting: Setting
     num_examples: int
-    is_quick: bool = False
+    attacks: AttackNames = "autoattack"
     device: str = "cpu"
+    names: tuple[str, ...] = ()
 
     @property
-    def attacks(self) -> list[fip.attacks.Attack]:
-        return [fip.attacks.PGD()] if self.is_quick else [fip.attacks.AutoAttack()]
+    def attacks_on_all(self) -> list[fip.attacks.Attack]:
+        chosen: dict[AttackNames, fip.attacks.Attack] = {
+            "autoattack": fip.attacks.AutoAttack(),
+            "apgd": fip.attacks.AutoAttack(("apgd-ce", "apgd-t")),
+            "pgd": fip.attacks.PGD(),
+        }
+        return [chosen[self.attacks]]
 
     @property
     def attacks_on_ensembles(self) -> list[fip.attacks.Attack]:
         """Attacks on what still stands of an ensemble."""
-        if self.is_quick:
+        if self.attacks == "pgd":
             return []
         return [fip.attacks.OnLogits(fip.attacks.PGD(num_steps=50)), fip.attacks.ReweighedPGD(num_steps=50)]
 
     def record(self, made: Made) -> Record:
-        """Accuracies of all networks of a contender, with the answers on each example."""
+        """Accuracies of a contender's networks, with the answers on each example."""
         began = time.process_time()
-        points = [{"name": name, **self.point(one)} for name, one in made.points.items()]
+        judged = self.names or tuple(made.points)
+        points = [
+            {"name": name, **self.point(one)}
+            for name, one in made.points.items()
+            if name in judged or name == made.result
+        ]
         return {
             "seconds": made.seconds,
             "settings": dict(made.settings),
@@ -87,7 +101,7 @@ class Judge:
         generator = torch.Generator(device).manual_seed(setting.seed)
         robust = {}
         standing = torch.ones(len(labels), dtype=torch.bool, device=device)
-        for attack in (*self.attacks, *(self.attacks_on_ensembles if point.num_members > 1 else ())):
+        for attack in (*self.attacks_on_all, *(self.attacks_on_ensembles if point.num_members > 1 else ())):
             (some,) = torch.where(standing)
             if len(some):
                 found = fip.robustness.evaluate(

@@ -226,7 +226,7 @@ def test_a_mixture_with_the_base_network_is_chosen_without_labels_and_is_a_mixtu
 
 def test_a_judge_attacks_what_is_left_and_counts_no_fallen_example_as_robust():
     setting = small_setting()
-    found = Judge(setting, 50, is_quick=True).point(Point((setting.base,) * 2))
+    found = Judge(setting, 50, "pgd").point(Point((setting.base,) * 2))
     clean = unpacked(found["clean_examples"], len(setting.test_labels))
     robust = unpacked(found["robust_examples"], 50)
     assert found["num_members"] == 2
