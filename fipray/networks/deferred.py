@@ -249,15 +249,18 @@ def taken(inputs: Tensor, chosen: Tensor | slice, seed: int = 0) -> Tensor:
 
     Args:
         inputs: [N, ...], deferred or not.
-        chosen: indices [M], or a slice.
+        chosen: indices [M] from 0, or a slice.
         seed: of random transforms of deferred inputs.
 
     Returns:
         The inputs [M, ...].
     """
     if not isinstance(inputs, Deferred):
-        # Indices are all that crosses to a GPU, and the host need not wait for them.
-        return inputs[chosen.to(inputs.device, non_blocking=True) if isinstance(chosen, Tensor) else chosen]
+        if isinstance(chosen, slice):
+            return inputs[chosen]
+        # Indices are all that crosses to a GPU, and the host need not wait for them. On a CPU `inputs[chosen]` would
+        # take three times as long.
+        return inputs.index_select(0, chosen.to(inputs.device, non_blocking=True))
     return inputs.read(torch.arange(len(inputs))[chosen] if isinstance(chosen, slice) else chosen, seed)
 
 

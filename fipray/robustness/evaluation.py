@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fipray.border import checked, described
 from fipray.errors import UsageError
+from fipray.networks import taken
 from fipray.robustness.attacks.attack import Attack
 from fipray.robustness.margin import Classifier, check_examples, checked_outputs, correct
 from fipray.robustness.threat_models import ThreatModel
@@ -115,7 +116,7 @@ def evaluate(
             last = min((number + 1) * batch_size, len(indices))
             _logger.info("%s on examples %d to %d of %d", attack.name, number * batch_size + 1, last, len(indices))
             adversarial = _adversarial(
-                attack, classifier, inputs[batch], labels[batch], threat_model, generator, until_fooled=True
+                attack, classifier, taken(inputs, batch), labels[batch], threat_model, generator, until_fooled=True
             )
             robust[attack.name][batch] = _correct(classifier, adversarial, labels[batch], batch_size)
     return Robustness(clean, robust)

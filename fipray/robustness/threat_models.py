@@ -93,6 +93,12 @@ class ThreatModel:
         """
         slack = self.slack(clean.dtype, atol)
         change = (adversarial - clean).flatten(1)
+        if self.norm == "linf" and change.device.type == "cpu" and change.numel():
+            # Extremes of all inputs together take a third of the time of those of each, and mostly they suffice.
+            least, greatest, lowest, highest = torch.stack([*change.aminmax(), *adversarial.aminmax()]).tolist()
+            nearest = max(-least, greatest) <= self.epsilon + slack
+            if nearest and lowest >= self.lower - slack and highest <= self.upper + slack:
+                return torch.ones(len(change), dtype=torch.bool)
         if self.norm == "linf":
             near = (change.amin(1) >= -self.epsilon - slack) & (change.amax(1) <= self.epsilon + slack)
         else:
@@ -129,13 +135,14 @@ class ThreatModel:
         """
         if self.norm == "linf":
             draws = torch.rand(clean.shape, generator=generator, dtype=clean.dtype, device=generator.device)
-            change = (2 * draws - 1) * self.epsilon
+            change = draws.mul_(2).sub_(1).mul_(self.epsilon)
         else:
             draws = torch.randn(clean.shape, generator=generator, dtype=clean.dtype, device=generator.device)
             fraction = torch.rand(len(clean), generator=generator, dtype=clean.dtype, device=generator.device)
             # Uniform in the ball: the fraction of its volume within radius r is r^D.
             change = _unit(draws) * each(self.epsilon * fraction ** (1 / clean[0].numel()), draws)
-        return self.project(clean + change.to(clean.device), clean)
+        # In place where the draws are there already: large tensors take longer to allocate than to add.
+        return self.projection(clean)(change.to(clean.device).add_(clean))
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """Direction of steepest descent in the norm.

@@ -81,7 +81,7 @@ class Descent(BuiltInAttack):
             outputs, margin, gradient = margin_gradient(
                 search.classifier, current, labels, towards, are_checked=search.labels_are_checked()
             )
-            fooled = search.keep(remaining, current, outputs)
+            fooled = search.keep(remaining, current, outputs, margin if towards is None else None)
             # By the margin that is descended, which for a target is another than the one by which inputs are kept.
             num_stalled = torch.where(margin < lowest, 0, num_stalled + 1)
             lowest = torch.minimum(lowest, margin)

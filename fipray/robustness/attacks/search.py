@@ -74,20 +74,22 @@ class Search:
         """
         return self.threat_model.starts(self.inputs, self.generator)
 
-    def keep(self, indices: Chosen, candidates: Tensor, outputs: Tensor) -> Tensor:
+    def keep(self, indices: Chosen, candidates: Tensor, outputs: Tensor, margin: Tensor | None = None) -> Tensor:
         """Replace the worst inputs of some examples by candidates that are worse.
 
         Args:
             indices: the examples, K of them.
             candidates: one allowed input for each of them [K, ...].
             outputs: outputs of the classifier for the candidates [K, C].
+            margin: margins of the outputs against all wrong classes [K], where they are known.
 
         Returns:
             Booleans [K], true for the candidates that the classifier gets wrong.
         """
         labels = self.labels[indices]
         # Outputs may have another dtype than the inputs.
-        fooled, margin = ~correct(outputs, labels), margins(outputs, labels).to(self.margin.dtype)
+        margin = (margins(outputs, labels) if margin is None else margin).to(self.margin.dtype)
+        fooled = ~correct(outputs, labels)
         was_fooled, was_margin = self.fooled[indices], self.margin[indices]
         # Fooled before margin: the margin sums over all wrong classes, so it may be below 0 where none of them wins.
         # NaN is never lower, so it cannot replace an input that fools the classifier by a number.
