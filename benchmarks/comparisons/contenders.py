@@ -132,7 +132,8 @@ def paths(setting: Setting, **given: Any) -> Made:
         )
         results = recipe.run(directory, fip.LocalRunner(threads=1))
         points = mixtures(results)
-        points |= {MIXED: mixed(setting, points["members"]), "base": Point((setting.base,))}
+        points |= {MIXED: mixed(setting, points["members"])} if setting.mixes else {}
+        points["base"] = Point((setting.base,))
         seconds = time.process_time() - began
     return Made(points, point_of(results.named["ensemble"]), seconds, dict(recipe.chosen.values))
 

@@ -49,7 +49,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.comparisons import resumed
-from benchmarks.comparisons.contenders import VARIANTS, Contender, Kind, contenders, rivals
+from benchmarks.comparisons.contenders import MIXED, VARIANTS, Contender, Kind, contenders, rivals
 from benchmarks.comparisons.judged import AttackNames, Judge, shown, tuned, unpacked
 from benchmarks.comparisons.paired import Difference, at_clean, over_examples, over_seeds
 from benchmarks.comparisons.resumed import Record
@@ -313,6 +313,7 @@ def main() -> None:
         )
         if args.quick:
             setting = replace(setting, test_inputs=setting.test_inputs[:1000], test_labels=setting.test_labels[:1000])
+        setting = replace(setting, mixes=not args.points or MIXED in args.points)
         protocol = protocol_of(args, setting)
         if any(record.get("protocol") != protocol for record in records):
             parser.error(f"{args.json} holds records of other settings than {protocol}: name another file")

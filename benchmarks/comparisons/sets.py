@@ -56,6 +56,9 @@ class Setting:
     seed: int
     labelled: bool = False
     """whether recipes of paths are told the labels of the validation images"""
+    mixes: bool = True
+    """whether members of paths are also mixed with the base network as `fip.robustness.mixture` chooses, within their
+    seconds"""
 
     @property
     def threat_model(self) -> fip.ThreatModel:

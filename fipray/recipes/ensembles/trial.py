@@ -36,7 +36,7 @@ FACTOR = 3.0  # ratio of the radii that are tried
 LOOKS = 8  # points at which a path is measured: its start, its end, and six on the way back to the base network
 MOST_REMEMBERED = 2 * 10**9  # bytes of the perturbations of all anchors
 MOST_FOR_ORTHOGONAL = 5.0  # ratio of the seconds of a step to one of Adam, above which Adam is taken
-LONGER = 1 / 3  # power by which the radius falls with the number of steps
+LONGER = 1 / 6  # power by which the radius falls with the number of steps
 LATE = 1.15  # ratio of the seconds after which a path ends to those that are planned
 FEWEST_EXAMPLES = 100  # test inputs that are attacked at the least
 
