@@ -113,12 +113,13 @@ class Data:
     ) -> Data:
         """Take data from what there is.
 
-        A source is a torch Dataset or DataLoader, a data set of Hugging Face, a numpy array or tensor, a tuple (inputs,
-        labels), a dictionary of arrays, a data frame, a Bunch of scikit-learn, a folder of images (one folder a class,
-        or folders `train` and `val` or `test` of them), the path of an .npz or .npy file, or a `DataRef`, for data that
-        does not fit in memory. `fipray.study.Columns`
-        names columns that cannot be found. The inputs of a shuffled source become anchors, the last ones held-out
-        inputs, and before these, where there are labels and no test source, test inputs.
+        A source is a torch Dataset or DataLoader, a data set of Hugging Face or Ray Data, a numpy array or
+        tensor, a tuple (inputs, labels), a dictionary of arrays, a data frame, a Bunch of scikit-learn, a
+        folder of images (one folder a class, or folders `train` and `val` or `test` of them), the path of an
+        .npz or .npy file, or a `DataRef`, for data that does not fit in memory. `fipray.study.Columns` names
+        columns that cannot be found. The order of a source must be the same each time, also of one of Ray Data
+        (`preserve_order`). The inputs of a shuffled source become anchors, the last ones held-out inputs, and
+        before these, where there are labels and no test source, test inputs.
 
         uint8 becomes 0..1 in float32, [N, H, W, C] becomes [N, C, H, W] where that is unambiguous, float64 of numpy
         becomes torch's default dtype, and one-hot rows become classes. The field `notes` tells what was done. Several

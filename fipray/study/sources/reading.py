@@ -26,9 +26,9 @@ from fipray.study.sources.columns import Columns, arrays_in, chosen, is_dataset,
 from fipray.study.sources.examples import ArraySource, ItemSource, Source, Transform
 
 KNOWN = (
-    "a torch Dataset or DataLoader, a data set of Hugging Face, numpy arrays or torch tensors, a tuple (inputs, "
-    "labels), a dictionary of arrays, a data frame, a Bunch of scikit-learn, a folder of images, or the path of an "
-    ".npz or .npy file"
+    "a torch Dataset or DataLoader, a data set of Hugging Face or Ray Data, numpy arrays or torch tensors, a tuple "
+    "(inputs, labels), a dictionary of arrays, a data frame, a Bunch of scikit-learn, a folder of images, or the path "
+    "of an .npz or .npy file"
 )
 
 
@@ -92,6 +92,8 @@ class Reader:
             return self._frame(source, columns)
         if isinstance(source, (Tensor, np.ndarray)) or hasattr(source, "to_numpy"):
             return Opened(ArraySource(self.name, source, None, self.transform))
+        if hasattr(source, "iter_rows"):  # of Ray Data, without importing it
+            return Opened(self._items(self._taken(source.iter_rows()), columns))
         if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, tuple):
             return Opened(self._items(source, columns, classes=_classes(source)))
         raise DataError(f"{self.name} is {described(source)}; it can be {KNOWN}")
