@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import fipray as fip
-from benchmarks.comparisons.contenders import Choice, Made, Point, Rival, outputs
+from benchmarks.comparisons.points import Choice, Made, Point, outputs
 from benchmarks.comparisons.resumed import Record
+from benchmarks.comparisons.rivals import Rival
 from benchmarks.comparisons.sets import Setting
 
 AttackNames = Literal["autoattack", "apgd", "pgd"]

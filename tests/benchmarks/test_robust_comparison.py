@@ -14,23 +14,14 @@ from torch import nn
 
 import fipray as fip
 from benchmarks.baselines import AdversarialTraining
-from benchmarks.comparisons.contenders import (
-    ALLOWANCE,
-    MIXED,
-    POINTS,
-    VARIANTS,
-    Point,
-    Rival,
-    contenders,
-    mixed,
-    paths,
-    point_of,
-    rivals,
-)
-from benchmarks.comparisons.ensembles import at_equal_clean, difference, given, methods, shared
+from benchmarks.comparisons.contenders import ALLOWANCE, MIXED, POINTS, contenders, mixed, paths, point_of
+from benchmarks.comparisons.ensembles import given
 from benchmarks.comparisons.judged import TUNING_SEED, Judge, packed, tuned, unpacked
 from benchmarks.comparisons.paired import Difference, at_clean, over_examples, over_seeds
+from benchmarks.comparisons.points import Point
+from benchmarks.comparisons.rivals import VARIANTS, Rival, rivals
 from benchmarks.comparisons.sets import SETS, Setting, digits_mlp, num_validation
+from benchmarks.comparisons.tables import at_equal_clean, difference, methods, shared
 from fipray.recipes.ensembles.robust import BELIEF
 
 
