@@ -193,8 +193,8 @@ class Task:
         ended = int((paths["outcome_kind"] == "stopped").sum())
         judged = "accuracy"
         if self.data.held_out_labels is None:
-            part = "" if self.belief == 1 else f", at {self.belief:.0%} of what it says,"
-            judged = f"accuracy, as the base network estimates it{part or ','}"
+            part = "" if self.belief == 1 else f"{self.belief:.0%} of "
+            judged = f"accuracy, by {part}the base network's own estimate,"
         return (
             f"{ended} of {len(paths)} members were led back towards the base network until they lost at most "
             f"{self.allowance:.1%} of {judged} on {self.num_held_out:,} held-out inputs."
