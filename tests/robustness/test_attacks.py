@@ -9,6 +9,7 @@ import torch
 
 from fipray.errors import UsageError
 from fipray.robustness import FGSM, PGD, TargetedPGD, ThreatModel, evaluate
+from fipray.robustness.attacks.search import Search
 from fipray.robustness.margin import correct, margins
 from tests.margins import assert_above, assert_below
 from tests.problems import generator
@@ -240,3 +241,23 @@ def test_names_tell_attacks_and_their_strength():
 def test_attack_without_effort_is_refused(make, says):
     with pytest.raises(UsageError, match=says):
         make()
+
+
+@pytest.mark.parametrize("attack", [PGD(5, num_restarts=2), TargetedPGD(8, num_targets=1)])
+def test_of_all_inputs_that_are_tried_the_one_of_least_margin_against_all_classes_is_kept(attack):
+    classifier, tried = Tanh.drawn(6, 4), []
+
+    def watched(inputs):
+        tried.append(inputs.detach())
+        return classifier(inputs)
+
+    inputs = contested(classifier, 40, 6)
+    labels = predictions(classifier, inputs)
+    search = Search(watched, inputs, labels, LINF, generator(2), until_fooled=False)
+    attack._adversarial(search)
+    # The clean inputs, by which targets are ranked, are no candidates.
+    outputs = [classifier(one) for one in tried if not torch.equal(one, inputs)]
+    lowest = torch.stack([margins(one, labels) for one in outputs]).amin(0)
+    never_fooled = torch.stack([correct(one, labels) for one in outputs]).all(0)
+    assert never_fooled.any()
+    torch.testing.assert_close(search.margin[never_fooled], lowest[never_fooled])

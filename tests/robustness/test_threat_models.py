@@ -126,6 +126,10 @@ def test_inputs_that_leave_the_threat_model_are_not_contained():
         assert bool(threat_model.contains(clean + change, clean))
         assert not threat_model.contains(clean + change + 1e-5, clean)
         assert not threat_model.contains(clean * math.nan, clean)
+        assert not threat_model.contains(clean - change - 1e-5, clean)
+        # Each is judged by itself, whatever the others are.
+        some = torch.cat([clean + change, clean - change - 1e-5, clean * math.nan, clean])
+        assert threat_model.contains(some, clean.expand(4, -1)).tolist() == [True, False, False, True]
     edge = torch.ones(1, 4)
     assert not LINF.contains(edge + 1e-5, edge)
     assert not LINF.contains(-1e-5 * edge, 0 * edge)
